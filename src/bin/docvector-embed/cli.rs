@@ -1,0 +1,291 @@
+//! Defines the command line, and refuses what cannot be meant.
+
+use std::{
+    io::{self, IsTerminal},
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use docvector_embed::{
+    InputKind,
+    provider::{Onnx, onnx::OnnxBuilder},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  docvector-embed embed --model all-MiniLM-L6-v2 --input lines.txt --output vectors.npy
+  docvector-embed embed --model all-MiniLM-L6-v2 --input chunks.jsonl --output embedded.jsonl
+  echo 'who owns a value?' | docvector-embed embed --model all-MiniLM-L6-v2 --kind query
+  docvector-embed doctor --model all-MiniLM-L6-v2";
+
+const EMBED_EXAMPLES: &str = "\
+Examples:
+  docvector-embed embed --model DIR --input lines.txt --output vectors.npy
+  docvector-embed embed --model DIR --input chunks.jsonl --on-error record > embedded.jsonl
+
+Exit status: 0 if all went well, 1 if something failed, 2 if the command line is wrong.";
+
+/// Turns texts into vectors with a sentence-transformers model, on this machine
+#[derive(Debug, Parser)]
+#[command(name = "docvector-embed", version, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Embed texts, one a line, into JSON lines or a NumPy matrix
+    #[command(after_help = EMBED_EXAMPLES)]
+    Embed(EmbedArgs),
+    /// Show the library, machine and model found, and check known vectors
+    Doctor(DoctorArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EmbedArgs {
+    /// Folder of the model, as sentence-transformers saves it
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// What the texts are: many models embed a document and a query about it differently
+    #[arg(long, value_enum, default_value_t = Kind::Document)]
+    kind: Kind,
+    /// Texts, one a line; `-` is standard input. JSON lines if the name ends in .jsonl or .ndjson
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    input: PathBuf,
+    /// Where the vectors go; `-` is standard output. A file appears when it is complete
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    output: PathBuf,
+    /// Form of the output [default: npy if its name ends in .npy, else jsonl]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// What happens to a text longer than the model takes
+    #[arg(long, value_enum, default_value_t = TooLong::Truncate)]
+    too_long: TooLong,
+    /// What happens to a line that cannot be embedded: nothing is written, or it gets a row that says why
+    #[arg(long, value_enum, default_value_t = OnError::Fail)]
+    on_error: OnError,
+    /// Read JSON lines, whatever the input's name: objects with a field `text`; other fields pass through
+    #[arg(long)]
+    jsonl: bool,
+    /// Print neither progress nor summary, only what was cut or left out
+    #[arg(long, short)]
+    quiet: bool,
+    #[command(flatten)]
+    load: LoadArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Folder of a model to load and check
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// Compare with the vectors of all-MiniLM-L6-v2 whatever the model is called
+    #[arg(long, requires = "model")]
+    pub(crate) reference: bool,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+}
+
+/// How a model is loaded.
+#[derive(Debug, Args)]
+pub(crate) struct LoadArgs {
+    /// ONNX Runtime's library, or its folder [default: searched for]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) library: Option<PathBuf>,
+    /// File of the model to take, below its folder [default: model.safetensors, else model.onnx]
+    #[arg(long, value_name = "PATH", requires = "model")]
+    file: Option<PathBuf>,
+    /// Threads to compute on [default: one a core]
+    #[arg(long, value_name = "N", requires = "model")]
+    threads: Option<NonZeroUsize>,
+    /// Tokens of a text that are embedded [default: what the model says]
+    #[arg(long, value_name = "N", requires = "model")]
+    max_tokens: Option<NonZeroUsize>,
+}
+
+impl LoadArgs {
+    /// The model in `folder`, to be built as asked for.
+    pub(crate) fn builder(&self, folder: &Path) -> OnnxBuilder {
+        let mut builder = Onnx::builder(folder);
+        if let Some(path) = &self.library {
+            builder = builder.with_library(path);
+        }
+        if let Some(path) = &self.file {
+            builder = builder.with_file(path);
+        }
+        if let Some(threads) = self.threads {
+            builder = builder.with_threads(threads.get());
+        }
+        if let Some(tokens) = self.max_tokens {
+            builder = builder.with_max_tokens(tokens.get());
+        }
+        builder
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    Document,
+    Query,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A JSON object a line: the input's fields and `embedding`
+    Jsonl,
+    /// A NumPy matrix of 32-bit floats, a row a text
+    Npy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum TooLong {
+    /// Embed its beginning
+    Truncate,
+    /// Treat it as a line that cannot be embedded
+    Error,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnError {
+    /// List all such lines and fail
+    Fail,
+    /// Write `{"line": .., "error": ..}` in its place and go on; JSON lines only
+    Record,
+}
+
+/// What `embed` is to do, with everything decided.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) model: PathBuf,
+    pub(crate) load: LoadArgs,
+    pub(crate) kind: InputKind,
+    pub(crate) too_long: docvector_embed::TooLong,
+    pub(crate) on_error: OnError,
+    pub(crate) input: PathBuf,
+    pub(crate) jsonl: bool,
+    pub(crate) output: PathBuf,
+    pub(crate) format: Format,
+    pub(crate) quiet: bool,
+}
+
+impl EmbedArgs {
+    /// Decides what was left open, and refuses what does not go together.
+    pub(crate) fn into_job(self) -> Result<Job, clap::Error> {
+        let format = match self.format {
+            Some(format) => format,
+            None if ends_in(&self.output, &["npy"]) => Format::Npy,
+            None => Format::Jsonl,
+        };
+        if format == Format::Npy && is_standard(&self.output) {
+            let message = "npy needs a file, because its header holds the number of rows: name one with --output";
+            return Err(usage(message));
+        }
+        if format == Format::Npy && self.on_error == OnError::Record {
+            return Err(usage("a matrix cannot hold an error: --on-error record needs --format jsonl"));
+        }
+        Ok(Job {
+            model: self.model,
+            load: self.load,
+            kind: match self.kind {
+                Kind::Document => InputKind::Document,
+                Kind::Query => InputKind::Query,
+            },
+            too_long: match self.too_long {
+                TooLong::Truncate => docvector_embed::TooLong::Truncate,
+                TooLong::Error => docvector_embed::TooLong::Error,
+            },
+            on_error: self.on_error,
+            jsonl: self.jsonl || ends_in(&self.input, &["jsonl", "ndjson"]),
+            input: self.input,
+            output: self.output,
+            format,
+            quiet: self.quiet,
+        })
+    }
+}
+
+impl Job {
+    /// Whether a progress bar is of use, and would not be drawn into the output.
+    pub(crate) fn shows_progress(&self) -> bool {
+        let into_terminal = is_standard(&self.output) && io::stdout().is_terminal();
+        !self.quiet && !into_terminal && io::stderr().is_terminal()
+    }
+}
+
+/// Whether a path stands for standard input or output.
+pub(crate) fn is_standard(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+fn ends_in(path: &Path, extensions: &[&str]) -> bool {
+    path.extension().is_some_and(|own| extensions.iter().any(|extension| own.eq_ignore_ascii_case(extension)))
+}
+
+/// An error as clap's own: with the usage of `embed` and exit status 2.
+fn usage(message: &str) -> clap::Error {
+    let mut command = Cli::command();
+    command.build();
+    match command.find_subcommand_mut("embed") {
+        Some(embed) => embed.error(ErrorKind::ArgumentConflict, message),
+        None => command.error(ErrorKind::ArgumentConflict, message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(arguments: &[&str]) -> Result<Job, clap::Error> {
+        let all = ["docvector-embed", "embed", "--model", "m"].iter().chain(arguments);
+        match Cli::try_parse_from(all)?.command {
+            Command::Embed(args) => args.into_job(),
+            Command::Doctor(_) => unreachable!("embed was asked for"),
+        }
+    }
+
+    #[test]
+    fn is_a_valid_command_line() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn has_defaults() {
+        let job = job(&[]).expect("valid");
+        assert_eq!((job.kind, job.format, job.on_error), (InputKind::Document, Format::Jsonl, OnError::Fail));
+        assert_eq!(job.too_long, docvector_embed::TooLong::Truncate);
+        assert!(is_standard(&job.input) && is_standard(&job.output) && !job.jsonl);
+    }
+
+    #[test]
+    fn names_tell_the_formats() {
+        assert_eq!(job(&["--output", "x.npy"]).expect("valid").format, Format::Npy);
+        assert_eq!(job(&["--output", "x.npy", "--format", "jsonl"]).expect("valid").format, Format::Jsonl);
+        for name in ["a.jsonl", "a.ndjson", "a.JSONL"] {
+            assert!(job(&["--input", name]).expect("valid").jsonl, "{name}");
+        }
+        assert!(!job(&["--input", "a.txt"]).expect("valid").jsonl);
+        assert!(job(&["--jsonl"]).expect("valid").jsonl);
+    }
+
+    #[test]
+    fn refuses_what_cannot_be() {
+        for arguments in [
+            &["--format", "npy"][..],
+            &["--output", "x.npy", "--on-error", "record"],
+            &["--threads", "0"],
+            &["--kind", "poem"],
+        ] {
+            assert_eq!(job(arguments).expect_err("refused").exit_code(), 2, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn doctor_takes_a_library_alone() {
+        let parse = |arguments: &[&str]| Cli::try_parse_from([&["docvector-embed", "doctor"], arguments].concat());
+        assert!(parse(&["--library", "l"]).is_ok());
+        assert!(parse(&["--threads", "2"]).is_err());
+        assert!(parse(&["--model", "m", "--threads", "2", "--reference"]).is_ok());
+    }
+}

@@ -1,0 +1,144 @@
+//! Shows what library, machine and model were found, and checks the vectors of a known model.
+
+use std::{
+    env,
+    fmt::Display,
+    io::{self, Write},
+    path::Path,
+    thread,
+    time::Instant,
+};
+
+use docvector_embed::{EmbedderExt, Normalization, Pooling, Precision, Space, provider::Onnx};
+
+use crate::{
+    cli::DoctorArgs,
+    failure::Failure,
+    reference::{self, Bounds, Reference},
+    runtime,
+};
+
+/// The width of the left column.
+const LEFT: usize = 19;
+
+/// Prints the report. A check that fails is a failure of the command.
+pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
+    let mut report = Report { out: io::stdout().lock() };
+    report.line("docvector-embed", env!("CARGO_PKG_VERSION"))?;
+    let library = match Onnx::load_library(args.load.library.as_deref()) {
+        Ok(library) => library,
+        Err(error) => {
+            report.line("ONNX Runtime", "none")?;
+            machine(&mut report)?;
+            return Err(error.into());
+        }
+    };
+    report.line("ONNX Runtime", &library.version)?;
+    report.line("  file", library.path.display())?;
+    report.line("  found through", library.source)?;
+    machine(&mut report)?;
+    let Some(folder) = &args.model else {
+        return report.line("model", "none asked for: --model DIR loads one and checks it");
+    };
+    report.line("model", folder.display())?;
+    let started = Instant::now();
+    let embedder = args.load.builder(folder).build()?;
+    let time = started.elapsed();
+    model(&mut report, folder, &embedder)?;
+    report.line("  loaded in", format!("{:.2} s", time.as_secs_f64()))?;
+    check(&mut report, &embedder, args.reference)
+}
+
+fn machine(report: &mut Report<impl Write>) -> Result<(), Failure> {
+    report.line("machine", format!("{} {}", env::consts::ARCH, env::consts::OS))?;
+    let cores = thread::available_parallelism().map_or_else(|_| "unknown".to_owned(), |cores| cores.to_string());
+    report.line("  cores", cores)?;
+    report.line("  devices", "cpu")
+}
+
+fn model(report: &mut Report<impl Write>, folder: &Path, embedder: &Onnx) -> Result<(), Failure> {
+    let (space, info) = (embedder.space()?, embedder.info());
+    report.line("  file", info.model.strip_prefix(folder).unwrap_or(&info.model).display())?;
+    report.line("  graph", if info.built_graph { "built from the weights" } else { "taken from the file" })?;
+    report.line("  family", space.model())?;
+    report.line("  pooling", pooling(space))?;
+    report.line(
+        "  normalisation",
+        match space.normalization() {
+            Normalization::L2 => "to length 1",
+            _ => "none",
+        },
+    )?;
+    report.line("  space", space.id())?;
+    report.line("  label", space.label().unwrap_or("none"))?;
+    report.line("  dimensions", space.dimensions())?;
+    let max_tokens = info.max_tokens.map_or_else(|| "any number".to_owned(), |tokens| tokens.to_string());
+    report.line("  max tokens", max_tokens)?;
+    report.line("  document prompt", prompt(space.prompts().document.as_deref()))?;
+    report.line("  query prompt", prompt(space.prompts().query.as_deref()))?;
+    report.line("  precision", if space.precision() == Precision::Int8 { "int8" } else { "full" })?;
+    report.line("  device", info.device)?;
+    report.line("  threads", info.threads)?;
+    report.line("  batch tokens", info.batch_tokens)
+}
+
+fn pooling(space: &Space) -> String {
+    match space.pooling() {
+        [] => "not known".to_owned(),
+        modes => modes.iter().map(|mode: &Pooling| mode.as_str()).collect::<Vec<_>>().join(" + "),
+    }
+}
+
+fn prompt(prompt: Option<&str>) -> String {
+    prompt.map_or_else(|| "none".to_owned(), |prompt| format!("{prompt:?}"))
+}
+
+/// Compares with the stored vectors, where the model is theirs or said to be.
+fn check(report: &mut Report<impl Write>, embedder: &Onnx, forced: bool) -> Result<(), Failure> {
+    let space = embedder.space()?;
+    if let (false, Err(why)) = (forced, reference::applies(space, embedder.info().max_tokens)) {
+        return report.line("reference vectors", why);
+    }
+    let comparison = runtime()?.block_on(Reference::read()?.compare(embedder))?;
+    let bounds = Bounds::of(space.precision());
+    let at_least = |value: f64, bound: f64| format!("{value:.7} (at least {bound})");
+    report.line("reference vectors", format!("{} texts of {}", comparison.texts, reference::MODEL))?;
+    report.line("  min cosine", at_least(comparison.min_cosine, bounds.min_cosine))?;
+    report.line("  mean cosine", at_least(comparison.mean_cosine, bounds.mean_cosine))?;
+    let bound = bounds.max_difference.map(|bound| format!(" (at most {bound:e})")).unwrap_or_default();
+    report.line("  max difference", format!("{:.1e}{bound}", comparison.max_difference))?;
+    report.line("  worst text", &comparison.worst)?;
+    let holds = bounds.hold(&comparison);
+    report.line("  result", if holds { "PASS" } else { "FAIL" })?;
+    if holds { Ok(()) } else { Err(Failure::new("the vectors are not those of the reference")) }
+}
+
+/// Two columns.
+struct Report<W> {
+    out: W,
+}
+
+impl<W: Write> Report<W> {
+    fn line(&mut self, what: &str, value: impl Display) -> Result<(), Failure> {
+        writeln!(self.out, "{what:LEFT$}{value}").map_err(|error| Failure::writing("standard output", error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned() {
+        let mut report = Report { out: Vec::new() };
+        report.line("a", 1).expect("written");
+        report.line("reference vectors", "two").expect("written");
+        assert_eq!(report.out, b"a                  1\nreference vectors  two\n");
+    }
+
+    #[test]
+    fn prompts_are_quoted() {
+        assert_eq!(prompt(None), "none");
+        assert_eq!(prompt(Some("query: ")), "\"query: \"");
+    }
+}

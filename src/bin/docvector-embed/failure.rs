@@ -1,0 +1,105 @@
+//! Carries what went wrong to the end of the program, and prints it with its causes.
+
+use std::{
+    error::Error as StdError,
+    fmt,
+    io::{self, Write},
+};
+
+/// Why a command ended early.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Whoever read the output has gone away.
+    ReaderGone,
+    /// Anything else.
+    Error(Box<dyn StdError + Send + Sync>),
+}
+
+impl Failure {
+    /// Says what went wrong; there is no deeper cause.
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self::Error(message.into().into())
+    }
+
+    /// Says what went wrong and why.
+    pub(crate) fn because(message: impl Into<String>, source: impl StdError + Send + Sync + 'static) -> Self {
+        Self::Error(Box::new(Because { message: message.into(), source: Box::new(source) }))
+    }
+
+    /// The output, named `name`, could not be written.
+    pub(crate) fn writing(name: &str, error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::ReaderGone,
+            _ => Self::because(format!("{name} cannot be written"), error),
+        }
+    }
+}
+
+impl From<docvector_embed::Error> for Failure {
+    fn from(error: docvector_embed::Error) -> Self {
+        Self::Error(Box::new(error))
+    }
+}
+
+/// A message over its cause.
+#[derive(Debug)]
+struct Because {
+    message: String,
+    source: Box<dyn StdError + Send + Sync>,
+}
+
+impl fmt::Display for Because {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for Because {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&*self.source)
+    }
+}
+
+/// Prints an error and, indented below it, its causes.
+pub(crate) fn print(error: &(dyn StdError + 'static), out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "error: {error}")?;
+    let mut said = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        // Some errors repeat the text of their cause.
+        if !said.ends_with(&text) {
+            writeln!(out, "  caused by: {text}")?;
+        }
+        (said, cause) = (text, error.source());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(failure: &Failure) -> String {
+        let Failure::Error(error) = failure else { return String::new() };
+        let mut out = Vec::new();
+        print(&**error, &mut out).expect("a vector takes everything");
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn prints_the_chain_of_causes() {
+        let inner = io::Error::new(io::ErrorKind::NotFound, "no such thing");
+        let failure = Failure::because("the file cannot be read", inner);
+        assert_eq!(printed(&failure), "error: the file cannot be read\n  caused by: no such thing\n");
+        assert_eq!(printed(&Failure::new("alone")), "error: alone\n");
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_no_error() {
+        let gone = Failure::writing("standard output", io::ErrorKind::BrokenPipe.into());
+        assert!(matches!(gone, Failure::ReaderGone));
+        let full = Failure::writing("x.npy", io::ErrorKind::StorageFull.into());
+        assert!(printed(&full).starts_with("error: x.npy cannot be written\n  caused by: "), "{full:?}");
+    }
+}

@@ -1,0 +1,382 @@
+//! Reads texts out of lines or JSON lines, in windows of bounded size, and says of each bad line what is wrong.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufRead, BufReader, Read},
+    path::Path,
+};
+
+use serde_json::Value;
+
+use crate::{cli::is_standard, failure::Failure};
+
+/// The most texts and bytes of input in a window; a longer line is a window of its own.
+const WINDOW_TEXTS: usize = 1024;
+const WINDOW_BYTES: u64 = 1 << 20;
+
+/// The most bytes of a line. No text is so long, but a file without line ends may be, and it must not fill the memory.
+const LINE_BYTES: u64 = 256 << 20;
+
+const READ_AHEAD: usize = 64 << 10;
+
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// Fields that the output adds to those of the input.
+pub(crate) const RESERVED: [&str; 3] = ["embedding", "error", "truncated"];
+
+/// A line of the input.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Item {
+    Text(Record),
+    Bad(Fault),
+}
+
+/// A text to embed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// Its line, from 1.
+    pub(crate) line: u64,
+    pub(crate) text: String,
+    /// The object that it came in, as it was written: numbers that no machine type holds pass through unharmed.
+    pub(crate) object: Option<String>,
+}
+
+/// A line that cannot be embedded.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) line: u64,
+    /// What is wrong, as in `line 17: the text is empty`.
+    pub(crate) why: String,
+    /// The object, if the line held one.
+    pub(crate) object: Option<String>,
+}
+
+/// Consecutive lines.
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    pub(crate) items: Vec<Item>,
+    /// Bytes of input that it came from.
+    pub(crate) bytes: u64,
+}
+
+impl Window {
+    /// The texts that can be embedded.
+    pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
+        self.items.iter().filter_map(|item| match item {
+            Item::Text(record) => Some(record),
+            Item::Bad(_) => None,
+        })
+    }
+
+    /// The lines that cannot be embedded.
+    pub(crate) fn faults(&self) -> impl Iterator<Item = &Fault> {
+        self.items.iter().filter_map(|item| match item {
+            Item::Text(_) => None,
+            Item::Bad(fault) => Some(fault),
+        })
+    }
+
+    fn push(&mut self, item: Item, bytes: u64) {
+        self.items.push(item);
+        self.bytes += bytes;
+    }
+}
+
+/// An opened input: gives its windows in order.
+pub(crate) struct Input<R = BufReader<Box<dyn Read + Send>>> {
+    lines: Lines<R>,
+    jsonl: bool,
+    name: String,
+    size: Option<u64>,
+    /// The line that did not fit into the last window, and its bytes.
+    over: Option<(Item, u64)>,
+    ended: bool,
+}
+
+impl Input {
+    /// Opens a file, or standard input for `-`.
+    pub(crate) fn open(path: &Path, jsonl: bool) -> Result<Self, Failure> {
+        if is_standard(path) {
+            let reader: Box<dyn Read + Send> = Box::new(io::stdin());
+            return Ok(Self::new(reader, jsonl, "standard input".to_owned(), None));
+        }
+        let name = path.display().to_string();
+        let cannot = |error| Failure::because(format!("{name} cannot be read"), error);
+        let about = fs::metadata(path).map_err(cannot)?;
+        if about.is_dir() {
+            return Err(Failure::new(format!("{name} is a folder, not a file of texts")));
+        }
+        let reader: Box<dyn Read + Send> = Box::new(File::open(path).map_err(cannot)?);
+        Ok(Self::new(reader, jsonl, name, about.is_file().then_some(about.len())))
+    }
+
+    fn new(reader: Box<dyn Read + Send>, jsonl: bool, name: String, size: Option<u64>) -> Self {
+        let lines = Lines::new(BufReader::with_capacity(READ_AHEAD, reader), LINE_BYTES);
+        Self { lines, jsonl, name, size, over: None, ended: false }
+    }
+
+    /// How many bytes there are, where that is known.
+    pub(crate) const fn size(&self) -> Option<u64> {
+        self.size
+    }
+}
+
+impl<R: BufRead> Iterator for Input<R> {
+    type Item = Result<Window, Failure>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut window = Window::default();
+        if let Some((item, bytes)) = self.over.take() {
+            window.push(item, bytes);
+        }
+        while !self.ended && window.items.len() < WINDOW_TEXTS && window.bytes < WINDOW_BYTES {
+            let line = match self.lines.read() {
+                Ok(Some(line)) => line,
+                Ok(None) => {
+                    self.ended = true;
+                    break;
+                }
+                Err(error) => {
+                    self.ended = true;
+                    let message = format!("{} cannot be read after line {}", self.name, self.lines.number);
+                    return Some(Err(Failure::because(message, error)));
+                }
+            };
+            let bytes = line.bytes;
+            let item = line.parse(self.jsonl);
+            if !window.items.is_empty() && window.bytes + bytes > WINDOW_BYTES {
+                self.over = Some((item, bytes));
+                break;
+            }
+            window.push(item, bytes);
+        }
+        (!window.items.is_empty()).then_some(Ok(window))
+    }
+}
+
+/// Cuts bytes into lines at `\n` or `\r\n`.
+struct Lines<R> {
+    reader: R,
+    /// Lines read so far.
+    number: u64,
+    longest: u64,
+}
+
+/// The bytes of a line, without its end.
+struct Line {
+    number: u64,
+    /// `None` for a line that is too long to be kept.
+    content: Option<Vec<u8>>,
+    /// Bytes of input, with the line's end.
+    bytes: u64,
+    longest: u64,
+}
+
+impl<R: BufRead> Lines<R> {
+    const fn new(reader: R, longest: u64) -> Self {
+        Self { reader, number: 0, longest }
+    }
+
+    fn read(&mut self) -> io::Result<Option<Line>> {
+        let mut content = Vec::new();
+        // Two more for the line's end.
+        let mut bytes = self.reader.by_ref().take(self.longest + 2).read_until(b'\n', &mut content)? as u64;
+        let ended = content.last() == Some(&b'\n');
+        if ended {
+            content.pop();
+            if content.last() == Some(&b'\r') {
+                content.pop();
+            }
+        }
+        if self.number == 0 && content.starts_with(BYTE_ORDER_MARK) {
+            content.drain(..BYTE_ORDER_MARK.len());
+        }
+        if content.is_empty() && !ended {
+            return Ok(None);
+        }
+        self.number += 1;
+        let fits = content.len() as u64 <= self.longest;
+        if !fits {
+            // Before the rest is passed over.
+            content = Vec::new();
+            if !ended {
+                bytes += self.reader.skip_until(b'\n')? as u64;
+            }
+        }
+        let content = fits.then_some(content);
+        Ok(Some(Line { number: self.number, content, bytes, longest: self.longest }))
+    }
+}
+
+impl Line {
+    fn parse(self, jsonl: bool) -> Item {
+        let line = self.number;
+        let bad = |why: String| Item::Bad(Fault { line, why, object: None });
+        let Some(content) = self.content else {
+            return bad(format!("the line is longer than {} bytes", self.longest));
+        };
+        match String::from_utf8(content) {
+            Ok(object) if jsonl => parse_object(line, &object),
+            Ok(text) if text.is_empty() => bad("the text is empty".to_owned()),
+            Ok(text) => Item::Text(Record { line, text, object: None }),
+            Err(error) => {
+                let at = error.utf8_error().valid_up_to() + 1;
+                bad(format!("the line is not valid UTF-8 (from byte {at} on)"))
+            }
+        }
+    }
+}
+
+/// Takes the text out of an object, which passes on as it was written.
+fn parse_object(line: u64, written: &str) -> Item {
+    let written = written.trim_matches([' ', '\t', '\r']);
+    let bad = |why: &str, object: Option<&str>| {
+        Item::Bad(Fault { line, why: why.to_owned(), object: object.map(str::to_owned) })
+    };
+    let mut fields = match serde_json::from_str(written) {
+        Ok(Value::Object(fields)) => fields,
+        Ok(_) => return bad("the line is JSON, but not an object", None),
+        Err(_) if written.is_empty() => return bad("the line is empty, not a JSON object", None),
+        Err(error) => {
+            // Each line is parsed alone, so that the line in the error's own text is always 1.
+            let text = error.to_string();
+            let what = text.split(" at line ").next().unwrap_or_default();
+            return bad(&format!("the line is not JSON: {what}, at column {}", error.column()), None);
+        }
+    };
+    if let Some(name) = RESERVED.iter().find(|&&name| fields.contains_key(name)) {
+        return bad(&format!("the object has a field `{name}` already"), Some(written));
+    }
+    match fields.remove("text") {
+        Some(Value::String(text)) if text.is_empty() => bad("the text is empty", Some(written)),
+        Some(Value::String(text)) => Item::Text(Record { line, text, object: Some(written.to_owned()) }),
+        Some(_) => bad("the field `text` is not a string", Some(written)),
+        None => bad("the object has no field `text`", Some(written)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input(bytes: &[u8], jsonl: bool, longest: u64) -> Input<BufReader<&[u8]>> {
+        // A small buffer, so that lines are put together out of several.
+        let lines = Lines::new(BufReader::with_capacity(3, bytes), longest);
+        Input { lines, jsonl, name: "test".to_owned(), size: None, over: None, ended: false }
+    }
+
+    fn items(bytes: &[u8], jsonl: bool) -> Vec<Item> {
+        input(bytes, jsonl, 1 << 30).flat_map(|window| window.expect("readable").items).collect()
+    }
+
+    fn texts(bytes: &[u8]) -> Vec<String> {
+        let text = |item| match item {
+            Item::Text(record) => record.text,
+            Item::Bad(fault) => format!("{}: {}", fault.line, fault.why),
+        };
+        items(bytes, false).into_iter().map(text).collect()
+    }
+
+    fn why(line: &str) -> String {
+        match items(line.as_bytes(), true).pop() {
+            Some(Item::Bad(fault)) => fault.why,
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn lines_end_as_everywhere() {
+        assert_eq!(texts(b""), [""; 0]);
+        assert_eq!(texts(b"one\ntwo\n"), ["one", "two"]);
+        assert_eq!(texts(b"one\r\ntwo"), ["one", "two"]);
+        assert_eq!(texts(b"one\r"), ["one\r"]);
+        assert_eq!(texts(b"a\rb\n"), ["a\rb"]);
+        assert_eq!(texts(b" \n\0\n"), [" ", "\0"]);
+        assert_eq!(texts(b"one\n\ntwo\n\n"), ["one", "2: the text is empty", "two", "4: the text is empty"]);
+        assert_eq!(texts(b"\r\n"), ["1: the text is empty"]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_passed_over_at_the_start_alone() {
+        assert_eq!(texts(b"\xEF\xBB\xBFone\ntwo"), ["one", "two"]);
+        assert_eq!(texts(b"\xEF\xBB\xBF"), [""; 0]);
+        assert_eq!(texts(b"\xEF\xBB\xBF\n"), ["1: the text is empty"]);
+        assert_eq!(texts(b"one\n\xEF\xBB\xBFtwo"), ["one", "\u{FEFF}two"]);
+    }
+
+    #[test]
+    fn invalid_utf8_is_named_by_line_and_byte() {
+        assert_eq!(texts(b"one\ntw\xFFo\nthree"), ["one", "2: the line is not valid UTF-8 (from byte 3 on)", "three"]);
+    }
+
+    #[test]
+    fn endless_lines_are_passed_over() {
+        let items: Vec<Item> = input(b"12345678\n12345678\r\n123456789\n1234567890123\nend", false, 8)
+            .flat_map(|window| window.expect("readable").items)
+            .collect();
+        let whole = |item: &Item| matches!(item, Item::Text(_));
+        assert_eq!(items.iter().map(whole).collect::<Vec<_>>(), [true, true, false, false, true]);
+        assert!(matches!(&items[2], Item::Bad(fault) if fault.why == "the line is longer than 8 bytes"));
+        assert!(matches!(&items[4], Item::Text(record) if record.line == 5 && record.text == "end"));
+    }
+
+    #[test]
+    fn windows_hold_so_much_and_no_more() {
+        let many = b"x\n".repeat(2500);
+        let sizes: Vec<usize> =
+            input(&many, false, LINE_BYTES).map(|window| window.expect("readable").items.len()).collect();
+        assert_eq!(sizes, [1024, 1024, 452]);
+
+        let long = "y".repeat(3 << 20);
+        let text = format!("a\nb\n{long}\nc\n");
+        let windows: Vec<Window> =
+            input(text.as_bytes(), false, LINE_BYTES).map(|window| window.expect("readable")).collect();
+        assert_eq!(windows.iter().map(|window| window.items.len()).collect::<Vec<_>>(), [2, 1, 1]);
+        assert_eq!(windows.iter().map(|window| window.bytes).sum::<u64>(), text.len() as u64);
+    }
+
+    #[test]
+    fn objects_give_their_text_and_stay_as_written() {
+        let written = r#"{"id": 1.50, "big": 123456789012345678901234567890, "text": "a \"b\"", "tags": []}"#;
+        let line = format!(" {written}\r\n");
+        let expected = Record { line: 1, text: "a \"b\"".to_owned(), object: Some(written.to_owned()) };
+        assert_eq!(items(line.as_bytes(), true), [Item::Text(expected)]);
+    }
+
+    #[test]
+    fn says_what_is_wrong_with_an_object() {
+        assert_eq!(why("{\"text\":\"\"}"), "the text is empty");
+        assert_eq!(why("{\"title\":\"x\"}"), "the object has no field `text`");
+        assert_eq!(why("{\"text\":7}"), "the field `text` is not a string");
+        assert_eq!(why("{\"text\":\"x\",\"embedding\":[]}"), "the object has a field `embedding` already");
+        assert_eq!(why("{\"text\":\"x\",\"error\":null}"), "the object has a field `error` already");
+        assert_eq!(why("[\"text\"]"), "the line is JSON, but not an object");
+        assert_eq!(why("\n"), "the line is empty, not a JSON object");
+        let broken = why("{\"text\": secret}");
+        assert!(broken.starts_with("the line is not JSON: expected value, at column "), "{broken}");
+        assert!(!broken.contains("secret"), "{broken}");
+        let cut = why("{\"text\": \"x\"");
+        assert!(cut.contains("EOF while parsing an object"), "{cut}");
+    }
+
+    #[test]
+    fn bad_objects_are_kept_for_their_row() {
+        let items = items(b"{\"id\":7,\"text\":\"\"}\n{\"id\":7", true);
+        assert!(matches!(&items[0], Item::Bad(fault) if fault.object.as_deref() == Some("{\"id\":7,\"text\":\"\"}")));
+        assert!(matches!(&items[1], Item::Bad(fault) if fault.object.is_none()));
+    }
+
+    #[test]
+    fn a_reading_error_is_the_last_item() {
+        struct Broken;
+        impl Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("the disk is gone"))
+            }
+        }
+        let lines = Lines::new(BufReader::new((&b"one\n"[..]).chain(Broken)), LINE_BYTES);
+        let mut input = Input { lines, jsonl: false, name: "test".to_owned(), size: None, over: None, ended: false };
+        assert!(input.next().is_some_and(|window| window.is_err()));
+        assert!(input.next().is_none());
+    }
+}

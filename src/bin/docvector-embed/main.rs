@@ -1,0 +1,45 @@
+//! The `docvector-embed` command: embeds files of texts on this machine, and shows what it runs on.
+
+mod cli;
+mod doctor;
+mod embed;
+mod failure;
+mod input;
+mod npy;
+mod output;
+mod progress;
+mod reference;
+mod tally;
+
+use std::{io, process::ExitCode};
+
+use clap::Parser;
+
+use self::{
+    cli::{Cli, Command},
+    failure::Failure,
+};
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Embed(args) => args.into_job().map_or_else(|usage| usage.exit(), |job| embed::run(&job)),
+        Command::Doctor(args) => doctor::run(&args),
+    };
+    match done {
+        // `| head` has had enough, and all that it was given is right: no failure, also under `set -o pipefail`.
+        Ok(()) | Err(Failure::ReaderGone) => ExitCode::SUCCESS,
+        Err(Failure::Error(error)) => {
+            // With stderr gone, the exit status says what is left to say.
+            let _ = failure::print(&*error, &mut io::stderr().lock());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What the embedder's futures run on. The work itself is done on the embedder's own threads.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(|error| Failure::because("no asynchronous runtime can be started", error))
+}

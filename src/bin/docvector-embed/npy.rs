@@ -1,0 +1,85 @@
+//! Writes and reads the header of a NumPy file of 32-bit floats: version 1.0, little-endian, row after row.
+
+/// Bytes of every header written here, so that it can be written again when the number of rows is known.
+pub(crate) const HEADER: usize = 128;
+
+/// Magic bytes, version 1.0.
+const MAGIC: &[u8; 8] = b"\x93NUMPY\x01\x00";
+
+/// Bytes before the description: the magic ones and the description's length.
+const BEFORE: usize = MAGIC.len() + 2;
+
+/// The header of a matrix.
+pub(crate) fn header(rows: u64, width: usize) -> [u8; HEADER] {
+    let description = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}");
+    let mut header = [b' '; HEADER];
+    header[..MAGIC.len()].copy_from_slice(MAGIC);
+    header[MAGIC.len()..BEFORE].copy_from_slice(&((HEADER - BEFORE) as u16).to_le_bytes());
+    // It fits: with two numbers of 20 digits it has 97 bytes.
+    header[BEFORE..BEFORE + description.len()].copy_from_slice(description.as_bytes());
+    header[HEADER - 1] = b'\n';
+    header
+}
+
+/// Adds a row as bytes.
+pub(crate) fn push_row(row: &[f32], bytes: &mut Vec<u8>) {
+    bytes.extend(row.iter().flat_map(|component| component.to_le_bytes()));
+}
+
+/// Reads a matrix: its width and its components. `None` for anything but what [`header`] describes.
+pub(crate) fn parse(bytes: &[u8]) -> Option<(usize, Vec<f32>)> {
+    let rest = bytes.strip_prefix(MAGIC)?;
+    let (length, rest) = rest.split_first_chunk::<2>()?;
+    let (description, data) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+    let shape = str::from_utf8(description)
+        .ok()?
+        .trim_end()
+        .strip_prefix("{'descr': '<f4', 'fortran_order': False, 'shape': (")?
+        .strip_suffix("), }")?;
+    let (rows, width) = shape.split_once(", ")?;
+    let (rows, width): (usize, usize) = (rows.parse().ok()?, width.parse().ok()?);
+    if rows.checked_mul(width)?.checked_mul(4)? != data.len() {
+        return None;
+    }
+    let components = data.chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+    Some((width, components.collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_of_one_size_and_aligned() {
+        for (rows, width) in [(0, 384), (1, 1), (100_000, 768), (u64::MAX, usize::MAX)] {
+            let header = header(rows, width);
+            assert_eq!(header.len() % 64, 0);
+            assert_eq!(header.last(), Some(&b'\n'));
+            let text = String::from_utf8_lossy(&header[BEFORE..]);
+            assert!(text.contains(&format!("'shape': ({rows}, {width}), }}")), "{text}");
+        }
+        assert_eq!(header(1, 1)[..10], *b"\x93NUMPY\x01\x00\x76\x00");
+    }
+
+    #[test]
+    fn reads_what_it_writes() {
+        let mut bytes = header(2, 3).to_vec();
+        push_row(&[1.0, -0.5, 0.1], &mut bytes);
+        push_row(&[f32::MIN_POSITIVE, 0.0, 7.0], &mut bytes);
+        assert_eq!(parse(&bytes), Some((3, vec![1.0, -0.5, 0.1, f32::MIN_POSITIVE, 0.0, 7.0])));
+        assert_eq!(parse(&header(0, 384)), Some((384, Vec::new())));
+    }
+
+    #[test]
+    fn refuses_anything_else() {
+        let mut bytes = header(1, 1).to_vec();
+        assert_eq!(parse(&bytes), None, "a row is missing");
+        push_row(&[1.0, 2.0], &mut bytes);
+        assert_eq!(parse(&bytes), None, "a component too many");
+        assert_eq!(parse(b""), None);
+        assert_eq!(parse(b"\x93NUMPY\x02\x00\x76\x00"), None);
+        let double = String::from_utf8_lossy(&header(0, 1)[10..]).replace("<f4", "<f8");
+        let double = [&header(0, 1)[..10], double.as_bytes()].concat();
+        assert_eq!(parse(&double), None);
+    }
+}

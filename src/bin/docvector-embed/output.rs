@@ -1,0 +1,384 @@
+//! Writes rows as JSON lines or a NumPy matrix; a file gets its name when it is complete, or never.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, BufWriter, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use docvector_embed::{Embeddings, Usage};
+use serde_json::{Map, Value};
+use tempfile::NamedTempFile;
+
+use crate::{
+    cli::{Format, is_standard},
+    failure::Failure,
+    input::{Fault, Item, RESERVED, Record},
+    npy,
+};
+
+const BUFFER: usize = 256 << 10;
+
+/// The most characters of the final name in that of the temporary file: the two together must be a valid name.
+const NAME_CHARS: usize = 40;
+
+/// The lines of a window and what became of them.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    pub(crate) items: Vec<Item>,
+    /// A row for each item that is a text; `None` where there is none.
+    pub(crate) embeddings: Option<Embeddings>,
+    pub(crate) usage: Usage,
+}
+
+/// Where the rows go. Dropping it unfinished leaves nothing under the name of a file.
+pub(crate) struct Output {
+    sink: Sink,
+    format: Format,
+    name: String,
+    rows: u64,
+    /// A row being made.
+    row: Vec<u8>,
+}
+
+enum Sink {
+    Stream(BufWriter<Box<dyn Write + Send>>),
+    /// A temporary file in the folder of the final one, and the final one.
+    File(BufWriter<NamedTempFile>, PathBuf),
+}
+
+impl Output {
+    /// Opens the output, so that what is wrong with it shows before any work.
+    pub(crate) fn create(path: &Path, format: Format) -> Result<Self, Failure> {
+        let output =
+            |sink, name: &str| Self { sink, format, name: name.to_owned(), rows: 0, row: Vec::with_capacity(BUFFER) };
+        let stream = |writer: Box<dyn Write + Send>| Sink::Stream(BufWriter::with_capacity(BUFFER, writer));
+        if is_standard(path) {
+            return Ok(output(stream(Box::new(io::stdout())), "standard output"));
+        }
+        let name = path.display().to_string();
+        let cannot = |error| Failure::because(format!("{name} cannot be written"), error);
+        let existing = match fs::metadata(path) {
+            Ok(about) => Some(about),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(cannot(error)),
+        };
+        if existing.as_ref().is_some_and(fs::Metadata::is_dir) {
+            return Err(Failure::new(format!("{name} is a folder: name a file in it")));
+        }
+        if existing.as_ref().is_some_and(|about| !about.is_file()) {
+            if format == Format::Npy {
+                let message = format!(
+                    "{name} is not a regular file, and npy needs one, because its header holds the number of rows"
+                );
+                return Err(Failure::new(message));
+            }
+            let device = OpenOptions::new().write(true).open(path).map_err(cannot)?;
+            return Ok(output(stream(Box::new(device)), &name));
+        }
+
+        // What a link points to is replaced, not the link.
+        let target = if existing.is_some() { fs::canonicalize(path).map_err(cannot)? } else { path.to_owned() };
+        let folder = match target.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        if !folder.is_dir() {
+            let message = format!("{name} cannot be written: the folder {} is not there", folder.display());
+            return Err(Failure::new(message));
+        }
+        let file = temporary(folder, &target).map_err(cannot)?;
+        if let Some(about) = existing {
+            // A file that is replaced keeps its permissions where that is possible.
+            let _ = file.as_file().set_permissions(about.permissions());
+        }
+        let mut file = BufWriter::with_capacity(BUFFER, file);
+        if format == Format::Npy {
+            // Not a header yet: what is left of a run that was killed cannot be taken for a matrix.
+            file.write_all(&[0; npy::HEADER]).map_err(cannot)?;
+        }
+        Ok(output(Sink::File(file, target), &name))
+    }
+
+    /// How the output is called in messages.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether nothing of it can be seen before it is complete.
+    pub(crate) const fn is_file(&self) -> bool {
+        matches!(self.sink, Sink::File(..))
+    }
+
+    /// Writes the rows of a window.
+    pub(crate) fn write(&mut self, rows: &Rows) -> Result<(), Failure> {
+        let out: &mut dyn Write = match &mut self.sink {
+            Sink::Stream(stream) => stream,
+            Sink::File(file, _) => file,
+        };
+        let mut row = 0;
+        let written = rows.items.iter().try_for_each(|item| {
+            self.row.clear();
+            match (item, &rows.embeddings) {
+                (Item::Text(record), Some(embeddings)) if row < embeddings.len() => {
+                    match self.format {
+                        Format::Npy => npy::push_row(embeddings.row(row), &mut self.row),
+                        Format::Jsonl => {
+                            let truncated = embeddings.truncated().binary_search(&row).is_ok();
+                            push_json(record, embeddings.row(row), truncated, &mut self.row)?;
+                        }
+                    }
+                    row += 1;
+                    self.rows += 1;
+                }
+                (Item::Bad(fault), _) if self.format == Format::Jsonl => push_fault(fault, &mut self.row)?,
+                (Item::Text(Record { line, .. }) | Item::Bad(Fault { line, .. }), _) => {
+                    return Err(io::Error::other(format!("line {line} has no row: this is a bug")));
+                }
+            }
+            out.write_all(&self.row)
+        });
+        written.map_err(|error| Failure::writing(&self.name, error))
+    }
+
+    /// Completes the output; a file appears under its name.
+    pub(crate) fn finish(self, width: usize) -> Result<(), Failure> {
+        let Self { sink, format, name, rows, .. } = self;
+        let finished = match sink {
+            Sink::Stream(mut stream) => stream.flush(),
+            Sink::File(file, target) => {
+                complete(file, &target, (format == Format::Npy).then(|| npy::header(rows, width)))
+            }
+        };
+        finished.map_err(|error| Failure::writing(&name, error))
+    }
+}
+
+/// Makes a file of an unused name beside the final one.
+fn temporary(folder: &Path, target: &Path) -> io::Result<NamedTempFile> {
+    let name: String = target.file_name().unwrap_or_default().to_string_lossy().chars().take(NAME_CHARS).collect();
+    let prefix = format!(".{name}.");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(".partial");
+    #[cfg(unix)]
+    {
+        // The permissions of any new file, from which the system takes the umask; not those of a secret.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(folder)
+}
+
+fn complete(file: BufWriter<NamedTempFile>, target: &Path, header: Option<[u8; npy::HEADER]>) -> io::Result<()> {
+    let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    if let Some(header) = header {
+        file.as_file_mut().seek(SeekFrom::Start(0))?;
+        file.as_file_mut().write_all(&header)?;
+    }
+    file.as_file().sync_all()?;
+    file.persist(target).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// Adds a row: the fields of the input as they were written, then ours.
+fn push_json(record: &Record, vector: &[f32], truncated: bool, out: &mut Vec<u8>) -> io::Result<()> {
+    match &record.object {
+        Some(object) => out.extend(unclosed(object).as_bytes()),
+        None => {
+            out.extend(b"{\"text\":");
+            serde_json::to_writer(&mut *out, &record.text)?;
+        }
+    }
+    out.extend(b",\"embedding\":");
+    // As f32: the shortest digits that give the same component again.
+    serde_json::to_writer(&mut *out, vector)?;
+    out.extend(if truncated { &b",\"truncated\":true}\n"[..] } else { b"}\n" });
+    Ok(())
+}
+
+/// Adds the row of a line that cannot be embedded: what is wrong, then the fields of the input.
+fn push_fault(fault: &Fault, out: &mut Vec<u8>) -> io::Result<()> {
+    write!(out, "{{\"line\":{},\"error\":", fault.line)?;
+    serde_json::to_writer(&mut *out, &fault.why)?;
+    if let Some(object) = &fault.object {
+        let mut fields: Map<String, Value> = serde_json::from_str(object)?;
+        let own = |name: &str| name == "line" || RESERVED.contains(&name);
+        if fields.keys().any(|name| own(name)) {
+            // A name may be there once only, and an old `embedding` is not to be taken for the text's.
+            fields.retain(|name, _| !own(name));
+            let rest = serde_json::to_string(&fields)?;
+            push_fields(&rest, out);
+        } else {
+            push_fields(object, out);
+        }
+    }
+    out.extend(b"}\n");
+    Ok(())
+}
+
+/// Adds the fields of a written object, if it has any, behind others.
+fn push_fields(object: &str, out: &mut Vec<u8>) {
+    let fields = unclosed(object).trim_start_matches('{').trim_start();
+    if !fields.is_empty() {
+        out.push(b',');
+        out.extend(fields.as_bytes());
+    }
+}
+
+/// A written object without the brace that closes it.
+fn unclosed(object: &str) -> &str {
+    object.strip_suffix('}').unwrap_or(object).trim_end()
+}
+
+#[cfg(test)]
+mod tests {
+    use docvector_embed::Space;
+
+    use super::*;
+
+    fn text(line: u64, text: &str, object: Option<&str>) -> Item {
+        Item::Text(Record { line, text: text.to_owned(), object: object.map(str::to_owned) })
+    }
+
+    fn bad(line: u64, why: &str, object: Option<&str>) -> Item {
+        Item::Bad(Fault { line, why: why.to_owned(), object: object.map(str::to_owned) })
+    }
+
+    fn embeddings(components: &[f32]) -> Embeddings {
+        let space = Space::builder("test", 2).build().expect("a valid space");
+        Embeddings::new(components.len() / 2, &space, components.to_vec(), Usage::ZERO).expect("valid")
+    }
+
+    fn rows(items: Vec<Item>, embeddings: Embeddings) -> Rows {
+        Rows { items, embeddings: Some(embeddings), usage: Usage::ZERO }
+    }
+
+    fn json(item: &Item, vector: &[f32], truncated: bool) -> String {
+        let mut out = Vec::new();
+        match item {
+            Item::Text(record) => push_json(record, vector, truncated, &mut out).expect("a vector takes everything"),
+            Item::Bad(fault) => push_fault(fault, &mut out).expect("a vector takes everything"),
+        }
+        let row = String::from_utf8(out).expect("text");
+        serde_json::from_str::<Value>(&row).expect("JSON");
+        row
+    }
+
+    #[test]
+    fn components_have_their_shortest_digits() {
+        let row = json(&text(1, "a \"b\"\t", None), &[0.1, -1.0, 1e-30, 0.333_333_34], false);
+        assert_eq!(row, "{\"text\":\"a \\\"b\\\"\\t\",\"embedding\":[0.1,-1.0,1e-30,0.33333334]}\n");
+    }
+
+    #[test]
+    fn fields_pass_through_as_written() {
+        let object = r#"{"n": 123456789012345678901234567890, "text": "x", "e": 1.50 }"#;
+        let row = json(&text(1, "x", Some(object)), &[0.5], true);
+        assert_eq!(
+            row,
+            "{\"n\": 123456789012345678901234567890, \"text\": \"x\", \"e\": 1.50,\"embedding\":[0.5],\"truncated\":true}\n"
+        );
+    }
+
+    #[test]
+    fn faults_say_the_line_and_keep_the_fields() {
+        assert_eq!(
+            json(&bad(17, "the text is empty", None), &[], false),
+            "{\"line\":17,\"error\":\"the text is empty\"}\n"
+        );
+        assert_eq!(
+            json(&bad(2, "no \"x\"", Some("{\"id\": 1.50}")), &[], false),
+            "{\"line\":2,\"error\":\"no \\\"x\\\"\",\"id\": 1.50}\n"
+        );
+        assert_eq!(json(&bad(3, "no", Some("{ }")), &[], false), "{\"line\":3,\"error\":\"no\"}\n");
+        assert_eq!(
+            json(&bad(4, "no", Some("{\"line\":9,\"id\":1,\"embedding\":[1]}")), &[], false),
+            "{\"line\":4,\"error\":\"no\",\"id\":1}\n"
+        );
+    }
+
+    #[test]
+    fn a_file_appears_when_it_is_complete() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("out.jsonl");
+        let count = || fs::read_dir(folder.path()).expect("readable").count();
+
+        let mut output = Output::create(&path, Format::Jsonl).expect("created");
+        let items = vec![text(1, "a", None), bad(2, "no", None), text(3, "b", None)];
+        let window = rows(items, embeddings(&[1.0, 0.0, 0.0, 1.0]).with_truncated(vec![1]));
+        output.write(&window).expect("written");
+        assert!(!path.exists());
+        output.finish(2).expect("finished");
+        let lines = fs::read_to_string(&path).expect("there");
+        let expected = "{\"text\":\"a\",\"embedding\":[1.0,0.0]}\n{\"line\":2,\"error\":\"no\"}\n\
+                        {\"text\":\"b\",\"embedding\":[0.0,1.0],\"truncated\":true}\n";
+        assert_eq!(lines, expected);
+        assert_eq!(count(), 1);
+
+        let mut output = Output::create(&path, Format::Jsonl).expect("created");
+        output.write(&window).expect("written");
+        drop(output);
+        assert_eq!(fs::read_to_string(&path).expect("there"), expected, "the old file stays");
+        assert_eq!(count(), 1);
+    }
+
+    #[test]
+    fn a_matrix_has_its_count_in_the_header() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("out.npy");
+        let mut output = Output::create(&path, Format::Npy).expect("created");
+        output.write(&rows(vec![text(1, "a", None)], embeddings(&[1.0, 0.5]))).expect("written");
+        output.write(&rows(vec![text(2, "b", None)], embeddings(&[0.1, 0.2]))).expect("written");
+        output.finish(2).expect("finished");
+        let bytes = fs::read(&path).expect("there");
+        assert_eq!(npy::parse(&bytes), Some((2, vec![1.0, 0.5, 0.1, 0.2])));
+
+        Output::create(&path, Format::Npy).expect("created").finish(384).expect("finished");
+        assert_eq!(npy::parse(&fs::read(&path).expect("there")), Some((384, Vec::new())));
+    }
+
+    #[test]
+    fn a_text_without_a_row_is_an_error() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut output = Output::create(&folder.path().join("out.npy"), Format::Npy).expect("created");
+        let window = rows(vec![text(1, "a", None), text(2, "b", None)], embeddings(&[1.0, 0.5]));
+        assert!(output.write(&window).is_err());
+    }
+
+    #[test]
+    fn wrong_places_are_refused_at_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(Output::create(folder.path(), Format::Jsonl).is_err());
+        assert!(Output::create(&folder.path().join("missing/out.jsonl"), Format::Jsonl).is_err());
+        #[cfg(unix)]
+        {
+            assert!(Output::create(Path::new("/dev/null"), Format::Npy).is_err());
+            assert!(Output::create(Path::new("/dev/null"), Format::Jsonl).is_ok_and(|output| !output.is_file()));
+        }
+        assert_eq!(fs::read_dir(folder.path()).expect("readable").count(), 0);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn new_files_have_ordinary_permissions_and_old_ones_keep_theirs() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        let plain = folder.path().join("plain");
+        fs::write(&plain, "").expect("written");
+        let path = folder.path().join("out.jsonl");
+        Output::create(&path, Format::Jsonl).expect("created").finish(1).expect("finished");
+        assert_eq!(mode(&path), mode(&plain));
+
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("set");
+        Output::create(&path, Format::Jsonl).expect("created").finish(1).expect("finished");
+        assert_eq!(mode(&path), 0o640);
+
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).expect("linked");
+        Output::create(&link, Format::Npy).expect("created").finish(1).expect("finished");
+        assert!(link.is_symlink());
+        assert!(npy::parse(&fs::read(&path).expect("there")).is_some());
+    }
+}

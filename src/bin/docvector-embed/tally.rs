@@ -1,0 +1,159 @@
+//! Counts what a run came to, and says it in a line.
+
+use std::{
+    fmt,
+    io::{self, Write},
+    time::Duration,
+};
+
+use docvector_embed::Usage;
+
+use crate::{input::Fault, output::Rows};
+
+/// Bad lines that are listed; the others are counted.
+const LISTED: usize = 100;
+
+/// What a run came to.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Lines that are done with, whatever became of them.
+    pub(crate) lines: u64,
+    /// Texts with a vector.
+    texts: u64,
+    /// Of these, texts of which only the beginning was embedded.
+    cut: u64,
+    /// Lines that were recorded as errors.
+    recorded: u64,
+    usage: Usage,
+    /// Lines that make the run fail.
+    pub(crate) faults: Faults,
+}
+
+impl Tally {
+    /// Takes note of rows that are to be written.
+    pub(crate) fn add(&mut self, rows: &Rows) {
+        let texts = rows.embeddings.as_ref().map_or(0, docvector_embed::Embeddings::len);
+        self.texts += texts as u64;
+        self.recorded += (rows.items.len() - texts.min(rows.items.len())) as u64;
+        self.cut += rows.embeddings.as_ref().map_or(0, |embeddings| embeddings.truncated().len()) as u64;
+        self.usage += rows.usage;
+    }
+
+    /// The whole run in a line.
+    pub(crate) fn summary(&self, dimensions: usize, max_tokens: Option<usize>, time: Duration) -> String {
+        let seconds = time.as_secs_f64();
+        let mut line = format!("{}, {dimensions} dimensions", Counted(self.texts, "text"));
+        if let Some(tokens) = self.usage.tokens {
+            line += &format!(", {}", Counted(tokens, "token"));
+        }
+        line += &format!(", {seconds:.1} s");
+        if self.texts > 0 && seconds > 0.0 {
+            line += &format!(" ({:.0} texts/s)", self.texts as f64 / seconds);
+        }
+        for note in self.notes(max_tokens) {
+            line += &format!("; {note}");
+        }
+        line
+    }
+
+    /// What must be said even where nothing else is.
+    pub(crate) fn notes(&self, max_tokens: Option<usize>) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.cut > 0 {
+            let were = if self.cut == 1 { "was" } else { "were" };
+            let to = max_tokens.map(|tokens| format!(" to {}", Counted(tokens as u64, "token"))).unwrap_or_default();
+            notes.push(format!("{} {were} cut{to}", Counted(self.cut, "text")));
+        }
+        if self.recorded > 0 {
+            let have = if self.recorded == 1 { "has" } else { "have" };
+            notes.push(format!("{} {have} no embedding, but an error in its place", Counted(self.recorded, "line")));
+        }
+        notes
+    }
+}
+
+/// Lines that make a run fail: the first ones, and how many there are.
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    listed: Vec<(u64, String)>,
+    pub(crate) count: u64,
+}
+
+impl Faults {
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Adds the faults of the next lines.
+    pub(crate) fn extend(&mut self, faults: Vec<Fault>) {
+        self.count += faults.len() as u64;
+        let room = LISTED - self.listed.len();
+        self.listed.extend(faults.into_iter().take(room).map(|fault| (fault.line, fault.why)));
+    }
+
+    /// Prints them, one a line.
+    pub(crate) fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        for (line, why) in &self.listed {
+            writeln!(out, "line {line}: {why}")?;
+        }
+        match self.count - self.listed.len() as u64 {
+            0 => Ok(()),
+            more => writeln!(out, "and {more} more lines"),
+        }
+    }
+}
+
+/// A number of things.
+pub(crate) struct Counted(pub(crate) u64, pub(crate) &'static str);
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", self.0, self.1, if self.0 == 1 { "" } else { "s" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_in_a_line() {
+        let usage = Usage::of_request(Some(1_234_567));
+        let tally = Tally { texts: 100_000, usage, ..Tally::default() };
+        let time = Duration::from_millis(12_300);
+        assert_eq!(
+            tally.summary(384, Some(256), time),
+            "100000 texts, 384 dimensions, 1234567 tokens, 12.3 s (8130 texts/s)"
+        );
+        let cut = Tally { cut: 2, recorded: 1, ..tally };
+        assert!(cut.summary(384, Some(256), time).ends_with(
+            "(8130 texts/s); 2 texts were cut to 256 tokens; 1 line has no embedding, but an error in its place"
+        ));
+        let none = Tally::default().summary(384, None, Duration::ZERO);
+        assert_eq!(none, "0 texts, 384 dimensions, 0 tokens, 0.0 s");
+        let one = Tally { texts: 1, cut: 1, usage: Usage::of_request(None), ..Tally::default() };
+        assert_eq!(
+            one.summary(2, Some(8), Duration::from_secs(1)),
+            "1 text, 2 dimensions, 1.0 s (1 texts/s); 1 text was cut to 8 tokens"
+        );
+    }
+
+    #[test]
+    fn lists_the_first_hundred() {
+        let fault = |line| Fault { line, why: "the text is empty".to_owned(), object: None };
+        let printed = |faults: &Faults| {
+            let mut out = Vec::new();
+            faults.print(&mut out).expect("a vector takes everything");
+            String::from_utf8(out).expect("text")
+        };
+        let mut faults = Faults::default();
+        assert!(faults.is_empty());
+        faults.extend((1..=99).map(fault).collect());
+        faults.extend(vec![fault(100)]);
+        assert!(printed(&faults).starts_with("line 1: the text is empty\nline 2: "));
+        assert!(printed(&faults).ends_with("\nline 100: the text is empty\n"));
+        faults.extend((101..=103).map(fault).collect());
+        assert!(printed(&faults).ends_with("\nline 100: the text is empty\nand 3 more lines\n"));
+        assert_eq!(faults.count, 103);
+    }
+}

@@ -1,0 +1,544 @@
+//! Checks that an embedder keeps the laws of [`Embedder`]: one check a law, for everyone's embedders and wrappers.
+//!
+//! ```
+//! use docvector_embed::{EmbedderExt, conformance, provider::Fake};
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), conformance::Violation> {
+//! // An embedder of any make, from outside:
+//! conformance::Suite::new(&Fake::new(8)).run().await?;
+//! // A wrapper, also from inside: over fakes with small limits and scripted failures, whose log tells what it did.
+//! conformance::wrapper(|fake| fake.dedup()).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! A check gives the first [`Violation`] it finds and does not panic, so that the suite itself can be tested. The checks
+//! embed a few hundred short texts, new ones in every run (a cache must not answer from the last one), and over-long
+//! ones where the embedder states a limit: mind what that costs at a provider that bills. They need no runtime of
+//! their own beyond what the embedder needs.
+//!
+//! # Stability
+//! New checks of the same laws may be added in any release: an embedder that passes only by luck may fail then.
+
+mod wrapper;
+
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::atomic::{AtomicU64, Ordering},
+    task::Poll,
+};
+
+use futures_util::future::join_all;
+
+pub use self::wrapper::wrapper;
+use crate::{
+    BadTextReason, Batch, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Limits, SpaceId, TokenCount,
+    TooLong, plan,
+};
+
+/// A law, and how an embedder breaks it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+#[error("{embedder} breaks law {law}: {what}")]
+pub struct Violation {
+    /// The number of the law in [`Embedder`]'s list.
+    pub law: u8,
+    /// The embedder, as it displays itself.
+    pub embedder: String,
+    /// What was expected and what was found.
+    pub what: String,
+}
+
+/// What a check gives.
+pub type Outcome = Result<(), Violation>;
+
+/// Tells runs apart, so that no text is embedded by two of them.
+static RUNS: AtomicU64 = AtomicU64::new(0);
+
+/// The longest text, in words, that is made to be over a limit.
+const LONGEST: usize = 200_000;
+
+/// The checks of all laws for one embedder, from outside.
+///
+/// # Default
+/// A tolerance of 1e-5, no routing key.
+#[derive(Clone, Copy, Debug)]
+pub struct Suite<'a> {
+    embedder: &'a dyn Embedder,
+    tolerance: f32,
+    key: Option<&'a str>,
+}
+
+impl<'a> Suite<'a> {
+    /// Checks this embedder.
+    pub fn new(embedder: &'a dyn Embedder) -> Self {
+        Self { embedder, tolerance: 1e-5, key: None }
+    }
+
+    /// Sets how far a component may be from the same text's in another batch, for vectors of length 1. Longer vectors
+    /// are allowed as much more.
+    #[must_use]
+    pub const fn with_tolerance(mut self, tolerance: f32) -> Self {
+        self.tolerance = tolerance;
+        self
+    }
+
+    /// Sets the routing key of all batches, for routers that need one.
+    #[must_use]
+    pub const fn with_key(mut self, key: &'a str) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// Runs all checks; that of spaces early, for the others rely on it.
+    ///
+    /// # Errors
+    /// The first violation found.
+    pub async fn run(&self) -> Outcome {
+        self.shape().await?;
+        self.spaces().await?;
+        self.order().await?;
+        self.independence().await?;
+        self.all_or_nothing().await?;
+        self.bad_texts().await?;
+        self.length().await?;
+        self.cancellation().await?;
+        self.usage().await
+    }
+
+    /// Law 1: one row a text, as wide as the space; no texts, no rows and no work.
+    ///
+    /// # Errors
+    /// The first violation found.
+    pub async fn shape(&self) -> Outcome {
+        let probe = Probe::new(self, 1);
+        for kind in [InputKind::Document, InputKind::Query] {
+            let none = probe.embed(kind, &[]).await?;
+            probe.expect(none.is_empty() && none.usage().requests == 0, || {
+                format!("no texts gave {} rows and {} requests", none.len(), none.usage().requests)
+            })?;
+            for count in [1, 2, 3, 7, 32] {
+                let texts = probe.texts(count);
+                let rows = probe.embed(kind, &texts).await?;
+                let width = rows.space().dimensions();
+                probe.expect(rows.len() == texts.len() && rows.dimensions() == width, || {
+                    let (have, wide) = (rows.len(), rows.dimensions());
+                    format!("{} texts gave {have} rows of {wide} components in a space of {width}", texts.len())
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Law 2: row `i` belongs to text `i`.
+    ///
+    /// # Errors
+    /// The first violation found.
+    pub async fn order(&self) -> Outcome {
+        let probe = Probe::new(self, 2);
+        let texts = probe.texts(16);
+        let alone = probe.each_alone(InputKind::Document, &texts).await?;
+        let together = probe.embed(InputKind::Document, &texts).await?;
+        for (i, row) in together.rows().enumerate() {
+            let nearest = nearest(row, &alone);
+            probe.expect(nearest == Some(i), || format!("row {i} is the vector of text {nearest:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// Law 3: a row depends on its text, kind and space alone.
+    ///
+    /// # Errors
+    /// The first violation found.
+    pub async fn independence(&self) -> Outcome {
+        let probe = Probe::new(self, 3);
+        for kind in [InputKind::Document, InputKind::Query] {
+            let texts = probe.texts(8);
+            let alone = probe.each_alone(kind, &texts).await?;
+            let check = |what: &str, rows: &Embeddings, of: &[usize]| {
+                of.iter().zip(rows.rows()).try_for_each(|(&text, row)| {
+                    let far = distance(row, alone[text].row(0));
+                    probe.expect(far <= self.tolerance, || {
+                        format!("{what}, the vector of a {kind} is {far:e} from what it is alone")
+                    })
+                })
+            };
+            let forward: Vec<usize> = (0..texts.len()).collect();
+            let backward: Vec<usize> = forward.iter().rev().copied().collect();
+            let repeated: Vec<usize> = (0..texts.len()).map(|i| i / 2).collect();
+            for (what, order) in [
+                ("in a batch", &forward),
+                ("in a batch of another order", &backward),
+                ("beside an equal text", &repeated),
+                ("in the same batch again", &forward),
+            ] {
+                let batch: Vec<String> = order.iter().map(|&text| texts[text].clone()).collect();
+                check(what, &probe.embed(kind, &batch).await?, order)?;
+            }
+            // A neighbour much longer than the others, as far as the limits allow.
+            let mut uneven = texts.clone();
+            if let Some(last) = uneven.last_mut() {
+                *last = format!("{last} {}", probe.texts(4).join(" "));
+            }
+            if probe.is_one_call(&uneven, TooLong::Truncate) {
+                let rows = probe.embed_with(kind, &uneven, TooLong::Truncate).await?;
+                check("beside a longer text", &rows, &forward[..forward.len() - 1])?;
+            }
+            let calls = join_all(texts.iter().map(|text| probe.embed(kind, std::slice::from_ref(text)))).await;
+            for (text, rows) in calls.into_iter().enumerate() {
+                check("in a call among others at once", &rows?, &[text])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Law 4: a call gives every row or an error; many calls made for one give every row.
+    ///
+    /// # Errors
+    /// The first violation found.
+    pub async fn all_or_nothing(&self) -> Outcome {
+        let probe = Probe::new(self, 4);
+        let texts = probe.texts(4);
+        for bad in 0..texts.len() {
+            let mut batch = texts.clone();
+            batch[bad].clear();
+            let result = probe.try_embed(InputKind::Document, &batch, TooLong::Error).await;
+            probe.expect(result.is_err(), || format!("a batch with an empty text at {bad} gave rows"))?;
+        }
+        let rows = probe.embed(InputKind::Document, &texts).await?;
+        probe.expect(rows.len() == texts.len(), || "after failed calls, rows are missing".into())?;
+
+        let many = probe.any_texts(45);
+        let refs: Vec<&str> = many.iter().map(String::as_str).collect();
+        let all = self.embedder.embed_all(probe.batch(InputKind::Document, &refs)).await;
+        let all = all.map_err(|error| probe.violation(format!("{} texts cannot be embedded: {error}", many.len())))?;
+        probe.expect(all.len() == many.len(), || format!("{} texts gave {} rows", many.len(), all.len()))?;
+        for at in [0, many.len() / 2, many.len() - 1] {
+            let alone = probe.embed(InputKind::Document, &many[at..=at]).await?;
+            let far = distance(all.row(at), alone.row(0));
+            probe.expect(far <= self.tolerance, || format!("row {at} of {} is {far:e} from its text's", many.len()))?;
+        }
+        Ok(())
+    }
+
+    /// Law 5: results lie in an announced space, and in the one asked for.
+    ///
+    /// # Errors
+    /// The first violation found.
+    pub async fn spaces(&self) -> Outcome {
+        let probe = Probe::new(self, 5);
+        let before: Vec<SpaceId> = self.embedder.spaces().iter().map(crate::Space::id).collect();
+        probe.expect(!before.is_empty(), || "no space is announced".into())?;
+        let name = self.embedder.to_string();
+        probe.expect(!name.trim().is_empty() && !name.contains('\n'), || "its name is not one line".into())?;
+        let texts = probe.texts(2);
+        let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let rows = probe.embed(InputKind::Document, &texts).await?;
+        probe.expect(before.contains(&rows.space().id()), || {
+            format!("the rows lie in {}, which is not announced", rows.space())
+        })?;
+        for &wanted in &before {
+            let batch = probe.batch(InputKind::Document, &refs).with_space(wanted);
+            let rows = self.embedder.embed(batch).await;
+            let rows = rows.map_err(|error| probe.violation(format!("refuses its own space {wanted}: {error}")))?;
+            let have = rows.space().id();
+            probe.expect(have == wanted, || format!("asked for {wanted}, gives {have}"))?;
+        }
+        let mut other = *before[0].as_bytes();
+        other[0] ^= 0xff;
+        let batch = probe.batch(InputKind::Document, &refs).with_space(SpaceId::from_bytes(other));
+        match self.embedder.embed(batch).await {
+            Err(error) if error.kind() == ErrorKind::SpaceMismatch => {}
+            Err(error) => return Err(probe.violation(format!("an unknown space gives another error: {error}"))),
+            Ok(_) => return Err(probe.violation("an unknown space was asked for and rows came".into())),
+        }
+        let after: Vec<SpaceId> = self.embedder.spaces().iter().map(crate::Space::id).collect();
+        probe.expect(before == after, || "the announced spaces have changed".into())
+    }
+
+    /// Law 6: empty texts are named, all at once, by the caller's indices.
+    ///
+    /// # Errors
+    /// The first violation found.
+    pub async fn bad_texts(&self) -> Outcome {
+        let probe = Probe::new(self, 6);
+        let good = probe.texts(6);
+        let count = good.len();
+        for pattern in [0b1_u32, 0b10, 0b101, 0b11_0110, 0b11_1111] {
+            let is_bad = |i: usize| pattern >> i & 1 == 1;
+            let expected: Vec<usize> = (0..count).filter(|&i| is_bad(i)).collect();
+            if expected.is_empty() {
+                continue;
+            }
+            let batch: Vec<String> =
+                (0..count).map(|i| if is_bad(i) { String::new() } else { good[i].clone() }).collect();
+            let error = match probe.try_embed(InputKind::Document, &batch, TooLong::Error).await {
+                Ok(_) => return Err(probe.violation(format!("empty texts at {expected:?} were embedded"))),
+                Err(error) => error,
+            };
+            let empty = error.bad_texts().iter().all(|bad| bad.reason == BadTextReason::Empty);
+            probe.expect_named(&error, &expected)?;
+            probe.expect(empty, || format!("empty texts are called otherwise: {error}"))?;
+        }
+        Ok(())
+    }
+
+    /// Law 7: over-long texts are refused by index, or cut and named.
+    ///
+    /// # Errors
+    /// The first violation found.
+    pub async fn length(&self) -> Outcome {
+        let probe = Probe::new(self, 7);
+        let Some(long) = probe.over_long() else { return Ok(()) };
+        let short = probe.texts(3);
+        let (first, last) = (&short[0], &short[short.len() - 1]);
+        let mut tries = vec![(vec![long.clone()], vec![0])];
+        if short.len() >= 2 {
+            tries.push((vec![first.clone(), long.clone()], vec![1]));
+        }
+        if short.len() >= 3 {
+            tries.push((vec![long.clone(), last.clone(), long.clone()], vec![0, 2]));
+        }
+        for (texts, expected) in tries {
+            match probe.try_embed(InputKind::Document, &texts, TooLong::Error).await {
+                Ok(_) => {
+                    return Err(probe.violation("an over-long text was embedded without being asked to cut".into()));
+                }
+                Err(error) => probe.expect_named(&error, &expected)?,
+            }
+            let rows = probe.embed_with(InputKind::Document, &texts, TooLong::Truncate).await?;
+            probe.expect(rows.len() == texts.len(), || format!("{} texts gave {} rows", texts.len(), rows.len()))?;
+            probe.expect(rows.truncated() == expected, || {
+                format!("texts {expected:?} were cut, {:?} are named", rows.truncated())
+            })?;
+            for i in (0..texts.len()).filter(|i| !expected.contains(i)) {
+                let alone = probe.embed(InputKind::Document, &texts[i..=i]).await?;
+                let far = distance(rows.row(i), alone.row(0));
+                probe.expect(far <= self.tolerance, || format!("beside a cut text, a vector is {far:e} off"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Law 8: a dropped call leaves everything usable and changes no other.
+    ///
+    /// # Errors
+    /// The first violation found.
+    pub async fn cancellation(&self) -> Outcome {
+        let probe = Probe::new(self, 8);
+        let texts = probe.texts(4);
+        let alone = probe.each_alone(InputKind::Document, &texts).await?;
+        for polls in 0..6 {
+            let dropped = probe.texts(4);
+            {
+                let mut call = pin!(probe.embed(InputKind::Document, &dropped));
+                for _ in 0..polls {
+                    let poll = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
+                    if poll.is_ready() {
+                        break;
+                    }
+                    yield_once().await;
+                }
+            }
+            // The texts of the dropped call and others, in one that is not dropped.
+            for (texts, others) in [(&texts, Some(&alone)), (&dropped, None)] {
+                let rows = probe.embed(InputKind::Document, texts).await?;
+                probe.expect(rows.len() == texts.len(), || "after a dropped call, rows are missing".into())?;
+                for (row, alone) in rows.rows().zip(others.into_iter().flatten()) {
+                    let far = distance(row, alone.row(0));
+                    probe.expect(far <= self.tolerance, || format!("after a dropped call, a vector is {far:e} off"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Law 9: every text's tokens are charged once, or the text is counted as cached or deduplicated. Checked where
+    /// tokens can be counted and are reported.
+    ///
+    /// # Errors
+    /// The first violation found.
+    pub async fn usage(&self) -> Outcome {
+        let probe = Probe::new(self, 9);
+        let TokenCount::Exact(counter) = self.embedder.limits().tokens else { return Ok(()) };
+        let texts = probe.texts(5);
+        let count = |text: &String| counter.count(InputKind::Document, text) as u64;
+        let first = &texts[..1];
+        let twice = if texts.len() > 1 { vec![texts[1].clone(), texts[1].clone()] } else { Vec::new() };
+        for (what, batch) in [
+            ("a new text", first),
+            ("the same text again", first),
+            ("two equal texts", &twice),
+            ("new texts", texts.get(2..).unwrap_or_default()),
+        ] {
+            if batch.is_empty() {
+                continue;
+            }
+            let usage = probe.embed(InputKind::Document, batch).await?.usage();
+            let saved = usage.cached + usage.deduplicated;
+            probe.expect(saved <= batch.len() as u64, || format!("{what}: {saved} of {} saved", batch.len()))?;
+            let Some(tokens) = usage.tokens else { continue };
+            // All texts of a batch are equal, or none was seen before.
+            let charged = batch.len() as u64 - saved;
+            let expected: u64 = batch.iter().map(count).take(charged as usize).sum();
+            probe.expect(saved == 0 || what != "new texts", || format!("{what}: {saved} are said to be saved"))?;
+            probe.expect(tokens == expected, || {
+                format!("{what}: {charged} texts of {expected} tokens were embedded, {tokens} are reported")
+            })?;
+            probe.expect(charged == 0 || usage.requests > 0, || format!("{what}: tokens without a request"))?;
+        }
+        Ok(())
+    }
+}
+
+/// One check at work: its law, its texts, and how it complains.
+struct Probe<'a> {
+    suite: &'a Suite<'a>,
+    law: u8,
+    limits: Limits,
+    run: u64,
+    made: AtomicU64,
+}
+
+impl<'a> Probe<'a> {
+    fn new(suite: &'a Suite<'a>, law: u8) -> Self {
+        let (limits, run) = (suite.embedder.limits(), RUNS.fetch_add(1, Ordering::Relaxed));
+        Self { suite, law, limits, run, made: AtomicU64::new(0) }
+    }
+
+    fn violation(&self, what: String) -> Violation {
+        Violation { law: self.law, embedder: self.suite.embedder.to_string(), what }
+    }
+
+    fn expect(&self, holds: bool, what: impl FnOnce() -> String) -> Outcome {
+        if holds { Ok(()) } else { Err(self.violation(what())) }
+    }
+
+    fn expect_named(&self, error: &Error, expected: &[usize]) -> Outcome {
+        let named: Vec<usize> = error.bad_texts().iter().map(|bad| bad.index).collect();
+        self.expect(error.kind() == ErrorKind::InvalidInput && named == expected, || {
+            format!("texts {expected:?} are bad, the error names {named:?}: {error}")
+        })
+    }
+
+    fn batch<'b>(&self, kind: InputKind, texts: &'b [&'b str]) -> Batch<'b>
+    where
+        'a: 'b,
+    {
+        let batch = Batch::new(kind, texts);
+        match self.suite.key {
+            Some(key) => batch.with_key(key),
+            None => batch,
+        }
+    }
+
+    /// New short texts that have little to do with each other, at most so many as one call holds (and at least one).
+    fn texts(&self, count: usize) -> Vec<String> {
+        let mut texts = self.any_texts(count);
+        while texts.len() > 1 && !self.is_one_call(&texts, TooLong::Error) {
+            texts.pop();
+        }
+        texts
+    }
+
+    /// New short texts, however many.
+    fn any_texts(&self, count: usize) -> Vec<String> {
+        const WORDS: [&str; 24] = [
+            "river", "lock", "parse", "violin", "query", "bread", "thread", "harbour", "index", "frost", "borrow",
+            "kiln", "socket", "meadow", "schema", "lantern", "cursor", "granite", "token", "saddle", "buffer",
+            "orchid", "mutex", "comet",
+        ];
+        let text = |number: u64| {
+            let hash = blake3::hash(&[self.run.to_le_bytes(), number.to_le_bytes()].concat());
+            let words = hash.as_bytes()[..4].iter().map(|&byte| WORDS[usize::from(byte) % WORDS.len()]);
+            let words: Vec<&str> = words.collect();
+            // Some tokenizers make much of a word, and some models take little.
+            let texts = (0..=words.len()).map(|from| format!("{} {}{number}", words[from..].join(" "), self.run));
+            let mut texts = texts.map(|text| text.trim_start().to_owned());
+            match (&self.limits.tokens, self.limits.tokens_of_one_text()) {
+                (TokenCount::Exact(counter), Some(limit)) => {
+                    texts.find(|text| counter.count(InputKind::Document, text) <= limit)
+                }
+                _ => texts.next(),
+            }
+            .unwrap_or_else(|| number.to_string())
+        };
+        (0..count).map(|_| text(self.made.fetch_add(1, Ordering::Relaxed))).collect()
+    }
+
+    /// A text with more tokens than the embedder takes; `None` where it states no limit, or none that can be passed.
+    fn over_long(&self) -> Option<String> {
+        let limit = self.limits.tokens_per_text?;
+        let mut words = limit.checked_add(1).filter(|&words| words <= LONGEST)?;
+        loop {
+            let text = vec!["borrow"; words].join(" ");
+            let over = match &self.limits.tokens {
+                TokenCount::Exact(counter) => counter.count(InputKind::Document, &text) > limit,
+                _ => true,
+            };
+            if over {
+                return self
+                    .is_one_call(&[text.clone(), text.clone(), text.clone()], TooLong::Truncate)
+                    .then_some(text);
+            }
+            words = words.checked_mul(2).filter(|&words| words <= LONGEST)?;
+        }
+    }
+
+    fn is_one_call(&self, texts: &[String], too_long: TooLong) -> bool {
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let batch = self.batch(InputKind::Document, &texts).with_too_long(too_long);
+        plan::split(&batch, &self.limits).is_ok_and(|calls| calls.len() <= 1)
+    }
+
+    async fn embed(&self, kind: InputKind, texts: &[String]) -> Result<Embeddings, Violation> {
+        self.embed_with(kind, texts, TooLong::Error).await
+    }
+
+    async fn embed_with(&self, kind: InputKind, texts: &[String], too_long: TooLong) -> Result<Embeddings, Violation> {
+        let result = self.try_embed(kind, texts, too_long).await;
+        result.map_err(|error| self.violation(format!("{} good texts cannot be embedded: {error}", texts.len())))
+    }
+
+    async fn try_embed(&self, kind: InputKind, texts: &[String], too_long: TooLong) -> crate::Result<Embeddings> {
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        self.suite.embedder.embed(self.batch(kind, &texts).with_too_long(too_long)).await
+    }
+
+    async fn each_alone(&self, kind: InputKind, texts: &[String]) -> Result<Vec<Embeddings>, Violation> {
+        let mut alone = Vec::with_capacity(texts.len());
+        for text in texts {
+            let rows = self.embed(kind, std::slice::from_ref(text)).await?;
+            self.expect(rows.len() == 1, || format!("one text gave {} rows", rows.len()))?;
+            alone.push(rows);
+        }
+        Ok(alone)
+    }
+}
+
+/// The largest difference of two components, relative to vectors of length 1.
+fn distance(a: &[f32], b: &[f32]) -> f32 {
+    if a.len() != b.len() {
+        return f32::INFINITY;
+    }
+    let length = b.iter().map(|value| value * value).sum::<f32>().sqrt().max(1.0);
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / length
+}
+
+/// The text whose vector this is most likely to be.
+fn nearest(row: &[f32], alone: &[Embeddings]) -> Option<usize> {
+    let distances = alone.iter().map(|rows| distance(row, rows.row(0)));
+    distances.enumerate().min_by(|a, b| a.1.total_cmp(&b.1)).map(|(text, _)| text)
+}
+
+/// Lets others run, on any executor.
+async fn yield_once() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}

@@ -1,0 +1,173 @@
+//! Checks a wrapper from inside: over fakes whose log tells what it did.
+
+use super::{Outcome, Suite, Violation, distance};
+use crate::{
+    BadText, BadTextReason, Batch, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Lane, Limits, TooLong, Usage,
+    provider::{Fake, fake},
+};
+
+/// Tokens a text that the fakes take: more than the checks' short texts have.
+const TOKENS: usize = 32;
+
+/// Checks that a wrapper cannot be told from what it wraps: runs the [`Suite`] over it, and then looks at what the fake
+/// inside was asked, was charged and had finished. With inner limits of no, 1, 3 and 7 texts a call.
+///
+/// `wrap` makes a fresh wrapper, with nothing remembered, each time.
+///
+/// # Errors
+/// The first violation found.
+pub async fn wrapper<E: Embedder>(wrap: impl Fn(Fake) -> E + Send + Sync) -> Outcome {
+    for texts in [None, Some(1), Some(3), Some(7)] {
+        let check = Check { wrap: &wrap, texts };
+        let (fake, wrapped) = check.make()?;
+        Suite::new(&wrapped).run().await?;
+        drop((fake, wrapped));
+        check.forwards_the_batch().await?;
+        check.conserves_usage().await?;
+        check.gives_finished_rows_back().await?;
+        check.names_the_callers_texts().await?;
+        check.lets_go().await?;
+    }
+    Ok(())
+}
+
+struct Check<'a, F> {
+    wrap: &'a F,
+    /// Texts a call that the fake takes.
+    texts: Option<usize>,
+}
+
+fn violation(law: u8, wrapped: &dyn Embedder, what: String) -> Violation {
+    Violation { law, embedder: wrapped.to_string(), what }
+}
+
+fn expect(holds: bool, law: u8, wrapped: &dyn Embedder, what: impl FnOnce() -> String) -> Outcome {
+    if holds { Ok(()) } else { Err(violation(law, wrapped, what())) }
+}
+
+impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
+    fn make(&self) -> Result<(Fake, E), Violation> {
+        // One call at a time, so that the script meets the calls in a known order.
+        let mut limits = Limits::none().with_tokens_per_text(TOKENS).with_in_flight(1);
+        limits.texts = self.texts;
+        let fake = Fake::builder().with_dimensions(16).with_limits(limits).build();
+        let unusable = |error: Error| Violation { law: 0, embedder: "fake".into(), what: error.to_string() };
+        let fake = fake.map_err(unusable)?;
+        let wrapped = (self.wrap)(fake.clone());
+        Ok((fake, wrapped))
+    }
+
+    /// Key, kind, lane, length policy and deadline reach the inside.
+    async fn forwards_the_batch(&self) -> Outcome {
+        let (fake, wrapped) = self.make()?;
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(3600);
+        let texts = ["a text to forward"];
+        let batch = Batch::new(InputKind::Query, &texts).with_key("key").with_lane(Lane::Bulk);
+        let batch = batch.with_too_long(TooLong::Truncate).with_deadline(deadline);
+        wrapped.embed(batch).await.map_err(|error| violation(3, &wrapped, error.to_string()))?;
+        let calls = fake.calls();
+        let inner = calls.iter().find(|call| call.texts == texts);
+        let inner = inner.ok_or_else(|| violation(3, &wrapped, "the text did not reach the inside".into()))?;
+        let kept = inner.kind == InputKind::Query
+            && inner.key.as_deref() == Some("key")
+            && inner.lane == Lane::Bulk
+            && inner.too_long == TooLong::Truncate
+            && inner.deadline.is_some_and(|inner| inner <= deadline);
+        expect(kept, 3, &wrapped, || format!("what was asked of the text was not asked inside: {inner:?}"))
+    }
+
+    /// What callers are told is what the inside charged.
+    async fn conserves_usage(&self) -> Outcome {
+        let (fake, wrapped) = self.make()?;
+        let mut told = Usage::ZERO;
+        for round in 0..3 {
+            // Within the batch and from one batch to the next, some texts come again.
+            let texts: Vec<String> = (0..10).map(|i| format!("round {} text {}", round % 2, i % 7)).collect();
+            let rows = wrapped.embed_documents(&texts).await;
+            let rows = rows.map_err(|error| violation(9, &wrapped, error.to_string()))?;
+            told += rows.usage();
+            for (text, row) in texts.iter().zip(rows.rows()) {
+                let far = distance(row, &fake.vector_of(InputKind::Document, text));
+                expect(far < 1e-6, 2, &wrapped, || format!("a row is {far:e} from its text's vector"))?;
+            }
+        }
+        let charged = fake.charged();
+        expect(told.tokens == charged.tokens && told.requests == charged.requests, 9, &wrapped, || {
+            format!("callers are told {told:?}, the inside charged {charged:?}")
+        })
+    }
+
+    /// A failure half-way loses nothing that was done.
+    async fn gives_finished_rows_back(&self) -> Outcome {
+        let (fake, wrapped) = self.make()?;
+        fake.succeed_next();
+        fake.succeed_next();
+        // Nobody's business to try again or elsewhere.
+        fake.fail_next(Error::new(ErrorKind::InvalidInput, "scripted"));
+        let texts: Vec<String> = (0..25).map(|i| format!("half-way {i}")).collect();
+        let result = wrapped.embed_documents(&texts).await;
+        let calls = fake.calls();
+        let failed = calls.iter().any(|call| call.outcome == fake::Outcome::Failed);
+        let error = match result {
+            Ok(_) if !failed => return Ok(()),
+            Ok(_) => return Err(violation(4, &wrapped, "a failure inside was not reported".into())),
+            Err(error) => error,
+        };
+        expect(error.kind() == ErrorKind::InvalidInput, 4, &wrapped, || format!("a failure became another: {error}"))?;
+        let finished = calls.iter().filter(|call| call.outcome == fake::Outcome::Done).flat_map(|call| &call.texts);
+        let partial = error.partial();
+        let given = partial.map_or(&[][..], |partial| &partial.indices);
+        for text in finished {
+            let at = texts.iter().position(|caller| caller == text);
+            expect(at.is_some_and(|at| given.contains(&at)), 4, &wrapped, || {
+                format!("a finished row is lost: text {at:?} is not among {given:?}")
+            })?;
+        }
+        for (row, &at) in given.iter().enumerate() {
+            let have = partial.map_or(&[][..], |partial| partial.embeddings.row(row));
+            let far =
+                texts.get(at).map_or(f32::INFINITY, |text| distance(have, &fake.vector_of(InputKind::Document, text)));
+            expect(far < 1e-6, 4, &wrapped, || format!("the finished row of text {at} is {far:e} off"))?;
+        }
+        if let Some(partial) = partial {
+            let (told, charged) = (partial.embeddings.usage(), fake.charged());
+            expect(told.tokens == charged.tokens && told.requests == charged.requests, 9, &wrapped, || {
+                format!("with the error, callers are told {told:?}, the inside charged {charged:?}")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// A text that the inside refuses is named by the caller's index, at every place that it has.
+    async fn names_the_callers_texts(&self) -> Outcome {
+        let (fake, wrapped) = self.make()?;
+        fake.succeed_next();
+        fake.fail_next(Error::invalid_texts(vec![BadText::new(0, BadTextReason::Rejected)]));
+        let texts: Vec<String> = (0..12).map(|i| format!("refused {}", i / 2 % 4)).collect();
+        let Err(error) = wrapped.embed_documents(&texts).await else { return Ok(()) };
+        let calls = fake.calls();
+        let refused =
+            calls.iter().find(|call| call.outcome == fake::Outcome::Failed).and_then(|call| call.texts.first());
+        let named: Vec<usize> = error.bad_texts().iter().map(|bad| bad.index).collect();
+        let right = !named.is_empty() && named.iter().all(|&at| texts.get(at) == refused);
+        expect(right, 6, &wrapped, || format!("the inside refused {refused:?}, texts {named:?} are named"))
+    }
+
+    /// A dropped call leaves no call running inside.
+    async fn lets_go(&self) -> Outcome {
+        let (fake, wrapped) = self.make()?;
+        let hold = fake.hold();
+        {
+            let mut call = std::pin::pin!(wrapped.embed_query("dropped"));
+            for _ in 0..4 {
+                let poll = std::future::poll_fn(|context| std::task::Poll::Ready(call.as_mut().poll(context))).await;
+                expect(poll.is_pending(), 8, &wrapped, || "answers before the inside does".into())?;
+                super::yield_once().await;
+            }
+        }
+        drop(hold);
+        let after = wrapped.embed_query("after").await.map_err(|error| violation(8, &wrapped, error.to_string()))?;
+        let far = distance(&after, &fake.vector_of(InputKind::Query, "after"));
+        expect(far < 1e-6, 8, &wrapped, || format!("after a dropped call, a vector is {far:e} off"))
+    }
+}

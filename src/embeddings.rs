@@ -1,0 +1,244 @@
+//! Holds vectors: [`Embeddings`], one contiguous matrix with its space, its cost, and what was truncated.
+//!
+//! ```
+//! use docvector_embed::{EmbedderExt, provider::Fake};
+//! # fn main() -> docvector_embed::Result<()> {
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let embeddings = Fake::new(8).embed_documents(&["one", "two"]).await?;
+//! assert_eq!(embeddings.vectors().shape(), [2, 8]);
+//! let cosine: f32 = embeddings.row(0).iter().zip(embeddings.row(1)).map(|(a, b)| a * b).sum();
+//! assert!(cosine < 0.99);
+//! # Ok(()) }) }
+//! ```
+
+use ndarray::{Array2, ArrayView2};
+
+use crate::{Error, ErrorKind, Result, Space, Usage};
+
+/// The vectors of some texts: row `i` belongs to text `i`.
+///
+/// Built only through [`new`](Self::new), which checks: every row has the space's width and only finite components.
+#[derive(Clone, Debug)]
+pub struct Embeddings {
+    vectors: Array2<f32>,
+    space: Space,
+    usage: Usage,
+    truncated: Vec<usize>,
+}
+
+impl Embeddings {
+    /// Takes the vectors of `rows` texts: `rows * space.dimensions()` components, row after row.
+    ///
+    /// # Errors
+    /// [`Protocol`](ErrorKind::Protocol) where the shape is another or a component is not finite; it says which row.
+    pub fn new(rows: usize, space: &Space, components: Vec<f32>, usage: Usage) -> Result<Self> {
+        let width = space.dimensions();
+        if rows.checked_mul(width) != Some(components.len()) {
+            let message = format!("{} components for {rows} texts of {width} dimensions", components.len());
+            return Err(Error::new(ErrorKind::Protocol, message));
+        }
+        if let Some(at) = components.iter().position(|component| !component.is_finite()) {
+            let (row, column) = (at / width, at % width);
+            let message = format!("row {row}, component {column} is {}, not a finite number", components[at]);
+            return Err(Error::new(ErrorKind::Protocol, message));
+        }
+        let vectors = Array2::from_shape_vec((rows, width), components)
+            .map_err(|error| Error::new(ErrorKind::Protocol, "components do not make a matrix").with_source(error))?;
+        Ok(Self { vectors, space: space.clone(), usage, truncated: Vec::new() })
+    }
+
+    /// The vectors of no texts, at no cost.
+    pub fn empty(space: &Space) -> Self {
+        let vectors = Array2::from_elem((0, space.dimensions()), 0.0);
+        Self { vectors, space: space.clone(), usage: Usage::ZERO, truncated: Vec::new() }
+    }
+
+    /// Names the texts, by index, of which only the beginning was embedded. Indices past the last row are ignored.
+    #[must_use]
+    pub fn with_truncated(mut self, mut indices: Vec<usize>) -> Self {
+        indices.sort_unstable();
+        indices.dedup();
+        indices.retain(|&index| index < self.len());
+        self.truncated = indices;
+        self
+    }
+
+    /// Replaces the cost.
+    #[must_use]
+    pub const fn with_usage(mut self, usage: Usage) -> Self {
+        self.usage = usage;
+        self
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.vectors.nrows()
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Components of a row.
+    pub fn dimensions(&self) -> usize {
+        self.vectors.ncols()
+    }
+
+    /// The vector of text `i`.
+    ///
+    /// # Panics
+    /// Where `i` is not below [`len`](Self::len), as indexing a slice does; [`rows`](Self::rows) does not.
+    pub fn row(&self, i: usize) -> &[f32] {
+        let width = self.dimensions();
+        &self.as_slice()[i * width..(i + 1) * width]
+    }
+
+    /// The vectors, in the order of the texts.
+    pub fn rows(&self) -> std::slice::ChunksExact<'_, f32> {
+        self.as_slice().chunks_exact(self.dimensions())
+    }
+
+    /// All components, row after row.
+    pub fn as_slice(&self) -> &[f32] {
+        // Standard layout is an invariant: every constructor builds the matrix from a row-major vector.
+        self.vectors.as_slice().unwrap_or_default()
+    }
+
+    /// The matrix: texts by dimensions, row-major.
+    pub fn vectors(&self) -> ArrayView2<'_, f32> {
+        self.vectors.view()
+    }
+
+    /// Takes the matrix.
+    pub fn into_vectors(self) -> Array2<f32> {
+        self.vectors
+    }
+
+    /// The space that the rows lie in.
+    pub const fn space(&self) -> &Space {
+        &self.space
+    }
+
+    /// What the rows cost.
+    pub const fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// The texts, by index and ascending, of which only the beginning was embedded.
+    pub fn truncated(&self) -> &[usize] {
+        &self.truncated
+    }
+
+    /// Copies the rows named, in the order named, repetitions allowed; the usage stays that of the whole.
+    ///
+    /// # Panics
+    /// Where an index is not below [`len`](Self::len).
+    #[must_use]
+    pub fn select(&self, rows: &[usize]) -> Self {
+        let mut vectors = Array2::from_elem((rows.len(), self.dimensions()), 0.0);
+        for (mut slot, &row) in vectors.rows_mut().into_iter().zip(rows) {
+            slot.assign(&self.vectors.row(row));
+        }
+        let truncated = (0..rows.len()).filter(|&row| self.truncated.binary_search(&rows[row]).is_ok()).collect();
+        Self { vectors, space: self.space.clone(), usage: self.usage, truncated }
+    }
+}
+
+/// Puts the rows of several calls together in the caller's order, in one matrix.
+#[derive(Debug)]
+pub(crate) struct Gather {
+    rows: usize,
+    /// Empty until the first rows arrive and tell the space.
+    components: Vec<f32>,
+    space: Option<Space>,
+    done: Vec<bool>,
+    usage: Usage,
+    truncated: Vec<usize>,
+}
+
+impl Gather {
+    pub(crate) fn new(rows: usize) -> Self {
+        let (components, truncated) = (Vec::new(), Vec::new());
+        Self { rows, components, space: None, done: vec![false; rows], usage: Usage::ZERO, truncated }
+    }
+
+    /// Puts row `r` of `part` at index `indices(r)`.
+    pub(crate) fn put(&mut self, part: &Embeddings, indices: impl Fn(usize) -> usize) -> Result<()> {
+        let space = self.space.get_or_insert_with(|| part.space.clone());
+        if *space != part.space {
+            let message = format!("the calls of one batch were answered in {space} and in {}", part.space);
+            return Err(Error::new(ErrorKind::SpaceMismatch, message));
+        }
+        let width = space.dimensions();
+        if self.components.is_empty() {
+            self.components = vec![0.0; self.rows * width];
+        }
+        for (r, row) in part.rows().enumerate() {
+            let index = indices(r);
+            self.components[index * width..(index + 1) * width].copy_from_slice(row);
+            self.done[index] = true;
+        }
+        self.usage += part.usage;
+        self.truncated.extend(part.truncated.iter().map(|&row| indices(row)));
+        Ok(())
+    }
+
+    /// The whole, when every row is there.
+    pub(crate) fn finish(self) -> Result<Embeddings> {
+        let missing = self.done.iter().filter(|done| !**done).count();
+        match self.space {
+            Some(space) if missing == 0 => {
+                Ok(Embeddings::new(self.rows, &space, self.components, self.usage)?.with_truncated(self.truncated))
+            }
+            _ => Err(Error::new(ErrorKind::Protocol, format!("{missing} of {} rows never came", self.rows))),
+        }
+    }
+
+    /// What is there: the rows in the caller's order, which texts have one, and what it all cost.
+    pub(crate) fn into_done(self) -> (Option<Embeddings>, Vec<bool>, Usage) {
+        let indices: Vec<usize> = (0..self.rows).filter(|&index| self.done[index]).collect();
+        let rows = self.space.filter(|_| !indices.is_empty()).and_then(|space| {
+            let all = Embeddings::new(self.rows, &space, self.components, self.usage).ok()?;
+            Some(all.with_truncated(self.truncated).select(&indices))
+        });
+        (rows, self.done, self.usage)
+    }
+
+    /// What is there, with the error that ended the rest.
+    pub(crate) fn fail(self, error: Error) -> Error {
+        let (rows, done, _) = self.into_done();
+        let Some(embeddings) = rows else { return error };
+        let indices = (0..done.len()).filter(|&index| done[index]).collect();
+        error.with_partial(crate::Partial { indices, embeddings })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space() -> Space {
+        Space::builder("test", 2).build().expect("a valid space")
+    }
+
+    #[test]
+    fn refuses_wrong_shapes_and_what_is_not_finite() {
+        for (rows, components) in [(1, vec![1.0]), (2, vec![1.0, 2.0]), (usize::MAX, vec![]), (1, vec![f32::NAN, 0.0])]
+        {
+            let error = Embeddings::new(rows, &space(), components, Usage::ZERO).expect_err("must be refused");
+            assert_eq!(error.kind(), ErrorKind::Protocol);
+        }
+        let error =
+            Embeddings::new(2, &space(), vec![0.0, 0.0, 0.0, f32::INFINITY], Usage::ZERO).expect_err("infinite");
+        assert!(error.to_string().contains("row 1, component 1 is inf"), "{error}");
+    }
+
+    #[test]
+    fn selects_rows_with_their_marks() {
+        let all = Embeddings::new(3, &space(), vec![0., 0., 1., 1., 2., 2.], Usage::ZERO).expect("valid");
+        let some = all.with_truncated(vec![2, 9]).select(&[2, 0, 2]);
+        assert_eq!(some.as_slice(), [2., 2., 0., 0., 2., 2.]);
+        assert_eq!(some.truncated(), [0, 2]);
+    }
+}

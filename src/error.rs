@@ -1,0 +1,427 @@
+//! Says what failed, where, and what to do: [`Error`], one word wide, with the finished rows of a call that failed half-way.
+//!
+//! ```
+//! use docvector_embed::{EmbedderExt, ErrorKind, provider::Fake};
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let error = Fake::new(8).embed_documents(&["fine", "", "also fine", ""]).await.unwrap_err();
+//! assert_eq!(error.kind(), ErrorKind::InvalidInput);
+//! // All bad texts at once, by the caller's indices.
+//! let at: Vec<usize> = error.bad_texts().iter().map(|bad| bad.index).collect();
+//! assert_eq!(at, [1, 3]);
+//! # });
+//! ```
+
+use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
+
+use crate::Embeddings;
+
+/// The crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What kind of failure it was, and so what a caller can do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The key is missing, wrong, or not allowed to do this.
+    Auth,
+    /// A cache could not be opened or used.
+    Cache,
+    /// The embedder cannot be built or used as configured: a file, a variable or an option is wrong.
+    Config,
+    /// The model failed on this machine.
+    Inference,
+    /// The texts or the batch are not acceptable; [`Error::bad_texts`] says which and why.
+    InvalidInput,
+    /// The other side answered something that is not an answer.
+    Protocol,
+    /// The account's quota or money is used up. Waiting does not help.
+    Quota,
+    /// Too many requests at the moment. Waiting helps.
+    RateLimited,
+    /// The vectors are, or would be, of another space than the one asked for.
+    SpaceMismatch,
+    /// It took longer than allowed.
+    Timeout,
+    /// The provider cannot be reached or is down.
+    Unavailable,
+}
+
+impl ErrorKind {
+    /// Names the kind in lower-case words, as error messages begin.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auth => "not authorised",
+            Self::Cache => "cache failed",
+            Self::Config => "wrong configuration",
+            Self::Inference => "inference failed",
+            Self::InvalidInput => "invalid input",
+            Self::Protocol => "unusable answer",
+            Self::Quota => "quota used up",
+            Self::RateLimited => "rate limited",
+            Self::SpaceMismatch => "vector spaces differ",
+            Self::Timeout => "timed out",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A text that cannot be embedded, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BadText {
+    /// Its position among the caller's texts, from 0.
+    pub index: usize,
+    /// What is wrong with it.
+    pub reason: BadTextReason,
+}
+
+impl BadText {
+    /// Names the text at `index` and what is wrong with it.
+    pub const fn new(index: usize, reason: BadTextReason) -> Self {
+        Self { index, reason }
+    }
+}
+
+/// Why a text cannot be embedded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BadTextReason {
+    /// The text has no bytes. (Whitespace is a text.)
+    Empty,
+    /// The text has more tokens than the model takes, and truncation was not asked for.
+    TooLong {
+        /// Its tokens, prompt and special tokens included; a lower bound where counting stopped early.
+        tokens: usize,
+        /// The most that the model takes.
+        limit: usize,
+    },
+    /// The text has more bytes than one call can hold.
+    TooLarge {
+        /// Its bytes.
+        bytes: usize,
+        /// The most that a call can hold.
+        limit: usize,
+    },
+    /// The provider refused the text without a more exact reason.
+    Rejected,
+}
+
+impl fmt::Display for BadTextReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("is empty"),
+            Self::TooLong { tokens, limit } => {
+                write!(f, "has at least {tokens} tokens, the limit is {limit}: split it or ask for truncation")
+            }
+            Self::TooLarge { bytes, limit } => write!(f, "has {bytes} bytes, a call holds {limit}: split it"),
+            Self::Rejected => f.write_str("was refused by the provider"),
+        }
+    }
+}
+
+/// The rows that were finished before a call failed, and whose they are.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Partial {
+    /// `indices[r]` is the caller's index of the text that row `r` of `embeddings` belongs to; ascending.
+    pub indices: Vec<usize>,
+    /// The finished rows, with the usage that they, and failed calls beside them, are known to have cost.
+    pub embeddings: Embeddings,
+}
+
+/// An error of this crate: a kind, the facts around it, and what was finished before it.
+///
+/// One word wide, `Clone`, and open to new facts without a breaking change. Its text is one lower-case line without the
+/// source's text (walk [`source`](StdError::source) for that) and never contains an input text, a key or a reply's body.
+#[derive(Clone)]
+pub struct Error(Box<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    embedder: Option<String>,
+    bad_texts: Vec<BadText>,
+    status: Option<u16>,
+    retry_after: Option<Duration>,
+    request_id: Option<String>,
+    exhausted: bool,
+    source: Option<Arc<dyn StdError + Send + Sync + 'static>>,
+    partial: Option<Partial>,
+}
+
+impl Error {
+    /// Makes an error; `message` says what, where and what to do, in lower case, without a text, key or body.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            embedder: None,
+            bad_texts: Vec::new(),
+            status: None,
+            retry_after: None,
+            request_id: None,
+            exhausted: false,
+            source: None,
+            partial: None,
+        }))
+    }
+
+    /// Makes an [`InvalidInput`](ErrorKind::InvalidInput) error out of the texts that are to blame, sorted by index.
+    pub fn invalid_texts(mut bad: Vec<BadText>) -> Self {
+        bad.sort_by_key(|bad| bad.index);
+        bad.dedup_by_key(|bad| bad.index);
+        let mut error = Self::new(ErrorKind::InvalidInput, String::new());
+        error.0.bad_texts = bad;
+        error
+    }
+
+    /// What kind of failure it was.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The embedder that failed, as it displays itself.
+    pub fn embedder(&self) -> Option<&str> {
+        self.0.embedder.as_deref()
+    }
+
+    /// The texts to blame, all of them, ascending by index; empty where no single text is.
+    pub fn bad_texts(&self) -> &[BadText] {
+        &self.0.bad_texts
+    }
+
+    /// The HTTP status, where there was one.
+    pub fn status(&self) -> Option<u16> {
+        self.0.status
+    }
+
+    /// How long the provider asked to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// The provider's name for the request, for its support.
+    pub fn request_id(&self) -> Option<&str> {
+        self.0.request_id.as_deref()
+    }
+
+    /// Whether the same call may succeed later, and nobody below has already tried that and given up.
+    pub fn is_retryable(&self) -> bool {
+        !self.0.exhausted && matches!(self.0.kind, ErrorKind::RateLimited | ErrorKind::Timeout | ErrorKind::Unavailable)
+    }
+
+    /// Whether another provider may do better: all but the caller's own mistakes.
+    pub fn should_fall_back(&self) -> bool {
+        !matches!(self.0.kind, ErrorKind::InvalidInput | ErrorKind::SpaceMismatch | ErrorKind::Config)
+    }
+
+    /// The rows finished before the failure, if any.
+    pub fn partial(&self) -> Option<&Partial> {
+        self.0.partial.as_ref()
+    }
+
+    /// Takes the rows finished before the failure, so that nothing done is lost.
+    pub fn into_partial(self) -> Option<Partial> {
+        self.0.partial
+    }
+
+    /// Names the embedder that failed, unless one is named: the innermost is the one to look at.
+    #[must_use]
+    pub fn with_embedder(mut self, embedder: &(impl fmt::Display + ?Sized)) -> Self {
+        self.0.embedder.get_or_insert_with(|| embedder.to_string());
+        self
+    }
+
+    /// Adds the HTTP status.
+    #[must_use]
+    pub fn with_status(mut self, status: u16) -> Self {
+        self.0.status = Some(status);
+        self
+    }
+
+    /// Adds how long the provider asked to wait.
+    #[must_use]
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.0.retry_after = Some(wait);
+        self
+    }
+
+    /// Adds the provider's name for the request.
+    #[must_use]
+    pub fn with_request_id(mut self, id: impl Into<String>) -> Self {
+        self.0.request_id = Some(id.into());
+        self
+    }
+
+    /// Adds the cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync + 'static>>) -> Self {
+        self.0.source = Some(Arc::from(source.into()));
+        self
+    }
+
+    /// Adds the rows that were finished; none are no partial result.
+    #[must_use]
+    pub fn with_partial(mut self, partial: Partial) -> Self {
+        self.0.partial = (!partial.indices.is_empty()).then_some(partial);
+        self
+    }
+
+    /// Takes the finished rows off, for whoever keeps them elsewhere.
+    #[must_use]
+    pub fn without_partial(mut self) -> Self {
+        self.0.partial = None;
+        self
+    }
+
+    /// Replaces the texts to blame.
+    #[must_use]
+    pub(crate) fn with_bad_texts(mut self, bad: Vec<BadText>) -> Self {
+        self.0.bad_texts = bad;
+        self
+    }
+
+    /// Marks that retrying was tried and given up, so that an outer retry does not multiply the attempts.
+    #[must_use]
+    pub fn exhausted(mut self) -> Self {
+        self.0.exhausted = true;
+        self
+    }
+
+    /// Gives the indices of an inner call back as the caller's: in [`bad_texts`](Self::bad_texts) and
+    /// [`partial`](Self::partial). One inner text may stand for several of the caller's (as in
+    /// [`Dedup`](crate::wrap::Dedup)), and then each is named and gets its row.
+    #[must_use]
+    pub fn map_indices<I: IntoIterator<Item = usize>>(mut self, outer: impl Fn(usize) -> I) -> Self {
+        let bad = std::mem::take(&mut self.0.bad_texts);
+        self.0.bad_texts = bad
+            .iter()
+            .flat_map(|bad| outer(bad.index).into_iter().map(|index| BadText { index, reason: bad.reason.clone() }))
+            .collect();
+        self.0.bad_texts.sort_by_key(|bad| bad.index);
+        if let Some(partial) = self.0.partial.take() {
+            let mut rows: Vec<(usize, usize)> = partial
+                .indices
+                .iter()
+                .enumerate()
+                .flat_map(|(row, &inner)| outer(inner).into_iter().map(move |index| (index, row)))
+                .collect();
+            rows.sort_unstable();
+            let picked: Vec<usize> = rows.iter().map(|&(_, row)| row).collect();
+            self.0.partial = Some(Partial {
+                indices: rows.into_iter().map(|(index, _)| index).collect(),
+                embeddings: partial.embeddings.select(&picked),
+            });
+        }
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 8;
+        let inner = &*self.0;
+        write!(f, "{}", inner.kind)?;
+        if let Some(embedder) = &inner.embedder {
+            write!(f, " in {embedder}")?;
+        }
+        if let Some(status) = inner.status {
+            write!(f, " (status {status})")?;
+        }
+        if !inner.message.is_empty() {
+            write!(f, ": {}", inner.message)?;
+        }
+        for (i, bad) in inner.bad_texts.iter().take(SHOWN).enumerate() {
+            write!(f, "{} text {} {}", if i == 0 { ":" } else { ";" }, bad.index, bad.reason)?;
+        }
+        if inner.bad_texts.len() > SHOWN {
+            write!(f, "; and {} more texts", inner.bad_texts.len() - SHOWN)?;
+        }
+        if let Some(partial) = &inner.partial {
+            write!(f, " ({} rows were finished)", partial.indices.len())?;
+        }
+        if let Some(id) = &inner.request_id {
+            write!(f, " [request {id}]")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &*self.0;
+        let mut debug = f.debug_struct("Error");
+        debug.field("kind", &inner.kind).field("message", &inner.message);
+        if let Some(embedder) = &inner.embedder {
+            debug.field("embedder", embedder);
+        }
+        if !inner.bad_texts.is_empty() {
+            debug.field("bad_texts", &inner.bad_texts);
+        }
+        if let Some(status) = inner.status {
+            debug.field("status", &status);
+        }
+        if let Some(wait) = inner.retry_after {
+            debug.field("retry_after", &wait);
+        }
+        if let Some(id) = &inner.request_id {
+            debug.field("request_id", id);
+        }
+        if inner.exhausted {
+            debug.field("exhausted", &true);
+        }
+        if let Some(partial) = &inner.partial {
+            debug.field("partial_rows", &partial.indices.len());
+        }
+        if let Some(source) = &inner.source {
+            debug.field("source", source);
+        }
+        debug.finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_one_word_wide() {
+        assert_eq!(size_of::<Error>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn names_the_first_bad_texts_and_counts_the_rest() {
+        let bad = (0..20).rev().map(|i| BadText::new(i, BadTextReason::Empty)).collect();
+        let text = Error::invalid_texts(bad).to_string();
+        assert!(text.starts_with("invalid input: text 0 is empty; text 1 is empty"), "{text}");
+        assert!(text.ends_with("and 12 more texts"), "{text}");
+    }
+
+    #[test]
+    fn what_was_retried_to_the_end_is_not_retryable() {
+        let error = Error::new(ErrorKind::Unavailable, "down");
+        assert!(error.is_retryable());
+        assert!(!error.exhausted().is_retryable());
+        assert!(!Error::new(ErrorKind::Quota, "no money").is_retryable());
+    }
+
+    #[test]
+    fn one_inner_index_can_stand_for_many() {
+        let error = Error::invalid_texts(vec![BadText::new(1, BadTextReason::Empty)]).map_indices(|_| [7, 2]);
+        let at: Vec<usize> = error.bad_texts().iter().map(|bad| bad.index).collect();
+        assert_eq!(at, [2, 7]);
+    }
+}

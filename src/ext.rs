@@ -1,0 +1,226 @@
+//! Embeds any number of texts, and stacks wrappers: [`EmbedderExt`], what users of an embedder call.
+//!
+//! ```
+//! use docvector_embed::{EmbedderExt, Limits, provider::Fake};
+//! # fn main() -> docvector_embed::Result<()> {
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! // An embedder that takes 100 texts a call; we have more.
+//! let embedder = Fake::builder().with_dimensions(16).with_limits(Limits::none().with_texts(100)).build()?.dedup();
+//! let texts: Vec<String> = (0..1000).map(|i| format!("text {}", i % 900)).collect();
+//! let embeddings = embedder.embed_documents(&texts).await?;
+//! assert_eq!(embeddings.len(), 1000);
+//! assert_eq!(embeddings.row(0), embeddings.row(900));
+//! let query: Vec<f32> = embedder.embed_query("which text?").await?;
+//! assert_eq!(query.len(), embedder.dimensions()?);
+//! # Ok(()) }) }
+//! ```
+
+mod each;
+mod stream;
+
+use std::ops::Range;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
+pub use self::{each::Each, stream::StreamOptions};
+use crate::{
+    Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Result, Space, embeddings::Gather, plan, wrap::Dedup,
+};
+
+/// Calls at once where an embedder does not say: enough to hide a network's latency, few enough to be polite.
+const IN_FLIGHT: usize = 4;
+
+/// What every embedder can do for its users. Implemented for all of them; not to be implemented by hand.
+///
+/// # Cancellation
+/// Dropping a future or stream drops the calls it has in flight; finished rows that were not handed over are lost. To
+/// keep each row as it is finished, embed through a cache.
+pub trait EmbedderExt: Embedder {
+    /// Embeds any number of documents; row `i` belongs to text `i`.
+    ///
+    /// # Errors
+    /// Those of [`embed_all`](Self::embed_all).
+    fn embed_documents<S: AsRef<str> + Sync>(&self, texts: &[S]) -> impl Future<Output = Result<Embeddings>> + Send {
+        embed_kind(self, InputKind::Document, texts)
+    }
+
+    /// Embeds any number of queries; row `i` belongs to text `i`.
+    ///
+    /// # Errors
+    /// Those of [`embed_all`](Self::embed_all).
+    fn embed_queries<S: AsRef<str> + Sync>(&self, texts: &[S]) -> impl Future<Output = Result<Embeddings>> + Send {
+        embed_kind(self, InputKind::Query, texts)
+    }
+
+    /// Embeds one query.
+    ///
+    /// # Errors
+    /// Those of [`embed_all`](Self::embed_all).
+    fn embed_query(&self, text: &str) -> impl Future<Output = Result<Vec<f32>>> + Send {
+        async move {
+            let embeddings = embed_all(self, Batch::queries(&[text])).await?;
+            Ok(embeddings.into_vectors().into_raw_vec_and_offset().0)
+        }
+    }
+
+    /// Embeds a batch of any size: splits it by [`limits`](Embedder::limits), keeps
+    /// [`in_flight`](crate::Limits::in_flight) calls going (four where the embedder does not say), and puts the rows in
+    /// the caller's order.
+    ///
+    /// # Errors
+    /// Of the first call that fails; no further calls begin, those in flight are awaited, and the finished rows are in
+    /// [`Error::into_partial`]. Texts that no call can hold are found before the first call, all at once. An embedder
+    /// that breaks the laws of shape or space is a [`Protocol`](ErrorKind::Protocol) error, never wrong rows.
+    fn embed_all(&self, batch: Batch<'_>) -> impl Future<Output = Result<Embeddings>> + Send {
+        embed_all(self, batch)
+    }
+
+    /// Embeds a batch of any size with a result for each text, so that one bad text does not sink the rest.
+    ///
+    /// Bad texts that the embedder names are left out and the rest of their call is sent again. A refusal that names
+    /// none is isolated by halving, which stops where nothing succeeds down to the eighths: then it is not the texts. A
+    /// failure of the provider is the
+    /// result of all texts of that call; one that will not pass (wrong key, no money) or three in a row end the run.
+    fn embed_each(&self, batch: Batch<'_>) -> impl Future<Output = Each> + Send {
+        each::embed_each(self, batch)
+    }
+
+    /// Embeds a corpus larger than memory: takes texts as they come, gives windows of rows in the same order.
+    ///
+    /// Memory is bounded by the [window and the number of windows at once](StreamOptions), whatever the length of the
+    /// corpus. Indices in errors count from the stream's first text. The stream ends after an error; the rows of the
+    /// failed window that were finished are in it.
+    ///
+    /// ```
+    /// use docvector_embed::{EmbedderExt, InputKind, StreamOptions, provider::Fake};
+    /// use futures_util::{StreamExt, stream};
+    /// # fn main() -> docvector_embed::Result<()> {
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let embedder = Fake::new(4);
+    /// let corpus = stream::iter((0..10_000).map(|i| format!("line {i}")));
+    /// let mut windows = std::pin::pin!(embedder.embed_stream(corpus, StreamOptions::new(InputKind::Document)));
+    /// let mut rows = 0;
+    /// while let Some(window) = windows.next().await {
+    ///     rows += window?.len();
+    /// }
+    /// assert_eq!(rows, 10_000);
+    /// # Ok(()) }) }
+    /// ```
+    fn embed_stream<'a, T>(
+        &'a self,
+        texts: impl futures_util::Stream<Item = T> + Send + 'a,
+        options: StreamOptions,
+    ) -> impl futures_util::Stream<Item = Result<Embeddings>> + Send + 'a
+    where
+        T: AsRef<str> + Send + Sync + 'a,
+    {
+        stream::embed_stream(self, texts, options)
+    }
+
+    /// The one space that results lie in.
+    ///
+    /// # Errors
+    /// [`SpaceMismatch`](ErrorKind::SpaceMismatch) for a router across several.
+    fn space(&self) -> Result<&Space> {
+        match self.spaces() {
+            [space] => Ok(space),
+            spaces => {
+                let message = format!("{} lies in {} spaces: name one on the batch", self, spaces.len());
+                Err(Error::new(ErrorKind::SpaceMismatch, message))
+            }
+        }
+    }
+
+    /// Components of a vector.
+    ///
+    /// # Errors
+    /// [`SpaceMismatch`](ErrorKind::SpaceMismatch) for a router across several spaces.
+    fn dimensions(&self) -> Result<usize> {
+        self.space().map(Space::dimensions)
+    }
+
+    /// Embeds each distinct text of a call once: see [`Dedup`].
+    fn dedup(self) -> Dedup<Self>
+    where
+        Self: Sized,
+    {
+        Dedup::new(self)
+    }
+}
+
+impl<E: Embedder + ?Sized> EmbedderExt for E {}
+
+async fn embed_kind<E, S>(embedder: &E, kind: InputKind, texts: &[S]) -> Result<Embeddings>
+where
+    E: Embedder + ?Sized,
+    S: AsRef<str> + Sync,
+{
+    let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
+    embed_all(embedder, Batch::new(kind, &texts)).await
+}
+
+/// See [`EmbedderExt::embed_all`].
+async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Result<Embeddings> {
+    batch.check_space(embedder.spaces())?;
+    let limits = embedder.limits();
+    let calls = plan::split(&batch, &limits)?;
+    if calls.len() <= 1 {
+        return embed_checked(embedder, batch).await;
+    }
+    let mut waiting = calls.into_iter();
+    let mut in_flight = FuturesUnordered::new();
+    let mut gather = Gather::new(batch.len());
+    let mut failed: Option<Error> = None;
+    loop {
+        while failed.is_none() && in_flight.len() < limits.in_flight.unwrap_or(IN_FLIGHT).max(1) {
+            let Some(call) = waiting.next() else { break };
+            in_flight.push(embed_range(embedder, batch, call));
+        }
+        let Some((call, result)) = in_flight.next().await else { break };
+        let error = match result {
+            Ok(part) => gather.put(&part, |row| call.start + row).err(),
+            Err(error) => {
+                let mut error = error.map_indices(|index| [call.start + index]);
+                if let Some(part) = error.partial() {
+                    let unusable = gather.put(&part.embeddings, |row| part.indices[row]).err();
+                    error = unusable.unwrap_or(error).without_partial();
+                }
+                Some(error)
+            }
+        };
+        failed = match (failed, error) {
+            // Bad texts are named all at once, whichever call they were in.
+            (Some(first), Some(next)) if !first.bad_texts().is_empty() && !next.bad_texts().is_empty() => {
+                Some(Error::invalid_texts([first.bad_texts(), next.bad_texts()].concat()).with_embedder(embedder))
+            }
+            (first, next) => first.or(next),
+        };
+    }
+    match failed {
+        None => gather.finish(),
+        Some(error) => Err(gather.fail(error)),
+    }
+}
+
+async fn embed_range<E: Embedder + ?Sized>(
+    embedder: &E,
+    batch: Batch<'_>,
+    call: Range<usize>,
+) -> (Range<usize>, Result<Embeddings>) {
+    let part = batch.with_texts(&batch.texts()[call.clone()]);
+    (call, embed_checked(embedder, part).await)
+}
+
+/// Holds an embedder to laws 1 and 5 where a breach would put wrong rows into somebody's index.
+pub(crate) async fn embed_checked<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Result<Embeddings> {
+    let result = embedder.embed(batch).await?;
+    let breach = |message: String| Err(Error::new(ErrorKind::Protocol, message).with_embedder(embedder));
+    if result.len() != batch.len() {
+        return breach(format!("{} rows for {} texts", result.len(), batch.len()));
+    }
+    let space = result.space();
+    if !embedder.spaces().contains(space) || batch.space().is_some_and(|wanted| wanted != space.id()) {
+        return breach(format!("rows in {space}, which was not announced or not asked for"));
+    }
+    Ok(result)
+}

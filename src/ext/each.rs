@@ -1,0 +1,216 @@
+//! Embeds with a result for each text: [`Each`].
+
+use std::collections::VecDeque;
+
+use crate::{
+    BadText, BadTextReason, Batch, Embedder, Embeddings, Error, ErrorKind, Result, Usage, embeddings::Gather,
+    ext::embed_checked, plan,
+};
+
+/// Provider failures in a row after which the rest is not tried.
+const FAILURES_IN_A_ROW: usize = 3;
+
+/// Refusals that name no text, without any success among them, after which a call is not cut further: the whole, its
+/// halves, quarters and eighths.
+const FRUITLESS: usize = 15;
+
+/// A result for each text: a row, or why there is none.
+///
+/// ```
+/// use docvector_embed::{Batch, EmbedderExt, provider::Fake};
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let each = Fake::new(8).embed_each(Batch::documents(&["good", "", "good too"])).await;
+/// assert!(each.get(0).is_ok() && each.get(2).is_ok());
+/// assert_eq!(each.get(1).unwrap_err().bad_texts()[0].index, 1);
+/// assert_eq!(each.embeddings().unwrap().len(), 2);
+/// # });
+/// ```
+#[derive(Clone, Debug)]
+pub struct Each {
+    embeddings: Option<Embeddings>,
+    outcomes: Vec<Result<usize>>,
+    usage: Usage,
+}
+
+impl Each {
+    /// How many texts there were.
+    pub fn len(&self) -> usize {
+        self.outcomes.len()
+    }
+
+    /// Whether there were no texts.
+    pub fn is_empty(&self) -> bool {
+        self.outcomes.is_empty()
+    }
+
+    /// The vector of text `i`, or why it has none.
+    ///
+    /// # Panics
+    /// Where `i` is not below [`len`](Self::len).
+    #[allow(clippy::missing_errors_doc, reason = "the error is the text's own")]
+    pub fn get(&self, i: usize) -> Result<&[f32], &Error> {
+        match (&self.outcomes[i], &self.embeddings) {
+            (Ok(row), Some(embeddings)) => Ok(embeddings.row(*row)),
+            (Err(error), _) => Err(error),
+            (Ok(_), None) => Ok(&[]),
+        }
+    }
+
+    /// The results, in the order of the texts.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Result<&[f32], &Error>> {
+        (0..self.len()).map(|i| self.get(i))
+    }
+
+    /// The texts without a vector, by index, ascending, and why.
+    pub fn errors(&self) -> impl Iterator<Item = (usize, &Error)> {
+        self.outcomes.iter().enumerate().filter_map(|(i, outcome)| outcome.as_ref().err().map(|error| (i, error)))
+    }
+
+    /// The rows of the texts that have one, in their order; `None` where there is none.
+    pub const fn embeddings(&self) -> Option<&Embeddings> {
+        self.embeddings.as_ref()
+    }
+
+    /// Takes the rows of the texts that have one.
+    pub fn into_embeddings(self) -> Option<Embeddings> {
+        self.embeddings
+    }
+
+    /// Whether only the beginning of text `i` was embedded.
+    ///
+    /// # Panics
+    /// Where `i` is not below [`len`](Self::len).
+    pub fn is_truncated(&self, i: usize) -> bool {
+        let cut = |row: &usize| self.embeddings.as_ref().is_some_and(|all| all.truncated().binary_search(row).is_ok());
+        self.outcomes[i].as_ref().is_ok_and(cut)
+    }
+
+    /// What all of it cost, failed calls included where they said.
+    pub const fn usage(&self) -> Usage {
+        self.usage
+    }
+}
+
+struct Run {
+    gather: Gather,
+    errors: Vec<Option<Error>>,
+    failures: usize,
+    /// Set when nothing more is to be tried.
+    ended: Option<Error>,
+}
+
+/// See [`EmbedderExt::embed_each`](crate::EmbedderExt::embed_each).
+pub(super) async fn embed_each<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Each {
+    let count = batch.len();
+    let mut run = Run { gather: Gather::new(count), errors: vec![None; count], failures: 0, ended: None };
+    if let Err(error) = batch.check_space(embedder.spaces()) {
+        run.errors.fill(Some(error));
+        return run.finish();
+    }
+    let limits = embedder.limits();
+    let mut todo: Vec<usize> = (0..count).collect();
+    // Texts that no call can hold fall out first; what is left can be planned.
+    let calls = loop {
+        let texts: Vec<&str> = todo.iter().map(|&index| batch.texts()[index]).collect();
+        match plan::split(&batch.with_texts(&texts), &limits) {
+            Ok(calls) => break calls,
+            Err(error) if error.bad_texts().is_empty() => {
+                run.errors.fill(Some(error));
+                return run.finish();
+            }
+            Err(error) => run.set_aside(&mut todo, error.bad_texts()),
+        }
+    };
+    for call in calls {
+        run.embed(embedder, batch, todo[call].to_vec()).await;
+    }
+    run.finish()
+}
+
+impl Run {
+    /// Takes the texts to blame out of `todo`, each with an error of its own under the caller's index.
+    fn set_aside(&mut self, todo: &mut Vec<usize>, bad: &[BadText]) {
+        for bad in bad {
+            if let Some(&index) = todo.get(bad.index) {
+                self.errors[index] = Some(Error::invalid_texts(vec![BadText::new(index, bad.reason.clone())]));
+            }
+        }
+        todo.retain(|&index| self.errors[index].is_none());
+    }
+
+    async fn embed<E: Embedder + ?Sized>(&mut self, embedder: &E, batch: Batch<'_>, call: Vec<usize>) {
+        let mut groups = VecDeque::from([call]);
+        let (mut fruitless, mut succeeded) = (0, false);
+        while let Some(mut todo) = groups.pop_front() {
+            if let Some(error) = &self.ended {
+                todo.iter().for_each(|&index| self.errors[index] = Some(error.clone()));
+                continue;
+            }
+            let error = match self.attempt(embedder, batch, &todo).await {
+                Ok(()) => {
+                    succeeded = true;
+                    continue;
+                }
+                Err(error) => error,
+            };
+            if error.kind() != ErrorKind::InvalidInput {
+                self.give_up(&todo, &error);
+                continue;
+            }
+            let before = todo.len();
+            self.set_aside(&mut todo, error.bad_texts());
+            if todo.len() < before {
+                groups.extend((!todo.is_empty()).then_some(todo));
+                continue;
+            }
+            // The refusal names no text: find it by halving, breadth first, so that a cause which is not in the texts
+            // (a wrong model name) shows soon, by everything failing.
+            fruitless += 1;
+            if let [index] = todo[..] {
+                self.errors[index] = Some(error.with_bad_texts(vec![BadText::new(index, BadTextReason::Rejected)]));
+            } else if !succeeded && fruitless >= FRUITLESS {
+                self.give_up(&todo, &error);
+            } else {
+                let right = todo.split_off(todo.len() / 2);
+                groups.extend([todo, right]);
+            }
+        }
+    }
+
+    async fn attempt<E: Embedder + ?Sized>(&mut self, embedder: &E, batch: Batch<'_>, todo: &[usize]) -> Result<()> {
+        let texts: Vec<&str> = todo.iter().map(|&index| batch.texts()[index]).collect();
+        let part = embed_checked(embedder, batch.with_texts(&texts)).await?;
+        self.failures = 0;
+        self.gather.put(&part, |row| todo[row])
+    }
+
+    /// Makes `error` the result of these texts, and of all further ones where trying them is of no use.
+    fn give_up(&mut self, todo: &[usize], error: &Error) {
+        let error = error.clone().without_partial();
+        todo.iter().for_each(|&index| self.errors[index] = Some(error.clone()));
+        self.failures += 1;
+        let hopeless =
+            matches!(error.kind(), ErrorKind::Auth | ErrorKind::Config | ErrorKind::Quota | ErrorKind::SpaceMismatch);
+        if hopeless || self.failures >= FAILURES_IN_A_ROW {
+            self.ended = Some(error);
+        }
+    }
+
+    fn finish(self) -> Each {
+        let (embeddings, done, usage) = self.gather.into_done();
+        let mut row = 0;
+        let outcomes = done
+            .into_iter()
+            .zip(self.errors)
+            .map(|(done, error)| match error {
+                None if done => {
+                    row += 1;
+                    Ok(row - 1)
+                }
+                Some(error) => Err(error),
+                None => Err(Error::new(ErrorKind::Protocol, "no answer came for this text")),
+            })
+            .collect();
+        Each { embeddings, outcomes, usage }
+    }
+}

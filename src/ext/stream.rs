@@ -1,0 +1,106 @@
+//! Embeds a stream of texts in windows of bounded size: [`StreamOptions`].
+
+use futures_util::{Stream, StreamExt, future, stream};
+
+use crate::{Batch, Embedder, Embeddings, InputKind, Lane, Result, TooLong, ext::embed_all};
+
+/// How [`embed_stream`](crate::EmbedderExt::embed_stream) takes texts.
+///
+/// # Default
+/// - window: 1,024 texts or 4 MiB of text, whichever is reached first;
+/// - 2 windows at once, so that the embedder is never idle while the next texts are read;
+/// - over-long texts are an error; the bulk lane.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct StreamOptions {
+    kind: InputKind,
+    too_long: TooLong,
+    window_texts: usize,
+    window_bytes: usize,
+    windows: usize,
+}
+
+impl StreamOptions {
+    /// Takes the stream's texts to be of this kind.
+    pub const fn new(kind: InputKind) -> Self {
+        Self { kind, too_long: TooLong::Error, window_texts: 1024, window_bytes: 4 << 20, windows: 2 }
+    }
+
+    /// Sets what happens to over-long texts.
+    #[must_use]
+    pub const fn with_too_long(mut self, too_long: TooLong) -> Self {
+        self.too_long = too_long;
+        self
+    }
+
+    /// Sets the most texts (at least 1) and bytes of a window. A window holds at least one text.
+    #[must_use]
+    pub const fn with_window(mut self, texts: usize, bytes: usize) -> Self {
+        self.window_texts = if texts == 0 { 1 } else { texts };
+        self.window_bytes = bytes;
+        self
+    }
+
+    /// Sets how many windows are embedded at once (at least 1).
+    #[must_use]
+    pub const fn with_windows(mut self, windows: usize) -> Self {
+        self.windows = if windows == 0 { 1 } else { windows };
+        self
+    }
+}
+
+/// See [`EmbedderExt::embed_stream`](crate::EmbedderExt::embed_stream).
+pub(super) fn embed_stream<'a, E, T>(
+    embedder: &'a E,
+    texts: impl Stream<Item = T> + Send + 'a,
+    options: StreamOptions,
+) -> impl Stream<Item = Result<Embeddings>> + Send + 'a
+where
+    E: Embedder + ?Sized,
+    T: AsRef<str> + Send + Sync + 'a,
+{
+    let windows = windows(texts, options.window_texts, options.window_bytes);
+    let embedded = windows.map(move |(first, window)| async move {
+        let texts: Vec<&str> = window.iter().map(AsRef::as_ref).collect();
+        let batch = Batch::new(options.kind, &texts).with_too_long(options.too_long).with_lane(Lane::Bulk);
+        embed_all(embedder, batch).await.map_err(|error| error.map_indices(|index| [first + index]))
+    });
+    // The first error is the last item: what comes after a hole cannot be placed by who reads in order.
+    embedded.buffered(options.windows).scan(false, |ended, result| {
+        let item = (!*ended).then_some(result);
+        *ended |= matches!(item, Some(Err(_)));
+        future::ready(item)
+    })
+}
+
+/// Groups texts into windows, each with the stream index of its first text.
+fn windows<T: AsRef<str> + Send>(
+    texts: impl Stream<Item = T> + Send,
+    max_texts: usize,
+    max_bytes: usize,
+) -> impl Stream<Item = (usize, Vec<T>)> + Send {
+    struct State<S, T> {
+        texts: S,
+        next: usize,
+        /// The text that did not fit into the last window.
+        over: Option<T>,
+    }
+    let state = State { texts: Box::pin(texts.fuse()), next: 0, over: None };
+    stream::unfold(state, move |mut state| async move {
+        let mut window: Vec<T> = state.over.take().into_iter().collect();
+        let mut bytes: usize = window.iter().map(|text| text.as_ref().len()).sum();
+        while window.len() < max_texts && bytes < max_bytes {
+            let Some(text) = state.texts.next().await else { break };
+            let length = text.as_ref().len();
+            if !window.is_empty() && bytes + length > max_bytes {
+                state.over = Some(text);
+                break;
+            }
+            bytes += length;
+            window.push(text);
+        }
+        let first = state.next;
+        state.next += window.len();
+        (!window.is_empty()).then_some(((first, window), state))
+    })
+}

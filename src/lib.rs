@@ -1,0 +1,85 @@
+//! Turns texts into vectors, from any provider, in a known vector space.
+//!
+//! ```
+//! use docvector_embed::{EmbedderExt, provider::Fake};
+//! # fn main() -> docvector_embed::Result<()> {
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! // Any embedder: `provider::Onnx` runs a real model in this process; `Fake` needs none.
+//! let embedder = Fake::new(384).dedup();
+//!
+//! // Any number of texts; one contiguous matrix; row i belongs to text i.
+//! let documents = embedder.embed_documents(&["the first text", "the second"]).await?;
+//! let query = embedder.embed_query("which one?").await?;
+//! let cosine: f32 = documents.row(0).iter().zip(&query).map(|(a, b)| a * b).sum();
+//! # assert!(cosine.abs() <= 1.0);
+//!
+//! // Every result knows its space and its cost.
+//! assert_eq!(documents.space().id(), embedder.space()?.id());
+//! assert_eq!(documents.usage().requests, 1);
+//! # Ok(()) }) }
+//! ```
+//!
+//! # The ideas, in reading order
+//! - [`Embedder`] is the one trait: three methods, nine laws. Providers and wrappers implement it.
+//! - [`EmbedderExt`] is what users call: any number of texts, streams, a result a text, and the wrappers as methods.
+//! - A [`Batch`] asks: borrowed texts, [what they are](InputKind), what to do with those that are [too long](TooLong).
+//!   [`Embeddings`] answer: a matrix with its [`Space`], its [`Usage`], and the names of the texts that were cut.
+//! - A [`Space`] says what vectors can be compared; its [`SpaceId`] is what to name a collection by.
+//! - An [`Error`] says what failed, which texts are to blame, and gives back the rows that were finished.
+//! - [`provider::Fake`] is the simplest provider and [`wrap::Dedup`] the simplest wrapper: read them to write your own,
+//!   and run [`conformance`] over what you wrote.
+//!
+//! # Cargo features
+//! | feature | adds | default |
+//! |---|---|---|
+//! | `onnx` | `provider::Onnx`: local models on ONNX Runtime, loaded at run time; needs a C compiler to build | no |
+//! | `cli` | the command `docvector-embed` | no |
+//! | `full` | everything | no |
+//!
+//! Features add items and never change what others do.
+#![cfg_attr(docvector_docs, feature(doc_cfg))]
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
+mod batch;
+pub mod conformance;
+mod embedder;
+mod embeddings;
+mod error;
+mod ext;
+mod limits;
+pub mod plan;
+pub mod provider;
+mod space;
+mod usage;
+pub mod wrap;
+
+pub use async_trait::async_trait;
+pub use ndarray;
+
+pub use self::{
+    batch::{Batch, InputKind, Lane, TooLong},
+    embedder::Embedder,
+    embeddings::Embeddings,
+    error::{BadText, BadTextReason, Error, ErrorKind, Partial, Result},
+    ext::{Each, EmbedderExt, StreamOptions},
+    limits::{CountTokens, Limits, TokenCount},
+    space::{Normalization, Pooling, Precision, Prompts, PromptsBy, Space, SpaceBuilder, SpaceId},
+    usage::Usage,
+};
+
+/// Pages about the crate as a whole.
+pub mod docs {
+    #[doc = include_str!("docs/design.md")]
+    pub mod design {}
+
+    #[doc = include_str!("docs/writing_a_provider.md")]
+    pub mod writing_a_provider {}
+
+    #[doc = include_str!("docs/testing.md")]
+    pub mod testing {}
+}
+
+/// The README's example, compiled.
+#[cfg(all(doctest, feature = "onnx"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,374 @@
+//! Runs a sentence-transformers model in this process, on ONNX Runtime: [`Onnx`].
+//!
+//! ```no_run
+//! use docvector_embed::{EmbedderExt, provider::Onnx};
+//! # async fn example() -> docvector_embed::Result<()> {
+//! let embedder = Onnx::load("assets/all-MiniLM-L6-v2")?;
+//! let documents = embedder.embed_documents(&["Ownership is Rust's most unique feature.", "Sheep are kept for wool."]).await?;
+//! let query = embedder.embed_query("who owns a value?").await?;
+//! let score = |row: &[f32]| row.iter().zip(&query).map(|(a, b)| a * b).sum::<f32>();
+//! assert!(score(documents.row(0)) > score(documents.row(1)));
+//! # Ok(()) }
+//! ```
+//!
+//! # Model
+//! A folder as sentence-transformers saves it. With `model.safetensors`, the graph is built here from `config.json` and
+//! the weights (BERT, RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT, MPNet), pooling and normalisation in it. Without, or
+//! [where asked](OnnxBuilder::with_file), an `.onnx` file of the folder is taken as it is; what it leaves out (pooling,
+//! Dense, Normalize) is done behind it. `modules.json`, pooling configuration, maximal length, prompts, lower-casing
+//! and `truncate_dim` are honoured; what is not understood is an error.
+//!
+//! # Library
+//! ONNX Runtime is loaded when the first model is: from [`with_library`](OnnxBuilder::with_library), or the file or
+//! folder that `ORT_DYLIB_PATH` names, or the asset folder (`DOCVECTOR_EMBED_ASSETS`, or `assets` up to four levels
+//! above the program or the package that cargo runs), or the Python package `onnxruntime`. A process loads one library
+//! and makes one environment; a program that uses the `ort` crate itself must leave making it to this crate.
+//!
+//! # Semantics
+//! Vectors are those of sentence-transformers in fp32: cosine at least 0.99999. They depend on their batch-mates by less
+//! than 1e-5. Vectors cut by `truncate_dim` are scaled to length 1 again if they were before, which sentence-transformers
+//! leaves undone. A folder that defines a `passage` prompt beside an empty `document` one means the former, which
+//! sentence-transformers does not see; [`Space::prompts`](crate::Space::prompts) shows what is applied.
+//!
+//! # Errors
+//! Building: [`Config`](crate::ErrorKind::Config) names the file, field or variable. Embedding:
+//! [`InvalidInput`](crate::ErrorKind::InvalidInput) for empty and over-long texts, [`Inference`](crate::ErrorKind::Inference)
+//! where the runtime fails, [`Timeout`](crate::ErrorKind::Timeout) past the batch's deadline.
+//!
+//! # Cancellation
+//! A dropped future withdraws its queued work. A batch being run (a few hundred tokens, milliseconds) is finished and
+//! forgotten.
+//!
+//! # Cost
+//! Loading reads the weights once and makes a session a thread on one copy of them. Threads are this embedder's own:
+//! tokenising and inference never run on an async executor. A call holds its texts, their ids and its rows. Defaults:
+//! a thread a core, 256 padded tokens a batch (on a CPU larger batches only leave the caches).
+
+mod folder;
+mod graph;
+mod library;
+mod model_file;
+mod pool;
+mod proto;
+mod scheduler;
+mod session;
+mod tokens;
+mod weights;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
+
+use async_trait::async_trait;
+
+pub use self::library::{Library, LibrarySource};
+use self::{
+    folder::{Folder, Step},
+    graph::Graph,
+    model_file::ModelFile,
+    scheduler::Scheduler,
+    session::Model,
+    tokens::Tokens,
+    weights::Weights,
+};
+use crate::{
+    Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Normalization, Precision, Prompts, Result, Space,
+    TokenCount, Usage,
+};
+
+/// Padded tokens of a batch on a CPU: best or tied for all models and lengths measured (benches/RESULTS.md).
+const BATCH_TOKENS: usize = 256;
+
+/// A model in this process. Cheap to clone; clones share everything. See the [module](self).
+#[derive(Clone)]
+pub struct Onnx(Arc<Inner>);
+
+struct Inner {
+    scheduler: Scheduler,
+    tokens: Arc<Tokens>,
+    space: Space,
+    about: OnnxInfo,
+}
+
+/// What an [`Onnx`] runs on, for reports.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct OnnxInfo {
+    /// ONNX Runtime.
+    pub library: Library,
+    /// The file with the weights.
+    pub model: PathBuf,
+    /// Whether the graph was built here from the weights, rather than taken from a file.
+    pub built_graph: bool,
+    /// The device that runs it.
+    pub device: &'static str,
+    /// Threads, each with a session.
+    pub threads: usize,
+    /// Tokens of a text, special ones included; `None` for any number.
+    pub max_tokens: Option<usize>,
+    /// Padded tokens of a batch.
+    pub batch_tokens: usize,
+}
+
+impl Onnx {
+    /// Loads a sentence-transformers folder with the defaults. Blocks for as long as reading the weights takes.
+    ///
+    /// # Errors
+    /// See the [module](self#errors).
+    pub fn load(folder: impl Into<PathBuf>) -> Result<Self> {
+        Self::builder(folder).build()
+    }
+
+    /// Begins loading a sentence-transformers folder.
+    pub fn builder(folder: impl Into<PathBuf>) -> OnnxBuilder {
+        OnnxBuilder {
+            folder: folder.into(),
+            library: None,
+            file: None,
+            threads: None,
+            max_tokens: None,
+            batch_tokens: BATCH_TOKENS,
+            prompts: None,
+            truncate_dim: None,
+        }
+    }
+
+    /// What this embedder runs on.
+    pub fn info(&self) -> &OnnxInfo {
+        &self.0.about
+    }
+
+    /// Finds and loads ONNX Runtime without a model, as loading one would.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) lists the places tried.
+    pub fn load_library(path: Option<&Path>) -> Result<Library> {
+        library::load(path).map(|(library, _)| library)
+    }
+}
+
+impl fmt::Display for Onnx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "onnx/{}", self.0.space.label().unwrap_or_else(|| self.0.space.model()))
+    }
+}
+
+impl fmt::Debug for Onnx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Onnx").field("space", &self.0.space).field("info", &self.0.about).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Embedder for Onnx {
+    async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
+        let inner = &*self.0;
+        let named = |error: Error| error.with_embedder(self);
+        // Lengths are checked where the texts are tokenised anyway.
+        batch.check(self.spaces(), &Limits::none()).map_err(named)?;
+        if batch.is_empty() {
+            return Ok(Embeddings::empty(&inner.space));
+        }
+        let done = inner.scheduler.embed(&batch).await.map_err(named)?;
+        let usage = Usage::of_request(Some(done.tokens));
+        let embeddings = Embeddings::new(batch.len(), &inner.space, done.components, usage).map_err(named)?;
+        Ok(embeddings.with_truncated(done.truncated))
+    }
+
+    fn spaces(&self) -> &[Space] {
+        std::slice::from_ref(&self.0.space)
+    }
+
+    /// No limits for a call, which is scheduled here; the model's for a text.
+    fn limits(&self) -> Limits {
+        let tokens: Arc<Tokens> = Arc::clone(&self.0.tokens);
+        let limits = Limits::none().with_tokens(TokenCount::Exact(tokens));
+        match self.0.about.max_tokens {
+            Some(max) => limits.with_tokens_per_text(max),
+            None => limits,
+        }
+    }
+}
+
+/// Builds an [`Onnx`].
+///
+/// # Default
+/// - the library: searched for as the [module](self#library) says;
+/// - the file: `model.safetensors`, else `model.onnx`, else `onnx/model.onnx`;
+/// - threads: one a core; 256 padded tokens a batch;
+/// - length, prompts and width: the folder's.
+#[derive(Clone, Debug)]
+pub struct OnnxBuilder {
+    folder: PathBuf,
+    library: Option<PathBuf>,
+    file: Option<PathBuf>,
+    threads: Option<usize>,
+    max_tokens: Option<usize>,
+    batch_tokens: usize,
+    prompts: Option<Prompts>,
+    truncate_dim: Option<usize>,
+}
+
+impl OnnxBuilder {
+    /// Sets the file of ONNX Runtime, or the folder that it is in.
+    #[must_use]
+    pub fn with_library(mut self, path: impl Into<PathBuf>) -> Self {
+        self.library = Some(path.into());
+        self
+    }
+
+    /// Sets the model's file, below the folder: an `.onnx` file, or one of safetensors.
+    #[must_use]
+    pub fn with_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.file = Some(path.into());
+        self
+    }
+
+    /// Sets the threads, each with a session of its own.
+    #[must_use]
+    pub const fn with_threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// Sets the tokens of a text, special ones included, below what the model has positions for. Another length is
+    /// another space: it changes the vectors of texts that are cut.
+    #[must_use]
+    pub const fn with_max_tokens(mut self, tokens: usize) -> Self {
+        self.max_tokens = Some(tokens);
+        self
+    }
+
+    /// Sets the padded tokens of a batch. A longer text is a batch of its own.
+    #[must_use]
+    pub const fn with_batch_tokens(mut self, tokens: usize) -> Self {
+        self.batch_tokens = tokens;
+        self
+    }
+
+    /// Sets what is put before documents and queries, in place of what the folder says.
+    #[must_use]
+    pub fn with_prompts(mut self, prompts: Prompts) -> Self {
+        self.prompts = Some(prompts);
+        self
+    }
+
+    /// Cuts the vectors to their first components, which models trained for it (Matryoshka) allow.
+    #[must_use]
+    pub const fn with_truncate_dim(mut self, dimensions: usize) -> Self {
+        self.truncate_dim = Some(dimensions);
+        self
+    }
+
+    /// Loads the model. Blocks for as long as reading the weights takes: within an async program, run it where
+    /// blocking is allowed.
+    ///
+    /// # Errors
+    /// See the [module](self#errors).
+    pub fn build(self) -> Result<Onnx> {
+        let wrong = |message: String| Error::new(ErrorKind::Config, message);
+        if self.batch_tokens == 0 || self.threads == Some(0) {
+            return Err(wrong("threads and padded tokens of a batch must be at least 1".into()));
+        }
+        let mut folder = Folder::read(&self.folder)?;
+        if let Some(prompts) = self.prompts {
+            folder.prompts = prompts;
+        }
+        if let Some(dimensions) = self.truncate_dim {
+            folder.truncate_dim = Some(dimensions);
+        }
+        let mut max_tokens = folder.max_tokens;
+        if let Some(asked) = self.max_tokens {
+            if let Some(positions) = folder.positions.filter(|&positions| asked > positions) {
+                return Err(wrong(format!(
+                    "{asked} tokens a text were asked for, the model has positions for {positions}"
+                )));
+            }
+            max_tokens = Some(asked);
+        }
+        let file = model_path(&folder, self.file.as_deref())?;
+        let (library, environment) = library::load(self.library.as_deref())?;
+
+        let built_graph = file.extension().is_some_and(|extension| extension == "safetensors");
+        let (model, tokens, weights, facts, precision);
+        if built_graph {
+            let mut open = Weights::open(&file)?;
+            let graph = Graph::build(&folder, &mut open)?;
+            tokens = Tokens::read(&folder, Some(graph.vocabulary), max_tokens)?;
+            (weights, facts, precision) = (open.hash(), graph.facts.clone(), Precision::Full);
+            model = Model::of_graph(graph, &folder, folder.truncate_dim, tokens.pad)?;
+        } else {
+            let inspected = ModelFile::inspect(&file)?;
+            tokens = Tokens::read(&folder, folder.config.size("vocab_size")?, max_tokens)?;
+            model = Model::of_file(&inspected, &folder, &environment, folder.truncate_dim, tokens.pad)?;
+            (weights, facts, precision) = (inspected.hash, String::new(), inspected.precision);
+            if let Some(tokens) = model.fixed_tokens.filter(|&fixed| max_tokens.is_none_or(|max| max > fixed)) {
+                let message =
+                    format!("{} takes texts of exactly {tokens} tokens: ask for at most so many", file.display());
+                return Err(wrong(message));
+            }
+        }
+        let normalized = matches!(folder.tail.last(), Some(Step::Normalize));
+        let space = Space::builder(folder.config.text("model_type")?.unwrap_or("onnx"), model.dimensions)
+            .with_revision(revision(&folder, &tokens, weights, &facts, max_tokens))
+            .with_pooling(folder.pooling.iter().copied())
+            .with_normalization(if normalized { Normalization::L2 } else { Normalization::None })
+            .with_prompts(folder.prompts.clone())
+            .with_precision(precision)
+            .with_label(folder::label(&folder.root))
+            .build()?;
+        let threads = self.threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
+        let tokens = Arc::new(tokens);
+        let scheduler = Scheduler::start(Arc::clone(&tokens), model, &environment, threads, self.batch_tokens)?;
+        let about = OnnxInfo {
+            library,
+            model: file,
+            built_graph,
+            device: "cpu",
+            threads: scheduler.threads(),
+            max_tokens,
+            batch_tokens: self.batch_tokens,
+        };
+        Ok(Onnx(Arc::new(Inner { scheduler, tokens, space, about })))
+    }
+}
+
+/// The file with the model.
+fn model_path(folder: &Folder, asked: Option<&Path>) -> Result<PathBuf> {
+    let wrong = |message: String| Err(Error::new(ErrorKind::Config, message));
+    if let Some(asked) = asked {
+        let file = folder.transformer.join(asked);
+        return if file.is_file() { Ok(file) } else { wrong(format!("{} is not there", file.display())) };
+    }
+    let weights = folder.transformer.join("model.safetensors");
+    if weights.is_file() {
+        return Ok(weights);
+    }
+    if let Some(file) = model_file::find(&folder.transformer) {
+        return Ok(file);
+    }
+    let at = folder.transformer.display();
+    if folder.transformer.join("model.safetensors.index.json").exists() {
+        return wrong(format!("{at} has its weights in several files: put them into one model.safetensors"));
+    }
+    if folder.transformer.join("pytorch_model.bin").exists() {
+        return wrong(format!("{at} holds pytorch_model.bin, which can run code: convert it to model.safetensors"));
+    }
+    wrong(format!("{at} has neither model.safetensors nor model.onnx nor onnx/model.onnx"))
+}
+
+/// A fingerprint of all that shapes the vectors and is not a field of the space. Not the device, the library, the
+/// threads or the names of files.
+fn revision(folder: &Folder, tokens: &Tokens, weights: blake3::Hash, facts: &str, max: Option<usize>) -> String {
+    let mut hasher = blake3::Hasher::new_derive_key("docvector-embed 2026-11-22 onnx revision v1");
+    hasher.update(weights.as_bytes()).update(tokens.hash.as_bytes());
+    let rest = format!(
+        "{facts}|{max:?}|{}|{}|{}|{:?}",
+        folder.lower_case, folder.truncate_left, folder.pool_prompt, folder.truncate_dim
+    );
+    hasher.update(rest.as_bytes());
+    hasher.finalize().to_hex()[..32].to_owned()
+}

@@ -1,0 +1,224 @@
+//! Finds and loads ONNX Runtime's shared library, once a process.
+
+use std::{
+    env, fmt, fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
+};
+
+use ort::{environment::Environment, logging::LogLevel};
+
+use crate::{Error, ErrorKind, Result};
+
+/// The oldest ONNX Runtime that has every operator used here and the interface that `ort` is built for.
+pub(super) const OLDEST: &str = "1.17";
+
+/// Directory levels above the program (`target/release/deps`) or the package that are searched for `assets/onnxruntime`.
+const LEVELS: usize = 4;
+
+/// Where the library was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LibrarySource {
+    /// [`with_library`](super::OnnxBuilder::with_library).
+    Path,
+    /// The variable `ORT_DYLIB_PATH`.
+    Variable,
+    /// The folder that `scripts/fetch-assets` fills, or the one `DOCVECTOR_EMBED_ASSETS` names.
+    Assets,
+    /// The Python package `onnxruntime`.
+    Python,
+}
+
+impl fmt::Display for LibrarySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Path => "the path given",
+            Self::Variable => "ORT_DYLIB_PATH",
+            Self::Assets => "the asset folder",
+            Self::Python => "the Python package onnxruntime",
+        })
+    }
+}
+
+/// The loaded library.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Library {
+    /// Its file.
+    pub path: PathBuf,
+    /// How it was found.
+    pub source: LibrarySource,
+    /// Its version, `1.32.0` say.
+    pub version: String,
+}
+
+/// The library and environment of this process: ONNX Runtime allows one of each.
+static LOADED: Mutex<Option<(Library, Environment)>> = Mutex::new(None);
+
+/// Loads the library, or gives the one that is loaded.
+pub(super) fn load(explicit: Option<&Path>) -> Result<(Library, Environment)> {
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((library, environment)) = &*loaded {
+        let same = |path: &Path| canonical(path) == canonical(&library.path);
+        if explicit.is_some_and(|path| !same(path)) {
+            let message = format!(
+                "ONNX Runtime is loaded from {} already, a process cannot load another",
+                library.path.display()
+            );
+            return Err(Error::new(ErrorKind::Config, message));
+        }
+        return Ok((library.clone(), environment.clone()));
+    }
+    let mut tried = Vec::new();
+    for (source, place) in places(explicit) {
+        let candidates = match place {
+            Place::File(path) => vec![path],
+            Place::Folder(folder) => match in_folder(&folder) {
+                found if found.is_empty() => {
+                    tried.push(format!("{} ({source}): no library there", folder.display()));
+                    continue;
+                }
+                found => found,
+            },
+            Place::Nowhere(why) => {
+                tried.push(format!("{source}: {why}"));
+                continue;
+            }
+        };
+        for path in candidates {
+            match open(&path) {
+                Ok((version, environment)) => {
+                    let library = Library { path, source, version };
+                    *loaded = Some((library.clone(), environment.clone()));
+                    return Ok((library, environment));
+                }
+                Err(why) => tried.push(format!("{} ({source}): {why}", path.display())),
+            }
+        }
+        // What somebody named is what they meant: nothing else is taken in its place.
+        if matches!(source, LibrarySource::Path | LibrarySource::Variable) {
+            break;
+        }
+    }
+    let message = format!(
+        "no usable ONNX Runtime library ({OLDEST} or newer). Tried: {}. Run scripts/fetch-assets, or set ORT_DYLIB_PATH \
+         to the library's file, or install the Python package onnxruntime",
+        tried.join("; ")
+    );
+    Err(Error::new(ErrorKind::Config, message))
+}
+
+enum Place {
+    File(PathBuf),
+    Folder(PathBuf),
+    Nowhere(String),
+}
+
+/// The places to look in, in order. The Python package is last because asking for it starts a Python.
+fn places(explicit: Option<&Path>) -> impl Iterator<Item = (LibrarySource, Place)> {
+    let named = |path: PathBuf| if path.is_dir() { Place::Folder(path) } else { Place::File(path) };
+    let explicit = explicit.map(|path| (LibrarySource::Path, named(path.to_owned())));
+    let variable = env::var_os("ORT_DYLIB_PATH")
+        .filter(|value| !value.is_empty())
+        .map(|value| (LibrarySource::Variable, named(value.into())));
+    let assets =
+        asset_folders().into_iter().map(|folder| (LibrarySource::Assets, Place::Folder(folder.join("onnxruntime"))));
+    let python = std::iter::once_with(|| {
+        let place = python_package().map_or_else(Place::Nowhere, |folder| Place::Folder(folder.join("capi")));
+        (LibrarySource::Python, place)
+    });
+    explicit.into_iter().chain(variable).chain(assets).chain(python)
+}
+
+/// Folders that may hold what `scripts/fetch-assets` fetched: the one `DOCVECTOR_EMBED_ASSETS` names and no other, or
+/// `assets` beside the program, the package being run by cargo, or a few levels above either.
+pub(super) fn asset_folders() -> Vec<PathBuf> {
+    if let Some(folder) = env::var_os("DOCVECTOR_EMBED_ASSETS").filter(|value| !value.is_empty()) {
+        return vec![folder.into()];
+    }
+    let package = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let program = env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned));
+    let mut folders: Vec<PathBuf> = Vec::new();
+    for start in package.iter().chain(&program) {
+        for level in start.ancestors().take(LEVELS) {
+            let folder = level.join("assets");
+            if folder.join("onnxruntime").is_dir() && !folders.contains(&folder) {
+                folders.push(folder);
+            }
+        }
+    }
+    folders
+}
+
+/// The library files in a folder, the plain name first and then the newest version.
+fn in_folder(folder: &Path) -> Vec<PathBuf> {
+    let is_library = |name: &str| match env::consts::OS {
+        "windows" => name == "onnxruntime.dll",
+        "macos" => name.starts_with("libonnxruntime.") && name.ends_with(".dylib"),
+        _ => name == "libonnxruntime.so" || name.starts_with("libonnxruntime.so."),
+    };
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> =
+        entries.filter(|entry| entry.file_name().to_str().is_some_and(is_library)).map(|entry| entry.path()).collect();
+    let numbers = |path: &PathBuf| -> Vec<u32> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        name.split('.').filter_map(|part| part.parse().ok()).collect()
+    };
+    found.sort_by_key(|path| {
+        let numbers = numbers(path);
+        (!numbers.is_empty(), std::cmp::Reverse(numbers))
+    });
+    found
+}
+
+/// Asks Python where its package is, without importing it.
+fn python_package() -> Result<PathBuf, String> {
+    const ASK: &str = "import importlib.util as u; s = u.find_spec('onnxruntime'); \
+                       print(next(iter(s.submodule_search_locations)) if s else '')";
+    let mut problem = "no Python found".to_owned();
+    for python in ["python3", "python"] {
+        let asked = Command::new(python).args(["-c", ASK]).stdin(Stdio::null()).stderr(Stdio::null()).output();
+        let Ok(answer) = asked else { continue };
+        let folder = String::from_utf8_lossy(&answer.stdout).trim().to_owned();
+        if answer.status.success() && !folder.is_empty() {
+            return Ok(folder.into());
+        }
+        problem = format!("{python} has no package onnxruntime");
+    }
+    Err(problem)
+}
+
+/// Loads one file. A library that is not ONNX Runtime, or is too old, is a reason in words, never a panic.
+fn open(path: &Path) -> Result<(String, Environment), String> {
+    if !path.is_file() {
+        return Err("no such file".into());
+    }
+    // Relative paths would be looked for beside the program instead.
+    let path = canonical(path);
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let builder = ort::init_from(&path).map_err(|error| error.to_string())?;
+        let environment = builder.with_name("docvector-embed").with_telemetry(false).build();
+        environment.map_err(|error| error.to_string())
+    }));
+    let environment = opened.unwrap_or_else(|_| Err("is not a usable ONNX Runtime".into()))?;
+    // What goes wrong comes back as an error; a second copy on stderr would be noise.
+    environment.set_log_level(LogLevel::Fatal);
+    Ok((version(&path), environment))
+}
+
+/// The library's version: as far as its interface tells (`1.32`), or as its file name does (`1.32.0`).
+fn version(path: &Path) -> String {
+    let probed = ort::util::probe(path).map_or_else(|| "unknown".to_owned(), |minor| format!("1.{minor}"));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    match name.find(&format!("{probed}.")) {
+        Some(at) => name[at..].trim_end_matches(".dylib").to_owned(),
+        None => probed,
+    }
+}
+
+fn canonical(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}

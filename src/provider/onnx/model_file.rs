@@ -1,0 +1,179 @@
+//! Looks into a ready `.onnx` file: what it needs beside it, and the class of its arithmetic.
+
+use std::{
+    fs,
+    path::{Component, Path, PathBuf},
+};
+
+use super::proto::{Fields, Malformed, Value};
+use crate::{Error, ErrorKind, Precision, Result};
+
+/// Where a repository keeps its `.onnx` file, by preference.
+const PLACES: [&str; 2] = ["model.onnx", "onnx/model.onnx"];
+
+/// Numbers of ONNX's element types.
+const UINT8: i64 = 2;
+const INT8: i64 = 3;
+
+/// What was found in the file.
+#[derive(Debug)]
+pub(super) struct ModelFile {
+    pub(super) path: PathBuf,
+    pub(super) precision: Precision,
+    pub(super) hash: blake3::Hash,
+}
+
+/// The `.onnx` file of a folder, if it has one in a usual place.
+pub(super) fn find(root: &Path) -> Option<PathBuf> {
+    PLACES.iter().map(|place| root.join(place)).find(|path| path.is_file())
+}
+
+impl ModelFile {
+    /// Reads the file from end to end, and the sizes of the files that it says its weights are in.
+    pub(super) fn inspect(path: &Path) -> Result<Self> {
+        let wrong = |message: String| Error::new(ErrorKind::Config, format!("{} {message}", path.display()));
+        let bytes = fs::read(path).map_err(|error| wrong("cannot be read".into()).with_source(error))?;
+        let mut found = Found::default();
+        let graphs = found.model(&bytes).map_err(|error| wrong(error.to_string()))?;
+        if graphs == 0 {
+            return Err(wrong("is cut short or is not an ONNX model: it has no graph".into()));
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&bytes);
+        found.external.sort();
+        found.external.dedup_by(|later, first| {
+            let same = later.file == first.file;
+            first.end = if same { first.end.max(later.end) } else { first.end };
+            same
+        });
+        for External { file, end } in &found.external {
+            let beside = external(path, file).map_err(&wrong)?;
+            let have = fs::metadata(&beside).map_err(|error| {
+                wrong(format!("keeps weights in {file}, which is not beside it: fetch it too")).with_source(error)
+            })?;
+            if have.len() < *end {
+                let message = format!("keeps weights in {file}, which is cut short: {} of {end} bytes", have.len());
+                return Err(wrong(message));
+            }
+            let read = fs::File::open(&beside).and_then(|file| hasher.update_reader(file).map(drop));
+            read.map_err(|error| wrong(format!("keeps weights in {file}, which cannot be read")).with_source(error))?;
+        }
+        let precision = if found.int8 { Precision::Int8 } else { Precision::Full };
+        Ok(Self { path: path.to_owned(), precision, hash: hasher.finalize() })
+    }
+}
+
+/// Where a file that a model names lies: below the model's own folder and nowhere else.
+fn external(model: &Path, file: &str) -> Result<PathBuf, String> {
+    let named = Path::new(file);
+    if file.is_empty() || !named.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+        return Err(format!("keeps weights in {file}, which is not below its folder"));
+    }
+    Ok(model.parent().unwrap_or(Path::new("")).join(named))
+}
+
+#[derive(Debug, Default)]
+struct Found {
+    external: Vec<External>,
+    int8: bool,
+}
+
+/// A file with weights, and how many bytes of it are needed.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct External {
+    file: String,
+    end: u64,
+}
+
+impl Found {
+    /// Walks a ModelProto; gives the number of its graphs.
+    fn model(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
+        let mut graphs = 0;
+        for field in Fields::of(bytes) {
+            if let (7, Value::Bytes(graph)) = field? {
+                graphs += 1;
+                self.graph(graph)?;
+            }
+        }
+        Ok(graphs)
+    }
+
+    fn graph(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
+        for field in Fields::of(bytes) {
+            if let (5, Value::Bytes(tensor)) = field? {
+                self.tensor(tensor)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tensor(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
+        let (mut kind, mut elements, mut outside) = (0, 1_i64, false);
+        let (mut file, mut offset, mut length) = (String::new(), 0, 0);
+        for field in Fields::of(bytes) {
+            match field? {
+                (1, Value::Int(dim)) => elements = elements.saturating_mul(dim as i64),
+                // The same, packed.
+                (1, Value::Bytes(mut dims)) => {
+                    while let Some((dim, rest)) = packed(dims) {
+                        elements = elements.saturating_mul(dim);
+                        dims = rest;
+                    }
+                }
+                (2, value) => kind = value.int().unwrap_or(0),
+                (14, value) => outside = value.int() == Some(1),
+                (13, Value::Bytes(entry)) => {
+                    let (mut key, mut text) = ("", "");
+                    for field in Fields::of(entry) {
+                        match field? {
+                            (1, value) => key = value.text().unwrap_or_default(),
+                            (2, value) => text = value.text().unwrap_or_default(),
+                            _ => {}
+                        }
+                    }
+                    match key {
+                        "location" => file = text.to_owned(),
+                        "offset" => offset = text.parse().unwrap_or(0),
+                        "length" => length = text.parse().unwrap_or(0),
+                        _ => {}
+                    }
+                }
+                _ => {}
+            }
+        }
+        if outside {
+            self.external.push(External { file, end: u64::saturating_add(offset, length) });
+        }
+        // Scales and zero points are small; weights are not.
+        self.int8 |= matches!(kind, INT8 | UINT8) && elements >= 1024;
+        Ok(())
+    }
+}
+
+/// The first varint of packed ones, and the rest.
+fn packed(bytes: &[u8]) -> Option<(i64, &[u8])> {
+    let end = bytes.iter().position(|byte| byte & 0x80 == 0)? + 1;
+    let value = bytes[..end.min(9)].iter().rev().fold(0_u64, |value, byte| value << 7 | u64::from(byte & 0x7f));
+    Some((value as i64, &bytes[end..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn files_outside_the_folder_are_refused() {
+        assert!(external(Path::new("m/model.onnx"), "../../etc/passwd").is_err());
+        assert!(external(Path::new("m/model.onnx"), "/etc/passwd").is_err());
+        assert_eq!(external(Path::new("m/model.onnx"), "model.onnx_data"), Ok(PathBuf::from("m/model.onnx_data")));
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Found::default().model(&bytes);
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! Schedules the work of all callers on threads of its own: tokenising first, then batches of like length.
+//!
+//! Calls of one lane take turns, a piece of work at a time, so that a large call holds up no other; the interactive
+//! lane goes first, without starving the other. A call's texts are tokenised in pieces, sorted by length, and packed
+//! by padded tokens; each thread runs one batch at a time on a session of its own.
+
+use std::{
+    collections::VecDeque,
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
+    time::Instant,
+};
+
+use ort::{environment::Environment, session::Session};
+use tokio::sync::oneshot;
+
+use super::{
+    session::{Model, Rows},
+    tokens::{Encoded, Over, Tokens},
+};
+use crate::{BadText, BadTextReason, Batch, Error, ErrorKind, InputKind, Lane, Result, TooLong};
+
+/// Text that is tokenised as one piece of work: so much takes a core about 20 milliseconds.
+const PIECE_BYTES: usize = 32 << 10;
+/// Pieces of interactive work after which waiting bulk work gets one.
+const HEAD_START: u32 = 8;
+
+/// The threads and what they share.
+#[derive(Debug)]
+pub(super) struct Scheduler {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    tokens: Arc<Tokens>,
+    model: Model,
+    /// Padded tokens of a batch.
+    budget: usize,
+    queue: Mutex<Queue>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    interactive: VecDeque<Arc<Call>>,
+    bulk: VecDeque<Arc<Call>>,
+    /// Pieces of interactive work since the last of bulk work.
+    ahead: u32,
+    stop: bool,
+}
+
+/// One caller's texts on their way.
+struct Call {
+    texts: Vec<Box<str>>,
+    kind: InputKind,
+    too_long: TooLong,
+    lane: Lane,
+    deadline: Option<Instant>,
+    /// Nobody waits for the rest: it was withdrawn, or it failed.
+    over: AtomicBool,
+    work: Mutex<Work>,
+}
+
+impl std::fmt::Debug for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Call").field("texts", &self.texts.len()).finish_non_exhaustive()
+    }
+}
+
+struct Work {
+    todo: VecDeque<Piece>,
+    /// Pieces that are being worked on.
+    running: usize,
+    tokenised: bool,
+    encoded: Vec<Encoded>,
+    bad: Vec<BadText>,
+    tokens: u64,
+    components: Vec<f32>,
+    reply: Option<oneshot::Sender<Result<Done>>>,
+}
+
+enum Piece {
+    Tokenise(Range<usize>),
+    /// Indices of texts.
+    Infer(Vec<usize>),
+}
+
+/// What a call comes to.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) components: Vec<f32>,
+    pub(super) truncated: Vec<usize>,
+    pub(super) tokens: u64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Scheduler {
+    /// Starts the threads, each with a session; all of them must come up.
+    pub(super) fn start(
+        tokens: Arc<Tokens>,
+        model: Model,
+        environment: &Environment,
+        threads: usize,
+        budget: usize,
+    ) -> Result<Self> {
+        let shared = Arc::new(Shared { tokens, model, budget, queue: Mutex::default(), wake: Condvar::new() });
+        let (ready, sessions) = mpsc::channel();
+        let mut scheduler = Self { shared: Arc::clone(&shared), threads: Vec::with_capacity(threads) };
+        for number in 0..threads {
+            let (shared, environment, ready) = (Arc::clone(&shared), environment.clone(), ready.clone());
+            let thread = thread::Builder::new().name(format!("docvector-onnx-{number}")).spawn(move || {
+                let session = shared.model.session(&environment);
+                let session = session.map_err(|error| ready.send(Err(error))).inspect(|_| drop(ready.send(Ok(()))));
+                drop(ready);
+                if let Ok(session) = session {
+                    shared.work(session);
+                }
+            });
+            let thread = thread.map_err(|error| {
+                Error::new(ErrorKind::Config, format!("thread {number} of {threads} cannot be started"))
+                    .with_source(error)
+            })?;
+            scheduler.threads.push(thread);
+        }
+        drop(ready);
+        sessions.iter().collect::<Result<()>>()?;
+        Ok(scheduler)
+    }
+
+    /// Embeds the texts of a batch. Dropping the future withdraws what has not begun.
+    pub(super) async fn embed(&self, batch: &Batch<'_>) -> Result<Done> {
+        let (reply, answer) = oneshot::channel();
+        let call = Arc::new(Call::new(batch, self.shared.model.dimensions, reply));
+        let waiting = Waiting { shared: &self.shared, call: Arc::clone(&call) };
+        self.shared.enqueue(call);
+        let done = answer.await;
+        drop(waiting);
+        done.unwrap_or_else(|_| Err(Error::new(ErrorKind::Inference, "the threads have stopped")))
+    }
+
+    pub(super) fn threads(&self) -> usize {
+        self.threads.len()
+    }
+}
+
+impl Drop for Scheduler {
+    /// Waits for the batches being run (milliseconds), not for those queued: nobody can be waiting for them.
+    fn drop(&mut self) {
+        lock(&self.shared.queue).stop = true;
+        self.shared.wake.notify_all();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has nothing more to say.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Withdraws its call when dropped.
+struct Waiting<'a> {
+    shared: &'a Shared,
+    call: Arc<Call>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.call.over.store(true, Ordering::Relaxed);
+        lock(&self.shared.queue).lane(self.call.lane).retain(|call| !Arc::ptr_eq(call, &self.call));
+    }
+}
+
+impl Queue {
+    fn lane(&mut self, lane: Lane) -> &mut VecDeque<Arc<Call>> {
+        match lane {
+            Lane::Interactive => &mut self.interactive,
+            Lane::Bulk => &mut self.bulk,
+        }
+    }
+
+    /// The call whose turn it is.
+    fn next(&mut self) -> Option<Arc<Call>> {
+        let bulk_turn = self.interactive.is_empty() || (self.ahead >= HEAD_START && !self.bulk.is_empty());
+        if bulk_turn {
+            self.ahead = 0;
+            return self.bulk.pop_front();
+        }
+        self.ahead += 1;
+        self.interactive.pop_front()
+    }
+}
+
+impl Call {
+    fn new(batch: &Batch<'_>, dimensions: usize, reply: oneshot::Sender<Result<Done>>) -> Self {
+        let texts: Vec<Box<str>> = batch.texts().iter().map(|&text| text.into()).collect();
+        let mut todo = VecDeque::new();
+        let (mut start, mut bytes) = (0, 0);
+        for (index, text) in texts.iter().enumerate() {
+            bytes += text.len();
+            if bytes >= PIECE_BYTES {
+                todo.push_back(Piece::Tokenise(start..index + 1));
+                (start, bytes) = (index + 1, 0);
+            }
+        }
+        if start < texts.len() {
+            todo.push_back(Piece::Tokenise(start..texts.len()));
+        }
+        let work = Work {
+            todo,
+            running: 0,
+            tokenised: false,
+            encoded: vec![Encoded { ids: Vec::new(), truncated: false }; texts.len()],
+            bad: Vec::new(),
+            tokens: 0,
+            components: vec![0.0; texts.len() * dimensions],
+            reply: Some(reply),
+        };
+        Self {
+            kind: batch.kind(),
+            too_long: batch.too_long(),
+            lane: batch.lane(),
+            deadline: batch.deadline(),
+            over: AtomicBool::new(false),
+            work: Mutex::new(work),
+            texts,
+        }
+    }
+
+    fn finish(&self, result: Result<Done>) {
+        self.over.store(true, Ordering::Relaxed);
+        let mut work = lock(&self.work);
+        work.todo.clear();
+        if let Some(reply) = work.reply.take() {
+            // The caller may have gone.
+            let _ = reply.send(result);
+        }
+    }
+}
+
+impl Shared {
+    fn enqueue(&self, call: Arc<Call>) {
+        lock(&self.queue).lane(call.lane).push_back(call);
+        self.wake.notify_all();
+    }
+
+    /// What each thread does until it is told to stop.
+    fn work(self: Arc<Self>, mut session: Session) {
+        while let Some((call, piece)) = self.take() {
+            let done = catch_unwind(AssertUnwindSafe(|| self.handle(&call, piece, &mut session)));
+            let panicked = |_| Err(Error::new(ErrorKind::Inference, "the model or the tokenizer panicked"));
+            match done.unwrap_or_else(panicked) {
+                Ok(()) => self.advance(&call),
+                Err(error) => call.finish(Err(error)),
+            }
+        }
+    }
+
+    /// Waits for a piece of work.
+    fn take(&self) -> Option<(Arc<Call>, Piece)> {
+        let mut queue = lock(&self.queue);
+        loop {
+            if queue.stop {
+                return None;
+            }
+            let Some(call) = queue.next() else {
+                queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let mut work = lock(&call.work);
+            if call.over.load(Ordering::Relaxed) {
+                work.todo.clear();
+            }
+            let piece = work.todo.pop_front();
+            work.running += usize::from(piece.is_some());
+            let more = !work.todo.is_empty();
+            drop(work);
+            if more {
+                queue.lane(call.lane).push_back(Arc::clone(&call));
+            }
+            if let Some(piece) = piece {
+                return Some((call, piece));
+            }
+        }
+    }
+
+    fn handle(&self, call: &Call, piece: Piece, session: &mut Session) -> Result<()> {
+        if call.over.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if call.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(Error::new(ErrorKind::Timeout, "the batch's deadline passed before its work began"));
+        }
+        match piece {
+            Piece::Tokenise(range) => self.tokenise(call, range),
+            Piece::Infer(indices) => self.infer(call, &indices, session),
+        }
+    }
+
+    fn tokenise(&self, call: &Call, range: Range<usize>) -> Result<()> {
+        let mut encoded = Vec::with_capacity(range.len());
+        for index in range {
+            encoded.push((index, self.tokens.encode(call.kind, &call.texts[index], call.too_long)?));
+        }
+        let mut work = lock(&call.work);
+        for (index, encoded) in encoded {
+            match encoded {
+                Ok(encoded) => work.encoded[index] = encoded,
+                Err(Over(tokens)) => {
+                    let reason = BadTextReason::TooLong { tokens, limit: self.tokens.max };
+                    work.bad.push(BadText::new(index, reason));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn infer(&self, call: &Call, indices: &[usize], session: &mut Session) -> Result<()> {
+        // Taken out, not copied: this piece is the only one that needs them.
+        let ids: Vec<Vec<u32>> = {
+            let mut work = lock(&call.work);
+            indices.iter().map(|&index| std::mem::take(&mut work.encoded[index].ids)).collect()
+        };
+        let rows: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
+        let unpooled = self.tokens.prompt_tokens(call.kind);
+        let vectors = self.model.run(session, &Rows { ids: &rows, unpooled })?;
+        let width = self.model.dimensions;
+        let mut work = lock(&call.work);
+        for (&index, vector) in indices.iter().zip(vectors.chunks_exact(width)) {
+            work.components[index * width..(index + 1) * width].copy_from_slice(vector);
+        }
+        Ok(())
+    }
+
+    /// Takes note that a piece is done; the last one of a stage begins the next.
+    fn advance(&self, call: &Arc<Call>) {
+        let mut work = lock(&call.work);
+        work.running -= 1;
+        if work.running > 0 || !work.todo.is_empty() || call.over.load(Ordering::Relaxed) {
+            return;
+        }
+        if work.tokenised {
+            let truncated = (0..work.encoded.len()).filter(|&index| work.encoded[index].truncated).collect();
+            let tokens = work.tokens;
+            let done = Done { components: std::mem::take(&mut work.components), truncated, tokens };
+            drop(work);
+            call.finish(Ok(done));
+            return;
+        }
+        if !work.bad.is_empty() {
+            let bad = std::mem::take(&mut work.bad);
+            drop(work);
+            call.finish(Err(Error::invalid_texts(bad)));
+            return;
+        }
+        work.tokenised = true;
+        let lengths: Vec<usize> = work.encoded.iter().map(|encoded| encoded.ids.len()).collect();
+        work.tokens = lengths.iter().map(|&length| length as u64).sum();
+        work.todo = pack(&lengths, self.budget, self.model.fixed_texts).map(Piece::Infer).collect();
+        drop(work);
+        self.enqueue(Arc::clone(call));
+    }
+}
+
+/// Packs texts of like length into batches of at most `budget` padded tokens, the longest first, so that no thread ends
+/// with a long batch while the others are idle. A longer text is a batch of its own.
+fn pack(lengths: &[usize], budget: usize, most_texts: Option<usize>) -> impl Iterator<Item = Vec<usize>> {
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.sort_by_key(|&index| std::cmp::Reverse(lengths[index]));
+    let sorted: Vec<usize> = order.iter().map(|&index| lengths[index]).collect();
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let &longest = sorted.get(start)?;
+        let texts = (budget / longest.max(1)).max(1).min(most_texts.unwrap_or(usize::MAX)).min(order.len() - start);
+        start += texts;
+        Some(order[start - texts..start].to_vec())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn packs_every_text_once_within_the_budget(
+            lengths in prop::collection::vec(0_usize..600, 0..200),
+            budget in 1_usize..2000,
+            most in prop::option::of(1_usize..9),
+        ) {
+            let packs: Vec<Vec<usize>> = pack(&lengths, budget, most).collect();
+            let mut all: Vec<usize> = packs.concat();
+            all.sort_unstable();
+            prop_assert_eq!(all, (0..lengths.len()).collect::<Vec<_>>());
+            for pack in packs {
+                let longest = pack.iter().map(|&index| lengths[index]).max().unwrap_or(0);
+                prop_assert!(pack.len() == 1 || longest * pack.len() <= budget);
+                prop_assert!(pack.len() <= most.unwrap_or(usize::MAX));
+            }
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Turns texts into token ids, as long as the model takes and no longer.
+//!
+//! The truncation and padding that `tokenizer.json` carries are taken out: they are what somebody's export used, not
+//! what the model takes. Truncation is done here: special tokens stay, the text's own tokens are cut.
+
+use std::{borrow::Cow, fs, ops::Range};
+
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+use super::folder::Folder;
+use crate::{CountTokens, Error, ErrorKind, InputKind, Prompts, Result, TooLong};
+
+/// Tokens more than needed that the beginning of a long text must have, before its rest is left unread.
+const MARGIN: usize = 16;
+/// Bytes of a long text that are read first, for each token that the model takes.
+const BYTES_A_TOKEN: usize = 16;
+
+/// A tokenizer with what the model needs around a text.
+pub(super) struct Tokens {
+    tokenizer: Tokenizer,
+    /// Special tokens before and after a text.
+    before: Vec<u32>,
+    after: Vec<u32>,
+    pub(super) pad: u32,
+    /// Tokens of a text with its special tokens; `usize::MAX` for any number.
+    pub(super) max: usize,
+    left: bool,
+    prompts: Prompts,
+    /// Tokens of each kind's prompt, with the special ones before it.
+    prompt_tokens: [usize; 2],
+    cuts: Cuts,
+    pub(super) hash: blake3::Hash,
+}
+
+/// Where a text can be cut so that the tokens before the cut stay the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cuts {
+    /// Nowhere that is known.
+    Nowhere,
+    /// Before white space.
+    BeforeSpace,
+    /// Before white space, and around ideographs and most punctuation, which are words of their own.
+    AroundWords,
+}
+
+/// A text as ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Encoded {
+    pub(super) ids: Vec<u32>,
+    pub(super) truncated: bool,
+}
+
+/// A text that is longer than the model takes: at least this many tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Over(pub(super) usize);
+
+impl Tokens {
+    pub(super) fn read(folder: &Folder, vocabulary: Option<usize>, max: Option<usize>) -> Result<Self> {
+        let path = folder.transformer.join("tokenizer.json");
+        let wrong = |message: String| Error::new(ErrorKind::Config, format!("{} {message}", path.display()));
+        let bytes = fs::read(&path).map_err(|error| wrong("cannot be read".into()).with_source(error))?;
+        let mut json: Value = serde_json::from_slice(&bytes).map_err(|error| {
+            wrong(format!("is not JSON: line {}, column {}", error.line(), error.column())).with_source(error)
+        })?;
+        let fields = json.as_object_mut().ok_or_else(|| wrong("is not a tokenizer".into()))?;
+        fields.insert("truncation".into(), Value::Null);
+        fields.insert("padding".into(), Value::Null);
+        if folder.lower_case {
+            lower_case(fields);
+        }
+        let cuts = Cuts::of(fields);
+        let tokenizer = Tokenizer::from_bytes(json.to_string().as_bytes())
+            .map_err(|error| wrong("is not a tokenizer that is known here".into()).with_source(error))?;
+
+        let largest = tokenizer.get_vocab(true).values().copied().max();
+        let largest = largest.ok_or_else(|| wrong("has no tokens".into()))?;
+        if let Some(rows) = vocabulary.filter(|&rows| largest as usize >= rows) {
+            let message = format!(
+                "does not fit the model: its largest id is {largest}, the model has vectors for ids up to {}",
+                rows - 1
+            );
+            return Err(wrong(message));
+        }
+        let (before, after) = around(&tokenizer).map_err(wrong)?;
+        if max.is_some_and(|max| max <= before.len() + after.len()) {
+            let message = format!("adds {} special tokens, which leave no room", before.len() + after.len());
+            return Err(wrong(message));
+        }
+        let pad = match folder.config.size("pad_token_id")? {
+            Some(pad) => pad as u32,
+            None => tokenizer.token_to_id("[PAD]").or_else(|| tokenizer.token_to_id("<pad>")).unwrap_or(0),
+        };
+        let mut tokens = Self {
+            tokenizer,
+            before,
+            after,
+            pad,
+            max: max.unwrap_or(usize::MAX),
+            left: folder.truncate_left,
+            prompts: Prompts::default(),
+            prompt_tokens: [0; 2],
+            cuts,
+            // Of the file as it is: JSON written again may come out otherwise elsewhere.
+            hash: blake3::hash(&bytes),
+        };
+        tokens.with_prompts(&folder.prompts)?;
+        Ok(tokens)
+    }
+
+    /// Puts other prompts before the texts.
+    pub(super) fn with_prompts(&mut self, prompts: &Prompts) -> Result<()> {
+        for kind in [InputKind::Document, InputKind::Query] {
+            let prompt = prompts.of(kind).unwrap_or_default();
+            let count = if prompt.is_empty() { 0 } else { self.before.len() + self.plain(prompt)?.len() };
+            if count >= self.max.saturating_sub(self.after.len()) {
+                let message = format!("the prompt for a {kind} has {count} tokens, the model takes {}", self.max);
+                return Err(Error::new(ErrorKind::Config, message));
+            }
+            self.prompt_tokens[kind as usize] = count;
+        }
+        self.prompts = prompts.clone();
+        Ok(())
+    }
+
+    /// Tokens at the beginning that are the prompt's, with the special ones before it.
+    pub(super) fn prompt_tokens(&self, kind: InputKind) -> usize {
+        self.prompt_tokens[kind as usize]
+    }
+
+    /// Makes ids out of a text, or says that it is too long.
+    pub(super) fn encode(&self, kind: InputKind, text: &str, too_long: TooLong) -> Result<Result<Encoded, Over>> {
+        let text = &*self.prompted(kind, text);
+        let special = self.before.len() + self.after.len();
+        let room = self.max.saturating_sub(special);
+        let (mut own, whole) = self.beginning(text, room)?;
+        let truncated = own.len() > room;
+        if truncated && too_long == TooLong::Error {
+            return Ok(Err(Over(own.len() + special)));
+        }
+        if truncated && self.left {
+            // The end is what is kept, so all of it must be known.
+            if !whole {
+                own = self.plain(text)?;
+            }
+            own.drain(..own.len() - room);
+        }
+        own.truncate(room);
+        let mut ids = Vec::with_capacity(own.len() + special);
+        ids.extend_from_slice(&self.before);
+        ids.extend_from_slice(&own);
+        ids.extend_from_slice(&self.after);
+        Ok(Ok(Encoded { ids, truncated }))
+    }
+
+    /// The text behind the prompt of its kind.
+    fn prompted<'a>(&self, kind: InputKind, text: &'a str) -> Cow<'a, str> {
+        self.prompts.of(kind).map_or(Cow::Borrowed(text), |prompt| Cow::Owned(format!("{prompt}{text}")))
+    }
+
+    /// The text's own tokens: all of them, or so many that there are certainly more than `room`. Reading the whole of
+    /// a text of megabytes would take seconds, to throw nearly all of it away.
+    fn beginning(&self, text: &str, room: usize) -> Result<(Vec<u32>, bool)> {
+        let enough = room.saturating_add(MARGIN);
+        let mut size = enough.saturating_mul(BYTES_A_TOKEN);
+        while self.cuts != Cuts::Nowhere && size < text.len() {
+            if let Some(cut) = self.cuts.before(text, size / 2..size) {
+                let ids = self.plain(&text[..cut])?;
+                if ids.len() >= enough {
+                    return Ok((ids, false));
+                }
+            }
+            size = size.saturating_mul(4);
+        }
+        Ok((self.plain(text)?, true))
+    }
+
+    /// The tokens of a text alone, without special ones.
+    fn plain(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.tokenizer.encode_fast(text, false);
+        let encoding = encoding
+            .map_err(|error| Error::new(ErrorKind::Inference, "the tokenizer failed on a text").with_source(error))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+}
+
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokens").field("max", &self.max).field("cuts", &self.cuts).finish_non_exhaustive()
+    }
+}
+
+impl CountTokens for Tokens {
+    fn count(&self, kind: InputKind, text: &str) -> usize {
+        // What cannot be tokenised cannot be embedded either, and is refused there.
+        let own = self.plain(&self.prompted(kind, text)).map_or(usize::MAX, |ids| ids.len());
+        own.saturating_add(self.before.len() + self.after.len())
+    }
+
+    fn at_most(&self, _: InputKind, _: &str) -> usize {
+        usize::MAX
+    }
+
+    fn over(&self, kind: InputKind, text: &str, limit: usize) -> Option<usize> {
+        let special = self.before.len() + self.after.len();
+        let own = self.beginning(&self.prompted(kind, text), limit.saturating_sub(special));
+        // What cannot be tokenised cannot be embedded either, and is refused there.
+        let tokens = own.map_or(usize::MAX, |(ids, _)| ids.len().saturating_add(special));
+        (tokens > limit).then_some(tokens)
+    }
+}
+
+/// Makes a tokenizer lower-case its texts, as sentence-transformers does where a model asks for it, unless it does so.
+fn lower_case(tokenizer: &mut serde_json::Map<String, Value>) {
+    fn lowers(normalizer: &Value) -> bool {
+        let parts = normalizer.get("normalizers").and_then(Value::as_array);
+        normalizer.get("type").is_some_and(|kind| kind == "Lowercase")
+            || normalizer.get("lowercase").is_some_and(|lowercase| lowercase == true)
+            || parts.is_some_and(|parts| parts.iter().any(lowers))
+    }
+    let lowercase = serde_json::json!({"type": "Lowercase"});
+    let own = tokenizer.get("normalizer").filter(|own| !own.is_null()).cloned();
+    let normalizer = match own {
+        None => lowercase,
+        Some(own) if lowers(&own) => own,
+        Some(own) => serde_json::json!({"type": "Sequence", "normalizers": [lowercase, own]}),
+    };
+    tokenizer.insert("normalizer".into(), normalizer);
+}
+
+/// The special tokens that the tokenizer puts around a text, found by looking at what it does.
+fn around(tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<u32>), String> {
+    let ids =
+        |text: &str, special: bool| tokenizer.encode_fast(text, special).map(|encoding| encoding.get_ids().to_vec());
+    for probe in ["a", "the", "1"] {
+        let (Ok(plain), Ok(whole)) = (ids(probe, false), ids(probe, true)) else { continue };
+        if plain.is_empty() {
+            continue;
+        }
+        if let Some(at) = whole.windows(plain.len()).position(|part| part == plain) {
+            return Ok((whole[..at].to_vec(), whole[at + plain.len()..].to_vec()));
+        }
+    }
+    Err("gives no tokens for the simplest words".into())
+}
+
+impl Cuts {
+    fn of(tokenizer: &serde_json::Map<String, Value>) -> Self {
+        /// Applies `check` to the types of a component, of all its parts if it is a sequence.
+        fn all(component: Option<&Value>, part: &str, check: &dyn Fn(&str) -> bool) -> bool {
+            let Some(component) = component.filter(|component| !component.is_null()) else { return false };
+            match component.get("type").and_then(Value::as_str) {
+                Some("Sequence") => {
+                    let parts = component.get(part).and_then(Value::as_array);
+                    parts.is_some_and(|parts| !parts.is_empty() && parts.iter().all(|one| all(Some(one), part, check)))
+                }
+                Some(kind) => check(kind),
+                None => false,
+            }
+        }
+        let local = |kind: &str| {
+            matches!(
+                kind,
+                "BertNormalizer" | "Lowercase" | "NFC" | "NFD" | "NFKC" | "NFKD" | "StripAccents" | "Precompiled"
+            )
+        };
+        let normalizer = tokenizer.get("normalizer");
+        if !normalizer.is_none_or(Value::is_null) && !all(normalizer, "normalizers", &local) {
+            return Self::Nowhere;
+        }
+        // An added token that contains white space could be cut in two.
+        let added = tokenizer.get("added_tokens").and_then(Value::as_array);
+        let spaced = |token: &Value| {
+            token.get("content").and_then(Value::as_str).is_none_or(|content| content.contains(char::is_whitespace))
+        };
+        if added.is_some_and(|added| added.iter().any(spaced)) {
+            return Self::Nowhere;
+        }
+        let splitter = tokenizer.get("pre_tokenizer");
+        if all(splitter, "pretokenizers", &|kind| kind == "BertPreTokenizer") {
+            Self::AroundWords
+        } else if all(splitter, "pretokenizers", &|kind| matches!(kind, "Whitespace" | "WhitespaceSplit" | "Metaspace"))
+        {
+            Self::BeforeSpace
+        } else {
+            Self::Nowhere
+        }
+    }
+
+    /// The last place in `range` of the text where it can be cut.
+    fn before(self, text: &str, range: Range<usize>) -> Option<usize> {
+        let start = (0..=range.start).rev().find(|&at| text.is_char_boundary(at))?;
+        let end = (0..=range.end.min(text.len())).rev().find(|&at| text.is_char_boundary(at))?;
+        let mut after: Option<(usize, char)> = None;
+        for (at, before) in text[start..end].char_indices().rev() {
+            if let Some((at, after)) = after
+                && self.between(before, after)
+            {
+                return Some(start + at);
+            }
+            after = Some((at, before));
+        }
+        None
+    }
+
+    fn between(self, before: char, after: char) -> bool {
+        let ideograph = |c: char| matches!(c, '\u{4E00}'..='\u{9FFF}' | '\u{3400}'..='\u{4DBF}');
+        // Not brackets or the like, which special tokens are made of.
+        let mark = |c: char| matches!(c, '.' | ',' | ';' | ':' | '!' | '?');
+        match self {
+            Self::Nowhere => false,
+            _ if after.is_whitespace() && !before.is_whitespace() => true,
+            Self::BeforeSpace => false,
+            Self::AroundWords => {
+                (ideograph(before) && ideograph(after)) || (mark(before) && after.is_ascii_alphanumeric())
+            }
+        }
+    }
+}

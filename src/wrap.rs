@@ -1,0 +1,5 @@
+//! Wraps embedders with one job each; wrappers are embedders, so they stack.
+
+pub mod dedup;
+
+pub use dedup::Dedup;

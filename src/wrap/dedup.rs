@@ -1,0 +1,119 @@
+//! Embeds each distinct text of a call once: [`Dedup`].
+//!
+//! ```
+//! use docvector_embed::{EmbedderExt, provider::Fake};
+//! # fn main() -> docvector_embed::Result<()> {
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let fake = Fake::new(8);
+//! let embeddings = fake.clone().dedup().embed_documents(&["same", "other", "same"]).await?;
+//! assert_eq!(embeddings.row(0), embeddings.row(2));
+//! assert_eq!(embeddings.usage().deduplicated, 1);
+//! assert_eq!(fake.calls()[0].texts, ["same", "other"]);
+//! # Ok(()) }) }
+//! ```
+//!
+//! # Semantics
+//! Rows, space and limits are the inner embedder's. Usage is the inner usage with the texts saved counted in
+//! [`deduplicated`](crate::Usage::deduplicated). Texts are equal byte for byte; nothing is trimmed or folded. Only one
+//! call is looked at: [`embed_all`](crate::EmbedderExt::embed_all) of more texts than a call holds finds the duplicates
+//! within each call.
+//!
+//! # Errors
+//! Creates none. Indices in inner errors come back as the caller's: a bad text is named at each of its places.
+//!
+//! # Cancellation
+//! Holds nothing between calls; dropping the future drops the inner one.
+//!
+//! # Stacking
+//! For stacks without a cache: a cache does this itself, across calls. Put it outside retries and limits, so that
+//! they handle the fewer texts.
+//!
+//! # Cost
+//! One hash of each text; without a duplicate the batch and the result pass through untouched, with one they are
+//! copied once.
+
+use std::{collections::HashMap, fmt};
+
+use async_trait::async_trait;
+
+use crate::{Batch, Embedder, Embeddings, Limits, Result, Space};
+
+/// Embeds each distinct text of a call once. See the [module](self).
+#[derive(Clone, Debug)]
+pub struct Dedup<E> {
+    inner: E,
+}
+
+impl<E> Dedup<E> {
+    /// Wraps `inner`.
+    pub const fn new(inner: E) -> Self {
+        Self { inner }
+    }
+
+    /// The wrapped embedder.
+    pub const fn get_ref(&self) -> &E {
+        &self.inner
+    }
+
+    /// Takes the wrapped embedder out.
+    pub fn into_inner(self) -> E {
+        self.inner
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for Dedup<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Dedup({})", self.inner)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<E: Embedder> Embedder for Dedup<E> {
+    async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
+        // An error must name every place, so the check is made on what the caller sees.
+        batch.check(self.spaces(), &self.limits())?;
+        let Some(distinct) = Distinct::of(batch.texts()) else { return self.inner.embed(batch).await };
+        let result = self.inner.embed(batch.with_texts(&distinct.texts)).await;
+        let embeddings = result.map_err(|error| error.map_indices(|inner| distinct.places_of(inner)))?;
+        let saved = batch.len() - distinct.texts.len();
+        let usage = embeddings.usage().with_deduplicated(saved as u64);
+        Ok(embeddings.select(&distinct.row_of).with_usage(usage))
+    }
+
+    fn spaces(&self) -> &[Space] {
+        self.inner.spaces()
+    }
+
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+}
+
+/// The distinct texts of a batch in order of first appearance, and which of them each text is.
+struct Distinct<'a> {
+    texts: Vec<&'a str>,
+    row_of: Vec<usize>,
+}
+
+impl<'a> Distinct<'a> {
+    /// `None` where all are distinct already.
+    fn of(all: &[&'a str]) -> Option<Self> {
+        let mut seen = HashMap::with_capacity(all.len());
+        let mut texts = Vec::new();
+        let row_of: Vec<usize> = all
+            .iter()
+            .map(|&text| {
+                *seen.entry(text).or_insert_with(|| {
+                    texts.push(text);
+                    texts.len() - 1
+                })
+            })
+            .collect();
+        (texts.len() < all.len()).then_some(Self { texts, row_of })
+    }
+
+    fn places_of(&self, inner: usize) -> impl Iterator<Item = usize> {
+        (0..self.row_of.len()).filter(move |&place| self.row_of[place] == inner)
+    }
+}

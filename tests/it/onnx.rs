@@ -1,0 +1,8 @@
+//! `provider::Onnx` on real models and real ONNX Runtime.
+#![cfg(feature = "onnx")]
+
+mod folders;
+mod laws;
+mod mutations;
+mod parity;
+mod scheduling;

@@ -1,0 +1,239 @@
+//! Folders that are broken in every way give an error that says what and where, and never a wrong vector.
+
+use std::{fs, path::Path};
+
+use docvector_embed::{EmbedderExt, ErrorKind, provider::Onnx};
+use serde_json::{Value, json};
+
+use crate::support::{golden, json as read_json, minilm};
+
+/// Copies a folder.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    walk(from, to, &|from, to| {
+        fs::copy(from, to).expect("copied");
+    });
+}
+
+/// Makes a folder of links to the files of another. To change a file, remove it first.
+pub(crate) fn copy_linked(from: &Path, to: &Path) {
+    walk(from, to, &|from, to| {
+        if fs::hard_link(from, to).is_err() {
+            fs::copy(from, to).expect("copied");
+        }
+    });
+}
+
+fn walk(from: &Path, to: &Path, file: &dyn Fn(&Path, &Path)) {
+    fs::create_dir_all(to).expect("a folder");
+    for entry in fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry").path();
+        let target = to.join(entry.file_name().expect("a name"));
+        if entry.is_dir() { walk(&entry, &target, file) } else { file(&entry, &target) }
+    }
+}
+
+fn edit(folder: &Path, file: &str, change: &dyn Fn(&mut Value)) {
+    let file = folder.join(file);
+    let mut value = read_json(&file);
+    change(&mut value);
+    fs::write(&file, value.to_string()).expect("written");
+}
+
+/// Loads a copy of a tiny model after a change; gives the error's text with its causes.
+fn refused(model: &str, change: &dyn Fn(&Path)) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    copy(&golden("tiny").join(model), folder.path());
+    change(folder.path());
+    let error = match Onnx::load(folder.path()) {
+        Ok(_) => panic!("{model} loads in spite of the change"),
+        Err(error) => error,
+    };
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text.replace(&folder.path().display().to_string(), "DIR")
+}
+
+fn assert_says(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in: {text}");
+    }
+}
+
+#[test]
+fn a_folder_that_is_not_there() {
+    let error = Onnx::load("no/such/folder").expect_err("nothing there");
+    assert_says(&error.to_string(), &["no/such/folder does not exist"]);
+    let error = Onnx::load(golden("README.md")).expect_err("a file");
+    assert_says(&error.to_string(), &["README.md is not a folder"]);
+}
+
+#[test]
+fn weights_that_are_missing_cut_or_something_else() {
+    let weights = |folder: &Path| folder.join("model.safetensors");
+    let text = refused("bert-cls", &|folder| fs::remove_file(weights(folder)).expect("removed"));
+    assert_says(&text, &["DIR has neither model.safetensors nor model.onnx"]);
+    let full = fs::read(weights(&golden("tiny/bert-cls"))).expect("read");
+    for (length, parts) in [
+        (0, ["DIR/model.safetensors is cut short", "(0 bytes)"]),
+        (7, ["DIR/model.safetensors is cut short", "(7 bytes)"]),
+        (100, ["DIR/model.safetensors is cut short in its header", "(100 bytes)"]),
+        (full.len() - 1, ["DIR/model.safetensors has", "bytes of data, its header says"]),
+    ] {
+        let text = refused("bert-cls", &|folder| fs::write(weights(folder), &full[..length]).expect("written"));
+        assert_says(&text, &parts);
+    }
+    let text = refused("bert-cls", &|folder| fs::write(weights(folder), [b'x'; 5000]).expect("written"));
+    assert_says(&text, &["DIR/model.safetensors is not a safetensors file"]);
+    let text = refused("bert-cls", &|folder| {
+        let mut bytes = full.clone();
+        let end = bytes.len();
+        bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+        // Whatever tensor is last: it may be one that is not used, so all are made so.
+        let header = u64::from_le_bytes(bytes[..8].try_into().expect("eight")) as usize + 8;
+        bytes[header..].chunks_exact_mut(4).for_each(|four| four.copy_from_slice(&f32::NAN.to_le_bytes()));
+        fs::write(weights(folder), bytes).expect("written");
+    });
+    assert_says(&text, &["DIR/model.safetensors tensor", "has NaN"]);
+    let text = refused("bert-cls", &|folder| {
+        fs::copy(golden("tiny/distilbert/model.safetensors"), weights(folder)).expect("copied");
+    });
+    assert_says(&text, &["DIR/model.safetensors", "tensor"]);
+    let text = refused("bert-cls", &|folder| {
+        fs::remove_file(weights(folder)).expect("removed");
+        fs::write(folder.join("pytorch_model.bin"), "").expect("written");
+    });
+    assert_says(&text, &["pytorch_model.bin", "convert it"]);
+}
+
+#[test]
+fn configurations_that_make_no_sense() {
+    let set = |file: &'static str, field: &'static str, value: Value| {
+        refused("bert-cls", &move |folder| edit(folder, file, &|json| json[field] = value.clone()))
+    };
+    for (text, parts) in [
+        (set("config.json", "model_type", json!("gpt9")), ["DIR/config.json", "model_type is gpt9"]),
+        (set("config.json", "model_type", Value::Null), ["DIR/config.json", "has no field model_type"]),
+        (set("config.json", "hidden_act", json!("sine")), ["DIR/config.json", "hidden_act sine is not known"]),
+        (set("config.json", "hidden_size", json!("x")), ["DIR/config.json", "hidden_size is not a number"]),
+        (set("config.json", "hidden_size", json!(-1)), ["DIR/config.json", "hidden_size is -1"]),
+        (set("config.json", "hidden_size", json!(17)), ["DIR/config.json", "attention heads do not divide 17"]),
+        (set("config.json", "num_hidden_layers", json!(3)), ["DIR/model.safetensors", "no tensor encoder.layer.2"]),
+        (set("config.json", "vocab_size", json!(9)), ["DIR/model.safetensors", "word_embeddings"]),
+        (
+            set("config.json", "position_embedding_type", json!("relative_key")),
+            ["DIR/config.json", "relative_key is not known"],
+        ),
+        (set("1_Pooling/config.json", "pooling_mode", json!("median")), ["1_Pooling/config.json", "median"]),
+        (set("1_Pooling/config.json", "pooling_mode", json!(["cls", "cls"])), ["1_Pooling/config.json", "twice"]),
+        (
+            set("config_sentence_transformers.json", "model_type", json!("SparseEncoder")),
+            ["config_sentence", "SparseEncoder"],
+        ),
+        (
+            set("config_sentence_transformers.json", "prompts", json!(["x"])),
+            ["config_sentence", "prompts is not an object"],
+        ),
+        (
+            set("config_sentence_transformers.json", "prompts", json!({"query": 5})),
+            ["config_sentence", "prompts.query is not a string"],
+        ),
+        (set("config_sentence_transformers.json", "truncate_dim", json!(17)), ["16 dimensions", "cut to 17"]),
+        (set("sentence_bert_config.json", "max_seq_length", json!(2)), ["tokenizer.json", "leave no room"]),
+    ] {
+        assert_says(&text, &parts);
+    }
+    let text = refused("bert-cls", &|folder| fs::write(folder.join("config.json"), "{\n\"a\": }").expect("written"));
+    assert_says(&text, &["DIR/config.json is not JSON: line 2"]);
+    let text = refused("bert-cls", &|folder| fs::remove_file(folder.join("config.json")).expect("removed"));
+    assert_says(&text, &["DIR/config.json cannot be read"]);
+}
+
+#[test]
+fn modules_that_are_not_known() {
+    let module = |index: usize, field: &'static str, value: &'static str| {
+        refused("bert-dense", &move |folder| {
+            edit(folder, "modules.json", &|json| json[index][field] = json!(value));
+        })
+    };
+    assert_says(&module(2, "type", "my.own.Rotation"), &["DIR/modules.json module Rotation is not known"]);
+    assert_says(&module(0, "type", "x.CLIPModel"), &["DIR/modules.json module CLIPModel is not known"]);
+    assert_says(&module(1, "path", "../elsewhere"), &["DIR/modules.json module path ../elsewhere leaves the folder"]);
+    let text = refused("bert-dense", &|folder| fs::write(folder.join("modules.json"), "{}").expect("written"));
+    assert_says(&text, &["DIR/modules.json is not a list of modules"]);
+    let text = refused("bert-dense", &|folder| fs::write(folder.join("modules.json"), "[]").expect("written"));
+    assert_says(&text, &["DIR/modules.json has no Transformer module"]);
+    for (field, value, says) in [
+        ("activation_function", json!("torch.nn.modules.activation.Hardtanh"), "Hardtanh is not known"),
+        ("in_features", json!(99), "takes 99 components, the module before it gives 16"),
+        ("use_residual", json!(true), "use_residual is not known"),
+    ] {
+        let text =
+            refused("bert-dense", &|folder| edit(folder, "2_Dense/config.json", &|json| json[field] = value.clone()));
+        assert_says(&text, &["2_Dense", says]);
+    }
+}
+
+#[test]
+fn tokenizers_that_do_not_fit() {
+    let text = refused("bert-cls", &|folder| {
+        fs::copy(minilm().join("tokenizer.json"), folder.join("tokenizer.json")).expect("copied");
+    });
+    assert_says(&text, &["DIR/tokenizer.json does not fit the model: its largest id is 30521"]);
+    let text = refused("bert-cls", &|folder| fs::write(folder.join("tokenizer.json"), "{}").expect("written"));
+    assert_says(&text, &["DIR/tokenizer.json is not a tokenizer that is known here"]);
+    let text = refused("bert-cls", &|folder| fs::write(folder.join("tokenizer.json"), "[").expect("written"));
+    assert_says(&text, &["DIR/tokenizer.json is not JSON"]);
+    let text = refused("bert-cls", &|folder| fs::remove_file(folder.join("tokenizer.json")).expect("removed"));
+    assert_says(&text, &["DIR/tokenizer.json cannot be read"]);
+}
+
+#[test]
+fn onnx_files_that_are_not_models() {
+    let with_file = |bytes: &[u8]| {
+        refused("bert-cls", &|folder| {
+            fs::remove_file(folder.join("model.safetensors")).expect("removed");
+            fs::write(folder.join("model.onnx"), bytes).expect("written");
+        })
+    };
+    assert_says(&with_file(b""), &["DIR/model.onnx is cut short or is not an ONNX model"]);
+    assert_says(&with_file(b"not a model"), &["DIR/model.onnx is cut short or is not an ONNX model"]);
+    let whole = fs::read(crate::support::minilm_int8().join("model.onnx")).expect("read");
+    assert_says(&with_file(&whole[..whole.len() / 2]), &["DIR/model.onnx is cut short or is not an ONNX model"]);
+    assert_says(&with_file(b"\x3a\x00"), &["DIR/model.onnx"]);
+    let error = Onnx::builder(golden("tiny/bert-cls")).with_file("other.onnx").build().expect_err("not there");
+    assert_says(&error.to_string(), &["other.onnx is not there"]);
+}
+
+#[test]
+fn options_that_make_no_sense() {
+    let builder = || Onnx::builder(golden("tiny/bert-cls"));
+    for (builder, says) in [
+        (builder().with_threads(0), "at least 1"),
+        (builder().with_batch_tokens(0), "at least 1"),
+        (builder().with_max_tokens(41), "41 tokens a text were asked for, the model has positions for 40"),
+        (builder().with_truncate_dim(0), "cut to 0"),
+        (
+            builder().with_prompts(docvector_embed::Prompts::new("word ".repeat(50), "")),
+            "the prompt for a document has",
+        ),
+    ] {
+        assert_says(&builder.build().expect_err("makes no sense").to_string(), &[says]);
+    }
+}
+
+/// Lengths that no model has positions for are cut down to those it has.
+#[tokio::test]
+async fn a_length_beyond_the_positions_is_not_believed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    copy(&golden("tiny/bert-cls"), folder.path());
+    edit(folder.path(), "sentence_bert_config.json", &|json| json["max_seq_length"] = json!(4000));
+    let embedder = Onnx::load(folder.path()).expect("loads");
+    assert_eq!(embedder.info().max_tokens, Some(40));
+    let error = embedder.embed_documents(&["a ".repeat(100)]).await.expect_err("too long");
+    assert_eq!(error.bad_texts().len(), 1);
+}

@@ -1,0 +1,143 @@
+//! The threads behind `Onnx`: nobody waits for somebody else's large text, and nothing is left behind.
+
+use std::time::{Duration, Instant};
+
+use docvector_embed::{Batch, Embedder, EmbedderExt, ErrorKind, InputKind, TooLong, provider::Onnx};
+
+use crate::support::{golden, minilm};
+
+/// Texts of 10 MB of several kinds.
+fn giants() -> [String; 4] {
+    const SIZE: usize = 10 << 20;
+    let repeat = |text: &str| text.repeat(SIZE / text.len());
+    [repeat("a word, and another. "), repeat("文"), repeat("x"), repeat(" ")]
+}
+
+#[tokio::test]
+async fn a_giant_text_is_cut_and_blocks_nobody() {
+    let embedder = Onnx::load(minilm()).expect("loads");
+    for giant in giants() {
+        let bulk = tokio::spawn({
+            let embedder = embedder.clone();
+            async move {
+                let texts = [giant.as_str()];
+                embedder.embed(Batch::documents(&texts).with_too_long(TooLong::Truncate)).await
+            }
+        });
+        tokio::task::yield_now().await;
+        // Others are served, whether or not the giant is still at work.
+        for i in 0..5 {
+            embedder.embed_query(&format!("query {i}")).await.expect("embeds");
+        }
+        let rows = bulk.await.expect("runs").expect("embeds");
+        assert_eq!(rows.len(), 1);
+    }
+}
+
+/// What is read of a giant text is as good as all of it.
+#[tokio::test]
+async fn the_beginning_is_enough_to_cut_a_text() {
+    for model in [minilm(), golden("tiny/xlm-roberta")] {
+        let embedder = Onnx::load(model).expect("loads");
+        let limit = embedder.limits().tokens_per_text.expect("a limit");
+        for (i, unit) in ["a word, and another. ", "naïve café ", "one.two,three;four", "文字 ", "[MASK] x ", "  \n "]
+            .iter()
+            .enumerate()
+        {
+            // One text a little over the limit, which is read whole, and one far over it that begins alike.
+            let near: String = unit.repeat(limit + 40);
+            let far = unit.repeat(200_000);
+            let texts = [near.as_str(), far.as_str()];
+            let rows = embedder.embed(Batch::documents(&texts).with_too_long(TooLong::Truncate)).await.expect("embeds");
+            assert_eq!(rows.row(0), rows.row(1), "unit {i}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_giant_text_that_may_not_be_cut_is_refused_soon() {
+    let embedder = Onnx::load(minilm()).expect("loads");
+    let [giant, ..] = giants();
+    let error = embedder.embed(Batch::documents(&["ok", &giant])).await.expect_err("too long");
+    assert_eq!(error.bad_texts()[0].index, 1);
+}
+
+#[tokio::test]
+async fn a_passed_deadline_is_a_timeout() {
+    let embedder = Onnx::load(golden("tiny/bert-cls")).expect("loads");
+    let texts = ["late"];
+    let error = embedder.embed(Batch::documents(&texts).with_deadline(Instant::now())).await.expect_err("too late");
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    embedder.embed_query("in time").await.expect("embeds");
+}
+
+#[tokio::test]
+async fn dropped_calls_leave_nothing_behind() {
+    let embedder = Onnx::builder(golden("tiny/bert-cls")).with_threads(2).build().expect("loads");
+    let texts: Vec<String> = (0..400).map(|i| format!("text {i}")).collect();
+    for round in 0..50 {
+        let call = embedder.embed_documents(&texts);
+        // Dropped before, during and after its work.
+        let _ = tokio::time::timeout(Duration::from_micros(round * 40), call).await;
+    }
+    let rows = embedder.embed_documents(&texts).await.expect("embeds");
+    assert_eq!(rows.len(), 400);
+}
+
+/// Run again in a process of its own, where no other test has threads to be counted.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_dropped_embedder_ends_its_threads() {
+    const ALONE: &str = "DOCVECTOR_EMBED_TEST_ALONE";
+    const NAME: &str = "onnx::scheduling::a_dropped_embedder_ends_its_threads";
+    if std::env::var_os(ALONE).is_none() {
+        let program = std::env::current_exe().expect("this program");
+        let mut child = std::process::Command::new(program);
+        let child = child.args(["--exact", NAME, "--test-threads", "1"]).env(ALONE, "1").output().expect("runs");
+        assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+        assert!(String::from_utf8_lossy(&child.stdout).contains("1 passed"));
+        return;
+    }
+    let threads = || std::fs::read_dir("/proc/self/task").expect("this process").count();
+    let load = || Onnx::builder(golden("tiny/bert-cls")).with_threads(3).build().expect("loads");
+    drop(load());
+    let before = threads();
+    let embedder = load();
+    assert_eq!(threads(), before + 3, "not one thread a session");
+    drop(embedder);
+    for _ in 0..20 {
+        drop(load());
+    }
+    assert_eq!(threads(), before);
+}
+
+/// Many callers at once, some of whom go away, on one embedder and on clones of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_callers_at_once_get_their_own_rows() {
+    let embedder = Onnx::load(golden("tiny/bert-cls")).expect("loads");
+    let text = |caller: usize, i: usize| format!("caller {caller} has text {i} {}", "x ".repeat(i % 7));
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..40_usize {
+        let embedder = embedder.clone();
+        callers.spawn(async move {
+            let texts: Vec<String> = (0..caller + 1).map(|i| text(caller, i)).collect();
+            let kind = if caller % 3 == 0 { InputKind::Query } else { InputKind::Document };
+            let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
+            let call = embedder.embed(Batch::new(kind, &refs));
+            if caller % 5 == 4 {
+                let _ = tokio::time::timeout(Duration::from_micros(300), call).await;
+                return;
+            }
+            let rows = call.await.expect("embeds");
+            for (i, text) in texts.iter().enumerate() {
+                let alone = [text.as_str()];
+                let alone = embedder.embed(Batch::new(kind, &alone)).await.expect("embeds");
+                let far = alone.row(0).iter().zip(rows.row(i)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(far <= 1e-5, "caller {caller}, text {i}: {far:e}");
+            }
+        });
+    }
+    while let Some(done) = callers.join_next().await {
+        done.expect("no caller fails");
+    }
+}
