@@ -1,12 +1,4 @@
 //! Asks for vectors: [`Batch`], the borrowed texts of one call and how they are to be embedded.
-//!
-//! ```
-//! use docvector_embed::{Batch, InputKind, TooLong};
-//! let batch = Batch::new(InputKind::Document, &["a text", "another"]).with_too_long(TooLong::Truncate).with_key("library:serde");
-//! // Borrowed and `Copy`: a retry or a fall-back costs nothing.
-//! let again = batch;
-//! assert_eq!(again.len(), batch.len());
-//! ```
 
 use std::{fmt, time::Instant};
 
@@ -50,6 +42,14 @@ pub enum Lane {
 }
 
 /// The texts of one call and how to embed them. Borrowed and `Copy`.
+///
+/// ```
+/// use docvector_embed::{Batch, InputKind, TooLong};
+/// let batch = Batch::new(InputKind::Document, &["a text", "another"]).with_too_long(TooLong::Truncate).with_key("library:serde");
+/// // Borrowed and `Copy`: a retry or a fall-back costs nothing.
+/// let again = batch;
+/// assert_eq!(again.len(), batch.len());
+/// ```
 ///
 /// # Default
 /// No routing key, no wanted space, over-long texts are an error, the lane of the kind, no deadline.

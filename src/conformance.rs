@@ -12,8 +12,8 @@
 //!
 //! A check gives the first [`Violation`] it finds and does not panic, so that the suite itself can be tested. The checks
 //! embed a few hundred short texts, new ones in every run (a cache must not answer from the last one), and over-long
-//! ones where the embedder states a limit: mind what that costs at a provider that bills. They need no runtime of
-//! their own beyond what the embedder needs.
+//! ones where the embedder states a limit: mind what that costs at a provider that bills. [`Suite`] needs no runtime but
+//! the embedder's own, [`wrapper`](fn@wrapper) tokio's with its clock.
 //!
 //! # Stability
 //! New checks of the same laws may be added in any release: an embedder that passes only by luck may fail then.

@@ -1,47 +1,4 @@
 //! Defines what an embedder is: the [`Embedder`] trait and its laws.
-//!
-//! The trait is for those who write one; [`EmbedderExt`](crate::EmbedderExt) is for those who use one.
-//!
-//! ```
-//! use docvector_embed::{Batch, Embedder, Embeddings, Limits, Result, Space, Usage, async_trait};
-//!
-//! /// Embeds a text as how often each byte occurs in it. Not a good model.
-//! #[derive(Debug)]
-//! struct Bytes(Space);
-//!
-//! impl std::fmt::Display for Bytes {
-//!     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-//!         f.write_str("bytes")
-//!     }
-//! }
-//!
-//! #[async_trait]
-//! impl Embedder for Bytes {
-//!     async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
-//!         batch.check(self.spaces(), &self.limits())?;
-//!         if batch.is_empty() {
-//!             return Ok(Embeddings::empty(&self.0));
-//!         }
-//!         let mut components = vec![0.0; batch.len() * 256];
-//!         for (text, row) in batch.texts().iter().zip(components.chunks_mut(256)) {
-//!             text.bytes().for_each(|byte| row[usize::from(byte)] += 1.0);
-//!         }
-//!         Embeddings::new(batch.len(), &self.0, components, Usage::of_request(None))
-//!     }
-//!     fn spaces(&self) -> &[Space] {
-//!         std::slice::from_ref(&self.0)
-//!     }
-//!     fn limits(&self) -> Limits {
-//!         Limits::none()
-//!     }
-//! }
-//!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
-//! let bytes = Bytes(Space::builder("bytes", 256).build()?);
-//! docvector_embed::conformance::Suite::new(&bytes).run().await?;
-//! # Ok(()) }) }
-//! ```
 
 use std::{fmt, sync::Arc};
 
@@ -50,6 +7,49 @@ use async_trait::async_trait;
 use crate::{Batch, Embeddings, Limits, Result, Space};
 
 /// Turns texts into vectors.
+///
+/// The trait is for those who write one; [`EmbedderExt`](crate::EmbedderExt) is for those who use one.
+///
+/// ```
+/// use docvector_embed::{Batch, Embedder, Embeddings, Limits, Result, Space, Usage, async_trait};
+///
+/// /// Embeds a text as how often each byte occurs in it. Not a good model.
+/// #[derive(Debug)]
+/// struct Bytes(Space);
+///
+/// impl std::fmt::Display for Bytes {
+///     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+///         f.write_str("bytes")
+///     }
+/// }
+///
+/// #[async_trait]
+/// impl Embedder for Bytes {
+///     async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
+///         batch.check(self.spaces(), &self.limits())?;
+///         if batch.is_empty() {
+///             return Ok(Embeddings::empty(&self.0));
+///         }
+///         let mut components = vec![0.0; batch.len() * 256];
+///         for (text, row) in batch.texts().iter().zip(components.chunks_mut(256)) {
+///             text.bytes().for_each(|byte| row[usize::from(byte)] += 1.0);
+///         }
+///         Embeddings::new(batch.len(), &self.0, components, Usage::of_request(None))
+///     }
+///     fn spaces(&self) -> &[Space] {
+///         std::slice::from_ref(&self.0)
+///     }
+///     fn limits(&self) -> Limits {
+///         Limits::none()
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let bytes = Bytes(Space::builder("bytes", 256).build()?);
+/// docvector_embed::conformance::Suite::new(&bytes).run().await?;
+/// # Ok(()) }) }
+/// ```
 ///
 /// Three methods and no defaults: a wrapper that forgot to forward one would be silently wrong. `Display` gives a short
 /// name that nests (`Dedup(fake)`) and holds no secret.

@@ -1,21 +1,21 @@
 //! Holds vectors: [`Embeddings`], one contiguous matrix with its space, its cost, and what was truncated.
-//!
-//! ```
-//! use docvector_embed::{EmbedderExt, provider::Fake};
-//! # fn main() -> docvector_embed::Result<()> {
-//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-//! let embeddings = Fake::new(8).embed_documents(&["one", "two"]).await?;
-//! assert_eq!(embeddings.vectors().shape(), [2, 8]);
-//! let cosine: f32 = embeddings.row(0).iter().zip(embeddings.row(1)).map(|(a, b)| a * b).sum();
-//! assert!(cosine < 0.99);
-//! # Ok(()) }) }
-//! ```
 
 use ndarray::{Array2, ArrayView2};
 
 use crate::{Error, ErrorKind, Result, Space, Usage};
 
 /// The vectors of some texts: row `i` belongs to text `i`.
+///
+/// ```
+/// use docvector_embed::{EmbedderExt, provider::Fake};
+/// # fn main() -> docvector_embed::Result<()> {
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let embeddings = Fake::new(8).embed_documents(&["one", "two"]).await?;
+/// assert_eq!(embeddings.vectors().shape(), [2, 8]);
+/// let cosine: f32 = embeddings.row(0).iter().zip(embeddings.row(1)).map(|(a, b)| a * b).sum();
+/// assert!(cosine < 0.99);
+/// # Ok(()) }) }
+/// ```
 ///
 /// Built only through [`new`](Self::new), which checks: every row has the space's width and only finite components.
 #[derive(Clone, Debug)]

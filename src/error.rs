@@ -1,15 +1,4 @@
 //! Says what failed, where, and what to do: [`Error`], one word wide, with the finished rows of a call that failed half-way.
-//!
-//! ```
-//! use docvector_embed::{EmbedderExt, ErrorKind, provider::Fake};
-//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-//! let error = Fake::new(8).embed_documents(&["fine", "", "also fine", ""]).await.unwrap_err();
-//! assert_eq!(error.kind(), ErrorKind::InvalidInput);
-//! // All bad texts at once, by the caller's indices.
-//! let at: Vec<usize> = error.bad_texts().iter().map(|bad| bad.index).collect();
-//! assert_eq!(at, [1, 3]);
-//! # });
-//! ```
 
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
@@ -136,6 +125,17 @@ pub struct Partial {
 }
 
 /// An error of this crate: a kind, the facts around it, and what was finished before it.
+///
+/// ```
+/// use docvector_embed::{EmbedderExt, ErrorKind, provider::Fake};
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let error = Fake::new(8).embed_documents(&["fine", "", "also fine", ""]).await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::InvalidInput);
+/// // All bad texts at once, by the caller's indices.
+/// let at: Vec<usize> = error.bad_texts().iter().map(|bad| bad.index).collect();
+/// assert_eq!(at, [1, 3]);
+/// # });
+/// ```
 ///
 /// One word wide, `Clone`, and open to new facts without a breaking change. Its text is one lower-case line without the
 /// source's text (walk [`source`](StdError::source) for that) and never contains an input text, a key or a reply's body.

@@ -1,19 +1,4 @@
 //! Embeds any number of texts, and stacks wrappers: [`EmbedderExt`], what users of an embedder call.
-//!
-//! ```
-//! use docvector_embed::{EmbedderExt, Limits, provider::Fake};
-//! # fn main() -> docvector_embed::Result<()> {
-//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-//! // An embedder that takes 100 texts a call; we have more.
-//! let embedder = Fake::builder().with_dimensions(16).with_limits(Limits::none().with_texts(100)).build()?.dedup();
-//! let texts: Vec<String> = (0..1000).map(|i| format!("text {}", i % 900)).collect();
-//! let embeddings = embedder.embed_documents(&texts).await?;
-//! assert_eq!(embeddings.len(), 1000);
-//! assert_eq!(embeddings.row(0), embeddings.row(900));
-//! let query: Vec<f32> = embedder.embed_query("which text?").await?;
-//! assert_eq!(query.len(), embedder.dimensions()?);
-//! # Ok(()) }) }
-//! ```
 
 mod each;
 mod stream;
@@ -31,6 +16,21 @@ use crate::{
 const IN_FLIGHT: usize = 4;
 
 /// What every embedder can do for its users. Implemented for all of them; not to be implemented by hand.
+///
+/// ```
+/// use docvector_embed::{EmbedderExt, Limits, provider::Fake};
+/// # fn main() -> docvector_embed::Result<()> {
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// // An embedder that takes 100 texts a call; we have more.
+/// let embedder = Fake::builder().with_dimensions(16).with_limits(Limits::none().with_texts(100)).build()?.dedup();
+/// let texts: Vec<String> = (0..1000).map(|i| format!("text {}", i % 900)).collect();
+/// let embeddings = embedder.embed_documents(&texts).await?;
+/// assert_eq!(embeddings.len(), 1000);
+/// assert_eq!(embeddings.row(0), embeddings.row(900));
+/// let query: Vec<f32> = embedder.embed_query("which text?").await?;
+/// assert_eq!(query.len(), embedder.dimensions()?);
+/// # Ok(()) }) }
+/// ```
 ///
 /// # Cancellation
 /// Dropping a future or stream drops the calls it has in flight; finished rows that were not handed over are lost. To
@@ -79,8 +79,8 @@ pub trait EmbedderExt: Embedder {
     ///
     /// Bad texts that the embedder names are left out and the rest of their call is sent again. A refusal that names
     /// none is isolated by halving, which stops where nothing succeeds down to the eighths: then it is not the texts. A
-    /// failure of the provider is the
-    /// result of all texts of that call; one that will not pass (wrong key, no money) or three in a row end the run.
+    /// failure of the provider is the result of all texts of that call; one that will not pass (wrong key, no money) or
+    /// three in a row end the run.
     fn embed_each(&self, batch: Batch<'_>) -> impl Future<Output = Each> + Send {
         each::embed_each(self, batch)
     }

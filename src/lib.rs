@@ -29,6 +29,9 @@
 //! - [`provider::Fake`] is the simplest provider and [`wrap::Dedup`] the simplest wrapper: read them to write your own,
 //!   and run [`conformance`] over what you wrote.
 //!
+//! Further pages: the [design](docs::design) and its reasons, [writing a provider](docs::writing_a_provider) or a
+//! wrapper, [testing](docs::testing) code that embeds.
+//!
 //! # Cargo features
 //! | feature | adds | default |
 //! |---|---|---|

@@ -1,16 +1,16 @@
 //! Says what one call may hold: [`Limits`], and how its tokens are counted: [`TokenCount`].
-//!
-//! ```
-//! use docvector_embed::{Limits, TokenCount};
-//! let limits = Limits::none().with_texts(2048).with_tokens_per_text(8191).with_tokens_per_call(300_000).with_tokens(TokenCount::AtMostBytes);
-//! assert_eq!(limits.texts, Some(2048));
-//! ```
 
 use std::{fmt, sync::Arc};
 
 use crate::InputKind;
 
 /// What one call of an embedder may hold. `None` is no limit.
+///
+/// ```
+/// use docvector_embed::{Limits, TokenCount};
+/// let limits = Limits::none().with_texts(2048).with_tokens_per_text(8191).with_tokens_per_call(300_000).with_tokens(TokenCount::AtMostBytes);
+/// assert_eq!(limits.texts, Some(2048));
+/// ```
 ///
 /// A batch within the limits is accepted as a whole; [`EmbedderExt`](crate::EmbedderExt) splits any number of texts by
 /// them. An embedder that schedules whole calls itself states none for a call.

@@ -20,30 +20,25 @@ use crate::{BadText, BadTextReason, Batch, Error, Limits, Result, TokenCount, To
 /// No texts, no calls.
 ///
 /// # Errors
-/// [`InvalidInput`](crate::ErrorKind::InvalidInput) names every text that no call can hold: empty, too large, or (where
-/// tokens can be counted, over-long texts are an error, and there is more than one call) too long. In a single call the
+/// Where one call will not do, [`InvalidInput`](crate::ErrorKind::InvalidInput) names every text that no call can hold:
+/// empty, too large, or, where tokens can be counted and over-long texts are an error, too long. In a single call the
 /// embedder itself finds those.
 pub fn split(batch: &Batch<'_>, limits: &Limits) -> Result<Vec<Range<usize>>> {
     let texts = batch.texts();
-    let mut bad = batch.bad_texts(limits);
     let bytes: usize = texts.iter().map(|text| text.len()).sum();
     let one_call = limits.texts.is_none_or(|limit| texts.len() <= limit)
         && limits.bytes.is_none_or(|limit| bytes <= limit)
         && limits.tokens_per_call.is_none_or(|limit| total_at_most(batch, limits) <= limit);
-    if one_call || !bad.is_empty() {
-        if !bad.is_empty() {
-            // The texts that are too long are named together with the others.
-            bad.extend(too_long(batch, limits, None));
-            return Err(Error::invalid_texts(bad));
-        }
+    if one_call {
         return Ok((!texts.is_empty()).then_some(0..texts.len()).into_iter().collect());
     }
 
     // Each text is counted at most once: what is counted for the limit of a text serves the limit of a call.
     let mut counted: Vec<Option<usize>> = vec![None; texts.len()];
-    let over = too_long(batch, limits, limits.tokens_per_call.map(|_| &mut counted[..]));
-    if !over.is_empty() {
-        return Err(Error::invalid_texts(over));
+    let mut bad = batch.bad_texts(limits);
+    bad.extend(too_long(batch, limits, limits.tokens_per_call.map(|_| &mut counted[..])));
+    if !bad.is_empty() {
+        return Err(Error::invalid_texts(bad));
     }
     let per_text = limits.tokens_of_one_text();
     let mut calls = Vec::new();
@@ -99,7 +94,7 @@ fn too_long(batch: &Batch<'_>, limits: &Limits, mut counts: Option<&mut [Option<
         return Vec::new();
     };
     let over = |(index, text): (usize, &&str)| {
-        if counter.at_most(batch.kind(), text) <= limit {
+        if text.is_empty() || counter.at_most(batch.kind(), text) <= limit {
             return None;
         }
         let tokens = match &mut counts {

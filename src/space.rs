@@ -1,22 +1,4 @@
 //! Names the vector space that vectors lie in: [`Space`], and its stable fingerprint [`SpaceId`].
-//!
-//! Vectors can be compared only within one space, so every result carries its space and every wrapper checks it.
-//!
-//! ```
-//! use docvector_embed::{Normalization, Space};
-//! # fn main() -> docvector_embed::Result<()> {
-//! let small = Space::builder("text-embedding-3-small", 1536).with_normalization(Normalization::L2).build()?;
-//! let short = Space::builder("text-embedding-3-small", 512).with_normalization(Normalization::L2).build()?;
-//! // One model at two widths is two spaces.
-//! assert_ne!(small.id(), short.id());
-//! // The fingerprint names a collection: the same tomorrow, on another machine, from another vendor.
-//! assert_eq!(small.id().to_string(), "a39b12dacbab517a740c39a05e880932");
-//! # Ok(()) }
-//! ```
-//!
-//! # What is in the identity
-//! Model family, revision or weights hash, dimensions, pooling, normalisation, prompts and who applies them, and the
-//! precision class. Not the vendor, address, key, device, file name or [label](SpaceBuilder::with_label).
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -174,6 +156,24 @@ pub enum PromptsBy {
 }
 
 /// A vector space: what must be equal for two vectors to be comparable. Cheap to clone; equal by [`id`](Self::id).
+///
+/// Vectors can be compared only within one space, so every result carries its space and every wrapper checks it.
+///
+/// ```
+/// use docvector_embed::{Normalization, Space};
+/// # fn main() -> docvector_embed::Result<()> {
+/// let small = Space::builder("text-embedding-3-small", 1536).with_normalization(Normalization::L2).build()?;
+/// let short = Space::builder("text-embedding-3-small", 512).with_normalization(Normalization::L2).build()?;
+/// // One model at two widths is two spaces.
+/// assert_ne!(small.id(), short.id());
+/// // The fingerprint names a collection: the same tomorrow, on another machine, from another vendor.
+/// assert_eq!(small.id().to_string(), "a39b12dacbab517a740c39a05e880932");
+/// # Ok(()) }
+/// ```
+///
+/// # What is in the identity
+/// Model family, revision or weights hash, dimensions, pooling, normalisation, prompts and who applies them, and the
+/// precision class. Not the vendor, address, key, device, file name or [label](SpaceBuilder::with_label).
 #[derive(Clone)]
 pub struct Space(Arc<SpaceBuilder>, SpaceId);
 

@@ -1,14 +1,4 @@
 //! Counts what a result cost: [`Usage`], conserved by every wrapper.
-//!
-//! ```
-//! use docvector_embed::Usage;
-//! let a = Usage::of_request(Some(7));
-//! let b = Usage::of_request(Some(5));
-//! assert_eq!((a + b).tokens, Some(12));
-//! assert_eq!((a + b).requests, 2);
-//! // A total with an unknown part is unknown, never a guess.
-//! assert_eq!((a + Usage::of_request(None)).tokens, None);
-//! ```
 
 use std::{
     iter::Sum,
@@ -16,6 +6,16 @@ use std::{
 };
 
 /// What embedding some texts cost. Adds up; the default is nothing at all.
+///
+/// ```
+/// use docvector_embed::Usage;
+/// let a = Usage::of_request(Some(7));
+/// let b = Usage::of_request(Some(5));
+/// assert_eq!((a + b).tokens, Some(12));
+/// assert_eq!((a + b).requests, 2);
+/// // A total with an unknown part is unknown, never a guess.
+/// assert_eq!((a + Usage::of_request(None)).tokens, None);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Usage {

@@ -20,8 +20,8 @@
 //!
 //! # Library
 //! ONNX Runtime is loaded when the first model is: from [`with_library`](OnnxBuilder::with_library), or the file or
-//! folder that `ORT_DYLIB_PATH` names, or the asset folder (`DOCVECTOR_EMBED_ASSETS`, or `assets` up to four levels
-//! above the program or the package that cargo runs), or the Python package `onnxruntime`. A process loads one library
+//! folder that `ORT_DYLIB_PATH` names, or the asset folder (`DOCVECTOR_EMBED_ASSETS`, or `assets` in the
+//! folder of the program or of the package that cargo runs, or up to three levels above), or the Python package `onnxruntime`. A process loads one library
 //! and makes one environment; a program that uses the `ort` crate itself must leave making it to this crate.
 //!
 //! # Semantics
@@ -167,12 +167,13 @@ impl Embedder for Onnx {
     async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
         let inner = &*self.0;
         let named = |error: Error| error.with_embedder(self);
-        // Lengths are checked where the texts are tokenised anyway.
-        batch.check(self.spaces(), &Limits::none()).map_err(named)?;
+        batch.check_space(self.spaces()).map_err(named)?;
         if batch.is_empty() {
             return Ok(Embeddings::empty(&inner.space));
         }
-        let done = inner.scheduler.embed(&batch).await.map_err(named)?;
+        // Lengths are checked where the texts are tokenised anyway, and all bad texts are named at once.
+        let bad = batch.bad_texts(&Limits::none());
+        let done = inner.scheduler.embed(&batch, bad).await.map_err(named)?;
         let usage = Usage::of_request(Some(done.tokens));
         let embeddings = Embeddings::new(batch.len(), &inner.space, done.components, usage).map_err(named)?;
         Ok(embeddings.with_truncated(done.truncated))
@@ -293,18 +294,18 @@ impl OnnxBuilder {
         let (library, environment) = library::load(self.library.as_deref())?;
 
         let built_graph = file.extension().is_some_and(|extension| extension == "safetensors");
-        let (model, tokens, weights, facts, precision);
+        let (model, tokens, weights, precision);
         if built_graph {
             let mut open = Weights::open(&file)?;
             let graph = Graph::build(&folder, &mut open)?;
             tokens = Tokens::read(&folder, Some(graph.vocabulary), max_tokens)?;
-            (weights, facts, precision) = (open.hash(), graph.facts.clone(), Precision::Full);
+            (weights, precision) = (open.hash(), Precision::Full);
             model = Model::of_graph(graph, &folder, folder.truncate_dim, tokens.pad)?;
         } else {
             let inspected = ModelFile::inspect(&file)?;
             tokens = Tokens::read(&folder, folder.config.size("vocab_size")?, max_tokens)?;
             model = Model::of_file(&inspected, &folder, &environment, folder.truncate_dim, tokens.pad)?;
-            (weights, facts, precision) = (inspected.hash, String::new(), inspected.precision);
+            (weights, precision) = (inspected.hash, inspected.precision);
             if let Some(tokens) = model.fixed_tokens.filter(|&fixed| max_tokens.is_none_or(|max| max > fixed)) {
                 let message =
                     format!("{} takes texts of exactly {tokens} tokens: ask for at most so many", file.display());
@@ -313,7 +314,7 @@ impl OnnxBuilder {
         }
         let normalized = matches!(folder.tail.last(), Some(Step::Normalize));
         let space = Space::builder(folder.config.text("model_type")?.unwrap_or("onnx"), model.dimensions)
-            .with_revision(revision(&folder, &tokens, weights, &facts, max_tokens))
+            .with_revision(revision(&folder, &tokens, weights, &model.facts, max_tokens))
             .with_pooling(folder.pooling.iter().copied())
             .with_normalization(if normalized { Normalization::L2 } else { Normalization::None })
             .with_prompts(folder.prompts.clone())
@@ -365,10 +366,7 @@ fn model_path(folder: &Folder, asked: Option<&Path>) -> Result<PathBuf> {
 fn revision(folder: &Folder, tokens: &Tokens, weights: blake3::Hash, facts: &str, max: Option<usize>) -> String {
     let mut hasher = blake3::Hasher::new_derive_key("docvector-embed 2026-11-22 onnx revision v1");
     hasher.update(weights.as_bytes()).update(tokens.hash.as_bytes());
-    let rest = format!(
-        "{facts}|{max:?}|{}|{}|{}|{:?}",
-        folder.lower_case, folder.truncate_left, folder.pool_prompt, folder.truncate_dim
-    );
+    let rest = format!("{facts}|{max:?}|{}|{}|{}", folder.lower_case, folder.truncate_left, folder.pool_prompt);
     hasher.update(rest.as_bytes());
     hasher.finalize().to_hex()[..32].to_owned()
 }

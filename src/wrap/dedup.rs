@@ -14,9 +14,9 @@
 //!
 //! # Semantics
 //! Rows, space and limits are the inner embedder's. Usage is the inner usage with the texts saved counted in
-//! [`deduplicated`](crate::Usage::deduplicated). Texts are equal byte for byte; nothing is trimmed or folded. Only one
-//! call is looked at: [`embed_all`](crate::EmbedderExt::embed_all) of more texts than a call holds finds the duplicates
-//! within each call.
+//! [`deduplicated`](crate::Usage::deduplicated). Texts are equal byte for byte; nothing is trimmed or folded. Each call is
+//! looked at alone: [`embed_all`](crate::EmbedderExt::embed_all) of more texts than a call holds finds the duplicates
+//! within each. A cache finds them across calls.
 //!
 //! # Errors
 //! Creates none. Indices in inner errors come back as the caller's: a bad text is named at each of its places.
@@ -36,7 +36,7 @@ use std::{collections::HashMap, fmt};
 
 use async_trait::async_trait;
 
-use crate::{Batch, Embedder, Embeddings, Limits, Result, Space};
+use crate::{Batch, Embedder, Embeddings, Limits, Result, Space, ext::embed_checked};
 
 /// Embeds each distinct text of a call once. See the [module](self).
 #[derive(Clone, Debug)]
@@ -71,10 +71,9 @@ impl<E: fmt::Display> fmt::Display for Dedup<E> {
 #[deny(clippy::missing_trait_methods)]
 impl<E: Embedder> Embedder for Dedup<E> {
     async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
-        // An error must name every place, so the check is made on what the caller sees.
-        batch.check(self.spaces(), &self.limits())?;
+        // What there is to check, the inner embedder checks: its error comes back with every place.
         let Some(distinct) = Distinct::of(batch.texts()) else { return self.inner.embed(batch).await };
-        let result = self.inner.embed(batch.with_texts(&distinct.texts)).await;
+        let result = embed_checked(&self.inner, batch.with_texts(&distinct.texts)).await;
         let embeddings = result.map_err(|error| error.map_indices(|inner| distinct.places_of(inner)))?;
         let saved = batch.len() - distinct.texts.len();
         let usage = embeddings.usage().with_deduplicated(saved as u64);

@@ -1,6 +1,8 @@
 //! All integration tests, one binary: modules by subject, fast ones first.
 
+mod cli;
 mod conformance;
+mod fetch_assets;
 mod many;
 mod onnx;
 mod support;

@@ -1,7 +1,7 @@
 //! `provider::Onnx` on real models and real ONNX Runtime.
 #![cfg(feature = "onnx")]
 
-mod folders;
+pub(crate) mod folders;
 mod laws;
 mod mutations;
 mod parity;

@@ -105,7 +105,7 @@ impl Shape {
                 Family::Bert | Family::DistilBert => None,
             },
             token_types: match family {
-                Family::Bert | Family::Roberta => config.size("type_vocab_size")?.unwrap_or(0),
+                Family::Bert | Family::Roberta => config.size("type_vocab_size")?.unwrap_or(2),
                 Family::DistilBert | Family::Mpnet => 0,
             },
         };
@@ -190,8 +190,16 @@ impl Graph {
             hidden = builder.layer(&shape, &names, layer, &hidden, bias.as_deref())?;
         }
         let (mut vector, mut dimensions) = builder.pool(folder, &hidden, shape.hidden);
-        let mut facts =
-            format!("{:?} {} {} {:?} {}", shape.family, shape.heads, shape.epsilon, shape.activation, dimensions);
+        let mut facts = format!(
+            "{:?} {} layers {} heads {} {:?} {:?} types {}",
+            shape.family,
+            shape.layers,
+            shape.heads,
+            shape.epsilon,
+            shape.activation,
+            shape.positions_after,
+            shape.token_types.min(1)
+        );
         for (at, step) in folder.tail.iter().enumerate() {
             (vector, dimensions) = builder.step(at, step, vector, dimensions, &mut facts)?;
         }

@@ -12,10 +12,11 @@ use ort::{environment::Environment, logging::LogLevel};
 
 use crate::{Error, ErrorKind, Result};
 
-/// The oldest ONNX Runtime that has every operator used here and the interface that `ort` is built for.
-pub(super) const OLDEST: &str = "1.17";
+/// The oldest ONNX Runtime that is taken: the oldest that was tried, and the interface that `ort` is built for here.
+pub(super) const OLDEST: &str = "1.22";
 
-/// Directory levels above the program (`target/release/deps`) or the package that are searched for `assets/onnxruntime`.
+/// Folders, from that of the program (`target/release/deps`) or of the package upwards, that are searched for
+/// `assets/onnxruntime`.
 const LEVELS: usize = 4;
 
 /// Where the library was found.
@@ -62,7 +63,11 @@ static LOADED: Mutex<Option<(Library, Environment)>> = Mutex::new(None);
 pub(super) fn load(explicit: Option<&Path>) -> Result<(Library, Environment)> {
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((library, environment)) = &*loaded {
-        let same = |path: &Path| canonical(path) == canonical(&library.path);
+        let loaded = canonical(&library.path);
+        let same = |path: &Path| {
+            let files = if path.is_dir() { in_folder(path) } else { vec![path.to_owned()] };
+            files.iter().any(|file| canonical(file) == loaded)
+        };
         if explicit.is_some_and(|path| !same(path)) {
             let message = format!(
                 "ONNX Runtime is loaded from {} already, a process cannot load another",
@@ -134,7 +139,7 @@ fn places(explicit: Option<&Path>) -> impl Iterator<Item = (LibrarySource, Place
 }
 
 /// Folders that may hold what `scripts/fetch-assets` fetched: the one `DOCVECTOR_EMBED_ASSETS` names and no other, or
-/// `assets` beside the program, the package being run by cargo, or a few levels above either.
+/// `assets` in the folder of the program, of the package being run by cargo, or a few levels above either.
 pub(super) fn asset_folders() -> Vec<PathBuf> {
     if let Some(folder) = env::var_os("DOCVECTOR_EMBED_ASSETS").filter(|value| !value.is_empty()) {
         return vec![folder.into()];

@@ -11,7 +11,6 @@ use std::{
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc,
     },
     thread::{self, JoinHandle},
     time::Instant,
@@ -106,7 +105,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Scheduler {
-    /// Starts the threads, each with a session; all of them must come up.
+    /// Starts the threads, each with a session.
     pub(super) fn start(
         tokens: Arc<Tokens>,
         model: Model,
@@ -115,33 +114,26 @@ impl Scheduler {
         budget: usize,
     ) -> Result<Self> {
         let shared = Arc::new(Shared { tokens, model, budget, queue: Mutex::default(), wake: Condvar::new() });
-        let (ready, sessions) = mpsc::channel();
         let mut scheduler = Self { shared: Arc::clone(&shared), threads: Vec::with_capacity(threads) };
         for number in 0..threads {
-            let (shared, environment, ready) = (Arc::clone(&shared), environment.clone(), ready.clone());
-            let thread = thread::Builder::new().name(format!("docvector-onnx-{number}")).spawn(move || {
-                let session = shared.model.session(&environment);
-                let session = session.map_err(|error| ready.send(Err(error))).inspect(|_| drop(ready.send(Ok(()))));
-                drop(ready);
-                if let Ok(session) = session {
-                    shared.work(session);
-                }
-            });
-            let thread = thread.map_err(|error| {
-                Error::new(ErrorKind::Config, format!("thread {number} of {threads} cannot be started"))
-                    .with_source(error)
+            let shared = Arc::clone(&shared);
+            // Made here, one after the other: each thread making its own would leave its scraps in its own heap.
+            let session = shared.model.session(environment)?;
+            let thread = thread::Builder::new().name(format!("docvector-onnx-{number}"));
+            let thread = thread.spawn(move || shared.work(session)).map_err(|error| {
+                let message = format!("thread {number} of {threads} cannot be started");
+                Error::new(ErrorKind::Config, message).with_source(error)
             })?;
             scheduler.threads.push(thread);
         }
-        drop(ready);
-        sessions.iter().collect::<Result<()>>()?;
         Ok(scheduler)
     }
 
-    /// Embeds the texts of a batch. Dropping the future withdraws what has not begun.
-    pub(super) async fn embed(&self, batch: &Batch<'_>) -> Result<Done> {
+    /// Embeds the texts of a batch; where some are `bad` already, finds the others that are too long, and fails.
+    /// Dropping the future withdraws what has not begun.
+    pub(super) async fn embed(&self, batch: &Batch<'_>, bad: Vec<BadText>) -> Result<Done> {
         let (reply, answer) = oneshot::channel();
-        let call = Arc::new(Call::new(batch, self.shared.model.dimensions, reply));
+        let call = Arc::new(Call::new(batch, bad, self.shared.model.dimensions, reply));
         let waiting = Waiting { shared: &self.shared, call: Arc::clone(&call) };
         self.shared.enqueue(call);
         let done = answer.await;
@@ -200,7 +192,7 @@ impl Queue {
 }
 
 impl Call {
-    fn new(batch: &Batch<'_>, dimensions: usize, reply: oneshot::Sender<Result<Done>>) -> Self {
+    fn new(batch: &Batch<'_>, bad: Vec<BadText>, dimensions: usize, reply: oneshot::Sender<Result<Done>>) -> Self {
         let texts: Vec<Box<str>> = batch.texts().iter().map(|&text| text.into()).collect();
         let mut todo = VecDeque::new();
         let (mut start, mut bytes) = (0, 0);
@@ -219,9 +211,9 @@ impl Call {
             running: 0,
             tokenised: false,
             encoded: vec![Encoded { ids: Vec::new(), truncated: false }; texts.len()],
-            bad: Vec::new(),
+            components: if bad.is_empty() { vec![0.0; texts.len() * dimensions] } else { Vec::new() },
+            bad,
             tokens: 0,
-            components: vec![0.0; texts.len() * dimensions],
             reply: Some(reply),
         };
         Self {

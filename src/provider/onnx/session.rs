@@ -7,7 +7,7 @@ use ort::{
     environment::Environment,
     session::{
         OutputSelector, RunOptions, Session, SessionInputValue,
-        builder::{GraphOptimizationLevel, SessionBuilder},
+        builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder},
     },
     value::{DynValue, Outlet, Tensor, TensorElementType, ValueType},
 };
@@ -34,18 +34,26 @@ pub(super) struct Model {
     pub(super) fixed_texts: Option<usize>,
     pub(super) fixed_tokens: Option<usize>,
     pad: u32,
+    /// What the vectors are made with behind the weights, in words, for the space's identity.
+    pub(super) facts: String,
 }
 
 enum Source {
-    /// A graph made here, and the weights that go with it by name.
-    Graph(Vec<u8>, Vec<(String, Arc<DynValue>)>),
+    /// A graph made here, the weights that go with it by name, and what sessions make of them.
+    Graph {
+        bytes: Vec<u8>,
+        weights: Vec<(String, Arc<DynValue>)>,
+        packed: PrepackedWeights,
+    },
     File(std::path::PathBuf),
 }
 
 impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Graph(bytes, weights) => write!(f, "Graph({} bytes, {} weights)", bytes.len(), weights.len()),
+            Self::Graph { bytes, weights, .. } => {
+                write!(f, "Graph({} bytes, {} weights)", bytes.len(), weights.len())
+            }
             Self::File(path) => write!(f, "File({})", path.display()),
         }
     }
@@ -115,7 +123,7 @@ impl Model {
         inputs.extend((!folder.pool_prompt).then(|| input(graph::POOLING_MASK, Role::PoolingMask)));
         inputs.extend(graph.positions_after.map(|pad| input(graph::POSITIONS, Role::PlacesAfter(pad))));
         let mut model = Self {
-            source: Source::Graph(graph.model, weights),
+            source: Source::Graph { bytes: graph.model, weights, packed: PrepackedWeights::new() },
             inputs,
             output: graph::OUTPUT.to_owned(),
             tail: Tail::Nothing,
@@ -124,6 +132,7 @@ impl Model {
             fixed_texts: None,
             fixed_tokens: None,
             pad,
+            facts: graph.facts,
         };
         model.cut_to(cut, folder)?;
         Ok(model)
@@ -168,6 +177,7 @@ impl Model {
         }
         let (output, rank, width) = output(session.outputs()).map_err(&wrong)?;
         let normalizes = folder.tail.iter().any(|step| matches!(step, Step::Normalize));
+        let mut facts = output.clone();
         let (tail, dimensions) = match (rank, width) {
             (2, Some(width)) if normalizes => (Tail::Normalize, width),
             (2, Some(width)) => (Tail::Nothing, width),
@@ -176,10 +186,14 @@ impl Model {
                 let mut steps = Vec::new();
                 for step in &folder.tail {
                     steps.push(match step {
-                        Step::Normalize => TailStep::Normalize,
+                        Step::Normalize => {
+                            facts.push_str(" normalize");
+                            TailStep::Normalize
+                        }
                         Step::Dense { activation, outputs, .. } => {
                             let dense = step.read_dense(dimensions)?;
                             dimensions = *outputs;
+                            facts.push_str(&format!(" dense {activation:?} {}", dense.hash));
                             TailStep::Dense(Box::new(dense), *activation)
                         }
                     });
@@ -192,7 +206,8 @@ impl Model {
                 )));
             }
         };
-        let mut model = Self { source, inputs, output, tail, dimensions, cut: None, fixed_texts, fixed_tokens, pad };
+        let mut model =
+            Self { source, inputs, output, tail, dimensions, cut: None, fixed_texts, fixed_tokens, pad, facts };
         model.cut_to(cut, folder)?;
         Ok(model)
     }
@@ -347,12 +362,16 @@ impl Source {
                     .commit_from_file(path)
                     .map_err(|error| Error::new(ErrorKind::Config, message).with_source(error))
             }
-            Self::Graph(bytes, weights) => {
+            Self::Graph { bytes, weights, packed } => {
                 // The graph is fused already.
                 let mut builder = step(builder.with_optimization_level(GraphOptimizationLevel::Level1))?;
+                // Under its name twice: the optimiser reads the one, the session runs on the other without a copy, and
+                // what it packs for its matrix products goes into the container that all sessions use.
                 for (name, value) in weights {
                     builder = step(builder.with_external_initializer(name, Arc::clone(value)))?;
+                    builder = step(builder.with_initializer(name, Arc::clone(value)))?;
                 }
+                builder = step(builder.with_prepacked_weights(packed))?;
                 builder
                     .commit_from_memory(bytes)
                     .map_err(failed("the graph built here is not taken by this ONNX Runtime"))

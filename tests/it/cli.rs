@@ -1,0 +1,55 @@
+//! The command line, run as people run it.
+#![cfg(feature = "cli")]
+
+mod doctor;
+mod embed;
+
+use std::{
+    io::Write,
+    path::Path,
+    process::{Command, Output, Stdio},
+    thread,
+};
+
+use crate::support::{assets, minilm};
+
+/// The program, in an environment that finds the assets and nothing else.
+pub(crate) fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_docvector-embed"));
+    command.env_remove("ORT_DYLIB_PATH").env("DOCVECTOR_EMBED_ASSETS", assets()).stdin(Stdio::null());
+    command
+}
+
+/// Runs a command to its end with this input.
+pub(crate) fn run(command: &mut Command, input: &[u8]) -> Output {
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.expect("the program starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    let input = input.to_vec();
+    // A program that refuses its arguments does not read.
+    let writer = thread::spawn(move || drop(stdin.write_all(&input)));
+    let output = child.wait_with_output().expect("the program ends");
+    writer.join().expect("written");
+    output
+}
+
+/// `embed` on all-MiniLM-L6-v2 with these arguments.
+pub(crate) fn embed(arguments: &[&str], input: &[u8]) -> Output {
+    run(program().args(["embed", "--model"]).arg(minilm()).args(arguments), input)
+}
+
+pub(crate) fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Files in a folder.
+pub(crate) fn files(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("a folder").flatten();
+    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}

@@ -1,0 +1,159 @@
+//! `docvector-embed doctor`, and where the library is looked for: once a process, so each case needs one of its own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use super::{program, run, stderr, stdout};
+use crate::support::{assets, golden, minilm, minilm_int8};
+
+fn doctor(change: impl FnOnce(&mut Command) -> &mut Command) -> Output {
+    let mut command = program();
+    command.arg("doctor");
+    change(&mut command);
+    run(&mut command, b"")
+}
+
+fn library() -> PathBuf {
+    let files = fs::read_dir(assets().join("onnxruntime")).expect("fetched").flatten().map(|entry| entry.path());
+    let is_library = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        name.contains("onnxruntime") && !name.contains("providers")
+    };
+    files.into_iter().find(is_library).expect("a library")
+}
+
+/// What a run that failed in good order printed.
+fn failed(output: &Output) -> String {
+    let said = format!("{}{}", stdout(output), stderr(output));
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    said
+}
+
+#[test]
+fn all_is_well() {
+    let done = doctor(|command| command.arg("--model").arg(minilm()));
+    let said = stdout(&done);
+    assert!(done.status.success(), "{said}{}", stderr(&done));
+    for part in ["1.32.0", "the asset folder", "built from the weights", "max tokens       256", "120 texts", "PASS"] {
+        assert!(said.contains(part), "{part:?} is not in:\n{said}");
+    }
+    let done = doctor(|command| command.arg("--model").arg(minilm_int8()));
+    assert!(done.status.success() && stdout(&done).contains("PASS"), "{}", stdout(&done));
+    let done = doctor(|command| command.arg("--model").arg(golden("tiny/bert-cls")));
+    assert!(done.status.success() && stdout(&done).contains("none for this model"), "{}", stdout(&done));
+}
+
+#[test]
+fn wrong_vectors_are_found() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = folder.path().join("all-MiniLM-L6-v2");
+    crate::onnx::folders::copy_linked(&minilm(), &model);
+    let pooling = model.join("1_Pooling/config.json");
+    let changed = fs::read_to_string(&pooling)
+        .expect("read")
+        .replace("\"pooling_mode_mean_tokens\": true", "\"pooling_mode_max_tokens\": true");
+    fs::remove_file(&pooling).expect("removed");
+    fs::write(&pooling, changed.replacen("\"pooling_mode_max_tokens\": false,", "", 1)).expect("written");
+    let said = failed(&doctor(|command| command.arg("--model").arg(&model)));
+    assert!(said.contains("FAIL"), "{said}");
+}
+
+#[test]
+fn the_library_is_found_in_each_place() {
+    let nowhere = tempfile::tempdir().expect("a folder");
+    let package = nowhere.path().join("site/onnxruntime");
+    fs::create_dir_all(package.join("capi")).expect("a folder");
+    fs::write(package.join("__init__.py"), "").expect("written");
+    fs::copy(library(), package.join("capi").join(library().file_name().expect("a name"))).expect("copied");
+    let site = nowhere.path().join("site");
+
+    for (what, done) in [
+        ("the path given", doctor(|command| command.arg("--library").arg(library()))),
+        (
+            "the path given",
+            doctor(|command| {
+                command.arg("--library").arg(assets().join("onnxruntime")).arg("--model").arg(golden("tiny/bert-cls"))
+            }),
+        ),
+        ("ORT_DYLIB_PATH", doctor(|command| command.env("ORT_DYLIB_PATH", library()))),
+        ("the asset folder", doctor(|command| command)),
+        (
+            "the Python package onnxruntime",
+            doctor(|command| command.env("DOCVECTOR_EMBED_ASSETS", nowhere.path()).env("PYTHONPATH", &site)),
+        ),
+    ] {
+        assert!(done.status.success(), "{what}: {}", stderr(&done));
+        assert!(stdout(&done).contains(&format!("found through    {what}")), "{what}: {}", stdout(&done));
+    }
+}
+
+#[test]
+fn a_library_that_is_nowhere_is_an_error_that_lists_the_places() {
+    let nowhere = tempfile::tempdir().expect("a folder");
+    let done = doctor(|command| command.env("DOCVECTOR_EMBED_ASSETS", nowhere.path()).env("PATH", nowhere.path()));
+    let said = failed(&done);
+    for part in [
+        "no usable ONNX Runtime library (1.22 or newer)",
+        "the asset folder",
+        "no library there",
+        "no Python found",
+        "scripts/fetch-assets",
+    ] {
+        assert!(said.contains(part), "{part:?} is not in: {said}");
+    }
+    assert!(said.contains(&nowhere.path().display().to_string()), "{said}");
+}
+
+/// What somebody names is what they mean: if it is wrong, nothing else is taken.
+#[test]
+fn a_wrong_library_is_an_error_and_never_a_panic() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = folder.path().join("libtext.so");
+    fs::write(&text, "not a library").expect("written");
+    let old = built(folder.path(), "old", "1.9.0", false);
+    let odd = built(folder.path(), "odd", "1.32.0", true);
+    let hollow = built(folder.path(), "hollow", "1.32.0", false);
+    let other = folder.path().join("libother.so");
+    compile(&folder.path().join("other.c"), "int other(void) { return 1; }\n", &other);
+    for (file, says) in [
+        (folder.path().join("missing.so"), "no such file"),
+        (text, "failed to load"),
+        (other, "does not export `OrtGetApiBase`"),
+        (old, "got '1.9.0'"),
+        (odd, "is not a usable ONNX Runtime"),
+        (hollow, "is not a usable ONNX Runtime"),
+    ] {
+        for said in [
+            failed(&doctor(|command| command.env("ORT_DYLIB_PATH", &file))),
+            failed(&doctor(|command| command.arg("--library").arg(&file))),
+            failed(&run(program().env("ORT_DYLIB_PATH", &file).args(["embed", "--model"]).arg(minilm()), b"a\n")),
+        ] {
+            assert!(said.contains(says) && said.contains(&file.display().to_string()), "{says:?} is not in: {said}");
+        }
+    }
+}
+
+/// A library that says it is some version of ONNX Runtime, and has no interface to give.
+fn built(folder: &Path, name: &str, version: &str, gives_null: bool) -> PathBuf {
+    let base = if gives_null { "0" } else { "&base" };
+    let code = format!(
+        "struct Base {{ const void *(*get_api)(unsigned); const char *(*version)(void); }};\n\
+         static const void *get_api(unsigned n) {{ (void)n; return 0; }}\n\
+         static const char *version(void) {{ return \"{version}\"; }}\n\
+         static const struct Base base = {{ get_api, version }};\n\
+         const struct Base *OrtGetApiBase(void) {{ return {base}; }}\n"
+    );
+    let library = folder.join(format!("lib{name}.so"));
+    compile(&folder.join(format!("{name}.c")), &code, &library);
+    library
+}
+
+fn compile(source: &Path, code: &str, library: &Path) {
+    fs::write(source, code).expect("written");
+    let done =
+        Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(library).arg(source).output().expect("a C compiler");
+    assert!(done.status.success(), "{}", stderr(&done));
+}

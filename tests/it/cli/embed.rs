@@ -1,0 +1,234 @@
+//! `docvector-embed embed`.
+
+use std::{fs, io::Read, process::Stdio, time::Duration};
+
+use docvector_embed::{Batch, EmbedderExt, TooLong, provider::Onnx};
+use serde_json::Value;
+
+use super::{embed, files, program, run, stderr, stdout};
+use crate::support::{distance, golden, minilm, npy, texts};
+
+fn rows(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+fn vector(row: &Value) -> Vec<f32> {
+    row["embedding"]
+        .as_array()
+        .expect("a vector")
+        .iter()
+        .map(|value| value.as_f64().expect("a number") as f32)
+        .collect()
+}
+
+#[tokio::test]
+async fn rows_come_in_order_and_are_the_librarys() {
+    // Several windows, lines of all lengths.
+    let lines: Vec<String> = (0..2500_usize).map(|i| format!("line {i} {}", "more ".repeat(i % 13))).collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    let (input, output) = (folder.path().join("in.txt"), folder.path().join("out.npy"));
+    fs::write(&input, lines.join("\n")).expect("written");
+    let done = embed(&["--input", input.to_str().expect("UTF-8"), "--output", output.to_str().expect("UTF-8")], b"");
+    assert!(done.status.success(), "{}", stderr(&done));
+    assert!(stderr(&done).contains("2500 texts, 384 dimensions"), "{}", stderr(&done));
+    let have = npy(&output);
+    let embedder = Onnx::load(minilm()).expect("loads");
+    let want = embedder.embed_documents(&lines).await.expect("embeds");
+    assert_eq!(have.shape(), [2500, 384]);
+    let found = distance(have.rows().into_iter().map(|row| row.to_slice().expect("row-major")), want.rows());
+    assert!(found.difference_max <= 1e-5, "{found:?}");
+    assert_eq!(files(folder.path()), ["in.txt", "out.npy"]);
+}
+
+#[tokio::test]
+async fn golden_texts_as_json_lines() {
+    let file = golden("all-MiniLM-L6-v2/texts.jsonl");
+    let done = embed(&["--input", file.to_str().expect("UTF-8")], b"");
+    assert!(done.status.success(), "{}", stderr(&done));
+    let have = rows(&stdout(&done));
+    let ids: Vec<&str> = have.iter().map(|row| row["id"].as_str().expect("passed through")).collect();
+    let texts = texts(&file);
+    assert_eq!(ids, texts.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>());
+    let vectors: Vec<Vec<f32>> = have.iter().map(vector).collect();
+    let want = npy(&golden("all-MiniLM-L6-v2/vectors.npy"));
+    let want = want.rows().into_iter().map(|row| row.to_slice().expect("row-major"));
+    let found = distance(vectors.iter().map(Vec::as_slice), want);
+    assert!(found.cosine_min >= 0.99999 && found.difference_max <= 1e-4, "{found:?}");
+    // What was cut is marked, and counted on stderr.
+    let embedder = Onnx::load(minilm()).expect("loads");
+    let refs: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
+    let cut = embedder.embed_all(Batch::documents(&refs).with_too_long(TooLong::Truncate)).await.expect("embeds");
+    let marked: Vec<usize> = (0..have.len()).filter(|&i| have[i]["truncated"] == true).collect();
+    assert_eq!(marked, cut.truncated());
+    assert!(!marked.is_empty());
+    let says = format!("{} texts were cut to 256 tokens", marked.len());
+    assert!(stderr(&done).contains(&says), "{says:?} is not in {}", stderr(&done));
+}
+
+#[test]
+fn bad_lines_are_listed_all_at_once_and_nothing_is_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = folder.path().join("out.jsonl");
+    fs::write(&output, "what was there").expect("written");
+    let mut input = b"{\"text\":\"good\"}\n{\"text\":\"\"}\nnot json\n[1]\n{\"txt\":1}\n{\"text\":7}\n".to_vec();
+    input.extend_from_slice(b"{\"text\":\"\xff\"}\n{\"text\":\"x\",\"embedding\":1}\n");
+    // Two windows further, and over-long ones among them.
+    for i in 0..2100 {
+        input.extend_from_slice(format!("{{\"text\":\"filler {i}\"}}\n").as_bytes());
+    }
+    input.extend_from_slice(format!("{{\"text\":\"{}\"}}\n", "long ".repeat(300)).as_bytes());
+    let done = embed(&["--jsonl", "--too-long", "error", "--output", output.to_str().expect("UTF-8")], &input);
+    assert_eq!(done.status.code(), Some(1));
+    let said = stderr(&done);
+    for line in [
+        "line 2: the text is empty",
+        "line 3: ",
+        "line 4: ",
+        "line 5: ",
+        "line 6: ",
+        "line 7: ",
+        "line 8: ",
+        "line 2109: the text has at least 302 tokens, the limit is 256",
+    ] {
+        assert!(said.contains(line), "{line:?} is not in: {said}");
+    }
+    assert!(said.contains("error: 8 lines of 2109 cannot be embedded"), "{said}");
+    assert!(!said.contains("long long") && !said.contains("filler"), "a text is on stderr: {said}");
+    assert_eq!(fs::read_to_string(&output).expect("still there"), "what was there");
+    assert_eq!(files(folder.path()), ["out.jsonl"]);
+}
+
+#[test]
+fn bad_lines_are_recorded_in_their_place_where_asked() {
+    let done = embed(
+        &["--jsonl", "--on-error", "record"],
+        b"{\"text\":\"one\",\"n\":1}\nbroken\n{\"text\":\"\",\"n\":3}\n{\"text\":\"four\"}\n",
+    );
+    assert!(done.status.success(), "{}", stderr(&done));
+    let rows = rows(&stdout(&done));
+    assert_eq!(rows.len(), 4);
+    assert_eq!((vector(&rows[0]).len(), rows[0]["n"].as_u64()), (384, Some(1)));
+    assert_eq!(rows[1]["line"], 2);
+    assert_eq!((rows[2]["error"].as_str(), rows[2]["n"].as_u64()), (Some("the text is empty"), Some(3)));
+    assert_eq!(vector(&rows[3]).len(), 384);
+    assert!(stderr(&done).contains('2'), "{}", stderr(&done));
+}
+
+#[test]
+fn no_texts_give_no_rows() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = folder.path().join("none.npy");
+    let done = embed(&["--output", output.to_str().expect("UTF-8")], b"");
+    assert!(done.status.success(), "{}", stderr(&done));
+    assert_eq!(npy(&output).shape(), [0, 384]);
+    let done = embed(&[], b"");
+    assert!(done.status.success() && done.stdout.is_empty());
+}
+
+#[test]
+fn kinds_and_lengths_are_passed_on() {
+    let folder = golden("tiny/bert-prompts");
+    let texts = texts(&folder.join("texts.jsonl"));
+    let input = folder.join("texts.jsonl");
+    for (kind, file) in [("document", "documents.npy"), ("query", "queries.npy")] {
+        let done =
+            run(program().arg("embed").arg("--model").arg(&folder).args(["--kind", kind, "--input"]).arg(&input), b"");
+        assert!(done.status.success(), "{}", stderr(&done));
+        let vectors: Vec<Vec<f32>> = rows(&stdout(&done)).iter().map(vector).collect();
+        assert_eq!(vectors.len(), texts.len());
+        let want = npy(&folder.join(file));
+        let want = want.rows().into_iter().map(|row| row.to_slice().expect("row-major"));
+        let found = distance(vectors.iter().map(Vec::as_slice), want);
+        assert!(found.difference_max <= 2e-5, "{kind}: {found:?}");
+    }
+}
+
+#[test]
+fn npy_to_a_pipe_is_refused() {
+    let done = embed(&["--format", "npy"], b"a\n");
+    assert_eq!(done.status.code(), Some(2));
+    assert!(
+        stderr(&done).contains("npy needs a file, because its header holds the number of rows"),
+        "{}",
+        stderr(&done)
+    );
+    let done = embed(&["--output", "x.npy", "--on-error", "record"], b"a\n");
+    assert_eq!(done.status.code(), Some(2));
+}
+
+#[test]
+fn what_cannot_be_read_or_written_is_an_error_that_names_it() {
+    for (arguments, says) in
+        [(&["--input", "no/such/file"][..], "no/such/file"), (&["--output", "no/such/folder/x.npy"], "no/such/folder")]
+    {
+        let done = embed(arguments, b"a\n");
+        assert_eq!(done.status.code(), Some(1));
+        assert!(stderr(&done).starts_with("error: ") && stderr(&done).contains(says), "{}", stderr(&done));
+    }
+    let done = run(program().args(["embed", "--model", "no/such/model"]), b"a\n");
+    assert_eq!(done.status.code(), Some(1));
+    assert!(stderr(&done).contains("no/such/model does not exist"), "{}", stderr(&done));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_an_error() {
+    let done = embed(&["--output", "/dev/full"], b"a\n");
+    assert_eq!(done.status.code(), Some(1));
+    assert!(stderr(&done).contains("/dev/full"), "{}", stderr(&done));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let mut child = program();
+    let child =
+        child.args(["embed", "--model"]).arg(minilm()).arg("--input").arg(golden("all-MiniLM-L6-v2/texts.jsonl"));
+    let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    let mut stdout = child.stdout.take().expect("piped");
+    stdout.read_exact(&mut [0; 10]).expect("begins");
+    drop(stdout);
+    let done = child.wait_with_output().expect("ends");
+    assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+}
+
+#[test]
+fn a_killed_run_leaves_nothing_under_the_final_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = folder.path().join("out.jsonl");
+    let mut child = program();
+    let child = child.args(["embed", "--model"]).arg(minilm()).arg("--output").arg(&output);
+    let mut child = child.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    // Rows are being written when it is killed: the input does not end.
+    let writer = std::thread::spawn(move || {
+        use std::io::Write as _;
+        while writeln!(stdin, "one more line of text").is_ok() {}
+    });
+    let is_written = || {
+        files(folder.path()).iter().any(|name| fs::metadata(folder.path().join(name)).is_ok_and(|file| file.len() > 0))
+    };
+    for _ in 0..600 {
+        if is_written() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(is_written(), "nothing was written within 30 s");
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    writer.join().expect("written");
+    assert!(!output.exists());
+}
+
+/// A line of 10 MB is a text like any other.
+#[test]
+fn a_giant_line_is_cut() {
+    let mut input = b"first\n".to_vec();
+    input.extend("a giant of a line. ".repeat((10 << 20) / 19).bytes());
+    input.extend_from_slice(b"\nlast\n");
+    let done = embed(&[], &input);
+    assert!(done.status.success(), "{}", stderr(&done));
+    let out = stdout(&done);
+    assert_eq!(out.lines().count(), 3);
+    assert!(stderr(&done).contains("1 text was cut to 256 tokens"), "{}", stderr(&done));
+}
