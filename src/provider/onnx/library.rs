@@ -12,8 +12,9 @@ use ort::{environment::Environment, logging::LogLevel};
 
 use crate::{Error, ErrorKind, Result};
 
-/// The oldest ONNX Runtime that is taken: the oldest that was tried, and the interface that `ort` is built for here.
-pub(super) const OLDEST: &str = "1.22";
+/// The oldest ONNX Runtime that is taken, by the interface that `ort` is built for here. 1.23.2 to 1.32.0 were tried;
+/// 1.22.0 aborts the process when it makes a session.
+pub(super) const OLDEST: &str = "1.23";
 
 /// Folders, from that of the program (`target/release/deps`) or of the package upwards, that are searched for
 /// `assets/onnxruntime`.

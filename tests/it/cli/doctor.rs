@@ -96,7 +96,7 @@ fn a_library_that_is_nowhere_is_an_error_that_lists_the_places() {
     let done = doctor(|command| command.env("DOCVECTOR_EMBED_ASSETS", nowhere.path()).env("PATH", nowhere.path()));
     let said = failed(&done);
     for part in [
-        "no usable ONNX Runtime library (1.22 or newer)",
+        "no usable ONNX Runtime library (1.23 or newer)",
         "the asset folder",
         "no library there",
         "no Python found",
