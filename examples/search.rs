@@ -26,9 +26,8 @@ struct Chunk {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn error::Error>> {
-    let model =
-        env::var_os("DOCVECTOR_EMBED_MODEL").map_or_else(|| root().join("assets/all-MiniLM-L6-v2"), PathBuf::from);
-    let embedder = Onnx::load(model)?;
+    let assets = env::var_os("DOCVECTOR_EMBED_ASSETS").map_or_else(|| root().join("assets"), PathBuf::from);
+    let embedder = Onnx::load(assets.join("all-MiniLM-L6-v2"))?;
     let chunks = chunks()?;
     let texts: Vec<&str> = chunks.iter().map(|chunk| chunk.text.as_str()).collect();
 

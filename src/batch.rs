@@ -114,7 +114,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Sets when the answer is of no more use. Work that has not begun by then is given up with
-    /// [`Timeout`](ErrorKind::Timeout); work under way may still finish.
+    /// [`DeadlinePassed`](ErrorKind::DeadlinePassed); work under way may still finish.
     #[must_use]
     pub const fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);

@@ -165,6 +165,9 @@ impl Gather {
 
     /// Puts row `r` of `part` at index `indices(r)`.
     pub(crate) fn put(&mut self, part: &Embeddings, indices: impl Fn(usize) -> usize) -> Result<()> {
+        if let Some(index) = (0..part.len()).map(&indices).find(|&index| index >= self.rows) {
+            return Err(Error::new(ErrorKind::Protocol, format!("a row for text {index} of {}", self.rows)));
+        }
         let space = self.space.get_or_insert_with(|| part.space.clone());
         if *space != part.space {
             let message = format!("the calls of one batch were answered in {space} and in {}", part.space);
@@ -210,7 +213,10 @@ impl Gather {
         let (rows, done, _) = self.into_done();
         let Some(embeddings) = rows else { return error };
         let indices = (0..done.len()).filter(|&index| done[index]).collect();
-        error.with_partial(crate::Partial { indices, embeddings })
+        match crate::Partial::new(indices, embeddings) {
+            Ok(partial) => error.with_partial(partial),
+            Err(_) => error,
+        }
     }
 }
 

@@ -17,6 +17,8 @@ pub enum ErrorKind {
     Cache,
     /// The embedder cannot be built or used as configured: a file, a variable or an option is wrong.
     Config,
+    /// The batch's [deadline](crate::Batch::with_deadline) passed. Trying again or elsewhere cannot be in time.
+    DeadlinePassed,
     /// The model failed on this machine.
     Inference,
     /// The texts or the batch are not acceptable; [`Error::bad_texts`] says which and why.
@@ -42,6 +44,7 @@ impl ErrorKind {
             Self::Auth => "not authorised",
             Self::Cache => "cache failed",
             Self::Config => "wrong configuration",
+            Self::DeadlinePassed => "deadline passed",
             Self::Inference => "inference failed",
             Self::InvalidInput => "invalid input",
             Self::Protocol => "unusable answer",
@@ -116,12 +119,38 @@ impl fmt::Display for BadTextReason {
 
 /// The rows that were finished before a call failed, and whose they are.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct Partial {
-    /// `indices[r]` is the caller's index of the text that row `r` of `embeddings` belongs to; ascending.
-    pub indices: Vec<usize>,
+    indices: Vec<usize>,
+    embeddings: Embeddings,
+}
+
+impl Partial {
+    /// Says that row `r` of `embeddings` belongs to the caller's text `indices[r]`.
+    ///
+    /// # Errors
+    /// [`Protocol`](ErrorKind::Protocol) where there is not one index a row, or they do not ascend.
+    pub fn new(indices: Vec<usize>, embeddings: Embeddings) -> Result<Self> {
+        if indices.len() != embeddings.len() || !indices.is_sorted_by(|a, b| a < b) {
+            let message = format!("{} indices for {} finished rows, or not ascending", indices.len(), embeddings.len());
+            return Err(Error::new(ErrorKind::Protocol, message));
+        }
+        Ok(Self { indices, embeddings })
+    }
+
+    /// The caller's index of each row's text, ascending.
+    pub fn indices(&self) -> &[usize] {
+        &self.indices
+    }
+
     /// The finished rows, with the usage that they, and failed calls beside them, are known to have cost.
-    pub embeddings: Embeddings,
+    pub const fn embeddings(&self) -> &Embeddings {
+        &self.embeddings
+    }
+
+    /// Takes the indices and the rows.
+    pub fn into_parts(self) -> (Vec<usize>, Embeddings) {
+        (self.indices, self.embeddings)
+    }
 }
 
 /// An error of this crate: a kind, the facts around it, and what was finished before it.
@@ -217,9 +246,10 @@ impl Error {
         !self.0.exhausted && matches!(self.0.kind, ErrorKind::RateLimited | ErrorKind::Timeout | ErrorKind::Unavailable)
     }
 
-    /// Whether another provider may do better: all but the caller's own mistakes.
+    /// Whether another provider may do better: not with the caller's own mistakes, and not when it is too late.
     pub fn should_fall_back(&self) -> bool {
-        !matches!(self.0.kind, ErrorKind::InvalidInput | ErrorKind::SpaceMismatch | ErrorKind::Config)
+        use ErrorKind::{Config, DeadlinePassed, InvalidInput, SpaceMismatch};
+        !matches!(self.0.kind, Config | DeadlinePassed | InvalidInput | SpaceMismatch)
     }
 
     /// The rows finished before the failure, if any.
@@ -285,6 +315,14 @@ impl Error {
     #[must_use]
     pub(crate) fn with_bad_texts(mut self, bad: Vec<BadText>) -> Self {
         self.0.bad_texts = bad;
+        self
+    }
+
+    /// Adds texts to blame.
+    #[must_use]
+    pub(crate) fn with_more_bad_texts(mut self, bad: &[BadText]) -> Self {
+        self.0.bad_texts.extend_from_slice(bad);
+        self.0.bad_texts.sort_by_key(|bad| bad.index);
         self
     }
 

@@ -182,7 +182,7 @@ async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Resu
             Err(error) => {
                 let mut error = error.map_indices(|index| [call.start + index]);
                 if let Some(part) = error.partial() {
-                    let unusable = gather.put(&part.embeddings, |row| part.indices[row]).err();
+                    let unusable = gather.put(part.embeddings(), |row| part.indices()[row]).err();
                     error = unusable.unwrap_or(error).without_partial();
                 }
                 Some(error)
@@ -191,7 +191,7 @@ async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Resu
         failed = match (failed, error) {
             // Bad texts are named all at once, whichever call they were in.
             (Some(first), Some(next)) if !first.bad_texts().is_empty() && !next.bad_texts().is_empty() => {
-                Some(Error::invalid_texts([first.bad_texts(), next.bad_texts()].concat()).with_embedder(embedder))
+                Some(first.with_more_bad_texts(next.bad_texts()))
             }
             (first, next) => first.or(next),
         };

@@ -2,7 +2,8 @@
 
 use super::{Outcome, Suite, Violation, distance};
 use crate::{
-    BadText, BadTextReason, Batch, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Lane, Limits, TooLong, Usage,
+    BadText, BadTextReason, Batch, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Lane, Limits, SpaceId, TooLong,
+    Usage,
     provider::{Fake, fake},
 };
 
@@ -22,6 +23,7 @@ pub async fn wrapper<E: Embedder>(wrap: impl Fn(Fake) -> E + Send + Sync) -> Out
         let (fake, wrapped) = check.make()?;
         Suite::new(&wrapped).run().await?;
         drop((fake, wrapped));
+        check.refuses_before_any_work().await?;
         check.forwards_the_batch().await?;
         check.conserves_usage().await?;
         check.gives_finished_rows_back().await?;
@@ -55,6 +57,21 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         let fake = fake.map_err(unusable)?;
         let wrapped = (self.wrap)(fake.clone());
         Ok((fake, wrapped))
+    }
+
+    /// What can be refused at once is, and nothing costs nothing.
+    async fn refuses_before_any_work(&self) -> Outcome {
+        let (fake, wrapped) = self.make()?;
+        let texts = ["one", "two", "", "four"];
+        let other = SpaceId::from_bytes([0xab; 16]);
+        let asked = &texts[..self.texts.unwrap_or(4).min(2)];
+        let unknown = wrapped.embed(Batch::documents(asked).with_space(other)).await;
+        let refused = [wrapped.embed_documents(&texts).await.is_err(), unknown.is_err()];
+        expect(refused == [true, true], 6, &wrapped, || "an empty text or an unknown space was accepted".into())?;
+        let nothing = wrapped.embed(Batch::documents(&[])).await;
+        expect(nothing.is_ok_and(|rows| rows.is_empty()), 1, &wrapped, || "no texts gave no answer".into())?;
+        let worked = fake.charged().requests;
+        expect(worked == 0, 6, &wrapped, || format!("{worked} calls were paid before an empty text was refused"))
     }
 
     /// Key, kind, lane, length policy and deadline reach the inside.
@@ -116,7 +133,7 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         expect(error.kind() == ErrorKind::InvalidInput, 4, &wrapped, || format!("a failure became another: {error}"))?;
         let finished = calls.iter().filter(|call| call.outcome == fake::Outcome::Done).flat_map(|call| &call.texts);
         let partial = error.partial();
-        let given = partial.map_or(&[][..], |partial| &partial.indices);
+        let given = partial.map_or(&[][..], |partial| partial.indices());
         for text in finished {
             let at = texts.iter().position(|caller| caller == text);
             expect(at.is_some_and(|at| given.contains(&at)), 4, &wrapped, || {
@@ -124,13 +141,13 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
             })?;
         }
         for (row, &at) in given.iter().enumerate() {
-            let have = partial.map_or(&[][..], |partial| partial.embeddings.row(row));
+            let have = partial.map_or(&[][..], |partial| partial.embeddings().row(row));
             let far =
                 texts.get(at).map_or(f32::INFINITY, |text| distance(have, &fake.vector_of(InputKind::Document, text)));
             expect(far < 1e-6, 4, &wrapped, || format!("the finished row of text {at} is {far:e} off"))?;
         }
         if let Some(partial) = partial {
-            let (told, charged) = (partial.embeddings.usage(), fake.charged());
+            let (told, charged) = (partial.embeddings().usage(), fake.charged());
             expect(told.tokens == charged.tokens && told.requests == charged.requests, 9, &wrapped, || {
                 format!("with the error, callers are told {told:?}, the inside charged {charged:?}")
             })?;
@@ -141,19 +158,32 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
     /// A text that the inside refuses is named by the caller's index, at every place that it has.
     async fn names_the_callers_texts(&self) -> Outcome {
         let (fake, wrapped) = self.make()?;
-        fake.succeed_next();
+        if self.texts.is_some() {
+            fake.succeed_next();
+        }
         fake.fail_next(Error::invalid_texts(vec![BadText::new(0, BadTextReason::Rejected)]));
         let texts: Vec<String> = (0..12).map(|i| format!("refused {}", i / 2 % 4)).collect();
-        let Err(error) = wrapped.embed_documents(&texts).await else { return Ok(()) };
+        let result = wrapped.embed_documents(&texts).await;
         let calls = fake.calls();
+        let error = match result {
+            Err(error) => error,
+            Ok(_) if calls.iter().all(|call| call.outcome != fake::Outcome::Failed) => return Ok(()),
+            Ok(_) => return Err(violation(6, &wrapped, "a refusal inside was not reported".into())),
+        };
         let refused =
             calls.iter().find(|call| call.outcome == fake::Outcome::Failed).and_then(|call| call.texts.first());
         let named: Vec<usize> = error.bad_texts().iter().map(|bad| bad.index).collect();
         let right = !named.is_empty() && named.iter().all(|&at| texts.get(at) == refused);
+        // Where the inside saw each text once, and all of them in one call, every place is to be named.
+        let seen_once =
+            |call: &fake::Call| refused.is_some_and(|text| call.texts.iter().filter(|seen| *seen == text).count() == 1);
+        let whole = self.texts.is_none() && calls.last().is_some_and(seen_once);
+        let places = texts.iter().filter(|text| Some(*text) == refused).count();
+        let right = right && (!whole || named.len() == places);
         expect(right, 6, &wrapped, || format!("the inside refused {refused:?}, texts {named:?} are named"))
     }
 
-    /// A dropped call leaves no call running inside.
+    /// A dropped call leaves everything usable, also when the inside was at work on it.
     async fn lets_go(&self) -> Outcome {
         let (fake, wrapped) = self.make()?;
         let hold = fake.hold();

@@ -2,9 +2,13 @@
 
 use std::collections::VecDeque;
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
 use crate::{
-    BadText, BadTextReason, Batch, Embedder, Embeddings, Error, ErrorKind, Result, Usage, embeddings::Gather,
-    ext::embed_checked, plan,
+    BadText, BadTextReason, Batch, Embedder, Embeddings, Error, ErrorKind, Result, Usage,
+    embeddings::Gather,
+    ext::{IN_FLIGHT, embed_checked},
+    plan,
 };
 
 /// Provider failures in a row after which the rest is not tried.
@@ -91,6 +95,14 @@ impl Each {
     }
 }
 
+/// Texts whose call was refused.
+struct Refused {
+    rest: Vec<usize>,
+    error: Error,
+    /// Whether some of the call's texts are settled, so that the rest may pass as it is.
+    smaller: bool,
+}
+
 struct Run {
     gather: Gather,
     errors: Vec<Option<Error>>,
@@ -121,10 +133,36 @@ pub(super) async fn embed_each<E: Embedder + ?Sized>(embedder: &E, batch: Batch<
             Err(error) => run.set_aside(&mut todo, error.bad_texts()),
         }
     };
-    for call in calls {
-        run.embed(embedder, batch, todo[call].to_vec()).await;
+    // Several calls at a time; but what was refused is looked into before more is sent: it may be everything.
+    let mut waiting = calls.into_iter().map(|call| todo[call].to_vec());
+    let mut in_flight = FuturesUnordered::new();
+    let mut refused = Vec::new();
+    loop {
+        let room = limits.in_flight.unwrap_or(IN_FLIGHT).max(1);
+        while run.ended.is_none() && refused.is_empty() && in_flight.len() < room {
+            let Some(call) = waiting.next() else { break };
+            in_flight.push(attempt(embedder, batch, call));
+        }
+        if let Some((call, result)) = in_flight.next().await {
+            refused.extend(run.settle(call, result).err());
+        } else if let Some(refused) = refused.pop() {
+            run.isolate(embedder, batch, refused).await;
+        } else {
+            break;
+        }
     }
+    waiting.for_each(|call| run.spread_the_end(&call));
     run.finish()
+}
+
+async fn attempt<E: Embedder + ?Sized>(
+    embedder: &E,
+    batch: Batch<'_>,
+    call: Vec<usize>,
+) -> (Vec<usize>, Result<Embeddings>) {
+    let texts: Vec<&str> = call.iter().map(|&index| batch.texts()[index]).collect();
+    let result = embed_checked(embedder, batch.with_texts(&texts)).await;
+    (call, result)
 }
 
 impl Run {
@@ -138,61 +176,90 @@ impl Run {
         todo.retain(|&index| self.errors[index].is_none());
     }
 
-    async fn embed<E: Embedder + ?Sized>(&mut self, embedder: &E, batch: Batch<'_>, call: Vec<usize>) {
-        let mut groups = VecDeque::from([call]);
-        let (mut fruitless, mut succeeded) = (0, false);
-        while let Some(mut todo) = groups.pop_front() {
-            if let Some(error) = &self.ended {
-                todo.iter().for_each(|&index| self.errors[index] = Some(error.clone()));
-                continue;
-            }
-            let error = match self.attempt(embedder, batch, &todo).await {
+    /// Takes a call's rows, or those that were finished before it failed. Gives back the texts that are to be looked
+    /// into: refused, with or without others being named.
+    fn settle(&mut self, mut call: Vec<usize>, result: Result<Embeddings>) -> std::result::Result<(), Refused> {
+        let error = match result {
+            Ok(part) => match self.gather.put(&part, |row| call[row]) {
                 Ok(()) => {
-                    succeeded = true;
-                    continue;
+                    self.failures = 0;
+                    return Ok(());
                 }
                 Err(error) => error,
-            };
-            if error.kind() != ErrorKind::InvalidInput {
-                self.give_up(&todo, &error);
+            },
+            Err(error) => error,
+        };
+        if let Some(part) = error.partial() {
+            let placed = part.indices().iter().all(|&index| index < call.len());
+            if placed && self.gather.put(part.embeddings(), |row| call[part.indices()[row]]).is_ok() {
+                let done: Vec<usize> = part.indices().iter().map(|&index| call[index]).collect();
+                self.set_aside(&mut call, error.bad_texts());
+                call.retain(|index| done.binary_search(index).is_err());
+                return self.judge(call, error.without_partial(), true);
+            }
+        }
+        let before = call.len();
+        self.set_aside(&mut call, error.bad_texts());
+        let named = call.len() < before;
+        self.judge(call, error, named)
+    }
+
+    /// What is to be done about the texts that a failed call leaves.
+    fn judge(&mut self, call: Vec<usize>, error: Error, smaller: bool) -> std::result::Result<(), Refused> {
+        if call.is_empty() {
+            return Ok(());
+        }
+        if error.kind() == ErrorKind::InvalidInput {
+            return Err(Refused { rest: call, error, smaller });
+        }
+        self.give_up(&call, &error);
+        Ok(())
+    }
+
+    /// Finds the texts that a refusal is about: those that it names are out already, so the rest is sent again; where
+    /// it names none, by halving, breadth first, so that a cause which is not in the texts (a wrong model name) shows
+    /// soon, by everything failing.
+    async fn isolate<E: Embedder + ?Sized>(&mut self, embedder: &E, batch: Batch<'_>, refused: Refused) {
+        let mut groups = VecDeque::from([refused]);
+        let (mut fruitless, mut succeeded) = (0, false);
+        while let Some(Refused { mut rest, error, smaller }) = groups.pop_front() {
+            if self.ended.is_some() {
+                self.spread_the_end(&rest);
                 continue;
             }
-            let before = todo.len();
-            self.set_aside(&mut todo, error.bad_texts());
-            if todo.len() < before {
-                groups.extend((!todo.is_empty()).then_some(todo));
-                continue;
-            }
-            // The refusal names no text: find it by halving, breadth first, so that a cause which is not in the texts
-            // (a wrong model name) shows soon, by everything failing.
-            fruitless += 1;
-            if let [index] = todo[..] {
+            let mut parts = Vec::new();
+            if smaller {
+                parts.push(rest);
+            } else if let [index] = rest[..] {
                 self.errors[index] = Some(error.with_bad_texts(vec![BadText::new(index, BadTextReason::Rejected)]));
             } else if !succeeded && fruitless >= FRUITLESS {
-                self.give_up(&todo, &error);
+                self.give_up(&rest, &error);
             } else {
-                let right = todo.split_off(todo.len() / 2);
-                groups.extend([todo, right]);
+                fruitless += 1;
+                let right = rest.split_off(rest.len() / 2);
+                parts.extend([rest, right]);
+            }
+            for part in parts {
+                let (part, result) = attempt(embedder, batch, part).await;
+                succeeded |= result.is_ok();
+                groups.extend(self.settle(part, result).err());
             }
         }
     }
 
-    async fn attempt<E: Embedder + ?Sized>(&mut self, embedder: &E, batch: Batch<'_>, todo: &[usize]) -> Result<()> {
-        let texts: Vec<&str> = todo.iter().map(|&index| batch.texts()[index]).collect();
-        let part = embed_checked(embedder, batch.with_texts(&texts)).await?;
-        self.failures = 0;
-        self.gather.put(&part, |row| todo[row])
+    /// Makes the error that ended the run the result of texts that were not tried.
+    fn spread_the_end(&mut self, texts: &[usize]) {
+        texts.iter().for_each(|&index| self.errors[index].clone_from(&self.ended));
     }
 
     /// Makes `error` the result of these texts, and of all further ones where trying them is of no use.
-    fn give_up(&mut self, todo: &[usize], error: &Error) {
-        let error = error.clone().without_partial();
-        todo.iter().for_each(|&index| self.errors[index] = Some(error.clone()));
+    fn give_up(&mut self, texts: &[usize], error: &Error) {
+        texts.iter().for_each(|&index| self.errors[index] = Some(error.clone()));
         self.failures += 1;
         let hopeless =
             matches!(error.kind(), ErrorKind::Auth | ErrorKind::Config | ErrorKind::Quota | ErrorKind::SpaceMismatch);
         if hopeless || self.failures >= FAILURES_IN_A_ROW {
-            self.ended = Some(error);
+            self.ended = Some(error.clone());
         }
     }
 

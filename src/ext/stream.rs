@@ -1,16 +1,18 @@
 //! Embeds a stream of texts in windows of bounded size: [`StreamOptions`].
 
+use std::sync::Arc;
+
 use futures_util::{Stream, StreamExt, future, stream};
 
-use crate::{Batch, Embedder, Embeddings, InputKind, Lane, Result, TooLong, ext::embed_all};
+use crate::{Batch, Embedder, Embeddings, InputKind, Lane, Result, SpaceId, TooLong, ext::embed_all};
 
 /// How [`embed_stream`](crate::EmbedderExt::embed_stream) takes texts.
 ///
 /// # Default
 /// - window: 1,024 texts or 4 MiB of text, whichever is reached first;
 /// - 2 windows at once, so that the embedder is never idle while the next texts are read;
-/// - over-long texts are an error; the bulk lane.
-#[derive(Clone, Copy, Debug)]
+/// - over-long texts are an error; the bulk lane; no routing key, no wanted space.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct StreamOptions {
     kind: InputKind,
@@ -18,18 +20,42 @@ pub struct StreamOptions {
     window_texts: usize,
     window_bytes: usize,
     windows: usize,
+    key: Option<String>,
+    space: Option<SpaceId>,
 }
 
 impl StreamOptions {
     /// Takes the stream's texts to be of this kind.
     pub const fn new(kind: InputKind) -> Self {
-        Self { kind, too_long: TooLong::Error, window_texts: 1024, window_bytes: 4 << 20, windows: 2 }
+        Self {
+            kind,
+            too_long: TooLong::Error,
+            window_texts: 1024,
+            window_bytes: 4 << 20,
+            windows: 2,
+            key: None,
+            space: None,
+        }
     }
 
     /// Sets what happens to over-long texts.
     #[must_use]
     pub const fn with_too_long(mut self, too_long: TooLong) -> Self {
         self.too_long = too_long;
+        self
+    }
+
+    /// Sets the [routing key](Batch::with_key) of all texts.
+    #[must_use]
+    pub fn with_key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Sets the [space](Batch::with_space) that the vectors must lie in.
+    #[must_use]
+    pub const fn with_space(mut self, space: SpaceId) -> Self {
+        self.space = Some(space);
         self
     }
 
@@ -60,13 +86,19 @@ where
     T: AsRef<str> + Send + Sync + 'a,
 {
     let windows = windows(texts, options.window_texts, options.window_bytes);
-    let embedded = windows.map(move |(first, window)| async move {
-        let texts: Vec<&str> = window.iter().map(AsRef::as_ref).collect();
-        let batch = Batch::new(options.kind, &texts).with_too_long(options.too_long).with_lane(Lane::Bulk);
-        embed_all(embedder, batch).await.map_err(|error| error.map_indices(|index| [first + index]))
+    let (key, in_flight) = (options.key.map(Arc::<str>::from), options.windows);
+    let embedded = windows.map(move |(first, window)| {
+        let key = key.clone();
+        async move {
+            let texts: Vec<&str> = window.iter().map(AsRef::as_ref).collect();
+            let mut batch = Batch::new(options.kind, &texts).with_too_long(options.too_long).with_lane(Lane::Bulk);
+            batch = options.space.map_or(batch, |space| batch.with_space(space));
+            batch = key.as_deref().map_or(batch, |key| batch.with_key(key));
+            embed_all(embedder, batch).await.map_err(|error| error.map_indices(|index| [first + index]))
+        }
     });
     // The first error is the last item: what comes after a hole cannot be placed by who reads in order.
-    embedded.buffered(options.windows).scan(false, |ended, result| {
+    embedded.buffered(in_flight).scan(false, |ended, result| {
         let item = (!*ended).then_some(result);
         *ended |= matches!(item, Some(Err(_)));
         future::ready(item)
@@ -89,7 +121,7 @@ fn windows<T: AsRef<str> + Send>(
     stream::unfold(state, move |mut state| async move {
         let mut window: Vec<T> = state.over.take().into_iter().collect();
         let mut bytes: usize = window.iter().map(|text| text.as_ref().len()).sum();
-        while window.len() < max_texts && bytes < max_bytes {
+        while window.is_empty() || (window.len() < max_texts && bytes < max_bytes) {
             let Some(text) = state.texts.next().await else { break };
             let length = text.as_ref().len();
             if !window.is_empty() && bytes + length > max_bytes {

@@ -38,8 +38,8 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::{
-    Batch, CountTokens, Embedder, Embeddings, Error, ErrorKind, InputKind, Lane, Limits, Normalization, Result, Space,
-    SpaceId, TokenCount, TooLong, Usage,
+    BadText, BadTextReason, Batch, CountTokens, Embedder, Embeddings, Error, ErrorKind, InputKind, Lane, Limits,
+    Normalization, Result, Space, SpaceId, TokenCount, TooLong, Usage,
 };
 
 /// Characters a token.
@@ -200,7 +200,7 @@ impl Fake {
             wait.await;
             return Ok(());
         };
-        let passed = |_| Error::new(ErrorKind::Timeout, "the batch's deadline passed").with_embedder(self);
+        let passed = |_| Error::new(ErrorKind::DeadlinePassed, "while the call waited").with_embedder(self);
         tokio::time::timeout_at(deadline.into(), wait).await.map_err(passed)
     }
 }
@@ -236,14 +236,20 @@ impl Embedder for Fake {
         }
         let limit = self.0.limits.tokens_of_one_text().unwrap_or(usize::MAX);
         let mut components = Vec::with_capacity(batch.len() * self.0.space.dimensions());
-        let (mut truncated, mut tokens) = (Vec::new(), 0);
+        let (mut truncated, mut over_long, mut tokens) = (Vec::new(), Vec::new(), 0);
         for (index, text) in batch.texts().iter().enumerate() {
             let end = text.char_indices().nth(limit.saturating_mul(TOKEN)).map_or(text.len(), |(at, _)| at);
             if end < text.len() {
                 truncated.push(index);
+                over_long.push(BadText::new(index, BadTextReason::TooLong { tokens: limit.saturating_add(1), limit }));
             }
             tokens += Characters.count(batch.kind(), &text[..end]) as u64;
             self.push_vector(batch.kind(), &text[..end], &mut components);
+        }
+        // Where the limits say that tokens cannot be counted from outside, this is the first to know.
+        if batch.too_long() == TooLong::Error && !over_long.is_empty() {
+            log.end(Outcome::Failed);
+            return Err(Error::invalid_texts(over_long).with_embedder(self));
         }
         let usage = Usage::of_request(Some(tokens));
         self.state().usage += usage;

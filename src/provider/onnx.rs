@@ -33,14 +33,16 @@
 //! # Errors
 //! Building: [`Config`](crate::ErrorKind::Config) names the file, field or variable. Embedding:
 //! [`InvalidInput`](crate::ErrorKind::InvalidInput) for empty and over-long texts, [`Inference`](crate::ErrorKind::Inference)
-//! where the runtime fails, [`Timeout`](crate::ErrorKind::Timeout) past the batch's deadline.
+//! where the runtime fails, [`DeadlinePassed`](crate::ErrorKind::DeadlinePassed) past the batch's deadline.
 //!
 //! # Cancellation
 //! A dropped future withdraws its queued work. A batch being run (a few hundred tokens, milliseconds) is finished and
-//! forgotten.
+//! forgotten. Dropping the last clone waits for what is being run: milliseconds, but seconds where that is to tokenise a
+//! text of megabytes.
 //!
 //! # Cost
-//! Loading reads the weights once and makes a session a thread on one copy of them. Threads are this embedder's own:
+//! Loading reads the weights once and makes a session a thread on one copy of them (of an `.onnx` file, each session
+//! has its own). Threads are this embedder's own:
 //! tokenising and inference never run on an async executor. A call holds its texts, their ids and its rows. Defaults:
 //! a thread a core, 256 padded tokens a batch (on a CPU larger batches only leave the caches).
 
@@ -329,7 +331,7 @@ impl OnnxBuilder {
             model: file,
             built_graph,
             device: "cpu",
-            threads: scheduler.threads(),
+            threads,
             max_tokens,
             batch_tokens: self.batch_tokens,
         };
@@ -366,7 +368,8 @@ fn model_path(folder: &Folder, asked: Option<&Path>) -> Result<PathBuf> {
 fn revision(folder: &Folder, tokens: &Tokens, weights: blake3::Hash, facts: &str, max: Option<usize>) -> String {
     let mut hasher = blake3::Hasher::new_derive_key("docvector-embed 2026-11-22 onnx revision v1");
     hasher.update(weights.as_bytes()).update(tokens.hash.as_bytes());
-    let rest = format!("{facts}|{max:?}|{}|{}|{}", folder.lower_case, folder.truncate_left, folder.pool_prompt);
+    let max = max.map_or_else(|| "any".to_owned(), |max| max.to_string());
+    let rest = format!("{facts}|{max}|{}|{}|{}", folder.lower_case, folder.truncate_left, folder.pool_prompt);
     hasher.update(rest.as_bytes());
     hasher.finalize().to_hex()[..32].to_owned()
 }

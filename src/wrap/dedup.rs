@@ -74,7 +74,10 @@ impl<E: Embedder> Embedder for Dedup<E> {
         // What there is to check, the inner embedder checks: its error comes back with every place.
         let Some(distinct) = Distinct::of(batch.texts()) else { return self.inner.embed(batch).await };
         let result = embed_checked(&self.inner, batch.with_texts(&distinct.texts)).await;
-        let embeddings = result.map_err(|error| error.map_indices(|inner| distinct.places_of(inner)))?;
+        let embeddings = result.map_err(|error| {
+            let places = distinct.places();
+            error.map_indices(|inner| places.get(inner).cloned().unwrap_or_default())
+        })?;
         let saved = batch.len() - distinct.texts.len();
         let usage = embeddings.usage().with_deduplicated(saved as u64);
         Ok(embeddings.select(&distinct.row_of).with_usage(usage))
@@ -112,7 +115,10 @@ impl<'a> Distinct<'a> {
         (texts.len() < all.len()).then_some(Self { texts, row_of })
     }
 
-    fn places_of(&self, inner: usize) -> impl Iterator<Item = usize> {
-        (0..self.row_of.len()).filter(move |&place| self.row_of[place] == inner)
+    /// The places of each distinct text.
+    fn places(&self) -> Vec<Vec<usize>> {
+        let mut places = vec![Vec::new(); self.texts.len()];
+        self.row_of.iter().enumerate().for_each(|(place, &text)| places[text].push(place));
+        places
     }
 }

@@ -7,6 +7,9 @@ use crate::support::{assets, root};
 
 fn fetch(change: impl FnOnce(&mut Command)) -> Output {
     let mut command = Command::new(root().join("scripts/fetch-assets"));
+    for name in ["PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX"] {
+        command.env_remove(name);
+    }
     change(&mut command);
     command.output().expect("Python runs")
 }

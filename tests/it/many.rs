@@ -137,9 +137,9 @@ async fn a_failure_gives_the_finished_rows_back() {
     assert_eq!(error.kind(), ErrorKind::Quota);
     assert_eq!(fake.calls().len(), 50, "nothing is sent after the failure");
     let partial = error.into_partial().expect("490 rows");
-    assert_eq!(partial.indices, (0..490).collect::<Vec<_>>());
-    assert_eq!(partial.embeddings.usage(), fake.charged());
-    for (&index, row) in partial.indices.iter().zip(partial.embeddings.rows()) {
+    assert_eq!(partial.indices(), (0..490).collect::<Vec<_>>());
+    assert_eq!(partial.embeddings().usage(), fake.charged());
+    for (&index, row) in partial.indices().iter().zip(partial.embeddings().rows()) {
         assert_eq!(row, fake.vector_of(InputKind::Document, &texts[index]));
     }
 }
@@ -152,7 +152,7 @@ async fn calls_in_flight_are_awaited_after_a_failure() {
     fake.fail_next(Error::new(ErrorKind::Auth, "no"));
     let error = fake.embed_documents(&numbered(20)).await.expect_err("fails");
     let paid = fake.charged().requests as usize;
-    assert_eq!(error.partial().expect("rows").indices.len(), paid);
+    assert_eq!(error.partial().expect("rows").indices().len(), paid);
     assert!(paid >= 3, "{paid}");
 }
 
@@ -282,6 +282,52 @@ async fn a_stream_ends_after_an_error_with_the_streams_indices() {
 }
 
 #[tokio::test]
+async fn a_window_of_no_bytes_holds_a_text() {
+    let fake = fake(Limits::none());
+    let options = StreamOptions::new(InputKind::Document).with_window(5, 0);
+    let sizes: Vec<usize> = fake
+        .embed_stream(stream::iter(["a", "b"]), options)
+        .map(|window| window.expect("embeds").len())
+        .collect()
+        .await;
+    assert_eq!(sizes, [1, 1]);
+}
+
+/// What an inner embedder had finished before it failed is not asked for again.
+#[tokio::test]
+async fn finished_rows_of_a_failed_call_are_kept() {
+    let fake = fake(Limits::none().with_texts(4).with_in_flight(1));
+    fake.succeed_next();
+    fake.fail_next(Error::invalid_texts(vec![BadText::new(1, BadTextReason::Rejected)]));
+    #[derive(Debug)]
+    struct Whole(Fake);
+    impl std::fmt::Display for Whole {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("whole")
+        }
+    }
+    #[docvector_embed::async_trait]
+    impl Embedder for Whole {
+        async fn embed(&self, batch: Batch<'_>) -> docvector_embed::Result<docvector_embed::Embeddings> {
+            self.0.embed_all(batch).await
+        }
+        fn spaces(&self) -> &[docvector_embed::Space] {
+            self.0.spaces()
+        }
+        fn limits(&self) -> Limits {
+            Limits::none()
+        }
+    }
+    let texts = numbered(12);
+    let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let each = Whole(fake.clone()).embed_each(Batch::documents(&refs)).await;
+    assert_eq!(each.errors().map(|(index, _)| index).collect::<Vec<_>>(), [5]);
+    assert_eq!(each.usage(), fake.charged());
+    let sent: Vec<String> = fake.calls().into_iter().flat_map(|call| call.texts).collect();
+    assert!((0..4).all(|i| sent.iter().filter(|text| **text == texts[i]).count() == 1), "paid twice: {sent:?}");
+}
+
+#[tokio::test]
 async fn windows_are_bounded_by_bytes_too() {
     let fake = fake(Limits::none());
     let corpus = stream::iter(["aaaa", "bbbb", "a long text of its own window", "c"]);
@@ -297,5 +343,5 @@ async fn a_deadline_ends_a_call() {
     let texts = ["slow"];
     let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
     let error = fake.embed(Batch::documents(&texts).with_deadline(deadline.into_std())).await.expect_err("too slow");
-    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(error.kind(), ErrorKind::DeadlinePassed);
 }

@@ -63,7 +63,7 @@ pub(crate) struct EmbedArgs {
     /// What happens to a text longer than the model takes
     #[arg(long, value_enum, default_value_t = TooLong::Truncate)]
     too_long: TooLong,
-    /// What happens to a line that cannot be embedded: nothing is written, or it gets a row that says why
+    /// What happens to a line that cannot be embedded: no file is written, or it gets a row that says why
     #[arg(long, value_enum, default_value_t = OnError::Fail)]
     on_error: OnError,
     /// Read JSON lines, whatever the input's name: objects with a field `text`; other fields pass through

@@ -15,7 +15,7 @@ const WINDOW_TEXTS: usize = 1024;
 const WINDOW_BYTES: u64 = 1 << 20;
 
 /// The most bytes of a line. No text is so long, but a file without line ends may be, and it must not fill the memory.
-const LINE_BYTES: u64 = 256 << 20;
+const LINE_BYTES: u64 = 16 << 20;
 
 const READ_AHEAD: usize = 64 << 10;
 

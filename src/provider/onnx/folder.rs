@@ -21,6 +21,7 @@ pub(super) struct Folder {
     /// Where the transformer's own files are: the root, or the path that `modules.json` gives.
     pub(super) transformer: PathBuf,
     pub(super) config: Json,
+    pub(super) tokenizer_config: Option<Json>,
     /// Tokens that the configuration allows, special tokens included; `None` for any number.
     pub(super) max_tokens: Option<usize>,
     /// Tokens that the model has positions for.
@@ -39,7 +40,7 @@ pub(super) struct Folder {
 /// What happens to a vector after pooling.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    Dense { folder: PathBuf, activation: Activation, inputs: usize, outputs: usize },
+    Dense { folder: PathBuf, activation: Activation, inputs: usize, outputs: usize, bias: bool },
     Normalize,
 }
 
@@ -56,6 +57,18 @@ pub(super) enum Activation {
 }
 
 impl Activation {
+    /// A name of our own, for fingerprints.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Gelu => "gelu",
+            Self::GeluTanh => "gelu-tanh",
+            Self::Relu => "relu",
+            Self::Silu => "silu",
+            Self::Tanh => "tanh",
+        }
+    }
+
     /// Takes a name of `transformers` (`gelu_new`) or the last part of a torch class path (`GELU`).
     fn of(name: &str) -> Option<Self> {
         Some(match name {
@@ -105,9 +118,27 @@ impl Json {
         self.get(field).map(|value| value.as_str().ok_or_else(wrong)).transpose()
     }
 
-    fn flag(&self, field: &str) -> Result<Option<bool>> {
+    pub(super) fn flag(&self, field: &str) -> Result<Option<bool>> {
         let wrong = || self.error(format!("field {field} is not true or false"));
         self.get(field).map(|value| value.as_bool().ok_or_else(wrong)).transpose()
+    }
+
+    /// A token's text, which stands there itself or as the content of an object.
+    pub(super) fn token(&self, field: &str) -> Result<Option<&str>> {
+        match self.get(field).and_then(|value| value.get("content")) {
+            Some(content) => Ok(content.as_str()),
+            None => self.text(field),
+        }
+    }
+
+    /// Refuses a field that changes the vectors and is set to anything but these values or nothing.
+    pub(super) fn refuse_unless(&self, field: &str, known: &[&str]) -> Result<()> {
+        match self.get(field) {
+            Some(value) if value.as_str().is_none_or(|value| !known.contains(&value)) => {
+                Err(self.error(format!("field {field} is {value}, which is not known here")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A whole number; written as a float where a tool did so (1e30 stands for "no limit" in some).
@@ -178,17 +209,23 @@ impl Folder {
             root: root.to_owned(),
             transformer: modules.transformer,
             config,
+            tokenizer_config: tokenizer,
         })
     }
 }
 
 /// Positions that the model has for tokens. RoBERTa and its kin leave the first ones, up to the padding's id, unused.
 fn positions(config: &Json) -> Result<Option<usize>> {
-    let unused = match config.text("model_type")?.unwrap_or_default() {
-        "roberta" | "xlm-roberta" | "camembert" | "mpnet" => config.size("pad_token_id")?.unwrap_or(1) + 1,
-        _ => 0,
-    };
+    let unused = positions_after(config)?.map_or(0, |pad| pad + 1);
     Ok(config.size("max_position_embeddings")?.map(|positions| positions.saturating_sub(unused)))
+}
+
+/// The padding's id, in the families that number positions from behind it.
+pub(super) fn positions_after(config: &Json) -> Result<Option<usize>> {
+    match config.text("model_type")?.unwrap_or_default() {
+        "roberta" | "xlm-roberta" | "camembert" | "mpnet" => Ok(Some(config.size("pad_token_id")?.unwrap_or(1))),
+        _ => Ok(None),
+    }
 }
 
 /// The prompts that `encode_query` and `encode_document` of sentence-transformers use; where a repository defines only
@@ -200,9 +237,12 @@ fn prompts(st: &Json) -> Result<Prompts> {
         None | Some(Value::Null) => Ok(""),
         Some(value) => value.as_str().ok_or_else(|| st.error(format!("field prompts.{name} is not a string"))),
     };
-    let default = st.text("default_prompt_name")?;
+    // A default is for plain `encode`: neither `encode_query` nor `encode_document` takes it.
+    if let Some(name) = st.text("default_prompt_name")?.filter(|name| !table.contains_key(*name)) {
+        return Err(st.error(format!("field default_prompt_name is {name}, which is none of prompts")));
+    }
     let first = |names: &[&str]| -> Result<&str> {
-        for name in names.iter().chain(&default) {
+        for name in names {
             match named(name)? {
                 "" => {}
                 prompt => return Ok(prompt),
@@ -225,6 +265,17 @@ impl LengthConfig {
         let names = FAMILIES.map(|family| format!("sentence_{family}_config.json"));
         for file in [transformer, root].iter().flat_map(|folder| names.iter().map(|name| folder.join(name))) {
             if let Some(json) = Json::find(file)? {
+                json.refuse_unless("transformer_task", &["feature-extraction"])?;
+                json.refuse_unless("module_output_name", &["token_embeddings"])?;
+                for field in ["query_length", "document_length"] {
+                    json.refuse_unless(field, &[])?;
+                }
+                if json
+                    .get("processing_kwargs")
+                    .is_some_and(|kwargs| kwargs.as_object().is_none_or(|all| !all.is_empty()))
+                {
+                    return Err(json.error("field processing_kwargs is not known here"));
+                }
                 let lower_case = json.flag("do_lower_case")?.unwrap_or(false);
                 return Ok(Self { max_tokens: json.limit("max_seq_length")?, lower_case });
             }
@@ -251,6 +302,9 @@ impl Modules {
         for entry in json.value.as_array().ok_or_else(|| json.error("is not a list of modules"))? {
             let field = |name: &str| entry.get(name).and_then(Value::as_str);
             let kind = field("type").ok_or_else(|| json.error("has a module without a type"))?;
+            if !kind.starts_with("sentence_transformers.") {
+                return Err(json.error(format!("module {kind} is not one of sentence-transformers")));
+            }
             let index = entry.get("idx").and_then(Value::as_f64).unwrap_or(modules.len() as f64);
             modules.push((index, kind.rsplit('.').next().unwrap_or(kind), field("path").unwrap_or("")));
         }
@@ -266,7 +320,14 @@ impl Modules {
                     (pooling, pool_prompt) = (Some(modes), prompt);
                 }
                 ("Dense", Some(_), Some(_)) => tail.push(read_dense(&folder)?),
-                ("Normalize", Some(_), Some(_)) => tail.push(Step::Normalize),
+                ("Normalize", Some(_), Some(_)) => {
+                    if let Some(json) = Json::find(folder.join("config.json"))? {
+                        for field in ["module_input_name", "module_output_name"] {
+                            json.refuse_unless(field, &["sentence_embedding"])?;
+                        }
+                    }
+                    tail.push(Step::Normalize);
+                }
                 // Only active in training.
                 ("Dropout", Some(_), _) => {}
                 _ => {
@@ -342,16 +403,15 @@ fn read_dense(folder: &Path) -> Result<Step> {
     let last = name.rsplit('.').next().unwrap_or(name);
     let activation =
         Activation::of(last).ok_or_else(|| json.error(format!("activation_function {name} is not known")))?;
-    for (field, usual) in [("module_input_name", "sentence_embedding"), ("module_output_name", "sentence_embedding")] {
-        if let Some(value) = json.text(field)?.filter(|value| *value != usual) {
-            return Err(json.error(format!("{field} {value} is not known")));
-        }
+    for field in ["module_input_name", "module_output_name"] {
+        json.refuse_unless(field, &["sentence_embedding"])?;
     }
     if json.flag("use_residual")?.unwrap_or(false) {
         return Err(json.error("use_residual is not known"));
     }
     let (inputs, outputs) = (json.needed("in_features")?, json.needed("out_features")?);
-    Ok(Step::Dense { folder: folder.to_owned(), activation, inputs, outputs })
+    let bias = json.flag("bias")?.unwrap_or(true);
+    Ok(Step::Dense { folder: folder.to_owned(), activation, inputs, outputs, bias })
 }
 
 /// The activation of the transformer's feed-forward layers.
@@ -377,7 +437,7 @@ pub(super) struct Dense {
 impl Step {
     /// Reads a Dense module's weights for vectors of `width` components.
     pub(super) fn read_dense(&self, width: usize) -> Result<Dense> {
-        let Self::Dense { folder, inputs, outputs, .. } = self else {
+        let Self::Dense { folder, inputs, outputs, bias, .. } = self else {
             return Err(Error::new(ErrorKind::Config, "a module without weights was asked for them"));
         };
         if *inputs != width {
@@ -390,7 +450,7 @@ impl Step {
         }
         let mut weights = Weights::open(&path)?;
         let weight = weights.read("linear.weight", &[*outputs, *inputs])?.transposed();
-        let bias = weights.has("linear.bias").then(|| weights.read("linear.bias", &[*outputs])).transpose()?;
+        let bias = bias.then(|| weights.read("linear.bias", &[*outputs])).transpose()?;
         Ok(Dense { weight, bias, hash: weights.hash() })
     }
 }

@@ -5,7 +5,7 @@
 //! graph's bytes, so that all sessions share one copy and no model is too large for protobuf.
 
 use super::{
-    folder::{Activation, Folder, Json, Step, hidden_activation},
+    folder::{Activation, Folder, Json, Step, hidden_activation, positions_after},
     proto::Message,
     weights::{Tensor, Weights},
 };
@@ -69,6 +69,18 @@ enum Family {
     Mpnet,
 }
 
+impl Family {
+    /// A name of our own, for fingerprints.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bert => "bert",
+            Self::Roberta => "roberta",
+            Self::DistilBert => "distilbert",
+            Self::Mpnet => "mpnet",
+        }
+    }
+}
+
 impl Shape {
     fn read(config: &Json) -> Result<Self> {
         let name = config.text("model_type")?.ok_or_else(|| config.error("has no field model_type"))?;
@@ -85,8 +97,11 @@ impl Shape {
                 return Err(config.error(message));
             }
         };
-        if let Some(kind) = config.text("position_embedding_type")?.filter(|kind| *kind != "absolute") {
-            return Err(config.error(format!("position_embedding_type {kind} is not known")));
+        config.refuse_unless("position_embedding_type", &["absolute"])?;
+        for field in ["is_decoder", "add_cross_attention"] {
+            if config.flag(field)?.unwrap_or(false) {
+                return Err(config.error(format!("field {field} is true: not a model of this kind")));
+            }
         }
         let distil = family == Family::DistilBert;
         let named = |usual: &str, in_distil: &str| config.needed(if distil { in_distil } else { usual });
@@ -100,10 +115,7 @@ impl Shape {
             activation: hidden_activation(config, if distil { "activation" } else { "hidden_act" })?,
             vocabulary: config.needed("vocab_size")?,
             positions: config.needed("max_position_embeddings")?,
-            positions_after: match family {
-                Family::Roberta | Family::Mpnet => Some(config.size("pad_token_id")?.unwrap_or(1)),
-                Family::Bert | Family::DistilBert => None,
-            },
+            positions_after: positions_after(config)?,
             token_types: match family {
                 Family::Bert | Family::Roberta => config.size("type_vocab_size")?.unwrap_or(2),
                 Family::DistilBert | Family::Mpnet => 0,
@@ -191,13 +203,13 @@ impl Graph {
         }
         let (mut vector, mut dimensions) = builder.pool(folder, &hidden, shape.hidden);
         let mut facts = format!(
-            "{:?} {} layers {} heads {} {:?} {:?} types {}",
-            shape.family,
+            "{} layers {} heads {} epsilon {} {} positions {} types {}",
+            shape.family.as_str(),
             shape.layers,
             shape.heads,
             shape.epsilon,
-            shape.activation,
-            shape.positions_after,
+            shape.activation.as_str(),
+            shape.positions_after.map_or(0, |pad| pad + 1),
             shape.token_types.min(1)
         );
         for (at, step) in folder.tail.iter().enumerate() {
@@ -505,7 +517,7 @@ impl Builder<'_> {
             }
             Step::Dense { activation, .. } => {
                 let dense = step.read_dense(width)?;
-                facts.push_str(&format!(" dense {activation:?} {}", dense.hash));
+                facts.push_str(&format!(" dense {} {}", activation.as_str(), dense.hash));
                 let outputs = dense.weight.shape[1];
                 let weight = self.share(&format!("{name}.weight"), dense.weight);
                 let bias = dense.bias.map(|bias| self.share(&format!("{name}.bias"), bias));

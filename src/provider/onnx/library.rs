@@ -130,8 +130,12 @@ fn places(explicit: Option<&Path>) -> impl Iterator<Item = (LibrarySource, Place
     let variable = env::var_os("ORT_DYLIB_PATH")
         .filter(|value| !value.is_empty())
         .map(|value| (LibrarySource::Variable, named(value.into())));
-    let assets =
-        asset_folders().into_iter().map(|folder| (LibrarySource::Assets, Place::Folder(folder.join("onnxruntime"))));
+    let mut assets: Vec<Place> =
+        asset_folders().into_iter().map(|folder| Place::Folder(folder.join("onnxruntime"))).collect();
+    if assets.is_empty() {
+        assets.push(Place::Nowhere("no folder assets/onnxruntime near the program".into()));
+    }
+    let assets = assets.into_iter().map(|place| (LibrarySource::Assets, place));
     let python = std::iter::once_with(|| {
         let place = python_package().map_or_else(Place::Nowhere, |folder| Place::Folder(folder.join("capi")));
         (LibrarySource::Python, place)
@@ -182,7 +186,8 @@ fn in_folder(folder: &Path) -> Vec<PathBuf> {
 
 /// Asks Python where its package is, without importing it.
 fn python_package() -> Result<PathBuf, String> {
-    const ASK: &str = "import importlib.util as u; s = u.find_spec('onnxruntime'); \
+    // Not what happens to be in the current folder.
+    const ASK: &str = "import sys; sys.path[:] = [p for p in sys.path if p]; import importlib.util as u; s = u.find_spec('onnxruntime'); \
                        print(next(iter(s.submodule_search_locations)) if s else '')";
     let mut problem = "no Python found".to_owned();
     for python in ["python3", "python"] {

@@ -20,6 +20,8 @@ const INT8: i64 = 3;
 pub(super) struct ModelFile {
     pub(super) path: PathBuf,
     pub(super) precision: Precision,
+    /// Whether it quantises what it computes by the range found in the batch: then vectors depend on their mates.
+    pub(super) dynamic: bool,
     pub(super) hash: blake3::Hash,
 }
 
@@ -59,7 +61,7 @@ impl ModelFile {
             read.map_err(|error| wrong(format!("keeps weights in {file}, which cannot be read")).with_source(error))?;
         }
         let precision = if found.int8 { Precision::Int8 } else { Precision::Full };
-        Ok(Self { path: path.to_owned(), precision, hash: hasher.finalize() })
+        Ok(Self { path: path.to_owned(), precision, dynamic: found.dynamic, hash: hasher.finalize() })
     }
 }
 
@@ -76,6 +78,7 @@ fn external(model: &Path, file: &str) -> Result<PathBuf, String> {
 struct Found {
     external: Vec<External>,
     int8: bool,
+    dynamic: bool,
 }
 
 /// A file with weights, and how many bytes of it are needed.
@@ -100,8 +103,20 @@ impl Found {
 
     fn graph(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
         for field in Fields::of(bytes) {
-            if let (5, Value::Bytes(tensor)) = field? {
-                self.tensor(tensor)?;
+            match field? {
+                (1, Value::Bytes(node)) => self.node(node)?,
+                (5, Value::Bytes(tensor)) => self.tensor(tensor)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
+        for field in Fields::of(bytes) {
+            if let (4, Value::Bytes(op)) = field? {
+                self.dynamic |= op.starts_with(b"Dynamic");
+                self.int8 |= op.starts_with(b"Dynamic") || op == b"MatMulInteger";
             }
         }
         Ok(())
@@ -168,6 +183,20 @@ mod tests {
         assert!(external(Path::new("m/model.onnx"), "../../etc/passwd").is_err());
         assert!(external(Path::new("m/model.onnx"), "/etc/passwd").is_err());
         assert_eq!(external(Path::new("m/model.onnx"), "model.onnx_data"), Ok(PathBuf::from("m/model.onnx_data")));
+    }
+
+    #[test]
+    fn dynamic_quantisation_is_seen() {
+        use super::super::proto::Message;
+        let model = |op: &str| {
+            let node = Message::default().string(1, "x").string(4, op);
+            Message::default().message(7, Message::default().message(1, node)).into_bytes()
+        };
+        for (op, dynamic) in [("DynamicQuantizeLinear", true), ("DynamicQuantizeMatMul", true), ("MatMul", false)] {
+            let mut found = Found::default();
+            assert_eq!(found.model(&model(op)), Ok(1));
+            assert_eq!((found.dynamic, found.int8), (dynamic, dynamic), "{op}");
+        }
     }
 
     proptest! {

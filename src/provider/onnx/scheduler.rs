@@ -25,6 +25,9 @@ use super::{
 };
 use crate::{BadText, BadTextReason, Batch, Error, ErrorKind, InputKind, Lane, Result, TooLong};
 
+/// A text that is tokenised on a thread of its own, one at a time: it can take seconds, and a hundred times its size in
+/// memory, where it has no place to be cut at.
+const GIANT_BYTES: usize = 1 << 20;
 /// Text that is tokenised as one piece of work: so much takes a core about 20 milliseconds.
 const PIECE_BYTES: usize = 32 << 10;
 /// Pieces of interactive work after which waiting bulk work gets one.
@@ -51,6 +54,8 @@ struct Shared {
 struct Queue {
     interactive: VecDeque<Arc<Call>>,
     bulk: VecDeque<Arc<Call>>,
+    /// Giant texts of calls that wait for them.
+    giants: VecDeque<(Arc<Call>, usize)>,
     /// Pieces of interactive work since the last of bulk work.
     ahead: u32,
     stop: bool,
@@ -126,6 +131,11 @@ impl Scheduler {
             })?;
             scheduler.threads.push(thread);
         }
+        let thread = thread::Builder::new().name("docvector-giants".to_owned());
+        let thread = thread.spawn(move || shared.work_on_giants()).map_err(|error| {
+            Error::new(ErrorKind::Config, "the thread for giant texts cannot be started").with_source(error)
+        })?;
+        scheduler.threads.push(thread);
         Ok(scheduler)
     }
 
@@ -135,14 +145,11 @@ impl Scheduler {
         let (reply, answer) = oneshot::channel();
         let call = Arc::new(Call::new(batch, bad, self.shared.model.dimensions, reply));
         let waiting = Waiting { shared: &self.shared, call: Arc::clone(&call) };
+        self.shared.enqueue_giants(&call);
         self.shared.enqueue(call);
         let done = answer.await;
         drop(waiting);
         done.unwrap_or_else(|_| Err(Error::new(ErrorKind::Inference, "the threads have stopped")))
-    }
-
-    pub(super) fn threads(&self) -> usize {
-        self.threads.len()
     }
 }
 
@@ -151,7 +158,7 @@ impl Drop for Scheduler {
     fn drop(&mut self) {
         lock(&self.shared.queue).stop = true;
         self.shared.wake.notify_all();
-        for thread in self.threads.drain(..) {
+        for thread in self.threads.drain(..).filter(|thread| thread.thread().id() != thread::current().id()) {
             // A thread that panicked has nothing more to say.
             let _ = thread.join();
         }
@@ -167,7 +174,9 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.call.over.store(true, Ordering::Relaxed);
-        lock(&self.shared.queue).lane(self.call.lane).retain(|call| !Arc::ptr_eq(call, &self.call));
+        let mut queue = lock(&self.shared.queue);
+        queue.lane(self.call.lane).retain(|call| !Arc::ptr_eq(call, &self.call));
+        queue.giants.retain(|(call, _)| !Arc::ptr_eq(call, &self.call));
     }
 }
 
@@ -186,7 +195,7 @@ impl Queue {
             self.ahead = 0;
             return self.bulk.pop_front();
         }
-        self.ahead += 1;
+        self.ahead = self.ahead.saturating_add(1);
         self.interactive.pop_front()
     }
 }
@@ -195,8 +204,14 @@ impl Call {
     fn new(batch: &Batch<'_>, bad: Vec<BadText>, dimensions: usize, reply: oneshot::Sender<Result<Done>>) -> Self {
         let texts: Vec<Box<str>> = batch.texts().iter().map(|&text| text.into()).collect();
         let mut todo = VecDeque::new();
-        let (mut start, mut bytes) = (0, 0);
+        let (mut start, mut bytes, mut giants) = (0, 0, 0);
         for (index, text) in texts.iter().enumerate() {
+            if text.len() >= GIANT_BYTES {
+                todo.extend((start < index).then_some(Piece::Tokenise(start..index)));
+                (start, bytes) = (index + 1, 0);
+                giants += 1;
+                continue;
+            }
             bytes += text.len();
             if bytes >= PIECE_BYTES {
                 todo.push_back(Piece::Tokenise(start..index + 1));
@@ -208,7 +223,8 @@ impl Call {
         }
         let work = Work {
             todo,
-            running: 0,
+            // Those are under way from the beginning: the other thread sees to them.
+            running: giants,
             tokenised: false,
             encoded: vec![Encoded { ids: Vec::new(), truncated: false }; texts.len()],
             components: if bad.is_empty() { vec![0.0; texts.len() * dimensions] } else { Vec::new() },
@@ -227,11 +243,25 @@ impl Call {
         }
     }
 
+    /// Whether somebody waits for the result, and it can still be in time.
+    fn still_wanted(&self) -> Result<bool> {
+        if self.over.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(Error::new(ErrorKind::DeadlinePassed, "the batch's work had not all begun"));
+        }
+        Ok(true)
+    }
+
     fn finish(&self, result: Result<Done>) {
         self.over.store(true, Ordering::Relaxed);
         let mut work = lock(&self.work);
         work.todo.clear();
-        if let Some(reply) = work.reply.take() {
+        let reply = work.reply.take();
+        // Whoever is woken may do anything at all, and must not do it under the lock.
+        drop(work);
+        if let Some(reply) = reply {
             // The caller may have gone.
             let _ = reply.send(result);
         }
@@ -244,15 +274,45 @@ impl Shared {
         self.wake.notify_all();
     }
 
+    fn enqueue_giants(&self, call: &Arc<Call>) {
+        let giants = (0..call.texts.len()).filter(|&index| call.texts[index].len() >= GIANT_BYTES);
+        lock(&self.queue).giants.extend(giants.map(|index| (Arc::clone(call), index)));
+    }
+
     /// What each thread does until it is told to stop.
     fn work(self: Arc<Self>, mut session: Session) {
         while let Some((call, piece)) = self.take() {
-            let done = catch_unwind(AssertUnwindSafe(|| self.handle(&call, piece, &mut session)));
-            let panicked = |_| Err(Error::new(ErrorKind::Inference, "the model or the tokenizer panicked"));
-            match done.unwrap_or_else(panicked) {
-                Ok(()) => self.advance(&call),
-                Err(error) => call.finish(Err(error)),
+            self.settle(&call, || match piece {
+                Piece::Tokenise(range) => self.tokenise(&call, range),
+                Piece::Infer(indices) => self.infer(&call, &indices, &mut session),
+            });
+        }
+    }
+
+    /// What the thread for giant texts does.
+    fn work_on_giants(self: Arc<Self>) {
+        loop {
+            let mut queue = lock(&self.queue);
+            while !queue.stop && queue.giants.is_empty() {
+                queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
+            let Some((call, index)) = queue.giants.pop_front().filter(|_| !queue.stop) else { return };
+            drop(queue);
+            self.settle(&call, || self.tokenise(&call, index..index + 1));
+        }
+    }
+
+    /// Does a piece of work, if it is still wanted, and what follows from it.
+    fn settle(&self, call: &Arc<Call>, work: impl FnOnce() -> Result<()>) {
+        let panicked = |_| Err(Error::new(ErrorKind::Inference, "the model or the tokenizer panicked"));
+        let done = match call.still_wanted() {
+            Ok(true) => catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panicked),
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        match done {
+            Ok(()) => self.advance(call),
+            Err(error) => call.finish(Err(error)),
         }
     }
 
@@ -284,29 +344,18 @@ impl Shared {
         }
     }
 
-    fn handle(&self, call: &Call, piece: Piece, session: &mut Session) -> Result<()> {
-        if call.over.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        if call.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Err(Error::new(ErrorKind::Timeout, "the batch's deadline passed before its work began"));
-        }
-        match piece {
-            Piece::Tokenise(range) => self.tokenise(call, range),
-            Piece::Infer(indices) => self.infer(call, &indices, session),
-        }
-    }
-
     fn tokenise(&self, call: &Call, range: Range<usize>) -> Result<()> {
         let mut encoded = Vec::with_capacity(range.len());
         for index in range {
-            encoded.push((index, self.tokens.encode(call.kind, &call.texts[index], call.too_long)?));
+            encoded.push((index, self.tokens.encode(call.kind, &call.texts[index], call.too_long)));
         }
         let mut work = lock(&call.work);
         for (index, encoded) in encoded {
             match encoded {
-                Ok(encoded) => work.encoded[index] = encoded,
-                Err(Over(tokens)) => {
+                Ok(Ok(encoded)) => work.encoded[index] = encoded,
+                // One text that the tokenizer cannot make anything of does not sink the others.
+                Err(_) => work.bad.push(BadText::new(index, BadTextReason::Rejected)),
+                Ok(Err(Over(tokens))) => {
                     let reason = BadTextReason::TooLong { tokens, limit: self.tokens.max };
                     work.bad.push(BadText::new(index, reason));
                 }
@@ -356,7 +405,8 @@ impl Shared {
         work.tokenised = true;
         let lengths: Vec<usize> = work.encoded.iter().map(|encoded| encoded.ids.len()).collect();
         work.tokens = lengths.iter().map(|&length| length as u64).sum();
-        work.todo = pack(&lengths, self.budget, self.model.fixed_texts).map(Piece::Infer).collect();
+        let most_texts = if self.model.alone { Some(1) } else { self.model.fixed_texts };
+        work.todo = pack(&lengths, self.budget, most_texts).map(Piece::Infer).collect();
         drop(work);
         self.enqueue(Arc::clone(call));
     }

@@ -13,7 +13,7 @@ use ort::{
 };
 
 use super::{
-    folder::{Activation, Dense, Folder, Step},
+    folder::{Activation, Dense, Folder, Step, positions_after},
     graph::{self, Graph},
     model_file::ModelFile,
     pool,
@@ -33,6 +33,8 @@ pub(super) struct Model {
     /// Sizes that the graph insists on.
     pub(super) fixed_texts: Option<usize>,
     pub(super) fixed_tokens: Option<usize>,
+    /// Whether a vector depends on its batch-mates, so that each text needs a batch of its own.
+    pub(super) alone: bool,
     pad: u32,
     /// What the vectors are made with behind the weights, in words, for the space's identity.
     pub(super) facts: String,
@@ -131,6 +133,7 @@ impl Model {
             cut: None,
             fixed_texts: None,
             fixed_tokens: None,
+            alone: false,
             pad,
             facts: graph.facts,
         };
@@ -150,13 +153,14 @@ impl Model {
         let source = Source::File(file.path.clone());
         let session = source.session(environment)?;
         let mut inputs = Vec::new();
+        let after = positions_after(&folder.config)?;
         let (mut fixed_texts, mut fixed_tokens) = (None, None);
         for outlet in session.inputs() {
             let role = match outlet.name() {
                 "input_ids" => Role::Ids,
                 "attention_mask" => Role::Mask,
                 "token_type_ids" => Role::Types,
-                "position_ids" => Role::Places,
+                "position_ids" => after.map_or(Role::Places, |pad| Role::PlacesAfter(pad as u32)),
                 name => return Err(wrong(format!("has an input {name}, which is not known"))),
             };
             let wide = match outlet.dtype().tensor_type() {
@@ -176,6 +180,19 @@ impl Model {
             return Err(wrong("has no input input_ids".into()));
         }
         let (output, rank, width) = output(session.outputs()).map_err(&wrong)?;
+        if rank == 2 {
+            // What is left of the folder's pipeline must be in the file, or the vectors are not what the folder says.
+            let dense = folder.tail.iter().rev().find_map(|step| match step {
+                Step::Dense { outputs, .. } => Some(*outputs),
+                Step::Normalize => None,
+            });
+            let whole = POOLED.contains(&output.as_str()) && dense.is_none_or(|outputs| width == Some(outputs));
+            if !whole || !folder.pool_prompt {
+                return Err(wrong(format!(
+                    "has a pooled output {output}, which may not be all that the folder describes"
+                )));
+            }
+        }
         let normalizes = folder.tail.iter().any(|step| matches!(step, Step::Normalize));
         let mut facts = output.clone();
         let (tail, dimensions) = match (rank, width) {
@@ -193,7 +210,7 @@ impl Model {
                         Step::Dense { activation, outputs, .. } => {
                             let dense = step.read_dense(dimensions)?;
                             dimensions = *outputs;
-                            facts.push_str(&format!(" dense {activation:?} {}", dense.hash));
+                            facts.push_str(&format!(" dense {} {}", activation.as_str(), dense.hash));
                             TailStep::Dense(Box::new(dense), *activation)
                         }
                     });
@@ -206,8 +223,19 @@ impl Model {
                 )));
             }
         };
-        let mut model =
-            Self { source, inputs, output, tail, dimensions, cut: None, fixed_texts, fixed_tokens, pad, facts };
+        let mut model = Self {
+            source,
+            inputs,
+            output,
+            tail,
+            dimensions,
+            cut: None,
+            fixed_texts,
+            fixed_tokens,
+            alone: file.dynamic,
+            pad,
+            facts,
+        };
         model.cut_to(cut, folder)?;
         Ok(model)
     }
@@ -380,9 +408,12 @@ impl Source {
     }
 }
 
+/// Names of outputs that are vectors of texts.
+const POOLED: [&str; 2] = ["sentence_embedding", "text_embeds"];
+
 /// The output to take, by name and then by shape: its name, its axes, and its width where that is fixed.
 fn output(outlets: &[Outlet]) -> Result<(String, usize, Option<usize>), String> {
-    const NAMES: [&str; 4] = ["sentence_embedding", "text_embeds", "last_hidden_state", "token_embeddings"];
+    const NAMES: [&str; 4] = [POOLED[0], POOLED[1], "last_hidden_state", "token_embeddings"];
     let named = NAMES.iter().find_map(|name| outlets.iter().find(|outlet| outlet.name() == *name));
     let outlet = match (named, outlets) {
         (Some(outlet), _) | (None, [outlet]) => outlet,

@@ -3,12 +3,12 @@
 //! The truncation and padding that `tokenizer.json` carries are taken out: they are what somebody's export used, not
 //! what the model takes. Truncation is done here: special tokens stay, the text's own tokens are cut.
 
-use std::{borrow::Cow, fs, ops::Range};
+use std::{borrow::Cow, collections::BTreeMap, fs, ops::Range, path::Path};
 
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use tokenizers::Tokenizer;
 
-use super::folder::Folder;
+use super::folder::{Folder, Json};
 use crate::{CountTokens, Error, ErrorKind, InputKind, Prompts, Result, TooLong};
 
 /// Tokens more than needed that the beginning of a long text must have, before its rest is left unread.
@@ -70,6 +70,7 @@ impl Tokens {
             lower_case(fields);
         }
         let cuts = Cuts::of(fields);
+        check_against_config(folder, fields, &path)?;
         let tokenizer = Tokenizer::from_bytes(json.to_string().as_bytes())
             .map_err(|error| wrong("is not a tokenizer that is known here".into()).with_source(error))?;
 
@@ -83,6 +84,7 @@ impl Tokens {
             return Err(wrong(message));
         }
         let (before, after) = around(&tokenizer).map_err(wrong)?;
+        check_special_tokens(folder, &tokenizer, &before, &after, &path)?;
         if max.is_some_and(|max| max <= before.len() + after.len()) {
             let message = format!("adds {} special tokens, which leave no room", before.len() + after.len());
             return Err(wrong(message));
@@ -101,8 +103,7 @@ impl Tokens {
             prompts: Prompts::default(),
             prompt_tokens: [0; 2],
             cuts,
-            // Of the file as it is: JSON written again may come out otherwise elsewhere.
-            hash: blake3::hash(&bytes),
+            hash: fingerprint(&bytes).ok_or_else(|| wrong("is not a tokenizer".into()))?,
         };
         tokens.with_prompts(&folder.prompts)?;
         Ok(tokens)
@@ -232,6 +233,9 @@ fn lower_case(tokenizer: &mut serde_json::Map<String, Value>) {
 fn around(tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<u32>), String> {
     let ids =
         |text: &str, special: bool| tokenizer.encode_fast(text, special).map(|encoding| encoding.get_ids().to_vec());
+    if tokenizer.encode_fast("a", true).is_ok_and(|encoding| encoding.get_type_ids().iter().any(|&kind| kind != 0)) {
+        return Err("gives a single text a token type other than 0".into());
+    }
     for probe in ["a", "the", "1"] {
         let (Ok(plain), Ok(whole)) = (ids(probe, false), ids(probe, true)) else { continue };
         if plain.is_empty() {
@@ -242,6 +246,89 @@ fn around(tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<u32>), String> {
         }
     }
     Err("gives no tokens for the simplest words".into())
+}
+
+/// The classes of tokenizers that sentence-transformers builds anew, with these options of `tokenizer_config.json`, and
+/// not as `tokenizer.json` says.
+const REBUILT: [&str; 6] = [
+    "BertTokenizer",
+    "BertTokenizerFast",
+    "DistilBertTokenizer",
+    "DistilBertTokenizerFast",
+    "MPNetTokenizer",
+    "MPNetTokenizerFast",
+];
+
+fn is_rebuilt(config: &Json) -> Result<bool> {
+    Ok(config.text("tokenizer_class")?.is_some_and(|class| REBUILT.contains(&class)))
+}
+
+/// Refuses a normaliser that differs between `tokenizer.json` and `tokenizer_config.json`, where the latter would win in
+/// sentence-transformers: whichever is meant, the other gives wrong vectors.
+fn check_against_config(folder: &Folder, tokenizer: &serde_json::Map<String, Value>, path: &Path) -> Result<()> {
+    let Some(config) = &folder.tokenizer_config else { return Ok(()) };
+    let normalizer = tokenizer.get("normalizer").filter(|normalizer| normalizer["type"] == "BertNormalizer");
+    let (true, Some(normalizer)) = (is_rebuilt(config)?, normalizer) else { return Ok(()) };
+    for (option, of_config, of_tokenizer) in [
+        ("do_lower_case", config.flag("do_lower_case")?.unwrap_or(true), normalizer["lowercase"] == true),
+        (
+            "tokenize_chinese_chars",
+            config.flag("tokenize_chinese_chars")?.unwrap_or(true),
+            normalizer["handle_chinese_chars"] == true,
+        ),
+    ] {
+        if of_config != of_tokenizer {
+            return Err(config.error(format!(
+                "says {option} is {of_config}, {} says {of_tokenizer}: make them agree",
+                path.display()
+            )));
+        }
+    }
+    let strips = (config.flag("strip_accents")?, normalizer["strip_accents"].as_bool());
+    if strips.0 != strips.1 {
+        let message =
+            format!("says strip_accents is {:?}, {} says {:?}: make them agree", strips.0, path.display(), strips.1);
+        return Err(config.error(message));
+    }
+    Ok(())
+}
+
+/// Refuses special tokens that differ between the two files, for the same reason.
+fn check_special_tokens(
+    folder: &Folder,
+    tokenizer: &Tokenizer,
+    before: &[u32],
+    after: &[u32],
+    path: &Path,
+) -> Result<()> {
+    let Some(config) = &folder.tokenizer_config else { return Ok(()) };
+    if !is_rebuilt(config)? {
+        return Ok(());
+    }
+    for (field, used) in [("cls_token", before.first()), ("sep_token", after.first())] {
+        let Some(token) = config.token(field)? else { continue };
+        if let Some(&used) = used
+            && tokenizer.token_to_id(token) != Some(used)
+        {
+            let message =
+                format!("says {field} is {token}, {} puts the token {used} there: make them agree", path.display());
+            return Err(config.error(message));
+        }
+    }
+    Ok(())
+}
+
+/// Hashes what the file says but for the truncation and padding that are not honoured. Of the text as it stands: JSON
+/// written again may come out otherwise elsewhere.
+fn fingerprint(bytes: &[u8]) -> Option<blake3::Hash> {
+    let fields: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(bytes).ok()?;
+    let mut hasher = blake3::Hasher::new();
+    for (name, value) in fields.iter().filter(|(name, _)| !matches!(name.as_str(), "truncation" | "padding")) {
+        for part in [name.as_str(), value.get()] {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+        }
+    }
+    Some(hasher.finalize())
 }
 
 impl Cuts {
@@ -277,9 +364,15 @@ impl Cuts {
             return Self::Nowhere;
         }
         let splitter = tokenizer.get("pre_tokenizer");
-        if all(splitter, "pretokenizers", &|kind| kind == "BertPreTokenizer") {
+        // Ideographs are words of their own only where the normaliser makes them so.
+        let chinese = normalizer.is_some_and(|normalizer| {
+            normalizer["type"] == "BertNormalizer" && normalizer["handle_chinese_chars"] == true
+        });
+        let bert = all(splitter, "pretokenizers", &|kind| kind == "BertPreTokenizer");
+        if bert && chinese {
             Self::AroundWords
-        } else if all(splitter, "pretokenizers", &|kind| matches!(kind, "Whitespace" | "WhitespaceSplit" | "Metaspace"))
+        } else if bert
+            || all(splitter, "pretokenizers", &|kind| matches!(kind, "Whitespace" | "WhitespaceSplit" | "Metaspace"))
         {
             Self::BeforeSpace
         } else {
@@ -309,7 +402,8 @@ impl Cuts {
         let mark = |c: char| matches!(c, '.' | ',' | ';' | ':' | '!' | '?');
         match self {
             Self::Nowhere => false,
-            _ if after.is_whitespace() && !before.is_whitespace() => true,
+            // Only what every tokenizer takes for white space: some drop the rarer kinds and join the words around them.
+            _ if matches!(after, ' ' | '\t' | '\n' | '\r') && !before.is_whitespace() => true,
             Self::BeforeSpace => false,
             Self::AroundWords => {
                 (ideograph(before) && ideograph(after)) || (mark(before) && after.is_ascii_alphanumeric())

@@ -124,10 +124,7 @@ fn configurations_that_make_no_sense() {
         (set("config.json", "hidden_size", json!(17)), ["DIR/config.json", "attention heads do not divide 17"]),
         (set("config.json", "num_hidden_layers", json!(3)), ["DIR/model.safetensors", "no tensor encoder.layer.2"]),
         (set("config.json", "vocab_size", json!(9)), ["DIR/model.safetensors", "word_embeddings"]),
-        (
-            set("config.json", "position_embedding_type", json!("relative_key")),
-            ["DIR/config.json", "relative_key is not known"],
-        ),
+        (set("config.json", "position_embedding_type", json!("relative_key")), ["DIR/config.json", "relative_key"]),
         (set("1_Pooling/config.json", "pooling_mode", json!("median")), ["1_Pooling/config.json", "median"]),
         (set("1_Pooling/config.json", "pooling_mode", json!(["cls", "cls"])), ["1_Pooling/config.json", "twice"]),
         (
@@ -143,6 +140,27 @@ fn configurations_that_make_no_sense() {
             ["config_sentence", "prompts.query is not a string"],
         ),
         (set("config_sentence_transformers.json", "truncate_dim", json!(17)), ["16 dimensions", "cut to 17"]),
+        (
+            set("config_sentence_transformers.json", "default_prompt_name", json!("none")),
+            ["config_sentence", "default_prompt_name is none"],
+        ),
+        (set("config.json", "is_decoder", json!(true)), ["DIR/config.json", "is_decoder is true"]),
+        (
+            set("sentence_bert_config.json", "query_length", json!(8)),
+            ["sentence_bert_config.json", "query_length is 8"],
+        ),
+        (
+            set("sentence_bert_config.json", "transformer_task", json!("fill-mask")),
+            ["sentence_bert_config.json", "fill-mask"],
+        ),
+        (
+            set("sentence_bert_config.json", "processing_kwargs", json!({"text": {}})),
+            ["sentence_bert_config.json", "processing_kwargs"],
+        ),
+        (
+            set("2_Normalize/config.json", "module_input_name", json!("token_embeddings")),
+            ["2_Normalize/config.json", "token_embeddings"],
+        ),
         (set("sentence_bert_config.json", "max_seq_length", json!(2)), ["tokenizer.json", "leave no room"]),
     ] {
         assert_says(&text, &parts);
@@ -160,8 +178,11 @@ fn modules_that_are_not_known() {
             edit(folder, "modules.json", &|json| json[index][field] = json!(value));
         })
     };
-    assert_says(&module(2, "type", "my.own.Rotation"), &["DIR/modules.json module Rotation is not known"]);
-    assert_says(&module(0, "type", "x.CLIPModel"), &["DIR/modules.json module CLIPModel is not known"]);
+    assert_says(&module(2, "type", "my.own.Rotation"), &["DIR/modules.json module my.own.Rotation is not one of"]);
+    assert_says(
+        &module(0, "type", "sentence_transformers.models.CLIPModel"),
+        &["DIR/modules.json module CLIPModel is not known"],
+    );
     assert_says(&module(1, "path", "../elsewhere"), &["DIR/modules.json module path ../elsewhere leaves the folder"]);
     let text = refused("bert-dense", &|folder| fs::write(folder.join("modules.json"), "{}").expect("written"));
     assert_says(&text, &["DIR/modules.json is not a list of modules"]);
@@ -170,7 +191,7 @@ fn modules_that_are_not_known() {
     for (field, value, says) in [
         ("activation_function", json!("torch.nn.modules.activation.Hardtanh"), "Hardtanh is not known"),
         ("in_features", json!(99), "takes 99 components, the module before it gives 16"),
-        ("use_residual", json!(true), "use_residual is not known"),
+        ("use_residual", json!(true), "use_residual"),
     ] {
         let text =
             refused("bert-dense", &|folder| edit(folder, "2_Dense/config.json", &|json| json[field] = value.clone()));
@@ -184,6 +205,22 @@ fn tokenizers_that_do_not_fit() {
         fs::copy(minilm().join("tokenizer.json"), folder.join("tokenizer.json")).expect("copied");
     });
     assert_says(&text, &["DIR/tokenizer.json does not fit the model: its largest id is 30521"]);
+    // sentence-transformers would take the one file's word, other loaders the other's.
+    for (field, value) in [
+        ("do_lower_case", json!(false)),
+        ("strip_accents", json!(false)),
+        ("tokenize_chinese_chars", json!(false)),
+        ("cls_token", json!("[MASK]")),
+        ("sep_token", json!({"content": "[PAD]"})),
+    ] {
+        let text = refused("bert-cls", &|folder| {
+            edit(folder, "tokenizer_config.json", &|json| {
+                json["tokenizer_class"] = json!("BertTokenizer");
+                json[field] = value.clone();
+            });
+        });
+        assert_says(&text, &["DIR/tokenizer_config.json says", field, "DIR/tokenizer.json", "make them agree"]);
+    }
     let text = refused("bert-cls", &|folder| fs::write(folder.join("tokenizer.json"), "{}").expect("written"));
     assert_says(&text, &["DIR/tokenizer.json is not a tokenizer that is known here"]);
     let text = refused("bert-cls", &|folder| fs::write(folder.join("tokenizer.json"), "[").expect("written"));

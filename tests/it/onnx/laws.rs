@@ -44,6 +44,19 @@ async fn the_space_tells_what_matters() {
     let copy = tempfile::tempdir().expect("a folder");
     crate::onnx::folders::copy(&golden("tiny").join("bert-cls"), copy.path());
     assert_eq!(first, id(Onnx::builder(copy.path())), "the folder's name matters");
+    // What the tokenizer's file says of truncation and padding is not honoured, and so does not matter.
+    let file = copy.path().join("tokenizer.json");
+    let mut tokenizer = crate::support::json(&file);
+    tokenizer["truncation"] =
+        serde_json::json!({"max_length": 8, "strategy": "LongestFirst", "stride": 0, "direction": "Right"});
+    let text = std::fs::read_to_string(&file).expect("read").replacen(
+        "\"truncation\": null",
+        &format!("\"truncation\": {}", tokenizer["truncation"]),
+        1,
+    );
+    assert!(text.contains("LongestFirst"), "the file has another form");
+    std::fs::write(&file, text).expect("written");
+    assert_eq!(first, id(Onnx::builder(copy.path())), "ignored truncation matters");
     let prompts = docvector_embed::Prompts::new("", "query: ");
     for (what, other) in [
         ("length", load().with_max_tokens(20)),
@@ -56,6 +69,8 @@ async fn the_space_tells_what_matters() {
     let space = Onnx::load(minilm()).expect("loads").spaces()[0].clone();
     assert_eq!((space.dimensions(), space.model(), space.label()), (384, "bert", Some("all-MiniLM-L6-v2")));
     assert_eq!((space.normalization(), space.precision()), (Normalization::L2, Precision::Full));
+    // Collections are named by it: a change of the code that changes it makes everybody embed everything again.
+    assert_eq!(space.id().to_string(), "cd5cb9c85b1211c7dec098ef2a2dd4b5");
     let int8 = Onnx::load(minilm_int8()).expect("loads").spaces()[0].clone();
     assert_eq!(int8.precision(), Precision::Int8);
     assert_ne!(int8.id(), space.id());

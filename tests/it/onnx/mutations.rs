@@ -95,6 +95,7 @@ async fn no_normalisation() {
 async fn cased_tokens() {
     let folder = mutated(|folder| {
         edit(&folder.join("tokenizer.json"), |tokenizer| tokenizer["normalizer"]["lowercase"] = json!(false));
+        edit(&folder.join("tokenizer_config.json"), |config| config["do_lower_case"] = json!(false));
     });
     must_fail("missing lower-casing", &folder).await;
 }
