@@ -76,6 +76,8 @@ fn best(documents: &Embeddings, query: &[f32]) -> Vec<(f32, usize)> {
 fn chunks() -> io::Result<Vec<Chunk>> {
     let mut files = Vec::new();
     walk(&root().join("src"), &mut files)?;
+    // The command line has its own help.
+    files.retain(|file| !file.starts_with(root().join("src/bin")));
     files.extend(["README.md", "CHANGELOG.md"].map(|name| root().join(name)));
     files.sort();
     let mut chunks = Vec::new();

@@ -51,6 +51,8 @@ pub enum Lane {
 /// assert_eq!(again.len(), batch.len());
 /// ```
 ///
+/// Texts that are owned are borrowed first: `let texts: Vec<&str> = owned.iter().map(String::as_str).collect();`.
+///
 /// # Default
 /// No routing key, no wanted space, over-long texts are an error, the lane of the kind, no deadline.
 #[derive(Clone, Copy)]

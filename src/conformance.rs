@@ -478,7 +478,8 @@ impl<'a> Probe<'a> {
             let words = hash.as_bytes()[..4].iter().map(|&byte| WORDS[usize::from(byte) % WORDS.len()]);
             let words: Vec<&str> = words.collect();
             // Some tokenizers make much of a word, and some models take little.
-            let texts = (0..=words.len()).map(|from| format!("{} {}{number}", words[from..].join(" "), self.run % 1000));
+            let texts =
+                (0..=words.len()).map(|from| format!("{} {}{number}", words[from..].join(" "), self.run % 1000));
             let mut texts = texts.map(|text| text.trim_start().to_owned());
             match (&self.limits.tokens, self.limits.tokens_of_one_text()) {
                 (TokenCount::Exact(counter), Some(limit)) => {

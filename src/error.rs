@@ -395,11 +395,10 @@ impl fmt::Display for Error {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &*self.0;
+        // A program that returns an error from `main` shows this: it begins with what `Display` says.
+        write!(f, "{self} ")?;
         let mut debug = f.debug_struct("Error");
-        debug.field("kind", &inner.kind).field("message", &inner.message);
-        if let Some(embedder) = &inner.embedder {
-            debug.field("embedder", embedder);
-        }
+        debug.field("kind", &inner.kind);
         if !inner.bad_texts.is_empty() {
             debug.field("bad_texts", &inner.bad_texts);
         }

@@ -38,6 +38,9 @@ const IN_FLIGHT: usize = 4;
 pub trait EmbedderExt: Embedder {
     /// Embeds any number of documents; row `i` belongs to text `i`.
     ///
+    /// A text that is too long is an error. To have it cut, or for any other option of a [`Batch`], use
+    /// [`embed_all`](Self::embed_all).
+    ///
     /// # Errors
     /// Those of [`embed_all`](Self::embed_all).
     fn embed_documents<S: AsRef<str> + Sync>(&self, texts: &[S]) -> impl Future<Output = Result<Embeddings>> + Send {
@@ -86,6 +89,9 @@ pub trait EmbedderExt: Embedder {
     }
 
     /// Embeds a corpus larger than memory: takes texts as they come, gives windows of rows in the same order.
+    ///
+    /// Streams are those of the crate `futures-util` (`stream::iter` makes one of an iterator); pin the result to read
+    /// it, as below.
     ///
     /// Memory is bounded by the [window and the number of windows at once](StreamOptions), whatever the length of the
     /// corpus. Indices in errors count from the stream's first text. The stream ends after an error; the rows of the

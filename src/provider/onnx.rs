@@ -20,11 +20,14 @@
 //!
 //! # Library
 //! ONNX Runtime is loaded when the first model is: from [`with_library`](OnnxBuilder::with_library), or the file or
-//! folder that `ORT_DYLIB_PATH` names, or the asset folder (`DOCVECTOR_EMBED_ASSETS`, or `assets` in the
-//! folder of the program or of the package that cargo runs, or up to three levels above), or the Python package `onnxruntime`. A process loads one library
+//! folder that `ORT_DYLIB_PATH` names, or the asset folder (`DOCVECTOR_EMBED_ASSETS`, or the folder that
+//! the model lies in, or `assets` in the folder of the program or of the package that cargo runs, or up to three levels above), or the Python package `onnxruntime`. A process loads one library
 //! and makes one environment; a program that uses the `ort` crate itself must leave making it to this crate.
 //!
 //! # Semantics
+//! A text that is too long is an error unless the batch says otherwise: `embedder.embed_all(Batch::documents(&texts)
+//! .with_too_long(TooLong::Truncate))` cuts it, as sentence-transformers does without being asked.
+//!
 //! Vectors are those of sentence-transformers in fp32: cosine at least 0.99999. They depend on their batch-mates by less
 //! than 1e-5. Vectors cut by `truncate_dim` are scaled to length 1 again if they were before, which sentence-transformers
 //! leaves undone. A folder that defines a `passage` prompt beside an empty `document` one means the former, which
@@ -148,7 +151,7 @@ impl Onnx {
     /// # Errors
     /// [`Config`](ErrorKind::Config) lists the places tried.
     pub fn load_library(path: Option<&Path>) -> Result<Library> {
-        library::load(path).map(|(library, _)| library)
+        library::load(path, None).map(|(library, _)| library)
     }
 }
 
@@ -293,7 +296,7 @@ impl OnnxBuilder {
             max_tokens = Some(asked);
         }
         let file = model_path(&folder, self.file.as_deref())?;
-        let (library, environment) = library::load(self.library.as_deref())?;
+        let (library, environment) = library::load(self.library.as_deref(), Some(&self.folder))?;
 
         let built_graph = file.extension().is_some_and(|extension| extension == "safetensors");
         let (model, tokens, weights, precision);

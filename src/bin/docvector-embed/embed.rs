@@ -53,7 +53,13 @@ pub(crate) fn run(job: &Job) -> Result<(), Failure> {
     let (rows, mut writing) = mpsc::channel(WRITE_BEHIND);
     let reader = spawn("reader", move || read(input, &reading))?;
     let writer = spawn("writer", move || write(output, &mut writing))?;
-    let embedded = runtime()?.block_on(run.embed(windows, rows, &progress));
+    let embedded = runtime()?.block_on(async {
+        // Dropped, the run lets go of the writer, which then removes what it has written so far.
+        tokio::select! {
+            embedded = run.embed(windows, rows, &progress) => embedded,
+            signal = interrupted() => Err(Failure::new(format!("{signal}{kept}"))),
+        }
+    });
     let time = progress.elapsed();
     drop(progress);
 
@@ -73,6 +79,22 @@ pub(crate) fn run(job: &Job) -> Result<(), Failure> {
     output.finish(dimensions)?;
     say(job, &tally, dimensions, max_tokens, time);
     Ok(())
+}
+
+/// Waits for somebody to end the program.
+async fn interrupted() -> &'static str {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminated) = signal(SignalKind::terminate()) {
+            return tokio::select! {
+                _ = tokio::signal::ctrl_c() => "interrupted",
+                _ = terminated.recv() => "terminated",
+            };
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+    "interrupted"
 }
 
 /// Ends a run that went well. That stderr is gone does not make it a failure.
@@ -166,6 +188,14 @@ impl Run<'_> {
 
     async fn window(&self, window: Result<Window, Failure>) -> Result<Outcome, Failure> {
         let window = window?;
+        if let Some(record) = window.records().next().filter(|record| record.looks_like_json()) {
+            let line = record.line;
+            // The exit status does not depend on whether it can be said.
+            let _ = writeln!(
+                io::stderr().lock(),
+                "warning: line {line} looks like a JSON line, and is embedded as it stands: is --jsonl meant?"
+            );
+        }
         let (lines, bytes) = (window.items.len(), window.bytes);
         let result = match self.on_error {
             OnError::Record => Ok(self.record(window).await?),

@@ -41,6 +41,16 @@ pub(crate) struct Record {
     pub(crate) object: Option<String>,
 }
 
+impl Record {
+    /// Whether this is the first line of plain text, and is what a JSON line would be.
+    pub(crate) fn looks_like_json(&self) -> bool {
+        self.line == 1
+            && self.object.is_none()
+            && self.text.starts_with('{')
+            && serde_json::from_str::<Value>(&self.text).is_ok_and(|object| object.get("text").is_some())
+    }
+}
+
 /// A line that cannot be embedded.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Fault {

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 /// What the embedder's futures run on. The work itself is done on the embedder's own threads.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread()
-        .enable_time()
+        .enable_all()
         .build()
         .map_err(|error| Failure::because("no asynchronous runtime can be started", error))
 }

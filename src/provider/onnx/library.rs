@@ -61,7 +61,9 @@ pub struct Library {
 static LOADED: Mutex<Option<(Library, Environment)>> = Mutex::new(None);
 
 /// Loads the library, or gives the one that is loaded.
-pub(super) fn load(explicit: Option<&Path>) -> Result<(Library, Environment)> {
+///
+/// `beside` is a model's folder: what was fetched with the model lies beside it.
+pub(super) fn load(explicit: Option<&Path>, beside: Option<&Path>) -> Result<(Library, Environment)> {
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((library, environment)) = &*loaded {
         let loaded = canonical(&library.path);
@@ -79,19 +81,19 @@ pub(super) fn load(explicit: Option<&Path>) -> Result<(Library, Environment)> {
         return Ok((library.clone(), environment.clone()));
     }
     let mut tried = Vec::new();
-    for (source, place) in places(explicit) {
+    for (source, place) in places(explicit, beside) {
         let candidates = match place {
             Place::File(path) => vec![path],
-            Place::Folder(folder) => match in_folder(&folder) {
-                found if found.is_empty() => {
+            Place::Folder(folder) => {
+                let found = in_folder(&folder);
+                if found.is_empty() {
                     tried.push(format!("{} ({source}): no library there", folder.display()));
-                    continue;
                 }
-                found => found,
-            },
+                found
+            }
             Place::Nowhere(why) => {
                 tried.push(format!("{source}: {why}"));
-                continue;
+                Vec::new()
             }
         };
         for path in candidates {
@@ -110,8 +112,9 @@ pub(super) fn load(explicit: Option<&Path>) -> Result<(Library, Environment)> {
         }
     }
     let message = format!(
-        "no usable ONNX Runtime library ({OLDEST} or newer). Tried: {}. Run scripts/fetch-assets, or set ORT_DYLIB_PATH \
-         to the library's file, or install the Python package onnxruntime",
+        "no usable ONNX Runtime library ({OLDEST} or newer). Tried: {}. Run scripts/fetch-assets and set \
+         DOCVECTOR_EMBED_ASSETS to the folder that it fills, or set ORT_DYLIB_PATH to the library's file, or install the \
+         Python package onnxruntime",
         tried.join("; ")
     );
     Err(Error::new(ErrorKind::Config, message))
@@ -124,16 +127,18 @@ enum Place {
 }
 
 /// The places to look in, in order. The Python package is last because asking for it starts a Python.
-fn places(explicit: Option<&Path>) -> impl Iterator<Item = (LibrarySource, Place)> {
+fn places(explicit: Option<&Path>, beside: Option<&Path>) -> impl Iterator<Item = (LibrarySource, Place)> {
     let named = |path: PathBuf| if path.is_dir() { Place::Folder(path) } else { Place::File(path) };
     let explicit = explicit.map(|path| (LibrarySource::Path, named(path.to_owned())));
     let variable = env::var_os("ORT_DYLIB_PATH")
         .filter(|value| !value.is_empty())
         .map(|value| (LibrarySource::Variable, named(value.into())));
     let mut assets: Vec<Place> =
-        asset_folders().into_iter().map(|folder| Place::Folder(folder.join("onnxruntime"))).collect();
+        asset_folders(beside).into_iter().map(|folder| Place::Folder(folder.join("onnxruntime"))).collect();
     if assets.is_empty() {
-        assets.push(Place::Nowhere("no folder assets/onnxruntime near the program".into()));
+        assets.push(Place::Nowhere(
+            "no folder onnxruntime beside the model, nor assets/onnxruntime near the program".into(),
+        ));
     }
     let assets = assets.into_iter().map(|place| (LibrarySource::Assets, place));
     let python = std::iter::once_with(|| {
@@ -144,14 +149,16 @@ fn places(explicit: Option<&Path>) -> impl Iterator<Item = (LibrarySource, Place
 }
 
 /// Folders that may hold what `scripts/fetch-assets` fetched: the one `DOCVECTOR_EMBED_ASSETS` names and no other, or
+/// the one that the model lies in, or
 /// `assets` in the folder of the program, of the package being run by cargo, or a few levels above either.
-pub(super) fn asset_folders() -> Vec<PathBuf> {
+pub(super) fn asset_folders(beside: Option<&Path>) -> Vec<PathBuf> {
     if let Some(folder) = env::var_os("DOCVECTOR_EMBED_ASSETS").filter(|value| !value.is_empty()) {
         return vec![folder.into()];
     }
     let package = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
     let program = env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned));
-    let mut folders: Vec<PathBuf> = Vec::new();
+    let beside = beside.map(canonical).and_then(|model| model.parent().map(Path::to_owned));
+    let mut folders: Vec<PathBuf> = beside.filter(|folder| folder.join("onnxruntime").is_dir()).into_iter().collect();
     for start in package.iter().chain(&program) {
         for level in start.ancestors().take(LEVELS) {
             let folder = level.join("assets");

@@ -91,6 +91,19 @@ fn the_library_is_found_in_each_place() {
 }
 
 #[test]
+fn a_library_is_found_beside_the_model() {
+    // The program lies elsewhere, as an installed one does.
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let moved = elsewhere.path().join("docvector-embed");
+    fs::copy(env!("CARGO_BIN_EXE_docvector-embed"), &moved).expect("copied");
+    let mut command = Command::new(&moved);
+    let command =
+        command.env_remove("ORT_DYLIB_PATH").env_remove("DOCVECTOR_EMBED_ASSETS").env_remove("CARGO_MANIFEST_DIR");
+    let done = run(command.args(["embed", "--model"]).arg(minilm()), b"a\n");
+    assert!(done.status.success(), "{}", stderr(&done));
+}
+
+#[test]
 fn a_library_that_is_nowhere_is_an_error_that_lists_the_places() {
     let nowhere = tempfile::tempdir().expect("a folder");
     let done = doctor(|command| command.env("DOCVECTOR_EMBED_ASSETS", nowhere.path()).env("PATH", nowhere.path()));
@@ -113,6 +126,7 @@ fn a_wrong_library_is_an_error_and_never_a_panic() {
     let folder = tempfile::tempdir().expect("a folder");
     let text = folder.path().join("libtext.so");
     fs::write(&text, "not a library").expect("written");
+    fs::create_dir(folder.path().join("empty")).expect("a folder");
     let old = built(folder.path(), "old", "1.9.0", false);
     let odd = built(folder.path(), "odd", "1.32.0", true);
     let hollow = built(folder.path(), "hollow", "1.32.0", false);
@@ -120,6 +134,7 @@ fn a_wrong_library_is_an_error_and_never_a_panic() {
     compile(&folder.path().join("other.c"), "int other(void) { return 1; }\n", &other);
     for (file, says) in [
         (folder.path().join("missing.so"), "no such file"),
+        (folder.path().join("empty"), "no library there"),
         (text, "failed to load"),
         (other, "does not export `OrtGetApiBase`"),
         (old, "got '1.9.0'"),

@@ -220,6 +220,46 @@ fn a_killed_run_leaves_nothing_under_the_final_name() {
     assert!(!output.exists());
 }
 
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_leaves_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = folder.path().join("out.jsonl");
+    let mut child = program();
+    let child = child.args(["embed", "--model"]).arg(minilm()).arg("--output").arg(&output);
+    let mut child = child.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    let writer = std::thread::spawn(move || {
+        use std::io::Write as _;
+        while writeln!(stdin, "one more line of text").is_ok() {}
+    });
+    let is_written = || {
+        files(folder.path()).iter().any(|name| fs::metadata(folder.path().join(name)).is_ok_and(|file| file.len() > 0))
+    };
+    for _ in 0..600 {
+        if is_written() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let signal =
+        std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
+    assert!(signal.success());
+    let mut said = String::new();
+    child.stderr.take().expect("piped").read_to_string(&mut said).expect("UTF-8");
+    assert_eq!(child.wait().expect("ended").code(), Some(1), "{said}");
+    writer.join().expect("written");
+    assert!(said.contains("interrupted; nothing was written to"), "{said}");
+    assert_eq!(files(folder.path()), [""; 0], "something is left");
+}
+
+#[test]
+fn json_lines_without_the_option_are_noticed() {
+    let done = embed(&[], b"{\"text\":\"hello\"}\n");
+    assert!(done.status.success());
+    assert!(stderr(&done).contains("line 1 looks like a JSON line"), "{}", stderr(&done));
+}
+
 /// A line of 10 MB is a text like any other.
 #[test]
 fn a_giant_line_is_cut() {
