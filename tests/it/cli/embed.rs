@@ -1,6 +1,13 @@
 //! `docvector-embed embed`.
 
-use std::{fs, io::Read, process::Stdio, time::Duration};
+use std::{
+    fs,
+    io::{Read, Write},
+    path::Path,
+    process::{Child, Stdio},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
 use docvector_embed::{Batch, EmbedderExt, TooLong, provider::Onnx};
 use serde_json::Value;
@@ -191,29 +198,31 @@ fn a_reader_that_goes_away_is_no_error() {
     assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
 }
 
-#[test]
-fn a_killed_run_leaves_nothing_under_the_final_name() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let output = folder.path().join("out.jsonl");
+/// Starts a run whose input does not end, and waits until rows are being written into the folder. Gives the run, and
+/// the thread that feeds it.
+fn run_without_end(folder: &Path, output: &Path) -> (Child, JoinHandle<()>) {
     let mut child = program();
-    let child = child.args(["embed", "--model"]).arg(minilm()).arg("--output").arg(&output);
-    let mut child = child.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts");
+    let child = child.args(["embed", "--model"]).arg(minilm()).arg("--output").arg(output);
+    let mut child = child.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
     let mut stdin = child.stdin.take().expect("piped");
-    // Rows are being written when it is killed: the input does not end.
-    let writer = std::thread::spawn(move || {
-        use std::io::Write as _;
-        while writeln!(stdin, "one more line of text").is_ok() {}
-    });
-    let is_written = || {
-        files(folder.path()).iter().any(|name| fs::metadata(folder.path().join(name)).is_ok_and(|file| file.len() > 0))
-    };
+    let writer = thread::spawn(move || while writeln!(stdin, "one more line of text").is_ok() {});
+    let is_written =
+        || files(folder).iter().any(|name| fs::metadata(folder.join(name)).is_ok_and(|file| file.len() > 0));
     for _ in 0..600 {
         if is_written() {
             break;
         }
-        std::thread::sleep(Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(50));
     }
     assert!(is_written(), "nothing was written within 30 s");
+    (child, writer)
+}
+
+#[test]
+fn a_killed_run_leaves_nothing_under_the_final_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = folder.path().join("out.jsonl");
+    let (mut child, writer) = run_without_end(folder.path(), &output);
     child.kill().expect("killed");
     child.wait().expect("ended");
     writer.join().expect("written");
@@ -225,23 +234,7 @@ fn a_killed_run_leaves_nothing_under_the_final_name() {
 fn an_interrupted_run_leaves_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let output = folder.path().join("out.jsonl");
-    let mut child = program();
-    let child = child.args(["embed", "--model"]).arg(minilm()).arg("--output").arg(&output);
-    let mut child = child.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
-    let mut stdin = child.stdin.take().expect("piped");
-    let writer = std::thread::spawn(move || {
-        use std::io::Write as _;
-        while writeln!(stdin, "one more line of text").is_ok() {}
-    });
-    let is_written = || {
-        files(folder.path()).iter().any(|name| fs::metadata(folder.path().join(name)).is_ok_and(|file| file.len() > 0))
-    };
-    for _ in 0..600 {
-        if is_written() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let (mut child, writer) = run_without_end(folder.path(), &output);
     let signal =
         std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
     assert!(signal.success());
