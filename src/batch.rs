@@ -1,6 +1,6 @@
 //! Asks for vectors: [`Batch`], the borrowed texts of one call and how they are to be embedded.
 
-use std::{fmt, time::Instant};
+use std::{fmt, ops::Range, sync::Arc, time::Instant};
 
 use crate::{BadText, BadTextReason, Error, ErrorKind, Limits, Result, Space, SpaceId, TokenCount};
 
@@ -65,6 +65,8 @@ pub struct Batch<'a> {
     too_long: TooLong,
     lane: Lane,
     deadline: Option<Instant>,
+    /// What a planner has counted already.
+    counted: Option<Counted<'a>>,
 }
 
 impl<'a> Batch<'a> {
@@ -74,7 +76,7 @@ impl<'a> Batch<'a> {
             InputKind::Document => Lane::Bulk,
             InputKind::Query => Lane::Interactive,
         };
-        Self { texts, kind, key: None, space: None, too_long: TooLong::Error, lane, deadline: None }
+        Self { texts, kind, key: None, space: None, too_long: TooLong::Error, lane, deadline: None, counted: None }
     }
 
     /// Asks for the vectors of documents.
@@ -129,7 +131,39 @@ impl<'a> Batch<'a> {
     where
         'a: 'b,
     {
-        Batch { texts, ..self }
+        Batch { texts, counted: None, ..self }
+    }
+
+    /// The part of the batch in this range.
+    pub(crate) fn part(self, range: Range<usize>) -> Self {
+        let counted = self.counted.map(|counted| Counted { tokens: &counted.tokens[range.clone()], ..counted });
+        Batch { texts: &self.texts[range], counted, ..self }
+    }
+
+    /// The same for texts picked out of the batch, with what was counted for them by [`picked`](Self::picked).
+    pub(crate) fn with_picked<'b>(self, texts: &'b [&'b str], tokens: Option<&'b [u32]>) -> Batch<'b>
+    where
+        'a: 'b,
+    {
+        let counted = self.counted.zip(tokens).map(|(counted, tokens)| Counted { tokens, ..counted });
+        Batch { texts, counted, ..self }
+    }
+
+    /// What was counted for these texts.
+    pub(crate) fn picked(&self, indices: impl IntoIterator<Item = usize>) -> Option<Vec<u32>> {
+        self.counted.map(|counted| indices.into_iter().map(|index| counted.tokens[index]).collect())
+    }
+
+    /// Adds what a planner has counted.
+    pub(crate) const fn with_counted(mut self, counted: Counted<'a>) -> Self {
+        self.counted = Some(counted);
+        self
+    }
+
+    /// What was counted already, if it was by these limits.
+    pub(crate) fn counted_by(&self, limits: &Limits) -> Option<&'a [u32]> {
+        let counted = self.counted.filter(|counted| counted.by == Some(CountedBy::of(limits)))?;
+        Some(counted.tokens)
     }
 
     /// The texts, in the caller's order.
@@ -187,20 +221,8 @@ impl<'a> Batch<'a> {
     pub fn check(&self, spaces: &[Space], limits: &Limits) -> Result<()> {
         self.check_space(spaces)?;
         let mut bad = self.bad_texts(limits);
-        let per_text = limits.tokens_of_one_text();
-        let counted = match (&limits.tokens, self.too_long) {
-            (TokenCount::Exact(counter), TooLong::Error) => per_text.map(|limit| (counter, limit)),
-            _ => None,
-        };
-        if let Some((counter, limit)) = counted {
-            bad.extend(self.texts.iter().enumerate().filter_map(|(index, text)| {
-                if text.is_empty() || counter.at_most(self.kind, text) <= limit {
-                    return None;
-                }
-                let tokens = counter.over(self.kind, text, limit)?;
-                Some(BadText::new(index, BadTextReason::TooLong { tokens, limit }))
-            }));
-        }
+        let mut counting = Counting::new(self, limits);
+        bad.extend((0..self.len()).filter_map(|index| counting.too_long(self, index)));
         if !bad.is_empty() {
             return Err(Error::invalid_texts(bad));
         }
@@ -215,19 +237,30 @@ impl<'a> Batch<'a> {
         if let Some(limit) = limits.bytes.filter(|&limit| bytes > limit) {
             return over("bytes", bytes, limit);
         }
-        if let (TokenCount::Exact(counter), Some(limit)) = (&limits.tokens, limits.tokens_per_call) {
-            let cut = |tokens: usize| per_text.map_or(tokens, |limit| tokens.min(limit));
-            let sum = |count: &dyn Fn(&str) -> usize| {
-                self.texts.iter().fold(0_usize, |sum, text| sum.saturating_add(cut(count(text))))
-            };
-            if sum(&|text| counter.at_most(self.kind, text)) > limit {
-                let tokens = sum(&|text| counter.count(self.kind, text));
-                if tokens > limit {
-                    return over("tokens", tokens, limit);
-                }
+        if let (TokenCount::Exact(_), Some(limit)) = (&limits.tokens, limits.tokens_per_call) {
+            // 128 bits: the sum of any bounds fits.
+            let mut tokens: u128 = (0..self.len()).map(|index| counting.at_most(self, index) as u128).sum();
+            let mut next = 0..self.len();
+            while tokens > limit as u128 {
+                let Some(index) = next.next() else {
+                    return over("tokens", usize::try_from(tokens).unwrap_or(usize::MAX), limit);
+                };
+                tokens -= counting.at_most(self, index) as u128;
+                tokens += counting.exact(self, index) as u128;
             }
         }
         Ok(())
+    }
+
+    /// The tokens of all texts: as they were counted, else at four bytes each.
+    pub(crate) fn guessed_tokens(&self, limits: &Limits) -> usize {
+        let counted = self.counted_by(limits);
+        let limit = limits.tokens_of_one_text().unwrap_or(usize::MAX);
+        let tokens = |(index, text): (usize, &&str)| match counted.map(|counted| counted[index]) {
+            Some(tokens) if tokens > 0 => (tokens as usize).min(limit),
+            _ => text.len().div_ceil(4).min(limit),
+        };
+        self.texts.iter().enumerate().map(tokens).fold(0, usize::saturating_add)
     }
 
     pub(crate) fn check_space(&self, spaces: &[Space]) -> Result<()> {
@@ -253,6 +286,125 @@ impl<'a> Batch<'a> {
             .enumerate()
             .filter_map(|(index, text)| reason(text).map(|reason| BadText::new(index, reason)))
             .collect()
+    }
+}
+
+/// Tokens of a batch's texts as a planner left them: 0 where it did not have to count.
+#[derive(Clone, Copy)]
+pub(crate) struct Counted<'a> {
+    by: Option<CountedBy>,
+    tokens: &'a [u32],
+}
+
+impl Counted<'_> {
+    /// The same counts in the places of a larger batch's texts: count `i` at `places[i]` of `len`.
+    pub(crate) fn scatter(&self, places: &[usize], len: usize) -> Vec<u32> {
+        let mut tokens = vec![0; len];
+        places.iter().zip(self.tokens).for_each(|(&place, &count)| tokens[place] = count);
+        tokens
+    }
+
+    /// The same counter's counts of other texts.
+    pub(crate) const fn of<'b>(&self, tokens: &'b [u32]) -> Counted<'b> {
+        Counted { by: self.by, tokens }
+    }
+}
+
+/// Whose counts they are: another counter's, or those up to another limit, say nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct CountedBy {
+    counter: usize,
+    limit: Option<usize>,
+}
+
+impl CountedBy {
+    fn of(limits: &Limits) -> Self {
+        let counter = match &limits.tokens {
+            TokenCount::Exact(counter) => Arc::as_ptr(counter).cast::<()>() as usize,
+            _ => 0,
+        };
+        Self { counter, limit: limits.tokens_of_one_text() }
+    }
+}
+
+/// Counts the tokens of a batch's texts, each at most once, and only those that are asked for.
+pub(crate) struct Counting<'l> {
+    limits: &'l Limits,
+    by: CountedBy,
+    /// Empty until something is counted; 0 for what is not.
+    tokens: Vec<u32>,
+}
+
+impl<'l> Counting<'l> {
+    /// Begins with what is counted already.
+    pub(crate) fn new(batch: &Batch<'_>, limits: &'l Limits) -> Self {
+        let tokens = batch.counted_by(limits).map(<[u32]>::to_vec).unwrap_or_default();
+        Self { limits, by: CountedBy::of(limits), tokens }
+    }
+
+    /// What was counted, to go with the batch.
+    pub(crate) fn counted(&self, batch: &Batch<'_>) -> Option<Counted<'_>> {
+        (self.tokens.len() == batch.len()).then_some(Counted { by: Some(self.by), tokens: &self.tokens })
+    }
+
+    /// The text's tokens, not counted beyond the limit of a text and never above it; 0 where they cannot be counted.
+    pub(crate) fn exact(&mut self, batch: &Batch<'_>, index: usize) -> usize {
+        let tokens = match &self.limits.tokens {
+            TokenCount::Exact(_) => self.count(batch, index),
+            _ => return self.at_most(batch, index),
+        };
+        self.by.limit.map_or(tokens, |limit| tokens.min(limit))
+    }
+
+    /// The least that is known not to be exceeded by the text's tokens, without counting; 0 where nothing is known.
+    pub(crate) fn at_most(&self, batch: &Batch<'_>, index: usize) -> usize {
+        let text = batch.texts()[index];
+        let tokens = match (&self.limits.tokens, self.tokens.get(index)) {
+            (TokenCount::Unknown, _) => 0,
+            (TokenCount::AtMostBytes, _) => text.len(),
+            (TokenCount::Exact(_), Some(&tokens)) if tokens > 0 => tokens as usize,
+            (TokenCount::Exact(counter), _) => counter.at_most(batch.kind(), text),
+        };
+        self.by.limit.map_or(tokens, |limit| tokens.min(limit))
+    }
+
+    /// Whether the text is longer than a text may be, which must be an error; counted only if its bytes leave it open.
+    pub(crate) fn too_long(&mut self, batch: &Batch<'_>, index: usize) -> Option<BadText> {
+        let limit = self.by.limit.filter(|_| batch.too_long() == TooLong::Error)?;
+        let tokens = self.over(batch, index, limit)?;
+        Some(BadText::new(index, BadTextReason::TooLong { tokens, limit }))
+    }
+
+    /// Whether the text is to be cut.
+    #[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "for providers that cut texts themselves"))]
+    pub(crate) fn is_over(&mut self, batch: &Batch<'_>, index: usize) -> bool {
+        self.by.limit.is_some_and(|limit| self.over(batch, index, limit).is_some())
+    }
+
+    fn over(&mut self, batch: &Batch<'_>, index: usize, limit: usize) -> Option<usize> {
+        let TokenCount::Exact(counter) = &self.limits.tokens else { return None };
+        let text = batch.texts()[index];
+        if text.is_empty() || counter.at_most(batch.kind(), text) <= limit {
+            return None;
+        }
+        Some(self.count(batch, index)).filter(|&tokens| tokens > limit)
+    }
+
+    fn count(&mut self, batch: &Batch<'_>, index: usize) -> usize {
+        let TokenCount::Exact(counter) = &self.limits.tokens else { return 0 };
+        if self.tokens.is_empty() {
+            self.tokens = vec![0; batch.len()];
+        }
+        let slot = &mut self.tokens[index];
+        if *slot == 0 {
+            let text = batch.texts()[index];
+            let tokens = match self.by.limit {
+                Some(limit) => counter.count_to(batch.kind(), text, limit),
+                None => counter.count(batch.kind(), text),
+            };
+            *slot = u32::try_from(tokens).unwrap_or(u32::MAX);
+        }
+        *slot as usize
     }
 }
 

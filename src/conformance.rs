@@ -36,7 +36,7 @@ use futures_util::future::join_all;
 pub use self::wrapper::wrapper;
 use crate::{
     BadTextReason, Batch, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Limits, SpaceId, TokenCount,
-    TooLong, plan,
+    TooLong, plan, plan::yield_once,
 };
 
 /// A law, and how an embedder breaks it.
@@ -547,17 +547,4 @@ fn distance(a: &[f32], b: &[f32]) -> f32 {
     }
     let length = b.iter().map(|value| value * value).sum::<f32>().sqrt().max(1.0);
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / length
-}
-
-/// Lets others run, on any executor.
-async fn yield_once() {
-    let mut yielded = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }

@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, ArrayView2};
 
-use crate::{Error, ErrorKind, Result, Space, Usage};
+use crate::{Allowance, Error, ErrorKind, Result, Space, Usage};
 
 /// The vectors of some texts: row `i` belongs to text `i`.
 ///
@@ -24,6 +24,7 @@ pub struct Embeddings {
     space: Space,
     usage: Usage,
     truncated: Vec<usize>,
+    allowance: Option<Allowance>,
 }
 
 impl Embeddings {
@@ -32,25 +33,31 @@ impl Embeddings {
     /// # Errors
     /// [`Protocol`](ErrorKind::Protocol) where the shape is another or a component is not finite; it says which row.
     pub fn new(rows: usize, space: &Space, components: Vec<f32>, usage: Usage) -> Result<Self> {
+        if let Some(at) = not_finite(&components) {
+            let (row, column) = (at / space.dimensions(), at % space.dimensions());
+            let message = format!("row {row}, component {column} is {}, not a finite number", components[at]);
+            return Err(Error::new(ErrorKind::Protocol, message));
+        }
+        Self::of_finite(rows, space, components, usage)
+    }
+
+    /// Does the same for components that were looked at one row at a time.
+    pub(crate) fn of_finite(rows: usize, space: &Space, components: Vec<f32>, usage: Usage) -> Result<Self> {
         let width = space.dimensions();
         if rows.checked_mul(width) != Some(components.len()) {
             let message = format!("{} components for {rows} texts of {width} dimensions", components.len());
             return Err(Error::new(ErrorKind::Protocol, message));
         }
-        if let Some(at) = components.iter().position(|component| !component.is_finite()) {
-            let (row, column) = (at / width, at % width);
-            let message = format!("row {row}, component {column} is {}, not a finite number", components[at]);
-            return Err(Error::new(ErrorKind::Protocol, message));
-        }
+        debug_assert!(not_finite(&components).is_none());
         let vectors = Array2::from_shape_vec((rows, width), components)
             .map_err(|error| Error::new(ErrorKind::Protocol, "components do not make a matrix").with_source(error))?;
-        Ok(Self { vectors, space: space.clone(), usage, truncated: Vec::new() })
+        Ok(Self { vectors, space: space.clone(), usage, truncated: Vec::new(), allowance: None })
     }
 
     /// The vectors of no texts, at no cost.
     pub fn empty(space: &Space) -> Self {
         let vectors = Array2::from_elem((0, space.dimensions()), 0.0);
-        Self { vectors, space: space.clone(), usage: Usage::ZERO, truncated: Vec::new() }
+        Self { vectors, space: space.clone(), usage: Usage::ZERO, truncated: Vec::new(), allowance: None }
     }
 
     /// Names the texts, by index, of which only the beginning was embedded. Indices past the last row are ignored.
@@ -67,6 +74,13 @@ impl Embeddings {
     #[must_use]
     pub const fn with_usage(mut self, usage: Usage) -> Self {
         self.usage = usage;
+        self
+    }
+
+    /// Adds what the provider said, with these rows, that it still allows.
+    #[must_use]
+    pub const fn with_allowance(mut self, allowance: Allowance) -> Self {
+        self.allowance = Some(allowance);
         self
     }
 
@@ -130,6 +144,12 @@ impl Embeddings {
         &self.truncated
     }
 
+    /// What the provider said, with these rows, that it still allows; `None` where it did not, or where the rows are
+    /// those of several calls.
+    pub const fn allowance(&self) -> Option<Allowance> {
+        self.allowance
+    }
+
     /// Copies the rows named, in the order named, repetitions allowed; the usage stays that of the whole.
     ///
     /// # Panics
@@ -141,8 +161,29 @@ impl Embeddings {
             slot.assign(&self.vectors.row(row));
         }
         let truncated = (0..rows.len()).filter(|&row| self.truncated.binary_search(&rows[row]).is_ok()).collect();
-        Self { vectors, space: self.space.clone(), usage: self.usage, truncated }
+        Self { vectors, space: self.space.clone(), usage: self.usage, truncated, allowance: self.allowance }
     }
+}
+
+/// Finds the first component that is not a finite number: in blocks, each added up without a branch, which compilers
+/// turn into vector instructions.
+pub(crate) fn not_finite(components: &[f32]) -> Option<usize> {
+    const BLOCK: usize = 1024;
+    // A number times zero is zero; an infinity or NaN times zero is NaN.
+    let bad = |block: &[f32]| {
+        let mut sums = [0.0_f32; 16];
+        let chunks = block.chunks_exact(16);
+        let rest: f32 = chunks.remainder().iter().map(|component| component * 0.0).sum();
+        for chunk in chunks {
+            for (sum, component) in sums.iter_mut().zip(chunk) {
+                *sum += component * 0.0;
+            }
+        }
+        (rest + sums.iter().sum::<f32>()).is_nan()
+    };
+    let block = components.chunks(BLOCK).position(bad)?;
+    let start = block * BLOCK;
+    components[start..].iter().position(|component| !component.is_finite()).map(|at| start + at)
 }
 
 /// Puts the rows of several calls together in the caller's order, in one matrix.

@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
-use crate::Embeddings;
+use crate::{Allowance, Embeddings, Usage};
 
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -180,7 +180,13 @@ struct Inner {
     status: Option<u16>,
     retry_after: Option<Duration>,
     request_id: Option<String>,
+    code: Option<String>,
+    provider_message: Option<String>,
+    usage: Usage,
+    allowance: Option<Allowance>,
     exhausted: bool,
+    /// How many attempts were made, and why no more.
+    gave_up: Option<(u32, String)>,
     source: Option<Arc<dyn StdError + Send + Sync + 'static>>,
     partial: Option<Partial>,
 }
@@ -196,7 +202,12 @@ impl Error {
             status: None,
             retry_after: None,
             request_id: None,
+            code: None,
+            provider_message: None,
+            usage: Usage::ZERO,
+            allowance: None,
             exhausted: false,
+            gave_up: None,
             source: None,
             partial: None,
         }))
@@ -239,6 +250,27 @@ impl Error {
     /// The provider's name for the request, for its support.
     pub fn request_id(&self) -> Option<&str> {
         self.0.request_id.as_deref()
+    }
+
+    /// The provider's code for what went wrong (`rate_limit_exceeded`).
+    pub fn code(&self) -> Option<&str> {
+        self.0.code.as_deref()
+    }
+
+    /// The provider's own words. Neither `Display` nor `Debug` shows them: they may quote a text or a key.
+    pub fn provider_message(&self) -> Option<&str> {
+        self.0.provider_message.as_deref()
+    }
+
+    /// What the failed call is known to have cost: an answer that was billed and is not usable, attempts that got none.
+    /// The rows of [`partial`](Self::partial) carry their own usage, which is not counted here.
+    pub fn usage(&self) -> Usage {
+        self.0.usage
+    }
+
+    /// What the provider said, with the error, that it still allows.
+    pub fn allowance(&self) -> Option<Allowance> {
+        self.0.allowance
     }
 
     /// Whether the same call may succeed later, and nobody below has already tried that and given up.
@@ -290,6 +322,47 @@ impl Error {
         self
     }
 
+    /// Takes the server's words off, code and name for the request, where they are not to be shown.
+    #[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "for providers on a network"))]
+    #[must_use]
+    pub(crate) fn without_words(mut self, hidden: impl Fn(&str) -> bool) -> Self {
+        let shown = |words: &String| !hidden(words);
+        self.0.request_id = self.0.request_id.filter(shown);
+        self.0.code = self.0.code.filter(shown);
+        self
+    }
+
+    /// Adds the provider's code, if it looks like one: up to 64 letters and underscores. Keys have other characters, and
+    /// so have nearly all texts.
+    #[must_use]
+    pub fn with_code(mut self, code: &str) -> Self {
+        if (1..=64).contains(&code.len()) && code.chars().all(|c| c.is_ascii_alphabetic() || c == '_') {
+            self.0.code = Some(code.to_owned());
+        }
+        self
+    }
+
+    /// Adds the provider's own words, for [`provider_message`](Self::provider_message) alone.
+    #[must_use]
+    pub fn with_provider_message(mut self, message: impl Into<String>) -> Self {
+        self.0.provider_message = Some(message.into());
+        self
+    }
+
+    /// Replaces what the failed call is known to have cost, rows in [`partial`](Self::partial) not counted.
+    #[must_use]
+    pub fn with_usage(mut self, usage: Usage) -> Self {
+        self.0.usage = usage;
+        self
+    }
+
+    /// Adds what the provider still allows.
+    #[must_use]
+    pub fn with_allowance(mut self, allowance: Allowance) -> Self {
+        self.0.allowance = Some(allowance);
+        self
+    }
+
     /// Adds the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync + 'static>>) -> Self {
@@ -333,6 +406,13 @@ impl Error {
         self
     }
 
+    /// Marks the same, and says after how many attempts and why.
+    #[must_use]
+    pub(crate) fn gave_up(mut self, attempts: u32, why: String) -> Self {
+        self.0.gave_up = Some((attempts, why));
+        self.exhausted()
+    }
+
     /// Gives the indices of an inner call back as the caller's: in [`bad_texts`](Self::bad_texts) and
     /// [`partial`](Self::partial). One inner text may stand for several of the caller's (as in
     /// [`Dedup`](crate::wrap::Dedup)), and then each is named and gets its row.
@@ -373,6 +453,9 @@ impl fmt::Display for Error {
         if let Some(status) = inner.status {
             write!(f, " (status {status})")?;
         }
+        if let Some(code) = &inner.code {
+            write!(f, " ({code})")?;
+        }
         if !inner.message.is_empty() {
             write!(f, ": {}", inner.message)?;
         }
@@ -384,6 +467,10 @@ impl fmt::Display for Error {
         }
         if let Some(partial) = &inner.partial {
             write!(f, " ({} rows were finished)", partial.indices.len())?;
+        }
+        if let Some((attempts, why)) = &inner.gave_up {
+            let plural = if *attempts == 1 { "" } else { "s" };
+            write!(f, " (gave up after {attempts} attempt{plural}: {why})")?;
         }
         if let Some(id) = &inner.request_id {
             write!(f, " [request {id}]")?;
@@ -410,6 +497,12 @@ impl fmt::Debug for Error {
         }
         if let Some(id) = &inner.request_id {
             debug.field("request_id", id);
+        }
+        if let Some(code) = &inner.code {
+            debug.field("code", code);
+        }
+        if inner.usage != Usage::ZERO {
+            debug.field("usage", &inner.usage);
         }
         if inner.exhausted {
             debug.field("exhausted", &true);

@@ -3,13 +3,16 @@
 mod each;
 mod stream;
 
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 pub use self::{each::Each, stream::StreamOptions};
 use crate::{
-    Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Result, Space, embeddings::Gather, plan, wrap::Dedup,
+    Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Result, Space,
+    embeddings::Gather,
+    plan,
+    wrap::{Concurrency, Dedup, Meter, Metered, RateLimit, RateLimiter, Retry, RetryPolicy, Timeout},
 };
 
 /// Calls at once where an embedder does not say: enough to hide a network's latency, few enough to be polite.
@@ -145,6 +148,46 @@ pub trait EmbedderExt: Embedder {
         self.space().map(Space::dimensions)
     }
 
+    /// Lets so many calls through at once: see [`Concurrency`].
+    fn concurrency(self, calls: usize) -> Concurrency<Self>
+    where
+        Self: Sized,
+    {
+        Concurrency::new(self, calls)
+    }
+
+    /// Tells a meter what each call cost: see [`Metered`].
+    fn metered(self, meter: impl Meter) -> Metered<Self>
+    where
+        Self: Sized,
+    {
+        Metered::new(self, meter)
+    }
+
+    /// Keeps within requests and tokens a minute: see [`RateLimit`].
+    fn rate_limit(self, limiter: RateLimiter) -> RateLimit<Self>
+    where
+        Self: Sized,
+    {
+        RateLimit::new(self, limiter)
+    }
+
+    /// Tries again what may pass: see [`Retry`].
+    fn retry(self, policy: RetryPolicy) -> Retry<Self>
+    where
+        Self: Sized,
+    {
+        Retry::new(self, policy)
+    }
+
+    /// Gives up a call that takes longer: see [`Timeout`].
+    fn timeout(self, limit: Duration) -> Timeout<Self>
+    where
+        Self: Sized,
+    {
+        Timeout::new(self, limit)
+    }
+
     /// Embeds each distinct text of a call once: see [`Dedup`].
     fn dedup(self) -> Dedup<Self>
     where
@@ -169,7 +212,9 @@ where
 async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Result<Embeddings> {
     batch.check_space(embedder.spaces())?;
     let limits = embedder.limits();
-    let calls = plan::split(&batch, &limits)?;
+    let mut plan = plan::plan(&batch, &limits).await;
+    let calls = std::mem::replace(&mut plan.calls, Ok(Vec::new()))?;
+    let batch = plan.counted(&batch).map_or(batch, |counted| batch.with_counted(counted));
     if calls.len() <= 1 {
         return embed_checked(embedder, batch).await;
     }
@@ -196,8 +241,10 @@ async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Resu
         };
         failed = match (failed, error) {
             // Bad texts are named all at once, whichever call they were in.
-            (Some(first), Some(next)) if !first.bad_texts().is_empty() && !next.bad_texts().is_empty() => {
-                Some(first.with_more_bad_texts(next.bad_texts()))
+            (Some(first), Some(next)) => {
+                let usage = first.usage() + next.usage();
+                let named = !first.bad_texts().is_empty() && !next.bad_texts().is_empty();
+                Some(if named { first.with_more_bad_texts(next.bad_texts()) } else { first }.with_usage(usage))
             }
             (first, next) => first.or(next),
         };
@@ -213,8 +260,8 @@ async fn embed_range<E: Embedder + ?Sized>(
     batch: Batch<'_>,
     call: Range<usize>,
 ) -> (Range<usize>, Result<Embeddings>) {
-    let part = batch.with_texts(&batch.texts()[call.clone()]);
-    (call, embed_checked(embedder, part).await)
+    let result = embed_checked(embedder, batch.part(call.clone())).await;
+    (call, result)
 }
 
 /// Holds an embedder to laws 1 and 5 where a breach would put wrong rows into somebody's index.

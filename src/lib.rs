@@ -29,12 +29,13 @@
 //! - [`provider::Fake`] is the simplest provider and [`wrap::Dedup`] the simplest wrapper: read them to write your own,
 //!   and run [`conformance`] over what you wrote.
 //!
-//! Further pages: the [design](docs::design) and its reasons, [writing a provider](docs::writing_a_provider) or a
-//! wrapper, [testing](docs::testing) code that embeds.
+//! Further pages: [calls that survive the real world](docs::calls), the [design](docs::design) and its reasons,
+//! [writing a provider](docs::writing_a_provider) or a wrapper, [testing](docs::testing) code that embeds.
 //!
 //! # Cargo features
 //! | feature | adds | default |
 //! |---|---|---|
+//! | `openai` | `provider::OpenAi`: OpenAI and every server that speaks its API; needs a C compiler to build | no |
 //! | `onnx` | `provider::Onnx`: local models on ONNX Runtime, loaded at run time; needs a C compiler to build | no |
 //! | `cli` | the command `docvector-embed` | no |
 //! | `full` | everything | no |
@@ -43,14 +44,18 @@
 #![cfg_attr(docvector_docs, feature(doc_cfg))]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod allowance;
 mod batch;
 pub mod conformance;
 mod embedder;
 mod embeddings;
 mod error;
 mod ext;
+#[cfg(feature = "openai")]
+mod http;
 mod limits;
 pub mod plan;
+pub mod price;
 pub mod provider;
 mod space;
 mod usage;
@@ -60,6 +65,7 @@ pub use async_trait::async_trait;
 pub use ndarray;
 
 pub use self::{
+    allowance::{Allowance, Quota},
     batch::{Batch, InputKind, Lane, TooLong},
     embedder::Embedder,
     embeddings::Embeddings,
@@ -72,6 +78,9 @@ pub use self::{
 
 /// Pages about the crate as a whole.
 pub mod docs {
+    #[doc = include_str!("docs/calls.md")]
+    pub mod calls {}
+
     #[doc = include_str!("docs/design.md")]
     pub mod design {}
 

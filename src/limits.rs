@@ -116,10 +116,30 @@ pub trait CountTokens: fmt::Debug + Send + Sync + 'static {
     /// A number that [`count`](Self::count) does not exceed, found without counting; `usize::MAX` where there is none.
     fn at_most(&self, kind: InputKind, text: &str) -> usize;
 
-    /// Says whether a text has more than `limit` tokens, and then at least how many. Reading may stop there: a counter
-    /// for which a text of megabytes is work does better than this default, which counts.
-    fn over(&self, kind: InputKind, text: &str, limit: usize) -> Option<usize> {
-        let tokens = self.count(kind, text);
-        (tokens > limit).then_some(tokens)
+    /// Counts as far as `limit`: exactly up to it, and where there are more, some number above it that
+    /// [`count`](Self::count) does not fall below. A counter for which a text of megabytes is work does better than this
+    /// default, which counts all of it.
+    fn count_to(&self, kind: InputKind, text: &str, limit: usize) -> usize {
+        let _ = limit;
+        self.count(kind, text)
+    }
+
+    /// The beginning of a text, as long as it can be with no more than `limit` tokens. This default tries lengths.
+    fn truncate<'t>(&self, kind: InputKind, text: &'t str, limit: usize) -> &'t str {
+        let (mut fits, mut over) = (0, text.len() + 1);
+        while over - fits > 1 {
+            let end = text.floor_char_boundary(fits + (over - fits) / 2);
+            // Between two neighbouring characters there is nothing left to try.
+            let end = if end <= fits { text.ceil_char_boundary(fits + 1) } else { end };
+            if end >= over {
+                break;
+            }
+            if self.count_to(kind, &text[..end], limit) <= limit {
+                fits = end;
+            } else {
+                over = end;
+            }
+        }
+        &text[..fits]
     }
 }

@@ -10,11 +10,18 @@
 //!
 //! # Cost
 //! One pass over the lengths. Tokens are counted at most once a text, and only where a bound on them (as many as
-//! bytes, say) does not settle the matter.
+//! bytes, say) does not settle the matter; what was counted goes with the texts to the embedder, which does not count
+//! again.
 
-use std::ops::Range;
+use std::{future::poll_fn, ops::Range, task::Poll};
 
-use crate::{BadText, BadTextReason, Batch, Error, Limits, Result, TokenCount, TooLong};
+use crate::{
+    BadText, Batch, Error, Limits, Result, TokenCount,
+    batch::{Counted, Counting},
+};
+
+/// Bytes of text that are counted before others get their turn: some milliseconds of tokenising.
+const TURN: usize = 32 << 10;
 
 /// Splits a batch of any size into consecutive ranges of its texts, each within `limits`, each as full as can be.
 /// No texts, no calls.
@@ -24,88 +31,163 @@ use crate::{BadText, BadTextReason, Batch, Error, Limits, Result, TokenCount, To
 /// empty, too large, or, where tokens can be counted and over-long texts are an error, too long. In a single call the
 /// embedder itself finds those.
 pub fn split(batch: &Batch<'_>, limits: &Limits) -> Result<Vec<Range<usize>>> {
-    let texts = batch.texts();
-    let bytes: usize = texts.iter().map(|text| text.len()).sum();
-    let one_call = limits.texts.is_none_or(|limit| texts.len() <= limit)
-        && limits.bytes.is_none_or(|limit| bytes <= limit)
-        && limits.tokens_per_call.is_none_or(|limit| total_at_most(batch, limits) <= limit);
-    if one_call {
-        return Ok((!texts.is_empty()).then_some(0..texts.len()).into_iter().collect());
+    let mut planner = Planner::new(batch, limits);
+    while !planner.advance(usize::MAX) {}
+    planner.finish().calls
+}
+
+/// Does what [`split`] does, and lets others have their turn while it counts.
+pub(crate) async fn plan<'l>(batch: &Batch<'_>, limits: &'l Limits) -> Plan<'l> {
+    let mut planner = Planner::new(batch, limits);
+    while !planner.advance(TURN) {
+        yield_once().await;
+    }
+    planner.finish()
+}
+
+/// The calls for a batch, or the texts that stand in their way, and what was counted to find out.
+pub(crate) struct Plan<'l> {
+    pub(crate) calls: Result<Vec<Range<usize>>>,
+    counting: Counting<'l>,
+}
+
+impl<'l> Plan<'l> {
+    #[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "for providers that cut texts themselves"))]
+    pub(crate) fn into_counting(self) -> Counting<'l> {
+        self.counting
     }
 
-    // Each text is counted at most once: what is counted for the limit of a text serves the limit of a call.
-    let mut counted: Vec<Option<usize>> = vec![None; texts.len()];
-    let mut bad = batch.bad_texts(limits);
-    bad.extend(too_long(batch, limits, limits.tokens_per_call.map(|_| &mut counted[..])));
-    if !bad.is_empty() {
-        return Err(Error::invalid_texts(bad));
+    /// What was counted for the texts of the batch.
+    pub(crate) fn counted(&self, batch: &Batch<'_>) -> Option<Counted<'_>> {
+        self.counting.counted(batch)
     }
-    let per_text = limits.tokens_of_one_text();
-    let mut calls = Vec::new();
-    let (mut start, mut bytes, mut tokens) = (0, 0_usize, 0_usize);
-    for (index, text) in texts.iter().enumerate() {
-        let cost = match limits.tokens_per_call {
-            None => 0,
-            Some(_) => {
-                let cost = counted[index].unwrap_or_else(|| exact(batch, limits, index));
-                per_text.map_or(cost, |limit| cost.min(limit))
-            }
+}
+
+struct Planner<'b, 'a, 'l> {
+    batch: &'b Batch<'a>,
+    limits: &'l Limits,
+    counting: Counting<'l>,
+    calls: Vec<Range<usize>>,
+    bad: Vec<BadText>,
+    /// The next text to look at.
+    next: usize,
+    /// The first text of the call being filled, its bytes, and at most how many tokens.
+    start: usize,
+    bytes: usize,
+    tokens: usize,
+    /// The texts of the call before this one are counted as exactly as can be.
+    settled: usize,
+}
+
+impl<'b, 'a, 'l> Planner<'b, 'a, 'l> {
+    fn new(batch: &'b Batch<'a>, limits: &'l Limits) -> Self {
+        let counting = Counting::new(batch, limits);
+        let mut planner = Self {
+            batch,
+            limits,
+            counting,
+            calls: Vec::new(),
+            bad: Vec::new(),
+            next: 0,
+            start: 0,
+            bytes: 0,
+            tokens: 0,
+            settled: 0,
         };
-        let full = limits.texts.is_some_and(|limit| index - start >= limit.max(1))
-            || limits.bytes.is_some_and(|limit| bytes + text.len() > limit)
-            || limits.tokens_per_call.is_some_and(|limit| tokens.saturating_add(cost) > limit);
-        if full && index > start {
-            calls.push(start..index);
-            (start, bytes, tokens) = (index, 0, 0);
+        if planner.is_one_call() {
+            planner.next = batch.len();
+        } else {
+            planner.bad = batch.bad_texts(limits);
         }
-        bytes += text.len();
-        tokens = tokens.saturating_add(cost);
+        planner
     }
-    calls.push(start..texts.len());
-    Ok(calls)
-}
 
-/// Tokens of one text as exactly as they can be had; none where they cannot be counted at all.
-fn exact(batch: &Batch<'_>, limits: &Limits, index: usize) -> usize {
-    let text = batch.texts()[index];
-    match &limits.tokens {
-        TokenCount::Unknown => 0,
-        TokenCount::AtMostBytes => text.len(),
-        TokenCount::Exact(counter) => counter.count(batch.kind(), text),
+    /// Whether bounds show that one call will do.
+    fn is_one_call(&self) -> bool {
+        let texts = self.batch.texts();
+        let at_most = || (0..texts.len()).map(|index| self.counting.at_most(self.batch, index));
+        self.limits.texts.is_none_or(|limit| texts.len() <= limit)
+            && self.limits.bytes.is_none_or(|limit| texts.iter().map(|text| text.len()).sum::<usize>() <= limit)
+            && self.limits.tokens_per_call.is_none_or(|limit| at_most().fold(0, usize::saturating_add) <= limit)
     }
-}
 
-/// An upper bound of the tokens of the whole batch, found without counting.
-fn total_at_most(batch: &Batch<'_>, limits: &Limits) -> usize {
-    let bound = |text: &&str| match &limits.tokens {
-        TokenCount::Unknown => 0,
-        TokenCount::AtMostBytes => text.len(),
-        TokenCount::Exact(counter) => counter.at_most(batch.kind(), text),
-    };
-    batch.texts().iter().map(bound).fold(0, usize::saturating_add)
-}
-
-/// The texts that are certainly longer than a text may be, read only as far as that takes; or counted, where the counts
-/// are wanted, in those places.
-fn too_long(batch: &Batch<'_>, limits: &Limits, mut counts: Option<&mut [Option<usize>]>) -> Vec<BadText> {
-    let (TokenCount::Exact(counter), TooLong::Error, Some(limit)) =
-        (&limits.tokens, batch.too_long(), limits.tokens_of_one_text())
-    else {
-        return Vec::new();
-    };
-    let over = |(index, text): (usize, &&str)| {
-        if text.is_empty() || counter.at_most(batch.kind(), text) <= limit {
-            return None;
-        }
-        let tokens = match &mut counts {
-            None => counter.over(batch.kind(), text, limit)?,
-            Some(counts) => {
-                let tokens = counter.count(batch.kind(), text);
-                counts[index] = Some(tokens);
-                (tokens > limit).then_some(tokens)?
+    /// Places texts until about so many bytes were counted; tells whether all are placed.
+    fn advance(&mut self, work: usize) -> bool {
+        let mut done = 0;
+        while done < work {
+            let index = self.next;
+            let Some(text) = self.batch.texts().get(index) else { return true };
+            self.next += 1;
+            if let Some(bad) = self.counting.too_long(self.batch, index) {
+                self.bad.push(bad);
             }
-        };
-        Some(BadText::new(index, BadTextReason::TooLong { tokens, limit }))
-    };
-    batch.texts().iter().enumerate().filter_map(over).collect()
+            // Where there is an error, there will be no calls: only the other bad texts are of interest.
+            if self.bad.is_empty() {
+                done = done.saturating_add(self.place(index, text.len()));
+            }
+            if self.limits.tokens_of_one_text().is_some_and(|limit| text.len() > limit) {
+                done = done.saturating_add(text.len());
+            }
+        }
+        self.next >= self.batch.len()
+    }
+
+    /// Puts a text into the call being filled, or into a new one; tells how many bytes were counted for that.
+    fn place(&mut self, index: usize, length: usize) -> usize {
+        let full = self.limits.texts.is_some_and(|limit| index - self.start >= limit.max(1))
+            || self.limits.bytes.is_some_and(|limit| self.bytes.saturating_add(length) > limit);
+        let (fits, counted) = if full { (false, 0) } else { self.fits(index) };
+        if !fits && index > self.start {
+            self.calls.push(self.start..index);
+            (self.start, self.bytes, self.tokens, self.settled) = (index, 0, 0, index);
+        }
+        self.bytes = self.bytes.saturating_add(length);
+        self.tokens = self.tokens.saturating_add(self.counting.at_most(self.batch, index));
+        counted
+    }
+
+    /// Whether the text's tokens fit into the call being filled. Bounds are replaced by counts, one text at a time, only
+    /// while they leave it open.
+    fn fits(&mut self, index: usize) -> (bool, usize) {
+        let Some(limit) = self.limits.tokens_per_call else { return (true, 0) };
+        let mut counted = 0;
+        loop {
+            let more = self.counting.at_most(self.batch, index);
+            if self.tokens.saturating_add(more) <= limit {
+                return (true, counted);
+            }
+            if self.settled > index || !matches!(self.limits.tokens, TokenCount::Exact(_)) {
+                return (false, counted);
+            }
+            let before = self.counting.at_most(self.batch, self.settled);
+            let exact = self.counting.exact(self.batch, self.settled);
+            if self.settled < index {
+                // No bound is above the limit of a call, and no call is above it, so that nothing saturates here.
+                self.tokens = self.tokens.saturating_sub(before).saturating_add(exact);
+            }
+            counted += self.batch.texts()[self.settled].len();
+            self.settled += 1;
+        }
+    }
+
+    fn finish(mut self) -> Plan<'l> {
+        if self.start < self.batch.len() {
+            self.calls.push(self.start..self.batch.len());
+        }
+        let calls = if self.bad.is_empty() { Ok(self.calls) } else { Err(Error::invalid_texts(self.bad)) };
+        Plan { calls, counting: self.counting }
+    }
+}
+
+/// Lets other tasks have their turn, on any runtime.
+pub(crate) async fn yield_once() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }

@@ -23,6 +23,9 @@ pub struct Usage {
     pub tokens: Option<u64>,
     /// Calls made to providers.
     pub requests: u64,
+    /// Calls given up without an answer (a time limit passed, a connection broke), counted in `requests` where a
+    /// request was begun: the provider may have billed them all the same, and nobody can say how much.
+    pub unanswered: u64,
     /// Texts that a cache answered instead of a provider.
     pub cached: u64,
     /// Texts that were equal to another of the same call, and answered by its row.
@@ -31,11 +34,16 @@ pub struct Usage {
 
 impl Usage {
     /// No tokens, no requests, nothing saved.
-    pub const ZERO: Self = Self { tokens: Some(0), requests: 0, cached: 0, deduplicated: 0 };
+    pub const ZERO: Self = Self { tokens: Some(0), requests: 0, unanswered: 0, cached: 0, deduplicated: 0 };
 
     /// The usage of one request that took `tokens`, or did not say.
     pub const fn of_request(tokens: Option<u64>) -> Self {
         Self { tokens, requests: 1, ..Self::ZERO }
+    }
+
+    /// The usage of one request that got no answer: no tokens are known, and some may have been billed.
+    pub const fn of_unanswered() -> Self {
+        Self { requests: 1, unanswered: 1, ..Self::ZERO }
     }
 
     /// The same with `texts` more answered by a cache.
@@ -66,6 +74,7 @@ impl Add for Usage {
         Self {
             tokens: self.tokens.zip(other.tokens).map(|(a, b)| a.saturating_add(b)),
             requests: self.requests.saturating_add(other.requests),
+            unanswered: self.unanswered.saturating_add(other.unanswered),
             cached: self.cached.saturating_add(other.cached),
             deduplicated: self.deduplicated.saturating_add(other.deduplicated),
         }

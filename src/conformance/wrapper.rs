@@ -192,7 +192,7 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
             for _ in 0..4 {
                 let poll = std::future::poll_fn(|context| std::task::Poll::Ready(call.as_mut().poll(context))).await;
                 expect(poll.is_pending(), 8, &wrapped, || "answers before the inside does".into())?;
-                super::yield_once().await;
+                crate::plan::yield_once().await;
             }
         }
         drop(hold);

@@ -107,6 +107,8 @@ struct Run {
     gather: Gather,
     errors: Vec<Option<Error>>,
     failures: usize,
+    /// What failed calls are known to have cost.
+    usage: Usage,
     /// Set when nothing more is to be tried.
     ended: Option<Error>,
 }
@@ -114,27 +116,41 @@ struct Run {
 /// See [`EmbedderExt::embed_each`](crate::EmbedderExt::embed_each).
 pub(super) async fn embed_each<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Each {
     let count = batch.len();
-    let mut run = Run { gather: Gather::new(count), errors: vec![None; count], failures: 0, ended: None };
+    let mut run =
+        Run { gather: Gather::new(count), errors: vec![None; count], failures: 0, usage: Usage::ZERO, ended: None };
     if let Err(error) = batch.check_space(embedder.spaces()) {
         run.errors.fill(Some(error));
         return run.finish();
     }
     let limits = embedder.limits();
     let mut todo: Vec<usize> = (0..count).collect();
-    // Texts that no call can hold fall out first; what is left can be planned.
-    let calls = loop {
-        let texts: Vec<&str> = todo.iter().map(|&index| batch.texts()[index]).collect();
-        match plan::split(&batch.with_texts(&texts), &limits) {
-            Ok(calls) => break calls,
-            Err(error) if error.bad_texts().is_empty() => {
-                run.errors.fill(Some(error));
-                return run.finish();
+    // Texts that no call can hold fall out first; what is left can be planned, with what was counted.
+    let first = plan::plan(&batch, &limits).await;
+    let mut batch = first.counted(&batch).map_or(batch, |counted| batch.with_counted(counted));
+    let (second, texts, counts);
+    let calls = match &first.calls {
+        Ok(calls) => calls,
+        Err(error) => {
+            run.set_aside(&mut todo, error.bad_texts());
+            texts = todo.iter().map(|&index| batch.texts()[index]).collect::<Vec<_>>();
+            let counted = batch.picked(todo.iter().copied());
+            let rest = batch.with_picked(&texts, counted.as_deref());
+            second = plan::plan(&rest, &limits).await;
+            if let Some(counted) = second.counted(&rest) {
+                counts = counted.scatter(&todo, count);
+                batch = batch.with_counted(counted.of(&counts));
             }
-            Err(error) => run.set_aside(&mut todo, error.bad_texts()),
+            match &second.calls {
+                Ok(calls) => calls,
+                Err(error) => {
+                    run.errors.iter_mut().for_each(|slot| _ = slot.get_or_insert_with(|| error.clone()));
+                    return run.finish();
+                }
+            }
         }
     };
     // Several calls at a time; but what was refused is looked into before more is sent: it may be everything.
-    let mut waiting = calls.into_iter().map(|call| todo[call].to_vec());
+    let mut waiting = calls.iter().map(|call| todo[call.clone()].to_vec());
     let mut in_flight = FuturesUnordered::new();
     let mut refused = Vec::new();
     loop {
@@ -161,7 +177,8 @@ async fn attempt<E: Embedder + ?Sized>(
     call: Vec<usize>,
 ) -> (Vec<usize>, Result<Embeddings>) {
     let texts: Vec<&str> = call.iter().map(|&index| batch.texts()[index]).collect();
-    let result = embed_checked(embedder, batch.with_texts(&texts)).await;
+    let counted = batch.picked(call.iter().copied());
+    let result = embed_checked(embedder, batch.with_picked(&texts, counted.as_deref())).await;
     (call, result)
 }
 
@@ -189,6 +206,7 @@ impl Run {
             },
             Err(error) => error,
         };
+        self.usage += error.usage();
         if let Some(part) = error.partial() {
             let placed = part.indices().iter().all(|&index| index < call.len());
             if placed && self.gather.put(part.embeddings(), |row| call[part.indices()[row]]).is_ok() {
@@ -265,6 +283,7 @@ impl Run {
 
     fn finish(self) -> Each {
         let (embeddings, done, usage) = self.gather.into_done();
+        let usage = usage + self.usage;
         let mut row = 0;
         let outcomes = done
             .into_iter()

@@ -73,7 +73,8 @@ impl<E: Embedder> Embedder for Dedup<E> {
     async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
         // What there is to check, the inner embedder checks: its error comes back with every place.
         let Some(distinct) = Distinct::of(batch.texts()) else { return self.inner.embed(batch).await };
-        let result = embed_checked(&self.inner, batch.with_texts(&distinct.texts)).await;
+        let counted = batch.picked(distinct.firsts.iter().copied());
+        let result = embed_checked(&self.inner, batch.with_picked(&distinct.texts, counted.as_deref())).await;
         let embeddings = result.map_err(|error| {
             let places = distinct.places();
             error.map_indices(|inner| places.get(inner).cloned().unwrap_or_default())
@@ -95,6 +96,8 @@ impl<E: Embedder> Embedder for Dedup<E> {
 /// The distinct texts of a batch in order of first appearance, and which of them each text is.
 struct Distinct<'a> {
     texts: Vec<&'a str>,
+    /// Where each of them first appears.
+    firsts: Vec<usize>,
     row_of: Vec<usize>,
 }
 
@@ -102,17 +105,19 @@ impl<'a> Distinct<'a> {
     /// `None` where all are distinct already.
     fn of(all: &[&'a str]) -> Option<Self> {
         let mut seen = HashMap::with_capacity(all.len());
-        let mut texts = Vec::new();
+        let (mut texts, mut firsts) = (Vec::new(), Vec::new());
         let row_of: Vec<usize> = all
             .iter()
-            .map(|&text| {
+            .enumerate()
+            .map(|(place, &text)| {
                 *seen.entry(text).or_insert_with(|| {
                     texts.push(text);
+                    firsts.push(place);
                     texts.len() - 1
                 })
             })
             .collect();
-        (texts.len() < all.len()).then_some(Self { texts, row_of })
+        (texts.len() < all.len()).then_some(Self { texts, firsts, row_of })
     }
 
     /// The places of each distinct text.

@@ -5,4 +5,6 @@ mod conformance;
 mod fetch_assets;
 mod many;
 mod onnx;
+mod openai;
 mod support;
+mod wrap;

@@ -345,3 +345,53 @@ async fn a_deadline_ends_a_call() {
     let error = fake.embed(Batch::documents(&texts).with_deadline(deadline.into_std())).await.expect_err("too slow");
     assert_eq!(error.kind(), ErrorKind::DeadlinePassed);
 }
+
+/// From the caller to the provider, through a wrapper that picks texts out, nothing is counted twice.
+#[tokio::test]
+async fn each_text_is_counted_once_on_its_way() {
+    let counter = Arc::new(Counting::default());
+    // Of two bytes a character, so that bytes settle nothing.
+    let texts: Vec<String> = (0..300).map(|i| format!("{}{}", "é".repeat(20), i % 200)).collect();
+    let limits = || {
+        let counted = TokenCount::Exact(counter.clone());
+        Limits::none().with_texts(50).with_tokens_per_text(30).with_tokens_per_call(800).with_tokens(counted)
+    };
+    let counted = || counter.0.swap(0, Ordering::Relaxed);
+    let embedder = fake(limits());
+    embedder.embed_documents(&texts).await.expect("embeds");
+    let fakes_own = texts.len();
+    // The fake counts what it charges in its own way, not with this counter.
+    assert!((1..=fakes_own).contains(&counted()));
+    embedder.clone().dedup().embed_documents(&texts).await.expect("embeds");
+    assert!((1..=texts.len()).contains(&counted()));
+    // Bad texts fall out of the plan, and those that stay keep their counts.
+    let mut texts = texts;
+    texts[7] = "é".repeat(31);
+    texts[250] = String::new();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let each = embedder.embed_each(Batch::documents(&texts)).await;
+    assert_eq!(each.errors().map(|(index, _)| index).collect::<Vec<_>>(), [7, 250]);
+    assert!((1..=texts.len()).contains(&counted()));
+}
+
+#[tokio::test]
+async fn planning_lets_others_have_their_turn() {
+    let counter = Arc::new(Counting::default());
+    let limits = Limits::none().with_texts(100).with_tokens_per_call(10_000).with_tokens(TokenCount::Exact(counter));
+    let fake = fake(limits);
+    let texts: Vec<String> = (0..2000).map(|i| format!("{}{i}", "é".repeat(100))).collect();
+    let turns = Arc::new(AtomicUsize::new(0));
+    let seen = turns.clone();
+    // On one thread, the other task only runs where the planner yields.
+    let other = tokio::spawn(async move {
+        loop {
+            seen.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    let _hold = fake.hold();
+    let call = tokio::time::timeout(Duration::from_millis(1), fake.embed_documents(&texts));
+    call.await.expect_err("held");
+    other.abort();
+    assert!(turns.load(Ordering::Relaxed) > 5, "{turns:?}");
+}

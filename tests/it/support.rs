@@ -1,5 +1,10 @@
 //! What the tests share: where assets and golden data are, and how they are read.
 
+#[cfg(feature = "openai")]
+pub(crate) mod server;
+#[cfg(feature = "openai")]
+pub(crate) mod stand_in;
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -202,12 +202,11 @@ impl CountTokens for Tokens {
         usize::MAX
     }
 
-    fn over(&self, kind: InputKind, text: &str, limit: usize) -> Option<usize> {
+    fn count_to(&self, kind: InputKind, text: &str, limit: usize) -> usize {
         let special = self.before.len() + self.after.len();
         let own = self.beginning(&self.prompted(kind, text), limit.saturating_sub(special));
         // What cannot be tokenised cannot be embedded either, and is refused there.
-        let tokens = own.map_or(usize::MAX, |(ids, _)| ids.len().saturating_add(special));
-        (tokens > limit).then_some(tokens)
+        own.map_or(usize::MAX, |(ids, _)| ids.len().saturating_add(special))
     }
 }
 

@@ -1,0 +1,140 @@
+//! Decodes one reply of 2,048 rows of 1,536 components in base64: this crate beside async-openai, in turns.
+//!
+//! `decode [--pairs 21]`. Both begin with the whole body in memory and end with all components as floats: async-openai as
+//! its client does it, serde_json into its reply type and then its own conversion of every row; this crate with all its
+//! checks of the reply. One thread. An allocation is counted on both sides, which costs a few nanoseconds each.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    hint::black_box,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Instant,
+};
+
+use async_openai::types::embeddings::CreateBase64EmbeddingResponse;
+use docvector_embed::{EmbedderExt as _, Embeddings, Space, provider::OpenAi};
+use peers::{Args, DIMENSIONS, MODEL, Result, TEXTS_A_REQUEST, base64_row, median, reply, unit_vector};
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+/// The system's allocator, with a count of what was asked of it.
+struct Counting;
+
+// SAFETY: every call is passed on unchanged to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        // SAFETY: the caller's promises are those that the system's allocator asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        // SAFETY: as above.
+        unsafe { System.realloc(old, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(old, layout) }
+    }
+}
+
+fn main() -> Result<()> {
+    let pairs = Args::read(&["pairs"])?.get("pairs")?.unwrap_or(21_usize).max(1);
+    let space = OpenAi::builder(MODEL).with_base_url("http://127.0.0.1:9/v1").build()?.space()?.clone();
+    let body = body(TEXTS_A_REQUEST);
+    check_that_they_agree(&body, &space)?;
+
+    let (mut our_times, mut their_times, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    // The first pair warms up.
+    for pair in 0..=pairs {
+        let our_time = || timed(|| ours(&body, TEXTS_A_REQUEST, &space));
+        let their_time = || timed(|| theirs(&body));
+        // Whoever goes first goes second the next time.
+        let (our_time, their_time) = if pair % 2 == 0 {
+            let first = our_time()?;
+            (first, their_time()?)
+        } else {
+            let first = their_time()?;
+            (our_time()?, first)
+        };
+        if pair > 0 {
+            our_times.push(our_time);
+            their_times.push(their_time);
+            ratios.push(their_time / our_time);
+        }
+    }
+
+    let floats = (TEXTS_A_REQUEST * DIMENSIONS * size_of::<f32>()) as f64;
+    println!(
+        "One reply of {TEXTS_A_REQUEST} x {DIMENSIONS} in base64, {:.1} MB, {pairs} pairs, medians, one thread.\n",
+        body.len() as f64 / 1e6
+    );
+    println!("| decoder | ms | GB/s of floats | ratio | allocations, 2,048 rows | 1,024 rows |");
+    println!("|---|---:|---:|---:|---:|---:|");
+    let half = self::body(TEXTS_A_REQUEST / 2);
+    let our_allocations = [
+        allocations(|| ours(&body, TEXTS_A_REQUEST, &space))?,
+        allocations(|| ours(&half, TEXTS_A_REQUEST / 2, &space))?,
+    ];
+    let their_allocations = [allocations(|| theirs(&body))?, allocations(|| theirs(&half))?];
+    for (name, times, ratio, [whole, half]) in [
+        ("docvector-embed", &our_times, median(&ratios), our_allocations),
+        ("async-openai", &their_times, 1.0, their_allocations),
+    ] {
+        let seconds = median(times);
+        println!("| {name} | {:.1} | {:.2} | {ratio:.2} | {whole} | {half} |", seconds * 1e3, floats / seconds / 1e9);
+    }
+    let (least, most) =
+        ratios.iter().fold((f64::MAX, 0.0_f64), |(least, most), &ratio| (least.min(ratio), most.max(ratio)));
+    println!("\nRatio of the pairs: {least:.2} to {most:.2}. Wanted: at least 3, 0.5 GB/s, and no allocation a row.");
+    Ok(())
+}
+
+fn body(rows: usize) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(7);
+    let rows = (0..rows).map(|_| base64_row(&unit_vector(&mut random, DIMENSIONS)));
+    reply(rows, TEXTS_A_REQUEST * 10).into_bytes()
+}
+
+fn ours(body: &[u8], rows: usize, space: &Space) -> Result<Embeddings> {
+    Ok(docvector_embed::provider::openai::bench::decode(body, rows, space)?)
+}
+
+fn theirs(body: &[u8]) -> Result<Vec<Vec<f32>>> {
+    let reply: CreateBase64EmbeddingResponse = serde_json::from_slice(body)?;
+    Ok(reply.data.into_iter().map(|row| row.embedding.into()).collect())
+}
+
+fn check_that_they_agree(body: &[u8], space: &Space) -> Result<()> {
+    let (ours, theirs) = (ours(body, TEXTS_A_REQUEST, space)?, theirs(body)?);
+    let equal = ours.len() == theirs.len() && ours.rows().zip(&theirs).all(|(our_row, their_row)| our_row == their_row);
+    if equal { Ok(()) } else { Err("the two decoders read different vectors".into()) }
+}
+
+/// Seconds that a decoding took, without giving its result back.
+fn timed<T>(decode: impl FnOnce() -> Result<T>) -> Result<f64> {
+    let start = Instant::now();
+    let decoded = black_box(decode()?);
+    let seconds = start.elapsed().as_secs_f64();
+    drop(decoded);
+    Ok(seconds)
+}
+
+fn allocations<T>(decode: impl FnOnce() -> Result<T>) -> Result<u64> {
+    let before = ALLOCATIONS.load(Relaxed);
+    let decoded = black_box(decode()?);
+    let count = ALLOCATIONS.load(Relaxed) - before;
+    drop(decoded);
+    Ok(count)
+}

@@ -1,0 +1,369 @@
+//! Sends one request and reads one bounded reply: the HTTP layer of all remote providers.
+//!
+//! What it holds to, whatever the server does: no redirects are followed, no proxy is taken from the environment, a
+//! reply is read only as far as the request can have yielded, compressed or not, and no error says more than a status,
+//! names and numbers.
+
+use std::{
+    fmt,
+    io::Read,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use reqwest::{
+    Client, Proxy, StatusCode, Url,
+    header::{HeaderMap, HeaderName, HeaderValue},
+};
+use rustls_platform_verifier::BuilderVerifierExt;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{Allowance, Error, ErrorKind, Quota, Result, Usage};
+
+/// The most of an error's reply that is read: enough for any message, and nothing to fill memory with.
+const ERROR_REPLY: usize = 64 << 10;
+
+/// Connections kept open without use. A server that closes them earlier is noticed by the client.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// How to reach a server.
+#[derive(Clone, Debug)]
+pub(crate) struct HttpOptions {
+    pub(crate) connect_timeout: Duration,
+    pub(crate) timeout: Duration,
+    pub(crate) proxy: Option<SecretString>,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self { connect_timeout: Duration::from_secs(10), timeout: Duration::from_secs(120), proxy: None }
+    }
+}
+
+/// A pool of connections with its limits. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Http {
+    client: Client,
+    timeout: Duration,
+}
+
+/// A reply, its body read to the end and no longer compressed.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+    /// Whether the server had said how long the body is, so that one that is cut short would have been noticed.
+    pub(crate) has_length: bool,
+}
+
+impl Http {
+    pub(crate) fn new(options: &HttpOptions) -> Result<Self> {
+        let config = |what: &str, source: Box<dyn std::error::Error + Send + Sync>| {
+            Err(Error::new(ErrorKind::Config, what).with_source(source))
+        };
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let versions = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let tls = match versions.and_then(|builder| Ok(builder.with_platform_verifier()?.with_no_client_auth())) {
+            Ok(tls) => tls,
+            Err(error) => return config("the system's certificates cannot be used", Box::new(error)),
+        };
+        let mut builder = Client::builder()
+            .tls_backend_preconfigured(tls)
+            .user_agent(concat!("docvector-embed/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .connect_timeout(options.connect_timeout)
+            .pool_idle_timeout(IDLE)
+            // A request is one write and one wait: nothing is gained by waiting for more to send.
+            .tcp_nodelay(true)
+            .no_proxy();
+        if let Some(proxy) = &options.proxy {
+            match Proxy::all(proxy.expose_secret()) {
+                Ok(proxy) => builder = builder.proxy(proxy),
+                // The cause would quote the address, which may hold a password.
+                Err(_) => {
+                    return Err(Error::new(ErrorKind::Config, "the proxy's address cannot be read: http://host:port"));
+                }
+            }
+        }
+        match builder.build() {
+            Ok(client) => Ok(Self { client, timeout: options.timeout }),
+            Err(error) => config("the HTTP client cannot be built", Box::new(error.without_url())),
+        }
+    }
+
+    /// Posts JSON and reads the reply, at most `cap` bytes of it before and after decompression.
+    ///
+    /// Dropping the future closes the connection.
+    pub(crate) async fn post_json(
+        &self,
+        url: &Url,
+        headers: &HeaderMap,
+        body: Vec<u8>,
+        deadline: Option<Instant>,
+        cap: usize,
+    ) -> Result<Reply> {
+        let now = Instant::now();
+        let total = now.checked_add(self.timeout);
+        let (end, passed) = match (total, deadline) {
+            (total, Some(deadline)) if total.is_none_or(|total| deadline < total) => {
+                (Some(deadline), ErrorKind::DeadlinePassed)
+            }
+            (total, _) => (total, ErrorKind::Timeout),
+        };
+        if passed == ErrorKind::DeadlinePassed && end.is_some_and(|end| end <= now) {
+            return Err(Error::new(passed, "before the request was sent"));
+        }
+        let exchange = self.exchange(url, headers, body, cap);
+        let Some(end) = end else { return exchange.await };
+        match tokio::time::timeout_at(end.into(), exchange).await {
+            Ok(result) => result,
+            Err(_) => {
+                let message = match passed {
+                    ErrorKind::DeadlinePassed => "before the reply was complete".to_owned(),
+                    _ => format!("no complete reply within {:?}", self.timeout),
+                };
+                Err(Error::new(passed, message).with_usage(Usage::of_unanswered()))
+            }
+        }
+    }
+
+    async fn exchange(&self, url: &Url, headers: &HeaderMap, body: Vec<u8>, cap: usize) -> Result<Reply> {
+        let request = self.client.post(url.clone()).headers(headers.clone()).body(body);
+        let mut response = request.send().await.map_err(failed)?;
+        let (status, mut headers) = (response.status(), without_secrets(response.headers(), headers));
+        let about = |error: Error| {
+            let error = error.with_status(status.as_u16()).with_usage(Usage::of_unanswered());
+            request_id(&headers).into_iter().fold(error, Error::with_request_id)
+        };
+        let cap = if status.is_success() { cap } else { cap.min(ERROR_REPLY) };
+        let over = || {
+            let message = format!("the reply has more than {cap} bytes, which the request cannot have yielded");
+            Err(about(Error::new(ErrorKind::Protocol, message)))
+        };
+        let length = response.content_length();
+        let mut body = Vec::new();
+        if status.is_success() {
+            if length.is_some_and(|length| length > cap as u64) {
+                return over();
+            }
+            body.reserve_exact(length.map_or(0, |length| length as usize));
+        }
+        while let Some(chunk) = response.chunk().await.map_err(|error| about(failed(error)))? {
+            if chunk.len() > cap - body.len() {
+                if status.is_success() {
+                    return over();
+                }
+                // The beginning of an error tells what it is.
+                body.extend_from_slice(&chunk[..cap - body.len()]);
+                break;
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let body = match headers.get("content-encoding").map(|encoding| encoding.as_bytes().to_ascii_lowercase()) {
+            None => body,
+            Some(encoding) if encoding.is_empty() || encoding == b"identity" => body,
+            Some(encoding) if encoding == b"gzip" || encoding == b"x-gzip" => {
+                let mut plain = Vec::new();
+                let read = flate2::read::MultiGzDecoder::new(&body[..]).take(cap as u64 + 1).read_to_end(&mut plain);
+                if plain.len() > cap {
+                    return over();
+                }
+                match read {
+                    Err(error) if status.is_success() => {
+                        let message = "the reply's gzip cannot be read";
+                        return Err(about(Error::new(ErrorKind::Protocol, message).with_source(error)));
+                    }
+                    _ => plain,
+                }
+            }
+            Some(_) if !status.is_success() => Vec::new(),
+            Some(_) => {
+                let message = "the reply is compressed in a way that was not asked for";
+                return Err(about(Error::new(ErrorKind::Protocol, message)));
+            }
+        };
+        headers.remove("set-cookie");
+        Ok(Reply { status, headers, body, has_length: length.is_some() })
+    }
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http").field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
+/// Says what became of a request that got no reply, or not all of it.
+fn failed(error: reqwest::Error) -> Error {
+    // What was not sent was not billed.
+    let sent = !error.is_connect() && !error.is_builder();
+    let (kind, message) = match () {
+        () if error.is_builder() => (ErrorKind::Config, "the request cannot be built"),
+        () if error.is_connect() && error.is_timeout() => (ErrorKind::Timeout, "no connection in time"),
+        () if error.is_connect() => (ErrorKind::Unavailable, "no connection"),
+        () if error.is_timeout() => (ErrorKind::Timeout, "no reply in time"),
+        () => (ErrorKind::Unavailable, "the connection ended before the reply did"),
+    };
+    let usage = if sent { Usage::of_unanswered() } else { Usage::ZERO };
+    Error::new(kind, message).with_source(error.without_url()).with_usage(usage)
+}
+
+/// The reply's headers but for those in which the server repeats a secret of the request.
+fn without_secrets(reply: &HeaderMap, sent: &HeaderMap) -> HeaderMap {
+    let secrets: Vec<&[u8]> = sent
+        .values()
+        .filter(|value| value.is_sensitive())
+        .map(|value| value.as_bytes())
+        .map(|value| value.strip_prefix(b"Bearer ").unwrap_or(value))
+        .collect();
+    let quotes = |value: &HeaderValue| {
+        secrets.iter().any(|secret| value.as_bytes().windows(secret.len().max(1)).any(|part| part == *secret))
+    };
+    let clean = reply.iter().filter(|(_, value)| !quotes(value));
+    clean.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// Makes a header out of a name and a value; the value is not shown anywhere.
+pub(crate) fn header(name: &str, value: &SecretString) -> Result<(HeaderName, HeaderValue)> {
+    let name = HeaderName::try_from(name)
+        .map_err(|_| Error::new(ErrorKind::Config, format!("{name:?} is not a header's name")))?;
+    let wrong = || {
+        let message = format!("the value of the header {name} has characters that a header cannot have, or none");
+        Error::new(ErrorKind::Config, message)
+    };
+    let mut value = HeaderValue::from_str(value.expose_secret()).map_err(|_| wrong())?;
+    if value.is_empty() {
+        return Err(wrong());
+    }
+    value.set_sensitive(true);
+    Ok((name, value))
+}
+
+/// The server's name for the request.
+pub(crate) fn request_id(headers: &HeaderMap) -> Option<String> {
+    let id = ["x-request-id", "apim-request-id", "request-id"].into_iter().find_map(|name| headers.get(name))?;
+    let id = id.to_str().ok()?;
+    let fits = (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    fits.then(|| id.to_owned())
+}
+
+/// How long the server asks to wait: `retry-after-ms` in milliseconds, else `retry-after` in seconds or as a date.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let read = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
+    let number = |text: &str| text.parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0);
+    // Longer than any wait that makes sense, and far from what a duration cannot hold.
+    let duration = |seconds: f64| Duration::from_secs_f64(seconds.min(1e9));
+    if let Some(wait) = read("retry-after-ms").and_then(number) {
+        return Some(duration(wait / 1e3));
+    }
+    let text = read("retry-after")?;
+    if let Some(wait) = number(text) {
+        return Some(duration(wait));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    // A date in the past asks for no wait.
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+/// What the server says that it still allows, in the headers that OpenAI uses.
+pub(crate) fn allowance(headers: &HeaderMap) -> Option<Allowance> {
+    let read = |what: &str, of: &str| {
+        let value = headers.get(format!("x-ratelimit-{what}-{of}"))?;
+        value.to_str().ok().map(str::trim)
+    };
+    let quota = |of: &str| {
+        // Azure has sent -1 and 0, which mean nothing.
+        let limit: u64 = read("limit", of)?.parse().ok().filter(|&limit| limit > 0)?;
+        let mut quota = Quota::new(limit);
+        quota.remaining = read("remaining", of).and_then(|left| left.parse().ok());
+        quota.reset = read("reset", of).and_then(go_duration);
+        Some(quota)
+    };
+    let allowance = Allowance { requests: quota("requests"), tokens: quota("tokens") };
+    (allowance != Allowance::default()).then_some(allowance)
+}
+
+/// Reads a duration as Go writes it: `1s`, `6m0s`, `12ms`, `1h2m3.5s`.
+fn go_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut seconds = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let unit = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        seconds += number
+            * match &rest[..unit] {
+                "h" => 3600.0,
+                "m" => 60.0,
+                "s" => 1.0,
+                "ms" => 1e-3,
+                "us" | "µs" | "μs" => 1e-6,
+                "ns" => 1e-9,
+                _ => return None,
+            };
+        rest = &rest[unit..];
+    }
+    (!text.is_empty() && seconds < 1e9).then(|| Duration::from_secs_f64(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().expect("a value"))).collect()
+    }
+
+    #[test]
+    fn reads_every_form_of_retry_after() {
+        let wait = |pairs: &[(&'static str, &str)]| retry_after(&headers(pairs));
+        assert_eq!(wait(&[("retry-after", "7")]), Some(Duration::from_secs(7)));
+        assert_eq!(wait(&[("retry-after", "0.25")]), Some(Duration::from_millis(250)));
+        assert_eq!(wait(&[("retry-after-ms", "1500.5"), ("retry-after", "9")]), Some(Duration::from_micros(1_500_500)));
+        // One that cannot be read gives way to the next.
+        assert_eq!(wait(&[("retry-after-ms", "soon"), ("retry-after", "9")]), Some(Duration::from_secs(9)));
+        let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(100));
+        let left = wait(&[("retry-after", &date)]).expect("a date");
+        assert!((98..=100).contains(&left.as_secs()), "{left:?}");
+        assert_eq!(wait(&[("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT")]), Some(Duration::ZERO));
+        for nothing in ["", "-1", "NaN", "inf", "tomorrow"] {
+            assert_eq!(wait(&[("retry-after", nothing)]), None, "{nothing:?}");
+        }
+        assert!(wait(&[("retry-after", "1e300")]).is_some());
+    }
+
+    #[test]
+    fn reads_durations_as_go_writes_them() {
+        for (text, millis) in [("1s", 1000), ("6m0s", 360_000), ("12ms", 12), ("1h2m3.5s", 3_723_500), ("0s", 0)] {
+            assert_eq!(go_duration(text), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "1", "s", "1x", "1.2.3s", "-1s", "99999999h"] {
+            assert_eq!(go_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn reads_what_is_allowed_and_ignores_what_means_nothing() {
+        let allowed = allowance(&headers(&[
+            ("x-ratelimit-limit-requests", "3000"),
+            ("x-ratelimit-remaining-requests", "2999"),
+            ("x-ratelimit-reset-requests", "20ms"),
+            ("x-ratelimit-limit-tokens", "-1"),
+            ("x-ratelimit-remaining-tokens", "0"),
+        ]))
+        .expect("an allowance");
+        let requests = Quota::new(3000).with_remaining(2999).with_reset(Duration::from_millis(20));
+        assert_eq!(allowed, Allowance::default().with_requests(requests));
+        assert_eq!(allowance(&headers(&[("x-ratelimit-limit-tokens", "0")])), None);
+    }
+
+    #[test]
+    fn a_bad_header_is_not_quoted() {
+        let error = header("authorization", &SecretString::from("planted\nkey")).expect_err("a line break");
+        assert!(!format!("{error:?}").contains("planted"), "{error:?}");
+    }
+}

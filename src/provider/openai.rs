@@ -1,0 +1,744 @@
+//! Embeds with OpenAI's API, at OpenAI, Azure, or any server that speaks it: [`OpenAi`].
+//!
+//! ```no_run
+//! use docvector_embed::{EmbedderExt, provider::OpenAi, wrap::RetryPolicy};
+//! # async fn run() -> docvector_embed::Result<()> {
+//! // Reads OPENAI_API_KEY. One request a call; `retry` tries again what may pass.
+//! let embedder = OpenAi::from_env("text-embedding-3-small")?.retry(RetryPolicy::default());
+//! let documents = embedder.embed_documents(&["Any number of texts,", "split by OpenAI's limits."]).await?;
+//! assert_eq!(documents.dimensions(), 1536);
+//! println!("{:?} tokens", documents.usage().tokens);
+//! # Ok(()) }
+//! ```
+//!
+//! # Semantics
+//! One `embed` call is one HTTP request. Vectors are asked for as base64, a quarter of the bytes of JSON numbers, and
+//! accepted as both; rows are placed by `index`. What does not fit is an error, never a vector: another count, a
+//! repeated or missing `index`, another width, a component that is not finite, a row of zeros.
+//!
+//! For OpenAI's models the limits are 2,048 texts, 8,191 tokens a text and 300,000 tokens a request. Tokens are counted
+//! with tiktoken's cl100k, each text at most once, and only where its bytes leave the answer open. Over-long texts are an
+//! error by index, or [cut](crate::TooLong::Truncate) at a token and named in the result. They are never split and
+//! averaged behind your back.
+//!
+//! # Space
+//! A space is named by the model, not by who runs it: `text-embedding-3-small` at OpenAI and at Azure is one space, at
+//! 512 and at 1,536 dimensions two. For a model that is not OpenAI's, say what it is with
+//! [`with_space`](OpenAiBuilder::with_space). Where it was trained with prompts, give them: they are put before the texts
+//! here, and a query without its prompt is an error.
+//!
+//! # Errors
+//! The [kind](crate::ErrorKind) says what to do: [`RateLimited`](crate::ErrorKind::RateLimited),
+//! [`Unavailable`](crate::ErrorKind::Unavailable) and [`Timeout`](crate::ErrorKind::Timeout) may pass and are retried by
+//! [`Retry`](crate::wrap::Retry); [`Quota`](crate::ErrorKind::Quota) and [`Auth`](crate::ErrorKind::Auth) will not.
+//! Each error has the HTTP status, OpenAI's code, the request's id and the wait that was asked for, where there were
+//! some, and what the call is known to have [cost](crate::Error::usage). The server's own words are in
+//! [`provider_message`](crate::Error::provider_message) only, because they may quote a text.
+//!
+//! # Cancellation
+//! Dropping the future closes the connection. A request that was sent by then may be billed.
+//!
+//! # Stacking
+//! At the bottom: `Retry > RateLimit > Concurrency > Timeout > Metered > OpenAi`. Clones share connections.
+//!
+//! # Cost
+//! The reply's body is held once, as it comes, and its vectors are decoded straight into the result: no allocation a
+//! row. Large replies are decoded off the async executor.
+//!
+//! # Tracing
+//! One span a call, `embeddings`, with the fields of OpenTelemetry's conventions for generative AI
+//! (`gen_ai.request.model`, `gen_ai.usage.input_tokens`, `error.type`, ...). Never a text, a key or a body.
+
+mod failure;
+mod models;
+mod reply;
+mod tokens;
+
+use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use reqwest::{
+    Url,
+    header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue},
+};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use tracing::{Instrument, Span, field};
+
+use self::tokens::Cl100k;
+use crate::{
+    BadText, BadTextReason, Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Limits, Normalization, Prompts,
+    PromptsBy, Result, Space, TokenCount, TooLong, Usage,
+    http::{self, Http, HttpOptions, Reply},
+    plan,
+};
+
+/// Where OpenAI answers.
+const BASE_URL: &str = "https://api.openai.com/v1";
+
+/// Bodies from this size on are decoded off the async executor: a millisecond's work.
+const LARGE: usize = 1 << 20;
+
+/// An embedder behind OpenAI's API. See the [module](self).
+#[derive(Clone)]
+pub struct OpenAi(Arc<Inner>);
+
+struct Inner {
+    /// What `Display` shows: `openai/text-embedding-3-small`.
+    name: String,
+    /// OpenTelemetry's name of who answers.
+    vendor: &'static str,
+    url: Url,
+    headers: HeaderMap,
+    /// What the request calls the model; `None` where the URL names it.
+    model: Option<String>,
+    dimensions: Option<usize>,
+    encoding: Encoding,
+    space: Space,
+    /// Whether missing prompts are what the caller wants.
+    unprompted: bool,
+    limits: Limits,
+    http: Http,
+}
+
+/// How vectors are asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Encoding {
+    /// As base64 of little-endian 32-bit floats: a quarter of the bytes, and exact.
+    #[default]
+    Base64,
+    /// As JSON numbers, for servers that know nothing else. Which they answer with is seen, not believed.
+    Float,
+}
+
+impl OpenAi {
+    /// Connects to OpenAI, or to what the environment names, with one of OpenAI's models.
+    ///
+    /// | variable | meaning |
+    /// |---|---|
+    /// | `OPENAI_API_KEY` | the key; needed unless `OPENAI_BASE_URL` is set |
+    /// | `OPENAI_BASE_URL` | another server, `/v1` included |
+    /// | `OPENAI_ORG_ID`, `OPENAI_PROJECT_ID` | whom to bill, where the key can bill several |
+    ///
+    /// # Errors
+    /// Those of [`OpenAiBuilder::build`].
+    pub fn from_env(model: impl Into<String>) -> Result<Self> {
+        Self::builder(model).with_env().build()
+    }
+
+    /// Begins with a model, by OpenAI's name or the server's.
+    pub fn builder(model: impl Into<String>) -> OpenAiBuilder {
+        OpenAiBuilder::new(model.into())
+    }
+
+    /// The headers and body of a request, and the texts that were cut for it.
+    async fn request(&self, batch: &Batch<'_>) -> Result<(Vec<u8>, Vec<usize>)> {
+        let inner = &*self.0;
+        batch.check_space(self.spaces())?;
+        if let Some(prompts) = self.missing_prompts(batch.kind()) {
+            let kind = batch.kind();
+            let usual = prompts.of(kind).unwrap_or_default();
+            let message = format!(
+                "{} was trained with a prompt before each {kind} (usually {usual:?}): give it with `with_prompts`, or say \
+                 `without_prompts` if the server adds it",
+                inner.space.model()
+            );
+            return Err(Error::new(ErrorKind::Config, message));
+        }
+        // Counts what has to be counted, in turn with other tasks, so that the check has nothing left to count.
+        let plan = plan::plan(batch, &inner.limits).await;
+        plan.counted(batch)
+            .map_or(*batch, |counted| batch.with_counted(counted))
+            .check(self.spaces(), &inner.limits)?;
+        let mut counting = plan.into_counting();
+        let prompt = prompt_of(inner.space.prompts(), batch.kind());
+        let mut truncated = Vec::new();
+        let mut input: Vec<Cow<'_, str>> = Vec::with_capacity(batch.len());
+        for (index, &text) in batch.texts().iter().enumerate() {
+            let mut text = text;
+            if batch.too_long() == TooLong::Truncate && counting.is_over(batch, index) {
+                text = self.cut(batch, index)?;
+                truncated.push(index);
+                plan::yield_once().await;
+            }
+            input.push(prompt.map_or(Cow::Borrowed(text), |prompt| Cow::Owned(format!("{prompt}{text}"))));
+        }
+        let request = Request {
+            model: inner.model.as_deref(),
+            input: &input,
+            encoding_format: match inner.encoding {
+                Encoding::Base64 => "base64",
+                Encoding::Float => "float",
+            },
+            dimensions: inner.dimensions,
+        };
+        let body = serde_json::to_vec(&request).map_err(|error| {
+            Error::new(ErrorKind::Config, "the request cannot be written as JSON").with_source(error)
+        })?;
+        Ok((body, truncated))
+    }
+
+    /// The beginning of a text that is too long.
+    fn cut<'t>(&self, batch: &Batch<'t>, index: usize) -> Result<&'t str> {
+        let (text, limits) = (batch.texts()[index], &self.0.limits);
+        let (TokenCount::Exact(counter), Some(limit)) = (&limits.tokens, limits.tokens_of_one_text()) else {
+            return Ok(text);
+        };
+        match counter.truncate(batch.kind(), text, limit) {
+            // Not even a character: the prompt alone is too long.
+            "" => {
+                let tokens = counter.count_to(batch.kind(), text, limit);
+                Err(Error::invalid_texts(vec![BadText::new(index, BadTextReason::TooLong { tokens, limit })]))
+            }
+            beginning => Ok(beginning),
+        }
+    }
+
+    /// The prompts that this kind of text needs and nobody gives.
+    fn missing_prompts(&self, kind: InputKind) -> Option<Prompts> {
+        let prompts = self.0.space.prompts();
+        let given = prompts.document.is_some() || prompts.query.is_some() || self.0.unprompted;
+        if given { None } else { models::wants_prompt(self.0.space.model(), kind) }
+    }
+
+    async fn embed_in_span(&self, batch: &Batch<'_>, span: &Span) -> Result<Embeddings> {
+        let inner = &*self.0;
+        let (body, truncated) = self.request(batch).await?;
+        let rows = batch.len();
+        let cap = reply::most_bytes(rows, inner.space.dimensions());
+        // What is shown of the server's words must not be a piece of a text or of a secret.
+        let quoted = |words: &str| batch.texts().iter().any(|text| quotes(words, text)) || self.holds(words);
+        let unquoted = |error: Error| error.without_words(|words| !failure::is_known(words) && quoted(words));
+        let reply = inner.http.post_json(&inner.url, &inner.headers, body, batch.deadline(), cap).await;
+        let reply = reply.map_err(unquoted)?;
+        let (status, allowance) = (reply.status, http::allowance(&reply.headers));
+        let id = http::request_id(&reply.headers);
+        let about = |error: Error| {
+            let error = error.with_status(status.as_u16());
+            let error = id.iter().fold(error, |error, id| error.with_request_id(id));
+            unquoted(allowance.into_iter().fold(error, Error::with_allowance))
+        };
+        if !status.is_success() {
+            return Err(about(failure::of(&reply)));
+        }
+        let read = self.read(reply, rows).await.map_err(about)?;
+        if let Some(model) = read.model.filter(|model| Some(model) == inner.model.as_ref() || !quoted(model)) {
+            span.record("gen_ai.response.model", model.get(..128).unwrap_or(&model));
+        }
+        let embeddings = read.embeddings.with_truncated(truncated);
+        Ok(allowance.into_iter().fold(embeddings, Embeddings::with_allowance))
+    }
+
+    async fn read(&self, reply: Reply, rows: usize) -> Result<reply::Read> {
+        let space = self.0.space.clone();
+        let Reply { body, has_length, .. } = reply;
+        if body.len() < LARGE {
+            return reply::read(&body, rows, &space, has_length);
+        }
+        let read = tokio::task::spawn_blocking(move || reply::read(&body, rows, &space, has_length));
+        read.await.unwrap_or_else(|_| {
+            let message = "the program is ending, and the reply was not decoded";
+            Err(Error::new(ErrorKind::Unavailable, message).with_usage(Usage::of_request(None)))
+        })
+    }
+
+    /// Whether a secret of the request has these words in it.
+    fn holds(&self, words: &str) -> bool {
+        let mut secrets = self.0.headers.values().filter(|value| value.is_sensitive());
+        secrets.any(|secret| secret.to_str().is_ok_and(|secret| quotes(words, secret.trim_start_matches("Bearer "))))
+    }
+
+    fn span(&self, batch: &Batch<'_>) -> Span {
+        let inner = &*self.0;
+        let model = inner.model.as_deref().unwrap_or_else(|| inner.space.model());
+        let encoding = match inner.encoding {
+            Encoding::Base64 => "base64",
+            Encoding::Float => "float",
+        };
+        tracing::info_span!(
+            "embeddings",
+            otel.name = format_args!("embeddings {model}"),
+            otel.kind = "client",
+            gen_ai.operation.name = "embeddings",
+            gen_ai.provider.name = inner.vendor,
+            gen_ai.request.model = model,
+            gen_ai.response.model = field::Empty,
+            gen_ai.embeddings.dimension.count = inner.space.dimensions(),
+            gen_ai.request.encoding_formats = encoding,
+            gen_ai.usage.input_tokens = field::Empty,
+            server.address = inner.url.host_str(),
+            server.port = inner.url.port_or_known_default(),
+            error.r#type = field::Empty,
+            embed.batch.size = batch.len(),
+        )
+    }
+}
+
+#[async_trait]
+impl Embedder for OpenAi {
+    async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
+        if batch.is_empty() {
+            batch.check_space(self.spaces()).map_err(|error| error.with_embedder(self))?;
+            return Ok(Embeddings::empty(&self.0.space));
+        }
+        let span = self.span(&batch);
+        let result = self.embed_in_span(&batch, &span).instrument(span.clone()).await;
+        match &result {
+            Ok(embeddings) => {
+                if let Some(tokens) = embeddings.usage().tokens {
+                    span.record("gen_ai.usage.input_tokens", tokens);
+                }
+            }
+            Err(error) => _ = span.record("error.type", field::display(error.code().unwrap_or(error.kind().as_str()))),
+        }
+        result.map_err(|error| error.with_embedder(self))
+    }
+
+    fn spaces(&self) -> &[Space] {
+        std::slice::from_ref(&self.0.space)
+    }
+
+    fn limits(&self) -> Limits {
+        self.0.limits.clone()
+    }
+}
+
+impl fmt::Display for OpenAi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.name)
+    }
+}
+
+impl fmt::Debug for OpenAi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenAi")
+            .field("name", &self.0.name)
+            .field("host", &self.0.url.host_str())
+            .field("space", &self.0.space.id())
+            .field("limits", &self.0.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether words are a piece of a text, or have all of it in them. A few letters are a piece of anything.
+fn quotes(words: &str, text: &str) -> bool {
+    words == text || (words.len() >= 8 && text.contains(words)) || (text.len() >= 8 && words.contains(text))
+}
+
+/// The request's body. Fields that do not apply are left out: servers refuse `null`.
+#[derive(Serialize)]
+struct Request<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a str>,
+    input: &'a [Cow<'a, str>],
+    encoding_format: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dimensions: Option<usize>,
+}
+
+/// The prompt that is put before a text here, and not by the server.
+fn prompt_of(prompts: &Prompts, kind: InputKind) -> Option<&str> {
+    prompts.of(kind).filter(|_| prompts.applied_by == PromptsBy::Client)
+}
+
+/// Builds an [`OpenAi`].
+///
+/// ```
+/// use docvector_embed::{Prompts, Space, provider::OpenAi};
+/// # fn main() -> docvector_embed::Result<()> {
+/// // One of OpenAI's models, shortened.
+/// let large = OpenAi::builder("text-embedding-3-large").with_api_key("sk-...").with_dimensions(256).build()?;
+/// assert_eq!(large.to_string(), "openai/text-embedding-3-large");
+/// // A model of one's own behind a compatible server: say what its vectors are.
+/// let space = Space::builder("intfloat/e5-base-v2", 768).build()?;
+/// let own = OpenAi::builder("intfloat/e5-base-v2")
+///     .with_base_url("http://127.0.0.1:8000/v1")
+///     .with_space(space)
+///     .with_prompts(Prompts::new("passage: ", "query: "))
+///     .build()?;
+/// # Ok(()) }
+/// ```
+///
+/// # Default
+/// - OpenAI's endpoint; no organisation, no project;
+/// - base64 on the wire;
+/// - 10 s to connect, 120 s for a whole call;
+/// - no proxy, whatever the environment says;
+/// - for OpenAI's models, their space and [limits](crate::provider::openai#semantics), and 8 requests at once;
+/// - for others, 2,048 texts a request.
+#[derive(Clone)]
+pub struct OpenAiBuilder {
+    model: String,
+    base_url: Option<String>,
+    key: Option<SecretString>,
+    organization: Option<SecretString>,
+    project: Option<SecretString>,
+    headers: Vec<(String, SecretString)>,
+    azure: Option<Azure>,
+    dimensions: Option<usize>,
+    space: Option<Space>,
+    prompts: Option<Prompts>,
+    unprompted: bool,
+    limits: Option<Limits>,
+    encoding: Encoding,
+    plain_http: bool,
+    http: HttpOptions,
+}
+
+#[derive(Clone)]
+struct Azure {
+    endpoint: String,
+    deployment: String,
+    api_version: Option<String>,
+}
+
+impl OpenAiBuilder {
+    fn new(model: String) -> Self {
+        Self {
+            model,
+            base_url: None,
+            key: None,
+            organization: None,
+            project: None,
+            headers: Vec::new(),
+            azure: None,
+            dimensions: None,
+            space: None,
+            prompts: None,
+            unprompted: false,
+            limits: None,
+            encoding: Encoding::Base64,
+            plain_http: false,
+            http: HttpOptions::default(),
+        }
+    }
+
+    /// Reads `OPENAI_API_KEY`, `OPENAI_BASE_URL`, `OPENAI_ORG_ID` and `OPENAI_PROJECT_ID`. What is not set, or is empty,
+    /// leaves things as they are.
+    #[must_use]
+    pub fn with_env(mut self) -> Self {
+        let read = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        self.key = read("OPENAI_API_KEY").map(SecretString::from).or(self.key);
+        self.base_url = read("OPENAI_BASE_URL").or(self.base_url);
+        self.organization = read("OPENAI_ORG_ID").map(SecretString::from).or(self.organization);
+        self.project = read("OPENAI_PROJECT_ID").map(SecretString::from).or(self.project);
+        self
+    }
+
+    /// Sets the key. Without one, no `Authorization` is sent, as local servers like it.
+    #[must_use]
+    pub fn with_api_key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(SecretString::from(key.into()));
+        self
+    }
+
+    /// Sets the server, up to and with `/v1`.
+    #[must_use]
+    pub fn with_base_url(mut self, url: impl Into<String>) -> Self {
+        self.base_url = Some(url.into());
+        self
+    }
+
+    /// Sets the organisation that is billed.
+    #[must_use]
+    pub fn with_organization(mut self, organization: impl Into<String>) -> Self {
+        self.organization = Some(SecretString::from(organization.into()));
+        self
+    }
+
+    /// Sets the project that is billed.
+    #[must_use]
+    pub fn with_project(mut self, project: impl Into<String>) -> Self {
+        self.project = Some(SecretString::from(project.into()));
+        self
+    }
+
+    /// Uses a deployment at Azure: its endpoint (`https://NAME.openai.azure.com`), its name, and the version of the API;
+    /// without a version, the path that needs none (`/openai/v1`). The key goes into `api-key`. The builder's model
+    /// stays the name of the model that is deployed there: it names the space.
+    #[must_use]
+    pub fn with_azure(
+        mut self,
+        endpoint: impl Into<String>,
+        deployment: impl Into<String>,
+        api_version: Option<&str>,
+    ) -> Self {
+        let api_version = api_version.map(str::to_owned);
+        self.azure = Some(Azure { endpoint: endpoint.into(), deployment: deployment.into(), api_version });
+        self
+    }
+
+    /// Asks for fewer dimensions than the model has, which makes another space.
+    #[must_use]
+    pub const fn with_dimensions(mut self, dimensions: usize) -> Self {
+        self.dimensions = Some(dimensions);
+        self
+    }
+
+    /// Says what the vectors of a model that is not OpenAI's are. Its prompts are put before the texts here, unless they
+    /// are [applied by the server](crate::PromptsBy::Server).
+    #[must_use]
+    pub fn with_space(mut self, space: Space) -> Self {
+        self.space = Some(space);
+        self
+    }
+
+    /// Sets the strings put before documents and queries. They become part of the space.
+    #[must_use]
+    pub fn with_prompts(mut self, prompts: Prompts) -> Self {
+        self.prompts = Some(prompts);
+        self
+    }
+
+    /// Sends texts of a model that was trained with prompts as they are: because the server adds the prompts, or because
+    /// the texts have them.
+    #[must_use]
+    pub const fn without_prompts(mut self) -> Self {
+        self.unprompted = true;
+        self
+    }
+
+    /// Replaces what a request may hold. Where tokens are not counted ([`TokenCount::Unknown`]) and the model is
+    /// OpenAI's, they are counted as OpenAI does.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = Some(limits);
+        self
+    }
+
+    /// Sets how vectors are asked for.
+    #[must_use]
+    pub const fn with_encoding(mut self, encoding: Encoding) -> Self {
+        self.encoding = encoding;
+        self
+    }
+
+    /// Sets how long a whole call may take, from connecting to the last byte.
+    #[must_use]
+    pub const fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.http.timeout = timeout;
+        self
+    }
+
+    /// Sets how long connecting may take.
+    #[must_use]
+    pub const fn with_connect_timeout(mut self, timeout: Duration) -> Self {
+        self.http.connect_timeout = timeout;
+        self
+    }
+
+    /// Goes through this proxy. Those of the environment are never used.
+    #[must_use]
+    pub fn with_proxy(mut self, url: impl Into<String>) -> Self {
+        self.http.proxy = Some(SecretString::from(url.into()));
+        self
+    }
+
+    /// Adds a header to every request. Its value is treated as a secret.
+    #[must_use]
+    pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), SecretString::from(value.into())));
+        self
+    }
+
+    /// Allows to send a key over a connection that is not encrypted, to a host that is not this machine.
+    #[must_use]
+    pub const fn with_plain_http(mut self) -> Self {
+        self.plain_http = true;
+        self
+    }
+
+    /// Builds the embedder. Connects to nothing.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) names what is missing or wrong: no key for OpenAI's own endpoint, no space for a
+    /// model that is not OpenAI's, a URL that cannot be used, dimensions that the model does not have, a key that would
+    /// be sent unencrypted.
+    pub fn build(self) -> Result<OpenAi> {
+        let url = self.url()?;
+        let default_endpoint = self.base_url.is_none() && self.azure.is_none();
+        if default_endpoint && self.key.is_none() {
+            let message = "OpenAI's endpoint needs a key: set OPENAI_API_KEY and use `from_env`, or `with_api_key`";
+            return Err(config(message));
+        }
+        let has_secret = self.key.is_some() || !self.headers.is_empty();
+        if has_secret && url.scheme() == "http" && !is_loopback(&url) && !self.plain_http {
+            let message = "a key would go unencrypted to another machine: use https, or allow it by `with_plain_http`";
+            return Err(config(message));
+        }
+        let headers = self.request_headers()?;
+        let space = self.checked_space()?;
+        let mut limits = self.limits.clone();
+        if models::of(&self.model).is_some() {
+            let limits = limits.get_or_insert_with(models::limits);
+            if matches!(limits.tokens, TokenCount::Unknown) {
+                limits.tokens = TokenCount::Exact(Arc::new(Cl100k::new(space.prompts().clone())));
+            }
+        }
+        let vendor = match &self.azure {
+            Some(_) => "azure.ai.openai",
+            None => "openai",
+        };
+        let model = match &self.azure {
+            Some(azure) if azure.api_version.is_some() => None,
+            Some(azure) => Some(azure.deployment.clone()),
+            None => Some(self.model.clone()),
+        };
+        let prefix = if self.azure.is_some() { "azure" } else { "openai" };
+        Ok(OpenAi(Arc::new(Inner {
+            name: format!("{prefix}/{}", self.model),
+            vendor,
+            url,
+            headers,
+            model,
+            dimensions: self.dimensions,
+            encoding: self.encoding,
+            space,
+            unprompted: self.unprompted,
+            limits: limits.unwrap_or_else(models::unknown_limits),
+            http: Http::new(&self.http)?,
+        })))
+    }
+
+    /// The address that requests go to.
+    fn url(&self) -> Result<Url> {
+        let base = match &self.azure {
+            Some(azure) => &azure.endpoint,
+            None => self.base_url.as_deref().unwrap_or(BASE_URL),
+        };
+        // The address itself is not quoted: it may hold a password.
+        let unusable = |what: &str| config(format!("the base URL {what}: it is like {BASE_URL}"));
+        let mut url = Url::parse(base.trim()).map_err(|_| unusable("cannot be read"))?;
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+            return Err(unusable("is not one of http or https"));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(unusable("holds a user or password, which belong into `with_header`"));
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(unusable("has a query or fragment"));
+        }
+        {
+            let mut path = url.path_segments_mut().map_err(|()| unusable("cannot have a path"))?;
+            path.pop_if_empty();
+            if let Some(azure) = &self.azure {
+                match azure.api_version {
+                    Some(_) => path.extend(["openai", "deployments", &azure.deployment]),
+                    None => path.extend(["openai", "v1"]),
+                };
+            }
+            path.push("embeddings");
+        }
+        if let Some(version) = self.azure.as_ref().and_then(|azure| azure.api_version.as_deref()) {
+            url.query_pairs_mut().append_pair("api-version", version);
+        }
+        Ok(url)
+    }
+
+    fn request_headers(&self) -> Result<HeaderMap> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        let mut add = |name: &str, value: &SecretString| {
+            let (name, value) = http::header(name, value)?;
+            headers.insert(name, value);
+            Ok(())
+        };
+        match &self.key {
+            Some(key) if self.azure.is_some() => add("api-key", key)?,
+            Some(key) => {
+                // Checked alone, so that an empty one is not hidden behind `Bearer`.
+                http::header("authorization", key)?;
+                add("authorization", &SecretString::from(format!("Bearer {}", key.expose_secret())))?;
+            }
+            None => {}
+        }
+        if let Some(organization) = &self.organization {
+            add("openai-organization", organization)?;
+        }
+        if let Some(project) = &self.project {
+            add("openai-project", project)?;
+        }
+        // The caller's own win over all of these.
+        for (name, value) in &self.headers {
+            add(name, value)?;
+        }
+        Ok(headers)
+    }
+
+    /// What the vectors are.
+    fn checked_space(&self) -> Result<Space> {
+        let space = match (&self.space, models::of(&self.model)) {
+            (Some(space), _) => space.clone(),
+            (None, Some(model)) => {
+                let dimensions = match self.dimensions {
+                    None => model.dimensions,
+                    Some(_) if !model.shortens => {
+                        return Err(config(format!(
+                            "{} has {} dimensions and no others",
+                            model.name, model.dimensions
+                        )));
+                    }
+                    Some(fewer) if (1..=model.dimensions).contains(&fewer) => fewer,
+                    Some(other) => {
+                        let message = format!("{other} dimensions of {}: it has 1 to {}", model.name, model.dimensions);
+                        return Err(config(message));
+                    }
+                };
+                Space::builder(model.name, dimensions).with_normalization(Normalization::L2).build()?
+            }
+            (None, None) => {
+                let message = format!(
+                    "{:?} is not one of OpenAI's embedding models: check the name, or say with `with_space` what its \
+                     vectors are",
+                    self.model
+                );
+                return Err(config(message));
+            }
+        };
+        if let Some(asked) = self.dimensions.filter(|&asked| asked != space.dimensions()) {
+            return Err(config(format!("{asked} dimensions are asked for, and the space has {}", space.dimensions())));
+        }
+        match &self.prompts {
+            None => Ok(space),
+            Some(prompts) => {
+                let own = space.prompts();
+                if (own.document.is_some() || own.query.is_some()) && own != prompts {
+                    return Err(config("the space has other prompts than those of `with_prompts`"));
+                }
+                space.to_builder().with_prompts(prompts.clone()).build()
+            }
+        }
+    }
+}
+
+impl fmt::Debug for OpenAiBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenAiBuilder").field("model", &self.model).finish_non_exhaustive()
+    }
+}
+
+fn config(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Config, message)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+}
+
+/// What the benchmarks measure alone. Not part of the API.
+#[doc(hidden)]
+pub mod bench {
+    use crate::{Embeddings, Result, Space};
+
+    /// Reads a reply to a request of `rows` texts.
+    ///
+    /// # Errors
+    /// Where the reply is not one.
+    pub fn decode(body: &[u8], rows: usize, space: &Space) -> Result<Embeddings> {
+        super::reply::read(body, rows, space, true).map(|read| read.embeddings)
+    }
+}

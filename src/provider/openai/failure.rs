@@ -1,0 +1,133 @@
+//! Tells what an error reply means: which kind it is, and so what can be done about it.
+
+use reqwest::StatusCode;
+use serde_json::Value;
+
+use crate::{
+    Error, ErrorKind, Usage,
+    http::{self, Reply},
+};
+
+/// Codes and types of 429 that waiting does not cure.
+const QUOTA: [&str; 5] =
+    ["insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "quota_exceeded", "account_deactivated"];
+
+/// Codes and types that are the provider's, also where a text has the same words.
+const KNOWN: [&str; 12] = [
+    "context_length_exceeded",
+    "invalid_api_key",
+    "invalid_request_error",
+    "max_tokens_per_request",
+    "model_not_found",
+    "overloaded",
+    "rate_limit_exceeded",
+    "requests",
+    "server_error",
+    "server_overloaded",
+    "slow_down",
+    "tokens",
+];
+
+/// The most of the provider's own words that is kept.
+const WORDS: usize = 1000;
+
+/// What the error's body says, whichever of the usual shapes it has.
+#[derive(Default)]
+struct Said {
+    message: String,
+    /// `code`, if it is a word.
+    code: String,
+    /// `type` or `error_type`.
+    kind: String,
+    param: String,
+}
+
+impl Said {
+    /// Reads OpenAI's `{"error": {...}}`, vLLM's and text-embeddings-inference's flat objects, FastAPI's `detail`.
+    fn read(body: &[u8]) -> Self {
+        let Ok(body) = serde_json::from_slice::<Value>(body) else { return Self::default() };
+        let about = body.get("error").filter(|error| error.is_object()).unwrap_or(&body);
+        let word = |name: &str| about.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (kind, error_type) = (word("type"), word("error_type"));
+        let message = ["message", "error", "detail"].map(word).into_iter().find(|words| !words.is_empty());
+        Self {
+            message: message.unwrap_or_default().chars().take(WORDS).collect(),
+            code: word("code"),
+            kind: if kind.is_empty() { error_type } else { kind },
+            param: word("param"),
+        }
+    }
+
+    fn is_one_of(&self, names: &[&str]) -> bool {
+        names.contains(&self.code.as_str()) || names.contains(&self.kind.as_str())
+    }
+
+    /// The number after a word of the message, as in `Limit 1000000, Requested 1200000`.
+    fn number_after(&self, word: &str) -> Option<u64> {
+        let rest = &self.message[self.message.find(word)? + word.len()..];
+        let digits: String =
+            rest.chars().skip_while(|c| !c.is_ascii_digit()).take_while(|c| c.is_ascii_digit() || *c == ',').collect();
+        digits.replace(',', "").parse().ok()
+    }
+
+    /// Whether the message says that the input does not fit: llama.cpp says so with a status of 500.
+    fn is_about_size(&self) -> bool {
+        let message = self.message.to_ascii_lowercase();
+        ["too large to process", "physical batch size", "context length", "context size", "too many tokens"]
+            .iter()
+            .any(|words| message.contains(words))
+    }
+}
+
+/// Makes the error that a reply without success is.
+pub(super) fn of(reply: &Reply) -> Error {
+    let said = Said::read(&reply.body);
+    let (kind, message) = judge(reply.status, &said);
+    let mut error = Error::new(kind, message).with_status(reply.status.as_u16()).with_usage(Usage::of_request(Some(0)));
+    error = error.with_code(if said.code.is_empty() { &said.kind } else { &said.code });
+    if !said.message.is_empty() {
+        error = error.with_provider_message(said.message);
+    }
+    if let Some(wait) = http::retry_after(&reply.headers) {
+        error = error.with_retry_after(wait);
+    }
+    match reply.headers.get("x-should-retry").map(|value| value.as_bytes()) {
+        Some(b"false") => error.exhausted(),
+        _ => error,
+    }
+}
+
+/// Whether a word is surely the provider's, also where a text has it.
+pub(super) fn is_known(word: &str) -> bool {
+    KNOWN.contains(&word) || QUOTA.contains(&word)
+}
+
+fn judge(status: StatusCode, said: &Said) -> (ErrorKind, String) {
+    use ErrorKind::{Auth, Config, InvalidInput, Protocol, Quota, RateLimited, Timeout, Unavailable};
+    let is = |kind: ErrorKind, message: &str| (kind, message.to_owned());
+    match status.as_u16() {
+        401 | 403 => is(Auth, "the key was not accepted for this: check the key, the organisation and the project"),
+        402 => is(Quota, "the account has no money or quota left: waiting does not help"),
+        429 if said.is_one_of(&QUOTA) => is(Quota, "the account has no money or quota left: waiting does not help"),
+        429 => match (said.number_after("Limit"), said.number_after("Requested")) {
+            (Some(limit), Some(requested)) if requested > limit => {
+                let advice = "send less in a call (`with_limits`)";
+                (InvalidInput, format!("one request of {requested}, and the account's limit is {limit}: {advice}"))
+            }
+            _ => is(RateLimited, "too many requests or tokens at the moment"),
+        },
+        400 | 422 if ["model", "dimensions", "encoding_format"].contains(&said.param.as_str()) => {
+            (Config, format!("the server does not accept `{}` as it is set", said.param))
+        }
+        400 | 422 if said.is_one_of(&["model_not_found"]) => is(Config, "the server does not know this model"),
+        400 | 422 => is(InvalidInput, "the server refused the request; it may be one of its texts"),
+        413 => is(InvalidInput, "the server finds the request too large: send less in a call (`with_limits`)"),
+        404 | 405 | 501 => is(Config, "nothing answers there: check the model's name and the base URL"),
+        408 => is(Timeout, "the server waited too long for the request"),
+        300..=399 => is(Config, "the server answers with a redirect, which is not followed: give the final base URL"),
+        500 if said.is_about_size() => is(InvalidInput, "a text, or the request, is more than the server can take"),
+        409 | 425 | 500..=599 => is(Unavailable, "the server cannot answer at the moment"),
+        400..=499 => is(InvalidInput, "the server refused the request"),
+        _ => is(Protocol, "the status is not one of an answer"),
+    }
+}

@@ -1,0 +1,650 @@
+//! Reads the reply of an embeddings request straight into the matrix that the caller gets.
+//!
+//! Rows are decoded where they arrive, from base64 or from numbers, into one allocation, and are then put in the order
+//! of their `index` by swapping. What is wrong does not end the reading: the cost is told after the rows.
+//!
+//! Nearly all of a reply is base64, which a JSON parser would look through byte by byte. So strings as long as a vector
+//! are set aside first, and the parser reads what is left. That such a string has no quote inside is not looked up but
+//! shown by its decoding, which takes nothing but base64; where that fails, everything is read again in the plain way.
+
+use std::{fmt, io::Write};
+
+use base64::{
+    Engine,
+    engine::{DecodePaddingMode, GeneralPurposeConfig},
+};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Value, error::Category};
+
+use crate::{Embeddings, Error, ErrorKind, Result, Space, Usage, embeddings::not_finite};
+
+/// Standard base64, with or without padding: servers differ.
+const CONFIG: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+
+/// The engine with vector instructions, where the processor has them.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+fn base64() -> impl Engine {
+    base64::engine::Simd::standard(CONFIG)
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn base64() -> impl Engine {
+    base64::engine::GeneralPurpose::new(&base64::alphabet::STANDARD, CONFIG)
+}
+
+/// Rows in the order of the request, and what the reply says beside them.
+pub(super) struct Read {
+    pub(super) embeddings: Embeddings,
+    /// The model that the server names.
+    pub(super) model: Option<String>,
+}
+
+/// The most bytes that a reply to `rows` texts can have: components as JSON numbers of up to 24 characters with the
+/// white space of a pretty printer, which is more than base64 takes, and names and ids around each row.
+pub(super) fn most_bytes(rows: usize, dimensions: usize) -> usize {
+    rows.saturating_mul(dimensions.saturating_mul(40).saturating_add(1024)).saturating_add(64 << 10)
+}
+
+/// Reads a reply to a request of `rows` texts. `has_length` says whether the server had told the body's length.
+pub(super) fn read(body: &[u8], rows: usize, space: &Space, has_length: bool) -> Result<Read> {
+    let parse = |json: &[u8], strings| {
+        let mut reply = Partly::new(rows, space.dimensions(), strings);
+        let mut json = serde_json::Deserializer::from_slice(json);
+        let parsed = ReplySeed(&mut reply).deserialize(&mut json).and_then(|()| json.end());
+        (reply, parsed)
+    };
+    let short = Shortened::of(body, rows, space.dimensions()).map(|short| parse(&short.json, short.strings));
+    let (mut reply, parsed) = match short {
+        Some((reply, Ok(()))) if reply.is_proven() => (reply, Ok(())),
+        // What is wrong is told by its place in the reply as it came.
+        _ => parse(body, Vec::new()),
+    };
+    let usage = Usage::of_request(reply.tokens);
+    // The parser's own words may quote the reply: only its place is told.
+    let broken = parsed.err().map(|error| {
+        let at = format!("line {}, column {} of {} bytes", error.line(), error.column(), body.len());
+        match error.classify() {
+            // With a length, less would have been noticed: this is all that the server meant to send.
+            Category::Eof if !has_length => {
+                let message = format!("the reply ends early, at {at}");
+                Error::new(ErrorKind::Unavailable, message).with_usage(Usage::of_unanswered())
+            }
+            Category::Eof => Error::new(ErrorKind::Protocol, format!("the reply's JSON ends early, at {at}")),
+            Category::Data => Error::new(ErrorKind::Protocol, format!("the reply is not one of embeddings, at {at}")),
+            _ => Error::new(ErrorKind::Protocol, format!("the reply is not JSON, at {at}")),
+        }
+    });
+    if let Some(error) = broken {
+        let unknown = error.usage() == Usage::ZERO;
+        return Err(if unknown { error.with_usage(Usage::of_request(None)) } else { error });
+    }
+    let wrong = |message: String| Error::new(ErrorKind::Protocol, message).with_usage(usage);
+    if let Some(code) = &reply.error {
+        return Err(wrong("the reply is an error with a status of success".into()).with_code(code));
+    }
+    if let Some(fault) = reply.fault.take() {
+        return Err(wrong(fault));
+    }
+    if reply.indices.len() != rows {
+        return Err(wrong(format!("{} vectors for {rows} texts", reply.indices.len())));
+    }
+    reply.order().map_err(wrong)?;
+    let model = reply.model.take();
+    let embeddings = Embeddings::of_finite(rows, space, reply.components, usage);
+    Ok(Read { embeddings: embeddings.map_err(|error| error.with_usage(usage))?, model })
+}
+
+/// Where no string of a vector has begun by then, there are none: the vectors are numbers.
+const SOON: usize = 64 << 10;
+
+/// A reply without its vectors.
+struct Shortened<'b> {
+    /// The JSON, with the number of a string after a character of value 0 in the place of each.
+    json: Vec<u8>,
+    strings: Vec<&'b [u8]>,
+}
+
+impl<'b> Shortened<'b> {
+    /// `None` where it would be of no use, or where any other string has an escape: so no string of the reply's own can
+    /// look like one that stands for another.
+    fn of(body: &'b [u8], rows: usize, width: usize) -> Option<Self> {
+        let padded = (width * 4).div_ceil(3) * 4;
+        let bare = (width * 16).div_ceil(12);
+        let (mut json, mut strings) = (Vec::with_capacity(128 * rows), Vec::with_capacity(rows + 1));
+        let (mut copied, mut next) = (0, 0);
+        let find = |from: usize| {
+            let at = from + memchr::memchr2(b'"', b'\\', body.get(from..)?)?;
+            Some((at, body[at] == b'"'))
+        };
+        while let Some((start, is_quote)) = find(next) {
+            if !is_quote || (strings.is_empty() && start > SOON) {
+                return None;
+            }
+            // Said to be one by its length alone; that it is one shows when it is decoded.
+            let is_vector = |&length: &usize| body.get(start + 1 + length) == Some(&b'"');
+            if let Some(length) = [padded, bare].iter().find(|length| is_vector(length)) {
+                let end = start + 1 + length;
+                json.extend_from_slice(&body[copied..=start]);
+                // Writing into memory does not fail.
+                let _ = write!(json, "\\u0000{}", strings.len());
+                strings.push(&body[start + 1..end]);
+                (copied, next) = (end, end + 1);
+            } else {
+                match find(start + 1)? {
+                    (end, true) => next = end + 1,
+                    _ => return None,
+                }
+            }
+        }
+        json.extend_from_slice(body.get(copied..)?);
+        (!strings.is_empty()).then_some(Self { json, strings })
+    }
+}
+
+/// A reply as far as it is read.
+struct Partly<'b> {
+    /// What was set aside, and how many of these strings were decoded.
+    strings: Vec<&'b [u8]>,
+    proven: usize,
+    rows: usize,
+    width: usize,
+    /// Row after row as they come.
+    components: Vec<f32>,
+    /// The row that is read at the moment: small enough to stay near the processor until it is checked.
+    row: Vec<f32>,
+    /// The `index` of each row as they come.
+    indices: Vec<u32>,
+    tokens: Option<u64>,
+    model: Option<String>,
+    error: Option<String>,
+    /// The first thing that is wrong.
+    fault: Option<String>,
+}
+
+impl<'b> Partly<'b> {
+    fn new(rows: usize, width: usize, strings: Vec<&'b [u8]>) -> Self {
+        Self {
+            strings,
+            proven: 0,
+            rows,
+            width,
+            components: Vec::new(),
+            row: vec![0.0; width],
+            indices: Vec::with_capacity(rows),
+            tokens: None,
+            model: None,
+            error: None,
+            fault: None,
+        }
+    }
+
+    /// The string that was in the place of this one.
+    fn whole<'s>(&self, text: &'s str) -> &'s [u8]
+    where
+        'b: 's,
+    {
+        let set_aside = || self.strings.get(text.strip_prefix('\0')?.parse::<usize>().ok()?).copied();
+        set_aside().unwrap_or(text.as_bytes())
+    }
+
+    /// Whether everything that was set aside is a vector, and nothing else is wrong.
+    fn is_proven(&self) -> bool {
+        self.proven == self.strings.len() && self.fault.is_none() && self.error.is_none()
+    }
+
+    fn fault(&mut self, message: impl FnOnce(usize) -> String) {
+        let row = self.indices.len();
+        self.fault.get_or_insert_with(|| message(row));
+    }
+
+    /// Whether there is a place for one more row.
+    fn has_room(&mut self) -> bool {
+        let row = self.indices.len();
+        if row >= self.rows {
+            self.fault(|_| format!("more than {row} vectors for {row} texts"));
+        } else if self.components.len() != row * self.width && self.fault.is_none() {
+            self.fault(|row| format!("row {row} has two vectors"));
+        }
+        self.fault.is_none()
+    }
+
+    /// Takes the row that was read.
+    fn take_row(&mut self) {
+        if let Some(at) = not_finite(&self.row) {
+            let component = self.row[at];
+            return self.fault(|row| format!("vector {row}, component {at} is {component}, not a finite number"));
+        }
+        if self.row.iter().all(|&component| component == 0.0) {
+            return self.fault(|row| format!("vector {row} is all zeros, which is no text's"));
+        }
+        self.components.reserve_exact(self.rows * self.width - self.components.len());
+        self.components.extend_from_slice(&self.row);
+    }
+
+    fn wrong_width(&mut self, have: usize) {
+        let width = self.width;
+        let hint = match have {
+            _ if have * 4 == width => ", a quarter: the server has encoded numbers that were encoded already",
+            _ => ": the model, its `dimensions` or the declared space differ, or the server ignores `dimensions`",
+        };
+        self.fault(|row| format!("vector {row} has {have} components, not {width}{hint}"));
+    }
+
+    fn take_base64(&mut self, text: &[u8]) {
+        let padding = text.iter().rev().take_while(|&&byte| byte == b'=').count();
+        let digits = text.len() - padding;
+        let bytes = digits / 4 * 3 + (digits % 4 * 3) / 4;
+        if bytes != self.width * 4 {
+            return match digits % 4 {
+                1 => self.fault(|row| format!("vector {row} is not base64")),
+                _ if !bytes.is_multiple_of(4) => {
+                    self.fault(|row| format!("vector {row} has {bytes} bytes, not whole numbers"))
+                }
+                _ => self.wrong_width(bytes / 4),
+            };
+        }
+        if !self.has_room() {
+            return;
+        }
+        if base64().decode_slice(text, bytemuck::cast_slice_mut(&mut self.row)).is_err() {
+            return self.fault(|row| format!("vector {row} is not base64"));
+        }
+        if cfg!(target_endian = "big") {
+            // The wire's order is the other one.
+            self.row.iter_mut().for_each(|number| *number = f32::from_bits(number.to_bits().swap_bytes()));
+        }
+        self.proven += 1;
+        self.take_row();
+    }
+
+    /// Puts row `r` at the place that its `index` names, by swapping rows.
+    fn order(&mut self) -> Result<(), String> {
+        let mut seen = vec![false; self.rows];
+        for &index in &self.indices {
+            match seen.get_mut(index as usize) {
+                None => return Err(format!("the index {index} for {} texts", self.rows)),
+                Some(true) => return Err(format!("two vectors of the index {index}")),
+                Some(slot) => *slot = true,
+            }
+        }
+        for row in 0..self.rows {
+            while self.indices[row] as usize != row {
+                let other = self.indices[row] as usize;
+                let (low, high) = (row.min(other), row.max(other));
+                let (before, after) = self.components.split_at_mut(high * self.width);
+                before[low * self.width..(low + 1) * self.width].swap_with_slice(&mut after[..self.width]);
+                self.indices.swap(row, other);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Implements `Visitor`'s description and takes whatever is not expected as a fault instead of an end.
+macro_rules! expecting {
+    ($what:literal) => {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str($what)
+        }
+    };
+}
+
+/// The reply's object.
+struct ReplySeed<'r, 'b>(&'r mut Partly<'b>);
+
+impl<'de> DeserializeSeed<'de> for ReplySeed<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ReplySeed<'_, '_> {
+    type Value = ();
+
+    expecting!("an object");
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key_seed(NameSeed)? {
+            match name {
+                Name::Data => map.next_value_seed(DataSeed(self.0))?,
+                Name::Usage => {
+                    let usage: Value = map.next_value()?;
+                    let number = |name: &str| usage.get(name).and_then(Value::as_u64);
+                    self.0.tokens = number("prompt_tokens").or_else(|| number("total_tokens"));
+                }
+                Name::Model => {
+                    let model: Value = map.next_value()?;
+                    self.0.model = model.as_str().filter(|model| !model.starts_with('\0')).map(str::to_owned);
+                }
+                Name::Error => {
+                    let error: Value = map.next_value()?;
+                    let code = || ["code", "type"].iter().find_map(|name| error.get(name)?.as_str());
+                    if !error.is_null() {
+                        self.0.error = Some(code().unwrap_or_default().to_owned());
+                    }
+                }
+                _ => _ = map.next_value::<IgnoredAny>()?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The names that matter, in the reply and in a row.
+enum Name {
+    Data,
+    Embedding,
+    Error,
+    Index,
+    Model,
+    Other,
+    Usage,
+}
+
+struct NameSeed;
+
+impl<'de> DeserializeSeed<'de> for NameSeed {
+    type Value = Name;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Name, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for NameSeed {
+    type Value = Name;
+
+    expecting!("a name");
+
+    fn visit_str<E>(self, name: &str) -> Result<Name, E> {
+        Ok(match name {
+            "data" => Name::Data,
+            "embedding" => Name::Embedding,
+            "error" => Name::Error,
+            "index" => Name::Index,
+            "model" => Name::Model,
+            "usage" => Name::Usage,
+            _ => Name::Other,
+        })
+    }
+}
+
+/// The array of rows.
+struct DataSeed<'r, 'b>(&'r mut Partly<'b>);
+
+impl<'de> DeserializeSeed<'de> for DataSeed<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for DataSeed<'_, '_> {
+    type Value = ();
+
+    expecting!("an array of rows");
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<(), A::Error> {
+        while rows.next_element_seed(RowSeed(&mut *self.0))?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+/// One row: `{"object": "embedding", "index": 0, "embedding": ...}`, in any order.
+struct RowSeed<'r, 'b>(&'r mut Partly<'b>);
+
+impl<'de> DeserializeSeed<'de> for RowSeed<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for RowSeed<'_, '_> {
+    type Value = ();
+
+    expecting!("an object with `index` and `embedding`");
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let (mut index, mut has_vector) = (None, false);
+        while let Some(name) = map.next_key_seed(NameSeed)? {
+            match name {
+                Name::Embedding => {
+                    has_vector = true;
+                    map.next_value_seed(VectorSeed(&mut *self.0))?;
+                }
+                Name::Index => {
+                    let value: Value = map.next_value()?;
+                    index = value.as_u64().and_then(|index| u32::try_from(index).ok());
+                }
+                _ => _ = map.next_value::<IgnoredAny>()?,
+            }
+        }
+        if !has_vector {
+            self.0.fault(|row| format!("row {row} has no `embedding`"));
+        }
+        let Some(index) = index else {
+            self.0.fault(|row| format!("row {row} has no usable `index`"));
+            self.0.indices.push(u32::MAX);
+            return Ok(());
+        };
+        self.0.indices.push(index);
+        Ok(())
+    }
+}
+
+/// One vector, as base64 or as numbers.
+struct VectorSeed<'r, 'b>(&'r mut Partly<'b>);
+
+impl<'de> DeserializeSeed<'de> for VectorSeed<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for VectorSeed<'_, '_> {
+    type Value = ();
+
+    expecting!("base64 or an array of numbers");
+
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        let text = self.0.whole(text);
+        self.0.take_base64(text);
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        self.0.fault(|row| format!("vector {row} is null"));
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut numbers: A) -> Result<(), A::Error> {
+        let (mut have, mut odd) = (0, false);
+        let width = self.0.width;
+        let has_room = self.0.has_room();
+        while has_room && have < width {
+            match numbers.next_element_seed(NumberSeed)? {
+                None => break,
+                Some(Some(number)) => self.0.row[have] = number,
+                Some(None) => odd = true,
+            }
+            have += 1;
+        }
+        while numbers.next_element::<IgnoredAny>()?.is_some() {
+            have += 1;
+        }
+        if odd {
+            self.0.fault(|row| format!("vector {row} has a component that is not a number"));
+        }
+        if have != width {
+            self.0.wrong_width(have);
+        }
+        if self.0.fault.is_none() {
+            self.0.take_row();
+        }
+        Ok(())
+    }
+}
+
+/// A number, or `None` for what is none.
+struct NumberSeed;
+
+impl<'de> DeserializeSeed<'de> for NumberSeed {
+    type Value = Option<f32>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for NumberSeed {
+    type Value = Option<f32>;
+
+    expecting!("a number");
+
+    fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
+        Ok(Some(number as f32))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
+        Ok(Some(number as f32))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+        Ok(Some(number as f32))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
+        Err(A::Error::custom("an array in a vector"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn space(width: usize) -> Space {
+        Space::builder("test", width).build().expect("a valid space")
+    }
+
+    /// A reply with rows in this order, each in base64 or as numbers.
+    fn reply(rows: &[(usize, Vec<f32>, bool)], tokens: u64) -> Vec<u8> {
+        let data: Vec<Value> = rows
+            .iter()
+            .map(|(index, row, encoded)| {
+                let bytes: Vec<u8> = row.iter().flat_map(|component| component.to_le_bytes()).collect();
+                let vector = if *encoded { Value::from(base64().encode(bytes)) } else { Value::from(row.clone()) };
+                serde_json::json!({"object": "embedding", "index": index, "embedding": vector})
+            })
+            .collect();
+        let usage = serde_json::json!({"prompt_tokens": tokens, "total_tokens": tokens});
+        let reply = serde_json::json!({"object": "list", "data": data, "model": "test", "usage": usage});
+        serde_json::to_vec(&reply).expect("JSON")
+    }
+
+    fn rows(width: usize) -> impl Strategy<Value = Vec<(usize, Vec<f32>, bool)>> {
+        let component = prop::num::f32::NORMAL.prop_map(|number| number.clamp(-1e30, 1e30));
+        let row = (prop::collection::vec(component, width), any::<bool>());
+        prop::collection::vec(row, 1..20).prop_flat_map(|rows| {
+            let rows: Vec<_> =
+                rows.into_iter().enumerate().map(|(index, (row, base64))| (index, row, base64)).collect();
+            Just(rows).prop_shuffle()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn rows_are_placed_by_index_whatever_their_form(rows in (1_usize..9).prop_flat_map(rows), tokens in 0_u64..1_000_000) {
+            let width = rows[0].1.len();
+            let read = read(&reply(&rows, tokens), rows.len(), &space(width), true).map_err(|error| {
+                TestCaseError::fail(error.to_string())
+            })?;
+            prop_assert_eq!(read.embeddings.usage(), Usage::of_request(Some(tokens)));
+            for (index, row, _) in &rows {
+                prop_assert_eq!(read.embeddings.row(*index), row);
+            }
+        }
+
+        /// Whatever bytes are changed, there is no panic, and rows only of the right count and width.
+        #[test]
+        fn damaged_replies_are_errors_or_rows(
+            rows in rows(3),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+            cut in prop::option::of(any::<prop::sample::Index>()),
+        ) {
+            let mut body = reply(&rows, 7);
+            for (at, byte) in damage {
+                let at = at.index(body.len());
+                body[at] = byte;
+            }
+            if let Some(cut) = cut {
+                body.truncate(cut.index(body.len()));
+            }
+            if let Ok(read) = read(&body, rows.len(), &space(3), true) {
+                let shape = (read.embeddings.len(), read.embeddings.dimensions());
+                prop_assert_eq!(shape, (rows.len(), 3));
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(body in prop::collection::vec(any::<u8>(), 0..200), rows in 0_usize..4) {
+            let _ = read(&body, rows, &space(2), false);
+        }
+
+        /// A row less, a row more, a repeated index, another width: always an error, with the cost that was told.
+        #[test]
+        fn what_does_not_fit_is_an_error_with_its_cost(rows in rows(4), how in 0_u8..5) {
+            let mut rows = rows;
+            let asked = rows.len();
+            match how {
+                0 => _ = rows.pop(),
+                1 => rows.push((asked, vec![1.0; 4], true)),
+                2 => rows.push((0, vec![1.0; 4], false)),
+                3 => rows[0].1 = vec![1.0],
+                _ => rows[0].0 = asked,
+            }
+            let error = read(&reply(&rows, 9), asked, &space(4), true).err().expect("does not fit");
+            prop_assert_eq!((error.kind(), error.usage()), (ErrorKind::Protocol, Usage::of_request(Some(9))));
+        }
+    }
+
+    #[test]
+    fn a_quarter_of_the_width_is_called_by_its_name() {
+        let body = br#"{"data": [{"index": 0, "embedding": [1, 2]}]}"#;
+        let error = read(body, 1, &space(8), true).err().expect("too narrow");
+        assert!(error.to_string().contains("a quarter"), "{error}");
+    }
+
+    #[test]
+    fn an_error_with_a_status_of_success_is_one() {
+        let body = br#"{"error": {"code": "overloaded", "message": "not shown"}}"#;
+        let error = read(body, 1, &space(8), true).err().expect("an error");
+        assert_eq!((error.kind(), error.code()), (ErrorKind::Protocol, Some("overloaded")));
+        assert!(!error.to_string().contains("not shown"), "{error}");
+    }
+}

@@ -1,0 +1,205 @@
+//! Counts tokens as OpenAI's embedding models do: cl100k, through tiktoken.
+//!
+//! A text is counted in pieces of some kilobytes, cut where the tokenizer cuts in any case, so that counting can stop as
+//! soon as a limit is passed and no text of megabytes is ever tokenised whole.
+
+use std::borrow::Cow;
+
+use tiktoken_rs::{CoreBPE, cl100k_base_singleton};
+
+use crate::{CountTokens, InputKind, Prompts};
+
+/// Bytes of a piece, at least, before a place to cut is looked for.
+const PIECE: usize = 4 << 10;
+
+/// Bytes of a piece, at most. A text in which no letter is followed by something else for so long is cut anywhere: what
+/// has no words has no exact count that matters, and the tokenizer's time grows faster than the piece.
+const LONGEST: usize = 32 << 10;
+
+/// Counts cl100k's tokens of a text with its prompt.
+#[derive(Debug)]
+pub(super) struct Cl100k {
+    prompts: Prompts,
+}
+
+impl Cl100k {
+    pub(super) const fn new(prompts: Prompts) -> Self {
+        Self { prompts }
+    }
+
+    fn prompted<'t>(&self, kind: InputKind, text: &'t str) -> Cow<'t, str> {
+        super::prompt_of(&self.prompts, kind)
+            .map_or(Cow::Borrowed(text), |prompt| Cow::Owned(format!("{prompt}{text}")))
+    }
+}
+
+fn encoder() -> &'static CoreBPE {
+    cl100k_base_singleton()
+}
+
+impl CountTokens for Cl100k {
+    fn count(&self, kind: InputKind, text: &str) -> usize {
+        self.count_to(kind, text, usize::MAX)
+    }
+
+    /// A token is at least one byte.
+    fn at_most(&self, kind: InputKind, text: &str) -> usize {
+        super::prompt_of(&self.prompts, kind).map_or(0, str::len) + text.len()
+    }
+
+    fn count_to(&self, kind: InputKind, text: &str, limit: usize) -> usize {
+        let mut tokens = 0;
+        for piece in pieces(&self.prompted(kind, text)) {
+            tokens += encoder().encode_ordinary(piece).len();
+            if tokens > limit {
+                break;
+            }
+        }
+        tokens
+    }
+
+    fn truncate<'t>(&self, kind: InputKind, text: &'t str, limit: usize) -> &'t str {
+        let whole = self.prompted(kind, text);
+        let (mut room, mut end) = (limit, 0);
+        for piece in pieces(&whole) {
+            let tokens = encoder().encode_ordinary(piece);
+            if tokens.len() <= room {
+                room -= tokens.len();
+                end += piece.len();
+                continue;
+            }
+            // A beginning may have a token more than the whole had there: where a character or a run of spaces was cut.
+            for keep in (0..=room).rev() {
+                let bytes = encoder().decode_bytes(&tokens[..keep]).map_or(0, |bytes| bytes.len());
+                let beginning = &piece[..piece.floor_char_boundary(bytes)];
+                if encoder().encode_ordinary(beginning).len() <= room {
+                    end += beginning.len();
+                    break;
+                }
+            }
+            break;
+        }
+        let prompt = whole.len() - text.len();
+        &text[..end.saturating_sub(prompt)]
+    }
+}
+
+/// Cuts a text into pieces whose tokens add up to those of the whole.
+fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let (piece, after) = rest.split_at(cut(rest));
+        rest = after;
+        Some(piece)
+    })
+}
+
+/// Where the first piece ends: after a letter that is followed by no letter. The tokenizer's pattern always ends a match
+/// there: it takes letters as long as there are some, nothing else takes a letter, and what follows is matched without
+/// looking back.
+fn cut(text: &str) -> usize {
+    if text.len() <= LONGEST.min(2 * PIECE) {
+        return text.len();
+    }
+    let start = text.floor_char_boundary(PIECE);
+    let mut letter_before = false;
+    for (at, c) in text[start..].char_indices() {
+        if start + at >= LONGEST {
+            break;
+        }
+        if letter_before && !c.is_alphabetic() {
+            return start + at;
+        }
+        letter_before = is_surely_letter(c);
+    }
+    text.floor_char_boundary(LONGEST)
+}
+
+/// Whether a character is one of the pattern's letters (`\p{L}`). The standard library's `is_alphabetic` knows more,
+/// marks for example, so the scripts that matter are named; a letter that is missed only moves the cut.
+const fn is_surely_letter(c: char) -> bool {
+    matches!(c,
+        'a'..='z' | 'A'..='Z'
+        | 'À'..='Ö' | 'Ø'..='ö' | 'ø'..='ɏ'
+        | 'Α'..='Ρ' | 'Σ'..='Ϋ' | 'ά'..='ώ'
+        | 'Ѐ'..='ҁ' | 'Ҋ'..='ԯ'
+        | 'א'..='ת' | 'ء'..='ؿ' | 'ف'..='ي'
+        | 'ぁ'..='ゖ' | 'ァ'..='ヺ' | '㐀'..='䶿' | '一'..='鿿' | '가'..='힣')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PLAIN: Cl100k = Cl100k::new(Prompts { document: None, query: None, applied_by: crate::PromptsBy::Client });
+
+    fn count(text: &str) -> usize {
+        PLAIN.count(InputKind::Document, text)
+    }
+
+    /// Long texts of every script and kind of white space, so that pieces are cut in all of them.
+    fn long_text() -> impl Strategy<Value = String> {
+        let word = prop_oneof![
+            "[a-z]{1,12}",
+            "[A-Za-z]{1,8}'(s|t|re|ve|LL|d|m)",
+            "[а-яё]{1,9}",
+            "[一-龥]{1,6}",
+            "[가-힣]{1,5}",
+            "[ぁ-ゖァ-ヺー]{1,6}",
+            "[ء-ي]{1,7}",
+            "[0-9]{1,9}",
+            "[!-/:-@]{1,5}",
+            "[ \t\n\r\u{a0}\u{3000}]{1,6}",
+            "[\u{300}-\u{36f}éàñ]{1,4}",
+            "[😀-😏]{1,3}",
+        ];
+        let gap = prop_oneof![Just(""), Just(" "), Just("  "), Just("\n"), Just("\r\n\r\n"), Just("\t"), Just(", ")];
+        prop::collection::vec((word, gap), 3000..5000)
+            .prop_map(|parts| parts.iter().flat_map(|(word, gap)| [word.as_str(), gap]).collect())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
+
+        #[test]
+        fn pieces_have_the_tokens_of_the_whole(text in long_text()) {
+            prop_assert!(pieces(&text).count() > 1);
+            prop_assert_eq!(pieces(&text).collect::<String>(), text.clone());
+            prop_assert_eq!(count(&text), encoder().encode_ordinary(&text).len());
+        }
+
+        #[test]
+        fn cut_texts_are_within_the_limit_and_as_long_as_can_be(text in long_text(), limit in 1_usize..3000) {
+            let cut = PLAIN.truncate(InputKind::Document, &text, limit);
+            prop_assert!(text.starts_with(cut));
+            let tokens = encoder().encode_ordinary(cut).len();
+            prop_assert!(tokens <= limit, "{tokens} of {limit}");
+            // A character takes up to four tokens, and some are lost to those that cannot be cut.
+            prop_assert!(cut.len() == text.len() || tokens + 8 > limit, "{tokens} of {limit}");
+        }
+    }
+
+    #[test]
+    fn texts_without_words_neither_panic_nor_take_for_ever() {
+        for unit in [" ", "\n", "\t ", "a", "é", "漢", "0", "=", "\u{301}", "😀", "\u{3000}", "ab1", "\r\n"] {
+            let text = unit.repeat((200 << 10) / unit.len());
+            assert!(count(&text) > 0, "{unit:?}");
+            let cut = PLAIN.truncate(InputKind::Document, &text, 100);
+            assert!(count(cut) <= 100 && !cut.is_empty(), "{unit:?}");
+        }
+    }
+
+    #[test]
+    fn counting_stops_at_the_limit() {
+        // Reading all of it would be noticed.
+        let text = "word ".repeat(4 << 20);
+        let tokens = PLAIN.count_to(InputKind::Document, &text, 8191);
+        assert!((8192..20_000).contains(&tokens), "{tokens}");
+        assert_eq!(PLAIN.truncate(InputKind::Document, &text, 8191).len(), "word".len() + 8190 * " word".len());
+    }
+}

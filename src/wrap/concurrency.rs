@@ -1,0 +1,352 @@
+//! Lets only so many calls through at once: [`Concurrency`], and the [`Gate`] that several stacks can share.
+//!
+//! ```
+//! use docvector_embed::{EmbedderExt, provider::Fake};
+//! # fn main() -> docvector_embed::Result<()> {
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let embedder = Fake::new(8).concurrency(2);
+//! let hold = embedder.get_ref().hold();
+//! let calls: Vec<_> = (0..5)
+//!     .map(|i| {
+//!         let embedder = embedder.clone();
+//!         tokio::spawn(async move { embedder.embed_query(&format!("query {i}")).await })
+//!     })
+//!     .collect();
+//! tokio::task::yield_now().await;
+//! assert_eq!((embedder.gate().running(), embedder.gate().waiting()), (2, 3));
+//!
+//! drop(hold);
+//! for call in calls {
+//!     call.await.unwrap()?;
+//! }
+//! assert_eq!(embedder.gate().running(), 0);
+//! # Ok(()) }) }
+//! ```
+//!
+//! # Semantics
+//! Rows, space and usage are the inner embedder's; so are the limits, but that
+//! [`in_flight`](Limits::in_flight) is no more than the gate lets through. Clones share the gate.
+//!
+//! Those that wait stand in the queue of their batch's [`Lane`]: the interactive ones go first, but when eight of them
+//! in a row have passed a waiting bulk call, one bulk call goes. Within a lane it is first come, first served. What
+//! needs no work (no texts, an empty text, a space that is not there) waits for nobody: the inner embedder answers it.
+//!
+//! # Errors
+//! [`DeadlinePassed`](ErrorKind::DeadlinePassed) where the batch's [deadline](Batch::deadline) passes in the queue; the
+//! inner embedder was not asked, and it has cost nothing. All other errors are the inner embedder's.
+//!
+//! # Cancellation
+//! Dropping the future leaves the queue or gives the place back, at once, to the next in turn. A place that was on its
+//! way to a call dropped meanwhile goes on to the next, so none is ever lost.
+//!
+//! # Stacking
+//! Inside [`Retry`](super::Retry) and [`RateLimit`](super::RateLimit), so that a call that waits for either takes no
+//! place; outside [`Timeout`](super::Timeout), so that waiting for a place does not count. Stacks that lead to one
+//! server, as two models on one machine do, share one gate: [`Concurrency::with_gate`].
+//!
+//! # Cost
+//! A short lock when a call comes and when it goes; a channel for a call that waits. A look at each text for whether it
+//! is empty. Only a wait with a deadline needs a tokio runtime with its clock, otherwise any executor will do.
+
+use std::{
+    collections::VecDeque,
+    fmt, mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+
+use crate::{Batch, Embedder, Embeddings, Error, ErrorKind, Lane, Limits, Result, Space};
+
+/// Interactive calls in a row that may pass a waiting bulk call.
+const HEAD_START: u32 = 8;
+
+/// Lets only so many calls through at once. See the [module](self).
+#[derive(Clone, Debug)]
+pub struct Concurrency<E> {
+    inner: E,
+    gate: Gate,
+}
+
+impl<E> Concurrency<E> {
+    /// Wraps `inner`, and lets `calls` through at once, at least 1.
+    pub fn new(inner: E, calls: usize) -> Self {
+        Self::with_gate(inner, Gate::new(calls))
+    }
+
+    /// Wraps `inner` behind a gate that others may share.
+    ///
+    /// ```
+    /// use docvector_embed::{Embedder, provider::Fake, wrap::{Concurrency, Gate}};
+    /// let gate = Gate::new(8);
+    /// let small = Concurrency::with_gate(Fake::new(384), gate.clone());
+    /// let large = Concurrency::with_gate(Fake::new(1024), gate);
+    /// // Eight calls for the two of them.
+    /// assert_eq!(small.limits().in_flight, Some(8));
+    /// assert_eq!(large.limits().in_flight, Some(8));
+    /// ```
+    pub const fn with_gate(inner: E, gate: Gate) -> Self {
+        Self { inner, gate }
+    }
+
+    /// The gate, to look at or to share.
+    pub const fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// The wrapped embedder.
+    pub const fn get_ref(&self) -> &E {
+        &self.inner
+    }
+
+    /// Takes the wrapped embedder out.
+    pub fn into_inner(self) -> E {
+        self.inner
+    }
+}
+
+impl<E: Embedder> Concurrency<E> {
+    /// Waits for a place, but not past the batch's deadline.
+    async fn place(&self, batch: &Batch<'_>) -> Result<Place> {
+        let turn = match self.gate.enter(batch.lane()) {
+            Ok(place) => return Ok(place),
+            Err(turn) => turn,
+        };
+        let place = match batch.deadline() {
+            None => turn.await,
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), turn).await.map_err(|_| {
+                let message = format!("while the call waited for one of {} places", self.gate.calls());
+                Error::new(ErrorKind::DeadlinePassed, message).with_embedder(self)
+            })?,
+        };
+        match place {
+            Ok(place) => Ok(place),
+            // A waiter leaves the queue with a place, or when nobody waits for it.
+            Err(_) => unreachable!("a call that waits is in the queue"),
+        }
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for Concurrency<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Concurrency({})", self.inner)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<E: Embedder> Embedder for Concurrency<E> {
+    async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
+        // What comes to no work is the inner embedder's to say, and takes no place.
+        let no_work = batch.is_empty()
+            || batch.check_space(self.spaces()).is_err()
+            || !batch.bad_texts(&self.inner.limits()).is_empty();
+        if no_work {
+            return self.inner.embed(batch).await;
+        }
+        let _place = self.place(&batch).await?;
+        self.inner.embed(batch).await
+    }
+
+    fn spaces(&self) -> &[Space] {
+        self.inner.spaces()
+    }
+
+    fn limits(&self) -> Limits {
+        let limits = self.inner.limits();
+        let calls = self.gate.calls();
+        let in_flight = limits.in_flight.map_or(calls, |inner| inner.min(calls));
+        limits.with_in_flight(in_flight)
+    }
+}
+
+/// Has room for so many calls at once; the others wait in two lanes. Clones share the room.
+///
+/// See the [module](self) for who goes first.
+#[derive(Clone)]
+pub struct Gate(Arc<Shared>);
+
+struct Shared {
+    calls: usize,
+    queue: Mutex<Queue>,
+}
+
+/// Someone waits for a place at the other end.
+type Waiter = oneshot::Sender<Place>;
+
+#[derive(Default)]
+struct Queue {
+    /// Places that nobody has. While there are any, nobody waits.
+    free: usize,
+    interactive: VecDeque<Waiter>,
+    bulk: VecDeque<Waiter>,
+    /// Interactive calls in a row that have passed a waiting bulk call.
+    ahead: u32,
+}
+
+impl Gate {
+    /// Makes room for `calls` at once, at least 1.
+    pub fn new(calls: usize) -> Self {
+        let calls = calls.max(1);
+        let queue = Mutex::new(Queue { free: calls, ..Queue::default() });
+        Self(Arc::new(Shared { calls, queue }))
+    }
+
+    /// How many calls it lets through at once.
+    pub fn calls(&self) -> usize {
+        self.0.calls
+    }
+
+    /// How many calls have a place now.
+    pub fn running(&self) -> usize {
+        self.0.calls - self.queue().free
+    }
+
+    /// How many calls wait for a place now.
+    pub fn waiting(&self) -> usize {
+        self.queue().waiting()
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a free place, or stands in the queue for one.
+    fn enter(&self, lane: Lane) -> Result<Place, oneshot::Receiver<Place>> {
+        let mut queue = self.queue();
+        if queue.free > 0 {
+            queue.free -= 1;
+            return Ok(Place(Some(self.clone())));
+        }
+        let (waiter, turn) = oneshot::channel();
+        let left = queue.push(lane, waiter);
+        drop(queue);
+        // A waiter's end may be the last hold on a whole task with places of its own: never dropped under the lock.
+        drop(left);
+        Err(turn)
+    }
+
+    /// Whose turn it is for a place given back; where nobody waits, the place is free.
+    fn next(&self) -> Option<Waiter> {
+        let mut left = Vec::new();
+        // The lock ends with this line, and only then those that have left are dropped.
+        let next = self.queue().next(&mut left);
+        drop(left);
+        next
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate")
+            .field("calls", &self.calls())
+            .field("running", &self.running())
+            .field("waiting", &self.waiting())
+            .finish()
+    }
+}
+
+impl Queue {
+    /// Queues a waiter. Before a lane would grow, those that have left are taken out and given back, so that its size
+    /// is that of those who wait; with room made for as many again, that is seldom.
+    fn push(&mut self, lane: Lane, waiter: Waiter) -> VecDeque<Waiter> {
+        let queue = match lane {
+            Lane::Interactive => &mut self.interactive,
+            Lane::Bulk => &mut self.bulk,
+        };
+        let mut left = VecDeque::new();
+        if queue.len() == queue.capacity() {
+            let all = mem::take(queue);
+            (*queue, left) = all.into_iter().partition(|waiter| !waiter.is_closed());
+            queue.reserve(queue.len() + 1);
+        }
+        queue.push_back(waiter);
+        left
+    }
+
+    /// The waiter whose turn it is; those that have left before it go to `left`.
+    fn next(&mut self, left: &mut Vec<Waiter>) -> Option<Waiter> {
+        for lane in [&mut self.interactive, &mut self.bulk] {
+            while lane.front().is_some_and(|waiter| waiter.is_closed()) {
+                left.extend(lane.pop_front());
+            }
+        }
+        let bulk_waits = !self.bulk.is_empty();
+        let bulk_first = bulk_waits && self.ahead >= HEAD_START;
+        if !bulk_first && !self.interactive.is_empty() {
+            // One that passes nobody takes nobody's turn.
+            self.ahead = if bulk_waits { self.ahead + 1 } else { 0 };
+            return self.interactive.pop_front();
+        }
+        self.ahead = 0;
+        let next = self.bulk.pop_front();
+        if next.is_none() {
+            self.free += 1;
+        }
+        next
+    }
+
+    fn waiting(&self) -> usize {
+        self.interactive.iter().chain(&self.bulk).filter(|waiter| !waiter.is_closed()).count()
+    }
+}
+
+/// Room for one call. It travels to whoever waits, and wherever it is dropped, it goes to the next.
+struct Place(Option<Gate>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut given_back = self.0.take();
+        // A loop and no recursion: thousands may leave the queue between their turn and its telling.
+        while let Some(gate) = given_back.take() {
+            let Some(waiter) = gate.next() else { return };
+            if let Err(mut place) = waiter.send(Self(Some(gate))) {
+                given_back = place.0.take();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    /// Everyone gives up, for as long as the gate is closed.
+    #[test]
+    fn those_that_left_take_no_room() {
+        let gate = Gate::new(1);
+        let place = gate.enter(Lane::Bulk);
+        for lane in [Lane::Interactive, Lane::Bulk] {
+            let patient: Vec<_> = (0..10).map(|_| gate.enter(lane).err().expect("must wait")).collect();
+            (0..10_000).for_each(|_| drop(gate.enter(lane)));
+            assert_eq!(gate.waiting(), 10);
+            let queue = gate.queue();
+            let queued = queue.interactive.len().max(queue.bulk.len());
+            assert!(queued < 100, "{queued} in the queue for 10 that wait");
+            drop(queue);
+            drop(patient);
+        }
+        drop(place);
+        assert_eq!((gate.running(), gate.waiting()), (0, 0));
+        assert!(gate.queue().interactive.is_empty() && gate.queue().bulk.is_empty());
+    }
+
+    #[test]
+    fn waiters_keep_their_order_when_others_are_swept_out() {
+        let gate = Gate::new(1);
+        let mut place = gate.enter(Lane::Bulk).ok();
+        let mut turns = Vec::new();
+        for _ in 0..100 {
+            drop(gate.enter(Lane::Bulk));
+            turns.push(gate.enter(Lane::Bulk).err().expect("must wait"));
+        }
+        for mut turn in turns {
+            assert!((&mut turn).now_or_never().is_none(), "before its turn");
+            drop(place.take());
+            place = Some(turn.now_or_never().expect("its turn").expect("a place"));
+        }
+    }
+}

@@ -1,0 +1,482 @@
+//! Tells what each call took and cost: [`Metered`], to any [`Meter`], such as the [`Totals`] here.
+//!
+//! ```
+//! use docvector_embed::{EmbedderExt, provider::Fake, wrap::Totals};
+//! # fn main() -> docvector_embed::Result<()> {
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let totals = Totals::new();
+//! let embedder = Fake::new(8).metered(totals.clone());
+//! embedder.embed_documents(&["one text", "another"]).await?;
+//! embedder.embed_query("which one?").await?;
+//!
+//! let sum = totals.snapshot();
+//! assert_eq!((sum.calls, sum.texts), (2, 3));
+//! assert_eq!(sum.usage.tokens, Some(7));
+//! // A small table of it all.
+//! println!("{sum}");
+//! # Ok(()) }) }
+//! ```
+//!
+//! # Semantics
+//! Rows, space, usage and limits are the inner embedder's. The meter gets exactly one [`Metering`] for each call with
+//! texts, however it ends: with rows, with an error, or dropped. A call without texts is not told of, nor is a future
+//! dropped before it was first polled: no call was made. Texts are counted, never shown.
+//!
+//! # Errors
+//! Creates none. A meter that panics costs a warning (through `tracing`), not the rows.
+//!
+//! # Cancellation
+//! A dropped call is told of as [`Dropped`](Outcome::Dropped), with one call
+//! [`unanswered`](crate::Usage::unanswered): what it cost will never be known.
+//!
+//! # Stacking
+//! Directly around a provider, inside everything else: there a call is what the provider was asked once, and its
+//! latency is the provider's alone. A call that [`Timeout`](super::Timeout) gives up is a dropped one there. Further
+//! outside it tells what callers see, waiting and attempts included. Both have their use, in one stack too, but what
+//! the two tell must not be added up.
+//!
+//! # Cost
+//! The meter's own; two looks at the clock and a sum over the lengths of the texts.
+//!
+//! # OpenTelemetry
+//! A [`Metering`] holds what the conventions for generative AI ask of a client:
+//!
+//! | metric, a histogram | value | its own attribute |
+//! |---|---|---|
+//! | `gen_ai.client.operation.duration`, `s` | [`latency`](Metering::latency) | `error.type`: the kind where it [`Failed`](Outcome::Failed) |
+//! | `gen_ai.client.token.usage`, `{token}` | tokens of [`usage`](Metering::usage), none where unknown | `gen_ai.token.type`: `input` |
+//!
+//! Both have `gen_ai.operation.name`, which is `embeddings`, and `gen_ai.provider.name` and `gen_ai.request.model`, the
+//! two halves of an [`embedder`](Metering::embedder) like `openai/text-embedding-3-small`. The buckets advised for the
+//! duration are those of [`TotalsSnapshot::latency_histogram`]. Lane and kind make useful attributes of one's own; the
+//! routing key has too many values for one.
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use crate::{Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Lane, Limits, Result, Space, SpaceId, Usage};
+
+/// Is told of each call. Implemented for closures, too.
+///
+/// ```
+/// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
+/// use docvector_embed::{EmbedderExt, provider::Fake, wrap::Metering};
+/// # fn main() -> docvector_embed::Result<()> {
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let bytes = Arc::new(AtomicU64::new(0));
+/// let sink = bytes.clone();
+/// let embedder = Fake::new(8).metered(move |call: &Metering<'_>| {
+///     sink.fetch_add(call.bytes as u64, Ordering::Relaxed);
+/// });
+/// embedder.embed_documents(&["four", "five5"]).await?;
+/// assert_eq!(bytes.load(Ordering::Relaxed), 9);
+/// # Ok(()) }) }
+/// ```
+///
+/// An `Arc` of a meter is one, so that several embedders can have it.
+pub trait Meter: Send + Sync + 'static {
+    /// Takes note of a call that has ended. Runs where the call ran, often on an async executor and inside a `drop`: it
+    /// should be quick, and hand on whatever is not.
+    fn record(&self, call: &Metering<'_>);
+}
+
+impl<F: Fn(&Metering<'_>) + Send + Sync + 'static> Meter for F {
+    fn record(&self, call: &Metering<'_>) {
+        self(call);
+    }
+}
+
+impl<M: Meter + ?Sized> Meter for Arc<M> {
+    fn record(&self, call: &Metering<'_>) {
+        (**self).record(call);
+    }
+}
+
+/// One call that has ended, as a [`Meter`] is told of it.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Metering<'a> {
+    /// The embedder that was called, as it displays itself.
+    pub embedder: &'a str,
+    /// What the texts were said to be.
+    pub kind: InputKind,
+    /// The queue.
+    pub lane: Lane,
+    /// The routing key.
+    pub key: Option<&'a str>,
+    /// The space that the rows lie in; `None` where there are none.
+    pub space: Option<SpaceId>,
+    /// How many texts there were.
+    pub texts: usize,
+    /// How many bytes they had together.
+    pub bytes: usize,
+    /// What the call cost as far as is known: that of the result, or of the error and the rows finished before it.
+    pub usage: Usage,
+    /// How long it took, on tokio's clock.
+    pub latency: Duration,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// How a metered call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// With rows.
+    Done,
+    /// With an error of this kind.
+    Failed(ErrorKind),
+    /// The caller dropped it, or it panicked.
+    Dropped,
+}
+
+/// Tells a meter of each call. See the [module](self).
+#[derive(Clone)]
+pub struct Metered<E> {
+    inner: E,
+    /// The inner embedder as it displays itself.
+    name: Arc<str>,
+    meter: Arc<dyn Meter>,
+}
+
+impl<E: fmt::Display> Metered<E> {
+    /// Wraps `inner`, and tells `meter` of its calls.
+    pub fn new(inner: E, meter: impl Meter) -> Self {
+        let name = inner.to_string().into();
+        Self { inner, name, meter: Arc::new(meter) }
+    }
+}
+
+impl<E> Metered<E> {
+    /// The wrapped embedder.
+    pub const fn get_ref(&self) -> &E {
+        &self.inner
+    }
+
+    /// Takes the wrapped embedder out.
+    pub fn into_inner(self) -> E {
+        self.inner
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for Metered<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Metered({})", self.inner)
+    }
+}
+
+impl<E: fmt::Debug> fmt::Debug for Metered<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metered").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<E: Embedder> Embedder for Metered<E> {
+    async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
+        if batch.is_empty() {
+            return self.inner.embed(batch).await;
+        }
+        let mut call = Call::begin(&self.name, &*self.meter, &batch);
+        let result = self.inner.embed(batch).await;
+        call.end(&result);
+        result
+    }
+
+    fn spaces(&self) -> &[Space] {
+        self.inner.spaces()
+    }
+
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+}
+
+/// A call under way. The meter is told of it when this is dropped, and that happens once, whatever else does.
+struct Call<'a> {
+    meter: &'a dyn Meter,
+    /// What there is to tell if the call is dropped now.
+    metering: Metering<'a>,
+    begun: Instant,
+}
+
+impl<'a> Call<'a> {
+    fn begin(embedder: &'a str, meter: &'a dyn Meter, batch: &Batch<'a>) -> Self {
+        let metering = Metering {
+            embedder,
+            kind: batch.kind(),
+            lane: batch.lane(),
+            key: batch.key(),
+            space: None,
+            texts: batch.len(),
+            bytes: batch.texts().iter().map(|text| text.len()).sum(),
+            usage: Usage { unanswered: 1, ..Usage::ZERO },
+            latency: Duration::ZERO,
+            outcome: Outcome::Dropped,
+        };
+        Self { meter, metering, begun: Instant::now() }
+    }
+
+    fn end(&mut self, result: &Result<Embeddings>) {
+        match result {
+            Ok(rows) => {
+                self.metering.space = Some(rows.space().id());
+                self.metering.usage = rows.usage();
+                self.metering.outcome = Outcome::Done;
+            }
+            Err(error) => {
+                self.metering.space = error.partial().map(|partial| partial.embeddings().space().id());
+                self.metering.usage = usage_of(error);
+                self.metering.outcome = Outcome::Failed(error.kind());
+            }
+        }
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.metering.latency = self.begun.elapsed();
+        // The rows are paid for, and this may be running because of another panic.
+        if catch_unwind(AssertUnwindSafe(|| self.meter.record(&self.metering))).is_err() {
+            tracing::warn!(embedder = self.metering.embedder, "a meter panicked: it missed a call");
+        }
+    }
+}
+
+/// All that a failed call is known to have cost.
+fn usage_of(error: &Error) -> Usage {
+    error.usage() + error.partial().map_or(Usage::ZERO, |partial| partial.embeddings().usage())
+}
+
+/// A meter that adds up. Clones share the sum, so that one can be asked while others are being told.
+///
+/// ```
+/// use docvector_embed::{EmbedderExt, Error, ErrorKind, provider::Fake, wrap::Totals};
+/// # fn main() -> docvector_embed::Result<()> {
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let totals = Totals::new();
+/// // One sum over two embedders.
+/// let (first, second) = (Fake::new(8).metered(totals.clone()), Fake::new(16).metered(totals.clone()));
+/// first.embed_query("of the first").await?;
+/// second.get_ref().fail_next(Error::new(ErrorKind::Unavailable, "as scripted"));
+/// second.embed_query("of the second").await.unwrap_err();
+///
+/// let sum = totals.snapshot();
+/// assert_eq!(sum.calls, 2);
+/// assert_eq!(sum.failed, [(ErrorKind::Unavailable, 1)]);
+/// # Ok(()) }) }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Totals(Arc<Mutex<TotalsSnapshot>>);
+
+impl Totals {
+    /// Begins with nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The sum so far, all of it from the same moment.
+    pub fn snapshot(&self) -> TotalsSnapshot {
+        self.sum().clone()
+    }
+
+    fn sum(&self) -> MutexGuard<'_, TotalsSnapshot> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Meter for Totals {
+    fn record(&self, call: &Metering<'_>) {
+        self.sum().add(call);
+    }
+}
+
+/// Buckets of latencies that have an upper bound: from 10 ms, each twice the one before, up to 81.92 s.
+const BOUNDED: usize = 14;
+
+/// The upper bound of a bucket, in milliseconds; `None` for the last, which has none.
+fn upper_millis(bucket: usize) -> Option<u64> {
+    (bucket < BOUNDED).then(|| 10_u64 << bucket)
+}
+
+/// The bucket of a latency. A bound belongs to the bucket below it.
+fn bucket_of(latency: Duration) -> usize {
+    let fits = |bucket: &usize| upper_millis(*bucket).is_none_or(|upper| latency <= Duration::from_millis(upper));
+    (0..BOUNDED).find(fits).unwrap_or(BOUNDED)
+}
+
+/// What [`Totals`] came to at one moment. `Display` makes a small table of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TotalsSnapshot {
+    /// Calls that ended, one way or another.
+    pub calls: u64,
+    /// Texts of all calls.
+    pub texts: u64,
+    /// Bytes of all texts.
+    pub bytes: u64,
+    /// What all calls cost as far as is known.
+    pub usage: Usage,
+    /// Calls that failed, by kind, ascending by the kind's name.
+    pub failed: Vec<(ErrorKind, u64)>,
+    /// Calls that were dropped.
+    pub dropped: u64,
+    /// How long all calls took together. A dropped call counts with the time it was given, here and below: a provider
+    /// that hangs shows in the latencies, also where nobody waits to the end.
+    pub latency_sum: Duration,
+    /// How long the longest took.
+    pub latency_max: Duration,
+    /// How many calls were in each bucket.
+    buckets: [u64; BOUNDED + 1],
+}
+
+impl TotalsSnapshot {
+    fn add(&mut self, call: &Metering<'_>) {
+        self.calls += 1;
+        self.texts = self.texts.saturating_add(call.texts as u64);
+        self.bytes = self.bytes.saturating_add(call.bytes as u64);
+        self.usage += call.usage;
+        match call.outcome {
+            Outcome::Done => {}
+            Outcome::Failed(kind) => {
+                match self.failed.binary_search_by_key(&kind.as_str(), |(kind, _)| kind.as_str()) {
+                    Ok(at) => self.failed[at].1 += 1,
+                    Err(at) => self.failed.insert(at, (kind, 1)),
+                }
+            }
+            Outcome::Dropped => self.dropped += 1,
+        }
+        self.latency_sum = self.latency_sum.saturating_add(call.latency);
+        self.latency_max = self.latency_max.max(call.latency);
+        self.buckets[bucket_of(call.latency)] += 1;
+    }
+
+    /// Calls by latency: the upper bound of each bucket in seconds (it belongs to the bucket) and the calls in it. The
+    /// bounds are those that OpenTelemetry advises for `gen_ai.client.operation.duration`: 0.01 s and its doubles up to
+    /// 81.92 s. The last bucket has the rest, up to infinity.
+    pub fn latency_histogram(&self) -> Vec<(f64, u64)> {
+        let upper = |bucket| upper_millis(bucket).map_or(f64::INFINITY, |upper| upper as f64 / 1e3);
+        self.buckets.iter().enumerate().map(|(bucket, &calls)| (upper(bucket), calls)).collect()
+    }
+
+    /// A latency that the share `q` of the calls did not exceed (0.5: the median): the upper bound of its bucket, so
+    /// less than twice what it really is, or 10 ms where it is less. Never more than the longest.
+    ///
+    /// `None` where there were no calls, or `q` is not from 0 to 1.
+    pub fn latency_quantile(&self, q: f64) -> Option<Duration> {
+        if self.calls == 0 || !(0.0..=1.0).contains(&q) {
+            return None;
+        }
+        let rank = ((q * self.calls as f64).ceil() as u64).clamp(1, self.calls);
+        let mut up_to_here = 0_u64;
+        let bucket = self.buckets.iter().position(|calls| {
+            up_to_here += calls;
+            up_to_here >= rank
+        });
+        let upper = upper_millis(bucket.unwrap_or(BOUNDED)).map(Duration::from_millis);
+        Some(upper.map_or(self.latency_max, |upper| upper.min(self.latency_max)))
+    }
+}
+
+impl fmt::Display for TotalsSnapshot {
+    /// A row for each number, without those that are zero because nothing of the kind happened.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = |time: Duration| format!("{:.3} s", time.as_secs_f64());
+        let mut rows: Vec<(String, String)> = vec![("calls".into(), self.calls.to_string())];
+        for (kind, calls) in &self.failed {
+            rows.push((format!("  {kind}"), calls.to_string()));
+        }
+        let tokens = self.usage.tokens.map_or_else(|| "unknown".to_owned(), |tokens| tokens.to_string());
+        let happened = |what: &str, count: u64| (count > 0).then(|| (what.to_owned(), count.to_string()));
+        rows.extend(happened("  dropped", self.dropped));
+        rows.push(("texts".into(), self.texts.to_string()));
+        rows.push(("bytes".into(), self.bytes.to_string()));
+        rows.push(("tokens".into(), tokens));
+        rows.push(("requests".into(), self.usage.requests.to_string()));
+        rows.extend(happened("unanswered", self.usage.unanswered));
+        rows.extend(happened("cached", self.usage.cached));
+        rows.extend(happened("deduplicated", self.usage.deduplicated));
+        if self.calls > 0 {
+            rows.push(("latency, mean".into(), seconds(self.latency_sum.div_f64(self.calls as f64))));
+            for (what, q) in [("latency, p50 at most", 0.5), ("latency, p99 at most", 0.99)] {
+                rows.extend(self.latency_quantile(q).map(|latency| (what.to_owned(), seconds(latency))));
+            }
+            rows.push(("latency, longest".into(), seconds(self.latency_max)));
+        }
+        let label = rows.iter().map(|(label, _)| label.len()).max().unwrap_or(0);
+        let value = rows.iter().map(|(_, value)| value.len()).max().unwrap_or(0);
+        for (i, (what, number)) in rows.iter().enumerate() {
+            let end_of_last = if i == 0 { "" } else { "\n" };
+            write!(f, "{end_of_last}{what:<label$}  {number:>value$}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_belongs_to_the_bucket_below_it() {
+        let nanosecond = Duration::from_nanos(1);
+        assert_eq!(bucket_of(Duration::ZERO), 0);
+        for bucket in 0..BOUNDED {
+            let upper = Duration::from_millis(upper_millis(bucket).expect("bounded"));
+            assert_eq!((bucket_of(upper), bucket_of(upper + nanosecond)), (bucket, bucket + 1));
+        }
+        assert_eq!(bucket_of(Duration::MAX), BOUNDED);
+    }
+
+    #[test]
+    fn the_bounds_are_those_of_the_conventions() {
+        let bounds: Vec<f64> = TotalsSnapshot::default().latency_histogram().iter().map(|&(upper, _)| upper).collect();
+        let advised =
+            [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, f64::INFINITY];
+        assert_eq!(bounds, advised);
+    }
+
+    #[test]
+    fn makes_a_table() {
+        let mut buckets = [0; BOUNDED + 1];
+        (buckets[4], buckets[7], buckets[8]) = (8, 3, 1);
+        let sum = TotalsSnapshot {
+            calls: 12,
+            texts: 340,
+            bytes: 51_234,
+            usage: Usage { tokens: Some(12_345), requests: 11, unanswered: 2, ..Usage::ZERO },
+            failed: vec![(ErrorKind::RateLimited, 2), (ErrorKind::Timeout, 1)],
+            dropped: 1,
+            latency_sum: Duration::from_secs(6),
+            latency_max: Duration::from_secs(2),
+            buckets,
+        };
+        let table = "\
+calls                      12
+  rate limited              2
+  timed out                 1
+  dropped                   1
+texts                     340
+bytes                   51234
+tokens                  12345
+requests                   11
+unanswered                  2
+latency, mean         0.500 s
+latency, p50 at most  0.160 s
+latency, p99 at most  2.000 s
+latency, longest      2.000 s";
+        assert_eq!(sum.to_string(), table);
+        let nothing = TotalsSnapshot::default();
+        assert_eq!(nothing.to_string(), "calls     0\ntexts     0\nbytes     0\ntokens    0\nrequests  0");
+        let unknown = TotalsSnapshot { usage: Usage::of_request(None), ..nothing };
+        assert!(unknown.to_string().contains("tokens    unknown"), "{unknown}");
+    }
+}

@@ -1,0 +1,362 @@
+//! Tries again what may pass: [`Retry`], with full jitter, limits, a shared budget, and the server's own wishes.
+//!
+//! ```
+//! use docvector_embed::{EmbedderExt, Error, ErrorKind, provider::Fake, wrap::RetryPolicy};
+//! # fn main() -> docvector_embed::Result<()> {
+//! # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+//! let fake = Fake::new(8);
+//! fake.fail_next(Error::new(ErrorKind::Unavailable, "as scripted"));
+//! let vector = fake.clone().retry(RetryPolicy::default()).embed_query("hello").await?;
+//! assert_eq!(vector.len(), 8);
+//! assert_eq!(fake.calls().len(), 2);
+//! # Ok(()) }) }
+//! ```
+//!
+//! # Semantics
+//! A call that fails in a way that [may pass](crate::Error::is_retryable) is made again after a while: a random time up
+//! to a bound that doubles with each attempt ("full jitter": many clients that failed together do not come back
+//! together), or, where the server said how long to wait, that long and a little more. Rows that were finished before
+//! the failure are kept, and only the rest is asked for again. What all attempts cost is in the result's usage.
+//!
+//! Retrying ends with the number of attempts, the time limit, the batch's deadline, a wait that is longer than one is
+//! willing to, or an empty [`RetryBudget`]: the last is shared by all calls, and keeps a failing provider from getting a
+//! multiple of its usual load. What comes out then is marked, and a `Retry` further out does not begin anew.
+//!
+//! # Errors
+//! Creates none: gives back the last attempt's, with what all attempts cost, their number, and why no more were made.
+//! Errors that will not pass (a wrong key, used-up quota, bad texts) come back at once.
+//!
+//! # Cancellation
+//! Dropping the future ends the attempt or the wait.
+//!
+//! # Stacking
+//! Outside everything that belongs to one attempt: `Retry > RateLimit > Concurrency > Timeout > Metered > provider`.
+//! Inside a cache or a fall-back. Inside [`Timeout`](crate::wrap::Timeout) it would lose what it still wanted to try.
+//!
+//! # Cost
+//! Nothing on success.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use crate::{Batch, Embedder, Embeddings, Error, Limits, Result, Space, Usage, embeddings::Gather, ext::embed_checked};
+
+/// How to retry.
+///
+/// # Default
+/// - 5 attempts in all;
+/// - up to 0.5 s before the second, doubling, at most 20 s;
+/// - 180 s for the whole call, waits included, after which no attempt begins;
+/// - 120 s: a server that asks for more is not waited for;
+/// - a budget of its own, of [`RetryBudget::default`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RetryPolicy {
+    attempts: u32,
+    first: Duration,
+    longest: Duration,
+    time_limit: Duration,
+    longest_wait: Duration,
+    budget: Option<RetryBudget>,
+    seed: Option<u64>,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            attempts: 5,
+            first: Duration::from_millis(500),
+            longest: Duration::from_secs(20),
+            time_limit: Duration::from_secs(180),
+            longest_wait: Duration::from_secs(120),
+            budget: Some(RetryBudget::default()),
+            seed: None,
+        }
+    }
+}
+
+impl RetryPolicy {
+    /// Sets the attempts, the first included (at least 1).
+    #[must_use]
+    pub const fn with_attempts(mut self, attempts: u32) -> Self {
+        self.attempts = if attempts == 0 { 1 } else { attempts };
+        self
+    }
+
+    /// Sets the bound of the wait before the second attempt, and how far the doubling goes.
+    #[must_use]
+    pub const fn with_delays(mut self, first: Duration, longest: Duration) -> Self {
+        self.first = first;
+        self.longest = longest;
+        self
+    }
+
+    /// Sets how long after the beginning the last attempt may begin.
+    #[must_use]
+    pub const fn with_time_limit(mut self, limit: Duration) -> Self {
+        self.time_limit = limit;
+        self
+    }
+
+    /// Sets the longest wait asked for by a server that is honoured; one that asks for more gets no further attempt.
+    #[must_use]
+    pub const fn with_longest_wait(mut self, wait: Duration) -> Self {
+        self.longest_wait = wait;
+        self
+    }
+
+    /// Takes retries out of this budget, shared with all that have a clone of it.
+    #[must_use]
+    pub fn with_budget(mut self, budget: RetryBudget) -> Self {
+        self.budget = Some(budget);
+        self
+    }
+
+    /// Retries as often as the other limits allow.
+    #[must_use]
+    pub fn without_budget(mut self) -> Self {
+        self.budget = None;
+        self
+    }
+
+    /// Makes the jitter repeat itself, for tests.
+    #[must_use]
+    pub const fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+}
+
+/// How many retries there may be, over all calls that share it: a share of the calls, and a few a second in any case.
+/// Clones share.
+///
+/// Each call adds the share, time adds the rest, each retry takes 1, and no more than 500 are ever saved up. When
+/// a provider is down and every call fails, retries are then a fifth of the load by default, not four times the load.
+///
+/// # Default
+/// 0.2 a call and 10 a second.
+#[derive(Clone, Debug)]
+pub struct RetryBudget(Arc<Budget>);
+
+#[derive(Debug)]
+struct Budget {
+    share: f64,
+    per_second: f64,
+    state: Mutex<(f64, Instant)>,
+}
+
+impl RetryBudget {
+    /// The most that is saved up for bad times.
+    const MOST: f64 = 500.0;
+
+    /// Allows `share` retries a call (0.2 is one in five calls) and `per_second` a second beside; of the latter, ten
+    /// seconds' worth is there from the beginning. Values that are not finite or negative are taken for 0.
+    pub fn new(share: f64, per_second: f64) -> Self {
+        let sane = |value: f64| if value.is_finite() && value > 0.0 { value } else { 0.0 };
+        let (share, per_second) = (sane(share), sane(per_second));
+        let state = Mutex::new(((per_second * 10.0).min(Self::MOST), Instant::now()));
+        Self(Arc::new(Budget { share, per_second, state }))
+    }
+
+    /// Counts a call.
+    fn deposit(&self) {
+        self.change(|balance| *balance += self.0.share);
+    }
+
+    /// Takes a retry, if there is one.
+    fn withdraw(&self) -> bool {
+        self.change(|balance| {
+            let enough = *balance >= 1.0;
+            *balance -= if enough { 1.0 } else { 0.0 };
+            enough
+        })
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut f64) -> T) -> T {
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let (balance, at) = &mut *state;
+        // What time adds ends at ten seconds' worth; what calls have added stays.
+        let saved = (self.0.per_second * 10.0).min(Self::MOST);
+        let grown = *balance + now.saturating_duration_since(*at).as_secs_f64() * self.0.per_second;
+        *balance = balance.max(grown.min(saved));
+        *at = now;
+        let result = change(balance);
+        *balance = balance.min(Self::MOST);
+        result
+    }
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self::new(0.2, 10.0)
+    }
+}
+
+/// Tries again what may pass. See the [module](self).
+#[derive(Clone)]
+pub struct Retry<E> {
+    inner: E,
+    policy: RetryPolicy,
+    random: Arc<Mutex<fastrand::Rng>>,
+}
+
+impl<E> Retry<E> {
+    /// Wraps `inner`.
+    pub fn new(inner: E, policy: RetryPolicy) -> Self {
+        let random = policy.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+        Self { inner, policy, random: Arc::new(Mutex::new(random)) }
+    }
+
+    /// The wrapped embedder.
+    pub const fn get_ref(&self) -> &E {
+        &self.inner
+    }
+
+    /// Takes the wrapped embedder out.
+    pub fn into_inner(self) -> E {
+        self.inner
+    }
+
+    /// How long to wait after attempt number `attempt`, from 1, or why not to try again.
+    fn wait(&self, error: &Error, attempt: u32, began: Instant, deadline: Option<Instant>) -> Result<Duration, String> {
+        let policy = &self.policy;
+        if attempt >= policy.attempts {
+            return Err("no more are allowed".into());
+        }
+        let jitter = |most: Duration| {
+            let part = self.random.lock().unwrap_or_else(PoisonError::into_inner).f64();
+            most.mul_f64(part)
+        };
+        let wait = match error.retry_after() {
+            Some(asked) if asked > policy.longest_wait => {
+                return Err(format!("the server asks to wait {asked:?}, longer than {:?}", policy.longest_wait));
+            }
+            // Never earlier than asked, and not all at the same moment.
+            Some(asked) => asked + jitter(policy.first),
+            None => {
+                let doubled = policy.first.saturating_mul(1_u32.checked_shl(attempt - 1).unwrap_or(u32::MAX));
+                jitter(doubled.min(policy.longest))
+            }
+        };
+        let then = Instant::now().checked_add(wait);
+        let late = |end: Option<Instant>| end.is_some_and(|end| then.is_none_or(|then| then >= end));
+        if late(began.checked_add(policy.time_limit)) {
+            return Err(format!("the next would begin later than {:?} after the first", policy.time_limit));
+        }
+        if late(deadline) {
+            return Err("the next would begin after the batch's deadline".into());
+        }
+        if policy.budget.as_ref().is_some_and(|budget| !budget.withdraw()) {
+            return Err("the retry budget is empty".into());
+        }
+        Ok(wait)
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for Retry<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Retry({})", self.inner)
+    }
+}
+
+impl<E: fmt::Debug> fmt::Debug for Retry<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retry").field("inner", &self.inner).field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<E: Embedder> Embedder for Retry<E> {
+    async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
+        let began = Instant::now();
+        if let Some(budget) = &self.policy.budget {
+            budget.deposit();
+        }
+        let mut finished = Finished::default();
+        let mut spent = Usage::ZERO;
+        let mut attempt = 1;
+        loop {
+            let error = match finished.embed_rest(&self.inner, &batch).await {
+                Ok(rows) => {
+                    let usage = rows.usage() + spent;
+                    return Ok(rows.with_usage(usage));
+                }
+                Err(error) => error,
+            };
+            spent += error.usage();
+            let error = error.with_usage(spent);
+            if !error.is_retryable() {
+                return Err(finished.give_back(&batch, error));
+            }
+            let wait = match self.wait(&error, attempt, began, batch.deadline().map(Instant::from_std)) {
+                Ok(wait) => wait,
+                Err(why) => return Err(finished.give_back(&batch, error.gave_up(attempt, why))),
+            };
+            tracing::debug!(
+                embedder = %self.inner,
+                error.r#type = error.code().unwrap_or(error.kind().as_str()),
+                embed.retry.attempt = attempt,
+                embed.retry.wait_ms = wait.as_millis() as u64,
+                "tries again"
+            );
+            finished.keep(&batch, error);
+            tokio::time::sleep(wait).await;
+            attempt += 1;
+        }
+    }
+
+    fn spaces(&self) -> &[Space] {
+        self.inner.spaces()
+    }
+
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+}
+
+/// The rows that earlier attempts have finished; empty for nearly all calls.
+#[derive(Default)]
+struct Finished(Option<(Gather, Vec<usize>)>);
+
+impl Finished {
+    /// Embeds what is not finished, and gives all rows.
+    async fn embed_rest<E: Embedder>(&mut self, inner: &E, batch: &Batch<'_>) -> Result<Embeddings> {
+        let Some((gather, todo)) = &mut self.0 else { return inner.embed(*batch).await };
+        let texts: Vec<&str> = todo.iter().map(|&index| batch.texts()[index]).collect();
+        let counted = batch.picked(todo.iter().copied());
+        let rest = embed_checked(inner, batch.with_picked(&texts, counted.as_deref())).await;
+        let rest = rest.map_err(|error| error.map_indices(|index| todo.get(index).copied()))?;
+        gather.put(&rest, |row| todo[row])?;
+        std::mem::replace(gather, Gather::new(0)).finish()
+    }
+
+    /// Keeps the rows that an attempt has finished before it failed.
+    fn keep(&mut self, batch: &Batch<'_>, error: Error) {
+        let Some(partial) = error.into_partial() else { return };
+        let (gather, todo) = self.0.get_or_insert_with(|| (Gather::new(batch.len()), (0..batch.len()).collect()));
+        let indices = partial.indices();
+        if gather.put(partial.embeddings(), |row| indices[row]).is_ok() {
+            todo.retain(|index| indices.binary_search(index).is_err());
+        }
+    }
+
+    /// Puts all finished rows into the error that ends the call.
+    fn give_back(mut self, batch: &Batch<'_>, error: Error) -> Error {
+        if self.0.is_none() {
+            return error;
+        }
+        self.keep(batch, error.clone());
+        match self.0 {
+            Some((gather, _)) => gather.fail(error.without_partial()),
+            None => error,
+        }
+    }
+}

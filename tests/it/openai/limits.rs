@@ -1,0 +1,313 @@
+//! Any number of texts of any length: what is sent keeps OpenAI's limits, and what fails takes nothing else along.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, LazyLock, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use docvector_embed::{
+    BadText, BadTextReason, Batch, CountTokens, Embedder, EmbedderExt, ErrorKind, InputKind, Limits, TokenCount,
+    TooLong, provider::OpenAi,
+};
+
+use super::{assert_rows, builder, client, small};
+use crate::support::{
+    server::{Server, Step},
+    stand_in,
+};
+
+/// OpenAI's limits.
+const TEXTS: usize = 2048;
+const TOKENS: usize = 8191;
+const TOKENS_PER_CALL: usize = 300_000;
+
+/// How OpenAI's models count, by what the client tells of itself.
+static COUNTER: LazyLock<Arc<dyn CountTokens>> = LazyLock::new(|| {
+    let limits = small("http://127.0.0.1:1/v1").build().expect("valid").limits();
+    let TokenCount::Exact(counter) = limits.tokens else { panic!("tokens cannot be counted") };
+    counter
+});
+
+pub(super) fn count(text: &str) -> usize {
+    COUNTER.count(InputKind::Document, text)
+}
+
+/// A text of exactly so many tokens.
+fn of_tokens(tokens: usize) -> String {
+    let text = vec!["hello"; tokens].join(" ");
+    assert_eq!(count(&text), tokens);
+    text
+}
+
+/// Syllables that the tokenizer has never seen, of nearly as many tokens as bytes: whoever guesses tokens by characters
+/// is far off.
+fn dense(seed: usize) -> String {
+    let syllable =
+        |i: usize| char::from_u32(0xa000 + ((seed * 7919 + i * 104_729) % 0x480) as u32).expect("a syllable");
+    let words = (0..500).map(|word| (0..4).map(|i| syllable(word * 4 + i)).collect::<String>());
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn numbered(count: usize) -> Vec<String> {
+    (0..count).map(|i| format!("text number {i}")).collect()
+}
+
+/// What OpenAI answers where it dislikes a text: it does not say which.
+fn dislikes() -> Step {
+    Step::refusal(400, "invalid_request_error", None, "'$.input' is invalid. Please check the API reference.")
+}
+
+#[test]
+fn openais_limits_are_stated() {
+    for model in ["text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002"] {
+        let client = OpenAi::builder(model).with_base_url("http://127.0.0.1:1/v1").build().expect("known");
+        let limits = client.limits();
+        assert_eq!((limits.texts, limits.tokens_per_text), (Some(TEXTS), Some(TOKENS)), "{model}");
+        assert_eq!((limits.tokens_per_call, limits.in_flight), (Some(TOKENS_PER_CALL), Some(8)), "{model}");
+        let TokenCount::Exact(counter) = limits.tokens else { panic!("{model} cannot be counted") };
+        assert_eq!(counter.count(InputKind::Query, "hello world"), 2, "{model}");
+    }
+}
+
+/// Facts of cl100k that do not come out of this crate.
+#[test]
+fn tokens_are_counted_as_openai_counts_them() {
+    for (text, tokens) in [("hello world", 2), ("tiktoken is great!", 6), ("antidisestablishmentarianism", 6), ("", 0)]
+    {
+        assert_eq!(count(text), tokens, "{text:?}");
+    }
+    // A text that looks like a special token is a text.
+    assert!(count("<|endoftext|>") > 1);
+    assert!(count(&dense(1)) > 4000, "dense text is dense");
+}
+
+#[tokio::test]
+async fn more_texts_than_a_request_holds_are_split() {
+    let server = Server::start([Step::Honest, Step::Honest, Step::Honest]).await;
+    let texts = numbered(2 * TEXTS + 904);
+    let client = small(&server.base_url()).build().expect("valid");
+    let rows = client.embed_documents(&texts).await.expect("honest");
+    assert_rows(rows.rows(), &texts);
+    assert_eq!(rows.usage().requests, 3);
+    assert_eq!(rows.usage().tokens, Some(texts.iter().map(|text| stand_in::tokens(text)).sum()));
+    let mut sizes: Vec<usize> = server.requests().iter().map(|request| request.texts().len()).collect();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [904, TEXTS, TEXTS]);
+}
+
+#[tokio::test]
+async fn a_full_request_is_one_request() {
+    let server = Server::start([Step::Honest]).await;
+    let texts = numbered(TEXTS);
+    small(&server.base_url()).build().expect("valid").embed_documents(&texts).await.expect("honest");
+    assert_eq!(server.requests()[0].texts(), texts);
+}
+
+#[tokio::test]
+async fn no_request_has_more_tokens_than_openai_takes() {
+    let most = Arc::new(AtomicUsize::new(0));
+    let seen = most.clone();
+    let server = Server::handling(move |_, request| {
+        let tokens: usize = request.texts().iter().map(|text| count(text)).sum();
+        seen.fetch_max(tokens, Ordering::Relaxed);
+        if tokens <= TOKENS_PER_CALL {
+            return Step::Honest;
+        }
+        let message = format!("Requested {tokens} tokens, max {TOKENS_PER_CALL} tokens per request");
+        Step::refusal(400, "max_tokens_per_request", Some("max_tokens_per_request"), &message)
+    })
+    .await;
+    let plain = of_tokens(1000);
+    let texts: Vec<String> = (0..70).map(dense).chain(std::iter::repeat_n(plain, 40)).collect();
+    let total: usize = texts.iter().map(|text| count(text)).sum();
+    assert!(total > TOKENS_PER_CALL && total < 2 * TOKENS_PER_CALL, "{total} tokens are for two requests");
+    let rows = small(&server.base_url()).build().expect("valid").embed_documents(&texts).await.expect("honest");
+    assert_rows(rows.rows(), &texts);
+    // Where bytes were taken for tokens, there would be three.
+    assert!(texts.iter().map(String::len).sum::<usize>() > 2 * TOKENS_PER_CALL);
+    assert_eq!(rows.usage().requests, 2);
+    let most = most.load(Ordering::Relaxed);
+    assert!((TOKENS_PER_CALL - TOKENS..=TOKENS_PER_CALL).contains(&most), "{most} tokens in the fullest");
+}
+
+#[tokio::test]
+async fn the_longest_text_is_taken_and_one_token_more_is_not() {
+    let server = Server::start([Step::Honest]).await;
+    let client = small(&server.base_url()).build().expect("valid");
+    let longest = of_tokens(TOKENS);
+    client.embed_documents(&["a short one", &longest]).await.expect("within the limit");
+    // Refused here, with every index at once, in a batch of one request and of many; the script has no more steps.
+    let over = of_tokens(TOKENS + 1);
+    let few = ["fine", over.as_str(), "fine", over.as_str()];
+    let mut many = vec!["fine"; TEXTS + 10];
+    (many[7], many[TEXTS + 3]) = (over.as_str(), over.as_str());
+    for (texts, at) in [(&few[..], [1, 3]), (&many[..], [7, TEXTS + 3])] {
+        let error = client.embed_documents(texts).await.expect_err("too long");
+        assert_eq!((error.kind(), error.usage().requests), (ErrorKind::InvalidInput, 0));
+        let named: Vec<usize> = error.bad_texts().iter().map(|bad| bad.index).collect();
+        assert_eq!(named, at);
+        for bad in error.bad_texts() {
+            let BadTextReason::TooLong { tokens, limit } = bad.reason else { panic!("{bad:?}") };
+            assert!(limit == TOKENS && tokens > TOKENS, "{bad:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn too_long_texts_are_cut_at_a_token_and_named() {
+    let server = Server::start([Step::Honest]).await;
+    let client = small(&server.base_url()).build().expect("valid");
+    let plain = of_tokens(3 * TOKENS);
+    let dense = [dense(1), dense(2), dense(3)].join(" ");
+    let texts = ["before", &plain, "between", &dense, "after"];
+    let rows = client.embed(Batch::documents(&texts).with_too_long(TooLong::Truncate)).await.expect("cut");
+    assert_eq!(rows.truncated(), [1, 3]);
+    // One row a text, of its beginning: not of its parts, averaged.
+    let sent = server.requests()[0].texts();
+    assert_rows(rows.rows(), &sent);
+    for (sent, text) in sent.iter().zip(texts) {
+        assert!(text.starts_with(sent.as_str()), "what was sent is not a beginning");
+    }
+    assert_eq!([&*sent[0], &*sent[2], &*sent[4]], ["before", "between", "after"]);
+    for sent in [&sent[1], &sent[3]] {
+        let tokens = count(sent);
+        assert!((TOKENS - 8..=TOKENS).contains(&tokens), "{tokens} tokens are left");
+    }
+}
+
+#[tokio::test]
+async fn cut_texts_are_named_by_the_callers_indices_in_every_call() {
+    let server = Server::handling(|_, _| Step::Honest).await;
+    let client = small(&server.base_url()).with_limits(Limits::none().with_texts(3).with_tokens_per_text(4));
+    let client = client.build().expect("valid");
+    let mut texts = numbered(20);
+    let at = [0, 5, 6, 19];
+    at.iter().for_each(|&index| texts[index] = "hello".to_owned() + &" hello".repeat(index + 4));
+    let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let rows = client.embed_all(Batch::documents(&refs).with_too_long(TooLong::Truncate)).await.expect("cut");
+    assert_eq!(rows.truncated(), at);
+    at.iter().for_each(|&index| texts[index] = "hello hello hello hello".to_owned());
+    assert_rows(rows.rows(), &texts);
+}
+
+#[tokio::test]
+async fn one_disliked_text_is_found_and_the_others_have_their_rows() {
+    const PLANTED: usize = 41;
+    let server = Server::handling(|_, request| {
+        if request.texts().iter().any(|text| text == "text number 41") { dislikes() } else { Step::Honest }
+    })
+    .await;
+    let texts = numbered(64);
+    let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let each = client(&server).embed_each(Batch::documents(&refs)).await;
+    let failed: Vec<usize> = each.errors().map(|(index, _)| index).collect();
+    assert_eq!(failed, [PLANTED]);
+    let error = each.get(PLANTED).expect_err("refused");
+    assert_eq!(error.bad_texts(), [BadText::new(PLANTED, BadTextReason::Rejected)]);
+    assert_eq!(error.status(), Some(400));
+    let (before, after) = texts.split_at(PLANTED);
+    let others: Vec<&String> = before.iter().chain(&after[1..]).collect();
+    assert_rows(each.embeddings().expect("the others").rows(), &others);
+    // The whole, and two halves at each of the six steps down to one text.
+    assert!(server.requests().len() <= 13, "{} requests", server.requests().len());
+    assert_eq!(each.usage().tokens, Some(others.iter().map(|text| stand_in::tokens(text)).sum()));
+    assert_eq!(each.usage().requests as usize, server.requests().len());
+}
+
+/// A cause that is not in the texts is not looked for in them.
+#[tokio::test]
+async fn a_wrong_model_name_costs_few_requests() {
+    #[allow(clippy::type_complexity, reason = "a table")]
+    let names: [(&str, fn() -> Step); 3] = [
+        ("404", || Step::refusal(404, "invalid_request_error", Some("model_not_found"), "The model does not exist.")),
+        ("400", || Step::refusal(400, "invalid_request_error", Some("model_not_found"), "The model does not exist.")),
+        ("400, by its parameter", || {
+            let body = stand_in::refusal("invalid model ID", "invalid_request_error", Some("model"), None);
+            Step::json(400, &body)
+        }),
+    ];
+    for (what, step) in names {
+        for texts_a_call in [TEXTS, 100, 1] {
+            let server = Server::handling(move |_, _| step()).await;
+            let client = builder(&server.base_url()).with_limits(Limits::none().with_texts(texts_a_call));
+            let client = client.build().expect("valid");
+            let texts = numbered(5000);
+            let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
+            let each = client.embed_each(Batch::documents(&refs)).await;
+            assert_eq!(each.errors().count(), 5000, "{what}");
+            assert!(each.errors().all(|(_, error)| error.kind() == ErrorKind::Config), "{what}");
+            assert!(server.requests().len() <= 20, "{what}: {} requests", server.requests().len());
+            let all = client.embed_documents(&texts).await.expect_err("no such model");
+            assert_eq!((all.kind(), all.partial().is_none()), (ErrorKind::Config, true), "{what}");
+        }
+    }
+}
+
+/// A refusal that says neither what nor which is looked into, but not for ever.
+#[tokio::test]
+async fn a_refusal_of_everything_costs_few_requests() {
+    let server = Server::handling(|_, _| dislikes()).await;
+    let texts = numbered(5000);
+    let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let each = client(&server).embed_each(Batch::documents(&refs)).await;
+    assert_eq!(each.errors().count(), 5000);
+    assert!(each.errors().all(|(_, error)| error.kind() == ErrorKind::InvalidInput));
+    assert!(server.requests().len() <= 40, "{} requests", server.requests().len());
+}
+
+#[tokio::test]
+async fn work_that_was_paid_for_is_not_lost() {
+    const FAILS: usize = 500;
+    let failed = Arc::new(Mutex::new(String::new()));
+    let note = failed.clone();
+    let server = Server::handling(move |number, request| {
+        if number != FAILS {
+            return Step::Honest;
+        }
+        *note.lock().expect("nobody panicked") = request.texts().remove(0);
+        Step::refusal(429, "insufficient_quota", Some("insufficient_quota"), "You exceeded your current quota.")
+    })
+    .await;
+    let limits = Limits::none().with_texts(1).with_in_flight(4);
+    let client = builder(&server.base_url()).with_limits(limits).build().expect("valid");
+    let texts = numbered(600);
+    let error = client.embed_documents(&texts).await.expect_err("no money");
+    assert_eq!((error.kind(), error.code()), (ErrorKind::Quota, Some("insufficient_quota")));
+    // Those that were under way finish, and then none begins.
+    let requests = server.requests().len();
+    assert!((FAILS..FAILS + 50).contains(&requests), "{requests} requests");
+    let partial = error.into_partial().expect("rows");
+    assert_eq!(partial.indices().len(), requests - 1, "every answered text has its row");
+    let done: Vec<&String> = partial.indices().iter().map(|&index| &texts[index]).collect();
+    assert_rows(partial.embeddings().rows(), &done);
+    assert!(!done.contains(&&*failed.lock().expect("nobody panicked")), "the failed one has none");
+    let asked: HashSet<String> = server.requests().iter().flat_map(|request| request.texts()).collect();
+    assert_eq!(asked.len(), requests, "no text was asked for twice");
+    let usage = partial.embeddings().usage();
+    assert_eq!(usage.tokens, Some(done.iter().map(|text| stand_in::tokens(text)).sum()));
+}
+
+#[tokio::test]
+async fn one_bad_answer_of_many_spoils_no_other() {
+    // A reply that is short of a row: its whole call fails, and no row moves up into another's place.
+    let server = Server::handling(|_, request| {
+        let short = request.texts().contains(&"text number 10".to_owned());
+        if short { Step::rows(|rows| drop(rows.pop())) } else { Step::Honest }
+    })
+    .await;
+    let client = builder(&server.base_url()).with_limits(Limits::none().with_texts(4)).build().expect("valid");
+    let texts = numbered(40);
+    let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let each = client.embed_each(Batch::documents(&refs)).await;
+    let failed: Vec<usize> = each.errors().map(|(index, _)| index).collect();
+    assert_eq!(failed, [8, 9, 10, 11]);
+    assert!(each.errors().all(|(_, error)| error.kind() == ErrorKind::Protocol));
+    for (index, row) in each.iter().enumerate().filter(|(index, _)| !failed.contains(index)) {
+        assert_rows([row.expect("a row")], &texts[index..=index]);
+    }
+    // The unusable answer was paid for all the same.
+    assert_eq!(each.usage().tokens, Some(texts.iter().map(|text| stand_in::tokens(text)).sum()));
+}

@@ -1,0 +1,412 @@
+//! What goes over the wire, what never does, and what a builder refuses.
+
+use std::{env, io, net::TcpListener, process::Command};
+
+use docvector_embed::{
+    Batch, Embedder, EmbedderExt, Error, ErrorKind, Normalization, Prompts, PromptsBy, Space, SpaceId,
+    provider::{OpenAi, OpenAiBuilder, openai::Encoding},
+};
+use serde_json::{Value, json};
+
+use super::{TEXTS, assert_rows, builder, client, small};
+use crate::support::{
+    server::{DIMENSIONS, Server, Step},
+    stand_in::{self, Request},
+};
+
+/// The one request that a client makes for the two texts.
+async fn request_of(build: impl FnOnce(OpenAiBuilder) -> OpenAiBuilder) -> Request {
+    let server = Server::start([Step::Honest]).await;
+    let client = build(builder(&server.base_url())).build().expect("valid");
+    client.embed_documents(&TEXTS).await.expect("honest");
+    server.requests().remove(0)
+}
+
+/// The error of a builder, which must not quote what was planted.
+fn refused(builder: OpenAiBuilder) -> Error {
+    let error = builder.build().expect_err("it was to be refused");
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    assert!(!format!("{error} {error:?}").contains("planted"), "quoted: {error:?}");
+    error
+}
+
+#[tokio::test]
+async fn a_request_is_as_the_api_wants_it() {
+    let request = request_of(|builder| {
+        let builder = builder.with_api_key("sk-the-key").with_organization("org-7").with_project("proj_8");
+        builder.with_header("X-Team", "search")
+    })
+    .await;
+    assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/v1/embeddings"));
+    assert_eq!(request.header("authorization"), Some("Bearer sk-the-key"));
+    assert_eq!(request.header("openai-organization"), Some("org-7"));
+    assert_eq!(request.header("openai-project"), Some("proj_8"));
+    assert_eq!(request.header("x-team"), Some("search"));
+    assert_eq!(request.header("content-type"), Some("application/json"));
+    assert!(request.header("user-agent").is_some_and(|agent| agent.starts_with("docvector-embed/")));
+    // All there is, and nothing that is null: servers refuse fields that they do not know or that are empty.
+    let want = json!({"model": "stand-in", "input": TEXTS, "encoding_format": "base64"});
+    assert_eq!(Value::from(request.fields()), want);
+}
+
+#[tokio::test]
+async fn what_is_not_set_is_not_sent() {
+    let request = request_of(|builder| builder).await;
+    for name in ["authorization", "api-key", "openai-organization", "openai-project", "cookie", "referer"] {
+        assert_eq!(request.header(name), None, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn dimensions_are_sent_when_asked_for() {
+    let request = request_of(|builder| builder.with_dimensions(DIMENSIONS)).await;
+    assert_eq!(request.fields().get("dimensions"), Some(&json!(DIMENSIONS)));
+}
+
+#[tokio::test]
+async fn both_encodings_can_be_asked_for() {
+    for (encoding, name) in [(Encoding::Base64, "base64"), (Encoding::Float, "float")] {
+        let request = request_of(|builder| builder.with_encoding(encoding)).await;
+        assert_eq!(request.fields().get("encoding_format"), Some(&json!(name)));
+    }
+}
+
+#[tokio::test]
+async fn a_base_url_may_end_in_a_slash() {
+    for (end, path) in [("", "/v1/embeddings"), ("/", "/v1/embeddings")] {
+        let server = Server::start([Step::Honest]).await;
+        let client = builder(&format!("{}{end}", server.base_url())).build().expect("valid");
+        client.embed_documents(&TEXTS).await.expect("honest");
+        assert_eq!(server.requests()[0].path, path);
+    }
+}
+
+/// Texts are sent as text, all of them, in their order, and not a byte is changed: what looks empty is not replaced,
+/// and what looks like a special token is a text.
+#[tokio::test]
+async fn texts_are_sent_as_they_are() {
+    let server = Server::start([Step::Honest]).await;
+    let texts = [
+        "zebra",
+        "ant",
+        " ",
+        "\n\t",
+        "zebra",
+        "<|endoftext|>",
+        "\"quoted\\\"",
+        "naïve 漢字 😀",
+        "\u{0}\u{7f}\u{2028}",
+        "\r\nlines\r\n",
+        " padded ",
+        "12",
+        "null",
+    ];
+    let rows = client(&server).embed_documents(&texts).await.expect("honest");
+    let fields = server.requests()[0].fields();
+    assert_eq!(fields["input"], json!(texts));
+    assert_rows(rows.rows(), &texts);
+}
+
+#[tokio::test]
+async fn one_text_is_an_array_too() {
+    let server = Server::start([Step::Honest]).await;
+    client(&server).embed_query("one").await.expect("honest");
+    assert_eq!(server.requests()[0].fields()["input"], json!(["one"]));
+}
+
+#[tokio::test]
+async fn prompts_go_before_the_texts_of_their_kind() {
+    let prompts = Prompts::new("passage: ", "query: ");
+    let plain = Space::builder("stand-in", DIMENSIONS).build().expect("valid");
+    let in_space = plain.to_builder().with_prompts(prompts.clone()).build().expect("valid");
+    // Given apart, or with the space: it is the same.
+    let ways: [fn(OpenAiBuilder, &Space, &Prompts) -> OpenAiBuilder; 2] = [
+        |builder, _, prompts| builder.with_prompts(prompts.clone()),
+        |builder, space, _| builder.with_space(space.clone()),
+    ];
+    for way in ways {
+        let server = Server::start([Step::Honest, Step::Honest]).await;
+        let client = way(builder(&server.base_url()), &in_space, &prompts).build().expect("valid");
+        assert_eq!(client.space().expect("one"), &in_space, "prompts are part of the space");
+        assert_ne!(client.space().expect("one"), &plain);
+        let document = client.embed_documents(&["a text"]).await.expect("honest");
+        let query = client.embed_query("a text").await.expect("honest");
+        assert_rows(document.rows(), &["passage: a text"]);
+        assert_rows([&query[..]], &["query: a text"]);
+    }
+}
+
+#[tokio::test]
+async fn prompts_that_the_server_applies_are_left_to_it() {
+    let mut prompts = Prompts::new("passage: ", "query: ");
+    prompts.applied_by = PromptsBy::Server;
+    let server = Server::start([Step::Honest]).await;
+    let client = builder(&server.base_url()).with_prompts(prompts).build().expect("valid");
+    client.embed_query("a text").await.expect("honest");
+    assert_eq!(server.requests()[0].texts(), ["a text"]);
+}
+
+/// A model that was trained with prompts gives vectors without them, too, and they are wrong.
+#[tokio::test]
+async fn a_query_without_its_models_prompt_is_an_error() {
+    let server = Server::start([Step::Honest, Step::Honest]).await;
+    let of = |model: &str| {
+        let space = Space::builder(model, DIMENSIONS).build().expect("valid");
+        OpenAi::builder(model).with_base_url(server.base_url()).with_space(space)
+    };
+    for model in ["intfloat/e5-base-v2", "BAAI/bge-base-en-v1.5"] {
+        let error = of(model).build().expect("valid").embed_query("a query").await.expect_err("no prompt");
+        assert_eq!((error.kind(), error.usage().requests), (ErrorKind::Config, 0), "{model}");
+    }
+    // With the prompt, or where someone else sees to it, all is well; bge's documents have none.
+    let bge = of("BAAI/bge-base-en-v1.5");
+    let prompted = bge.clone().with_prompts(Prompts::new("", "Represent this: ")).build().expect("valid");
+    prompted.embed_query("a query").await.expect("prompted");
+    bge.build().expect("valid").embed_documents(&["a document"]).await.expect("without a prompt");
+    let texts: Vec<String> = server.requests().iter().flat_map(Request::texts).collect();
+    assert_eq!(texts, ["Represent this: a query", "a document"]);
+}
+
+// Azure
+
+#[tokio::test]
+async fn azures_two_paths() {
+    for (version, path, model) in [
+        (Some("2024-10-21"), "/openai/deployments/my-embedder/embeddings?api-version=2024-10-21", None),
+        (None, "/openai/v1/embeddings", Some("my-embedder")),
+    ] {
+        // With and without a slash at the end of the endpoint.
+        for end in ["", "/"] {
+            let server = Server::start([Step::Honest]).await;
+            let endpoint = format!("{}{end}", server.base_url().trim_end_matches("/v1"));
+            let azure = OpenAi::builder("text-embedding-3-small").with_dimensions(DIMENSIONS);
+            let azure = azure.with_azure(endpoint, "my-embedder", version).with_api_key("azure-key");
+            let azure = azure.build().expect("valid");
+            let rows = azure.embed_documents(&TEXTS).await.expect("honest");
+            assert_rows(rows.rows(), &TEXTS);
+            let request = server.requests().remove(0);
+            assert_eq!(request.path, path);
+            assert_eq!((request.header("api-key"), request.header("authorization")), (Some("azure-key"), None));
+            assert_eq!(request.fields().get("model").and_then(Value::as_str), model);
+            // Its name is that of the model, which is the same model.
+            assert!(azure.to_string().ends_with("/text-embedding-3-small"), "{azure}");
+            let elsewhere = small("http://127.0.0.1:1/v1").build().expect("valid");
+            assert_eq!(azure.space().expect("one"), elsewhere.space().expect("one"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_deployments_name_stays_within_its_place() {
+    let server = Server::start([Step::status(404)]).await;
+    let azure = OpenAi::builder("text-embedding-3-small").with_dimensions(DIMENSIONS).with_api_key("azure-key");
+    let azure = azure.with_azure(server.base_url().trim_end_matches("/v1"), "../x?y#z", Some("a&b=c"));
+    azure.build().expect("valid").embed_documents(&TEXTS).await.expect_err("no such deployment");
+    let path = server.requests().remove(0).path;
+    assert_eq!(path, "/openai/deployments/..%2Fx%3Fy%23z/embeddings?api-version=a%26b%3Dc");
+}
+
+// Before any request
+
+#[tokio::test]
+async fn what_can_be_refused_at_once_is() {
+    let server = Server::start([]).await;
+    let client = client(&server);
+    let none = client.embed(Batch::documents(&[])).await.expect("nothing to do");
+    assert_eq!((none.len(), none.usage().requests), (0, 0));
+    let error = client.embed_documents(&["fine", "", "fine", ""]).await.expect_err("empty texts");
+    let named: Vec<usize> = error.bad_texts().iter().map(|bad| bad.index).collect();
+    assert_eq!((error.kind(), &named[..]), (ErrorKind::InvalidInput, &[1, 3][..]));
+    let other = Batch::documents(&TEXTS).with_space(SpaceId::from_bytes([7; 16]));
+    assert_eq!(client.embed(other).await.expect_err("another space").kind(), ErrorKind::SpaceMismatch);
+    let error = client.embed(Batch::documents(&["many"; 2049])).await.expect_err("more than a call holds");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+}
+
+// Addresses and keys
+
+#[test]
+fn addresses_that_cannot_be_used_are_refused() {
+    for url in [
+        "http://user:planted@127.0.0.1/v1",
+        "http://planted@127.0.0.1/v1",
+        "http://127.0.0.1/v1?key=planted",
+        "http://127.0.0.1/v1#planted",
+        "ftp://127.0.0.1/v1",
+        "file:///v1",
+        "127.0.0.1:8080/v1",
+        "localhost:8080/v1",
+        "/v1",
+        "http://",
+        "http://planted host/v1",
+        "",
+    ] {
+        refused(builder(url));
+        refused(builder("http://127.0.0.1/v1").with_azure(url, "deployment", None));
+    }
+    refused(builder("http://127.0.0.1/v1").with_proxy("http://user:planted@ not an address"));
+}
+
+#[test]
+fn a_key_does_not_leave_the_machine_unencrypted() {
+    for url in [
+        "http://example.com/v1",
+        "http://127.0.0.1.example.com/v1",
+        "http://localhost.example.com/v1",
+        "http://example.com:443/v1",
+        "http://10.0.0.7:8080/v1",
+        "http://[2001:db8::1]:8080/v1",
+    ] {
+        let keyed = builder(url).with_api_key("sk-planted");
+        refused(keyed.clone());
+        refused(builder(url).with_header("x-key", "planted"));
+        refused(small("https://example.com/v1").with_azure(url, "deployment", None).with_api_key("planted"));
+        keyed.with_plain_http().build().expect("as was asked for");
+        builder(url).build().expect("there is no key to protect");
+    }
+    for url in [
+        "http://127.0.0.1:8080/v1",
+        "http://127.8.8.8/v1",
+        "http://localhost:8080/v1",
+        "HTTP://LOCALHOST/v1",
+        "http://[::1]:8080/v1",
+        "https://example.com/v1",
+    ] {
+        builder(url).with_api_key("sk-planted").build().unwrap_or_else(|error| panic!("{url}: {error}"));
+    }
+}
+
+#[test]
+fn keys_and_headers_that_cannot_be_sent_are_refused() {
+    let fresh = || builder("http://127.0.0.1/v1");
+    for value in ["planted\nkey", "planted\r\nx-more: headers", "planted\u{0}", "planted\u{7f}", ""] {
+        refused(fresh().with_api_key(value));
+        refused(fresh().with_organization(value));
+        refused(fresh().with_project(value));
+        refused(fresh().with_header("x-team", value));
+        refused(fresh().with_azure("http://127.0.0.1", "deployment", None).with_api_key(value));
+    }
+    for name in ["", "x team", "x:team", "x\r\nteam"] {
+        refused(fresh().with_header(name, "planted"));
+    }
+}
+
+#[test]
+fn openais_own_endpoint_needs_a_key() {
+    let error = refused(OpenAi::builder("text-embedding-3-small"));
+    assert!(error.to_string().contains("OPENAI_API_KEY"), "{error}");
+    OpenAi::builder("text-embedding-3-small").with_api_key("sk-some").build().expect("valid");
+}
+
+#[tokio::test]
+async fn a_proxy_is_used_where_one_is_given() {
+    let proxy = Server::start([Step::Honest]).await;
+    // A name that nobody has: only the proxy is spoken to.
+    let client = builder("http://embeddings.invalid/v1").with_proxy(proxy.base_url().trim_end_matches("/v1"));
+    client.build().expect("valid").embed_documents(&TEXTS).await.expect("through the proxy");
+    assert_eq!(proxy.requests()[0].path, "http://embeddings.invalid/v1/embeddings");
+}
+
+// Spaces and models
+
+#[test]
+fn the_space_is_the_models_wherever_it_runs() {
+    let of = |model: &str| OpenAi::builder(model).with_base_url("http://127.0.0.1:1/v1");
+    for (model, dimensions) in
+        [("text-embedding-3-small", 1536), ("text-embedding-3-large", 3072), ("text-embedding-ada-002", 1536)]
+    {
+        let client = of(model).build().expect("known");
+        let space = client.space().expect("one");
+        assert_eq!((space.model(), space.dimensions()), (model, dimensions));
+        assert_eq!(space.normalization(), Normalization::L2);
+        assert_eq!(client.to_string(), format!("openai/{model}"));
+    }
+    let id = |builder: OpenAiBuilder| builder.build().expect("valid").spaces()[0].id();
+    let small = || of("text-embedding-3-small");
+    let other_server = OpenAi::builder("text-embedding-3-small").with_base_url("http://127.0.0.1:2/other");
+    assert_eq!(id(small()), id(other_server));
+    assert_eq!(id(small()), id(small().with_encoding(Encoding::Float).with_api_key("sk-some")));
+    assert_eq!(id(small()), id(small().with_dimensions(1536)), "the width that it has anyway");
+    assert_ne!(id(small()), id(small().with_dimensions(512)));
+    assert_ne!(id(small()), id(of("text-embedding-ada-002")), "as wide, and another model");
+    assert_ne!(id(small()), id(small().with_prompts(Prompts::new("", "query: "))));
+}
+
+#[test]
+fn models_that_are_not_there_are_refused_before_they_cost() {
+    let of = |model: &str| OpenAi::builder(model).with_base_url("http://127.0.0.1:1/v1");
+    for model in ["text-embedding-3-smal", "my-model", ""] {
+        refused(of(model));
+    }
+    for dimensions in [0, 1537, usize::MAX] {
+        refused(of("text-embedding-3-small").with_dimensions(dimensions));
+    }
+    refused(of("text-embedding-3-large").with_dimensions(3073));
+    refused(of("text-embedding-ada-002").with_dimensions(512));
+    // Two things are said of one model.
+    let space = Space::builder("my-model", 64).with_prompts(Prompts::new("", "find: ")).build().expect("valid");
+    refused(of("my-model").with_space(space.clone()).with_dimensions(32));
+    refused(of("my-model").with_space(space.clone()).with_prompts(Prompts::new("", "search: ")));
+    of("my-model").with_space(space).with_dimensions(64).build().expect("it says the same twice");
+}
+
+// The environment, which is the process's: each of these tests runs itself again in a process of its own.
+
+/// Set where a test was started by itself.
+const INNER: &str = "DOCVECTOR_EMBED_TEST_INNER";
+
+fn is_inner() -> bool {
+    env::var_os(INNER).is_some()
+}
+
+async fn run_inner(test: &str, variables: &[(&str, &str)]) {
+    let (_, module) = module_path!().split_once("::").expect("the crate's name comes first");
+    let mut command = Command::new(env::current_exe().expect("this program"));
+    command.args(["--exact", &format!("{module}::{test}")]).env(INNER, "yes").envs(variables.iter().copied());
+    let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic").expect("it starts");
+    let (told, warned) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && told.contains(" 1 passed"), "{told}\n{warned}");
+}
+
+#[tokio::test]
+async fn the_environment_names_server_key_and_payer() {
+    if is_inner() {
+        let client = OpenAi::from_env("text-embedding-3-small").expect("all is there");
+        client.embed_documents(&TEXTS).await.expect("honest");
+        return;
+    }
+    let server = Server::start_with(1536, [Step::Honest]).await;
+    let base_url = server.base_url();
+    let variables = [
+        ("OPENAI_API_KEY", "sk-of-the-environment"),
+        ("OPENAI_BASE_URL", base_url.as_str()),
+        ("OPENAI_ORG_ID", "org-9"),
+        ("OPENAI_PROJECT_ID", "proj_9"),
+    ];
+    run_inner("the_environment_names_server_key_and_payer", &variables).await;
+    let request = server.requests().remove(0);
+    assert_eq!(request.header("authorization"), Some("Bearer sk-of-the-environment"));
+    assert_eq!(request.header("openai-organization"), Some("org-9"));
+    assert_eq!(request.header("openai-project"), Some("proj_9"));
+    assert_eq!(request.texts(), TEXTS);
+}
+
+#[tokio::test]
+async fn proxies_of_the_environment_are_not_used() {
+    if is_inner() {
+        let server = Server::start([Step::Honest]).await;
+        let rows = client(&server).embed_documents(&TEXTS).await.expect("straight to the server");
+        assert_eq!(rows.row(0), stand_in::vector(TEXTS[0], DIMENSIONS));
+        return;
+    }
+    // A proxy that takes connections and never answers.
+    let proxy = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}", proxy.local_addr().expect("an address"));
+    let names = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+    let mut variables: Vec<(&str, &str)> = names.iter().map(|name| (*name, url.as_str())).collect();
+    variables.extend([("NO_PROXY", ""), ("no_proxy", "")]);
+    run_inner("proxies_of_the_environment_are_not_used", &variables).await;
+    proxy.set_nonblocking(true).expect("it can");
+    let visit = proxy.accept().expect_err("somebody came to the proxy");
+    assert_eq!(visit.kind(), io::ErrorKind::WouldBlock);
+}

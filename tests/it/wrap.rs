@@ -1,0 +1,8 @@
+//! Wrappers: what each promises, and the documented stack of them.
+
+mod concurrency;
+mod metered;
+mod rate_limit;
+mod retry;
+mod stack;
+mod timeout;

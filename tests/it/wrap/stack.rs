@@ -1,0 +1,41 @@
+//! The whole stack for calls: lawful as one, and its order pinned.
+
+use std::time::Duration;
+
+use docvector_embed::{
+    Embedder, EmbedderExt, Error, ErrorKind, conformance,
+    provider::Fake,
+    wrap::{RateLimiter, RetryPolicy, Totals},
+};
+
+fn stack(fake: Fake, totals: &Totals) -> impl Embedder + use<> {
+    fake.metered(totals.clone())
+        .timeout(Duration::from_secs(30))
+        .concurrency(4)
+        .rate_limit(RateLimiter::new().with_requests(60_000).with_tokens(6_000_000))
+        .retry(RetryPolicy::default())
+        .dedup()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_stack_keeps_the_laws() {
+    conformance::wrapper(|fake| stack(fake, &Totals::new())).await.expect("lawful");
+}
+
+#[test]
+fn the_stack_shows_itself_from_outside_in() {
+    let shown = stack(Fake::new(4), &Totals::new()).to_string();
+    assert_eq!(shown, "Dedup(Retry(RateLimit(Concurrency(Timeout(Metered(fake))))))");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_attempt_is_metered_and_each_has_its_own_time() {
+    let totals = Totals::new();
+    let fake = Fake::builder().with_dimensions(4).with_latency(Duration::from_secs(20)).build().expect("valid");
+    fake.fail_next(Error::new(ErrorKind::Unavailable, "as scripted"));
+    fake.fail_next(Error::new(ErrorKind::Unavailable, "as scripted"));
+    // Three attempts of 20 s each are within a time limit of 30 s for one.
+    stack(fake, &totals).embed_query("text").await.expect("the third attempt");
+    let sum = totals.snapshot();
+    assert_eq!((sum.calls, sum.failed), (3, vec![(ErrorKind::Unavailable, 2)]));
+}
