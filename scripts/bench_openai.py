@@ -25,13 +25,13 @@ BASETEN_TEXTS_A_REQUEST = 1024
 # The settings that are tried, by client: requests at once. Each client is judged by its best.
 OURS = ["ours-documents", "ours-stream"]
 SETTINGS = {
-    "ours-documents": (2, 4, 8),
-    "ours-stream": (2, 4, 8),
-    "baseten": (2, 8, 32),
-    "baseten-numpy": (2, 8, 32),
-    "openai": (1, 4, 16),
-    "openai-aiohttp": (1, 4, 16),
-    "openai-numpy": (1, 4, 16),
+    "ours-documents": (2, 4),
+    "ours-stream": (2, 4),
+    "baseten": (2, 8),
+    "baseten-numpy": (2, 8),
+    "openai": (4, 16),
+    "openai-aiohttp": (4, 16),
+    "openai-numpy": (1, 4),
 }
 WHAT = {
     "ours-documents": "this crate, `embed_documents`: all rows in memory",
@@ -291,7 +291,7 @@ def main():
     parser.add_argument("--mock", help="the mock's program")
     parser.add_argument("--ours", help="the program that embeds with this crate")
     parser.add_argument("--quick", action="store_true", help="20,000 texts, one round, unless said otherwise")
-    parser.add_argument("--rounds", type=int, help="default 5")
+    parser.add_argument("--rounds", type=int, help="default 3")
     parser.add_argument("--texts", type=int, help="default 200,000")
     parser.add_argument("--dimensions", type=int, default=DIMENSIONS)
     parser.add_argument("--latency-ms", type=int, default=0)
@@ -299,7 +299,7 @@ def main():
     parser.add_argument("--base-url", help="the server, without /v1; with --client")
     parser.add_argument("--in-flight", type=int, default=4, help="requests at once; with --client")
     options = parser.parse_args()
-    options.rounds = options.rounds or (1 if options.quick else 5)
+    options.rounds = options.rounds or (1 if options.quick else 3)
     options.texts = options.texts or (20_000 if options.quick else 200_000)
     if options.client:
         if not options.base_url:

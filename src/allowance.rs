@@ -35,11 +35,11 @@ impl Allowance {
     }
 }
 
-/// A limit of so much a minute, and what is left of it.
+/// A limit of so much in a provider's window, usually a minute, and what is left of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Quota {
-    /// The most a minute.
+    /// The most in a window.
     pub limit: u64,
     /// What is left now.
     pub remaining: Option<u64>,
@@ -48,7 +48,7 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// So much a minute.
+    /// So much in a window.
     pub const fn new(limit: u64) -> Self {
         Self { limit, remaining: None, reset: None }
     }

@@ -257,7 +257,7 @@ impl<'a> Batch<'a> {
         let counted = self.counted_by(limits);
         let limit = limits.tokens_of_one_text().unwrap_or(usize::MAX);
         let tokens = |(index, text): (usize, &&str)| match counted.map(|counted| counted[index]) {
-            Some(tokens) if tokens > 0 => (tokens as usize).min(limit),
+            Some(tokens) if tokens != UNCOUNTED => (tokens as usize).min(limit),
             _ => text.len().div_ceil(4).min(limit),
         };
         self.texts.iter().enumerate().map(tokens).fold(0, usize::saturating_add)
@@ -289,7 +289,10 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Tokens of a batch's texts as a planner left them: 0 where it did not have to count.
+/// Stands for the tokens of a text that nobody had to count.
+const UNCOUNTED: u32 = u32::MAX;
+
+/// Tokens of a batch's texts as a planner left them: `UNCOUNTED` where it did not have to count.
 #[derive(Clone, Copy)]
 pub(crate) struct Counted<'a> {
     by: Option<CountedBy>,
@@ -299,7 +302,7 @@ pub(crate) struct Counted<'a> {
 impl Counted<'_> {
     /// The same counts in the places of a larger batch's texts: count `i` at `places[i]` of `len`.
     pub(crate) fn scatter(&self, places: &[usize], len: usize) -> Vec<u32> {
-        let mut tokens = vec![0; len];
+        let mut tokens = vec![UNCOUNTED; len];
         places.iter().zip(self.tokens).for_each(|(&place, &count)| tokens[place] = count);
         tokens
     }
@@ -331,7 +334,7 @@ impl CountedBy {
 pub(crate) struct Counting<'l> {
     limits: &'l Limits,
     by: CountedBy,
-    /// Empty until something is counted; 0 for what is not.
+    /// Empty until something is counted.
     tokens: Vec<u32>,
 }
 
@@ -362,7 +365,7 @@ impl<'l> Counting<'l> {
         let tokens = match (&self.limits.tokens, self.tokens.get(index)) {
             (TokenCount::Unknown, _) => 0,
             (TokenCount::AtMostBytes, _) => text.len(),
-            (TokenCount::Exact(_), Some(&tokens)) if tokens > 0 => tokens as usize,
+            (TokenCount::Exact(_), Some(&tokens)) if tokens != UNCOUNTED => tokens as usize,
             (TokenCount::Exact(counter), _) => counter.at_most(batch.kind(), text),
         };
         self.by.limit.map_or(tokens, |limit| tokens.min(limit))
@@ -376,7 +379,6 @@ impl<'l> Counting<'l> {
     }
 
     /// Whether the text is to be cut.
-    #[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "for providers that cut texts themselves"))]
     pub(crate) fn is_over(&mut self, batch: &Batch<'_>, index: usize) -> bool {
         self.by.limit.is_some_and(|limit| self.over(batch, index, limit).is_some())
     }
@@ -393,16 +395,16 @@ impl<'l> Counting<'l> {
     fn count(&mut self, batch: &Batch<'_>, index: usize) -> usize {
         let TokenCount::Exact(counter) = &self.limits.tokens else { return 0 };
         if self.tokens.is_empty() {
-            self.tokens = vec![0; batch.len()];
+            self.tokens = vec![UNCOUNTED; batch.len()];
         }
         let slot = &mut self.tokens[index];
-        if *slot == 0 {
+        if *slot == UNCOUNTED {
             let text = batch.texts()[index];
             let tokens = match self.by.limit {
                 Some(limit) => counter.count_to(batch.kind(), text, limit),
                 None => counter.count(batch.kind(), text),
             };
-            *slot = u32::try_from(tokens).unwrap_or(u32::MAX);
+            *slot = u32::try_from(tokens).unwrap_or(UNCOUNTED).min(UNCOUNTED - 1);
         }
         *slot as usize
     }

@@ -150,6 +150,25 @@ impl Embeddings {
         self.allowance
     }
 
+    /// Puts the rows of several one after the other; `None` where there are none or they lie in several spaces.
+    pub(crate) fn concat<'e>(parts: impl Iterator<Item = &'e Self> + Clone) -> Option<Self> {
+        let space = &parts.clone().next()?.space;
+        if parts.clone().any(|part| part.space != *space) {
+            return None;
+        }
+        let rows = parts.clone().map(Self::len).sum();
+        let usage = parts.clone().map(Self::usage).sum();
+        let components = parts.clone().flat_map(|part| part.as_slice().iter().copied()).collect();
+        let mut first = 0;
+        let truncated = parts.flat_map(|part| {
+            let before = first;
+            first += part.len();
+            part.truncated.iter().map(move |index| before + index)
+        });
+        let truncated = truncated.collect();
+        Some(Self::of_finite(rows, space, components, usage).ok()?.with_truncated(truncated))
+    }
+
     /// Copies the rows named, in the order named, repetitions allowed; the usage stays that of the whole.
     ///
     /// # Panics

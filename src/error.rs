@@ -166,10 +166,10 @@ impl Partial {
 /// # });
 /// ```
 ///
-/// One word wide, `Clone`, and open to new facts without a breaking change. Its text is one lower-case line without the
+/// One word wide, cheap to clone, and open to new facts without a breaking change. Its text is one lower-case line without the
 /// source's text (walk [`source`](StdError::source) for that) and never contains an input text, a key or a reply's body.
 #[derive(Clone)]
-pub struct Error(Box<Inner>);
+pub struct Error(Arc<Inner>);
 
 #[derive(Clone)]
 struct Inner {
@@ -194,7 +194,7 @@ struct Inner {
 impl Error {
     /// Makes an error; `message` says what, where and what to do, in lower case, without a text, key or body.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner {
+        Self(Arc::new(Inner {
             kind,
             message: message.into(),
             embedder: None,
@@ -218,8 +218,13 @@ impl Error {
         bad.sort_by_key(|bad| bad.index);
         bad.dedup_by_key(|bad| bad.index);
         let mut error = Self::new(ErrorKind::InvalidInput, String::new());
-        error.0.bad_texts = bad;
+        error.inner().bad_texts = bad;
         error
+    }
+
+    /// To change it: a copy where others hold it, too.
+    fn inner(&mut self) -> &mut Inner {
+        Arc::make_mut(&mut self.0)
     }
 
     /// What kind of failure it was.
@@ -291,34 +296,34 @@ impl Error {
 
     /// Takes the rows finished before the failure, so that nothing done is lost.
     pub fn into_partial(self) -> Option<Partial> {
-        self.0.partial
+        Arc::unwrap_or_clone(self.0).partial
     }
 
     /// Names the embedder that failed, unless one is named: the innermost is the one to look at.
     #[must_use]
     pub fn with_embedder(mut self, embedder: &(impl fmt::Display + ?Sized)) -> Self {
-        self.0.embedder.get_or_insert_with(|| embedder.to_string());
+        self.inner().embedder.get_or_insert_with(|| embedder.to_string());
         self
     }
 
     /// Adds the HTTP status.
     #[must_use]
     pub fn with_status(mut self, status: u16) -> Self {
-        self.0.status = Some(status);
+        self.inner().status = Some(status);
         self
     }
 
     /// Adds how long the provider asked to wait.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
-        self.0.retry_after = Some(wait);
+        self.inner().retry_after = Some(wait);
         self
     }
 
     /// Adds the provider's name for the request.
     #[must_use]
     pub fn with_request_id(mut self, id: impl Into<String>) -> Self {
-        self.0.request_id = Some(id.into());
+        self.inner().request_id = Some(id.into());
         self
     }
 
@@ -326,9 +331,9 @@ impl Error {
     #[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "for providers on a network"))]
     #[must_use]
     pub(crate) fn without_words(mut self, hidden: impl Fn(&str) -> bool) -> Self {
-        let shown = |words: &String| !hidden(words);
-        self.0.request_id = self.0.request_id.filter(shown);
-        self.0.code = self.0.code.filter(shown);
+        let inner = self.inner();
+        inner.request_id.take_if(|words| hidden(words));
+        inner.code.take_if(|words| hidden(words));
         self
     }
 
@@ -337,7 +342,7 @@ impl Error {
     #[must_use]
     pub fn with_code(mut self, code: &str) -> Self {
         if (1..=64).contains(&code.len()) && code.chars().all(|c| c.is_ascii_alphabetic() || c == '_') {
-            self.0.code = Some(code.to_owned());
+            self.inner().code = Some(code.to_owned());
         }
         self
     }
@@ -345,71 +350,89 @@ impl Error {
     /// Adds the provider's own words, for [`provider_message`](Self::provider_message) alone.
     #[must_use]
     pub fn with_provider_message(mut self, message: impl Into<String>) -> Self {
-        self.0.provider_message = Some(message.into());
+        self.inner().provider_message = Some(message.into());
         self
     }
 
     /// Replaces what the failed call is known to have cost, rows in [`partial`](Self::partial) not counted.
     #[must_use]
     pub fn with_usage(mut self, usage: Usage) -> Self {
-        self.0.usage = usage;
+        self.inner().usage = usage;
         self
     }
 
     /// Adds what the provider still allows.
     #[must_use]
     pub fn with_allowance(mut self, allowance: Allowance) -> Self {
-        self.0.allowance = Some(allowance);
+        self.inner().allowance = Some(allowance);
         self
     }
 
     /// Adds the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync + 'static>>) -> Self {
-        self.0.source = Some(Arc::from(source.into()));
+        self.inner().source = Some(Arc::from(source.into()));
         self
     }
 
     /// Adds the rows that were finished; none are no partial result.
     #[must_use]
     pub fn with_partial(mut self, partial: Partial) -> Self {
-        self.0.partial = (!partial.indices.is_empty()).then_some(partial);
+        self.inner().partial = (!partial.indices.is_empty()).then_some(partial);
         self
+    }
+
+    /// Adds finished rows of later texts, as far as they lie in the same space.
+    #[must_use]
+    pub(crate) fn with_more_partial(mut self, more: Vec<Partial>) -> Self {
+        let own = self.inner().partial.take();
+        let parts: Vec<Partial> = own.into_iter().chain(more).filter(|part| !part.indices.is_empty()).collect();
+        let indices: Vec<usize> = parts.iter().flat_map(|part| part.indices.iter().copied()).collect();
+        let rows = Embeddings::concat(parts.iter().map(|part| &part.embeddings));
+        // Where they do not fit together, those of the failed window are what the error is about.
+        match rows.and_then(|rows| Partial::new(indices, rows).ok()) {
+            Some(partial) => self.with_partial(partial),
+            None => match parts.into_iter().next() {
+                Some(first) => self.with_partial(first),
+                None => self,
+            },
+        }
     }
 
     /// Takes the finished rows off, for whoever keeps them elsewhere.
     #[must_use]
     pub fn without_partial(mut self) -> Self {
-        self.0.partial = None;
+        self.inner().partial = None;
         self
     }
 
     /// Replaces the texts to blame.
     #[must_use]
     pub(crate) fn with_bad_texts(mut self, bad: Vec<BadText>) -> Self {
-        self.0.bad_texts = bad;
+        self.inner().bad_texts = bad;
         self
     }
 
     /// Adds texts to blame.
     #[must_use]
     pub(crate) fn with_more_bad_texts(mut self, bad: &[BadText]) -> Self {
-        self.0.bad_texts.extend_from_slice(bad);
-        self.0.bad_texts.sort_by_key(|bad| bad.index);
+        let all = &mut self.inner().bad_texts;
+        all.extend_from_slice(bad);
+        all.sort_by_key(|bad| bad.index);
         self
     }
 
     /// Marks that retrying was tried and given up, so that an outer retry does not multiply the attempts.
     #[must_use]
     pub fn exhausted(mut self) -> Self {
-        self.0.exhausted = true;
+        self.inner().exhausted = true;
         self
     }
 
     /// Marks the same, and says after how many attempts and why.
     #[must_use]
     pub(crate) fn gave_up(mut self, attempts: u32, why: String) -> Self {
-        self.0.gave_up = Some((attempts, why));
+        self.inner().gave_up = Some((attempts, why));
         self.exhausted()
     }
 
@@ -418,13 +441,13 @@ impl Error {
     /// [`Dedup`](crate::wrap::Dedup)), and then each is named and gets its row.
     #[must_use]
     pub fn map_indices<I: IntoIterator<Item = usize>>(mut self, outer: impl Fn(usize) -> I) -> Self {
-        let bad = std::mem::take(&mut self.0.bad_texts);
-        self.0.bad_texts = bad
+        let bad = std::mem::take(&mut self.inner().bad_texts);
+        self.inner().bad_texts = bad
             .iter()
             .flat_map(|bad| outer(bad.index).into_iter().map(|index| BadText { index, reason: bad.reason.clone() }))
             .collect();
-        self.0.bad_texts.sort_by_key(|bad| bad.index);
-        if let Some(partial) = self.0.partial.take() {
+        self.inner().bad_texts.sort_by_key(|bad| bad.index);
+        if let Some(partial) = self.inner().partial.take() {
             let mut rows: Vec<(usize, usize)> = partial
                 .indices
                 .iter()
@@ -433,7 +456,7 @@ impl Error {
                 .collect();
             rows.sort_unstable();
             let picked: Vec<usize> = rows.iter().map(|&(_, row)| row).collect();
-            self.0.partial = Some(Partial {
+            self.inner().partial = Some(Partial {
                 indices: rows.into_iter().map(|(index, _)| index).collect(),
                 embeddings: partial.embeddings.select(&picked),
             });

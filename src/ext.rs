@@ -9,7 +9,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 pub use self::{each::Each, stream::StreamOptions};
 use crate::{
-    Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Result, Space,
+    Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Result, Space, Usage,
     embeddings::Gather,
     plan,
     wrap::{Concurrency, Dedup, Meter, Metered, RateLimit, RateLimiter, Retry, RetryPolicy, Timeout},
@@ -84,7 +84,7 @@ pub trait EmbedderExt: Embedder {
     /// Embeds a batch of any size with a result for each text, so that one bad text does not sink the rest.
     ///
     /// Bad texts that the embedder names are left out and the rest of their call is sent again. A refusal that names
-    /// none is isolated by halving, which stops where nothing succeeds down to the eighths: then it is not the texts. A
+    /// none is isolated by halving, unless both halves and three texts alone are refused: then it is not the texts. A
     /// failure of the provider is the result of all texts of that call; one that will not pass (wrong key, no money) or
     /// three in a row end the run.
     fn embed_each(&self, batch: Batch<'_>) -> impl Future<Output = Each> + Send {
@@ -97,8 +97,8 @@ pub trait EmbedderExt: Embedder {
     /// it, as below.
     ///
     /// Memory is bounded by the [window and the number of windows at once](StreamOptions), whatever the length of the
-    /// corpus. Indices in errors count from the stream's first text. The stream ends after an error; the rows of the
-    /// failed window that were finished are in it.
+    /// corpus. Indices in errors count from the stream's first text. The stream ends after an error. The finished
+    /// rows of the failed window, and of those that were begun behind it, are in the error.
     ///
     /// ```
     /// use docvector_embed::{EmbedderExt, InputKind, StreamOptions, provider::Fake};
@@ -229,12 +229,17 @@ async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Resu
         }
         let Some((call, result)) = in_flight.next().await else { break };
         let error = match result {
-            Ok(part) => gather.put(&part, |row| call.start + row).err(),
+            Ok(part) => {
+                let unusable = gather.put(&part, |row| call.start + row).err();
+                unusable.map(|error| error.with_usage(part.usage()))
+            }
             Err(error) => {
                 let mut error = error.map_indices(|index| [call.start + index]);
                 if let Some(part) = error.partial() {
-                    let unusable = gather.put(part.embeddings(), |row| part.indices()[row]).err();
-                    error = unusable.unwrap_or(error).without_partial();
+                    let unusable = gather.put(part.embeddings(), |row| part.indices()[row]).is_err();
+                    let lost = if unusable { part.embeddings().usage() } else { Usage::ZERO };
+                    let usage = error.usage() + lost;
+                    error = error.without_partial().with_usage(usage);
                 }
                 Some(error)
             }
@@ -267,7 +272,9 @@ async fn embed_range<E: Embedder + ?Sized>(
 /// Holds an embedder to laws 1 and 5 where a breach would put wrong rows into somebody's index.
 pub(crate) async fn embed_checked<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Result<Embeddings> {
     let result = embedder.embed(batch).await?;
-    let breach = |message: String| Err(Error::new(ErrorKind::Protocol, message).with_embedder(embedder));
+    let usage = result.usage();
+    let breach =
+        |message: String| Err(Error::new(ErrorKind::Protocol, message).with_embedder(embedder).with_usage(usage));
     if result.len() != batch.len() {
         return breach(format!("{} rows for {} texts", result.len(), batch.len()));
     }

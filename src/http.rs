@@ -5,15 +5,17 @@
 //! names and numbers.
 
 use std::{
+    borrow::Cow,
     fmt,
-    io::Read,
+    io::{self, Read},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
+use flate2::read::MultiGzDecoder;
 use reqwest::{
-    Client, Proxy, StatusCode, Url,
-    header::{HeaderMap, HeaderName, HeaderValue},
+    Client, Proxy, Response, StatusCode, Url,
+    header::{CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue},
 };
 use rustls_platform_verifier::BuilderVerifierExt;
 use secrecy::{ExposeSecret, SecretString};
@@ -22,6 +24,9 @@ use crate::{Allowance, Error, ErrorKind, Quota, Result, Usage};
 
 /// The most of an error's reply that is read: enough for any message, and nothing to fill memory with.
 const ERROR_REPLY: usize = 64 << 10;
+
+/// How long the rest of an error's reply is waited for: its status is known already.
+const ERROR_TIME: Duration = Duration::from_secs(5);
 
 /// Connections kept open without use. A server that closes them earlier is noticed by the client.
 const IDLE: Duration = Duration::from_secs(60);
@@ -47,24 +52,80 @@ pub(crate) struct Http {
     timeout: Duration,
 }
 
-/// A reply, its body read to the end and no longer compressed.
+/// A reply as it came.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: Vec<u8>,
+    body: Vec<u8>,
+    /// The most that the body may have, compressed or not.
+    cap: usize,
     /// Whether the server had said how long the body is, so that one that is cut short would have been noticed.
     pub(crate) has_length: bool,
 }
 
+impl Reply {
+    /// Bytes of the body as it came.
+    pub(crate) fn len(&self) -> usize {
+        self.body.len()
+    }
+
+    /// The body, no longer compressed. Of an error, as much as can be read.
+    pub(crate) fn plain(&self) -> Result<Cow<'_, [u8]>> {
+        let is_error = !self.status.is_success();
+        let encoding = self.headers.get(CONTENT_ENCODING).map(|encoding| encoding.as_bytes().to_ascii_lowercase());
+        match encoding.as_deref() {
+            None | Some(b"" | b"identity") => Ok(Cow::Borrowed(&self.body)),
+            Some(b"gzip" | b"x-gzip") => {
+                let mut plain = Vec::new();
+                let most = self.cap as u64 + 1;
+                let read = MultiGzDecoder::new(&self.body[..]).take(most).read_to_end(&mut plain);
+                match read {
+                    _ if plain.len() > self.cap => Err(too_large(self.cap)),
+                    Err(_) if is_error => Ok(Cow::Owned(plain)),
+                    // Without a length, an early end is one that happened on the way.
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && !self.has_length => {
+                        let message = "the connection ended before the reply did";
+                        Err(Error::new(ErrorKind::Unavailable, message).with_usage(Usage::of_unanswered()))
+                    }
+                    Err(error) => {
+                        let error =
+                            Error::new(ErrorKind::Protocol, "the reply's gzip cannot be read").with_source(error);
+                        Err(error.with_usage(Usage::of_request(None)))
+                    }
+                    Ok(_) => Ok(Cow::Owned(plain)),
+                }
+            }
+            Some(_) if is_error => Ok(Cow::Borrowed(&[])),
+            Some(_) => {
+                let message = "the reply is compressed in a way that was not asked for";
+                Err(Error::new(ErrorKind::Protocol, message).with_usage(Usage::of_request(None)))
+            }
+        }
+    }
+}
+
+fn too_large(cap: usize) -> Error {
+    let message = format!("the reply has more than {cap} bytes, which the request cannot have yielded");
+    Error::new(ErrorKind::Protocol, message).with_usage(Usage::of_request(None))
+}
+
 impl Http {
-    pub(crate) fn new(options: &HttpOptions) -> Result<Self> {
+    /// Without `encrypted`, no certificates are read, which a small container may not have.
+    pub(crate) fn new(options: &HttpOptions, encrypted: bool) -> Result<Self> {
         let config = |what: &str, source: Box<dyn std::error::Error + Send + Sync>| {
             Err(Error::new(ErrorKind::Config, what).with_source(source))
         };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let versions = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let tls = match versions.and_then(|builder| Ok(builder.with_platform_verifier()?.with_no_client_auth())) {
+        let verifier = |builder: rustls::ConfigBuilder<rustls::ClientConfig, rustls::WantsVerifier>| {
+            let builder = match encrypted {
+                true => builder.with_platform_verifier()?,
+                false => builder.with_root_certificates(rustls::RootCertStore::empty()),
+            };
+            Ok(builder.with_no_client_auth())
+        };
+        let tls = match versions.and_then(verifier) {
             Ok(tls) => tls,
             Err(error) => return config("the system's certificates cannot be used", Box::new(error)),
         };
@@ -78,6 +139,11 @@ impl Http {
             .pool_idle_timeout(IDLE)
             // A request is one write and one wait: nothing is gained by waiting for more to send.
             .tcp_nodelay(true)
+            // Also where another crate turns these features of the client on: bodies are counted here, as they come.
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate()
             .no_proxy();
         if let Some(proxy) = &options.proxy {
             match Proxy::all(proxy.expose_secret()) {
@@ -116,77 +182,73 @@ impl Http {
         if passed == ErrorKind::DeadlinePassed && end.is_some_and(|end| end <= now) {
             return Err(Error::new(passed, "before the request was sent"));
         }
-        let exchange = self.exchange(url, headers, body, cap);
-        let Some(end) = end else { return exchange.await };
-        match tokio::time::timeout_at(end.into(), exchange).await {
-            Ok(result) => result,
-            Err(_) => {
-                let message = match passed {
-                    ErrorKind::DeadlinePassed => "before the reply was complete".to_owned(),
-                    _ => format!("no complete reply within {:?}", self.timeout),
-                };
-                Err(Error::new(passed, message).with_usage(Usage::of_unanswered()))
-            }
-        }
+        let late = || {
+            let message = match passed {
+                ErrorKind::DeadlinePassed => "before the reply was complete".to_owned(),
+                _ => format!("no complete reply within {:?}", self.timeout),
+            };
+            Error::new(passed, message).with_usage(Usage::of_unanswered())
+        };
+        let request = self.client.post(url.clone()).headers(headers.clone()).body(body);
+        let response = within(end, request.send()).await.ok_or_else(late)?.map_err(failed)?;
+        self.read(response, cap, end, late).await
     }
 
-    async fn exchange(&self, url: &Url, headers: &HeaderMap, body: Vec<u8>, cap: usize) -> Result<Reply> {
-        let request = self.client.post(url.clone()).headers(headers.clone()).body(body);
-        let mut response = request.send().await.map_err(failed)?;
-        let (status, mut headers) = (response.status(), without_secrets(response.headers(), headers));
+    /// Reads a reply's body. That of an error is of use also where it does not end well.
+    async fn read(
+        &self,
+        mut response: Response,
+        cap: usize,
+        end: Option<Instant>,
+        late: impl Fn() -> Error + Send,
+    ) -> Result<Reply> {
+        let (status, headers) = (response.status(), response.headers().clone());
+        let is_error = !status.is_success();
         let about = |error: Error| {
-            let error = error.with_status(status.as_u16()).with_usage(Usage::of_unanswered());
+            let error = error.with_status(status.as_u16());
             request_id(&headers).into_iter().fold(error, Error::with_request_id)
         };
-        let cap = if status.is_success() { cap } else { cap.min(ERROR_REPLY) };
-        let over = || {
-            let message = format!("the reply has more than {cap} bytes, which the request cannot have yielded");
-            Err(about(Error::new(ErrorKind::Protocol, message)))
+        let (cap, end) = match is_error {
+            false => (cap, end),
+            true => {
+                let soon = Instant::now() + ERROR_TIME;
+                (cap.min(ERROR_REPLY), Some(end.map_or(soon, |end| end.min(soon))))
+            }
         };
         let length = response.content_length();
         let mut body = Vec::new();
-        if status.is_success() {
+        if !is_error {
             if length.is_some_and(|length| length > cap as u64) {
-                return over();
+                return Err(about(too_large(cap)));
             }
             body.reserve_exact(length.map_or(0, |length| length as usize));
         }
-        while let Some(chunk) = response.chunk().await.map_err(|error| about(failed(error)))? {
-            if chunk.len() > cap - body.len() {
-                if status.is_success() {
-                    return over();
-                }
-                // The beginning of an error tells what it is.
-                body.extend_from_slice(&chunk[..cap - body.len()]);
+        loop {
+            let chunk = match within(end, response.chunk()).await {
+                Some(Ok(Some(chunk))) => chunk,
+                Some(Ok(None)) => break,
+                Some(Err(_)) | None if is_error => break,
+                Some(Err(error)) => return Err(about(failed(error))),
+                None => return Err(about(late())),
+            };
+            let room = cap - body.len();
+            if chunk.len() > room && !is_error {
+                return Err(about(too_large(cap)));
+            }
+            body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+            if chunk.len() > room {
                 break;
             }
-            body.extend_from_slice(&chunk);
         }
-        let body = match headers.get("content-encoding").map(|encoding| encoding.as_bytes().to_ascii_lowercase()) {
-            None => body,
-            Some(encoding) if encoding.is_empty() || encoding == b"identity" => body,
-            Some(encoding) if encoding == b"gzip" || encoding == b"x-gzip" => {
-                let mut plain = Vec::new();
-                let read = flate2::read::MultiGzDecoder::new(&body[..]).take(cap as u64 + 1).read_to_end(&mut plain);
-                if plain.len() > cap {
-                    return over();
-                }
-                match read {
-                    Err(error) if status.is_success() => {
-                        let message = "the reply's gzip cannot be read";
-                        return Err(about(Error::new(ErrorKind::Protocol, message).with_source(error)));
-                    }
-                    _ => plain,
-                }
-            }
-            Some(_) if !status.is_success() => Vec::new(),
-            Some(_) => {
-                let message = "the reply is compressed in a way that was not asked for";
-                return Err(about(Error::new(ErrorKind::Protocol, message)));
-            }
-        };
-        headers.remove("set-cookie");
-        Ok(Reply { status, headers, body, has_length: length.is_some() })
+        Ok(Reply { status, headers, body, cap, has_length: length.is_some() })
+    }
+}
+
+/// Waits for something, but not past an end.
+async fn within<T>(end: Option<Instant>, future: impl Future<Output = T> + Send) -> Option<T> {
+    match end {
+        None => Some(future.await),
+        Some(end) => tokio::time::timeout_at(end.into(), future).await.ok(),
     }
 }
 
@@ -201,6 +263,9 @@ fn failed(error: reqwest::Error) -> Error {
     // What was not sent was not billed.
     let sent = !error.is_connect() && !error.is_builder();
     let (kind, message) = match () {
+        () if is_about_encryption(&error) => {
+            (ErrorKind::Config, "no encrypted connection: the certificate is not accepted, or it is not the right port")
+        }
         () if error.is_builder() => (ErrorKind::Config, "the request cannot be built"),
         () if error.is_connect() && error.is_timeout() => (ErrorKind::Timeout, "no connection in time"),
         () if error.is_connect() => (ErrorKind::Unavailable, "no connection"),
@@ -211,19 +276,20 @@ fn failed(error: reqwest::Error) -> Error {
     Error::new(kind, message).with_source(error.without_url()).with_usage(usage)
 }
 
-/// The reply's headers but for those in which the server repeats a secret of the request.
-fn without_secrets(reply: &HeaderMap, sent: &HeaderMap) -> HeaderMap {
-    let secrets: Vec<&[u8]> = sent
-        .values()
-        .filter(|value| value.is_sensitive())
-        .map(|value| value.as_bytes())
-        .map(|value| value.strip_prefix(b"Bearer ").unwrap_or(value))
-        .collect();
-    let quotes = |value: &HeaderValue| {
-        secrets.iter().any(|secret| value.as_bytes().windows(secret.len().max(1)).any(|part| part == *secret))
-    };
-    let clean = reply.iter().filter(|(_, value)| !quotes(value));
-    clean.map(|(name, value)| (name.clone(), value.clone())).collect()
+/// Whether it failed for what the two sides are, which does not change by trying again.
+fn is_about_encryption(error: &reqwest::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(mut source) = cause {
+        // An I/O error tells the cause of what it holds as its own, and not what it holds.
+        while let Some(inner) = source.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            source = inner;
+        }
+        if source.is::<rustls::Error>() {
+            return true;
+        }
+        cause = source.source();
+    }
+    false
 }
 
 /// Makes a header out of a name and a value; the value is not shown anywhere.

@@ -36,7 +36,9 @@ pub fn split(batch: &Batch<'_>, limits: &Limits) -> Result<Vec<Range<usize>>> {
     planner.finish().calls
 }
 
-/// Does what [`split`] does, and lets others have their turn while it counts.
+/// Does what [`split`] does, and lets others have their turn while it counts. Where one call will do, the texts that may
+/// be over-long are counted all the same, unless the embedder schedules whole calls itself and reads the texts anyway:
+/// so the counts go with the batch, to every attempt.
 pub(crate) async fn plan<'l>(batch: &Batch<'_>, limits: &'l Limits) -> Plan<'l> {
     let mut planner = Planner::new(batch, limits);
     while !planner.advance(TURN) {
@@ -51,12 +53,7 @@ pub(crate) struct Plan<'l> {
     counting: Counting<'l>,
 }
 
-impl<'l> Plan<'l> {
-    #[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "for providers that cut texts themselves"))]
-    pub(crate) fn into_counting(self) -> Counting<'l> {
-        self.counting
-    }
-
+impl Plan<'_> {
     /// What was counted for the texts of the batch.
     pub(crate) fn counted(&self, batch: &Batch<'_>) -> Option<Counted<'_>> {
         self.counting.counted(batch)
@@ -71,6 +68,8 @@ struct Planner<'b, 'a, 'l> {
     bad: Vec<BadText>,
     /// The next text to look at.
     next: usize,
+    /// Bounds show that one call will do.
+    one_call: bool,
     /// The first text of the call being filled, its bytes, and at most how many tokens.
     start: usize,
     bytes: usize,
@@ -89,13 +88,15 @@ impl<'b, 'a, 'l> Planner<'b, 'a, 'l> {
             calls: Vec::new(),
             bad: Vec::new(),
             next: 0,
+            one_call: false,
             start: 0,
             bytes: 0,
             tokens: 0,
             settled: 0,
         };
-        if planner.is_one_call() {
-            planner.next = batch.len();
+        planner.one_call = planner.is_one_call();
+        if planner.one_call {
+            planner.next = if limits.tokens_per_call.is_some() { 0 } else { batch.len() };
         } else {
             planner.bad = batch.bad_texts(limits);
         }
@@ -118,15 +119,19 @@ impl<'b, 'a, 'l> Planner<'b, 'a, 'l> {
             let index = self.next;
             let Some(text) = self.batch.texts().get(index) else { return true };
             self.next += 1;
+            if self.limits.tokens_of_one_text().is_some_and(|limit| text.len() > limit) {
+                done = done.saturating_add(text.len());
+            }
+            if self.one_call {
+                self.counting.is_over(self.batch, index);
+                continue;
+            }
             if let Some(bad) = self.counting.too_long(self.batch, index) {
                 self.bad.push(bad);
             }
             // Where there is an error, there will be no calls: only the other bad texts are of interest.
             if self.bad.is_empty() {
                 done = done.saturating_add(self.place(index, text.len()));
-            }
-            if self.limits.tokens_of_one_text().is_some_and(|limit| text.len() > limit) {
-                done = done.saturating_add(text.len());
             }
         }
         self.next >= self.batch.len()
@@ -177,6 +182,25 @@ impl<'b, 'a, 'l> Planner<'b, 'a, 'l> {
         let calls = if self.bad.is_empty() { Ok(self.calls) } else { Err(Error::invalid_texts(self.bad)) };
         Plan { calls, counting: self.counting }
     }
+}
+
+/// Counts every text of a batch that may be over-long, in turn with other tasks, so that neither a check nor a cut has
+/// anything left to count.
+#[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "for providers that count tokens"))]
+pub(crate) async fn count<'l>(batch: &Batch<'_>, limits: &'l Limits) -> Counting<'l> {
+    let mut counting = plan(batch, limits).await.counting;
+    let mut done = 0;
+    for (index, text) in batch.texts().iter().enumerate() {
+        if limits.tokens_of_one_text().is_some_and(|limit| text.len() > limit) {
+            counting.is_over(batch, index);
+            done += text.len();
+            if done >= TURN {
+                done = 0;
+                yield_once().await;
+            }
+        }
+    }
+    counting
 }
 
 /// Lets other tasks have their turn, on any runtime.

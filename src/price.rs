@@ -13,6 +13,7 @@
 //! give your own [`Price`] where yours is another.
 
 use std::{
+    borrow::Cow,
     fmt,
     iter::Sum,
     ops::{Add, AddAssign},
@@ -53,27 +54,28 @@ impl fmt::Display for NanoDollars {
 }
 
 /// What a token of a model costs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Price {
     /// Who bills, in lower case: `openai`.
-    pub provider: &'static str,
+    pub provider: Cow<'static, str>,
     /// The model, by the provider's name.
-    pub model: &'static str,
+    pub model: Cow<'static, str>,
     /// Nano-dollars a token of a request that is answered at once.
     pub standard: u64,
     /// Nano-dollars a token of a batch job; `None` where there are none or the price is not known.
     pub batch: Option<u64>,
     /// The day from which the price is known to hold, as `YYYY-MM-DD`.
-    pub valid_from: &'static str,
+    pub valid_from: Cow<'static, str>,
     /// Where it is published.
-    pub source: &'static str,
+    pub source: Cow<'static, str>,
 }
 
 impl Price {
     /// A price of one's own.
-    pub const fn new(provider: &'static str, model: &'static str, standard: u64) -> Self {
-        Self { provider, model, standard, batch: None, valid_from: "", source: "" }
+    pub fn new(provider: impl Into<Cow<'static, str>>, model: impl Into<Cow<'static, str>>, standard: u64) -> Self {
+        let (valid_from, source) = (Cow::Borrowed(""), Cow::Borrowed(""));
+        Self { provider: provider.into(), model: model.into(), standard, batch: None, valid_from, source }
     }
 
     /// Sets the nano-dollars a token of a batch job.
@@ -100,40 +102,40 @@ impl Price {
 /// whether it can be used in a batch at all, so it has none.
 pub const TABLE: &[Price] = &[
     Price {
-        provider: "openai",
-        model: "text-embedding-3-small",
+        provider: Cow::Borrowed("openai"),
+        model: Cow::Borrowed("text-embedding-3-small"),
         standard: 20,
         batch: Some(10),
-        valid_from: "2024-01-25",
-        source: "platform.openai.com/docs/models/text-embedding-3-small",
+        valid_from: Cow::Borrowed("2024-01-25"),
+        source: Cow::Borrowed("platform.openai.com/docs/models/text-embedding-3-small"),
     },
     Price {
-        provider: "openai",
-        model: "text-embedding-3-large",
+        provider: Cow::Borrowed("openai"),
+        model: Cow::Borrowed("text-embedding-3-large"),
         standard: 130,
         batch: Some(65),
-        valid_from: "2024-01-25",
-        source: "platform.openai.com/docs/models/text-embedding-3-large",
+        valid_from: Cow::Borrowed("2024-01-25"),
+        source: Cow::Borrowed("platform.openai.com/docs/models/text-embedding-3-large"),
     },
     Price {
-        provider: "openai",
-        model: "text-embedding-ada-002",
+        provider: Cow::Borrowed("openai"),
+        model: Cow::Borrowed("text-embedding-ada-002"),
         standard: 100,
         batch: None,
-        valid_from: "2023-06-13",
-        source: "platform.openai.com/docs/models/text-embedding-ada-002",
+        valid_from: Cow::Borrowed("2023-06-13"),
+        source: Cow::Borrowed("platform.openai.com/docs/models/text-embedding-ada-002"),
     },
 ];
 
 /// The newest price of a provider's model; `None` where it is not known, which is not the same as free.
 pub fn of(provider: &str, model: &str) -> Option<Price> {
-    TABLE.iter().rev().find(|price| price.provider == provider && price.model == model).copied()
+    TABLE.iter().rev().find(|price| price.provider == provider && price.model == model).cloned()
 }
 
 /// The price of a provider's model on a day, as `YYYY-MM-DD`.
 pub fn on(provider: &str, model: &str, day: &str) -> Option<Price> {
-    let is_it = |price: &&Price| price.provider == provider && price.model == model && price.valid_from <= day;
-    TABLE.iter().rev().find(is_it).copied()
+    let is_it = |price: &&Price| price.provider == provider && price.model == model && *price.valid_from <= *day;
+    TABLE.iter().rev().find(is_it).cloned()
 }
 
 #[cfg(test)]
@@ -147,8 +149,9 @@ mod tests {
             assert!(price.batch.is_none_or(|batch| batch > 0 && batch <= price.standard), "{price:?}");
             let date: Vec<usize> = price.valid_from.split('-').map(str::len).collect();
             assert_eq!(date, [4, 2, 2], "{price:?}");
-            let earlier = TABLE[..i].iter().filter(|one| (one.provider, one.model) == (price.provider, price.model));
-            assert!(earlier.map(|one| one.valid_from).all(|day| day < price.valid_from), "{price:?}");
+            let earlier =
+                TABLE[..i].iter().filter(|one| (&one.provider, &one.model) == (&price.provider, &price.model));
+            assert!(earlier.map(|one| &one.valid_from).all(|day| *day < price.valid_from), "{price:?}");
         }
     }
 

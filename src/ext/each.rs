@@ -14,9 +14,9 @@ use crate::{
 /// Provider failures in a row after which the rest is not tried.
 const FAILURES_IN_A_ROW: usize = 3;
 
-/// Refusals that name no text, without any success among them, after which a call is not cut further: the whole, its
-/// halves, quarters and eighths.
-const FRUITLESS: usize = 15;
+/// Texts of a refused call that are tried alone when both of its halves are refused. That so many are bad by chance,
+/// where not nearly all are, does not happen.
+const ALONE: usize = 3;
 
 /// A result for each text: a row, or why there is none.
 ///
@@ -182,6 +182,11 @@ async fn attempt<E: Embedder + ?Sized>(
     (call, result)
 }
 
+/// What becomes of a text that is refused alone.
+fn rejected(index: usize, error: Error) -> Error {
+    error.with_bad_texts(vec![BadText::new(index, BadTextReason::Rejected)])
+}
+
 impl Run {
     /// Takes the texts to blame out of `todo`, each with an error of its own under the caller's index.
     fn set_aside(&mut self, todo: &mut Vec<usize>, bad: &[BadText]) {
@@ -202,7 +207,7 @@ impl Run {
                     self.failures = 0;
                     return Ok(());
                 }
-                Err(error) => error,
+                Err(error) => error.with_usage(part.usage()),
             },
             Err(error) => error,
         };
@@ -215,7 +220,9 @@ impl Run {
                 call.retain(|index| done.binary_search(index).is_err());
                 return self.judge(call, error.without_partial(), true);
             }
+            self.usage += part.embeddings().usage();
         }
+        let error = error.without_partial();
         let before = call.len();
         self.set_aside(&mut call, error.bad_texts());
         let named = call.len() < before;
@@ -235,11 +242,10 @@ impl Run {
     }
 
     /// Finds the texts that a refusal is about: those that it names are out already, so the rest is sent again; where
-    /// it names none, by halving, breadth first, so that a cause which is not in the texts (a wrong model name) shows
-    /// soon, by everything failing.
+    /// it names none, by halving. If both halves are refused, some texts alone tell whether it is the texts at all.
     async fn isolate<E: Embedder + ?Sized>(&mut self, embedder: &E, batch: Batch<'_>, refused: Refused) {
         let mut groups = VecDeque::from([refused]);
-        let (mut fruitless, mut succeeded) = (0, false);
+        let (mut cuts, mut succeeded) = (0, false);
         while let Some(Refused { mut rest, error, smaller }) = groups.pop_front() {
             if self.ended.is_some() {
                 self.spread_the_end(&rest);
@@ -249,20 +255,43 @@ impl Run {
             if smaller {
                 parts.push(rest);
             } else if let [index] = rest[..] {
-                self.errors[index] = Some(error.with_bad_texts(vec![BadText::new(index, BadTextReason::Rejected)]));
-            } else if !succeeded && fruitless >= FRUITLESS {
-                self.give_up(&rest, &error);
+                self.errors[index] = Some(rejected(index, error));
             } else {
-                fruitless += 1;
+                cuts += 1;
+                if cuts == 2 && !succeeded {
+                    let others = groups.iter().flat_map(|group| &group.rest);
+                    let all: Vec<usize> = rest.iter().chain(others).copied().collect();
+                    let tried = self.try_alone(embedder, batch, &all).await;
+                    if all.len() > tried.len() && tried.iter().all(|&index| self.errors[index].is_some()) {
+                        return self.give_up(&all, &error);
+                    }
+                    succeeded = true;
+                    rest.retain(|index| !tried.contains(index));
+                    groups.iter_mut().for_each(|group| group.rest.retain(|index| !tried.contains(index)));
+                    groups.retain(|group| !group.rest.is_empty());
+                }
                 let right = rest.split_off(rest.len() / 2);
                 parts.extend([rest, right]);
             }
-            for part in parts {
+            for part in parts.into_iter().filter(|part| !part.is_empty()) {
                 let (part, result) = attempt(embedder, batch, part).await;
                 succeeded |= result.is_ok();
                 groups.extend(self.settle(part, result).err());
             }
         }
+    }
+
+    /// Tries some texts of many each in a call of its own: the first, the last, and those between at even distances.
+    async fn try_alone<E: Embedder + ?Sized>(&mut self, embedder: &E, batch: Batch<'_>, all: &[usize]) -> Vec<usize> {
+        let mut tried: Vec<usize> = (0..ALONE).map(|i| all[i * (all.len() - 1) / (ALONE - 1)]).collect();
+        tried.dedup();
+        for &index in &tried {
+            let (call, result) = attempt(embedder, batch, vec![index]).await;
+            if let Err(refused) = self.settle(call, result) {
+                self.errors[index] = Some(rejected(index, refused.error));
+            }
+        }
+        tried
     }
 
     /// Makes the error that ended the run the result of texts that were not tried.

@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
-use futures_util::{Stream, StreamExt, future, stream};
+use futures_util::{Stream, StreamExt, stream};
+use tokio::sync::oneshot;
 
-use crate::{Batch, Embedder, Embeddings, InputKind, Lane, Result, SpaceId, TooLong, ext::embed_all};
+use crate::{Batch, Embedder, Embeddings, InputKind, Lane, Partial, Result, SpaceId, TooLong, ext::embed_all};
+
+/// Texts of a window where neither the caller nor the embedder's limits ask for more.
+const WINDOW_TEXTS: usize = 1024;
 
 /// How [`embed_stream`](crate::EmbedderExt::embed_stream) takes texts.
 ///
 /// # Default
-/// - window: 1,024 texts or 4 MiB of text, whichever is reached first;
+/// - window: 1,024 texts, or as many as the embedder takes in a call if that is more; or 4 MiB of text, if that is reached
+///   first;
 /// - 2 windows at once, so that the embedder is never idle while the next texts are read;
 /// - over-long texts are an error; the bulk lane; no routing key, no wanted space.
 #[derive(Clone, Debug)]
@@ -17,7 +22,7 @@ use crate::{Batch, Embedder, Embeddings, InputKind, Lane, Result, SpaceId, TooLo
 pub struct StreamOptions {
     kind: InputKind,
     too_long: TooLong,
-    window_texts: usize,
+    window_texts: Option<usize>,
     window_bytes: usize,
     windows: usize,
     key: Option<String>,
@@ -30,7 +35,7 @@ impl StreamOptions {
         Self {
             kind,
             too_long: TooLong::Error,
-            window_texts: 1024,
+            window_texts: None,
             window_bytes: 4 << 20,
             windows: 2,
             key: None,
@@ -62,7 +67,7 @@ impl StreamOptions {
     /// Sets the most texts (at least 1) and bytes of a window. A window holds at least one text.
     #[must_use]
     pub const fn with_window(mut self, texts: usize, bytes: usize) -> Self {
-        self.window_texts = if texts == 0 { 1 } else { texts };
+        self.window_texts = Some(if texts == 0 { 1 } else { texts });
         self.window_bytes = bytes;
         self
     }
@@ -85,23 +90,43 @@ where
     E: Embedder + ?Sized,
     T: AsRef<str> + Send + Sync + 'a,
 {
-    let windows = windows(texts, options.window_texts, options.window_bytes);
+    let most_texts = options.window_texts.unwrap_or_else(|| embedder.limits().texts.unwrap_or(0).max(WINDOW_TEXTS));
+    let windows = windows(texts, most_texts, options.window_bytes);
     let (key, in_flight) = (options.key.map(Arc::<str>::from), options.windows);
-    let embedded = windows.map(move |(first, window)| {
+    let embed = move |(first, window): (usize, Vec<T>)| {
         let key = key.clone();
         async move {
             let texts: Vec<&str> = window.iter().map(AsRef::as_ref).collect();
             let mut batch = Batch::new(options.kind, &texts).with_too_long(options.too_long).with_lane(Lane::Bulk);
             batch = options.space.map_or(batch, |space| batch.with_space(space));
             batch = key.as_deref().map_or(batch, |key| batch.with_key(key));
-            embed_all(embedder, batch).await.map_err(|error| error.map_indices(|index| [first + index]))
+            let result = embed_all(embedder, batch).await;
+            (first, result.map_err(|error| error.map_indices(|index| [first + index])))
         }
-    });
-    // The first error is the last item: what comes after a hole cannot be placed by who reads in order.
-    embedded.buffered(in_flight).scan(false, |ended, result| {
-        let item = (!*ended).then_some(result);
-        *ended |= matches!(item, Some(Err(_)));
-        future::ready(item)
+    };
+    // Told when no further windows are to begin.
+    let (stop, stopped) = oneshot::channel::<()>();
+    let embedded = Box::pin(windows.take_until(stopped).map(embed).buffered(in_flight));
+    stream::unfold((embedded, Some(stop)), |(mut embedded, stop)| async move {
+        // What comes after a hole cannot be placed by who reads in order: an error is the last item.
+        let stop = stop?;
+        let error = match embedded.next().await? {
+            (_, Ok(rows)) => return Some((Ok(rows), (embedded, Some(stop)))),
+            (_, Err(error)) => error,
+        };
+        // But what was begun behind the hole is paid for, and goes with the error.
+        let _ = stop.send(());
+        let (mut finished, mut usage) = (Vec::new(), error.usage());
+        while let Some((first, result)) = embedded.next().await {
+            finished.extend(match result {
+                Ok(rows) => Partial::new((first..first + rows.len()).collect(), rows).ok(),
+                Err(later) => {
+                    usage += later.usage();
+                    later.into_partial()
+                }
+            });
+        }
+        Some((Err(error.with_usage(usage).with_more_partial(finished)), (embedded, None)))
     })
 }
 

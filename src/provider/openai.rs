@@ -146,12 +146,9 @@ impl OpenAi {
             );
             return Err(Error::new(ErrorKind::Config, message));
         }
-        // Counts what has to be counted, in turn with other tasks, so that the check has nothing left to count.
-        let plan = plan::plan(batch, &inner.limits).await;
-        plan.counted(batch)
-            .map_or(*batch, |counted| batch.with_counted(counted))
-            .check(self.spaces(), &inner.limits)?;
-        let mut counting = plan.into_counting();
+        let mut counting = plan::count(batch, &inner.limits).await;
+        let counted = counting.counted(batch).map_or(*batch, |counted| batch.with_counted(counted));
+        counted.check(self.spaces(), &inner.limits)?;
         let prompt = prompt_of(inner.space.prompts(), batch.kind());
         let mut truncated = Vec::new();
         let mut input: Vec<Cow<'_, str>> = Vec::with_capacity(batch.len());
@@ -197,9 +194,14 @@ impl OpenAi {
 
     /// The prompts that this kind of text needs and nobody gives.
     fn missing_prompts(&self, kind: InputKind) -> Option<Prompts> {
-        let prompts = self.0.space.prompts();
-        let given = prompts.document.is_some() || prompts.query.is_some() || self.0.unprompted;
-        if given { None } else { models::wants_prompt(self.0.space.model(), kind) }
+        let (prompts, space) = (self.0.space.prompts(), &self.0.space);
+        let by_server =
+            prompts.applied_by == PromptsBy::Server && (prompts.document.is_some() || prompts.query.is_some());
+        if prompts.of(kind).is_some() || by_server || self.0.unprompted {
+            return None;
+        }
+        let names = [Some(space.model()), self.0.model.as_deref()];
+        names.into_iter().flatten().find_map(|name| models::wants_prompt(name, kind))
     }
 
     async fn embed_in_span(&self, batch: &Batch<'_>, span: &Span) -> Result<Embeddings> {
@@ -223,24 +225,35 @@ impl OpenAi {
             return Err(about(failure::of(&reply)));
         }
         let read = self.read(reply, rows).await.map_err(about)?;
-        if let Some(model) = read.model.filter(|model| Some(model) == inner.model.as_ref() || !quoted(model)) {
-            span.record("gen_ai.response.model", model.get(..128).unwrap_or(&model));
+        if let Some(model) = read.model.filter(|model| self.is_name_like(model)) {
+            span.record("gen_ai.response.model", model);
         }
         let embeddings = read.embeddings.with_truncated(truncated);
         Ok(allowance.into_iter().fold(embeddings, Embeddings::with_allowance))
     }
 
     async fn read(&self, reply: Reply, rows: usize) -> Result<reply::Read> {
-        let space = self.0.space.clone();
-        let Reply { body, has_length, .. } = reply;
-        if body.len() < LARGE {
-            return reply::read(&body, rows, &space, has_length);
+        let (space, large) = (self.0.space.clone(), reply.len() >= LARGE);
+        let read = move || reply::read(&reply.plain()?, rows, &space, reply.has_length);
+        if !large {
+            return read();
         }
-        let read = tokio::task::spawn_blocking(move || reply::read(&body, rows, &space, has_length));
-        read.await.unwrap_or_else(|_| {
-            let message = "the program is ending, and the reply was not decoded";
-            Err(Error::new(ErrorKind::Unavailable, message).with_usage(Usage::of_request(None)))
+        tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| {
+            // Asked for again, it would be billed again.
+            let message = match error.is_panic() {
+                true => "decoding the reply failed, which is a mistake in this program",
+                false => "the program is ending, and the reply was not decoded",
+            };
+            Err(Error::new(ErrorKind::Protocol, message).with_usage(Usage::of_request(None)))
         })
+    }
+
+    /// Whether what the server calls the model is the name that was asked for, or that with an addition: anything else
+    /// could be words of a text.
+    fn is_name_like(&self, model: &str) -> bool {
+        let asked = self.0.model.as_deref().unwrap_or_else(|| self.0.space.model());
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._:/@-".contains(c);
+        model.len() <= 128 && model.starts_with(asked) && model.chars().all(plain)
     }
 
     /// Whether a secret of the request has these words in it.
@@ -321,9 +334,12 @@ impl fmt::Debug for OpenAi {
     }
 }
 
-/// Whether words are a piece of a text, or have all of it in them. A few letters are a piece of anything.
+/// Whether words and a text have a piece in common. A few letters are a piece of anything.
 fn quotes(words: &str, text: &str) -> bool {
-    words == text || (words.len() >= 8 && text.contains(words)) || (text.len() >= 8 && words.contains(text))
+    const PIECE: usize = 10;
+    words == text
+        || (text.len() >= 6 && words.contains(text))
+        || words.as_bytes().windows(PIECE).any(|piece| memchr::memmem::find(text.as_bytes(), piece).is_some())
 }
 
 /// The request's body. Fields that do not apply are left out: servers refuse `null`.
@@ -562,8 +578,11 @@ impl OpenAiBuilder {
             let message = "OpenAI's endpoint needs a key: set OPENAI_API_KEY and use `from_env`, or `with_api_key`";
             return Err(config(message));
         }
-        let has_secret = self.key.is_some() || !self.headers.is_empty();
-        if has_secret && url.scheme() == "http" && !is_loopback(&url) && !self.plain_http {
+        let has_secret =
+            self.key.is_some() || self.organization.is_some() || self.project.is_some() || !self.headers.is_empty();
+        // Through a proxy, this machine is another one.
+        let stays_here = is_loopback(&url) && self.http.proxy.is_none();
+        if has_secret && url.scheme() == "http" && !stays_here && !self.plain_http {
             let message = "a key would go unencrypted to another machine: use https, or allow it by `with_plain_http`";
             return Err(config(message));
         }
@@ -585,6 +604,7 @@ impl OpenAiBuilder {
             Some(azure) => Some(azure.deployment.clone()),
             None => Some(self.model.clone()),
         };
+        let http = Http::new(&self.http, url.scheme() == "https" || self.http.proxy.is_some())?;
         let prefix = if self.azure.is_some() { "azure" } else { "openai" };
         Ok(OpenAi(Arc::new(Inner {
             name: format!("{prefix}/{}", self.model),
@@ -597,7 +617,7 @@ impl OpenAiBuilder {
             space,
             unprompted: self.unprompted,
             limits: limits.unwrap_or_else(models::unknown_limits),
-            http: Http::new(&self.http)?,
+            http,
         })))
     }
 

@@ -20,17 +20,19 @@
 //! A call waits until the limiter has a request and the call's tokens for it. Both refill evenly; what is not used is
 //! saved up to ten seconds' worth. Tokens are known exactly where they had to be counted, else guessed at four bytes
 //! each, and the guess is put right when the provider says what it was. A call larger than what can be saved waits for
-//! all of it and leaves a debt.
+//! all of it and leaves a debt. What a refused call would have taken is given back.
 //!
 //! What the provider tells with its replies ([`Allowance`], from `x-ratelimit-*`) is believed: a limit that was not
 //! given is learned, one that is lower than given is kept to, and what is left there is no more than is left here. When a
-//! reply says that there were too many, everybody waits as long as it asks.
+//! reply says that there were too many, everybody waits as long as it asks, but not longer than two minutes: what asks for
+//! more is for [`Retry`](crate::wrap::Retry) and its caller to give up, not for everybody to be silent about.
 //!
-//! [Interactive](crate::Lane::Interactive) calls go before bulk ones; a bulk call that has been next in line for ten
-//! seconds is not put back any more. Within a lane, who comes first goes first.
+//! [Interactive](crate::Lane::Interactive) calls go before bulk ones; for a bulk call that has been next in line for ten
+//! seconds, they wait too. Within a lane, who comes first goes first.
 //!
 //! # Errors
-//! [`DeadlinePassed`](crate::ErrorKind::DeadlinePassed) at once, where the wait would go beyond the batch's deadline.
+//! [`DeadlinePassed`](crate::ErrorKind::DeadlinePassed) where the wait would go beyond the batch's deadline: at once for
+//! who is next in line, at the deadline for those behind.
 //!
 //! # Cancellation
 //! A dropped call that waits has taken nothing. One that was sent counts.
@@ -65,6 +67,12 @@ const SAVED: Duration = Duration::from_secs(10);
 /// How long a bulk call that is next in line lets interactive ones pass.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The longest that a provider can make everybody wait at once.
+const LONGEST_PAUSE: Duration = Duration::from_secs(120);
+
+/// A bucket that takes longer to fill is not one of a minute, whatever the provider calls it.
+const LONGER_THAN_A_MINUTE: Duration = Duration::from_secs(90);
+
 /// Hands out requests and tokens at an even pace. Clones share.
 ///
 /// # Default
@@ -77,6 +85,8 @@ struct Shared {
     state: Mutex<State>,
     /// Interactive calls that wait.
     interactive: AtomicUsize,
+    /// Bulk calls that have waited too long to let others pass: one at most.
+    overdue: AtomicUsize,
     /// One waits for its turn at a time, in each lane.
     interactive_queue: Queue<()>,
     bulk_queue: Queue<()>,
@@ -97,6 +107,8 @@ struct State {
 struct Bucket {
     given: Option<u64>,
     learned: Option<u64>,
+    /// What the provider adds a second, where its window is longer than a minute.
+    slow: Option<f64>,
     /// What is there, and since when; below zero where more was taken.
     level: Option<(f64, Instant)>,
 }
@@ -108,7 +120,8 @@ impl Bucket {
             (Some(given), Some(learned)) => given.min(learned),
             (given, learned) => given.or(learned)?,
         };
-        Some((limit as f64 / 60.0).max(f64::MIN_POSITIVE))
+        let rate = limit as f64 / 60.0;
+        Some(self.slow.map_or(rate, |slow| rate.min(slow)).max(f64::MIN_POSITIVE))
     }
 
     /// What is there now and the most that can be; `None` without a limit.
@@ -144,6 +157,14 @@ impl Bucket {
         let Some(quota) = quota.filter(|quota| quota.limit > 0) else { return };
         self.fill(now);
         self.learned = Some(quota.limit);
+        // From what is left until all is there again: what comes in a second.
+        self.slow = match (quota.remaining, quota.reset) {
+            (Some(left), Some(reset)) if reset > LONGER_THAN_A_MINUTE && left < quota.limit => {
+                Some((quota.limit - left) as f64 / reset.as_secs_f64())
+            }
+            // Nearly full, a bucket does not show how slow it is: what is known stays.
+            _ => self.slow.filter(|_| quota.remaining.is_none_or(|left| left > 0)),
+        };
         if let (Some(remaining), Some((level, ..))) = (quota.remaining, self.fill(now)) {
             *level = level.min(remaining as f64);
         }
@@ -160,6 +181,7 @@ impl RateLimiter {
     #[must_use]
     pub fn with_requests(self, a_minute: u64) -> Self {
         self.state().requests.given = Some(a_minute.max(1));
+        self.0.changed.notify_waiters();
         self
     }
 
@@ -167,6 +189,7 @@ impl RateLimiter {
     #[must_use]
     pub fn with_tokens(self, a_minute: u64) -> Self {
         self.state().tokens.given = Some(a_minute.max(1));
+        self.0.changed.notify_waiters();
         self
     }
 
@@ -184,7 +207,8 @@ impl RateLimiter {
     /// Waits for a request of so many tokens and takes it.
     async fn acquire(&self, lane: Lane, tokens: f64, deadline: Option<Instant>) -> Result<()> {
         let shared = &*self.0;
-        let _waiting = (lane == Lane::Interactive).then(|| Waiting::new(shared));
+        let _waiting = (lane == Lane::Interactive).then(|| Counted::new(&shared.interactive, shared));
+        let mut overdue = None;
         let passed = || Error::new(ErrorKind::DeadlinePassed, "the rate limit would be waited for beyond it");
         let queue = match lane {
             Lane::Interactive => &shared.interactive_queue,
@@ -201,8 +225,15 @@ impl RateLimiter {
             changed.as_mut().enable();
             let now = Instant::now();
             let patience = PATIENCE.saturating_sub(now - since);
-            let lets_pass = lane == Lane::Bulk && !patience.is_zero() && shared.interactive.load(Ordering::SeqCst) > 0;
-            let wait = if lets_pass { patience } else { self.try_take(tokens, now) };
+            if lane == Lane::Bulk && patience.is_zero() {
+                overdue.get_or_insert_with(|| Counted::new(&shared.overdue, shared));
+            }
+            let (lets_pass, until) = match lane {
+                Lane::Bulk => (!patience.is_zero() && shared.interactive.load(Ordering::SeqCst) > 0, patience),
+                // Told when it has gone.
+                Lane::Interactive => (shared.overdue.load(Ordering::SeqCst) > 0, PATIENCE),
+            };
+            let wait = if lets_pass { until } else { self.try_take(tokens, now) };
             if wait.is_zero() {
                 return Ok(());
             }
@@ -243,8 +274,14 @@ impl RateLimiter {
             }
             Err(error) => {
                 if error.kind() == ErrorKind::RateLimited {
-                    let until = now.checked_add(error.retry_after().unwrap_or_default());
+                    let asked = error.retry_after().unwrap_or_default();
+                    let until = now.checked_add(asked.min(LONGEST_PAUSE));
                     state.paused = state.paused.max(until);
+                    tracing::debug!(embed.rate_limit.asked_ms = asked.as_millis() as u64, "all calls are held back");
+                }
+                // What got no answer may have been counted there; what was refused was not.
+                if let (Some(tokens), 0) = (error.usage().tokens, error.usage().unanswered) {
+                    state.tokens.take(tokens as f64 - guessed, now);
                 }
                 error.allowance()
             }
@@ -267,20 +304,23 @@ impl fmt::Debug for RateLimiter {
     }
 }
 
-/// Counts an interactive call that waits.
-struct Waiting<'s>(&'s Shared);
+/// Counts a call as long as it waits.
+struct Counted<'s> {
+    count: &'s AtomicUsize,
+    changed: &'s Notify,
+}
 
-impl<'s> Waiting<'s> {
-    fn new(shared: &'s Shared) -> Self {
-        shared.interactive.fetch_add(1, Ordering::SeqCst);
-        Self(shared)
+impl<'s> Counted<'s> {
+    fn new(count: &'s AtomicUsize, shared: &'s Shared) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self { count, changed: &shared.changed }
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        if self.0.interactive.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.0.changed.notify_waiters();
+        if self.count.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.changed.notify_waiters();
         }
     }
 }

@@ -9,8 +9,8 @@ use std::{
 };
 
 use docvector_embed::{
-    BadText, BadTextReason, Batch, CountTokens, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Limits,
-    StreamOptions, TokenCount, TooLong, plan, provider::Fake,
+    BadText, BadTextReason, Batch, CountTokens, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Limits,
+    Result, Space, StreamOptions, TokenCount, TooLong, Usage, async_trait, plan, provider::Fake, wrap::RetryPolicy,
 };
 use futures_util::{StreamExt, stream};
 use proptest::prelude::*;
@@ -394,4 +394,90 @@ async fn planning_lets_others_have_their_turn() {
     call.await.expect_err("held");
     other.abort();
     assert!(turns.load(Ordering::Relaxed) > 5, "{turns:?}");
+}
+
+/// The second window fails; the third and fourth are under way by then, and paid for.
+#[tokio::test]
+async fn a_stream_gives_back_what_was_begun_behind_its_failure() {
+    let fake = fake(Limits::none());
+    fake.succeed_next();
+    fake.fail_next(Error::new(ErrorKind::Quota, "no money").with_usage(Usage::of_request(Some(5))));
+    let options = StreamOptions::new(InputKind::Document).with_window(10, usize::MAX).with_windows(3);
+    let texts = numbered(100);
+    let mut windows = std::pin::pin!(fake.embed_stream(stream::iter(&texts), options));
+    assert_eq!(windows.next().await.expect("a window").expect("the first").len(), 10);
+    let error = windows.next().await.expect("a window").expect_err("the second");
+    assert_eq!((error.kind(), error.usage()), (ErrorKind::Quota, Usage::of_request(Some(5))));
+    assert!(windows.next().await.is_none());
+    let (indices, rows) = error.into_partial().expect("what was begun").into_parts();
+    assert_eq!(indices, (20..40).collect::<Vec<_>>());
+    for (&index, row) in indices.iter().zip(rows.rows()) {
+        assert_eq!(row, fake.vector_of(InputKind::Document, &texts[index]));
+    }
+    // No window began after the failure, and everything charged was told.
+    assert_eq!(fake.calls().len(), 4);
+}
+
+#[tokio::test]
+async fn a_slow_source_does_not_hold_up_what_is_under_way() {
+    let fake = fake(Limits::none());
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel::<String>();
+    let source = stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|text| (text, receiver)) });
+    let options = StreamOptions::new(InputKind::Document).with_window(1, usize::MAX).with_windows(4);
+    let mut windows = std::pin::pin!(fake.embed_stream(source, options));
+    sender.send("the only text so far".into()).expect("it is read");
+    // The source has not ended, and says nothing.
+    let first = tokio::time::timeout(Duration::from_secs(20), windows.next()).await.expect("no wait for the source");
+    assert_eq!(first.expect("a window").expect("embeds").len(), 1);
+}
+
+/// Answers in a space that it has not announced, and is paid for it.
+#[derive(Debug)]
+struct Stray(Fake, Space);
+
+impl std::fmt::Display for Stray {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("stray")
+    }
+}
+
+#[async_trait]
+impl Embedder for Stray {
+    async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
+        let rows = self.0.embed(batch).await?;
+        Embeddings::new(rows.len(), &self.1, rows.as_slice().to_vec(), rows.usage())
+    }
+
+    fn spaces(&self) -> &[Space] {
+        self.0.spaces()
+    }
+
+    fn limits(&self) -> Limits {
+        self.0.limits()
+    }
+}
+
+#[tokio::test]
+async fn unusable_answers_are_on_the_bill() {
+    let inner = fake(Limits::none().with_texts(2));
+    let stray = Stray(inner.clone(), Space::builder("another", 4).build().expect("valid"));
+    let texts = ["four", "four", "four", "four", "four"];
+    let error = stray.embed_documents(&texts).await.expect_err("another space");
+    assert_eq!((error.kind(), error.usage()), (ErrorKind::Protocol, inner.charged()));
+    let before = inner.charged().requests;
+    let each = stray.embed_each(Batch::documents(&texts)).await;
+    assert_eq!(each.usage().requests, inner.charged().requests - before);
+}
+
+/// One call whose texts may be over-long: counted once, whatever the number of attempts, and in turn with others.
+#[tokio::test(start_paused = true)]
+async fn attempts_do_not_count_again() {
+    let counter = Arc::new(Counting::default());
+    let counted = TokenCount::Exact(counter.clone());
+    let limits = Limits::none().with_tokens_per_text(30).with_tokens_per_call(5000).with_tokens(counted);
+    let inner = fake(limits);
+    (0..3).for_each(|_| inner.fail_next(Error::new(ErrorKind::Unavailable, "as scripted")));
+    let texts: Vec<String> = (0..100).map(|i| format!("{}{i}", "é".repeat(20))).collect();
+    inner.retry(RetryPolicy::default()).embed_documents(&texts).await.expect("the fourth attempt");
+    assert_eq!(counter.0.load(Ordering::Relaxed), 100);
 }

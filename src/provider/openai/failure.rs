@@ -79,11 +79,16 @@ impl Said {
     }
 }
 
+/// Statuses of gateways that gave up waiting: what is behind them may have finished, and billed.
+const UNANSWERED: [u16; 9] = [408, 499, 502, 504, 520, 521, 522, 523, 524];
+
 /// Makes the error that a reply without success is.
 pub(super) fn of(reply: &Reply) -> Error {
-    let said = Said::read(&reply.body);
+    let said = reply.plain().map(|body| Said::read(&body)).unwrap_or_default();
     let (kind, message) = judge(reply.status, &said);
-    let mut error = Error::new(kind, message).with_status(reply.status.as_u16()).with_usage(Usage::of_request(Some(0)));
+    let status = reply.status.as_u16();
+    let usage = if UNANSWERED.contains(&status) { Usage::of_unanswered() } else { Usage::of_request(Some(0)) };
+    let mut error = Error::new(kind, message).with_status(status).with_usage(usage);
     error = error.with_code(if said.code.is_empty() { &said.kind } else { &said.code });
     if !said.message.is_empty() {
         error = error.with_provider_message(said.message);
@@ -122,11 +127,12 @@ fn judge(status: StatusCode, said: &Said) -> (ErrorKind, String) {
         400 | 422 if said.is_one_of(&["model_not_found"]) => is(Config, "the server does not know this model"),
         400 | 422 => is(InvalidInput, "the server refused the request; it may be one of its texts"),
         413 => is(InvalidInput, "the server finds the request too large: send less in a call (`with_limits`)"),
-        404 | 405 | 501 => is(Config, "nothing answers there: check the model's name and the base URL"),
+        404 | 405 | 410 | 501 => is(Config, "nothing answers there: check the model's name and the base URL"),
         408 => is(Timeout, "the server waited too long for the request"),
         300..=399 => is(Config, "the server answers with a redirect, which is not followed: give the final base URL"),
         500 if said.is_about_size() => is(InvalidInput, "a text, or the request, is more than the server can take"),
-        409 | 425 | 500..=599 => is(Unavailable, "the server cannot answer at the moment"),
+        // 424 is how text-embeddings-inference says that its model failed.
+        409 | 424 | 425 | 500..=599 => is(Unavailable, "the server cannot answer at the moment"),
         400..=499 => is(InvalidInput, "the server refused the request"),
         _ => is(Protocol, "the status is not one of an answer"),
     }

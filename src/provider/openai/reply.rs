@@ -7,16 +7,19 @@
 //! are set aside first, and the parser reads what is left. That such a string has no quote inside is not looked up but
 //! shown by its decoding, which takes nothing but base64; where that fails, everything is read again in the plain way.
 
-use std::{fmt, io::Write};
+use std::{borrow::Cow, fmt, io::Write};
 
 use base64::{
     Engine,
     engine::{DecodePaddingMode, GeneralPurposeConfig},
 };
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::{Value, error::Category};
+use serde::{
+    Deserialize,
+    de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::error::Category;
 
-use crate::{Embeddings, Error, ErrorKind, Result, Space, Usage, embeddings::not_finite};
+use crate::{Embeddings, Error, ErrorKind, Normalization, Result, Space, Usage, embeddings::not_finite};
 
 /// Standard base64, with or without padding: servers differ.
 const CONFIG: GeneralPurposeConfig =
@@ -43,13 +46,13 @@ pub(super) struct Read {
 /// The most bytes that a reply to `rows` texts can have: components as JSON numbers of up to 24 characters with the
 /// white space of a pretty printer, which is more than base64 takes, and names and ids around each row.
 pub(super) fn most_bytes(rows: usize, dimensions: usize) -> usize {
-    rows.saturating_mul(dimensions.saturating_mul(40).saturating_add(1024)).saturating_add(64 << 10)
+    rows.saturating_mul(dimensions.saturating_mul(32).saturating_add(1024)).saturating_add(64 << 10)
 }
 
 /// Reads a reply to a request of `rows` texts. `has_length` says whether the server had told the body's length.
 pub(super) fn read(body: &[u8], rows: usize, space: &Space, has_length: bool) -> Result<Read> {
     let parse = |json: &[u8], strings| {
-        let mut reply = Partly::new(rows, space.dimensions(), strings);
+        let mut reply = Partly::new(rows, space, strings);
         let mut json = serde_json::Deserializer::from_slice(json);
         let parsed = ReplySeed(&mut reply).deserialize(&mut json).and_then(|()| json.end());
         (reply, parsed)
@@ -76,8 +79,9 @@ pub(super) fn read(body: &[u8], rows: usize, space: &Space, has_length: bool) ->
         }
     });
     if let Some(error) = broken {
-        let unknown = error.usage() == Usage::ZERO;
-        return Err(if unknown { error.with_usage(Usage::of_request(None)) } else { error });
+        // What was read before the fault counts; what comes after it is not known.
+        let known = error.usage() != Usage::ZERO;
+        return Err(if known { error } else { error.with_usage(usage) });
     }
     let wrong = |message: String| Error::new(ErrorKind::Protocol, message).with_usage(usage);
     if let Some(code) = &reply.error {
@@ -110,7 +114,7 @@ impl<'b> Shortened<'b> {
     /// look like one that stands for another.
     fn of(body: &'b [u8], rows: usize, width: usize) -> Option<Self> {
         let padded = (width * 4).div_ceil(3) * 4;
-        let bare = (width * 16).div_ceil(12);
+        let bare = (width * 16).div_ceil(3);
         let (mut json, mut strings) = (Vec::with_capacity(128 * rows), Vec::with_capacity(rows + 1));
         let (mut copied, mut next) = (0, 0);
         let find = |from: usize| {
@@ -149,6 +153,8 @@ struct Partly<'b> {
     proven: usize,
     rows: usize,
     width: usize,
+    /// Whether the space says that vectors have length 1.
+    has_length_one: bool,
     /// Row after row as they come.
     components: Vec<f32>,
     /// The row that is read at the moment: small enough to stay near the processor until it is checked.
@@ -163,8 +169,10 @@ struct Partly<'b> {
 }
 
 impl<'b> Partly<'b> {
-    fn new(rows: usize, width: usize, strings: Vec<&'b [u8]>) -> Self {
+    fn new(rows: usize, space: &Space, strings: Vec<&'b [u8]>) -> Self {
+        let width = space.dimensions();
         Self {
+            has_length_one: space.normalization() == Normalization::L2,
             strings,
             proven: 0,
             rows,
@@ -179,13 +187,9 @@ impl<'b> Partly<'b> {
         }
     }
 
-    /// The string that was in the place of this one.
-    fn whole<'s>(&self, text: &'s str) -> &'s [u8]
-    where
-        'b: 's,
-    {
-        let set_aside = || self.strings.get(text.strip_prefix('\0')?.parse::<usize>().ok()?).copied();
-        set_aside().unwrap_or(text.as_bytes())
+    /// The string that this one stands for, if it does.
+    fn set_aside(&self, text: &str) -> Option<&'b [u8]> {
+        self.strings.get(text.strip_prefix('\0')?.parse::<usize>().ok()?).copied()
     }
 
     /// Whether everything that was set aside is a vector, and nothing else is wrong.
@@ -218,6 +222,17 @@ impl<'b> Partly<'b> {
         if self.row.iter().all(|&component| component == 0.0) {
             return self.fault(|row| format!("vector {row} is all zeros, which is no text's"));
         }
+        if self.has_length_one {
+            let length = squares(&self.row).sqrt();
+            // OpenAI's are 3e-4 off at most; one that was shortened and not scaled again is far off.
+            if (length - 1.0).abs() > 0.01 {
+                return self.fault(|row| {
+                    format!(
+                        "vector {row} has length {length:.3}, and this space has length 1: name another one with `with_space`"
+                    )
+                });
+            }
+        }
         self.components.reserve_exact(self.rows * self.width - self.components.len());
         self.components.extend_from_slice(&self.row);
     }
@@ -247,14 +262,14 @@ impl<'b> Partly<'b> {
         if !self.has_room() {
             return;
         }
-        if base64().decode_slice(text, bytemuck::cast_slice_mut(&mut self.row)).is_err() {
+        let decoded = base64().decode_slice(text, bytemuck::cast_slice_mut(&mut self.row));
+        if decoded != Ok(self.width * 4) {
             return self.fault(|row| format!("vector {row} is not base64"));
         }
         if cfg!(target_endian = "big") {
             // The wire's order is the other one.
             self.row.iter_mut().for_each(|number| *number = f32::from_bits(number.to_bits().swap_bytes()));
         }
-        self.proven += 1;
         self.take_row();
     }
 
@@ -279,6 +294,17 @@ impl<'b> Partly<'b> {
         }
         Ok(())
     }
+}
+
+/// The sum of the squares, in a form that compilers turn into vector instructions.
+fn squares(row: &[f32]) -> f32 {
+    let mut sums = [0.0_f32; 16];
+    let chunks = row.chunks_exact(16);
+    let rest: f32 = chunks.remainder().iter().map(|number| number * number).sum();
+    for chunk in chunks {
+        sums.iter_mut().zip(chunk).for_each(|(sum, number)| *sum += number * number);
+    }
+    rest + sums.iter().sum::<f32>()
 }
 
 /// Implements `Visitor`'s description and takes whatever is not expected as a fault instead of an end.
@@ -311,20 +337,15 @@ impl<'de> Visitor<'de> for ReplySeed<'_, '_> {
             match name {
                 Name::Data => map.next_value_seed(DataSeed(self.0))?,
                 Name::Usage => {
-                    let usage: Value = map.next_value()?;
-                    let number = |name: &str| usage.get(name).and_then(Value::as_u64);
-                    self.0.tokens = number("prompt_tokens").or_else(|| number("total_tokens"));
+                    let usage: Few = map.next_value()?;
+                    self.0.tokens = usage.number("prompt_tokens").or_else(|| usage.number("total_tokens"));
                 }
-                Name::Model => {
-                    let model: Value = map.next_value()?;
-                    self.0.model = model.as_str().filter(|model| !model.starts_with('\0')).map(str::to_owned);
-                }
+                Name::Model => self.0.model = map.next_value::<Scalar>()?.text(),
                 Name::Error => {
-                    let error: Value = map.next_value()?;
-                    let code = || ["code", "type"].iter().find_map(|name| error.get(name)?.as_str());
-                    if !error.is_null() {
-                        self.0.error = Some(code().unwrap_or_default().to_owned());
-                    }
+                    let error: Few = map.next_value()?;
+                    self.0.error = error
+                        .is_something
+                        .then(|| error.text("code").or_else(|| error.text("type")).unwrap_or_default());
                 }
                 _ => _ = map.next_value::<IgnoredAny>()?,
             }
@@ -423,8 +444,7 @@ impl<'de> Visitor<'de> for RowSeed<'_, '_> {
                     map.next_value_seed(VectorSeed(&mut *self.0))?;
                 }
                 Name::Index => {
-                    let value: Value = map.next_value()?;
-                    index = value.as_u64().and_then(|index| u32::try_from(index).ok());
+                    index = map.next_value::<Scalar>()?.number().and_then(|index| u32::try_from(index).ok());
                 }
                 _ => _ = map.next_value::<IgnoredAny>()?,
             }
@@ -459,8 +479,14 @@ impl<'de> Visitor<'de> for VectorSeed<'_, '_> {
     expecting!("base64 or an array of numbers");
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        let text = self.0.whole(text);
-        self.0.take_base64(text);
+        match self.0.set_aside(text) {
+            Some(vector) => {
+                self.0.take_base64(vector);
+                // All of it was base64, so there was no quote in it.
+                self.0.proven += usize::from(self.0.fault.is_none());
+            }
+            None => self.0.take_base64(text.as_bytes()),
+        }
         Ok(())
     }
 
@@ -537,14 +563,186 @@ impl<'de> Visitor<'de> for NumberSeed {
         Ok(None)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
-        Err(A::Error::custom("an array in a vector"))
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+
+    /// Numbers come as maps where another crate has the parser keep all their digits.
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut number = None;
+        while let Some(name) = map.next_key::<Scalar>()? {
+            let value: Scalar = map.next_value()?;
+            if name.text().is_some_and(|name| name == "$serde_json::private::Number") {
+                number = value.text().and_then(|digits| digits.parse().ok());
+            }
+        }
+        Ok(number)
+    }
+}
+
+/// A value of which only a number or a short string is of interest. Nothing else is kept, however large.
+#[derive(Default)]
+enum Scalar {
+    Number(u64),
+    Text(String),
+    #[default]
+    Other,
+}
+
+impl Scalar {
+    fn number(&self) -> Option<u64> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::Text(_) | Self::Other => None,
+        }
+    }
+
+    fn text(self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Number(_) | Self::Other => None,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ScalarVisitor)
+    }
+}
+
+struct ScalarVisitor;
+
+impl<'de> Visitor<'de> for ScalarVisitor {
+    type Value = Scalar;
+
+    expecting!("anything");
+
+    fn visit_u64<E>(self, number: u64) -> Result<Scalar, E> {
+        Ok(Scalar::Number(number))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Scalar, E> {
+        Ok(Scalar::Other)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Scalar, E> {
+        Ok(Scalar::Other)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Scalar, E> {
+        Ok(Scalar::Other)
+    }
+
+    fn visit_unit<E>(self) -> Result<Scalar, E> {
+        Ok(Scalar::Other)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
+        // One that stands for a vector is no text.
+        let short = text.len() <= 128 && !text.starts_with('\0');
+        Ok(if short { Scalar::Text(text.to_owned()) } else { Scalar::Other })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Scalar, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Scalar::Other)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Scalar, A::Error> {
+        let mut number = Scalar::Other;
+        while let Some(name) = map.next_key::<Cow<'_, str>>()? {
+            let value: Scalar = map.next_value()?;
+            if let (true, Some(digits)) = (name == "$serde_json::private::Number", value.text()) {
+                number = digits.parse().map_or(Scalar::Other, Scalar::Number);
+            }
+        }
+        Ok(number)
+    }
+}
+
+/// A few fields of an object: those that are looked for in `usage` and `error`.
+#[derive(Default)]
+struct Few {
+    fields: Vec<(&'static str, Scalar)>,
+    /// Whether it was anything but null.
+    is_something: bool,
+}
+
+impl Few {
+    const NAMES: [&str; 4] = ["code", "prompt_tokens", "total_tokens", "type"];
+
+    fn number(&self, name: &str) -> Option<u64> {
+        self.fields.iter().find(|field| field.0 == name)?.1.number()
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        match &self.fields.iter().find(|field| field.0 == name)?.1 {
+            Scalar::Text(text) => Some(text.clone()),
+            Scalar::Number(_) | Scalar::Other => None,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Few {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FewVisitor)
+    }
+}
+
+struct FewVisitor;
+
+impl<'de> Visitor<'de> for FewVisitor {
+    type Value = Few;
+
+    expecting!("an object");
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Few, A::Error> {
+        let mut few = Few { is_something: true, ..Few::default() };
+        while let Some(name) = map.next_key::<Cow<'_, str>>()? {
+            match Few::NAMES.iter().find(|wanted| **wanted == name) {
+                Some(name) if few.fields.len() < Few::NAMES.len() => few.fields.push((name, map.next_value()?)),
+                _ => _ = map.next_value::<IgnoredAny>()?,
+            }
+        }
+        Ok(few)
+    }
+
+    fn visit_unit<E>(self) -> Result<Few, E> {
+        Ok(Few::default())
+    }
+
+    fn visit_bool<E>(self, something: bool) -> Result<Few, E> {
+        Ok(Few { is_something: something, ..Few::default() })
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Few, E> {
+        Ok(Few { is_something: true, ..Few::default() })
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Few, E> {
+        Ok(Few { is_something: true, ..Few::default() })
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Few, E> {
+        Ok(Few { is_something: true, ..Few::default() })
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Few, E> {
+        Ok(Few { is_something: true, ..Few::default() })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Few, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Few { is_something: true, ..Few::default() })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::Value;
 
     use super::*;
 

@@ -16,7 +16,7 @@ const PIECE: usize = 4 << 10;
 /// has no words has no exact count that matters, and the tokenizer's time grows faster than the piece.
 const LONGEST: usize = 32 << 10;
 
-/// Counts cl100k's tokens of a text with its prompt.
+/// Counts cl100k's tokens of a text with its prompt, whoever puts that there.
 #[derive(Debug)]
 pub(super) struct Cl100k {
     prompts: Prompts,
@@ -28,8 +28,7 @@ impl Cl100k {
     }
 
     fn prompted<'t>(&self, kind: InputKind, text: &'t str) -> Cow<'t, str> {
-        super::prompt_of(&self.prompts, kind)
-            .map_or(Cow::Borrowed(text), |prompt| Cow::Owned(format!("{prompt}{text}")))
+        self.prompts.of(kind).map_or(Cow::Borrowed(text), |prompt| Cow::Owned(format!("{prompt}{text}")))
     }
 }
 
@@ -44,7 +43,7 @@ impl CountTokens for Cl100k {
 
     /// A token is at least one byte.
     fn at_most(&self, kind: InputKind, text: &str) -> usize {
-        super::prompt_of(&self.prompts, kind).map_or(0, str::len) + text.len()
+        self.prompts.of(kind).map_or(0, str::len) + text.len()
     }
 
     fn count_to(&self, kind: InputKind, text: &str, limit: usize) -> usize {

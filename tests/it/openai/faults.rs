@@ -13,7 +13,7 @@ use tokio::{
     net::{TcpListener, TcpSocket},
 };
 
-use super::{TEXTS, assert_rows, builder, charged, client};
+use super::{TEXTS, assert_rows, builder, charged, client, small};
 use crate::support::{
     server::{DIMENSIONS, Server, Step},
     stand_in,
@@ -90,6 +90,9 @@ async fn every_status_has_its_kind() {
         (502, Value::Null, Unavailable, None),
         (503, plain("Slow down."), Unavailable, None),
         (504, Value::Null, Unavailable, None),
+        (524, Value::Null, Unavailable, None),
+        (424, json!({"error": "out of memory", "error_type": "Backend"}), Unavailable, Some("Backend")),
+        (410, Value::Null, Config, None),
         (529, Value::Null, Unavailable, None),
         // llama.cpp: for good, although it says 500, and its code is a number.
         (500, json!({"error": {"code": 500, "message": physical, "type": "server_error"}}), InvalidInput, None),
@@ -110,10 +113,15 @@ async fn every_status_has_its_kind() {
         assert_eq!(error.kind(), kind, "{shown}");
         assert_eq!(error.status(), Some(status), "{shown}");
         assert_eq!(error.request_id(), Some("req_7"), "{shown}");
-        assert!(code.is_none() || error.code() == code, "{shown}: {:?}", error.code());
+        if let Some(code) = code {
+            assert_eq!(error.code(), Some(code), "{shown}");
+        } else if body.is_null() {
+            assert_eq!(error.code(), None, "{shown}");
+        }
         assert_eq!(error.retry_after(), None, "{shown}");
-        // Neither an answer nor a bill is outstanding.
-        assert_eq!((error.usage().tokens, error.usage().unanswered), (Some(0), 0), "{shown}");
+        // No bill is outstanding, but where a gateway gave up what may have been done behind it.
+        let unanswered = u64::from([408, 502, 504, 524].contains(&status));
+        assert_eq!((error.usage().tokens, error.usage().unanswered), (Some(0), unanswered), "{shown}");
         assert_eq!(error.is_retryable(), matches!(kind, RateLimited | Timeout | Unavailable), "{shown}");
     }
 }
@@ -157,6 +165,47 @@ async fn the_providers_words_are_kept_apart() {
     for body in [json!({"message": "flat"}), json!({"error": "flat"}), json!({"detail": "flat"})] {
         assert_eq!(error_of(Step::json(400, &body)).await.provider_message(), Some("flat"), "{body}");
     }
+}
+
+/// The status has come: it counts, whatever becomes of the words.
+#[tokio::test]
+async fn an_error_that_breaks_off_is_judged_by_its_status() {
+    let quota = stand_in::refusal("You exceeded your current quota.", "insufficient_quota", None, None);
+    for (code, kind, hangs) in [
+        (401, ErrorKind::Auth, false),
+        (400, ErrorKind::InvalidInput, false),
+        (429, ErrorKind::RateLimited, false),
+        (503, ErrorKind::Unavailable, false),
+    ] {
+        let body = quota.to_string().into_bytes();
+        let step = Step::HalfAnError { code, body, hangs }.header("retry-after", "3").header("x-request-id", "req_9");
+        let error = error_of(step).await;
+        assert_eq!((error.kind(), error.status(), error.request_id()), (kind, Some(code), Some("req_9")));
+        assert_eq!((error.retry_after(), error.usage().unanswered), (Some(Duration::from_secs(3)), 0), "{code}");
+    }
+    // One that hangs is not waited for as long as an answer.
+    let body = quota.to_string().into_bytes();
+    let error = error_within(Duration::from_secs(60), Step::HalfAnError { code: 403, body, hangs: true }).await;
+    assert_eq!((error.kind(), error.status()), (ErrorKind::Auth, Some(403)));
+}
+
+#[tokio::test]
+async fn a_late_answer_is_told_with_its_name() {
+    let every = Duration::from_millis(50);
+    let server = Server::start([Step::Dribble { every, bytes: 1 }.header("x-request-id", "req_late")]).await;
+    let client = builder(&server.base_url()).with_timeout(Duration::from_millis(300)).build().expect("valid");
+    let error = client.embed_documents(&TEXTS).await.expect_err("too slow");
+    assert_eq!((error.kind(), error.status()), (ErrorKind::Timeout, Some(200)));
+    assert_eq!((error.request_id(), error.usage().unanswered), (Some("req_late"), 1));
+}
+
+#[tokio::test]
+async fn vectors_of_another_length_are_not_those_of_the_space() {
+    let server = Server::start([Step::second_vector(json!([0.2, 0.2, 0.0, 0.0, 0.0, 0.0, 0.0, 0.1]))]).await;
+    let client = small(&server.base_url()).build().expect("valid");
+    let error = client.embed_documents(&TEXTS).await.expect_err("not of length 1");
+    assert_eq!(error.kind(), ErrorKind::Protocol);
+    assert!(error.to_string().contains("length 0.300"), "{error}");
 }
 
 #[tokio::test]
@@ -275,6 +324,7 @@ async fn a_server_that_is_not_there_has_cost_nothing() {
     assert!(std::error::Error::source(&error).is_some(), "the cause is there to be looked at");
 }
 
+/// Trying again does not change what the two sides are.
 #[tokio::test]
 async fn a_server_without_encryption_is_not_spoken_to_with_it() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -289,7 +339,7 @@ async fn a_server_without_encryption_is_not_spoken_to_with_it() {
     });
     let client = builder(&url).with_api_key("sk-encrypted").build().expect("valid");
     let error = client.embed_documents(&TEXTS).await.expect_err("no TLS there");
-    assert_eq!((error.kind(), error.usage()), (ErrorKind::Unavailable, Usage::ZERO));
+    assert_eq!((error.kind(), error.usage()), (ErrorKind::Config, Usage::ZERO));
     drop(client);
     let sent = server.await.expect("it does not panic");
     assert!(!String::from_utf8_lossy(&sent).contains("sk-encrypted"), "the key went over the wire");
@@ -479,7 +529,8 @@ async fn an_endless_answer_is_not_read_to_the_end() {
     let error = error_from(&server, &client(&server)).await;
     assert_eq!(error.kind(), ErrorKind::Protocol);
     assert!(error.to_string().contains(" bytes"), "the limit is told: {error}");
-    assert!(server.taken() < BYTES, "all of it was taken");
+    // The limit of this reply is some 70 KB; the rest is what the two ends of a connection hold.
+    assert!(server.taken() < 16 << 20, "{} bytes were taken", server.taken());
     for step in [Step::HugeLength(1 << 50), Step::GzipBomb(16)] {
         // Who waits for what was promised, or unpacks it all, is not to hang the tests.
         let error = error_within(Duration::from_secs(20), step).await;
@@ -526,8 +577,8 @@ async fn what_passes_is_tried_again() {
     for (steps, unanswered) in [
         (vec![slow_down()], 0),
         (vec![down(), down()], 0),
-        (vec![Step::Html(502), Step::status(503), Step::status(529)], 0),
-        (vec![Step::status(408), Step::status(409), Step::status(425)], 0),
+        (vec![Step::Html(502), Step::status(503), Step::status(529)], 1),
+        (vec![Step::status(408), Step::status(409), Step::status(425)], 1),
         (vec![Step::CloseMidBody, Step::ResetMidBody, Step::Hangup], 3),
         (vec![Step::TruncatedJsonNoLength], 1),
         (vec![slow_down().header("retry-after", "0"), down().header("retry-after-ms", "2.5")], 0),

@@ -113,10 +113,11 @@ fn both() -> String {
 
 /// What servers do, with the key and the texts wherever a server can put them.
 #[allow(clippy::type_complexity, reason = "a table")]
-const FAULTS: [(&str, fn() -> Step); 32] = [
+const FAULTS: [(&str, fn() -> Step); 33] = [
     ("nothing", || Step::Honest),
     ("the key for a model", || Step::edited(|reply| reply["model"] = json!(KEY))),
     ("a text for a model", || Step::edited(|reply| reply["model"] = json!(WORD))),
+    ("a piece of a text for a model", || Step::edited(|reply| reply["model"] = json!("echo: planted-word of a cus"))),
     ("a wrong key, quoted", || Step::refusal(401, "invalid_request_error", Some("invalid_api_key"), &both())),
     ("the key for a code", || Step::refusal(401, "invalid_request_error", Some(KEY), &both())),
     ("the key for a type", || Step::refusal(403, KEY, None, &both())),
@@ -185,7 +186,7 @@ async fn all_of(step: fn() -> Step, id: Option<&'static str>, timeout: Duration)
 fn nothing_shows_a_key_or_a_text() {
     for (what, step) in FAULTS {
         // With and without the key for the request's name.
-        for id in [None, Some(KEY), Some(WORD)] {
+        for id in [None, Some(KEY), Some(WORD), Some("req-planted-word")] {
             let (shown, logged) = watched(|| all_of(step, id, Duration::from_secs(60)));
             let what = format!("{what}, request {id:?}");
             assert_unseen(&what, &shown);
@@ -232,6 +233,9 @@ fn a_builder_that_is_refused_shows_none() {
     }
     // An address that is good, of a proxy with a password.
     let proxied = fresh().with_proxy(format!("http://user:{KEY}@127.0.0.1:1"));
+    // Through a proxy, the key leaves this machine.
+    assert_unseen("its error", &ways(&proxied.clone().build().expect_err("a key in the clear")));
+    let proxied = proxied.with_plain_http();
     assert_unseen("a builder", &[format!("{proxied:?}")]);
     let client = &proxied.build().expect("valid");
     let (shown, logged) = watched(|| async move {

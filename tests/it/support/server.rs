@@ -63,6 +63,9 @@ pub(crate) enum Step {
     ResetMidBody,
     /// Sends half the body, and closes the connection.
     CloseMidBody,
+    /// Answers with this status and promises a body, of which the first half comes: then the connection ends, or nothing
+    /// more happens.
+    HalfAnError { code: u16, body: Vec<u8>, hangs: bool },
     /// Closes the connection without a word.
     Hangup,
     /// Answers honestly, so many bytes at a time.
@@ -315,6 +318,17 @@ impl Shared {
             Step::CloseMidBody => {
                 connection.send(&with_length(&headers)).await?;
                 connection.send(half).await?;
+                return Ok(false);
+            }
+            Step::HalfAnError { code, body, hangs } => {
+                let length = body.len().to_string();
+                headers.push(("content-length", length.as_str()));
+                connection.send(&head(code, &headers)).await?;
+                connection.send(&body[..body.len() / 2]).await?;
+                if hangs {
+                    // Until the client goes away.
+                    let _ = connection.stream().read_u8().await;
+                }
                 return Ok(false);
             }
             Step::Hangup => return Ok(false),

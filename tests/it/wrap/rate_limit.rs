@@ -218,6 +218,66 @@ async fn interactive_calls_go_first_but_do_not_starve_the_others() {
     assert_eq!(within("bulk"), ["bulk 0", "bulk 1", "bulk 2"]);
 }
 
+/// A wait of a day, asked of one call, does not silence all others for a day.
+#[tokio::test(start_paused = true)]
+async fn nobody_is_held_back_for_ever() {
+    let telling = fake();
+    let day = Duration::from_secs(86_400);
+    telling.fake.fail_next(Error::new(ErrorKind::RateLimited, "as scripted").with_retry_after(day));
+    let embedder = telling.clone().rate_limit(RateLimiter::new());
+    embedder.embed_query("text").await.expect_err("scripted");
+    embedder.embed_query("text").await.expect("embeds");
+    assert!(near(telling.seconds()[1], 120.0), "{:?}", telling.seconds());
+}
+
+/// Queries that come as fast as tokens do would leave a larger call waiting for ever.
+#[tokio::test(start_paused = true)]
+async fn a_large_bulk_call_gets_its_tokens_in_the_end() {
+    let telling = fake();
+    let embedder = telling.clone().rate_limit(RateLimiter::new().with_tokens(6000));
+    embedder.embed_documents(&["four".repeat(1000)]).await.expect("takes what is saved");
+    let large = {
+        let embedder = embedder.clone();
+        let text = "four".repeat(800);
+        tokio::spawn(async move { embedder.embed_documents(&[text]).await.map(drop) })
+    };
+    let queries = tokio::spawn(async move {
+        // Each takes what comes in a fifth of a second, and comes after a fifth of a second.
+        for _ in 0..1000 {
+            let embedder = embedder.clone();
+            tokio::spawn(async move { embedder.embed_query(&"four".repeat(20)).await });
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    // Ten seconds of patience, eight for its tokens.
+    tokio::time::timeout(Duration::from_secs(25), large).await.expect("in time").expect("no panic").expect("embeds");
+    queries.abort();
+}
+
+/// Nothing was taken by a call that was refused, so nothing is owed.
+#[tokio::test(start_paused = true)]
+async fn a_refused_call_leaves_no_debt() {
+    let telling = fake();
+    telling.fake.fail_next(Error::new(ErrorKind::InvalidInput, "too large"));
+    let embedder = telling.clone().rate_limit(RateLimiter::new().with_tokens(600));
+    embedder.embed_documents(&["four".repeat(5000)]).await.expect_err("scripted");
+    embedder.embed_query("text").await.expect("embeds");
+    assert!(near(telling.seconds()[1], 0.0), "{:?}", telling.seconds());
+}
+
+/// 100 a day, of which 10 are left: it takes nine tenths of a day until all are there again.
+#[tokio::test(start_paused = true)]
+async fn windows_longer_than_a_minute_are_seen() {
+    let reset = Duration::from_secs(86_400 * 9 / 10);
+    let quota = Quota::new(100).with_remaining(0).with_reset(reset);
+    let telling = fake().tell(Allowance::default().with_requests(quota));
+    let embedder = telling.clone().rate_limit(RateLimiter::new());
+    embedder.embed_query("text").await.expect("embeds");
+    embedder.embed_query("text").await.expect("embeds");
+    let waited = telling.seconds()[1];
+    assert!((waited - 777.6).abs() < 1.0, "{waited}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_wait_beyond_the_deadline_is_not_begun() {
     let telling = fake();

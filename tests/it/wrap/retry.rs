@@ -134,6 +134,25 @@ async fn keeps_to_the_time_limit_and_to_the_deadline() {
     assert!(!error.is_retryable() && error.to_string().contains("deadline"), "{error}");
 }
 
+/// What a call waits for its turn inside is not held against it.
+#[tokio::test(start_paused = true)]
+async fn the_time_limit_begins_with_the_first_failure() {
+    let fake = Fake::builder().with_dimensions(4).with_latency(Duration::from_secs(600)).build().expect("valid");
+    fake.fail_next(down());
+    fake.clone().retry(RetryPolicy::default()).embed_query("text").await.expect("the second attempt");
+    assert_eq!(fake.calls().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn endless_waits_are_no_overflow() {
+    let policy = RetryPolicy::default().with_longest_wait(Duration::MAX).with_time_limit(Duration::MAX);
+    let policy = policy.with_delays(Duration::MAX, Duration::MAX);
+    let fake = failing(1, || limited(Duration::MAX));
+    // It is waited for as long as a clock goes, which on this clock takes no time.
+    fake.clone().retry(policy).embed_query("text").await.expect("the second attempt");
+    assert_eq!(fake.calls().len(), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_budget_bounds_the_load_of_all() {
     // Everything fails: of 100 calls, one in five may be tried again, and nothing comes with time.
