@@ -157,8 +157,8 @@ struct Partly<'b> {
     has_length_one: bool,
     /// Row after row as they come.
     components: Vec<f32>,
-    /// The row that is read at the moment: small enough to stay near the processor until it is checked.
-    row: Vec<f32>,
+    /// Vectors so far.
+    vectors: usize,
     /// The `index` of each row as they come.
     indices: Vec<u32>,
     tokens: Option<u64>,
@@ -178,7 +178,7 @@ impl<'b> Partly<'b> {
             rows,
             width,
             components: Vec::new(),
-            row: vec![0.0; width],
+            vectors: 0,
             indices: Vec::with_capacity(rows),
             tokens: None,
             model: None,
@@ -202,39 +202,44 @@ impl<'b> Partly<'b> {
         self.fault.get_or_insert_with(|| message(row));
     }
 
-    /// Whether there is a place for one more row.
-    fn has_room(&mut self) -> bool {
+    /// Where the next vector goes; `None` where it has no place.
+    fn slot(&mut self) -> Option<&mut [f32]> {
         let row = self.indices.len();
         if row >= self.rows {
             self.fault(|_| format!("more than {row} vectors for {row} texts"));
-        } else if self.components.len() != row * self.width && self.fault.is_none() {
-            self.fault(|row| format!("row {row} has two vectors"));
+        } else if self.vectors != row {
+            self.fault(|row| format!("row {row} has two vectors, or one before it has none"));
         }
-        self.fault.is_none()
+        if self.fault.is_some() {
+            return None;
+        }
+        // All the memory at once, but each row of it touched only when its vector comes, so that it is touched once.
+        self.components.reserve_exact(self.rows * self.width - self.components.len());
+        self.components.resize((row + 1) * self.width, 0.0);
+        Some(&mut self.components[row * self.width..(row + 1) * self.width])
     }
 
-    /// Takes the row that was read.
-    fn take_row(&mut self) {
-        if let Some(at) = not_finite(&self.row) {
-            let component = self.row[at];
+    /// Looks at the vector that was just read, while it is near the processor.
+    fn check_vector(&mut self) {
+        let start = self.vectors * self.width;
+        let vector = &self.components[start..start + self.width];
+        self.vectors += 1;
+        if let Some(at) = not_finite(vector) {
+            let component = vector[at];
             return self.fault(|row| format!("vector {row}, component {at} is {component}, not a finite number"));
         }
-        if self.row.iter().all(|&component| component == 0.0) {
+        if vector.iter().all(|&component| component == 0.0) {
             return self.fault(|row| format!("vector {row} is all zeros, which is no text's"));
         }
         if self.has_length_one {
-            let length = squares(&self.row).sqrt();
+            let length = squares(vector).sqrt();
             // OpenAI's are 3e-4 off at most; one that was shortened and not scaled again is far off.
             if (length - 1.0).abs() > 0.01 {
-                return self.fault(|row| {
-                    format!(
-                        "vector {row} has length {length:.3}, and this space has length 1: name another one with `with_space`"
-                    )
+                self.fault(|row| {
+                    format!("vector {row} has length {length:.3}, this space has length 1: name another one with `with_space`")
                 });
             }
         }
-        self.components.reserve_exact(self.rows * self.width - self.components.len());
-        self.components.extend_from_slice(&self.row);
     }
 
     fn wrong_width(&mut self, have: usize) {
@@ -259,18 +264,17 @@ impl<'b> Partly<'b> {
                 _ => self.wrong_width(bytes / 4),
             };
         }
-        if !self.has_room() {
-            return;
-        }
-        let decoded = base64().decode_slice(text, bytemuck::cast_slice_mut(&mut self.row));
-        if decoded != Ok(self.width * 4) {
-            return self.fault(|row| format!("vector {row} is not base64"));
-        }
+        let width = self.width;
+        let Some(slot) = self.slot() else { return };
+        let decoded = base64().decode_slice(text, bytemuck::cast_slice_mut(slot));
         if cfg!(target_endian = "big") {
             // The wire's order is the other one.
-            self.row.iter_mut().for_each(|number| *number = f32::from_bits(number.to_bits().swap_bytes()));
+            slot.iter_mut().for_each(|number| *number = f32::from_bits(number.to_bits().swap_bytes()));
         }
-        self.take_row();
+        if decoded != Ok(width * 4) {
+            return self.fault(|row| format!("vector {row} is not base64"));
+        }
+        self.check_vector();
     }
 
     /// Puts row `r` at the place that its `index` names, by swapping rows.
@@ -498,14 +502,15 @@ impl<'de> Visitor<'de> for VectorSeed<'_, '_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut numbers: A) -> Result<(), A::Error> {
         let (mut have, mut odd) = (0, false);
         let width = self.0.width;
-        let has_room = self.0.has_room();
-        while has_room && have < width {
-            match numbers.next_element_seed(NumberSeed)? {
-                None => break,
-                Some(Some(number)) => self.0.row[have] = number,
-                Some(None) => odd = true,
+        if let Some(slot) = self.0.slot() {
+            while have < width {
+                match numbers.next_element_seed(NumberSeed)? {
+                    None => break,
+                    Some(Some(number)) => slot[have] = number,
+                    Some(None) => odd = true,
+                }
+                have += 1;
             }
-            have += 1;
         }
         while numbers.next_element::<IgnoredAny>()?.is_some() {
             have += 1;
@@ -517,7 +522,7 @@ impl<'de> Visitor<'de> for VectorSeed<'_, '_> {
             self.0.wrong_width(have);
         }
         if self.0.fault.is_none() {
-            self.0.take_row();
+            self.0.check_vector();
         }
         Ok(())
     }
