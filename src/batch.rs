@@ -267,7 +267,8 @@ impl<'a> Batch<'a> {
         match self.space {
             Some(wanted) if spaces.iter().all(|space| space.id() != wanted) => {
                 let have: Vec<String> = spaces.iter().map(Space::to_string).collect();
-                let message = format!("space {wanted} was asked for, here is {}", have.join(", "));
+                let have = have.join(", ");
+                let message = format!("space {wanted} was asked for, here is {have}: use the embedder of that space");
                 Err(Error::new(ErrorKind::SpaceMismatch, message))
             }
             _ => Ok(()),

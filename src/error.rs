@@ -109,7 +109,10 @@ impl fmt::Display for BadTextReason {
         match self {
             Self::Empty => f.write_str("is empty"),
             Self::TooLong { tokens, limit } => {
-                write!(f, "has at least {tokens} tokens, the limit is {limit}: split it or ask for truncation")
+                write!(
+                    f,
+                    "has at least {tokens} tokens, the limit is {limit}: split it, or cut it (`TooLong::Truncate`)"
+                )
             }
             Self::TooLarge { bytes, limit } => write!(f, "has {bytes} bytes, a call holds {limit}: split it"),
             Self::Rejected => f.write_str("was refused by the provider"),
@@ -422,6 +425,15 @@ impl Error {
         self
     }
 
+    /// Says of texts that were not tried why not: because of what befell others.
+    #[must_use]
+    pub(crate) fn of_others(mut self) -> Self {
+        let inner = self.inner();
+        inner.message = format!("not tried, because of other texts' failure: {}", inner.message);
+        (inner.usage, inner.gave_up) = (Usage::ZERO, None);
+        self
+    }
+
     /// Marks that retrying was tried and given up, so that an outer retry does not multiply the attempts.
     #[must_use]
     pub fn exhausted(mut self) -> Self {
@@ -490,6 +502,9 @@ impl fmt::Display for Error {
         }
         if let Some(partial) = &inner.partial {
             write!(f, " ({} rows were finished)", partial.indices.len())?;
+        }
+        if inner.provider_message.is_some() {
+            f.write_str(" (the server's own words: `provider_message`)")?;
         }
         if let Some((attempts, why)) = &inner.gave_up {
             let plural = if *attempts == 1 { "" } else { "s" };

@@ -213,7 +213,8 @@ async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Resu
     batch.check_space(embedder.spaces())?;
     let limits = embedder.limits();
     let mut plan = plan::plan(&batch, &limits).await;
-    let calls = std::mem::replace(&mut plan.calls, Ok(Vec::new()))?;
+    let calls = std::mem::replace(&mut plan.calls, Ok(Vec::new()));
+    let calls = calls.map_err(|error| error.with_embedder(embedder))?;
     let batch = plan.counted(&batch).map_or(batch, |counted| batch.with_counted(counted));
     if calls.len() <= 1 {
         return embed_checked(embedder, batch).await;

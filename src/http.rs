@@ -190,7 +190,8 @@ impl Http {
             Error::new(passed, message).with_usage(Usage::of_unanswered())
         };
         let request = self.client.post(url.clone()).headers(headers.clone()).body(body);
-        let response = within(end, request.send()).await.ok_or_else(late)?.map_err(failed)?;
+        let sent = within(end, request.send()).await.ok_or_else(late)?;
+        let response = sent.map_err(|error| failed(error, url))?;
         self.read(response, cap, end, late).await
     }
 
@@ -228,7 +229,7 @@ impl Http {
                 Some(Ok(Some(chunk))) => chunk,
                 Some(Ok(None)) => break,
                 Some(Err(_)) | None if is_error => break,
-                Some(Err(error)) => return Err(about(failed(error))),
+                Some(Err(error)) => return Err(about(failed(error, response.url()))),
                 None => return Err(about(late())),
             };
             let room = cap - body.len();
@@ -259,7 +260,7 @@ impl fmt::Debug for Http {
 }
 
 /// Says what became of a request that got no reply, or not all of it.
-fn failed(error: reqwest::Error) -> Error {
+fn failed(error: reqwest::Error, url: &Url) -> Error {
     // What was not sent was not billed.
     let sent = !error.is_connect() && !error.is_builder();
     let (kind, message) = match () {
@@ -273,6 +274,8 @@ fn failed(error: reqwest::Error) -> Error {
         () => (ErrorKind::Unavailable, "the connection ended before the reply did"),
     };
     let usage = if sent { Usage::of_unanswered() } else { Usage::ZERO };
+    // Who was asked, without a path or anything that could hold a secret.
+    let message = format!("{message} ({})", url.origin().ascii_serialization());
     Error::new(kind, message).with_source(error.without_url()).with_usage(usage)
 }
 

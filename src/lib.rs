@@ -92,6 +92,6 @@ pub mod docs {
 }
 
 /// The README's example, compiled.
-#[cfg(all(doctest, feature = "onnx"))]
+#[cfg(all(doctest, feature = "onnx", feature = "openai"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

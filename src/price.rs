@@ -19,6 +19,8 @@ use std::{
     ops::{Add, AddAssign},
 };
 
+use crate::Usage;
+
 /// An amount of money: billionths of a US dollar. Whole numbers, so that sums are exact.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NanoDollars(pub u128);
@@ -72,7 +74,7 @@ pub struct Price {
 }
 
 impl Price {
-    /// A price of one's own.
+    /// A price of one's own: `standard` nano-dollars a token (a dollar for a million tokens is 1,000 of them).
     pub fn new(provider: impl Into<Cow<'static, str>>, model: impl Into<Cow<'static, str>>, standard: u64) -> Self {
         let (valid_from, source) = (Cow::Borrowed(""), Cow::Borrowed(""));
         Self { provider: provider.into(), model: model.into(), standard, batch: None, valid_from, source }
@@ -83,6 +85,22 @@ impl Price {
     pub const fn with_batch(mut self, batch: u64) -> Self {
         self.batch = Some(batch);
         self
+    }
+
+    /// Sets the day from which the price holds, as `YYYY-MM-DD`, and where it is published.
+    #[must_use]
+    pub fn with_source(
+        mut self,
+        valid_from: impl Into<Cow<'static, str>>,
+        source: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        (self.valid_from, self.source) = (valid_from.into(), source.into());
+        self
+    }
+
+    /// What a result or a run cost; `None` where its tokens are not known.
+    pub fn cost_of(&self, usage: Usage) -> Option<NanoDollars> {
+        usage.tokens.map(|tokens| self.cost(tokens))
     }
 
     /// What so many tokens cost.

@@ -135,6 +135,11 @@ impl Prompts {
         Self { document: some(document.as_ref()), query: some(query.as_ref()), applied_by: PromptsBy::Client }
     }
 
+    /// Says that the server puts these strings before documents and queries, so that nobody else must.
+    pub fn by_server(document: impl AsRef<str>, query: impl AsRef<str>) -> Self {
+        Self { applied_by: PromptsBy::Server, ..Self::new(document, query) }
+    }
+
     /// The string put before texts of this kind.
     pub fn of(&self, kind: InputKind) -> Option<&str> {
         match kind {

@@ -296,7 +296,8 @@ impl Run {
 
     /// Makes the error that ended the run the result of texts that were not tried.
     fn spread_the_end(&mut self, texts: &[usize]) {
-        texts.iter().for_each(|&index| self.errors[index].clone_from(&self.ended));
+        let error = self.ended.clone().map(Error::of_others);
+        texts.iter().for_each(|&index| self.errors[index].clone_from(&error));
     }
 
     /// Makes `error` the result of these texts, and of all further ones where trying them is of no use.

@@ -95,8 +95,6 @@ struct Inner {
     dimensions: Option<usize>,
     encoding: Encoding,
     space: Space,
-    /// Whether missing prompts are what the caller wants.
-    unprompted: bool,
     limits: Limits,
     http: Http,
 }
@@ -136,16 +134,6 @@ impl OpenAi {
     async fn request(&self, batch: &Batch<'_>) -> Result<(Vec<u8>, Vec<usize>)> {
         let inner = &*self.0;
         batch.check_space(self.spaces())?;
-        if let Some(prompts) = self.missing_prompts(batch.kind()) {
-            let kind = batch.kind();
-            let usual = prompts.of(kind).unwrap_or_default();
-            let message = format!(
-                "{} was trained with a prompt before each {kind} (usually {usual:?}): give it with `with_prompts`, or say \
-                 `without_prompts` if the server adds it",
-                inner.space.model()
-            );
-            return Err(Error::new(ErrorKind::Config, message));
-        }
         let mut counting = plan::count(batch, &inner.limits).await;
         let counted = counting.counted(batch).map_or(*batch, |counted| batch.with_counted(counted));
         counted.check(self.spaces(), &inner.limits)?;
@@ -192,18 +180,6 @@ impl OpenAi {
         }
     }
 
-    /// The prompts that this kind of text needs and nobody gives.
-    fn missing_prompts(&self, kind: InputKind) -> Option<Prompts> {
-        let (prompts, space) = (self.0.space.prompts(), &self.0.space);
-        let by_server =
-            prompts.applied_by == PromptsBy::Server && (prompts.document.is_some() || prompts.query.is_some());
-        if prompts.of(kind).is_some() || by_server || self.0.unprompted {
-            return None;
-        }
-        let names = [Some(space.model()), self.0.model.as_deref()];
-        names.into_iter().flatten().find_map(|name| models::wants_prompt(name, kind))
-    }
-
     async fn embed_in_span(&self, batch: &Batch<'_>, span: &Span) -> Result<Embeddings> {
         let inner = &*self.0;
         let (body, truncated) = self.request(batch).await?;
@@ -222,7 +198,7 @@ impl OpenAi {
             unquoted(allowance.into_iter().fold(error, Error::with_allowance))
         };
         if !status.is_success() {
-            return Err(about(failure::of(&reply)));
+            return Err(about(failure::of(&reply, &inner.url)));
         }
         let read = self.read(reply, rows).await.map_err(about)?;
         if let Some(model) = read.model.filter(|model| self.is_name_like(model)) {
@@ -507,16 +483,17 @@ impl OpenAiBuilder {
         self
     }
 
-    /// Sends texts of a model that was trained with prompts as they are: because the server adds the prompts, or because
-    /// the texts have them.
+    /// Sends texts of a model that was trained with prompts as they are, because they have their prompts already. The
+    /// space is one without prompts then. (Where the server adds them, say [`Prompts::by_server`].)
     #[must_use]
     pub const fn without_prompts(mut self) -> Self {
         self.unprompted = true;
         self
     }
 
-    /// Replaces what a request may hold. Where tokens are not counted ([`TokenCount::Unknown`]) and the model is
-    /// OpenAI's, they are counted as OpenAI does.
+    /// Sets what a request may hold. Of OpenAI's models, what is not set stays as OpenAI has it, and tokens are counted as
+    /// OpenAI does unless another counter is given. For other models, a limit of tokens a text needs a counter: without
+    /// one, over-long texts are the server's to refuse, or to cut without a word.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = Some(limits);
@@ -586,15 +563,13 @@ impl OpenAiBuilder {
             let message = "a key would go unencrypted to another machine: use https, or allow it by `with_plain_http`";
             return Err(config(message));
         }
+        if let Some(key) = &self.key {
+            check_key(key.expose_secret())?;
+        }
         let headers = self.request_headers()?;
         let space = self.checked_space()?;
-        let mut limits = self.limits.clone();
-        if models::of(&self.model).is_some() {
-            let limits = limits.get_or_insert_with(models::limits);
-            if matches!(limits.tokens, TokenCount::Unknown) {
-                limits.tokens = TokenCount::Exact(Arc::new(Cl100k::new(space.prompts().clone())));
-            }
-        }
+        self.check_prompts(&space)?;
+        let limits = self.checked_limits(&space)?;
         let vendor = match &self.azure {
             Some(_) => "azure.ai.openai",
             None => "openai",
@@ -615,8 +590,7 @@ impl OpenAiBuilder {
             dimensions: self.dimensions,
             encoding: self.encoding,
             space,
-            unprompted: self.unprompted,
-            limits: limits.unwrap_or_else(models::unknown_limits),
+            limits,
             http,
         })))
     }
@@ -631,7 +605,7 @@ impl OpenAiBuilder {
         let unusable = |what: &str| config(format!("the base URL {what}: it is like {BASE_URL}"));
         let mut url = Url::parse(base.trim()).map_err(|_| unusable("cannot be read"))?;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
-            return Err(unusable("is not one of http or https"));
+            return Err(unusable("begins with neither http:// nor https://"));
         }
         if !url.username().is_empty() || url.password().is_some() {
             return Err(unusable("holds a user or password, which belong into `with_header`"));
@@ -687,6 +661,50 @@ impl OpenAiBuilder {
         Ok(headers)
     }
 
+    /// Refuses a model that is known to want prompts which nobody gives: found out later, the documents would be embedded
+    /// already, in a space of their own.
+    fn check_prompts(&self, space: &Space) -> Result<()> {
+        let prompts = space.prompts();
+        if self.unprompted || (prompts.applied_by == PromptsBy::Server && *prompts != Prompts::default()) {
+            return Ok(());
+        }
+        for kind in [InputKind::Document, InputKind::Query] {
+            let wanted = [space.model(), &self.model].into_iter().find_map(|name| models::wants_prompt(name, kind));
+            let Some(usual) = wanted.filter(|_| prompts.of(kind).is_none()) else { continue };
+            let message = format!(
+                "{} was trained with a prompt before each {kind}, usually {:?}: give the prompts by `with_prompts`, with \
+                 `Prompts::by_server` if the server puts them there, or say `without_prompts` if the texts have them",
+                space.model(),
+                usual.of(kind).unwrap_or_default()
+            );
+            return Err(config(message));
+        }
+        Ok(())
+    }
+
+    /// What a request may hold: what was said, else what is known of OpenAI's models.
+    fn checked_limits(&self, space: &Space) -> Result<Limits> {
+        let mut limits = self.limits.clone().unwrap_or_default();
+        if models::of(&self.model).is_some() {
+            let own = models::limits();
+            limits.texts = limits.texts.or(own.texts);
+            limits.tokens_per_text = limits.tokens_per_text.or(own.tokens_per_text);
+            limits.tokens_per_call = limits.tokens_per_call.or(own.tokens_per_call);
+            limits.in_flight = limits.in_flight.or(own.in_flight);
+            if matches!(limits.tokens, TokenCount::Unknown) {
+                limits.tokens = TokenCount::Exact(Arc::new(Cl100k::new(space.prompts().clone())));
+            }
+        } else if self.limits.is_none() {
+            limits = models::unknown_limits();
+        }
+        if limits.tokens_per_text.is_some() && !matches!(limits.tokens, TokenCount::Exact(_)) {
+            let message = "a limit of tokens a text cannot be kept without counting them: give a counter \
+                           (`Limits::with_tokens(TokenCount::Exact(..))`), or leave the limit to the server";
+            return Err(config(message));
+        }
+        Ok(limits)
+    }
+
     /// What the vectors are.
     fn checked_space(&self) -> Result<Space> {
         let space = match (&self.space, models::of(&self.model)) {
@@ -710,8 +728,8 @@ impl OpenAiBuilder {
             }
             (None, None) => {
                 let message = format!(
-                    "{:?} is not one of OpenAI's embedding models: check the name, or say with `with_space` what its \
-                     vectors are",
+                    "{:?} is not one of OpenAI's embedding models: check the name, or say what its vectors are with \
+                     `OpenAi::builder(..).with_env().with_space(..)`",
                     self.model
                 );
                 return Err(config(message));
@@ -737,6 +755,18 @@ impl fmt::Debug for OpenAiBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OpenAiBuilder").field("model", &self.model).finish_non_exhaustive()
     }
+}
+
+/// Refuses what is no key: a line break from a file, quotes from a shell.
+fn check_key(key: &str) -> Result<()> {
+    let what = match key {
+        "" => "is empty",
+        _ if key.trim() != key => "begins or ends with white space: trim it",
+        _ if key.contains(['"', '\'']) => "has quotes in it: take them off",
+        _ if !key.bytes().all(|byte| byte.is_ascii_graphic()) => "has characters that no key has",
+        _ => return Ok(()),
+    };
+    Err(config(format!("the key (OPENAI_API_KEY, `with_api_key`) {what}")))
 }
 
 fn config(message: impl Into<String>) -> Error {

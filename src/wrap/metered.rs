@@ -46,8 +46,8 @@
 //! | `gen_ai.client.operation.duration`, `s` | [`latency`](Metering::latency) | `error.type`: the kind where it [`Failed`](Outcome::Failed) |
 //! | `gen_ai.client.token.usage`, `{token}` | tokens of [`usage`](Metering::usage), none where unknown | `gen_ai.token.type`: `input` |
 //!
-//! Both have `gen_ai.operation.name`, which is `embeddings`, and `gen_ai.provider.name` and `gen_ai.request.model`, the
-//! two halves of an [`embedder`](Metering::embedder) like `openai/text-embedding-3-small`. The buckets advised for the
+//! Both have `gen_ai.operation.name`, which is `embeddings`, and `gen_ai.provider.name` and `gen_ai.request.model`, of
+//! which a provider's [`embedder`](Metering::embedder) is made, as in `openai/text-embedding-3-small`. The buckets advised for the
 //! duration are those of [`TotalsSnapshot::latency_histogram`]. Lane and kind make useful attributes of one's own; the
 //! routing key has too many values for one.
 
@@ -397,7 +397,7 @@ impl fmt::Display for TotalsSnapshot {
         let tokens = self.usage.tokens.map_or_else(|| "unknown".to_owned(), |tokens| tokens.to_string());
         let happened = |what: &str, count: u64| (count > 0).then(|| (what.to_owned(), count.to_string()));
         rows.extend(happened("  dropped", self.dropped));
-        rows.push(("texts".into(), self.texts.to_string()));
+        rows.push(("texts, all attempts".into(), self.texts.to_string()));
         rows.push(("bytes".into(), self.bytes.to_string()));
         rows.push(("tokens".into(), tokens));
         rows.push(("requests".into(), self.usage.requests.to_string()));
@@ -464,7 +464,7 @@ calls                      12
   rate limited              2
   timed out                 1
   dropped                   1
-texts                     340
+texts, all attempts       340
 bytes                   51234
 tokens                  12345
 requests                   11
@@ -475,8 +475,11 @@ latency, p99 at most  2.000 s
 latency, longest      2.000 s";
         assert_eq!(sum.to_string(), table);
         let nothing = TotalsSnapshot::default();
-        assert_eq!(nothing.to_string(), "calls     0\ntexts     0\nbytes     0\ntokens    0\nrequests  0");
+        assert_eq!(
+            nothing.to_string(),
+            "calls                0\ntexts, all attempts  0\nbytes                0\ntokens               0\nrequests             0"
+        );
         let unknown = TotalsSnapshot { usage: Usage::of_request(None), ..nothing };
-        assert!(unknown.to_string().contains("tokens    unknown"), "{unknown}");
+        assert!(unknown.to_string().contains("tokens               unknown"), "{unknown}");
     }
 }

@@ -230,7 +230,7 @@ impl<E> Retry<E> {
     fn wait(&self, error: &Error, attempt: u32, began: Instant, deadline: Option<Instant>) -> Result<Duration, String> {
         let policy = &self.policy;
         if attempt >= policy.attempts {
-            return Err("no more are allowed".into());
+            return Err("no more are allowed, see `with_attempts`".into());
         }
         let jitter = |most: Duration| {
             let part = self.random.lock().unwrap_or_else(PoisonError::into_inner).f64();

@@ -1,6 +1,6 @@
 //! Tells what an error reply means: which kind it is, and so what can be done about it.
 
-use reqwest::StatusCode;
+use reqwest::{StatusCode, Url};
 use serde_json::Value;
 
 use crate::{
@@ -83,9 +83,9 @@ impl Said {
 const UNANSWERED: [u16; 9] = [408, 499, 502, 504, 520, 521, 522, 523, 524];
 
 /// Makes the error that a reply without success is.
-pub(super) fn of(reply: &Reply) -> Error {
+pub(super) fn of(reply: &Reply, url: &Url) -> Error {
     let said = reply.plain().map(|body| Said::read(&body)).unwrap_or_default();
-    let (kind, message) = judge(reply.status, &said);
+    let (kind, message) = judge(reply.status, &said, url);
     let status = reply.status.as_u16();
     let usage = if UNANSWERED.contains(&status) { Usage::of_unanswered() } else { Usage::of_request(Some(0)) };
     let mut error = Error::new(kind, message).with_status(status).with_usage(usage);
@@ -107,7 +107,7 @@ pub(super) fn is_known(word: &str) -> bool {
     KNOWN.contains(&word) || QUOTA.contains(&word)
 }
 
-fn judge(status: StatusCode, said: &Said) -> (ErrorKind, String) {
+fn judge(status: StatusCode, said: &Said, url: &Url) -> (ErrorKind, String) {
     use ErrorKind::{Auth, Config, InvalidInput, Protocol, Quota, RateLimited, Timeout, Unavailable};
     let is = |kind: ErrorKind, message: &str| (kind, message.to_owned());
     match status.as_u16() {
@@ -124,10 +124,16 @@ fn judge(status: StatusCode, said: &Said) -> (ErrorKind, String) {
         400 | 422 if ["model", "dimensions", "encoding_format"].contains(&said.param.as_str()) => {
             (Config, format!("the server does not accept `{}` as it is set", said.param))
         }
-        400 | 422 if said.is_one_of(&["model_not_found"]) => is(Config, "the server does not know this model"),
-        400 | 422 => is(InvalidInput, "the server refused the request; it may be one of its texts"),
+        400 | 404 | 422 if said.is_one_of(&["model_not_found"]) => is(Config, "the server does not know this model"),
+        400 | 422 => {
+            is(InvalidInput, "the server refused the request; it may be one of its texts (`embed_each` finds which)")
+        }
         413 => is(InvalidInput, "the server finds the request too large: send less in a call (`with_limits`)"),
-        404 | 405 | 410 | 501 => is(Config, "nothing answers there: check the model's name and the base URL"),
+        404 | 405 | 410 | 501 => {
+            // Without a user, a password or the query: the builder has refused the first two.
+            let (origin, path) = (url.origin().ascii_serialization(), url.path());
+            (Config, format!("nothing answers to POST {origin}{path}: check the base URL and the model's name"))
+        }
         408 => is(Timeout, "the server waited too long for the request"),
         300..=399 => is(Config, "the server answers with a redirect, which is not followed: give the final base URL"),
         500 if said.is_about_size() => is(InvalidInput, "a text, or the request, is more than the server can take"),

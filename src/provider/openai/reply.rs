@@ -75,7 +75,7 @@ pub(super) fn read(body: &[u8], rows: usize, space: &Space, has_length: bool) ->
             }
             Category::Eof => Error::new(ErrorKind::Protocol, format!("the reply's JSON ends early, at {at}")),
             Category::Data => Error::new(ErrorKind::Protocol, format!("the reply is not one of embeddings, at {at}")),
-            _ => Error::new(ErrorKind::Protocol, format!("the reply is not JSON, at {at}")),
+            _ => Error::new(ErrorKind::Protocol, format!("the reply is not JSON, at {at}: is the base URL right?")),
         }
     });
     if let Some(error) = broken {
@@ -245,7 +245,9 @@ impl<'b> Partly<'b> {
     fn wrong_width(&mut self, have: usize) {
         let width = self.width;
         let hint = match have {
-            _ if have * 4 == width => ", a quarter: the server has encoded numbers that were encoded already",
+            _ if have * 4 == width => {
+                ", a quarter: another model answers than was declared, or the server encoded what was encoded already"
+            }
             _ => ": the model, its `dimensions` or the declared space differ, or the server ignores `dimensions`",
         };
         self.fault(|row| format!("vector {row} has {have} components, not {width}{hint}"));

@@ -3,7 +3,8 @@
 use std::{env, io, net::TcpListener, process::Command};
 
 use docvector_embed::{
-    Batch, Embedder, EmbedderExt, Error, ErrorKind, Normalization, Prompts, PromptsBy, Space, SpaceId,
+    Batch, Embedder, EmbedderExt, Error, ErrorKind, Limits, Normalization, Prompts, PromptsBy, Space, SpaceId,
+    TokenCount,
     provider::{OpenAi, OpenAiBuilder, openai::Encoding},
 };
 use serde_json::{Value, json};
@@ -146,25 +147,59 @@ async fn prompts_that_the_server_applies_are_left_to_it() {
     assert_eq!(server.requests()[0].texts(), ["a text"]);
 }
 
-/// A model that was trained with prompts gives vectors without them, too, and they are wrong.
+/// A model that was trained with prompts gives vectors without them, too, and they are wrong. Found out by the first
+/// query, its documents would have been embedded in another space by then.
 #[tokio::test]
-async fn a_query_without_its_models_prompt_is_an_error() {
+async fn a_model_without_its_prompts_is_not_built() {
     let server = Server::start([Step::Honest, Step::Honest]).await;
     let of = |model: &str| {
         let space = Space::builder(model, DIMENSIONS).build().expect("valid");
         OpenAi::builder(model).with_base_url(server.base_url()).with_space(space)
     };
     for model in ["intfloat/e5-base-v2", "BAAI/bge-base-en-v1.5"] {
-        let error = of(model).build().expect("valid").embed_query("a query").await.expect_err("no prompt");
-        assert_eq!((error.kind(), error.usage().requests), (ErrorKind::Config, 0), "{model}");
+        let error = of(model).build().expect_err("no prompts");
+        assert_eq!(error.kind(), ErrorKind::Config, "{model}");
+        assert!(error.to_string().contains("with_prompts"), "{error}");
     }
+    // Half of them are not all of them; the model's name counts where the space has another.
+    let half = Prompts::new("passage: ", "");
+    of("intfloat/e5-base-v2").with_prompts(half).build().expect_err("no prompt for queries");
+    let renamed = Space::builder("docs", DIMENSIONS).build().expect("valid");
+    OpenAi::builder("intfloat/e5-base-v2")
+        .with_base_url(server.base_url())
+        .with_space(renamed)
+        .build()
+        .expect_err("none");
     // With the prompt, or where someone else sees to it, all is well; bge's documents have none.
     let bge = of("BAAI/bge-base-en-v1.5");
     let prompted = bge.clone().with_prompts(Prompts::new("", "Represent this: ")).build().expect("valid");
     prompted.embed_query("a query").await.expect("prompted");
-    bge.build().expect("valid").embed_documents(&["a document"]).await.expect("without a prompt");
+    prompted.embed_documents(&["a document"]).await.expect("without a prompt");
+    bge.clone().with_prompts(Prompts::by_server("", "Represent this: ")).build().expect("the server's business");
+    bge.without_prompts().build().expect("the caller's business");
     let texts: Vec<String> = server.requests().iter().flat_map(Request::texts).collect();
     assert_eq!(texts, ["Represent this: a query", "a document"]);
+}
+
+/// What is not set stays as OpenAI has it; what cannot be kept is not promised.
+#[test]
+fn limits_are_filled_in_or_refused() {
+    let fewer = small("http://127.0.0.1:1/v1").with_limits(Limits::none().with_texts(25)).build().expect("valid");
+    let limits = fewer.limits();
+    assert_eq!((limits.texts, limits.tokens_per_text, limits.tokens_per_call), (Some(25), Some(8191), Some(300_000)));
+    for tokens in [TokenCount::Unknown, TokenCount::AtMostBytes] {
+        let limits = Limits::none().with_tokens_per_text(512).with_tokens(tokens);
+        let error = builder("http://127.0.0.1:1/v1").with_limits(limits).build().expect_err("nobody counts");
+        assert_eq!(error.kind(), ErrorKind::Config);
+    }
+}
+
+#[test]
+fn what_is_no_key_is_refused_by_name() {
+    for key in ["", " ", "sk-abc ", "sk-abc\n", "\"sk-abc\"", "'sk-abc'", "sk-\u{e4}", "sk a"] {
+        let error = builder("http://127.0.0.1:1/v1").with_api_key(key).build().expect_err("no key");
+        assert!(error.to_string().contains("OPENAI_API_KEY") && !error.to_string().contains("abc"), "{key:?}: {error}");
+    }
 }
 
 // Azure
