@@ -300,7 +300,12 @@ pub(crate) struct Counted<'a> {
     tokens: &'a [u32],
 }
 
-impl Counted<'_> {
+impl<'a> Counted<'a> {
+    /// Counts that a batch had which is no more; by the same limits, so by the same counter.
+    pub(crate) fn by(limits: &Limits, tokens: &'a [u32]) -> Self {
+        Self { by: Some(CountedBy::of(limits)), tokens }
+    }
+
     /// The same counts in the places of a larger batch's texts: count `i` at `places[i]` of `len`.
     pub(crate) fn scatter(&self, places: &[usize], len: usize) -> Vec<u32> {
         let mut tokens = vec![UNCOUNTED; len];

@@ -7,6 +7,8 @@
 //! conformance::Suite::new(&Fake::new(8)).run().await?;
 //! // A wrapper, also from inside: over fakes with small limits and scripted failures, whose log tells what it did.
 //! conformance::wrapper(|fake| fake.dedup()).await?;
+//! // A store for a cache has laws of its own.
+//! conformance::store(|| docvector_embed::cache::Memory::new(256 << 20)).await?;
 //! # Ok(()) }
 //! ```
 //!
@@ -18,6 +20,7 @@
 //! # Stability
 //! New checks of the same laws may be added in any release: an embedder that passes only by luck may fail then.
 
+mod store;
 mod wrapper;
 
 use std::{
@@ -33,7 +36,7 @@ use std::{
 
 use futures_util::future::join_all;
 
-pub use self::wrapper::wrapper;
+pub use self::{store::store, wrapper::wrapper};
 use crate::{
     BadTextReason, Batch, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Limits, SpaceId, TokenCount,
     TooLong, plan, plan::yield_once,
@@ -44,9 +47,9 @@ use crate::{
 #[non_exhaustive]
 #[error("{embedder} breaks law {law}: {what}")]
 pub struct Violation {
-    /// The number of the law in [`Embedder`]'s list.
+    /// The number of the law in [`Embedder`]'s list; for a store, in [`CacheStore`](crate::cache::CacheStore)'s.
     pub law: u8,
-    /// The embedder, as it displays itself.
+    /// The embedder or store, as it displays itself.
     pub embedder: String,
     /// What was expected and what was found.
     pub what: String,

@@ -10,9 +10,10 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 pub use self::{each::Each, stream::StreamOptions};
 use crate::{
     Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Result, Space, Usage,
+    cache::CacheStore,
     embeddings::Gather,
     plan,
-    wrap::{Concurrency, Dedup, Meter, Metered, RateLimit, RateLimiter, Retry, RetryPolicy, Timeout},
+    wrap::{Cached, Concurrency, Dedup, Meter, Metered, RateLimit, RateLimiter, Retry, RetryPolicy, Timeout},
 };
 
 /// Calls at once where an embedder does not say: enough to hide a network's latency, few enough to be polite.
@@ -146,6 +147,17 @@ pub trait EmbedderExt: Embedder {
     /// [`SpaceMismatch`](ErrorKind::SpaceMismatch) for a router across several spaces.
     fn dimensions(&self) -> Result<usize> {
         self.space().map(Space::dimensions)
+    }
+
+    /// Embeds each text once, ever: see [`Cached`].
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) for a router across several spaces: cache each of them.
+    fn cached(self, store: impl CacheStore) -> Result<Cached<Self>>
+    where
+        Self: Sized,
+    {
+        Cached::new(self, store)
     }
 
     /// Lets so many calls through at once: see [`Concurrency`].

@@ -36,6 +36,7 @@
 //! | feature | adds | default |
 //! |---|---|---|
 //! | `openai` | `provider::OpenAi`: OpenAI and every server that speaks its API; needs a C compiler to build | no |
+//! | `sqlite` | `cache::Sqlite`: a cache in one file, for several processes; needs a C compiler to build | no |
 //! | `onnx` | `provider::Onnx`: local models on ONNX Runtime, loaded at run time; needs a C compiler to build | no |
 //! | `cli` | the command `docvector-embed` | no |
 //! | `full` | everything | no |
@@ -46,6 +47,7 @@
 
 mod allowance;
 mod batch;
+pub mod cache;
 pub mod conformance;
 mod embedder;
 mod embeddings;

@@ -1,5 +1,6 @@
 //! Wraps embedders with one job each; wrappers are embedders, so they stack.
 
+pub mod cached;
 pub mod concurrency;
 pub mod dedup;
 pub mod metered;
@@ -7,6 +8,7 @@ pub mod rate_limit;
 pub mod retry;
 pub mod timeout;
 
+pub use cached::Cached;
 pub use concurrency::{Concurrency, Gate};
 pub use dedup::Dedup;
 pub use metered::{Meter, Metered, Metering, Totals};

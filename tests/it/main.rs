@@ -1,5 +1,6 @@
 //! All integration tests, one binary: modules by subject, fast ones first.
 
+mod cache;
 mod cli;
 mod conformance;
 mod fetch_assets;

@@ -1,5 +1,6 @@
 //! Wrappers: what each promises, and the documented stack of them.
 
+mod cached;
 mod concurrency;
 mod metered;
 mod rate_limit;

@@ -1,0 +1,183 @@
+//! Puts a fast store before a slow one: [`Tiered`].
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use super::{CacheStore, Entry, Key, Sink};
+use crate::{Result, SpaceId};
+
+/// A fast store before a slow one: memory before a file, a file before a server. It is a store, so tiers nest.
+///
+/// ```
+/// use docvector_embed::cache::{CacheStore, Entry, Key, Memory, Tiered};
+/// # fn main() -> docvector_embed::Result<()> {
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let (fast, slow) = (Memory::new(64 << 20), Memory::unbounded());
+/// let store = Tiered::new(fast.clone(), slow.clone());
+/// assert_eq!(store.to_string(), "Tiered(memory, memory)");
+///
+/// let key = Key::from_bytes([7; 32]);
+/// store.put(&[Entry::new(key, b"bytes")]).await?;
+/// assert_eq!((fast.len(), slow.len()), (0, 1));
+/// // The first to ask for it brings it nearer.
+/// store.get(&[key], &mut |_, value| assert_eq!(value, b"bytes")).await?;
+/// assert_eq!(fast.len(), 1);
+/// # Ok(()) }) }
+/// ```
+///
+/// # Semantics
+/// A `get` asks the fast store, then the slow one for what is missing, and stores in the fast one what the slow one
+/// had. A `put` goes to the slow store alone: its `Ok` is the durability that is promised. `note` and `flush` go to
+/// both.
+///
+/// Only what was read from the slow store comes into the fast one. Were it written by `put`, a writer who lost to
+/// another one at the slow store would leave its own value in front of the winner's; to find out who won, all that was
+/// put would have to be read again, and most of it is not asked for soon. So the fast store never holds another value
+/// than the slow one, however many write, as long as
+/// - nobody else writes to the fast store: share it among tiers over one slow store, not over several;
+/// - the slow store does not forget: one that does may take another value later, while the fast one still has the
+///   first.
+///
+/// # Errors
+/// Those of the slow store. A `get` that fails has handed over what the fast store had, and what the slow one gave
+/// before. A failure of the fast store is a warning and no error: what it did not give is asked of the slow one, and
+/// after a lookup that failed nothing is stored in it.
+///
+/// # Cancellation
+/// A dropped `get` may leave what it found in the fast store or not. A dropped `put` is the slow store's business.
+///
+/// # Cost
+/// Where the fast store has everything, a byte a key and no copy. What comes from the slow one is copied once, and all
+/// of it is held until the fast store has it.
+#[derive(Clone, Debug)]
+pub struct Tiered<F, S> {
+    fast: F,
+    slow: S,
+}
+
+impl<F, S> Tiered<F, S> {
+    /// Puts `fast` before `slow`.
+    pub const fn new(fast: F, slow: S) -> Self {
+        Self { fast, slow }
+    }
+
+    /// The store that is asked first.
+    pub const fn fast(&self) -> &F {
+        &self.fast
+    }
+
+    /// The store that is written to, and asked for what the fast one does not have.
+    pub const fn slow(&self) -> &S {
+        &self.slow
+    }
+
+    /// Takes both stores out, the fast one first.
+    pub fn into_parts(self) -> (F, S) {
+        (self.fast, self.slow)
+    }
+}
+
+impl<F: CacheStore, S> Tiered<F, S> {
+    /// Turns a failure of the fast store into a warning.
+    fn warn(&self, result: Result<()>, what: &str) {
+        if let Err(error) = result {
+            tracing::warn!(store = %self.fast, %error, "the fast cache store {what}");
+        }
+    }
+}
+
+impl<F: fmt::Display, S: fmt::Display> fmt::Display for Tiered<F, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tiered({}, {})", self.fast, self.slow)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<F: CacheStore, S: CacheStore> CacheStore for Tiered<F, S> {
+    async fn get(&self, keys: &[Key], sink: &mut Sink<'_>) -> Result<()> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let mut found = vec![false; keys.len()];
+        let mut first = |place: usize, value: &[u8]| match found.get_mut(place) {
+            Some(found) if !*found => {
+                *found = true;
+                sink(place, value);
+            }
+            // A place twice, or one that there is not, is the fast store's breach and does not become this one's.
+            _ => {}
+        };
+        let fast = self.fast.get(keys, &mut first).await;
+        let missing: Vec<usize> = (0..keys.len()).filter(|&place| !found[place]).collect();
+        let fills = fast.is_ok();
+        self.warn(fast, "could not be read: the slow one is asked for what it did not give");
+        if missing.is_empty() {
+            return Ok(());
+        }
+
+        let asked: Vec<Key> = missing.iter().map(|&place| keys[place]).collect();
+        let mut copies = Copies::default();
+        let mut second = |place: usize, value: &[u8]| {
+            if let (Some(&place), Some(&key)) = (missing.get(place), asked.get(place)) {
+                sink(place, value);
+                if fills {
+                    copies.push(key, value);
+                }
+            }
+        };
+        let slow = self.slow.get(&asked, &mut second).await;
+        // What came before a failure is as good as the rest.
+        if !copies.is_empty() {
+            let filled = self.fast.put(&copies.entries()).await;
+            self.warn(filled, "could not be written: the slow one will be asked again");
+        }
+        slow
+    }
+
+    async fn put(&self, entries: &[Entry<'_>]) -> Result<()> {
+        self.slow.put(entries).await
+    }
+
+    async fn note(&self, space: SpaceId, about: &str) -> Result<()> {
+        let slow = self.slow.note(space, about).await;
+        self.warn(self.fast.note(space, about).await, "could not keep a note");
+        slow
+    }
+
+    async fn flush(&self) -> Result<()> {
+        let slow = self.slow.flush().await;
+        self.warn(self.fast.flush().await, "could not be flushed: what it lost, the slow one has");
+        slow
+    }
+}
+
+/// Entries on their way from the slow store to the fast one: their values in one buffer.
+#[derive(Default)]
+struct Copies {
+    /// Each key, and the bytes of its value.
+    keys: Vec<(Key, usize)>,
+    values: Vec<u8>,
+}
+
+impl Copies {
+    fn push(&mut self, key: Key, value: &[u8]) {
+        self.keys.push((key, value.len()));
+        self.values.extend_from_slice(value);
+    }
+
+    const fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    fn entries(&self) -> Vec<Entry<'_>> {
+        let mut rest = self.values.as_slice();
+        let entry = |&(key, bytes): &(Key, usize)| {
+            let (value, after) = rest.split_at(bytes);
+            rest = after;
+            Entry::new(key, value)
+        };
+        self.keys.iter().map(entry).collect()
+    }
+}

@@ -1,0 +1,257 @@
+//! Writes vectors as entries of a store, and reads them: the format, its checksum, and the keys.
+//!
+//! An entry is a header of 16 bytes and the components, all little-endian:
+//!
+//! | bytes | meaning |
+//! |---|---|
+//! | 0..2 | `dv` |
+//! | 2 | version, 1 |
+//! | 3 | kind of number: 1 for f32, 2 for f16; 128 is added where only the beginning of the text was embedded |
+//! | 4..8 | components |
+//! | 8..16 | xxh3-64 of the components, seeded with the xxh3-64 of the key and the bytes 0..8 |
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use crate::{InputKind, SpaceId, TooLong, cache::Key};
+
+/// Fixes what a key means; a change to how fields are hashed needs a new one, and starts an empty cache.
+const CONTEXT: &str = "docvector-embed 2026-11-22 cache key v1";
+
+const HEADER: usize = 16;
+const MAGIC: [u8; 2] = *b"dv";
+const VERSION: u8 = 1;
+const F32: u8 = 1;
+const F16: u8 = 2;
+const TRUNCATED: u8 = 128;
+
+/// Names the vectors of one space, kind and truncation: hashed once, and then each text.
+pub(super) struct Keys(blake3::Hasher);
+
+/// What a key stands for beside documents and queries: the text by which a model is recognised.
+const PROBE: u8 = 2;
+
+impl Keys {
+    pub(super) fn new(space: SpaceId, kind: InputKind, too_long: TooLong) -> Self {
+        let kind = match kind {
+            InputKind::Document => 0,
+            InputKind::Query => 1,
+        };
+        let too_long = match too_long {
+            TooLong::Error => 0,
+            TooLong::Truncate => 1,
+        };
+        Self::of(space, kind, too_long)
+    }
+
+    pub(super) fn of_probe(space: SpaceId) -> Self {
+        Self::of(space, PROBE, 0)
+    }
+
+    /// All fields before the text have a fixed length, and the text is the last: no two run together.
+    fn of(space: SpaceId, kind: u8, too_long: u8) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
+        hasher.update(space.as_bytes()).update(&[kind, too_long]);
+        Self(hasher)
+    }
+
+    pub(super) fn key(&self, text: &str) -> Key {
+        let mut hasher = self.0.clone();
+        hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+        Key::from_bytes(*hasher.finalize().as_bytes())
+    }
+}
+
+/// How components are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Storage {
+    /// As 32-bit floats: exact.
+    #[default]
+    Exact,
+    /// As 16-bit floats where that loses nothing (OpenAI's vectors are often such), else as 32-bit floats.
+    HalfWhereExact,
+    /// As 16-bit floats: half the room, and cosines that differ from the 8th digit on.
+    Half,
+}
+
+/// Appends an entry to `out`.
+pub(super) fn write(out: &mut Vec<u8>, key: &Key, row: &[f32], truncated: bool, storage: Storage) {
+    let start = out.len();
+    let halves = match storage {
+        Storage::Exact => None,
+        Storage::Half | Storage::HalfWhereExact => {
+            let mut halves = vec![f16::ZERO; row.len()];
+            halves.convert_from_f32_slice(row);
+            let same = || halves.iter().zip(row).all(|(half, number)| half.to_f32().to_bits() == number.to_bits());
+            // What is too large for 16 bits would become infinite.
+            let fits = halves.iter().all(|half| half.is_finite());
+            (fits && (storage == Storage::Half || same())).then_some(halves)
+        }
+    };
+    let dtype = if halves.is_some() { F16 } else { F32 } | if truncated { TRUNCATED } else { 0 };
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&[VERSION, dtype]);
+    out.extend_from_slice(&(row.len() as u32).to_le_bytes());
+    out.extend_from_slice(&[0; 8]);
+    match halves {
+        Some(halves) => halves.iter().for_each(|half| out.extend_from_slice(&half.to_le_bytes())),
+        None if cfg!(target_endian = "little") => out.extend_from_slice(bytemuck::cast_slice(row)),
+        None => row.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes())),
+    }
+    let sum = checksum(key, &out[start..]);
+    out[start + 8..start + HEADER].copy_from_slice(&sum.to_le_bytes());
+}
+
+/// Reads an entry into `row`; tells whether only the beginning of the text was embedded, or `None` where the entry is not
+/// what was written under this key for this width.
+pub(super) fn read(entry: &[u8], key: &Key, row: &mut [f32]) -> Option<bool> {
+    let header = entry.get(..HEADER)?;
+    let payload = &entry[HEADER..];
+    let (dtype, truncated) = (header[3] & !TRUNCATED, header[3] & TRUNCATED != 0);
+    let width = u32::from_le_bytes(header[4..8].try_into().ok()?) as usize;
+    let known = header[..2] == MAGIC && header[2] == VERSION && width == row.len();
+    let sum = u64::from_le_bytes(header[8..HEADER].try_into().ok()?);
+    if !known || sum != checksum(key, entry) {
+        return None;
+    }
+    match dtype {
+        F32 if payload.len() == width * 4 => {
+            let numbers = payload.chunks_exact(4);
+            row.iter_mut().zip(numbers).for_each(|(number, bytes)| {
+                *number = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            });
+        }
+        F16 if payload.len() == width * 2 => {
+            let numbers = payload.chunks_exact(2);
+            row.iter_mut().zip(numbers).for_each(|(number, bytes)| {
+                *number = f16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
+            });
+        }
+        _ => return None,
+    }
+    // What was written was finite; what has the right sum and is not was written by something else.
+    crate::embeddings::not_finite(row).is_none().then_some(truncated)
+}
+
+/// Binds the components to the header and to the key, so that an entry under another key is a damaged one.
+fn checksum(key: &Key, entry: &[u8]) -> u64 {
+    let mut about = [0; 40];
+    about[..32].copy_from_slice(key.as_bytes());
+    about[32..].copy_from_slice(&entry[..8]);
+    xxh3_64_with_seed(&entry[HEADER..], xxh3_64(&about))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(byte: u8) -> Key {
+        Key::from_bytes([byte; 32])
+    }
+
+    fn entry(row: &[f32], storage: Storage) -> Vec<u8> {
+        let mut out = vec![9; 3];
+        write(&mut out, &key(1), row, false, storage);
+        out.split_off(3)
+    }
+
+    fn finite() -> impl Strategy<Value = f32> {
+        prop::num::f32::NORMAL | prop::num::f32::SUBNORMAL | prop::num::f32::ZERO
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(row in prop::collection::vec(finite(), 1..40), truncated: bool) {
+            for storage in [Storage::Exact, Storage::HalfWhereExact] {
+                let mut out = Vec::new();
+                write(&mut out, &key(1), &row, truncated, storage);
+                let mut read_back = vec![0.0; row.len()];
+                prop_assert_eq!(read(&out, &key(1), &mut read_back), Some(truncated));
+                let bits = |row: &[f32]| row.iter().map(|number| number.to_bits()).collect::<Vec<_>>();
+                prop_assert_eq!(bits(&read_back), bits(&row));
+            }
+        }
+
+        /// Half the room, and each component within what 16 bits can say.
+        #[test]
+        fn halves_are_close(row in prop::collection::vec(-1.0_f32..1.0, 1..40)) {
+            let out = entry(&row, Storage::Half);
+            prop_assert_eq!(out.len(), HEADER + 2 * row.len());
+            let mut read_back = vec![0.0; row.len()];
+            prop_assert_eq!(read(&out, &key(1), &mut read_back), Some(false));
+            for (half, number) in read_back.iter().zip(&row) {
+                prop_assert!((half - number).abs() <= number.abs() / 2048.0 + 6e-8, "{half} for {number}");
+            }
+        }
+
+        #[test]
+        fn any_changed_byte_is_seen(row in prop::collection::vec(finite(), 1..20), at: prop::sample::Index, by in 1_u8..) {
+            let mut out = entry(&row, Storage::Exact);
+            let at = at.index(out.len());
+            out[at] ^= by;
+            prop_assert_eq!(read(&out, &key(1), &mut vec![0.0; row.len()]), None);
+        }
+
+        #[test]
+        fn another_length_is_seen(row in prop::collection::vec(finite(), 2..20), cut in 0_usize..60) {
+            let mut out = entry(&row, Storage::Exact);
+            prop_assert_eq!(read(&out, &key(1), &mut vec![0.0; row.len() - 1]), None);
+            prop_assert_eq!(read(&out, &key(2), &mut vec![0.0; row.len()]), None);
+            out.truncate(cut.min(out.len() - 1));
+            prop_assert_eq!(read(&out, &key(1), &mut vec![0.0; row.len()]), None);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..80), width in 0_usize..8) {
+            let _ = read(&bytes, &key(1), &mut vec![0.0; width]);
+        }
+
+        /// Whatever differs, the keys do.
+        #[test]
+        fn keys_differ_where_anything_does(a in ".{0,12}", b in ".{0,12}", space in any::<[u8; 16]>()) {
+            let space = SpaceId::from_bytes(space);
+            let mut keys = Vec::new();
+            for kind in [InputKind::Document, InputKind::Query] {
+                for too_long in [TooLong::Error, TooLong::Truncate] {
+                    keys.extend([&a, &b].map(|text| Keys::new(space, kind, too_long).key(text)));
+                }
+            }
+            keys.extend([&a, &b].map(|text| Keys::of_probe(space).key(text)));
+            keys.push(Keys::new(SpaceId::from_bytes([0xee; 16]), InputKind::Document, TooLong::Error).key(&a));
+            let all = keys.len();
+            keys.sort_unstable();
+            keys.dedup();
+            prop_assert_eq!(keys.len(), if a == b { 1 + all.div_ceil(2) - 1 } else { all });
+        }
+    }
+
+    #[test]
+    fn halves_are_taken_only_where_nothing_is_lost() {
+        assert_eq!(entry(&[0.5, -0.25, 0.0], Storage::HalfWhereExact).len(), HEADER + 6);
+        for odd in [0.1, 1e-9, 1e9] {
+            assert_eq!(entry(&[0.5, odd], Storage::HalfWhereExact).len(), HEADER + 8, "{odd}");
+        }
+        // Too large for 16 bits, whatever was asked for.
+        assert_eq!(entry(&[0.5, 1e9], Storage::Half).len(), HEADER + 8);
+        // The sign of zero is a bit, too.
+        let mut row = [1.0];
+        assert_eq!(read(&entry(&[-0.0], Storage::HalfWhereExact), &key(1), &mut row), Some(false));
+        assert_eq!(row[0].to_bits(), (-0.0_f32).to_bits());
+    }
+
+    /// A change here loses every cache that exists.
+    #[test]
+    fn keys_and_entries_stay_what_they_are() {
+        let space = SpaceId::from_bytes(*b"0123456789abcdef");
+        let key = Keys::new(space, InputKind::Query, TooLong::Error).key("text");
+        assert_eq!(key.to_string(), "00de73206a103c2e3da545139c02707d37543be79407e9821ae06607783bff24");
+        let mut out = Vec::new();
+        write(&mut out, &key, &[1.0, -2.5], true, Storage::Exact);
+        let hex: String = out.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "6476018102000000e415cc5d70d16efd0000803f000020c0");
+    }
+}

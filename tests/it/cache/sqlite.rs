@@ -1,0 +1,769 @@
+//! The SQLite store: what it promises when it is shared, killed, damaged and out of room.
+#![cfg(feature = "sqlite")]
+
+use std::{
+    collections::{HashMap, HashSet},
+    env, fs,
+    io::{BufRead, BufReader},
+    ops::Range,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use docvector_embed::{
+    ErrorKind, Result, SpaceId,
+    cache::{CacheStore, Entry, Key, Sqlite},
+};
+use futures_util::{FutureExt, StreamExt, stream};
+
+/// Keys as they are in life: hashes.
+fn key(of: &str) -> Key {
+    Key::from_bytes(*blake3::hash(of.as_bytes()).as_bytes())
+}
+
+fn keys(name: &str, range: Range<usize>) -> Vec<Key> {
+    range.map(|i| key(&format!("{name} {i}"))).collect()
+}
+
+/// The value of a key: whoever has the key can check it. 256 to 2,806 bytes.
+fn value(key: &Key) -> Vec<u8> {
+    let mut bytes = vec![0; 256 + 10 * usize::from(key.as_bytes()[0])];
+    blake3::Hasher::new().update(key.as_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+async fn put(store: &Sqlite, keys: &[Key]) -> Result<()> {
+    let values: Vec<Vec<u8>> = keys.iter().map(value).collect();
+    let entries: Vec<Entry<'_>> = keys.iter().zip(&values).map(|(&key, value)| Entry::new(key, value)).collect();
+    store.put(&entries).await
+}
+
+async fn get(store: &Sqlite, keys: &[Key]) -> Result<Vec<Option<Vec<u8>>>> {
+    let mut found = vec![None; keys.len()];
+    let mut sink = |place: usize, value: &[u8]| assert_eq!(found[place].replace(value.to_vec()), None, "given twice");
+    store.get(keys, &mut sink).await?;
+    Ok(found)
+}
+
+/// All of them are there, each with its bytes.
+async fn assert_all(store: &Sqlite, keys: &[Key]) {
+    let found = get(store, keys).await.expect("it reads");
+    for (place, (key, found)) in keys.iter().zip(found).enumerate() {
+        assert!(found.is_some(), "key {place} of {} is missing", keys.len());
+        assert!(found == Some(value(key)), "key {place} has other bytes");
+    }
+}
+
+fn assert_sound(path: &Path) {
+    let connection = rusqlite::Connection::open(path).expect("it opens");
+    let verdict: String =
+        connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("it can be checked");
+    assert_eq!(verdict, "ok");
+}
+
+/// The error that opening gives: one of the cache, about this file.
+fn refused(path: &Path) -> String {
+    let error = Sqlite::open(path).expect_err("it is no store");
+    assert_eq!(error.kind(), ErrorKind::Cache);
+    let told = error.to_string();
+    assert!(told.contains(&path.display().to_string()), "{told}");
+    told
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+#[tokio::test]
+async fn what_was_put_is_found_at_each_of_its_places() {
+    let folder = folder();
+    let store = Sqlite::open(folder.path().join("store")).expect("it opens");
+    let (stored, unknown) = (keys("stored", 0..100), keys("unknown", 0..50));
+    put(&store, &stored).await.expect("it stores");
+    assert_all(&store, &stored).await;
+    let mixed = [stored[3], unknown[0], stored[99], stored[3], unknown[0], stored[0], stored[3]];
+    let found = get(&store, &mixed).await.expect("it reads");
+    let there: Vec<bool> = found.iter().map(Option::is_some).collect();
+    assert_eq!(there, [true, false, true, true, false, true, true]);
+    assert!(found[0] == Some(value(&stored[3])) && found[0] == found[3] && found[0] == found[6]);
+    assert_eq!(get(&store, &unknown).await.expect("it reads"), vec![None; 50]);
+    assert_eq!(get(&store, &[]).await.expect("nothing to do"), [] as [Option<Vec<u8>>; 0]);
+    store.put(&[]).await.expect("nothing to do");
+    store.flush().await.expect("nothing to wait for");
+}
+
+#[tokio::test]
+async fn the_first_value_of_a_key_stays() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let (one, other) = (Sqlite::open(&path).expect("it opens"), Sqlite::open(&path).expect("it opens twice"));
+    let (a, b) = (key("a"), key("b"));
+    // Within a call, across calls, and across handles.
+    one.put(&[Entry::new(a, b"first"), Entry::new(b, b""), Entry::new(a, b"second")]).await.expect("it stores");
+    one.put(&[Entry::new(a, b"third")]).await.expect("no error");
+    other.put(&[Entry::new(b, b"not empty"), Entry::new(a, b"fourth")]).await.expect("no error");
+    for store in [&one, &other] {
+        let found = get(store, &[a, b]).await.expect("it reads");
+        assert_eq!(found, [Some(b"first".to_vec()), Some(Vec::new())]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_put_and_get_at_once() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Sqlite::builder(&path).with_readers(3).build().expect("it opens");
+    let tasks: Vec<_> = (0..200)
+        .map(|caller| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                // Neighbours share half of their keys.
+                let mine = keys("many", caller * 5..caller * 5 + 10);
+                put(&store, &mine).await.expect("it stores");
+                assert_all(&store, &mine).await;
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.expect("no caller fails");
+    }
+    assert_eq!(store.stats().await.expect("it counts").entries, 1005);
+    drop(store);
+    assert_sound(&path);
+}
+
+#[tokio::test]
+async fn look_ups_of_any_size_go_in_parts() {
+    let folder = folder();
+    let store = Sqlite::open(folder.path().join("store")).expect("it opens");
+    // Thirty megabytes and one value of twenty: parts hold eight.
+    let (large, small) = (keys("large", 0..30), keys("small", 0..20_000));
+    let of = |key: &Key, length: usize| vec![key.as_bytes()[0]; length];
+    for key in &large {
+        store.put(&[Entry::new(*key, &of(key, 1 << 20))]).await.expect("it stores");
+    }
+    store.put(&[Entry::new(key("giant"), &of(&key("giant"), 20 << 20))]).await.expect("it stores");
+    let values: Vec<Vec<u8>> = small.iter().map(|key| of(key, 1)).collect();
+    let entries: Vec<Entry<'_>> = small.iter().zip(&values).map(|(&key, value)| Entry::new(key, value)).collect();
+    store.put(&entries).await.expect("it stores");
+    let asked: Vec<Key> = small
+        .iter()
+        .chain(&large)
+        .chain([&key("giant")])
+        .chain(&keys("unknown", 0..20_000))
+        .chain(&large)
+        .copied()
+        .collect();
+    let mut places = HashSet::new();
+    let mut sink = |place: usize, value: &[u8]| {
+        assert!(value.iter().all(|byte| *byte == asked[place].as_bytes()[0]));
+        assert!(places.insert(place));
+    };
+    store.get(&asked, &mut sink).await.expect("it reads");
+    assert_eq!(places.len(), 20_000 + 30 + 1 + 30);
+    // The whole file, too.
+    let mut seen = HashSet::new();
+    store.for_each(|key, value| assert!(value[0] == key.as_bytes()[0] && seen.insert(key))).await.expect("it reads");
+    assert_eq!(seen.len(), 20_031);
+}
+
+#[tokio::test]
+async fn everything_is_there_after_opening_again() {
+    let folder = folder();
+    let path = folder.path().join("a name with spaces, and ä.sqlite");
+    let stored = keys("stored", 0..500);
+    let spaces = [SpaceId::from_bytes([1; 16]), SpaceId::from_bytes([0; 16])];
+    let store = Sqlite::open(&path).expect("it opens");
+    put(&store, &stored).await.expect("it stores");
+    for (about, space) in [("a model", spaces[0]), ("another", spaces[1]), ("a later name", spaces[0])] {
+        store.note(space, about).await.expect("it notes");
+    }
+    let stats = store.stats().await.expect("it counts");
+    drop(store);
+    // Nothing is left beside the file.
+    let files: Vec<_> =
+        fs::read_dir(folder.path()).expect("a folder").map(|file| file.expect("a file").path()).collect();
+    assert_eq!(files, std::slice::from_ref(&path));
+    let store = Sqlite::open(&path).expect("it opens again");
+    assert_all(&store, &stored).await;
+    let again = store.stats().await.expect("it counts");
+    assert_eq!((again.entries, again.value_bytes, &again.spaces), (stats.entries, stats.value_bytes, &stats.spaces));
+    assert_eq!((again.entries, again.value_bytes), (500, stored.iter().map(|key| value(key).len() as u64).sum()));
+    assert_eq!(again.spaces, [(spaces[1], "another".into()), (spaces[0], "a model".into())]);
+    assert!(again.file_bytes > again.value_bytes);
+    let mut seen = HashSet::new();
+    store.for_each(|key, bytes| assert!(bytes == value(&key) && seen.insert(key))).await.expect("it reads");
+    assert_eq!(seen, stored.iter().copied().collect());
+    assert_sound(&path);
+}
+
+#[tokio::test]
+async fn dropped_puts_that_were_accepted_are_finished() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Sqlite::open(&path).expect("it opens");
+    let stored = keys("stored", 0..300);
+    for part in stored.chunks(3) {
+        // Accepted at the first poll, and then nobody waits for it.
+        let _ = put(&store, part).now_or_never();
+    }
+    drop(store);
+    let store = Sqlite::open(&path).expect("it opens");
+    assert_all(&store, &stored).await;
+}
+
+#[tokio::test]
+async fn flush_waits_for_what_nobody_waits_for() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Sqlite::open(&path).expect("it opens");
+    let stored = keys("stored", 0..300);
+    stored.chunks(3).for_each(|part| drop(put(&store, part).now_or_never()));
+    store.flush().await.expect("it flushes");
+    assert_all(&Sqlite::open(&path).expect("it opens"), &stored).await;
+}
+
+#[tokio::test]
+async fn a_group_waits_for_rows_or_for_a_flush() {
+    let folder = folder();
+    // Without an end to the waiting, the test would not end.
+    let store = Sqlite::builder(folder.path().join("store")).with_group(6, Duration::MAX).build().expect("it opens");
+    let stored = keys("stored", 0..6);
+    let puts = stream::iter(stored.chunks(2)).map(|part| put(&store, part)).buffer_unordered(3).collect::<Vec<_>>();
+    puts.await.into_iter().for_each(|stored| stored.expect("it stores"));
+    assert_all(&store, &stored).await;
+    let lone = keys("lone", 0..1);
+    let (stored, flushed) = tokio::join!(put(&store, &lone), store.flush());
+    stored.and(flushed).expect("it stores");
+    assert_all(&store, &lone).await;
+    // And for the end.
+    let last = keys("last", 0..2);
+    assert!(put(&store, &last).now_or_never().is_none(), "there was nobody to wait for");
+    let path = store.path().to_owned();
+    drop(store);
+    assert_all(&Sqlite::open(&path).expect("it opens"), &last).await;
+}
+
+#[tokio::test]
+async fn dropped_gets_leave_the_readers_to_others() {
+    let folder = folder();
+    let store = Sqlite::builder(folder.path().join("store")).with_readers(1).build().expect("it opens");
+    let stored = keys("stored", 0..200);
+    put(&store, &stored).await.expect("it stores");
+    for round in 0..50 {
+        // Dropped before, during and after its work.
+        let _ = tokio::time::timeout(Duration::from_micros(round * 20), get(&store, &stored)).await;
+    }
+    assert_all(&store, &stored).await;
+}
+
+#[tokio::test]
+async fn a_lock_that_is_not_given_back_is_an_error_for_writers_alone() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Sqlite::builder(&path).with_busy_timeout(Duration::from_millis(50)).build().expect("it opens");
+    let (before, after) = (keys("before", 0..10), keys("after", 0..10));
+    put(&store, &before).await.expect("it stores");
+    let lock = rusqlite::Connection::open(&path).expect("it opens");
+    lock.execute_batch("BEGIN IMMEDIATE").expect("a lock");
+    let error = put(&store, &after).await.expect_err("it is locked");
+    assert!(error.kind() == ErrorKind::Cache && error.to_string().contains("locked by another process"), "{error}");
+    assert_all(&store, &before).await;
+    // Who only wants to read can also open it.
+    assert_all(&Sqlite::open(&path).expect("it opens"), &before).await;
+    assert!(get(&store, &after).await.expect("it reads").iter().all(Option::is_none));
+    lock.execute_batch("ROLLBACK").expect("the lock is given back");
+    put(&store, &after).await.expect("it stores");
+    assert_all(&store, &after).await;
+}
+
+#[tokio::test]
+async fn one_that_is_too_large_does_not_spoil_the_rest() {
+    let folder = folder();
+    let store = Sqlite::open(folder.path().join("store")).expect("it opens");
+    // Never touched, so it takes no memory.
+    let giant = vec![0; (512 << 20) + 1];
+    let (a, b) = (keys("a", 0..3), keys("b", 0..1));
+    let entries = [Entry::new(b[0], &giant)];
+    let (refused, stored) = tokio::join!(store.put(&entries), put(&store, &a));
+    assert_eq!(refused.expect_err("too large").kind(), ErrorKind::Cache);
+    stored.expect("it stores");
+    assert_all(&store, &a).await;
+}
+
+#[test]
+fn pages_have_the_size_that_the_file_began_with() {
+    let folder = folder();
+    let in_file = |path: &Path| {
+        let bytes = fs::read(path).expect("a file");
+        match u16::from_be_bytes([bytes[16], bytes[17]]) {
+            1 => 65_536,
+            size => u32::from(size),
+        }
+    };
+    for size in [512, 4_096, 65_536] {
+        let path = folder.path().join(size.to_string());
+        let store = Sqlite::builder(&path).with_page_size(size).build().expect("it opens");
+        let stored = keys("stored", 0..50);
+        runtime().block_on(put(&store, &stored)).expect("it stores");
+        drop(store);
+        assert_eq!(in_file(&path), size);
+        let store = Sqlite::builder(&path).with_page_size(1_024).build().expect("it opens as it is");
+        runtime().block_on(assert_all(&store, &stored));
+        drop(store);
+        assert_eq!(in_file(&path), size);
+    }
+    let path = folder.path().join("default");
+    drop(Sqlite::open(&path).expect("it opens"));
+    assert_eq!(in_file(&path), 16_384);
+    for size in [0, 1, 256, 511, 1_000, 65_535, 65_537, 131_072, u32::MAX] {
+        let error =
+            Sqlite::builder(folder.path().join("never")).with_page_size(size).build().expect_err("no page size");
+        assert_eq!(error.kind(), ErrorKind::Config);
+    }
+    assert!(!folder.path().join("never").exists());
+}
+
+#[test]
+fn options_may_be_nothing_or_enormous() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let none = Sqlite::builder(&path).with_readers(0).with_group(0, Duration::ZERO).with_busy_timeout(Duration::ZERO);
+    let enormous = Sqlite::builder(&path)
+        .with_readers(usize::MAX)
+        .with_group(usize::MAX, Duration::ZERO)
+        .with_busy_timeout(Duration::MAX);
+    for (name, builder) in [("none", none), ("enormous", enormous)] {
+        let store = builder.build().expect("it opens");
+        let stored = keys(name, 0..10);
+        runtime().block_on(async {
+            put(&store, &stored).await.expect("it stores");
+            assert_all(&store, &stored).await;
+        });
+        assert_eq!(store.to_string(), "sqlite");
+        assert!(format!("{store:?}").contains("store"), "{store:?}");
+    }
+}
+
+#[test]
+fn reading_without_a_runtime_is_an_error() {
+    let folder = folder();
+    let store = Sqlite::open(folder.path().join("store")).expect("it opens");
+    let error = get(&store, &keys("any", 0..1)).now_or_never().expect("at once").expect_err("there is no runtime");
+    assert!(error.kind() == ErrorKind::Cache && error.to_string().contains("tokio runtime"), "{error}");
+}
+
+#[test]
+fn what_names_no_file_is_refused() {
+    let folder = folder();
+    let missing = folder.path().join("missing").join("store");
+    assert!(refused(&missing).contains("folder is missing"));
+    assert!(!missing.exists() && !folder.path().join("missing").exists());
+    assert!(refused(folder.path()).contains("is a folder"));
+    for path in ["", ":memory:"] {
+        let error = Sqlite::open(path).expect_err("no file");
+        assert!(error.to_string().contains("no file is named"), "{error}");
+    }
+    // Names that SQLite would take for something else.
+    let odd = folder.path().join("file:odd?mode=memory");
+    drop(Sqlite::open(&odd).expect("it opens"));
+    assert!(odd.exists());
+}
+
+#[tokio::test]
+async fn an_empty_file_becomes_a_store() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    fs::write(&path, "").expect("it writes");
+    let store = Sqlite::open(&path).expect("it opens");
+    let stored = keys("stored", 0..10);
+    put(&store, &stored).await.expect("it stores");
+    assert_all(&store, &stored).await;
+}
+
+#[test]
+fn files_of_others_are_refused_and_left_as_they_are() {
+    let folder = folder();
+    let path = folder.path().join("other");
+    let sqlite = |sql: &str| {
+        let _ = fs::remove_file(&path);
+        rusqlite::Connection::open(&path).expect("it opens").execute_batch(sql).expect("it is made");
+    };
+    let still_refused = |why: &str| {
+        let before = fs::read(&path).expect("a file");
+        let told = refused(&path);
+        assert!(told.contains(why), "{told}");
+        assert!(fs::read(&path).expect("a file") == before, "it was written to: {why}");
+    };
+    // (One of a single byte is an empty one to SQLite.)
+    for text in ["no", "not a database", &"a long text about something else\n".repeat(1_000)] {
+        fs::write(&path, text).expect("it writes");
+        still_refused("not an SQLite file");
+    }
+    sqlite("CREATE TABLE entries (key, value)");
+    still_refused("of something else");
+    sqlite("PRAGMA application_id = 7");
+    still_refused("of something else");
+    sqlite("PRAGMA user_version = 1");
+    still_refused("of something else");
+    // One of ours, with a version that this program does not know.
+    fs::remove_file(&path).expect("it was there");
+    drop(Sqlite::open(&path).expect("it opens"));
+    rusqlite::Connection::open(&path).expect("it opens").execute_batch("PRAGMA user_version = 2").expect("it is set");
+    still_refused("newer version");
+    rusqlite::Connection::open(&path).expect("it opens").execute_batch("PRAGMA user_version = 0").expect("it is set");
+    still_refused("damaged");
+}
+
+/// A store of 300 entries, closed, as bytes.
+fn made(path: &Path) -> (Vec<u8>, Vec<Key>) {
+    let stored = keys("stored", 0..300);
+    let store = Sqlite::builder(path).with_page_size(4_096).build().expect("it opens");
+    runtime().block_on(put(&store, &stored)).expect("it stores");
+    drop(store);
+    (fs::read(path).expect("a file"), stored)
+}
+
+#[test]
+fn a_file_that_was_cut_is_an_error() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let (whole, _) = made(&path);
+    let half = whole.len() / 2;
+    for length in [2, 15, 16, 50, 99, 100, 511, 512, 4_095, 4_096, 4_097, half, whole.len() - 4_096] {
+        fs::write(&path, &whole[..length]).expect("it writes");
+        let told = refused(&path);
+        assert!(told.contains("damaged"), "{length}: {told}");
+    }
+    // (Within the last page, missing bytes are zeros to SQLite: what guards values is their checksum, not the store.)
+}
+
+#[test]
+fn damaged_pages_are_errors_and_never_panics() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let (whole, stored) = made(&path);
+    let mut random = fastrand::Rng::with_seed(4);
+    let mut failed = 0;
+    for round in 0..60 {
+        let mut bytes = whole.clone();
+        let page = random.usize(0..whole.len() / 4_096) * 4_096;
+        match round % 3 {
+            0 => bytes[page..page + 4_096].fill(0),
+            1 => random.fill(&mut bytes[page..page + 4_096]),
+            _ => (0..4).for_each(|_| bytes[page + random.usize(0..100)] ^= 1 << random.u8(0..8)),
+        }
+        fs::write(&path, &bytes).expect("it writes");
+        let outcome = Sqlite::open(&path).and_then(|store| {
+            runtime().block_on(async {
+                let new = keys("new", 0..20);
+                // One after another: each has its own chance to fail.
+                let read = get(&store, &stored).await.map(drop);
+                let walked = store.for_each(|_, _| ()).await;
+                let counted = store.stats().await.map(drop);
+                let stored = put(&store, &new).await;
+                read.and(walked).and(counted).and(stored)
+            })
+        });
+        if let Err(error) = outcome {
+            failed += 1;
+            assert_eq!(error.kind(), ErrorKind::Cache);
+            assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+        }
+        for beside in ["store-wal", "store-shm"] {
+            let _ = fs::remove_file(folder.path().join(beside));
+        }
+    }
+    assert!(failed > 20, "of 60 kinds of damage, {failed} were noticed");
+}
+
+// Other processes: these tests run themselves again.
+
+/// Set where a test was started by itself, to what it is to do.
+const INNER: &str = "DOCVECTOR_EMBED_TEST_INNER";
+
+fn inner() -> Option<Vec<String>> {
+    Some(env::var(INNER).ok()?.lines().map(str::to_owned).collect())
+}
+
+/// The arguments that run one test of this file, and nothing else.
+fn alone(test: &str) -> [String; 5] {
+    let (_, module) = module_path!().split_once("::").expect("the crate's name comes first");
+    ["--exact".into(), format!("{module}::{test}"), "--nocapture".into(), "--test-threads".into(), "1".into()]
+}
+
+/// A process, killed when dropped, whose lines are handed on as they come, each with its number.
+struct Running(Child);
+
+impl Running {
+    fn start(test: &str, words: &[&str], number: usize, lines: mpsc::Sender<(usize, String)>) -> Self {
+        let mut command = Command::new(env::current_exe().expect("this program"));
+        command.args(alone(test)).env(INNER, words.join("\n")).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        let mut told = BufReader::new(child.stdout.take().expect("it is piped"));
+        thread::spawn(move || {
+            let mut line = String::new();
+            // A line without an end was cut off.
+            while told.read_line(&mut line).is_ok() && line.ends_with('\n') {
+                if lines.send((number, line.trim_end().to_owned())).is_err() {
+                    break;
+                }
+                line.clear();
+            }
+        });
+        Self(child)
+    }
+
+    fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The batches that one process acknowledged.
+fn acknowledged(line: &str) -> Option<usize> {
+    line.strip_prefix("acknowledged ")?.parse().ok()
+}
+
+/// The keys of a batch of one process.
+fn of_batch(who: &str, batch: usize) -> Vec<Key> {
+    keys(who, batch * 20..batch * 20 + 20)
+}
+
+/// Keys that all processes put, each with the same value.
+fn of_all(batch: usize) -> Vec<Key> {
+    keys("all", batch * 5..batch * 5 + 5)
+}
+
+#[test]
+fn killed_in_the_middle_of_writing_nothing_acknowledged_is_lost() {
+    const NAME: &str = "killed_in_the_middle_of_writing_nothing_acknowledged_is_lost";
+    if let Some(words) = inner() {
+        let store = Sqlite::open(&words[0]).expect("it opens");
+        println!();
+        let write = async |batch| {
+            let all = [of_batch(&words[1], batch), of_all(batch)].concat();
+            put(&store, &all).await.expect("it stores");
+            println!("acknowledged {batch}");
+        };
+        // Until it is killed; an end, in case that nobody does.
+        runtime().block_on(stream::iter(0..5_000).map(write).buffer_unordered(4).collect::<()>());
+        return;
+    }
+    let rounds = if env::var_os("DOCVECTOR_EMBED_FULL").is_some_and(|full| full == "1") { 200 } else { 20 };
+    let mut all = 0;
+    let mut folder = folder();
+    for round in 0..rounds {
+        // Some begin with a new file, so that it may be killed while it is made; some go on with what was left.
+        if round % 5 == 0 {
+            folder = self::folder();
+        }
+        let path = folder.path().join("store");
+        let who = [format!("{round} left"), format!("{round} right")];
+        let (lines, told) = mpsc::channel();
+        let start =
+            |number: usize| Running::start(NAME, &[&path.display().to_string(), &who[number]], number, lines.clone());
+        let mut running = [start(0), start(1)];
+        drop(lines);
+        let mut batches = [Vec::new(), Vec::new()];
+        let mut hear =
+            |(number, line): (usize, String)| acknowledged(&line).map(|batch| batches[number].push(batch)).is_some();
+        let mut wanted = fastrand::usize(0..40);
+        while wanted > 0 {
+            let heard = told.recv_timeout(Duration::from_secs(120)).expect("they write");
+            wanted -= usize::from(hear(heard));
+        }
+        thread::sleep(Duration::from_micros(fastrand::u64(0..20_000)));
+        running.iter_mut().for_each(Running::kill);
+        told.iter().for_each(|line| _ = hear(line));
+        all += batches.iter().map(Vec::len).sum::<usize>();
+
+        let store = Sqlite::open(&path).expect("it opens after a kill");
+        runtime().block_on(async {
+            let mut there = HashSet::new();
+            let walk = store.for_each(|key, bytes| {
+                assert!(bytes == value(&key), "round {round}: an entry is damaged");
+                there.insert(key);
+            });
+            walk.await.expect("it reads");
+            for (who, batches) in who.iter().zip(&batches) {
+                for &batch in batches {
+                    assert_all(&store, &of_batch(who, batch)).await;
+                    assert_all(&store, &of_all(batch)).await;
+                }
+                // What was on the way is there, or it is not.
+                for batch in 0..batches.len() + 8 {
+                    let found = of_batch(who, batch).iter().filter(|key| there.contains(key)).count();
+                    assert!(found == 0 || found == 20, "round {round}: {found} of a put's 20 entries");
+                }
+            }
+        });
+        drop(store);
+        assert_sound(&path);
+    }
+    assert!(all > rounds, "in {rounds} rounds, {all} puts were acknowledged before the kill");
+}
+
+#[test]
+fn two_processes_write_while_a_third_reads() {
+    const NAME: &str = "two_processes_write_while_a_third_reads";
+    const BATCHES: usize = 60;
+    let contested = |batch: usize| key(&format!("contested {batch}"));
+    if let Some(words) = inner() {
+        let store = Sqlite::open(&words[0]).expect("it opens");
+        println!();
+        runtime().block_on(async {
+            for batch in 0..BATCHES {
+                put(&store, &of_batch(&words[1], batch)).await.expect("it stores");
+                store.put(&[Entry::new(contested(batch), words[1].as_bytes())]).await.expect("it stores");
+                let first = get(&store, &[contested(batch)]).await.expect("it reads").remove(0).expect("it was put");
+                println!("first {batch} {}", String::from_utf8(first).expect("a name"));
+                println!("acknowledged {batch}");
+            }
+        });
+        return;
+    }
+    let folder = folder();
+    let path = folder.path().join("store");
+    let (lines, told) = mpsc::channel();
+    let who = ["left", "right"];
+    // Both make the file, or one finds it made.
+    let running =
+        [0, 1].map(|number| Running::start(NAME, &[&path.display().to_string(), who[number]], number, lines.clone()));
+    drop(lines);
+    let store = Sqlite::open(&path).expect("it opens while others do");
+    let mut firsts: HashMap<usize, String> = HashMap::new();
+    let mut heard = 0;
+    runtime().block_on(async {
+        for (number, line) in &told {
+            if let Some(batch) = acknowledged(&line) {
+                heard += 1;
+                // What one process has acknowledged, others find.
+                assert_all(&store, &of_batch(who[number], batch)).await;
+            } else if let Some((batch, first)) = line.strip_prefix("first ").and_then(|line| line.split_once(' ')) {
+                let batch = batch.parse().expect("a number");
+                let known = firsts.entry(batch).or_insert_with(|| first.to_owned());
+                assert_eq!(known, first, "both think that they were the first");
+                let found = get(&store, &[contested(batch)]).await.expect("readers are never locked out");
+                assert_eq!(found[0].as_deref(), Some(first.as_bytes()));
+            }
+        }
+    });
+    assert_eq!((heard, firsts.len()), (2 * BATCHES, BATCHES));
+    for mut running in running {
+        assert!(running.0.wait().expect("it ended").success());
+    }
+    assert_eq!(runtime().block_on(store.stats()).expect("it counts").entries as usize, 2 * BATCHES * 20 + BATCHES);
+    drop(store);
+    assert_sound(&path);
+}
+
+/// Puts until it fails; gives what was stored before, and the error's text.
+#[cfg(target_os = "linux")]
+async fn fill(store: &Sqlite) -> (Vec<Key>, String) {
+    let mut stored = Vec::new();
+    for batch in 0..1_000 {
+        let more = of_batch("fill", batch);
+        match put(store, &more).await {
+            Ok(()) => stored.extend(more),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Cache);
+                return (stored, error.to_string());
+            }
+        }
+    }
+    panic!("20 MB went where there was no room for them");
+}
+
+/// What a store without room has to do: old entries are intact, and once there is room, it goes on.
+#[cfg(target_os = "linux")]
+async fn goes_on(store: Sqlite, why: &str, make_room: impl FnOnce()) {
+    let (stored, told) = fill(&store).await;
+    assert!(!stored.is_empty() && told.contains(why), "{} were stored: {told}", stored.len());
+    assert!(told.contains(&store.path().display().to_string()) && told.contains("are intact"), "{told}");
+    assert_all(&store, &stored).await;
+    // And again: an error does not become another one.
+    let (more, told) = fill(&store).await;
+    assert!(told.contains(why), "{told}");
+    assert_all(&store, &[stored.clone(), more].concat()).await;
+    make_room();
+    let after = keys("after", 0..50);
+    put(&store, &after).await.expect("there is room again");
+    let path = store.path().to_owned();
+    drop(store);
+    assert_sound(&path);
+    let store = Sqlite::open(&path).expect("it opens");
+    assert_all(&store, &[stored, after].concat()).await;
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_a_clear_error_and_no_damage() {
+    const NAME: &str = "a_full_disk_is_a_clear_error_and_no_damage";
+    if let Some(words) = inner() {
+        let disk = Path::new(&words[0]);
+        let ballast = disk.join("ballast");
+        fs::write(&ballast, vec![1; 1 << 20]).expect("there is room for that");
+        let store = Sqlite::builder(disk.join("store")).with_page_size(4_096).build().expect("it opens");
+        runtime().block_on(goes_on(store, "is full", || {
+            // Nor can another file be made.
+            let mut left = [fs::File::create(disk.join("rest")).expect("a name takes no room")];
+            while std::io::Write::write_all(&mut left[0], &[1; 512]).is_ok() {}
+            assert!(refused(&disk.join("another")).contains("is full"));
+            fs::remove_file(&ballast).expect("it was there");
+        }));
+        return;
+    }
+    let folder = folder();
+    // A disk of four megabytes, in a namespace of its own, which ends with the process.
+    let on_disk = |program: &[String]| {
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--mount", "sh", "-c"]);
+        command.args(["mount -t tmpfs -o size=4m tmpfs \"$0\" && exec \"$@\""]).arg(folder.path()).args(program);
+        command.env(INNER, folder.path()).output()
+    };
+    if !on_disk(&["true".into()]).is_ok_and(|output| output.status.success()) {
+        println!("not tested: a small disk cannot be mounted here");
+        return;
+    }
+    let program = env::current_exe().expect("this program").display().to_string();
+    let output = on_disk(&[vec![program], alone(NAME).to_vec()].concat()).expect("it starts");
+    let (told, warned) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && told.contains(" 1 passed"), "{told}\n{warned}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_limit_on_file_sizes_is_a_clear_error_and_no_damage() {
+    const NAME: &str = "a_limit_on_file_sizes_is_a_clear_error_and_no_damage";
+    if let Some(words) = inner() {
+        let store = Sqlite::builder(&words[0]).with_page_size(4_096).build().expect("it opens");
+        runtime().block_on(goes_on(store, "could not be written", || {
+            let process = std::process::id().to_string();
+            let lifted = Command::new("prlimit").args(["--pid", &process, "--fsize=unlimited:"]).status();
+            assert!(lifted.expect("util-linux is there").success());
+        }));
+        return;
+    }
+    let folder = folder();
+    let mut command = Command::new("bash");
+    // Whoever goes beyond the limit gets a signal, which is to be an error.
+    command.args(["-c", "trap '' XFSZ; ulimit -S -f 1000; exec \"$0\" \"$@\""]);
+    command.arg(env::current_exe().expect("this program")).args(alone(NAME)).env(INNER, folder.path().join("store"));
+    let output = command.output().expect("it starts");
+    let (told, warned) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && told.contains(" 1 passed"), "{told}\n{warned}");
+}

@@ -1,0 +1,460 @@
+//! The cache: each text once, whoever asks, whatever fails, and rows that are always the text's own.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use docvector_embed::{
+    Batch, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Limits, Result, Space, SpaceId, TooLong,
+    Usage, async_trait,
+    cache::{CacheStore, Entry, Key, Memory, Sink, Tiered},
+    conformance,
+    provider::Fake,
+    wrap::{Cached, cached::Storage},
+};
+use proptest::prelude::*;
+
+fn memory() -> Memory {
+    Memory::new(64 << 20)
+}
+
+fn fake(limits: Limits) -> Fake {
+    Fake::builder().with_dimensions(4).with_limits(limits).build().expect("valid")
+}
+
+fn cached(fake: &Fake, store: impl CacheStore) -> Cached<Fake> {
+    fake.clone().cached(store).expect("one space")
+}
+
+fn asked(fake: &Fake) -> Vec<String> {
+    fake.calls().into_iter().flat_map(|call| call.texts).collect()
+}
+
+/// A store whose reads or writes fail, or whose values are changed, when told to.
+#[derive(Clone, Debug, Default)]
+struct Moody(Arc<Mood>);
+
+#[derive(Debug, Default)]
+struct Mood {
+    values: Mutex<Vec<(Key, Vec<u8>)>>,
+    no_reads: AtomicBool,
+    no_writes: AtomicBool,
+    /// Puts so far.
+    puts: AtomicUsize,
+}
+
+impl std::fmt::Display for Moody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("moody")
+    }
+}
+
+#[async_trait]
+impl CacheStore for Moody {
+    async fn get(&self, keys: &[Key], sink: &mut Sink<'_>) -> Result<()> {
+        let values = self.0.values.lock().expect("not poisoned").clone();
+        let places: Vec<usize> = (0..keys.len()).collect();
+        // Half of them come before it fails.
+        for &place in &places[..if self.0.no_reads.load(Ordering::Relaxed) { places.len() / 2 } else { places.len() }] {
+            if let Some((_, value)) = values.iter().find(|(key, _)| *key == keys[place]) {
+                sink(place, value);
+            }
+        }
+        if self.0.no_reads.load(Ordering::Relaxed) { Err(Error::new(ErrorKind::Cache, "no reads")) } else { Ok(()) }
+    }
+
+    async fn put(&self, entries: &[Entry<'_>]) -> Result<()> {
+        self.0.puts.fetch_add(1, Ordering::Relaxed);
+        if self.0.no_writes.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Cache, "no writes"));
+        }
+        let mut values = self.0.values.lock().expect("not poisoned");
+        for entry in entries {
+            if values.iter().all(|(key, _)| *key != entry.key) {
+                values.push((entry.key, entry.value.to_vec()));
+            }
+        }
+        Ok(())
+    }
+
+    async fn note(&self, _: SpaceId, _: &str) -> Result<()> {
+        Ok(())
+    }
+
+    async fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn cannot_be_told_from_what_it_wraps() {
+    conformance::wrapper(|fake| fake.cached(memory()).expect("one space")).await.expect("over memory");
+    conformance::wrapper(|fake| fake.cached(Tiered::new(memory(), memory())).expect("one space"))
+        .await
+        .expect("over tiers");
+    conformance::wrapper(|fake| fake.cached(Moody::default()).expect("one space")).await.expect("over a vector");
+    let failing = Moody::default();
+    failing.0.no_reads.store(true, Ordering::Relaxed);
+    failing.0.no_writes.store(true, Ordering::Relaxed);
+    conformance::wrapper(|fake| fake.cached(failing.clone()).expect("one space")).await.expect("over a failing store");
+    conformance::wrapper(|fake| fake.cached(memory()).expect("one space").dedup().cached(memory()).expect("one space"))
+        .await
+        .expect("a cache of a cache");
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn cannot_be_told_from_what_it_wraps_over_a_file_either() {
+    use docvector_embed::cache::Sqlite;
+    let folder = tempfile::tempdir().expect("a folder");
+    let made = AtomicUsize::new(0);
+    let file = || {
+        let number = made.fetch_add(1, Ordering::Relaxed);
+        Sqlite::open(folder.path().join(format!("{number}.sqlite"))).expect("a file")
+    };
+    conformance::wrapper(|fake| fake.cached(file()).expect("one space")).await.expect("over a file");
+    conformance::wrapper(|fake| fake.cached(Tiered::new(memory(), file())).expect("one space"))
+        .await
+        .expect("over memory before a file");
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn a_file_is_there_for_the_next_run() {
+    use docvector_embed::cache::Sqlite;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("cache.sqlite");
+    let texts: Vec<String> = (0..100).map(|i| format!("text {i}")).collect();
+    let fake = fake(Limits::none().with_texts(10).with_in_flight(1));
+    // The first run ends half-way.
+    (0..5).for_each(|_| fake.succeed_next());
+    fake.fail_next(Error::new(ErrorKind::Unavailable, "as scripted"));
+    let first = cached(&fake, Sqlite::open(&path).expect("a file"));
+    first.embed_documents(&texts).await.expect_err("half-way");
+    drop(first);
+    let second = cached(&fake, Sqlite::open(&path).expect("a file"));
+    let rows = second.embed_documents(&texts).await.expect("the rest");
+    assert_eq!((rows.usage().cached, rows.usage().requests), (50, 5));
+    for (text, row) in texts.iter().zip(rows.rows()) {
+        assert_eq!(row, fake.vector_of(InputKind::Document, text));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever the mix of hits, misses and repeats, and however the inner calls are cut: each row is its text's, each
+    /// text is paid for once, and all that is paid is told.
+    #[test]
+    fn rows_are_the_texts_own_whatever_the_mix(
+        rounds in prop::collection::vec(prop::collection::vec(0_u8..40, 0..60), 1..6),
+        per_call in 1_usize..9,
+        in_flight in 1_usize..5,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(async {
+            let fake = fake(Limits::none().with_texts(per_call).with_in_flight(in_flight));
+            let cached = cached(&fake, memory());
+            let mut told = Usage::ZERO;
+            let mut seen = std::collections::HashSet::new();
+            for round in rounds {
+                let texts: Vec<String> = round.iter().map(|i| format!("text {i}")).collect();
+                let rows = cached.embed_documents(&texts).await.expect("embeds");
+                for (text, row) in texts.iter().zip(rows.rows()) {
+                    prop_assert_eq!(row, fake.vector_of(InputKind::Document, text));
+                }
+                let hits = texts.iter().filter(|text| seen.contains(*text)).count();
+                prop_assert_eq!(rows.usage().cached as usize, hits);
+                seen.extend(texts);
+                told += rows.usage();
+            }
+            prop_assert_eq!((told.tokens, told.requests), (fake.charged().tokens, fake.charged().requests));
+            prop_assert_eq!(asked(&fake).len(), seen.len());
+            Ok(())
+        })?;
+    }
+
+    /// An inner call fails somewhere: every row that was finished comes back with the error, and is not paid for again.
+    #[test]
+    fn nothing_finished_is_lost_or_paid_for_twice(
+        fails_at in 0_usize..12,
+        known in prop::collection::vec(0_usize..30, 0..10),
+        in_flight in 1_usize..4,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(async {
+            let fake = fake(Limits::none().with_texts(3).with_in_flight(in_flight));
+            let cached = cached(&fake, memory());
+            let texts: Vec<String> = (0..30).map(|i| format!("text {i}")).collect();
+            let some: Vec<&String> = known.iter().map(|&i| &texts[i]).collect();
+            cached.embed_documents(&some).await.expect("embeds");
+            (0..fails_at).for_each(|_| fake.succeed_next());
+            fake.fail_next(Error::new(ErrorKind::Quota, "no money"));
+            if let Err(error) = cached.embed_documents(&texts).await {
+                prop_assert_eq!(error.kind(), ErrorKind::Quota);
+                if let Some(partial) = error.partial() {
+                    for (row, &index) in partial.indices().iter().enumerate() {
+                        prop_assert_eq!(partial.embeddings().row(row), fake.vector_of(InputKind::Document, &texts[index]));
+                    }
+                }
+                let finished = error.partial().map_or(0, |partial| partial.indices().len());
+                // What was refused is all that is missing.
+                let known: std::collections::HashSet<usize> = known.into_iter().collect();
+                let paid = fake.charged();
+                prop_assert!(finished >= known.len());
+                cached.embed_documents(&texts).await.expect("the failure has passed");
+                let before = paid.tokens.expect("told");
+                let after = fake.charged().tokens.expect("told");
+                let tokens: u64 = texts.iter().map(|text| text.len().div_ceil(4) as u64).sum();
+                prop_assert!(after <= tokens && before <= after, "{before} {after} {tokens}");
+            }
+            Ok(())
+        })?;
+    }
+}
+
+#[tokio::test]
+async fn kinds_and_truncation_are_kept_apart_and_cuts_are_remembered() {
+    let fake = fake(Limits::none().with_tokens_per_text(2));
+    let cached = cached(&fake, memory());
+    let document = cached.embed_documents(&["text"]).await.expect("embeds");
+    let query = cached.embed_queries(&["text"]).await.expect("embeds");
+    assert_ne!(document.row(0), query.row(0));
+    for _ in 0..2 {
+        let batch = Batch::documents(&["short", "much too long for it"]).with_too_long(TooLong::Truncate);
+        assert_eq!(cached.embed_all(batch).await.expect("cuts").truncated(), [1]);
+        // The same text where it must not be cut is not answered from the cut one.
+        let error = cached.embed_documents(&["much too long for it"]).await.expect_err("too long");
+        assert_eq!(error.bad_texts()[0].index, 0);
+    }
+}
+
+#[tokio::test]
+async fn ten_thousand_callers_pay_for_a_hundred_texts() {
+    let fake = fake(Limits::none().with_texts(7));
+    let cached = cached(&fake, memory());
+    let hold = fake.hold();
+    let calls: Vec<_> = (0..10_000)
+        .map(|i| {
+            let cached = cached.clone();
+            tokio::spawn(async move {
+                let text = format!("text {}", i % 100);
+                (text.clone(), cached.embed_documents(&[text]).await)
+            })
+        })
+        .collect();
+    // Until every one of them waits.
+    while cached.counts().misses < 100 {
+        tokio::task::yield_now().await;
+    }
+    (0..10).for_each(|_| ());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(hold);
+    let mut told = Usage::ZERO;
+    for call in calls {
+        let (text, rows) = call.await.expect("no panic");
+        let rows = rows.expect("embeds");
+        assert_eq!(rows.row(0), fake.vector_of(InputKind::Document, &text));
+        told += rows.usage();
+    }
+    assert_eq!(asked(&fake).len(), 100);
+    assert_eq!((told.tokens, told.requests), (fake.charged().tokens, fake.charged().requests));
+}
+
+#[tokio::test]
+async fn the_first_caller_can_leave_without_the_others() {
+    let fake = fake(Limits::none());
+    let cached = cached(&fake, memory());
+    let hold = fake.hold();
+    let call = |texts: Vec<&'static str>| {
+        let cached = cached.clone();
+        tokio::spawn(async move { cached.embed_documents(&texts).await })
+    };
+    let first = call(vec!["a", "b", "c"]);
+    while fake.calls().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let second = call(vec!["c", "a"]);
+    let third = call(vec!["b"]);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    first.abort();
+    assert!(first.await.expect_err("it left").is_cancelled());
+    drop(hold);
+    let rows = second.await.expect("no panic").expect("embeds");
+    assert_eq!(rows.row(0), fake.vector_of(InputKind::Document, "c"));
+    assert_eq!(rows.row(1), fake.vector_of(InputKind::Document, "a"));
+    let other = third.await.expect("no panic").expect("embeds");
+    assert_eq!(asked(&fake), ["a", "b", "c"]);
+    // The one that left was to be billed: another is.
+    let told = rows.usage() + other.usage();
+    assert_eq!((told.tokens, told.requests), (fake.charged().tokens, fake.charged().requests));
+}
+
+#[tokio::test]
+async fn when_all_leave_the_call_ends() {
+    let fake = fake(Limits::none());
+    let cached = cached(&fake, memory());
+    let hold = fake.hold();
+    for _ in 0..3 {
+        let call = tokio::time::timeout(Duration::from_millis(5), cached.embed_documents(&["a"]));
+        call.await.expect_err("held");
+    }
+    assert!(fake.calls().iter().all(|call| call.outcome == docvector_embed::provider::fake::Outcome::Dropped));
+    drop(hold);
+    cached.embed_documents(&["a"]).await.expect("usable");
+}
+
+/// A caller must not fail for another's bad text, or for another's deadline.
+#[tokio::test]
+async fn anothers_mistakes_are_not_mine() {
+    let fake = fake(Limits::none());
+    let cached = cached(&fake, memory());
+    fake.fail_next(Error::invalid_texts(vec![docvector_embed::BadText::new(
+        0,
+        docvector_embed::BadTextReason::Rejected,
+    )]));
+    let hold = fake.hold();
+    let call = |texts: Vec<&'static str>| {
+        let cached = cached.clone();
+        tokio::spawn(async move { cached.embed_documents(&texts).await })
+    };
+    let theirs = call(vec!["bad", "shared"]);
+    while fake.calls().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let mine = call(vec!["shared", "my own"]);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    drop(hold);
+    let error = theirs.await.expect("no panic").expect_err("bad");
+    assert_eq!(error.bad_texts()[0].index, 0);
+    let rows = mine.await.expect("no panic").expect("not my mistake");
+    assert_eq!(rows.row(0), fake.vector_of(InputKind::Document, "shared"));
+    assert_eq!(rows.row(1), fake.vector_of(InputKind::Document, "my own"));
+}
+
+#[tokio::test]
+async fn a_store_that_fails_costs_no_vector() {
+    let fake = fake(Limits::none().with_texts(2));
+    let store = Moody::default();
+    let cached = cached(&fake, store.clone());
+    let texts = ["a", "b", "c", "d", "e"];
+    let check = async |what: &str| {
+        let rows = cached.embed_documents(&texts).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+        for (text, row) in texts.iter().zip(rows.rows()) {
+            assert_eq!(row, fake.vector_of(InputKind::Document, text), "{what}");
+        }
+        rows.usage().requests
+    };
+    store.0.no_writes.store(true, Ordering::Relaxed);
+    assert_eq!(check("no writes").await, 3);
+    assert_eq!(check("still none").await, 3);
+    store.0.no_writes.store(false, Ordering::Relaxed);
+    assert_eq!(check("writes again").await, 3);
+    store.0.no_reads.store(true, Ordering::Relaxed);
+    // What came before it failed is used.
+    assert_eq!(check("no reads").await, 2);
+    store.0.no_reads.store(false, Ordering::Relaxed);
+    assert_eq!(check("reads again").await, 0);
+    assert_eq!(cached.counts().failures, 6 + 1);
+}
+
+#[tokio::test]
+async fn damaged_entries_are_embedded_anew_and_counted() {
+    let fake = fake(Limits::none());
+    let store = Moody::default();
+    let cached = cached(&fake, store.clone());
+    cached.embed_documents(&["a", "b"]).await.expect("embeds");
+    let length = store.0.values.lock().expect("not poisoned")[0].1.len();
+    for byte in 0..length {
+        store.0.values.lock().expect("not poisoned")[0].1[byte] ^= 0x10;
+        let rows = cached.embed_documents(&["a", "b"]).await.expect("embeds");
+        assert_eq!(rows.row(0), fake.vector_of(InputKind::Document, "a"), "byte {byte}");
+        assert_eq!((rows.usage().cached, rows.usage().requests), (1, 1), "byte {byte}");
+        store.0.values.lock().expect("not poisoned")[0].1[byte] ^= 0x10;
+    }
+    assert_eq!(cached.counts().damaged, length as u64);
+    // One entry in the place of another is one, too.
+    {
+        let mut values = store.0.values.lock().expect("not poisoned");
+        values[0].1 = values[1].1.clone();
+    }
+    let rows = cached.embed_documents(&["a"]).await.expect("embeds");
+    assert_eq!(rows.row(0), fake.vector_of(InputKind::Document, "a"));
+}
+
+#[tokio::test]
+async fn each_calls_rows_are_stored_when_they_arrive() {
+    let fake = fake(Limits::none().with_texts(1).with_in_flight(1));
+    let store = Moody::default();
+    let cached = cached(&fake, store.clone());
+    (0..3).for_each(|_| fake.succeed_next());
+    fake.fail_next(Error::new(ErrorKind::Unavailable, "as scripted"));
+    cached.embed_documents(&["a", "b", "c", "d", "e"]).await.expect_err("the fourth fails");
+    assert_eq!(store.0.values.lock().expect("not poisoned").len(), 3);
+    // A run that starts again pays for what was not finished.
+    cached.embed_documents(&["a", "b", "c", "d", "e"]).await.expect("the rest");
+    assert_eq!(asked(&fake), ["a", "b", "c", "d", "d", "e"]);
+}
+
+#[tokio::test]
+async fn halves_take_half_the_room() {
+    let sizes = async |storage| {
+        let store = Moody::default();
+        let fake = Fake::new(256);
+        let cached = Cached::with_storage(fake.clone(), store.clone(), storage).expect("one space");
+        cached.embed_documents(&["a"]).await.expect("embeds");
+        let rows = cached.embed_documents(&["a"]).await.expect("a hit");
+        let far = rows.row(0).iter().zip(fake.vector_of(InputKind::Document, "a")).map(|(a, b)| (a - b).abs());
+        let far = far.fold(0.0, f32::max);
+        let size = store.0.values.lock().expect("not poisoned")[0].1.len();
+        (size, far)
+    };
+    assert_eq!(sizes(Storage::Exact).await, (16 + 1024, 0.0));
+    assert_eq!(sizes(Storage::HalfWhereExact).await, (16 + 1024, 0.0));
+    let (size, far) = sizes(Storage::Half).await;
+    assert_eq!(size, 16 + 512);
+    assert!(far > 0.0 && far < 1e-3, "{far}");
+}
+
+/// Another model behind the same name.
+#[derive(Debug)]
+struct Swapped(Fake);
+
+impl std::fmt::Display for Swapped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("swapped")
+    }
+}
+
+#[async_trait]
+impl Embedder for Swapped {
+    async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
+        let rows = self.0.embed(batch).await?;
+        let turned = rows.as_slice().chunks(4).flat_map(|row| [row[1], row[2], row[3], -row[0]]).collect();
+        Embeddings::new(rows.len(), rows.space(), turned, rows.usage())
+    }
+
+    fn spaces(&self) -> &[Space] {
+        self.0.spaces()
+    }
+
+    fn limits(&self) -> Limits {
+        self.0.limits()
+    }
+}
+
+#[tokio::test]
+async fn a_model_changed_behind_its_name_is_caught() {
+    let store = memory();
+    let fake = Fake::new(4);
+    Cached::open(fake.clone(), store.clone()).await.expect("the first");
+    Cached::open(fake.clone(), store.clone()).await.expect("the same");
+    let error = Cached::open(Swapped(fake.clone()), store.clone()).await.expect_err("another model");
+    assert_eq!(error.kind(), ErrorKind::SpaceMismatch);
+    // In another space it is another model's.
+    Cached::open(Fake::new(8), store).await.expect("another space");
+}
