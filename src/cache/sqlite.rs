@@ -358,7 +358,7 @@ pub struct SqliteBuilder {
 
 impl SqliteBuilder {
     /// Sets the bytes of a page, a power of two from 512 to 65,536, of a file that is made; one that is there keeps its
-    /// own. The default suits vectors of 384 to 1,024 components; for a large file of wider ones, 32 KiB take less disk.
+    /// own. The default suits vectors of 384 to 768 components; for a large file of wider ones, 32 KiB take less disk.
     #[must_use]
     pub const fn with_page_size(mut self, bytes: u32) -> Self {
         self.page_size = bytes;
