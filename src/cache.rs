@@ -22,7 +22,11 @@ mod memory;
 mod sqlite;
 mod tiered;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    hash::{BuildHasherDefault, Hasher},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 
@@ -104,6 +108,9 @@ pub type Sink<'a> = dyn FnMut(usize, &[u8]) + Send + 'a;
 /// 8. **Number.** One call takes any number of keys or entries.
 /// 9. **Upkeep.** `note` and `flush` can be called at any time, any number of times, and change no entry. `Display` is
 ///    one line.
+/// 10. **Discard.** `discard` removes the entries that still have exactly the value that is given, and nothing else; the
+///     next `put` of such a key is the first again. Another value of the key stays, and a key that is not there is no
+///     error.
 ///
 /// [`conformance::store`](fn@crate::conformance::store) checks them.
 #[async_trait]
@@ -113,6 +120,10 @@ pub trait CacheStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
 
     /// Stores entries. `Ok` means that they are as durable as this store promises: all of them.
     async fn put(&self, entries: &[Entry<'_>]) -> Result<()>;
+
+    /// Removes entries that are of no use, so that others can take their place: [`Cached`](crate::wrap::Cached) gives
+    /// those that are damaged. One whose value is another than the one given by now is left as it is.
+    async fn discard(&self, damaged: &[Entry<'_>]) -> Result<()>;
 
     /// Keeps a line about a space that people can read, so that a store can be explained later.
     async fn note(&self, space: SpaceId, about: &str) -> Result<()>;
@@ -134,6 +145,10 @@ macro_rules! pointers_are_stores {
                 (**self).put(entries).await
             }
 
+            async fn discard(&self, damaged: &[Entry<'_>]) -> Result<()> {
+                (**self).discard(damaged).await
+            }
+
             async fn note(&self, space: SpaceId, about: &str) -> Result<()> {
                 (**self).note(space, about).await
             }
@@ -147,5 +162,42 @@ macro_rules! pointers_are_stores {
 
 pointers_are_stores!(Arc<S>, Box<S>);
 
+/// Takes the first eight bytes of a key for its hash: a key is a hash already.
+pub(crate) type HashOfKey = BuildHasherDefault<EightBytes>;
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct EightBytes(u64);
+
+impl Hasher for EightBytes {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(bytes) = bytes.first_chunk() {
+            self.0 = u64::from_le_bytes(*bytes);
+        }
+    }
+
+    /// A key's length, which says nothing.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// Fails to compile if the trait stops being object-safe.
 const _: fn(&dyn CacheStore) = |_| {};
+
+#[cfg(test)]
+mod tests {
+    use std::hash::BuildHasher;
+
+    use super::*;
+
+    #[test]
+    fn eight_bytes_of_a_key_are_its_hash() {
+        // Were they not, all keys would have one hash, and every lookup would go through all entries.
+        for number in 0..10 {
+            let key = Key::from_bytes(*blake3::hash(&[number]).as_bytes());
+            assert_eq!(HashOfKey::default().hash_one(key).to_le_bytes(), key.as_bytes()[..8]);
+        }
+    }
+}

@@ -26,10 +26,12 @@
 //!   [`Embeddings`] answer: a matrix with its [`Space`], its [`Usage`], and the names of the texts that were cut.
 //! - A [`Space`] says what vectors can be compared; its [`SpaceId`] is what to name a collection by.
 //! - An [`Error`] says what failed, which texts are to blame, and gives back the rows that were finished.
+//! - [`wrap::Cached`] embeds each text once, ever, over a [store](cache) in memory, in a file, or of your own.
 //! - [`provider::Fake`] is the simplest provider and [`wrap::Dedup`] the simplest wrapper: read them to write your own,
 //!   and run [`conformance`] over what you wrote.
 //!
-//! Further pages: [calls that survive the real world](docs::calls), the [design](docs::design) and its reasons,
+//! Further pages: [stacking](docs::stacking) wrappers and where the cache goes,
+//! [calls that survive the real world](docs::calls), the [design](docs::design) and its reasons,
 //! [writing a provider](docs::writing_a_provider) or a wrapper, [testing](docs::testing) code that embeds.
 //!
 //! # Cargo features
@@ -38,7 +40,7 @@
 //! | `openai` | `provider::OpenAi`: OpenAI and every server that speaks its API; needs a C compiler to build | no |
 //! | `sqlite` | `cache::Sqlite`: a cache in one file, for several processes; needs a C compiler to build | no |
 //! | `onnx` | `provider::Onnx`: local models on ONNX Runtime, loaded at run time; needs a C compiler to build | no |
-//! | `cli` | the command `docvector-embed` | no |
+//! | `cli` | the command `docvector-embed`; turns on `onnx` and `sqlite` | no |
 //! | `full` | everything | no |
 //!
 //! Features add items and never change what others do.
@@ -78,6 +80,11 @@ pub use self::{
     usage::Usage,
 };
 
+/// What `tests/fuzz` takes apart.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use self::wrap::cached::fuzz;
+
 /// Pages about the crate as a whole.
 pub mod docs {
     #[doc = include_str!("docs/calls.md")]
@@ -85,6 +92,9 @@ pub mod docs {
 
     #[doc = include_str!("docs/design.md")]
     pub mod design {}
+
+    #[doc = include_str!("docs/stacking.md")]
+    pub mod stacking {}
 
     #[doc = include_str!("docs/writing_a_provider.md")]
     pub mod writing_a_provider {}

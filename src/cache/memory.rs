@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    hash::{BuildHasherDefault, Hasher},
     num::NonZero,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
@@ -15,7 +14,7 @@ use quick_cache::{
     sync::{Cache, DefaultLifecycle, EntryAction, EntryResult},
 };
 
-use super::{CacheStore, Entry, Key, Sink};
+use super::{CacheStore, Entry, HashOfKey, Key, Sink};
 use crate::{Result, SpaceId, plan::yield_once};
 
 /// The least bytes of a part of the table. Each part has a lock and a bound of its own.
@@ -79,7 +78,7 @@ struct Shared {
     notes: Mutex<BTreeMap<SpaceId, String>>,
 }
 
-type Table = Cache<Key, Arc<[u8]>, Weigh, BuildHasherDefault<EightBytes>>;
+type Table = Cache<Key, Arc<[u8]>, Weigh, HashOfKey>;
 
 impl Memory {
     /// What an entry counts beside the bytes of its key and value: about what its places in the table, the pointer to
@@ -136,7 +135,7 @@ impl Memory {
             Ok(options) => options,
             Err(error) => unreachable!("both capacities are set: {error}"),
         };
-        let table = Table::with_options(options, Weigh, BuildHasherDefault::default(), DefaultLifecycle::default());
+        let table = Table::with_options(options, Weigh, HashOfKey::default(), DefaultLifecycle::default());
         let too_large = table.shard_capacity().saturating_add(1);
         Self(Arc::new(Shared { table, bound, too_large, notes: Mutex::default() }))
     }
@@ -150,7 +149,7 @@ impl Shared {
         // Whoever gets the vacant place is the first writer; others of this moment wait for its copy.
         let place = self.table.entry(&entry.key, None, |_, _| EntryAction::Retain(()));
         if let EntryResult::Vacant(place) = place {
-            // Nothing takes a place away from its first writer: entries are never removed by key.
+            // Where the place was taken away meanwhile, the value is as if it had been let go at once.
             let _ = place.insert(Arc::from(entry.value));
         }
     }
@@ -203,6 +202,13 @@ impl CacheStore for Memory {
         Ok(())
     }
 
+    async fn discard(&self, damaged: &[Entry<'_>]) -> Result<()> {
+        for entry in damaged {
+            self.0.table.remove_if(&entry.key, |value| **value == *entry.value);
+        }
+        Ok(())
+    }
+
     async fn note(&self, space: SpaceId, about: &str) -> Result<()> {
         self.0.notes().entry(space).or_insert_with(|| about.to_owned());
         Ok(())
@@ -228,43 +234,12 @@ impl Weighter<Key, Arc<[u8]>> for Weigh {
     }
 }
 
-/// Takes the first eight bytes of a key for its hash: a key is a hash already.
-#[derive(Clone, Copy, Debug, Default)]
-struct EightBytes(u64);
-
-impl Hasher for EightBytes {
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(bytes) = bytes.first_chunk() {
-            self.0 = u64::from_le_bytes(*bytes);
-        }
-    }
-
-    /// A key's length, which says nothing.
-    fn write_usize(&mut self, _: usize) {}
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::hash::BuildHasher;
-
     use super::*;
 
     fn key(number: u64) -> Key {
         Key::from_bytes(*blake3::hash(&number.to_le_bytes()).as_bytes())
-    }
-
-    #[test]
-    fn eight_bytes_of_a_key_are_its_hash() {
-        // Were they not, all keys would have one hash, and every lookup would go through all entries.
-        let hasher = BuildHasherDefault::<EightBytes>::default();
-        for number in 0..10 {
-            let hash = hasher.hash_one(key(number));
-            assert_eq!(hash.to_le_bytes(), key(number).as_bytes()[..8]);
-        }
     }
 
     #[test]

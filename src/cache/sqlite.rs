@@ -49,6 +49,7 @@ CREATE TABLE entries (
 const SELECT: &str = "SELECT value FROM entries WHERE key = ?1";
 const SELECT_AFTER: &str = "SELECT id, key, value FROM entries WHERE id > ?1 ORDER BY id";
 const INSERT: &str = "INSERT INTO entries (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO NOTHING";
+const DELETE: &str = "DELETE FROM entries WHERE key = ?1 AND value = ?2";
 const NOTE: &str = "INSERT INTO spaces (id, about, noted) VALUES (?1, ?2, strftime('%Y-%m-%dT%H:%M:%SZ', 'now')) \
                     ON CONFLICT (id) DO NOTHING";
 
@@ -125,7 +126,7 @@ const LOCK_POLL: Duration = Duration::from_millis(5);
 /// wait at the same time share a transaction, so many small ones cost little more than a large one; each still stores all
 /// of its entries or none.
 ///
-/// Nothing is ever replaced or removed. Several processes may read and write one file at once: readers never wait for
+/// Nothing is ever replaced, and nothing removed but what is [discarded](CacheStore::discard). Several processes may read and write one file at once: readers never wait for
 /// writers, writers wait for one another. Next to the file lie `-wal` and `-shm` while it is open: they are part of it.
 ///
 /// **The file has to be on a disk of this machine.** Its locks and shared memory do not work over a network, and a shared
@@ -285,6 +286,33 @@ impl Sqlite {
         let room = self.0.room.clone().acquire_many_owned(u32::try_from(pieces).unwrap_or(u32::MAX)).await;
         room.map_err(|error| Error::new(ErrorKind::Cache, "the queue of puts has ended").with_source(error))
     }
+
+    /// Has SQLite check the file, and gives what it finds wrong, at most some 100 things; nothing where all is well. What is
+    /// wrong within a value is found by [`inspect`](crate::wrap::cached::inspect). Reads all of the file in one
+    /// transaction, so its journal grows as long as others write.
+    ///
+    /// # Errors
+    /// Those of [`CacheStore::get`].
+    pub async fn check_file(&self) -> Result<Vec<String>> {
+        self.read(|connection| {
+            let mut check = connection.prepare("PRAGMA integrity_check")?;
+            let (mut lines, mut found) = (check.query([])?, Vec::new());
+            loop {
+                match lines.next() {
+                    Ok(None) => return Ok(found),
+                    Ok(Some(line)) => found.push(line.get::<_, String>(0)?),
+                    // Some damage ends the check itself.
+                    Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+                        found.push(error.to_string());
+                        return Ok(found);
+                    }
+                    Err(error) => return Err(error),
+                }
+                found.retain(|line| line != "ok");
+            }
+        })
+        .await
+    }
 }
 
 impl fmt::Display for Sqlite {
@@ -329,6 +357,14 @@ impl CacheStore for Sqlite {
         let bytes: usize = entries.iter().map(|entry| ROW_BYTES + entry.value.len()).sum();
         let room = self.room(bytes).await?;
         self.write(Work::Put(Rows::copy(entries)), room).await
+    }
+
+    async fn discard(&self, damaged: &[Entry<'_>]) -> Result<()> {
+        if damaged.is_empty() {
+            return Ok(());
+        }
+        let room = self.room(damaged.iter().map(|entry| ROW_BYTES + entry.value.len()).sum()).await?;
+        self.write(Work::Discard(Rows::copy(damaged)), room).await
     }
 
     async fn note(&self, space: SpaceId, about: &str) -> Result<()> {
@@ -720,6 +756,7 @@ struct Job {
 
 enum Work {
     Put(Rows),
+    Discard(Rows),
     Note(SpaceId, String),
     /// Nothing to be done, after everything before it.
     Flush,
@@ -788,7 +825,7 @@ impl Writer {
         while let Some(job) = next {
             match &job.work {
                 Work::Put(put) => rows += put.keys.len(),
-                Work::Note(..) => {}
+                Work::Note(..) | Work::Discard(_) => {}
                 Work::Flush => wait = Duration::ZERO,
             }
             pieces += job.room.num_permits();
@@ -812,10 +849,17 @@ impl Writer {
             .iter()
             .filter_map(|job| if let Work::Note(space, about) = &job.work { Some((space, about)) } else { None })
             .peekable();
-        if rows.is_empty() && notes.peek().is_none() {
+        let discards =
+            group.iter().filter_map(|job| if let Work::Discard(rows) = &job.work { Some(rows) } else { None });
+        let mut discards = discards.flat_map(Rows::iter).peekable();
+        if rows.is_empty() && notes.peek().is_none() && discards.peek().is_none() {
             return Ok(());
         }
         let transaction = begin(&self.connection, self.busy_timeout)?;
+        // Before the puts, whichever came first: else one would lose to what another job is discarding.
+        for (key, value) in discards {
+            transaction.prepare_cached(DELETE)?.execute(params![key.as_bytes().as_slice(), value])?;
+        }
         let mut insert = transaction.prepare_cached(INSERT)?;
         for (key, value) in rows {
             insert.execute(params![key.as_bytes().as_slice(), value])?;

@@ -33,7 +33,7 @@ use crate::{Result, SpaceId};
 ///
 /// Only what was read from the slow store comes into the fast one. Were it written by `put`, a writer who lost to
 /// another one at the slow store would leave its own value in front of the winner's; to find out who won, all that was
-/// put would have to be read again, and most of it is not asked for soon. So the fast store never holds another value
+/// put would have to be read again, and most of it is not asked for soon. A `discard` goes to both. So the fast store never holds another value
 /// than the slow one, however many write, as long as
 /// - nobody else writes to the fast store: share it among tiers over one slow store, not over several;
 /// - the slow store does not forget: one that does may take another value later, while the fast one still has the
@@ -138,6 +138,13 @@ impl<F: CacheStore, S: CacheStore> CacheStore for Tiered<F, S> {
 
     async fn put(&self, entries: &[Entry<'_>]) -> Result<()> {
         self.slow.put(entries).await
+    }
+
+    async fn discard(&self, damaged: &[Entry<'_>]) -> Result<()> {
+        // The slow one first: what is gone from there cannot come back into the fast one.
+        let slow = self.slow.discard(damaged).await;
+        self.warn(self.fast.discard(damaged).await, "could not discard damaged entries");
+        slow
     }
 
     async fn note(&self, space: SpaceId, about: &str) -> Result<()> {

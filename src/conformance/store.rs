@@ -58,7 +58,8 @@ pub async fn store<S: CacheStore>(make: impl Fn() -> S + Send + Sync) -> Outcome
     check(8).number().await?;
     check(5).whole().await?;
     check(6).usable().await?;
-    check(9).upkeep().await
+    check(9).upkeep().await?;
+    check(10).discard().await
 }
 
 /// A key and its value.
@@ -378,6 +379,42 @@ impl<S: CacheStore> Check<S> {
         self.expect_found("put after a flush", &more).await
     }
 
+    /// Law 10: what is discarded is gone, and nothing else; who puts next is the first.
+    async fn discard(&self) -> Outcome {
+        let entries = self.entries(8, VECTOR);
+        self.put(&entries).await?;
+        self.remove(&[]).await?;
+        self.expect_found("put before nothing was discarded", &entries).await?;
+
+        // Another value, a beginning of it, what goes on after it, and a key that is not there.
+        let (key, value) = &entries[0];
+        let others = [
+            (*key, self.value(VECTOR)),
+            (*key, value[..VECTOR - 1].to_vec()),
+            (*key, [value.as_slice(), &[0]].concat()),
+            (*key, Vec::new()),
+            (self.key(), value.clone()),
+        ];
+        self.remove(&others).await?;
+        self.expect_found("put before other values were discarded", &entries).await?;
+
+        // With others, and twice.
+        let (gone, kept) = entries.split_at(3);
+        let mixed = [gone, &[(kept[0].0, self.value(VECTOR)), gone[0].clone()], &others[4..]].concat();
+        self.remove(&mixed).await?;
+        let keys: Vec<Key> = gone.iter().map(|(key, _)| *key).collect();
+        let left = self.get(&keys).await?.iter().flatten().count();
+        self.expect(left == 0, || format!("{left} of {} entries are found after they were discarded", keys.len()))?;
+        self.expect_found("put beside some that were discarded", kept).await?;
+
+        let anew: Vec<Written> = keys.iter().map(|key| (*key, self.value(VECTOR))).collect();
+        self.put(&anew).await?;
+        self.put(gone).await?;
+        self.expect_found("put first after its key was discarded", &anew).await?;
+        self.remove(gone).await?;
+        self.expect_found("put in the place of one that is discarded again", &anew).await
+    }
+
     /// Bytes that were not given before.
     fn fresh(&self) -> [u8; 8] {
         self.made.fetch_add(1, Ordering::Relaxed).to_le_bytes()
@@ -434,6 +471,11 @@ impl<S: CacheStore> Check<S> {
             }
             Some(place) => Err(self.breaks(7, format!("place {place} is handed over, of {} places", keys.len()))),
         }
+    }
+
+    async fn remove(&self, entries: &[Written]) -> Outcome {
+        let result = self.store.discard(&borrowed(entries)).await;
+        result.map_err(|error| self.violation(format!("{} entries cannot be discarded: {error}", entries.len())))
     }
 
     async fn put_and_get(&self, entries: &[Written], keys: &[Key]) -> Result<Found, Violation> {

@@ -25,8 +25,9 @@
 //! Concurrent calls that miss the same text share one inner call ("single flight"). It goes on as long as anybody waits
 //! for it: a caller that leaves does not take it from the others. Its cost is told to one of them.
 //!
-//! An entry that is damaged (another length, a wrong checksum, another key's) is counted, said in the log, and embedded
-//! anew; never returned. A store that fails, reading or writing, costs a warning, and never a vector.
+//! An entry that is damaged (another length, a wrong checksum, another key's) is counted, said in the log, never
+//! returned, and discarded: where no tier has a sound one, the text is embedded anew and stored. A store that fails,
+//! reading or writing, costs a warning, and never a vector.
 //!
 //! # Space
 //! One cache holds any number of spaces without mixing them. Around an embedder with several spaces it is an error: cache
@@ -67,11 +68,13 @@ use futures_util::{
 };
 
 use self::entry::Keys;
-pub use self::entry::Storage;
+#[cfg(fuzzing)]
+pub use self::entry::fuzz;
+pub use self::entry::{EntryInfo, Storage, inspect};
 use crate::{
     Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Lane, Limits, Partial, Result, Space, SpaceId, TooLong,
     Usage,
-    cache::{CacheStore, Entry, Key},
+    cache::{CacheStore, Entry, HashOfKey, Key},
     ext::embed_checked,
     plan,
 };
@@ -82,8 +85,10 @@ const PROBE: &str = "The quick brown fox jumps over the lazy dog; 0123456789, Ä
 /// How alike the probe's vectors have to be. Repeats of hosted models differ by 3e-4 at most (Cohere's embed-v4).
 const ALIKE: f32 = 0.999;
 
-/// Calls at once where the inner embedder does not say.
+/// Calls at once, and texts a call, where the inner embedder does not say: what has arrived is stored, so that a run that
+/// ends early has not worked for nothing.
 const IN_FLIGHT: usize = 4;
+const TEXTS: usize = 1024;
 
 /// Embeds each text once, ever. See the [module](self).
 pub struct Cached<E>(Arc<Inner<E>>);
@@ -94,7 +99,7 @@ struct Inner<E> {
     storage: Storage,
     spaces: [Space; 1],
     /// The calls under way, by the texts they are for.
-    flights: Mutex<HashMap<Key, Seat>>,
+    flights: Mutex<HashMap<Key, Seat, HashOfKey>>,
     counts: Counts,
     noted: AtomicBool,
 }
@@ -208,8 +213,15 @@ impl<E: Embedder> Cached<E> {
         let key = Keys::of_probe(space.id()).key(PROBE);
         let fresh = embed_checked(&inner.embedder, Batch::documents(&[PROBE])).await?;
         let mut stored = vec![0.0; space.dimensions()];
-        let mut found = false;
-        inner.store.get(&[key], &mut |_, value| found = entry::read(value, &key, &mut stored).is_some()).await?;
+        let (mut found, mut damaged) = (false, None);
+        let mut sink = |_: usize, value: &[u8]| {
+            found = entry::read(value, &key, &mut stored).is_some();
+            damaged = (!found).then(|| value.to_vec());
+        };
+        inner.store.get(&[key], &mut sink).await?;
+        if let Some(damaged) = damaged {
+            inner.store.discard(&[Entry::new(key, &damaged)]).await?;
+        }
         if !found {
             let mut value = Vec::new();
             entry::write(&mut value, &key, fresh.row(0), false, Storage::Exact);
@@ -286,6 +298,7 @@ impl<E: Embedder> Embedder for Cached<E> {
         if !bad.is_empty() {
             return Err(Error::invalid_texts(bad).with_embedder(self));
         }
+        let limits = if limits.texts.is_some() { limits } else { limits.with_texts(TEXTS) };
         let mut work = Work::new(inner, batch);
         work.look_up().await;
         // A flight of another caller's may end for reasons of its own: then the texts are asked for again, alone.
@@ -319,19 +332,21 @@ struct Work<'b, 'a, E> {
     truncated: Vec<usize>,
     usage: Usage,
     error: Option<Error>,
+    /// For each text, the next one that is the same: a chain for each distinct text that is missing.
+    next: Vec<Option<usize>>,
     /// What was counted of the texts, by the inner embedder's limits.
     counted: Option<Vec<u32>>,
     /// Whether the next flights are to be this call's own: another's has failed it.
     alone: bool,
 }
 
-/// A row of another's flight, and the places of its text.
-type Taken = (usize, Vec<usize>);
+/// A row of another's flight, and the first place of its text.
+type Taken = (usize, usize);
 
-/// The flights that a call waits for, and which of its texts are in which rows of them.
+/// The flights that a call waits for, and which of its texts, by their first places, are in which rows of them.
 #[derive(Default)]
 struct Flights {
-    own: Vec<(Flight, Vec<Vec<usize>>)>,
+    own: Vec<(Flight, Vec<usize>)>,
     joined: Vec<(Flight, Vec<Taken>)>,
 }
 
@@ -342,11 +357,12 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
             inner,
             batch,
             keys: batch.texts().iter().map(|text| keys.key(text)).collect(),
-            rows: vec![0.0; batch.len() * inner.spaces[0].dimensions()],
+            rows: Vec::with_capacity(batch.len() * inner.spaces[0].dimensions()),
             done: vec![false; batch.len()],
             truncated: Vec::new(),
             usage: Usage::ZERO,
             error: None,
+            next: Vec::new(),
             counted: None,
             alone: false,
         }
@@ -361,64 +377,95 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         if self.keys.is_empty() {
             return;
         }
+        let damaged = self.look_up_some(None).await;
+        if damaged.is_empty() {
+            return;
+        }
+        let (inner, count) = (self.inner, damaged.len() as u64);
+        inner.counts.damaged.fetch_add(count, Ordering::Relaxed);
+        tracing::warn!(store = %inner.store, damaged = count, "damaged entries are discarded");
+        let entries: Vec<Entry<'_>> =
+            damaged.iter().map(|(place, value)| Entry::new(self.keys[*place], value)).collect();
+        if let Err(error) = inner.store.discard(&entries).await {
+            inner.failed(&error, "could not discard damaged entries: their texts will be embedded again another time");
+            return;
+        }
+        // A store of several tiers may have another one that is sound.
+        let places: Vec<usize> = damaged.into_iter().map(|(place, _)| place).collect();
+        self.look_up_some(Some(&places)).await;
+    }
+
+    /// Takes what the store has at these places, or at all; gives those whose entry is damaged, with what was there.
+    async fn look_up_some(&mut self, only: Option<&[usize]>) -> Vec<(usize, Vec<u8>)> {
         let width = self.inner.spaces[0].dimensions();
-        let (mut hits, mut damaged) = (0, 0);
+        let (mut hits, mut damaged) = (0, Vec::new());
         let Self { keys, rows, done, truncated, .. } = self;
-        let mut sink = |place: usize, value: &[u8]| {
-            let (Some(key), Some(row)) = (keys.get(place), rows.get_mut(place * width..(place + 1) * width)) else {
-                return;
+        let picked: Option<Vec<Key>> = only.map(|places| places.iter().map(|&place| keys[place]).collect());
+        let mut sink = |asked: usize, value: &[u8]| {
+            let place = only.map_or(Some(asked), |places| places.get(asked).copied());
+            let Some(place) = place.filter(|&place| place < keys.len()) else { return };
+            let (start, end) = (place * width, (place + 1) * width);
+            let read = if rows.len() == start {
+                entry::append(value, &keys[place], rows, width)
+            } else {
+                // Room is made as it is needed, and goes through the processor's caches once.
+                rows.resize(rows.len().max(end), 0.0);
+                entry::read(value, &keys[place], &mut rows[start..end])
             };
-            match entry::read(value, key, row) {
+            match read {
                 Some(cut) if !done[place] => {
                     done[place] = true;
                     hits += 1;
                     truncated.extend(cut.then_some(place));
                 }
                 Some(_) => {}
-                None => damaged += 1,
+                None => damaged.push((place, value.to_vec())),
             }
         };
-        let result = self.inner.store.get(keys, &mut sink).await;
-        let counts = &self.inner.counts;
-        counts.hits.fetch_add(hits, Ordering::Relaxed);
-        if damaged > 0 {
-            counts.damaged.fetch_add(damaged, Ordering::Relaxed);
-            tracing::warn!(store = %self.inner.store, damaged, "damaged entries: their texts are embedded anew");
-        }
+        let result = self.inner.store.get(picked.as_deref().unwrap_or(keys), &mut sink).await;
+        self.inner.counts.hits.fetch_add(hits, Ordering::Relaxed);
         if let Err(error) = result {
             self.inner.failed(&error, "could not be read: all texts it did not give are embedded");
         }
         self.usage = self.usage.with_cached(hits);
+        damaged
     }
 
-    /// Splits what is missing, each text once, into calls within the limits of the inner embedder.
-    async fn plan(&mut self, limits: &Limits) -> Vec<Vec<Vec<usize>>> {
-        let mut place_of = HashMap::with_capacity(self.keys.len());
-        let mut places: Vec<Vec<usize>> = Vec::new();
+    /// Splits what is missing, each text once, into calls within the limits of the inner embedder: the first places of
+    /// their texts.
+    async fn plan(&mut self, limits: &Limits) -> Vec<Vec<usize>> {
+        let missing = self.missing();
+        let mut last = HashMap::with_capacity_and_hasher(missing, HashOfKey::default());
+        let mut firsts = Vec::with_capacity(missing);
+        self.next = vec![None; self.keys.len()];
         for index in (0..self.keys.len()).filter(|&index| !self.done[index]) {
-            let place = *place_of.entry(self.keys[index]).or_insert_with(|| {
-                places.push(Vec::new());
-                places.len() - 1
-            });
-            places[place].push(index);
+            match last.insert(self.keys[index], index) {
+                Some(before) => self.next[before] = Some(index),
+                None => firsts.push(index),
+            }
         }
-        let texts: Vec<&str> = places.iter().map(|places| self.batch.texts()[places[0]]).collect();
-        let counted = self.batch.picked(places.iter().map(|places| places[0]));
+        let texts: Vec<&str> = firsts.iter().map(|&first| self.batch.texts()[first]).collect();
+        let counted = self.batch.picked(firsts.iter().copied());
         let distinct = self.batch.with_picked(&texts, counted.as_deref());
         let plan = plan::plan(&distinct, limits).await;
-        let firsts: Vec<usize> = places.iter().map(|places| places[0]).collect();
         self.counted = plan.counted(&distinct).map(|counted| counted.scatter(&firsts, self.keys.len()));
         match plan.calls {
-            Ok(calls) => calls.into_iter().map(|call| places[call].to_vec()).collect(),
+            Ok(calls) => calls.into_iter().map(|call| firsts[call].to_vec()).collect(),
             Err(error) => {
-                self.error = Some(error.map_indices(|inner| places.get(inner).cloned().unwrap_or_default()));
+                let places = |inner: usize| firsts.get(inner).map(|&first| self.places(first).collect::<Vec<_>>());
+                self.error = Some(error.map_indices(|inner| places(inner).unwrap_or_default()));
                 Vec::new()
             }
         }
     }
 
+    /// All places of the text whose first one this is.
+    fn places(&self, first: usize) -> impl Iterator<Item = usize> {
+        std::iter::successors(Some(first), |&place| self.next[place])
+    }
+
     /// Makes the calls, or joins those that others make for the same texts, and takes their rows.
-    async fn fly(&mut self, calls: Vec<Vec<Vec<usize>>>, in_flight: usize) {
+    async fn fly(&mut self, calls: Vec<Vec<usize>>, in_flight: usize) {
         let deadline = self.batch.deadline();
         let flights = self.board(calls);
         let mut waiting = flights.own.into_iter();
@@ -451,37 +498,37 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
     }
 
     /// Finds or makes a flight for each text.
-    fn board(&mut self, calls: Vec<Vec<Vec<usize>>>) -> Flights {
+    fn board(&mut self, calls: Vec<Vec<usize>>) -> Flights {
         let mut flights = Flights::default();
         // Flights that came to nothing are dropped after the lock is: they take it themselves.
         let mut held = Vec::new();
         let mut map = self.inner.flights();
         for call in calls {
-            let (mut own, mut own_keys) = (Vec::new(), Vec::new());
-            for places in call {
-                let key = self.keys[places[0]];
+            let (mut own, mut own_keys) = (Vec::with_capacity(call.len()), Vec::with_capacity(call.len()));
+            for first in call {
+                let key = self.keys[first];
                 let seat = map.get(&key).filter(|_| !self.alone);
                 let joined = seat.and_then(|seat| Some((seat.flight.upgrade()?, seat.row)));
                 let Some((flight, row)) = joined else {
-                    own.push(places);
+                    own.push(first);
                     own_keys.push(key);
                     continue;
                 };
                 let same = flights.joined.iter_mut().find(|(other, _)| other.ptr_eq(&flight));
                 match same {
                     Some((_, seats)) => {
-                        seats.push((row, places));
+                        seats.push((row, first));
                         held.push(flight);
                     }
-                    None => flights.joined.push((flight, vec![(row, places)])),
+                    None => flights.joined.push((flight, vec![(row, first)])),
                 }
             }
             if own.is_empty() {
                 continue;
             }
             let id = self.inner.counts.flights.fetch_add(1, Ordering::Relaxed);
-            let texts = own.iter().map(|places| self.batch.texts()[places[0]].to_owned()).collect();
-            let tokens = self.counted.as_ref().map(|counted| own.iter().map(|places| counted[places[0]]).collect());
+            let texts = Texts::copy(own.iter().map(|&first| self.batch.texts()[first]));
+            let tokens = self.counted.as_ref().map(|counted| own.iter().map(|&first| counted[first]).collect());
             let ticket = Ticket::new(self.inner, &self.batch, texts, tokens, own_keys.clone(), id);
             let flight = ticket.fly().boxed().shared();
             for (row, &key) in own_keys.iter().enumerate() {
@@ -501,7 +548,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
     fn take(&mut self, landed: &Landed, seats: Seats) {
         let bills = landed.bill();
         let (rows_of, is_own): (Vec<Taken>, bool) = match seats {
-            Seats::Own(places) => (places.into_iter().enumerate().collect(), true),
+            Seats::Own(firsts) => (firsts.into_iter().enumerate().collect(), true),
             Seats::OfAnother(seats) => (seats, false),
         };
         let (rows, error) = match &landed.result {
@@ -513,17 +560,17 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
             if bills {
                 self.usage += rows.usage();
             }
-            for (seat, places) in &rows_of {
+            for (seat, first) in &rows_of {
                 let row = match indices {
                     None => Some(*seat),
                     Some(indices) => indices.binary_search(seat).ok(),
                 };
                 let Some(row) = row.filter(|&row| row < rows.len()) else { continue };
                 given += 1;
-                self.place(rows, row, places);
+                self.place(rows, row, *first);
             }
             // A text costs once: its other places, and the callers that joined, have it for nothing.
-            let copies: usize = rows_of.iter().map(|(_, places)| places.len()).sum::<usize>();
+            let copies: usize = rows_of.iter().map(|(_, first)| self.places(*first).count()).sum::<usize>();
             let free = if is_own { copies - rows_of.len() } else { copies };
             self.usage = self.usage.with_deduplicated(if error.is_none() { free as u64 } else { 0 });
         }
@@ -534,7 +581,8 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         let usage = if bills { error.usage() } else { Usage::ZERO };
         let error = error.clone().without_partial().with_usage(Usage::ZERO);
         let place = |seat: usize| {
-            rows_of.iter().find(|(of, _)| *of == seat).map(|(_, places)| places.clone()).unwrap_or_default()
+            let first = rows_of.iter().find(|(of, _)| *of == seat).map(|&(_, first)| first);
+            first.map(|first| self.places(first).collect::<Vec<_>>()).unwrap_or_default()
         };
         let named = !error.bad_texts().is_empty();
         let error = error.map_indices(place);
@@ -560,17 +608,27 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         });
     }
 
-    fn place(&mut self, rows: &Embeddings, row: usize, places: &[usize]) {
+    fn place(&mut self, rows: &Embeddings, row: usize, first: usize) {
         let width = rows.dimensions();
         let cut = rows.truncated().binary_search(&row).is_ok();
-        for &place in places {
-            self.rows[place * width..(place + 1) * width].copy_from_slice(rows.row(row));
+        let mut next = Some(first);
+        while let Some(place) = next {
+            next = self.next[place];
+            let (start, end) = (place * width, (place + 1) * width);
+            if self.rows.len() == start {
+                self.rows.extend_from_slice(rows.row(row));
+            } else {
+                self.rows.resize(self.rows.len().max(end), 0.0);
+                self.rows[start..end].copy_from_slice(rows.row(row));
+            }
             self.done[place] = true;
             self.truncated.extend(cut.then_some(place));
         }
     }
 
-    fn finish(self) -> Result<Embeddings> {
+    fn finish(mut self) -> Result<Embeddings> {
+        // Where something failed, the last rows may be missing.
+        self.rows.resize(self.done.len() * self.inner.spaces[0].dimensions(), 0.0);
         let all = Embeddings::of_finite(self.done.len(), &self.inner.spaces[0], self.rows, self.usage)?;
         let all = all.with_truncated(self.truncated);
         let Some(error) = self.error else { return Ok(all) };
@@ -586,8 +644,8 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
 
 /// Which of a call's texts have which rows of a flight.
 enum Seats {
-    /// Row by row.
-    Own(Vec<Vec<usize>>),
+    /// Row by row, the first place of each.
+    Own(Vec<usize>),
     OfAnother(Vec<Taken>),
 }
 
@@ -596,7 +654,7 @@ async fn land(flight: Flight, seats: Seats) -> (Arc<Landed>, Seats) {
 }
 
 impl<E> Inner<E> {
-    fn flights(&self) -> MutexGuard<'_, HashMap<Key, Seat>> {
+    fn flights(&self) -> MutexGuard<'_, HashMap<Key, Seat, HashOfKey>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -640,10 +698,34 @@ impl<E: Embedder> Inner<E> {
     }
 }
 
+/// Texts that outlive the call they came with, in one piece of memory.
+struct Texts {
+    all: String,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+impl Texts {
+    fn copy<'t>(texts: impl ExactSizeIterator<Item = &'t str> + Clone) -> Self {
+        let mut all = String::with_capacity(texts.clone().map(str::len).sum());
+        let mut ends = Vec::with_capacity(texts.len());
+        for text in texts {
+            all.push_str(text);
+            ends.push(all.len());
+        }
+        Self { all, ends }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        let mut start = 0;
+        self.ends.iter().map(move |&end| &self.all[std::mem::replace(&mut start, end)..end])
+    }
+}
+
 /// A call of the inner embedder on behalf of all who wait for its texts.
 struct Ticket<E> {
     inner: Arc<Inner<E>>,
-    texts: Vec<String>,
+    texts: Texts,
     tokens: Option<Vec<u32>>,
     keys: Vec<Key>,
     id: u64,
@@ -660,7 +742,7 @@ impl<E: Embedder> Ticket<E> {
     fn new(
         inner: &Arc<Inner<E>>,
         batch: &Batch<'_>,
-        texts: Vec<String>,
+        texts: Texts,
         tokens: Option<Vec<u32>>,
         keys: Vec<Key>,
         id: u64,
@@ -684,7 +766,7 @@ impl<E: Embedder> Ticket<E> {
     async fn fly(self) -> Arc<Landed> {
         // Whether it lands or is dropped, nobody is to wait for it afterwards.
         let leaves = Leaves { inner: self.inner.clone(), keys: self.keys.clone(), id: self.id };
-        let texts: Vec<&str> = self.texts.iter().map(String::as_str).collect();
+        let texts: Vec<&str> = self.texts.iter().collect();
         let mut batch = Batch::new(self.kind, &texts).with_too_long(self.too_long).with_lane(self.lane);
         batch = self.key.as_deref().map_or(batch, |key| batch.with_key(key));
         batch = self.space.map_or(batch, |space| batch.with_space(space));

@@ -1,6 +1,7 @@
 //! The command line, run as people run it.
 #![cfg(feature = "cli")]
 
+mod cache;
 mod doctor;
 mod embed;
 
@@ -10,6 +11,8 @@ use std::{
     process::{Command, Output, Stdio},
     thread,
 };
+
+use serde_json::Value;
 
 use crate::support::{assets, minilm};
 
@@ -44,6 +47,20 @@ pub(crate) fn stdout(output: &Output) -> String {
 
 pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// What is in JSON lines.
+pub(crate) fn rows(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+pub(crate) fn vector(row: &Value) -> Vec<f32> {
+    row["embedding"]
+        .as_array()
+        .expect("a vector")
+        .iter()
+        .map(|value| value.as_f64().expect("a number") as f32)
+        .collect()
 }
 
 /// Files in a folder.

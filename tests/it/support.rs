@@ -1,5 +1,7 @@
 //! What the tests share: where assets and golden data are, and how they are read.
 
+#[cfg(feature = "sqlite")]
+pub(crate) mod processes;
 #[cfg(feature = "openai")]
 pub(crate) mod server;
 #[cfg(feature = "openai")]

@@ -1,6 +1,8 @@
 //! Wrappers: what each promises, and the documented stack of them.
 
 mod cached;
+#[cfg(all(feature = "openai", feature = "sqlite"))]
+mod cached_killed;
 mod concurrency;
 mod metered;
 mod rate_limit;

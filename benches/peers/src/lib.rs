@@ -1,5 +1,6 @@
 //! What the benchmarks share: replies as OpenAI writes them, arguments, medians.
 
+pub mod allocations;
 pub mod text;
 
 use std::{
@@ -63,6 +64,36 @@ pub fn unit_vector(random: &mut fastrand::Rng, dimensions: usize) -> Vec<f32> {
     let length = vector.iter().map(|component| component * component).sum::<f32>().sqrt();
     vector.iter_mut().for_each(|component| *component /= length);
     vector
+}
+
+/// Components that a vector by text begins with. Three are 16 characters of base64, without padding.
+pub const OWN: usize = 3;
+
+/// What the vector by this text begins with: its CRC-32 in three parts, small, and exact as f32. What follows is the
+/// same for all texts, so that vectors by text cost next to nothing to make and to check.
+pub fn own(text: &str) -> [f32; OWN] {
+    let sum = crc32(text.as_bytes());
+    [sum >> 22, (sum >> 11) & 0x7ff, sum & 0x7ff].map(|part| part as f32 / 65_536.0)
+}
+
+/// As Python's `zlib.crc32`.
+fn crc32(bytes: &[u8]) -> u32 {
+    const TABLE: [u32; 256] = {
+        let mut table = [0; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            let mut sum = byte as u32;
+            let mut bit = 0;
+            while bit < 8 {
+                sum = if sum & 1 == 1 { 0xedb8_8320 ^ (sum >> 1) } else { sum >> 1 };
+                bit += 1;
+            }
+            table[byte] = sum;
+            byte += 1;
+        }
+        table
+    };
+    !bytes.iter().fold(!0, |sum, &byte| TABLE[usize::from(sum as u8 ^ byte)] ^ (sum >> 8))
 }
 
 /// The command line: `--name value` pairs, and what stands alone.

@@ -17,14 +17,32 @@ Examples:
   docvector-embed embed --model all-MiniLM-L6-v2 --input lines.txt --output vectors.npy
   docvector-embed embed --model all-MiniLM-L6-v2 --input chunks.jsonl --output embedded.jsonl
   echo 'who owns a value?' | docvector-embed embed --model all-MiniLM-L6-v2 --kind query
+  docvector-embed embed --model all-MiniLM-L6-v2 --input lines.txt --output vectors.npy --cache cache.sqlite
+  docvector-embed cache stats cache.sqlite
   docvector-embed doctor --model all-MiniLM-L6-v2";
 
 const EMBED_EXAMPLES: &str = "\
 Examples:
   docvector-embed embed --model DIR --input lines.txt --output vectors.npy
   docvector-embed embed --model DIR --input chunks.jsonl --on-error record > embedded.jsonl
+  docvector-embed embed --model DIR --input lines.txt --output vectors.npy --cache cache.sqlite
+
+With --cache, a run that was interrupted or killed goes on where it was: start it again.
 
 Exit status: 0 if all went well, 1 if something failed, 2 if the command line is wrong.";
+
+const CACHE_EXAMPLES: &str = "\
+Examples:
+  docvector-embed embed --model DIR --input lines.txt --output vectors.npy --cache cache.sqlite
+  docvector-embed cache stats cache.sqlite
+  docvector-embed cache verify cache.sqlite
+  docvector-embed cache verify cache.sqlite --remove";
+
+const VERIFY_HELP: &str = "\
+Reads the whole file twice. Others may use it meanwhile.
+
+Exit status: 0 if nothing is damaged, or all that was is removed; 1 if something is damaged or failed; 2 if the command
+line is wrong.";
 
 /// Turns texts into vectors with a sentence-transformers model, on this machine
 #[derive(Debug, Parser)]
@@ -41,6 +59,9 @@ pub(crate) enum Command {
     Embed(EmbedArgs),
     /// Show the library, machine and model found, and check known vectors
     Doctor(DoctorArgs),
+    /// Look at a file that `embed --cache` keeps vectors in
+    #[command(after_help = CACHE_EXAMPLES)]
+    Cache(CacheArgs),
 }
 
 #[derive(Debug, Args)]
@@ -57,6 +78,9 @@ pub(crate) struct EmbedArgs {
     /// Where the vectors go; `-` is standard output. A file appears when it is complete
     #[arg(long, value_name = "FILE", default_value = "-")]
     output: PathBuf,
+    /// File to keep vectors in, made if missing: what is in it is not embedded again. It holds no texts
+    #[arg(long, value_name = "PATH")]
+    cache: Option<PathBuf>,
     /// Form of the output [default: npy if its name ends in .npy, else jsonl]
     #[arg(long, value_enum)]
     format: Option<Format>,
@@ -86,6 +110,38 @@ pub(crate) struct DoctorArgs {
     pub(crate) reference: bool,
     #[command(flatten)]
     pub(crate) load: LoadArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CacheArgs {
+    #[command(subcommand)]
+    pub(crate) command: CacheCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// Show how much is in the file, what it takes on disk, and the spaces of its vectors
+    Stats(StatsArgs),
+    /// Check every entry and the file itself
+    #[command(after_help = VERIFY_HELP)]
+    Verify(VerifyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatsArgs {
+    /// The file
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The file
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// Remove damaged entries, so that their texts are embedded anew when they come again
+    #[arg(long)]
+    pub(crate) remove: bool,
 }
 
 /// How a model is loaded.
@@ -167,6 +223,7 @@ pub(crate) struct Job {
     pub(crate) jsonl: bool,
     pub(crate) output: PathBuf,
     pub(crate) format: Format,
+    pub(crate) cache: Option<PathBuf>,
     pub(crate) quiet: bool,
 }
 
@@ -185,6 +242,16 @@ impl EmbedArgs {
         if format == Format::Npy && self.on_error == OnError::Record {
             return Err(usage("a matrix cannot hold an error: --on-error record needs --format jsonl"));
         }
+        if let Some(cache) = &self.cache {
+            if is_standard(cache) {
+                return Err(usage("a cache is a file: name one with --cache"));
+            }
+            for (option, path) in [("--input", &self.input), ("--output", &self.output)] {
+                if !is_standard(path) && is_same(cache, path) {
+                    return Err(usage(&format!("--cache and {option} name the same file")));
+                }
+            }
+        }
         Ok(Job {
             model: self.model,
             load: self.load,
@@ -201,6 +268,7 @@ impl EmbedArgs {
             input: self.input,
             output: self.output,
             format,
+            cache: self.cache,
             quiet: self.quiet,
         })
     }
@@ -217,6 +285,19 @@ impl Job {
 /// Whether a path stands for standard input or output.
 pub(crate) fn is_standard(path: &Path) -> bool {
     path.as_os_str() == "-"
+}
+
+/// Whether two paths lead to one file, which need not be there yet.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let resolved = |path: &Path| {
+        path.canonicalize().or_else(|_| {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let folder = folder.unwrap_or_else(|| Path::new(".")).canonicalize()?;
+            Ok::<_, io::Error>(folder.join(path.file_name().unwrap_or_default()))
+        })
+    };
+    // Where there is no folder either, the file cannot be made.
+    resolved(one).is_ok_and(|one| resolved(other).is_ok_and(|other| one == other))
 }
 
 fn ends_in(path: &Path, extensions: &[&str]) -> bool {
@@ -241,7 +322,7 @@ mod tests {
         let all = ["docvector-embed", "embed", "--model", "m"].iter().chain(arguments);
         match Cli::try_parse_from(all)?.command {
             Command::Embed(args) => args.into_job(),
-            Command::Doctor(_) => unreachable!("embed was asked for"),
+            other => unreachable!("embed was asked for, not {other:?}"),
         }
     }
 
@@ -276,8 +357,48 @@ mod tests {
             &["--output", "x.npy", "--on-error", "record"],
             &["--threads", "0"],
             &["--kind", "poem"],
+            &["--cache", "-"],
+            &["--cache", "x.sqlite", "--output", "x.sqlite"],
+            &["--cache", "x.sqlite", "--output", "./x.sqlite"],
+            &["--cache", "src/../x.sqlite", "--input", "x.sqlite"],
         ] {
             assert_eq!(job(arguments).expect_err("refused").exit_code(), 2, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn a_cache_is_another_file_than_input_and_output() {
+        assert_eq!(job(&[]).expect("valid").cache, None);
+        let job = job(&["--cache", "c", "--input", "i", "--output", "folder/c"]).expect("valid");
+        assert_eq!(job.cache.as_deref(), Some(Path::new("c")));
+        let folder = tempfile::tempdir().expect("a folder");
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        std::fs::write(&file, "").expect("written");
+        assert!(is_same(&file, &folder.path().join("./file")) && !is_same(&file, &link));
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink(&file, &link).expect("linked");
+            assert!(is_same(&link, &file));
+        }
+        assert!(!is_same(&folder.path().join("missing/a"), &folder.path().join("missing/b")));
+    }
+
+    #[test]
+    fn a_cache_is_looked_at_by_its_path() {
+        let parse = |arguments: &[&str]| Cli::try_parse_from([&["docvector-embed", "cache"], arguments].concat());
+        let command = |arguments: &[&str]| match parse(arguments).expect("valid").command {
+            Command::Cache(args) => args.command,
+            other => unreachable!("a cache was asked for, not {other:?}"),
+        };
+        assert!(matches!(command(&["stats", "c"]), CacheCommand::Stats(args) if args.path == Path::new("c")));
+        for (arguments, remove) in [(&["verify", "c"][..], false), (&["verify", "c", "--remove"], true)] {
+            let CacheCommand::Verify(args) = command(arguments) else { unreachable!("verify was asked for") };
+            assert_eq!((args.path.as_path(), args.remove), (Path::new("c"), remove));
+        }
+        for arguments in
+            [&["stats"][..], &[], &["verify", "--remove"], &["stats", "c", "--remove"], &["stats", "c", "d"]]
+        {
+            assert_eq!(parse(arguments).expect_err("refused").exit_code(), 2, "{arguments:?}");
         }
     }
 

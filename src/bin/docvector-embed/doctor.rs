@@ -2,7 +2,6 @@
 
 use std::{
     env,
-    fmt::Display,
     io::{self, Write},
     path::Path,
     thread,
@@ -15,15 +14,13 @@ use crate::{
     cli::DoctorArgs,
     failure::Failure,
     reference::{self, Bounds, Reference},
+    report::Report,
     runtime,
 };
 
-/// The width of the left column.
-const LEFT: usize = 19;
-
 /// Prints the report. A check that fails is a failure of the command.
 pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
-    let mut report = Report { out: io::stdout().lock() };
+    let mut report = Report::new(io::stdout().lock());
     report.line("docvector-embed", env!("CARGO_PKG_VERSION"))?;
     let library = match Onnx::load_library(args.load.library.as_deref()) {
         Ok(library) => library,
@@ -113,28 +110,9 @@ fn check(report: &mut Report<impl Write>, embedder: &Onnx, forced: bool) -> Resu
     if holds { Ok(()) } else { Err(Failure::new("the vectors are not those of the reference")) }
 }
 
-/// Two columns.
-struct Report<W> {
-    out: W,
-}
-
-impl<W: Write> Report<W> {
-    fn line(&mut self, what: &str, value: impl Display) -> Result<(), Failure> {
-        writeln!(self.out, "{what:LEFT$}{value}").map_err(|error| Failure::writing("standard output", error))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn columns_are_aligned() {
-        let mut report = Report { out: Vec::new() };
-        report.line("a", 1).expect("written");
-        report.line("reference vectors", "two").expect("written");
-        assert_eq!(report.out, b"a                  1\nreference vectors  two\n");
-    }
 
     #[test]
     fn prompts_are_quoted() {

@@ -1,7 +1,8 @@
 //! Embeds a file: a thread reads windows, the embedder works on two of them, a thread writes the rows in order.
 //!
 //! In memory are at most: a window being read, two that are waiting, two being embedded, one waiting to be written and
-//! one being written. Reading, embedding and writing never wait for each other otherwise.
+//! one being written. Reading, embedding and writing never wait for each other otherwise. A cache adds a copy of the
+//! windows being embedded, and what its file needs, which is bounded.
 
 use std::{
     io::{self, Write},
@@ -11,11 +12,12 @@ use std::{
     time::Duration,
 };
 
-use docvector_embed::{Batch, Embedder, EmbedderExt, InputKind, Lane, TooLong, provider::Onnx};
+use docvector_embed::{Batch, Embedder, EmbedderExt, InputKind, Lane, TooLong, wrap::Cached};
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::mpsc;
 
 use crate::{
+    cache::Watched,
     cli::{Job, OnError},
     failure::Failure,
     input::{Fault, Input, Item, Window},
@@ -37,13 +39,27 @@ pub(crate) fn run(job: &Job) -> Result<(), Failure> {
     // What can be found wrong without the model is found before it is loaded.
     let input = Input::open(&job.input, job.jsonl)?;
     let output = Output::create(&job.output, job.format)?;
-    let kept = if output.is_file() { format!("; nothing was written to {}", output.name()) } else { String::new() };
-    let embedder = job.load.builder(&job.model).build()?;
-    let (dimensions, max_tokens) = (embedder.dimensions()?, embedder.info().max_tokens);
+    let unwritten =
+        if output.is_file() { format!("; nothing was written to {}", output.name()) } else { String::new() };
+    let store = job.cache.as_deref().map(Watched::open).transpose()?;
+    let model = job.load.builder(&job.model).build()?;
+    let (dimensions, max_tokens) = (model.dimensions()?, model.info().max_tokens);
+    let cached = store.map(|store| Cached::new(model.clone(), store)).transpose()?;
+    let embedder: &dyn Embedder = match &cached {
+        Some(cached) => cached,
+        None => &model,
+    };
+    // What is left of a run that came to nothing.
+    let left = || match (&cached, &job.cache) {
+        (Some(cached), Some(path)) if cached.counts().failures == 0 => {
+            format!("{unwritten}; what was embedded is in the cache {}", path.display())
+        }
+        _ => unwritten.clone(),
+    };
 
-    let progress = Progress::new(input.size(), job.shows_progress());
+    let progress = Progress::new(input.size(), "texts", job.shows_progress());
     let run = Run {
-        embedder: &embedder,
+        embedder,
         kind: job.kind,
         too_long: job.too_long,
         on_error: job.on_error,
@@ -57,7 +73,7 @@ pub(crate) fn run(job: &Job) -> Result<(), Failure> {
         // Dropped, the run lets go of the writer, which then removes what it has written so far.
         tokio::select! {
             embedded = run.embed(windows, rows, &progress) => embedded,
-            signal = interrupted() => Err(Failure::new(format!("{signal}{kept}"))),
+            signal = interrupted() => Err(Failure::new(format!("{signal}{}", left()))),
         }
     });
     let time = progress.elapsed();
@@ -65,7 +81,7 @@ pub(crate) fn run(job: &Job) -> Result<(), Failure> {
 
     // The writer is waited for also where the run failed: it has a temporary file to remove.
     let written = join(writer);
-    let tally = embedded?;
+    let mut tally = embedded?;
     let output = written??;
     // All windows came, or the writer would have failed; so the reader has nothing left but to say how it ended.
     join(reader)?;
@@ -74,9 +90,10 @@ pub(crate) fn run(job: &Job) -> Result<(), Failure> {
         // With stderr gone, the exit status says what is left to say.
         let _ = tally.faults.print(&mut io::stderr().lock());
         let count = Counted(tally.faults.count, "line");
-        return Err(Failure::new(format!("{count} of {} cannot be embedded{kept}", tally.lines)));
+        return Err(Failure::new(format!("{count} of {} cannot be embedded{}", tally.lines, left())));
     }
     output.finish(dimensions)?;
+    tally.cache = cached.as_ref().map(Cached::counts);
     say(job, &tally, dimensions, max_tokens, time);
     Ok(())
 }
@@ -140,7 +157,7 @@ fn join<T>(thread: JoinHandle<T>) -> Result<T, Failure> {
 
 /// How windows are embedded.
 struct Run<'a> {
-    embedder: &'a Onnx,
+    embedder: &'a dyn Embedder,
     kind: InputKind,
     too_long: TooLong,
     on_error: OnError,

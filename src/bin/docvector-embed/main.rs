@@ -1,5 +1,6 @@
-//! The `docvector-embed` command: embeds files of texts on this machine, and shows what it runs on.
+//! The `docvector-embed` command: embeds files of texts on this machine, shows what it runs on, and looks after caches.
 
+mod cache;
 mod cli;
 mod doctor;
 mod embed;
@@ -9,6 +10,7 @@ mod npy;
 mod output;
 mod progress;
 mod reference;
+mod report;
 mod tally;
 
 use std::{io, process::ExitCode};
@@ -16,7 +18,7 @@ use std::{io, process::ExitCode};
 use clap::Parser;
 
 use self::{
-    cli::{Cli, Command},
+    cli::{CacheCommand, Cli, Command},
     failure::Failure,
 };
 
@@ -24,6 +26,10 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Embed(args) => args.into_job().map_or_else(|usage| usage.exit(), |job| embed::run(&job)),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Cache(args) => match args.command {
+            CacheCommand::Stats(args) => cache::stats(&args),
+            CacheCommand::Verify(args) => cache::verify(&args),
+        },
     };
     match done {
         // `| head` has had enough, and all that it was given is right: no failure, also under `set -o pipefail`.

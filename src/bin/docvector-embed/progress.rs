@@ -6,14 +6,17 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 const TICK: Duration = Duration::from_millis(200);
 
-/// A bar by bytes where the size of the input is known, else a counter. Clears itself when dropped.
+/// A bar where it is known how much there is to do, else a counter. Clears itself when dropped.
 pub(crate) struct Progress {
     bar: ProgressBar,
+    /// What is counted.
+    what: &'static str,
     started: Instant,
 }
 
 impl Progress {
-    pub(crate) fn new(size: Option<u64>, shown: bool) -> Self {
+    /// Counts `what`, of which there are so many or of so many bytes.
+    pub(crate) fn new(size: Option<u64>, what: &'static str, shown: bool) -> Self {
         let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(size, target);
         let template = match size {
@@ -21,18 +24,26 @@ impl Progress {
             None => "{spinner} {msg}",
         };
         bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar.set_message("0 texts");
+        bar.set_message(format!("0 {what}"));
         if shown {
             bar.enable_steady_tick(TICK);
         }
-        Self { bar, started: Instant::now() }
+        Self { bar, what, started: Instant::now() }
     }
 
-    /// So many bytes of input are done with, which makes so many texts in all.
-    pub(crate) fn advance(&self, bytes: u64, texts: u64) {
-        let rate = texts as f64 / self.started.elapsed().as_secs_f64().max(1e-3);
-        self.bar.set_message(format!("{texts} texts, {rate:.0} texts/s"));
-        self.bar.inc(bytes);
+    /// Says that something is under way of which nothing can be counted.
+    pub(crate) fn waiting(message: &'static str, shown: bool) -> Self {
+        let progress = Self::new(None, "", shown);
+        progress.bar.set_message(message);
+        progress
+    }
+
+    /// So much more of the size is done with, which makes so many in all.
+    pub(crate) fn advance(&self, done: u64, count: u64) {
+        let rate = count as f64 / self.started.elapsed().as_secs_f64().max(1e-3);
+        let what = self.what;
+        self.bar.set_message(format!("{count} {what}, {rate:.0} {what}/s"));
+        self.bar.inc(done);
     }
 
     /// The time since the beginning.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use docvector_embed::Usage;
+use docvector_embed::{Usage, wrap::cached::CacheCounts};
 
 use crate::{input::Fault, output::Rows};
 
@@ -25,6 +25,8 @@ pub(crate) struct Tally {
     /// Lines that were recorded as errors.
     recorded: u64,
     usage: Usage,
+    /// What the cache did, where there is one.
+    pub(crate) cache: Option<CacheCounts>,
     /// Lines that make the run fail.
     pub(crate) faults: Faults,
 }
@@ -50,6 +52,9 @@ impl Tally {
         if self.texts > 0 && seconds > 0.0 {
             line += &format!(" ({:.0} texts/s)", self.texts as f64 / seconds);
         }
+        if self.cache.is_some() {
+            line += &format!("; {} of {} from the cache", self.usage.cached, Counted(self.texts, "text"));
+        }
         for note in self.notes(max_tokens) {
             line += &format!("; {note}");
         }
@@ -67,6 +72,15 @@ impl Tally {
         if self.recorded > 0 {
             let have = if self.recorded == 1 { "has" } else { "have" };
             notes.push(format!("{} {have} no embedding, but an error in its place", Counted(self.recorded, "line")));
+        }
+        let CacheCounts { damaged, failures, .. } = self.cache.unwrap_or_default();
+        match damaged {
+            0 => {}
+            1 => notes.push("1 entry of the cache was damaged, and its text embedded anew".to_owned()),
+            _ => notes.push(format!("{damaged} entries of the cache were damaged, and their texts embedded anew")),
+        }
+        if failures > 0 {
+            notes.push(format!("the cache failed {}: it may lack some of these vectors", Counted(failures, "time")));
         }
         notes
     }
@@ -136,6 +150,24 @@ mod tests {
             one.summary(2, Some(8), Duration::from_secs(1)),
             "1 text, 2 dimensions, 1.0 s (1 texts/s); 1 text was cut to 8 tokens"
         );
+    }
+
+    #[test]
+    fn a_cache_is_spoken_of_where_there_is_one() {
+        let mut counts = CacheCounts::default();
+        let run = |counts| {
+            let usage = Usage::ZERO.with_cached(12);
+            let tally = Tally { texts: 40, usage, cache: Some(counts), ..Tally::default() };
+            tally.summary(384, None, Duration::from_secs(1))
+        };
+        let sound = "40 texts, 384 dimensions, 0 tokens, 1.0 s (40 texts/s); 12 of 40 texts from the cache";
+        assert_eq!(run(counts), sound);
+        (counts.damaged, counts.failures) = (1, 1);
+        let one = "; 1 entry of the cache was damaged, and its text embedded anew; the cache failed 1 time: ";
+        assert!(run(counts).starts_with(&format!("{sound}{one}")), "{}", run(counts));
+        (counts.damaged, counts.failures) = (2, 3);
+        let more = "; 2 entries of the cache were damaged, and their texts embedded anew; the cache failed 3 times: ";
+        assert!(run(counts).starts_with(&format!("{sound}{more}")), "{}", run(counts));
     }
 
     #[test]

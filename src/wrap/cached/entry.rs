@@ -21,10 +21,12 @@ const CONTEXT: &str = "docvector-embed 2026-11-22 cache key v1";
 
 const HEADER: usize = 16;
 const MAGIC: [u8; 2] = *b"dv";
+/// What has another version is discarded as damaged, so a new one needs a new [`CONTEXT`] as well.
 const VERSION: u8 = 1;
 const F32: u8 = 1;
 const F16: u8 = 2;
 const TRUNCATED: u8 = 128;
+const F32_TRUNCATED: u8 = F32 | TRUNCATED;
 
 /// Names the vectors of one space, kind and truncation: hashed once, and then each text.
 pub(super) struct Keys(blake3::Hasher);
@@ -104,24 +106,77 @@ pub(super) fn write(out: &mut Vec<u8>, key: &Key, row: &[f32], truncated: bool, 
     out[start + 8..start + HEADER].copy_from_slice(&sum.to_le_bytes());
 }
 
+/// What an entry says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EntryInfo {
+    /// Components of the vector.
+    pub dimensions: usize,
+    /// Whether they are written as 16-bit floats.
+    pub halves: bool,
+    /// Whether only the beginning of the text was embedded.
+    pub truncated: bool,
+}
+
+/// Checks an entry of a store, as [`Cached`](super::Cached) does before it uses one. `None` where it is not what was
+/// written under this key: damaged, cut, another key's, or no vector.
+///
+/// ```
+/// use docvector_embed::{cache::Key, wrap::cached::inspect};
+/// assert_eq!(inspect(&Key::from_bytes([7; 32]), b"no entry"), None);
+/// ```
+pub fn inspect(key: &Key, value: &[u8]) -> Option<EntryInfo> {
+    let header = value.get(..HEADER)?;
+    let dimensions = u32::from_le_bytes(header[4..8].try_into().ok()?) as usize;
+    // Before there is room made for so many.
+    if dimensions.checked_mul(2)? > value.len() {
+        return None;
+    }
+    let truncated = read(value, key, &mut vec![0.0; dimensions])?;
+    Some(EntryInfo { dimensions, halves: header[3] & !TRUNCATED == F16, truncated })
+}
+
+/// Appends the row of an entry to `rows`; tells what [`read`] does. Where the bytes lie as floats do, they are copied
+/// without room having been made, and zeroed, for them.
+pub(super) fn append(entry: &[u8], key: &Key, rows: &mut Vec<f32>, width: usize) -> Option<bool> {
+    if cfg!(target_endian = "little")
+        && let Some(&(F32 | F32_TRUNCATED)) = entry.get(3)
+        && let Ok(row) = bytemuck::try_cast_slice(entry.get(HEADER..)?)
+    {
+        let cut = (row.len() == width).then(|| check(entry, key, width))??;
+        crate::embeddings::not_finite(row).is_none().then(|| rows.extend_from_slice(row))?;
+        return Some(cut);
+    }
+    let start = rows.len();
+    rows.resize(start + width, 0.0);
+    let cut = read(entry, key, &mut rows[start..]);
+    if cut.is_none() {
+        rows.truncate(start);
+    }
+    cut
+}
+
+/// Looks at header and checksum; tells whether only the beginning of the text was embedded.
+fn check(entry: &[u8], key: &Key, width: usize) -> Option<bool> {
+    let header = entry.get(..HEADER)?;
+    let said = u32::from_le_bytes(header[4..8].try_into().ok()?) as usize;
+    let known = header[..2] == MAGIC && header[2] == VERSION && said == width;
+    let sum = u64::from_le_bytes(header[8..HEADER].try_into().ok()?);
+    (known && sum == checksum(key, entry)).then_some(header[3] & TRUNCATED != 0)
+}
+
 /// Reads an entry into `row`; tells whether only the beginning of the text was embedded, or `None` where the entry is not
 /// what was written under this key for this width.
 pub(super) fn read(entry: &[u8], key: &Key, row: &mut [f32]) -> Option<bool> {
-    let header = entry.get(..HEADER)?;
+    let width = row.len();
+    let truncated = check(entry, key, width)?;
     let payload = &entry[HEADER..];
-    let (dtype, truncated) = (header[3] & !TRUNCATED, header[3] & TRUNCATED != 0);
-    let width = u32::from_le_bytes(header[4..8].try_into().ok()?) as usize;
-    let known = header[..2] == MAGIC && header[2] == VERSION && width == row.len();
-    let sum = u64::from_le_bytes(header[8..HEADER].try_into().ok()?);
-    if !known || sum != checksum(key, entry) {
-        return None;
-    }
-    match dtype {
+    match entry[3] & !TRUNCATED {
         F32 if payload.len() == width * 4 => {
-            let numbers = payload.chunks_exact(4);
-            row.iter_mut().zip(numbers).for_each(|(number, bytes)| {
-                *number = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-            });
+            bytemuck::cast_slice_mut(row).copy_from_slice(payload);
+            if cfg!(target_endian = "big") {
+                row.iter_mut().for_each(|number| *number = f32::from_bits(number.to_bits().swap_bytes()));
+            }
         }
         F16 if payload.len() == width * 2 => {
             let numbers = payload.chunks_exact(2);
@@ -141,6 +196,36 @@ fn checksum(key: &Key, entry: &[u8]) -> u64 {
     about[..32].copy_from_slice(key.as_bytes());
     about[32..].copy_from_slice(&entry[..8]);
     xxh3_64_with_seed(&entry[HEADER..], xxh3_64(&about))
+}
+
+/// Opens the codec to `tests/fuzz`.
+#[cfg(fuzzing)]
+pub mod fuzz {
+    #![allow(missing_docs)]
+
+    use super::{HEADER, Key, Storage, checksum};
+
+    pub fn read(entry: &[u8], key: [u8; 32], row: &mut [f32]) -> Option<bool> {
+        super::read(entry, &Key::from_bytes(key), row)
+    }
+
+    pub fn append(entry: &[u8], key: [u8; 32], rows: &mut Vec<f32>, width: usize) -> Option<bool> {
+        super::append(entry, &Key::from_bytes(key), rows, width)
+    }
+
+    pub fn write(key: [u8; 32], row: &[f32], truncated: bool, storage: Storage) -> Vec<u8> {
+        let mut out = Vec::new();
+        super::write(&mut out, &Key::from_bytes(key), row, truncated, storage);
+        out
+    }
+
+    /// Puts the right checksum into a header.
+    pub fn seal(key: [u8; 32], entry: &mut [u8]) {
+        if entry.len() >= HEADER {
+            let sum = checksum(&Key::from_bytes(key), entry);
+            entry[8..HEADER].copy_from_slice(&sum.to_le_bytes());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -173,6 +258,13 @@ mod tests {
                 prop_assert_eq!(read(&out, &key(1), &mut read_back), Some(truncated));
                 let bits = |row: &[f32]| row.iter().map(|number| number.to_bits()).collect::<Vec<_>>();
                 prop_assert_eq!(bits(&read_back), bits(&row));
+                // Wherever its bytes lie, and behind whatever is there.
+                for shift in 0..4 {
+                    let moved = [vec![0; shift], out.clone()].concat();
+                    let mut rows = vec![7.0];
+                    prop_assert_eq!(append(&moved[shift..], &key(1), &mut rows, row.len()), Some(truncated));
+                    prop_assert_eq!(bits(&rows[1..]), bits(&row));
+                }
             }
         }
 
@@ -194,6 +286,9 @@ mod tests {
             let at = at.index(out.len());
             out[at] ^= by;
             prop_assert_eq!(read(&out, &key(1), &mut vec![0.0; row.len()]), None);
+            let mut rows = vec![7.0];
+            prop_assert_eq!(append(&out, &key(1), &mut rows, row.len()), None);
+            prop_assert_eq!(rows, [7.0]);
         }
 
         #[test]
@@ -208,6 +303,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..80), width in 0_usize..8) {
             let _ = read(&bytes, &key(1), &mut vec![0.0; width]);
+            let _ = append(&bytes, &key(1), &mut Vec::new(), width);
         }
 
         /// Whatever differs, the keys do.
@@ -227,6 +323,23 @@ mod tests {
             keys.dedup();
             prop_assert_eq!(keys.len(), if a == b { 1 + all.div_ceil(2) - 1 } else { all });
         }
+    }
+
+    #[test]
+    fn entries_say_what_they_are() {
+        for (storage, halves) in [(Storage::Exact, false), (Storage::Half, true)] {
+            for truncated in [false, true] {
+                let mut out = Vec::new();
+                write(&mut out, &key(1), &[0.5, 0.25, 1.0], truncated, storage);
+                assert_eq!(inspect(&key(1), &out), Some(EntryInfo { dimensions: 3, halves, truncated }));
+                assert_eq!(inspect(&key(2), &out), None);
+                assert_eq!(inspect(&key(1), &out[..out.len() - 1]), None);
+            }
+        }
+        // A header that claims four billion components takes no room for them.
+        let mut claims = entry(&[1.0], Storage::Exact);
+        claims[4..8].fill(0xff);
+        assert_eq!(inspect(&key(1), &claims), None);
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! An embedder and a wrapper of somebody else's making.
+//! An embedder, a wrapper and a store of somebody else's making.
+
+mod folder;
 
 use std::{
     fmt,
@@ -12,6 +14,8 @@ use docvector_embed::{
     BadText, BadTextReason, Batch, CountTokens, Embedder, Embeddings, Error, InputKind, Limits, Result, Space,
     TokenCount, TooLong, Usage, async_trait,
 };
+
+pub use self::folder::Folder;
 
 /// Components of a [`Hashing`] vector.
 const WIDTH: usize = 128;

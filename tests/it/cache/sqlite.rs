@@ -4,10 +4,8 @@
 use std::{
     collections::{HashMap, HashSet},
     env, fs,
-    io::{BufRead, BufReader},
     ops::Range,
     path::Path,
-    process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
     time::Duration,
@@ -18,6 +16,10 @@ use docvector_embed::{
     cache::{CacheStore, Entry, Key, Sqlite},
 };
 use futures_util::{FutureExt, StreamExt, stream};
+
+use crate::support::processes::{self, Running, inner};
+#[cfg(target_os = "linux")]
+use {crate::support::processes::INNER, std::process::Command};
 
 /// Keys as they are in life: hashes.
 fn key(of: &str) -> Key {
@@ -486,51 +488,13 @@ fn damaged_pages_are_errors_and_never_panics() {
 
 // Other processes: these tests run themselves again.
 
-/// Set where a test was started by itself, to what it is to do.
-const INNER: &str = "DOCVECTOR_EMBED_TEST_INNER";
-
-fn inner() -> Option<Vec<String>> {
-    Some(env::var(INNER).ok()?.lines().map(str::to_owned).collect())
-}
-
 /// The arguments that run one test of this file, and nothing else.
 fn alone(test: &str) -> [String; 5] {
-    let (_, module) = module_path!().split_once("::").expect("the crate's name comes first");
-    ["--exact".into(), format!("{module}::{test}"), "--nocapture".into(), "--test-threads".into(), "1".into()]
+    processes::alone(module_path!(), test)
 }
 
-/// A process, killed when dropped, whose lines are handed on as they come, each with its number.
-struct Running(Child);
-
-impl Running {
-    fn start(test: &str, words: &[&str], number: usize, lines: mpsc::Sender<(usize, String)>) -> Self {
-        let mut command = Command::new(env::current_exe().expect("this program"));
-        command.args(alone(test)).env(INNER, words.join("\n")).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("it starts");
-        let mut told = BufReader::new(child.stdout.take().expect("it is piped"));
-        thread::spawn(move || {
-            let mut line = String::new();
-            // A line without an end was cut off.
-            while told.read_line(&mut line).is_ok() && line.ends_with('\n') {
-                if lines.send((number, line.trim_end().to_owned())).is_err() {
-                    break;
-                }
-                line.clear();
-            }
-        });
-        Self(child)
-    }
-
-    fn kill(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.kill();
-    }
+fn start(test: &str, words: &[&str], number: usize, lines: mpsc::Sender<(usize, String)>) -> Running {
+    Running::start(alone(test), words, number, lines)
 }
 
 /// The batches that one process acknowledged.
@@ -574,8 +538,7 @@ fn killed_in_the_middle_of_writing_nothing_acknowledged_is_lost() {
         let path = folder.path().join("store");
         let who = [format!("{round} left"), format!("{round} right")];
         let (lines, told) = mpsc::channel();
-        let start =
-            |number: usize| Running::start(NAME, &[&path.display().to_string(), &who[number]], number, lines.clone());
+        let start = |number: usize| start(NAME, &[&path.display().to_string(), &who[number]], number, lines.clone());
         let mut running = [start(0), start(1)];
         drop(lines);
         let mut batches = [Vec::new(), Vec::new()];
@@ -641,8 +604,7 @@ fn two_processes_write_while_a_third_reads() {
     let (lines, told) = mpsc::channel();
     let who = ["left", "right"];
     // Both make the file, or one finds it made.
-    let running =
-        [0, 1].map(|number| Running::start(NAME, &[&path.display().to_string(), who[number]], number, lines.clone()));
+    let running = [0, 1].map(|number| start(NAME, &[&path.display().to_string(), who[number]], number, lines.clone()));
     drop(lines);
     let store = Sqlite::open(&path).expect("it opens while others do");
     let mut firsts: HashMap<usize, String> = HashMap::new();
@@ -664,7 +626,7 @@ fn two_processes_write_while_a_third_reads() {
     });
     assert_eq!((heard, firsts.len()), (2 * BATCHES, BATCHES));
     for mut running in running {
-        assert!(running.0.wait().expect("it ended").success());
+        assert!(running.ended());
     }
     assert_eq!(runtime().block_on(store.stats()).expect("it counts").entries as usize, 2 * BATCHES * 20 + BATCHES);
     drop(store);

@@ -121,6 +121,13 @@ enum Fault {
     NameOfTwoLines,
     CannotFlush,
     FlushesAway,
+    KeepsDiscarded,
+    DiscardsAll,
+    DiscardsOne,
+    DiscardsWhateverIsThere,
+    DiscardsBeginnings,
+    LeavesNothing,
+    RefusesAbsentDiscards,
 }
 
 /// A store that breaks one law.
@@ -310,6 +317,33 @@ impl CacheStore for Broken {
         Ok(())
     }
 
+    async fn discard(&self, damaged: &[Entry<'_>]) -> Result<()> {
+        self.fails(Fault::RefusesAbsentDiscards, damaged.iter().any(|entry| !self.has(entry.key)))?;
+        if self.is(Fault::KeepsDiscarded) {
+            return Ok(());
+        }
+        if self.is(Fault::DiscardsAll) {
+            self.entries.lock().expect("nobody panicked").clear();
+        }
+        for entry in damaged {
+            let mut entries = self.entries.lock().expect("nobody panicked");
+            let same = entries.get(&entry.key).is_some_and(|value| match self.fault {
+                Fault::DiscardsWhateverIsThere => true,
+                Fault::DiscardsBeginnings => entry.value.starts_with(value),
+                _ => value == entry.value,
+            });
+            if same && self.is(Fault::LeavesNothing) {
+                entries.insert(entry.key, Vec::new());
+            } else if same {
+                entries.remove(&entry.key);
+            }
+            if same && self.is(Fault::DiscardsOne) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     async fn note(&self, _: SpaceId, _: &str) -> Result<()> {
         self.fails(Fault::KeepsOneNote, self.notes.fetch_add(1, Ordering::Relaxed) > 0)?;
         if self.is(Fault::NotesOverEntries) {
@@ -367,6 +401,13 @@ async fn broken_stores_fail_the_law_they_break() {
         (Fault::NameOfTwoLines, 9),
         (Fault::CannotFlush, 9),
         (Fault::FlushesAway, 9),
+        (Fault::KeepsDiscarded, 10),
+        (Fault::DiscardsAll, 10),
+        (Fault::DiscardsOne, 10),
+        (Fault::DiscardsWhateverIsThere, 10),
+        (Fault::DiscardsBeginnings, 10),
+        (Fault::LeavesNothing, 10),
+        (Fault::RefusesAbsentDiscards, 10),
     ] {
         let result = conformance::store(|| Broken::new(fault)).await;
         let violation = result.expect_err(&format!("{fault:?} passed"));

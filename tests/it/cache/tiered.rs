@@ -81,6 +81,11 @@ impl CacheStore for Watched {
         self.0.inner.put(entries).await
     }
 
+    async fn discard(&self, damaged: &[Entry<'_>]) -> Result<()> {
+        self.begin("discard", damaged.len())?;
+        self.0.inner.discard(damaged).await
+    }
+
     async fn note(&self, space: SpaceId, about: &str) -> Result<()> {
         self.begin("note", 1)?;
         self.0.inner.note(space, about).await
@@ -283,6 +288,10 @@ impl CacheStore for Chatty {
         self.0.put(entries).await
     }
 
+    async fn discard(&self, damaged: &[Entry<'_>]) -> Result<()> {
+        self.0.discard(damaged).await
+    }
+
     async fn note(&self, space: SpaceId, about: &str) -> Result<()> {
         self.0.note(space, about).await
     }
@@ -393,6 +402,11 @@ impl CacheStore for Late {
         self.inner.put(entries).await?;
         wait(after).await;
         Ok(())
+    }
+
+    async fn discard(&self, damaged: &[Entry<'_>]) -> Result<()> {
+        wait(self.waits().0).await;
+        self.inner.discard(damaged).await
     }
 
     async fn note(&self, space: SpaceId, about: &str) -> Result<()> {

@@ -1,6 +1,7 @@
 //! `docvector-embed embed`.
 
 use std::{
+    ffi::OsStr,
     fs,
     io::{Read, Write},
     path::Path,
@@ -10,23 +11,9 @@ use std::{
 };
 
 use docvector_embed::{Batch, EmbedderExt, TooLong, provider::Onnx};
-use serde_json::Value;
 
-use super::{embed, files, program, run, stderr, stdout};
+use super::{embed, files, program, rows, run, stderr, stdout, vector};
 use crate::support::{distance, golden, minilm, npy, texts};
-
-fn rows(text: &str) -> Vec<Value> {
-    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
-}
-
-fn vector(row: &Value) -> Vec<f32> {
-    row["embedding"]
-        .as_array()
-        .expect("a vector")
-        .iter()
-        .map(|value| value.as_f64().expect("a number") as f32)
-        .collect()
-}
 
 #[tokio::test]
 async fn rows_come_in_order_and_are_the_librarys() {
@@ -198,14 +185,14 @@ fn a_reader_that_goes_away_is_no_error() {
     assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
 }
 
-/// Starts a run whose input does not end, and waits until rows are being written into the folder. Gives the run, and
-/// the thread that feeds it.
-fn run_without_end(folder: &Path, output: &Path) -> (Child, JoinHandle<()>) {
+/// Starts a run whose input does not end, and waits until rows are being written into the folder, which is empty
+/// before. Gives the run, and the thread that feeds it: with [`endless`] lines.
+pub(super) fn run_without_end(folder: &Path, output: &Path, more: &[&OsStr]) -> (Child, JoinHandle<()>) {
     let mut child = program();
-    let child = child.args(["embed", "--model"]).arg(minilm()).arg("--output").arg(output);
+    let child = child.args(["embed", "--model"]).arg(minilm()).arg("--output").arg(output).args(more);
     let mut child = child.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
     let mut stdin = child.stdin.take().expect("piped");
-    let writer = thread::spawn(move || while writeln!(stdin, "one more line of text").is_ok() {});
+    let writer = thread::spawn(move || drop((0..).try_for_each(|i| stdin.write_all(endless(i).as_bytes()))));
     let is_written =
         || files(folder).iter().any(|name| fs::metadata(folder.join(name)).is_ok_and(|file| file.len() > 0));
     for _ in 0..600 {
@@ -218,15 +205,32 @@ fn run_without_end(folder: &Path, output: &Path) -> (Child, JoinHandle<()>) {
     (child, writer)
 }
 
+/// One of the lines of an input without end; no two are alike.
+pub(super) fn endless(line: usize) -> String {
+    format!("{line} is one more line of text\n")
+}
+
 #[test]
 fn a_killed_run_leaves_nothing_under_the_final_name() {
     let folder = tempfile::tempdir().expect("a folder");
     let output = folder.path().join("out.jsonl");
-    let (mut child, writer) = run_without_end(folder.path(), &output);
+    let (mut child, writer) = run_without_end(folder.path(), &output, &[]);
     child.kill().expect("killed");
     child.wait().expect("ended");
     writer.join().expect("written");
     assert!(!output.exists());
+}
+
+/// What a run says that is interrupted.
+#[cfg(unix)]
+pub(super) fn interrupted(mut child: Child) -> String {
+    let signal =
+        std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
+    assert!(signal.success());
+    let mut said = String::new();
+    child.stderr.take().expect("piped").read_to_string(&mut said).expect("UTF-8");
+    assert_eq!(child.wait().expect("ended").code(), Some(1), "{said}");
+    said
 }
 
 #[cfg(unix)]
@@ -234,13 +238,8 @@ fn a_killed_run_leaves_nothing_under_the_final_name() {
 fn an_interrupted_run_leaves_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let output = folder.path().join("out.jsonl");
-    let (mut child, writer) = run_without_end(folder.path(), &output);
-    let signal =
-        std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
-    assert!(signal.success());
-    let mut said = String::new();
-    child.stderr.take().expect("piped").read_to_string(&mut said).expect("UTF-8");
-    assert_eq!(child.wait().expect("ended").code(), Some(1), "{said}");
+    let (child, writer) = run_without_end(folder.path(), &output, &[]);
+    let said = interrupted(child);
     writer.join().expect("written");
     assert!(said.contains("interrupted; nothing was written to"), "{said}");
     assert_eq!(files(folder.path()), [""; 0], "something is left");

@@ -81,6 +81,15 @@ impl CacheStore for Moody {
         Ok(())
     }
 
+    async fn discard(&self, damaged: &[Entry<'_>]) -> Result<()> {
+        if self.0.no_writes.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Cache, "no writes"));
+        }
+        let mut values = self.0.values.lock().expect("not poisoned");
+        values.retain(|(key, value)| damaged.iter().all(|entry| entry.key != *key || entry.value != value));
+        Ok(())
+    }
+
     async fn note(&self, _: SpaceId, _: &str) -> Result<()> {
         Ok(())
     }
@@ -363,27 +372,86 @@ async fn a_store_that_fails_costs_no_vector() {
 }
 
 #[tokio::test]
-async fn damaged_entries_are_embedded_anew_and_counted() {
+async fn damaged_entries_are_embedded_anew_once_and_counted() {
     let fake = fake(Limits::none());
     let store = Moody::default();
     let cached = cached(&fake, store.clone());
     cached.embed_documents(&["a", "b"]).await.expect("embeds");
+    let damage = |at: usize| {
+        let mut values = store.0.values.lock().expect("not poisoned");
+        // Discarded and put anew, an entry is the last.
+        let key = values.iter().position(|(key, _)| *key == first_key(&fake)).expect("it is there");
+        values[key].1[at] ^= 0x10;
+    };
     let length = store.0.values.lock().expect("not poisoned")[0].1.len();
     for byte in 0..length {
-        store.0.values.lock().expect("not poisoned")[0].1[byte] ^= 0x10;
-        let rows = cached.embed_documents(&["a", "b"]).await.expect("embeds");
-        assert_eq!(rows.row(0), fake.vector_of(InputKind::Document, "a"), "byte {byte}");
-        assert_eq!((rows.usage().cached, rows.usage().requests), (1, 1), "byte {byte}");
-        store.0.values.lock().expect("not poisoned")[0].1[byte] ^= 0x10;
+        damage(byte);
+        for requests in [1, 0] {
+            let rows = cached.embed_documents(&["a", "b"]).await.expect("embeds");
+            assert_eq!(rows.row(0), fake.vector_of(InputKind::Document, "a"), "byte {byte}");
+            let cost = (rows.usage().cached, rows.usage().requests);
+            assert_eq!(cost, (2 - requests, requests), "byte {byte}: what is damaged is embedded anew, once");
+        }
     }
     assert_eq!(cached.counts().damaged, length as u64);
+
     // One entry in the place of another is one, too.
     {
         let mut values = store.0.values.lock().expect("not poisoned");
         values[0].1 = values[1].1.clone();
     }
-    let rows = cached.embed_documents(&["a"]).await.expect("embeds");
+    let rows = cached.embed_documents(&["a", "b"]).await.expect("embeds");
     assert_eq!(rows.row(0), fake.vector_of(InputKind::Document, "a"));
+    assert_eq!(rows.row(1), fake.vector_of(InputKind::Document, "b"));
+
+    // A store that cannot be written keeps what is damaged: the vector is right all the same, each time.
+    damage(20);
+    store.0.no_writes.store(true, Ordering::Relaxed);
+    for _ in 0..2 {
+        let rows = cached.embed_documents(&["a"]).await.expect("embeds");
+        assert_eq!(rows.row(0), fake.vector_of(InputKind::Document, "a"));
+        assert_eq!(rows.usage().requests, 1);
+    }
+    store.0.no_writes.store(false, Ordering::Relaxed);
+    cached.embed_documents(&["a"]).await.expect("embeds");
+    assert_eq!(cached.embed_documents(&["a"]).await.expect("embeds").usage().requests, 0);
+}
+
+/// The key of "a".
+fn first_key(fake: &Fake) -> Key {
+    let seen = Moody::default();
+    let embed = cached(fake, seen.clone());
+    futures_util::FutureExt::now_or_never(embed.embed_documents(&["a"])).expect("at once").expect("embeds");
+    seen.0.values.lock().expect("not poisoned")[0].0
+}
+
+#[tokio::test]
+async fn of_a_damaged_entry_another_tier_may_have_a_sound_one() {
+    let fake = fake(Limits::none());
+    let (fast, slow) = (Moody::default(), Moody::default());
+    let cached = cached(&fake, Tiered::new(fast.clone(), slow.clone()));
+    cached.embed_documents(&["a", "b"]).await.expect("embeds");
+    cached.embed_documents(&["a", "b"]).await.expect("and comes into the fast one");
+    let damage = |store: &Moody| {
+        store
+            .0
+            .values
+            .lock()
+            .expect("not poisoned")
+            .iter_mut()
+            .for_each(|(_, value)| value[30] = value[30].wrapping_add(1))
+    };
+    let texts = ["a", "b", "a"];
+    for (damaged, requests) in [(vec![&fast], 0), (vec![&slow], 0), (vec![&fast, &slow], 1), (vec![], 0)] {
+        damaged.iter().for_each(|store| damage(store));
+        let rows = cached.embed_documents(&texts).await.expect("embeds");
+        for (text, row) in texts.iter().zip(rows.rows()) {
+            assert_eq!(row, fake.vector_of(InputKind::Document, text));
+        }
+        assert_eq!(rows.usage().requests, requests, "{} damaged", damaged.len());
+        // Which fills the fast one again.
+        cached.embed_documents(&texts).await.expect("embeds");
+    }
 }
 
 #[tokio::test]

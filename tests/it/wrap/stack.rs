@@ -3,29 +3,36 @@
 use std::time::Duration;
 
 use docvector_embed::{
-    Embedder, EmbedderExt, Error, ErrorKind, conformance,
+    Embedder, EmbedderExt, Error, ErrorKind,
+    cache::Memory,
+    conformance,
     provider::Fake,
     wrap::{RateLimiter, RetryPolicy, Totals},
 };
 
-fn stack(fake: Fake, totals: &Totals) -> impl Embedder + use<> {
+/// What is around each call.
+fn calls(fake: Fake, totals: &Totals) -> impl Embedder + use<> {
     fake.metered(totals.clone())
         .timeout(Duration::from_secs(30))
         .concurrency(4)
         .rate_limit(RateLimiter::new().with_requests(60_000).with_tokens(6_000_000))
         .retry(RetryPolicy::default())
-        .dedup()
+}
+
+fn stack(fake: Fake, totals: &Totals) -> impl Embedder + use<> {
+    calls(fake, totals).cached(Memory::new(64 << 20)).expect("one space")
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_stack_keeps_the_laws() {
     conformance::wrapper(|fake| stack(fake, &Totals::new())).await.expect("lawful");
+    conformance::wrapper(|fake| calls(fake, &Totals::new()).dedup()).await.expect("lawful without a cache");
 }
 
 #[test]
 fn the_stack_shows_itself_from_outside_in() {
     let shown = stack(Fake::new(4), &Totals::new()).to_string();
-    assert_eq!(shown, "Dedup(Retry(RateLimit(Concurrency(Timeout(Metered(fake))))))");
+    assert_eq!(shown, "Cached(Retry(RateLimit(Concurrency(Timeout(Metered(fake))))))");
 }
 
 #[tokio::test(start_paused = true)]

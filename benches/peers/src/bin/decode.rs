@@ -4,50 +4,18 @@
 //! its client does it, serde_json into its reply type and then its own conversion of every row; this crate with all its
 //! checks of the reply. One thread. An allocation is counted on both sides, which costs a few nanoseconds each.
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    hint::black_box,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Instant,
-};
+use std::{hint::black_box, time::Instant};
 
 use async_openai::types::embeddings::CreateBase64EmbeddingResponse;
 use docvector_embed::{EmbedderExt as _, Embeddings, Space, provider::OpenAi};
-use peers::{Args, DIMENSIONS, MODEL, Result, TEXTS_A_REQUEST, base64_row, median, reply, unit_vector};
+use peers::{
+    Args, DIMENSIONS, MODEL, Result, TEXTS_A_REQUEST,
+    allocations::{Counting, allocations},
+    base64_row, median, reply, unit_vector,
+};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-/// The system's allocator, with a count of what was asked of it.
-struct Counting;
-
-// SAFETY: every call is passed on unchanged to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
-        // SAFETY: the caller's promises are those that the system's allocator asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
-        // SAFETY: as above.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
-        // SAFETY: as above.
-        unsafe { System.realloc(old, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(old, layout) }
-    }
-}
 
 fn main() -> Result<()> {
     let pairs = Args::read(&["pairs"])?.get("pairs")?.unwrap_or(21_usize).max(1);
@@ -84,10 +52,10 @@ fn main() -> Result<()> {
     println!("|---|---:|---:|---:|---:|---:|");
     let half = self::body(TEXTS_A_REQUEST / 2);
     let our_allocations = [
-        allocations(|| ours(&body, TEXTS_A_REQUEST, &space))?,
-        allocations(|| ours(&half, TEXTS_A_REQUEST / 2, &space))?,
+        allocations_of(|| ours(&body, TEXTS_A_REQUEST, &space))?,
+        allocations_of(|| ours(&half, TEXTS_A_REQUEST / 2, &space))?,
     ];
-    let their_allocations = [allocations(|| theirs(&body))?, allocations(|| theirs(&half))?];
+    let their_allocations = [allocations_of(|| theirs(&body))?, allocations_of(|| theirs(&half))?];
     for (name, times, ratio, [whole, half]) in [
         ("docvector-embed", &our_times, median(&ratios), our_allocations),
         ("async-openai", &their_times, 1.0, their_allocations),
@@ -131,10 +99,10 @@ fn timed<T>(decode: impl FnOnce() -> Result<T>) -> Result<f64> {
     Ok(seconds)
 }
 
-fn allocations<T>(decode: impl FnOnce() -> Result<T>) -> Result<u64> {
-    let before = ALLOCATIONS.load(Relaxed);
+fn allocations_of<T>(decode: impl FnOnce() -> Result<T>) -> Result<u64> {
+    let before = allocations();
     let decoded = black_box(decode()?);
-    let count = ALLOCATIONS.load(Relaxed) - before;
+    let count = allocations() - before;
     drop(decoded);
     Ok(count)
 }

@@ -1,20 +1,26 @@
 //! A server that speaks OpenAI's embeddings API and does as little as it can, so that what is measured is the client.
 //!
-//! `mock [--port 0] [--dimensions 1536] [--latency-ms 0]` prints its port and serves until it is killed. One thread;
-//! what it answers for so many texts is made once and kept. All texts get the same vector.
+//! `mock [--port 0] [--dimensions 1536] [--latency-ms 0] [--vectors same|by-text]` prints its port and serves until it is
+//! killed. One thread. All texts get the same vector, and what it answers for so many texts is made once and kept; or
+//! each vector begins with `peers::own(text)`, and can be told from those of other texts. `GET /asked` gives the number
+//! of texts that were embedded so far.
 
 use std::{
     collections::HashMap,
     fmt,
     io::{self, Write as _},
-    sync::{Arc, Mutex, PoisonError},
+    marker::PhantomData,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
-use peers::{Args, DIMENSIONS, Result, TEXTS_A_REQUEST, base64_row, float_row, reply, unit_vector};
+use peers::{Args, DIMENSIONS, OWN, Result, TEXTS_A_REQUEST, base64_row, float_row, own, reply, unit_vector};
 use serde::{
     Deserialize, Deserializer,
-    de::{IgnoredAny, SeqAccess, Visitor},
+    de::{self, DeserializeOwned, IgnoredAny, IntoDeserializer as _, SeqAccess, Visitor},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -30,14 +36,19 @@ const TOKENS_A_TEXT: usize = 10;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let args = Args::read(&["port", "dimensions", "latency-ms"])?;
+    let args = Args::read(&["port", "dimensions", "latency-ms", "vectors"])?;
     let latency = Duration::from_millis(args.get("latency-ms")?.unwrap_or(0));
     let dimensions = args.get("dimensions")?.unwrap_or(DIMENSIONS);
+    let by_text = match args.get::<String>("vectors")?.as_deref() {
+        None | Some("same") => false,
+        Some("by-text") => true,
+        Some(other) => return Err(format!("--vectors {other} is neither same nor by-text").into()),
+    };
     let listener = TcpListener::bind(("127.0.0.1", args.get("port")?.unwrap_or(0))).await?;
     let mut stdout = io::stdout();
     writeln!(stdout, "{}", listener.local_addr()?.port())?;
     stdout.flush()?;
-    let mock = Arc::new(Mock { dimensions, latency, replies: Mutex::default() });
+    let mock = Arc::new(Mock { dimensions, latency, by_text, asked: AtomicUsize::new(0), replies: Mutex::default() });
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
@@ -49,6 +60,9 @@ async fn main() -> Result<()> {
 struct Mock {
     dimensions: usize,
     latency: Duration,
+    by_text: bool,
+    /// Texts embedded so far.
+    asked: AtomicUsize,
     replies: Mutex<HashMap<Form, Message>>,
 }
 
@@ -63,68 +77,107 @@ struct Form {
 /// Head and body in one piece.
 type Message = Arc<Vec<u8>>;
 
-/// What the server reads of a request.
+/// What the server reads of a request, and of each text in it.
 #[derive(Deserialize)]
-struct Ask {
-    input: Texts,
+struct Ask<T> {
+    input: Texts<T>,
     encoding_format: Option<String>,
     dimensions: Option<usize>,
 }
 
-/// How many texts there are.
-struct Texts(usize);
+/// A text of which only its own components are kept.
+#[derive(Deserialize)]
+#[serde(from = "String")]
+struct Own([f32; OWN]);
 
-impl<'de> Deserialize<'de> for Texts {
+impl From<String> for Own {
+    fn from(text: String) -> Self {
+        Self(own(&text))
+    }
+}
+
+struct Texts<T>(Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Texts<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Count;
+        struct Each<T>(PhantomData<T>);
 
-        impl<'de> Visitor<'de> for Count {
-            type Value = Texts;
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Each<T> {
+            type Value = Texts<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a text or a list of texts")
             }
 
-            fn visit_str<E>(self, _: &str) -> Result<Texts, E> {
-                Ok(Texts(1))
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Texts<T>, E> {
+                T::deserialize(text.into_deserializer()).map(|text| Texts(vec![text]))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut texts: A) -> Result<Texts, A::Error> {
-                let mut count = 0;
-                while texts.next_element::<IgnoredAny>()?.is_some() {
-                    count += 1;
+            fn visit_seq<A: SeqAccess<'de>>(self, mut texts: A) -> Result<Texts<T>, A::Error> {
+                let mut read = Vec::new();
+                while let Some(text) = texts.next_element()? {
+                    read.push(text);
                 }
-                Ok(Texts(count))
+                Ok(Texts(read))
             }
         }
 
-        deserializer.deserialize_any(Count)
+        deserializer.deserialize_any(Each(PhantomData))
     }
 }
 
 impl Mock {
     fn answer(&self, body: &[u8]) -> Message {
-        let ask: Ask = match serde_json::from_slice(body) {
-            Ok(ask) => ask,
-            Err(error) => return refuse(&error.to_string()),
-        };
-        let (texts, dimensions) = (ask.input.0, ask.dimensions.unwrap_or(self.dimensions));
+        let made = if self.by_text { self.answer_by_text(body) } else { self.answer_alike(body) };
+        made.unwrap_or_else(|why| refuse(&why))
+    }
+
+    fn answer_alike(&self, body: &[u8]) -> Result<Message, String> {
+        let (_, form) = self.read::<IgnoredAny>(body)?;
+        let mut replies = self.replies.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = replies.entry(form).or_insert_with_key(|form| {
+            let row = form.row(&unit_vector(&mut fastrand::Rng::with_seed(1), form.dimensions));
+            let rows = std::iter::repeat_n(row.as_str(), form.texts);
+            message("200 OK", &reply(rows, form.texts * TOKENS_A_TEXT))
+        });
+        Ok(made.clone())
+    }
+
+    fn answer_by_text(&self, body: &[u8]) -> Result<Message, String> {
+        let (texts, form) = self.read::<Own>(body)?;
+        if form.dimensions <= OWN {
+            return Err(format!("{} dimensions do not suffice to tell texts apart", form.dimensions));
+        }
+        // Written once: rows differ in their beginning alone.
+        let common = form.row(&unit_vector(&mut fastrand::Rng::with_seed(1), form.dimensions)[OWN..]);
+        let rows = texts.iter().map(|Own(own)| {
+            let mut row = form.row(own);
+            row.pop();
+            row.push_str(if form.base64 { "" } else { "," });
+            row + &common[1..]
+        });
+        Ok(message("200 OK", &reply(rows, form.texts * TOKENS_A_TEXT)))
+    }
+
+    fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<(Vec<T>, Form), String> {
+        let ask: Ask<T> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let (texts, dimensions) = (ask.input.0.len(), ask.dimensions.unwrap_or(self.dimensions));
         if !(1..=TEXTS_A_REQUEST).contains(&texts) || !(1..=DIMENSIONS).contains(&dimensions) {
-            return refuse(&format!("{texts} texts, {dimensions} dimensions"));
+            return Err(format!("{texts} texts, {dimensions} dimensions"));
         }
         let base64 = match ask.encoding_format.as_deref() {
             None | Some("float") => false,
             Some("base64") => true,
-            Some(_) => return refuse("encoding_format is neither float nor base64"),
+            Some(_) => return Err("encoding_format is neither float nor base64".into()),
         };
-        let mut replies = self.replies.lock().unwrap_or_else(PoisonError::into_inner);
-        let made = replies.entry(Form { texts, dimensions, base64 }).or_insert_with(|| {
-            let vector = unit_vector(&mut fastrand::Rng::with_seed(1), dimensions);
-            let row = if base64 { base64_row(&vector) } else { float_row(&vector) };
-            let rows = std::iter::repeat_n(row.as_str(), texts);
-            message("200 OK", &reply(rows, texts * TOKENS_A_TEXT))
-        });
-        made.clone()
+        self.asked.fetch_add(texts, Relaxed);
+        Ok((ask.input.0, Form { texts, dimensions, base64 }))
+    }
+}
+
+impl Form {
+    fn row(&self, vector: &[f32]) -> String {
+        if self.base64 { base64_row(vector) } else { float_row(vector) }
     }
 }
 
@@ -165,6 +218,8 @@ async fn serve(mut stream: TcpStream, mock: Arc<Mock>) -> io::Result<()> {
         }
         let reply = if head.embeds {
             mock.answer(&buffer[head_end..end])
+        } else if head.counts {
+            message("200 OK", &mock.asked.load(Relaxed).to_string())
         } else {
             message("404 Not Found", "{\"error\":{\"message\":\"only POST /v1/embeddings\"}}")
         };
@@ -182,6 +237,8 @@ async fn serve(mut stream: TcpStream, mock: Arc<Mock>) -> io::Result<()> {
 /// What the server needs of a request's head.
 struct Head {
     embeds: bool,
+    /// Asks how many texts were embedded.
+    counts: bool,
     /// Missing where the body's length is not told, as in chunks.
     length: Option<usize>,
     closes: bool,
@@ -193,8 +250,9 @@ impl Head {
         let mut lines = head.lines();
         let request = lines.next().unwrap_or_default();
         let posts = request.starts_with("POST ");
-        let embeds = posts && request.split(' ').nth(1) == Some("/v1/embeddings");
-        let mut read = Self { embeds, length: (!posts).then_some(0), closes: false };
+        let path = request.split(' ').nth(1);
+        let (embeds, counts) = (posts && path == Some("/v1/embeddings"), !posts && path == Some("/asked"));
+        let mut read = Self { embeds, counts, length: (!posts).then_some(0), closes: false };
         for line in lines {
             let Some((name, value)) = line.split_once(':') else { continue };
             let value = value.trim();

@@ -1,0 +1,287 @@
+//! Looks after the file that `embed --cache` keeps: what is in it, whether all of it is sound, and what goes wrong.
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    io::{self, IsTerminal, Write},
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use async_trait::async_trait;
+use docvector_embed::{
+    SpaceId,
+    cache::{CacheStore, Entry, Key, Sink, Sqlite},
+    wrap::cached::inspect,
+};
+
+use crate::{
+    cli::{StatsArgs, VerifyArgs},
+    failure::Failure,
+    progress::Progress,
+    report::{Bytes, Report, plain},
+    runtime,
+};
+
+/// Damaged entries that are named.
+const KEYS_SHOWN: usize = 5;
+
+/// Lines of what SQLite finds wrong that are shown.
+const PROBLEMS_SHOWN: usize = 10;
+
+/// Damaged entries that are removed in one go: their keys are kept in memory, 32 bytes each.
+const MOST_REMOVED: usize = 1 << 20;
+
+/// Damaged entries that are in memory at a time.
+const REMOVED_AT_ONCE: usize = 256;
+
+/// Entries between two changes of the bar.
+const STEP: u64 = 1_000;
+
+/// What to do about a file that is damaged where no entry is.
+const AWAY: &str = "move it away and begin a new one; `sqlite3 FILE .recover` may save what is left";
+
+/// Prints what is in the file.
+pub(crate) fn stats(args: &StatsArgs) -> Result<(), Failure> {
+    let store = open(&args.path)?;
+    let stats = runtime()?.block_on(store.stats())?;
+    let mut report = Report::new(io::stdout().lock());
+    report.line("file", store.path().display())?;
+    report.line("entries", stats.entries)?;
+    report.line("bytes of values", Bytes(stats.value_bytes))?;
+    let ratio = stats.file_bytes as f64 / stats.value_bytes as f64;
+    let times = if stats.value_bytes > 0 { format!(" ({ratio:.2} x the values)") } else { String::new() };
+    report.line("bytes on disk", format_args!("{}{times}", Bytes(stats.file_bytes)))?;
+    report.line("spaces", stats.spaces.len())?;
+    stats.spaces.iter().try_for_each(|(id, about)| report.text(format_args!("  {id}  {}", plain(about))))
+}
+
+/// Checks all entries and the file, and prints what was found. Anything damaged is a failure, unless it was removed.
+pub(crate) fn verify(args: &VerifyArgs) -> Result<(), Failure> {
+    let store = open(&args.path)?;
+    let runtime = runtime()?;
+    let shown = io::stderr().is_terminal();
+    // A bar wants to know how many there are; why they cannot be counted is told below.
+    let total = if shown { runtime.block_on(store.stats()).ok().map(|stats| stats.entries) } else { None };
+    let progress = Progress::new(total, "entries", shown);
+    let (found, read) = runtime.block_on(look(&store, &progress));
+    drop(progress);
+    let progress = Progress::waiting("SQLite checks the file", shown);
+    let problems = runtime.block_on(store.check_file());
+    drop(progress);
+
+    let mut report = Report::new(io::stdout().lock());
+    report.line("file", store.path().display())?;
+    match &problems {
+        Ok(problems) if problems.is_empty() => report.line("  SQLite's check", "ok")?,
+        Ok(problems) => {
+            report.line("  SQLite's check", "damaged")?;
+            let lines = problems.iter().flat_map(|problem| problem.lines());
+            lines.take(PROBLEMS_SHOWN).try_for_each(|line| report.line("", plain(line)))?;
+        }
+        Err(_) => report.line("  SQLite's check", "failed")?,
+    }
+    found.print(&mut report)?;
+
+    // A file that is damaged itself is not written to.
+    let (file, untouched) = (args.path.display(), if args.remove { ", and nothing was removed from it" } else { "" });
+    if let Err(error) = read {
+        let message = format!("{file} cannot be read to its end{untouched}: if this stays so, {AWAY}");
+        return Err(Failure::because(message, error));
+    }
+    if !problems?.is_empty() {
+        return Err(Failure::new(format!("{file} is damaged{untouched}: {AWAY}")));
+    }
+    if found.damaged == 0 {
+        return Ok(());
+    }
+    if !args.remove {
+        let are = if found.damaged == 1 { "is" } else { "are" };
+        return Err(Failure::new(format!(
+            "{} of {} entries {are} damaged: --remove removes what is, so that such texts are embedded anew",
+            found.damaged,
+            found.entries(),
+        )));
+    }
+    let removed = runtime.block_on(remove(&store, &found.keys))?;
+    report.text("")?;
+    report.line("removed", removed)?;
+    match found.damaged - found.keys.len() as u64 {
+        0 => Ok(()),
+        left => Err(Failure::new(format!("{left} damaged entries are left: do it again"))),
+    }
+}
+
+/// Opens a cache that is there: who looks at one does not make one.
+fn open(path: &Path) -> Result<Sqlite, Failure> {
+    let name = path.display();
+    match fs::metadata(path) {
+        // A single byte is an empty file to SQLite, too.
+        Ok(about) if about.is_file() && about.len() <= 1 => {
+            Err(Failure::new(format!("{name} is empty: there is no cache in it")))
+        }
+        Ok(_) => Ok(Sqlite::open(path)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(Failure::new(format!("{name} is not there: `docvector-embed embed --cache {name}` makes it")))
+        }
+        Err(error) => Err(Failure::because(format!("{name} cannot be read"), error)),
+    }
+}
+
+/// What a look at all entries found.
+#[derive(Debug, Default)]
+struct Found {
+    /// Sound entries, and those of them whose text was cut, by dimensions and whether a component has 16 bits.
+    sound: BTreeMap<(usize, bool), (u64, u64)>,
+    damaged: u64,
+    /// Keys of the damaged ones, the first so many.
+    keys: Vec<Key>,
+}
+
+impl Found {
+    fn add(&mut self, key: Key, value: &[u8]) {
+        if let Some(about) = inspect(&key, value) {
+            let (entries, cut) = self.sound.entry((about.dimensions, about.halves)).or_default();
+            *entries += 1;
+            *cut += u64::from(about.truncated);
+        } else {
+            self.damaged += 1;
+            if self.keys.len() < MOST_REMOVED {
+                self.keys.push(key);
+            }
+        }
+    }
+
+    fn sound(&self) -> u64 {
+        self.sound.values().map(|(entries, _)| entries).sum()
+    }
+
+    fn entries(&self) -> u64 {
+        self.sound() + self.damaged
+    }
+
+    fn print(&self, report: &mut Report<impl Write>) -> Result<(), Failure> {
+        report.line("entries", self.entries())?;
+        report.line("  sound", self.sound())?;
+        report.line("  damaged", self.damaged)?;
+        self.keys.iter().take(KEYS_SHOWN).try_for_each(|key| report.line("    key", key))?;
+        if self.damaged > KEYS_SHOWN as u64 {
+            report.line("", format_args!("and {} more", self.damaged - KEYS_SHOWN as u64))?;
+        }
+        if self.sound.is_empty() {
+            return Ok(());
+        }
+        let mut rows = vec![["dimensions", "precision", "sound entries", "cut texts"].map(str::to_owned)];
+        rows.extend(self.sound.iter().map(|(&(dimensions, halves), (entries, cut))| {
+            let precision = if halves { "f16" } else { "f32" };
+            [dimensions.to_string(), precision.to_owned(), entries.to_string(), cut.to_string()]
+        }));
+        report.table(&rows)
+    }
+}
+
+/// Reads all entries, and says how that ended.
+async fn look(store: &Sqlite, progress: &Progress) -> (Found, docvector_embed::Result<()>) {
+    let (mut found, mut seen) = (Found::default(), 0_u64);
+    let read = store
+        .for_each(|key, value| {
+            found.add(key, value);
+            seen += 1;
+            if seen.is_multiple_of(STEP) {
+                progress.advance(STEP, seen);
+            }
+        })
+        .await;
+    (found, read)
+}
+
+/// Removes the entries of these keys that are still damaged: others may have been at them meanwhile. Says how many.
+async fn remove(store: &Sqlite, keys: &[Key]) -> Result<u64, Failure> {
+    let mut removed = 0;
+    for keys in keys.chunks(REMOVED_AT_ONCE) {
+        let mut damaged: Vec<(Key, Vec<u8>)> = Vec::new();
+        let mut sink = |place: usize, value: &[u8]| {
+            if inspect(&keys[place], value).is_none() {
+                damaged.push((keys[place], value.to_vec()));
+            }
+        };
+        store.get(keys, &mut sink).await?;
+        let entries: Vec<Entry<'_>> = damaged.iter().map(|(key, value)| Entry::new(*key, value)).collect();
+        store.discard(&entries).await?;
+        removed += entries.len() as u64;
+    }
+    Ok(removed)
+}
+
+/// The file as `embed` uses it: says what is wrong with it at its first failure, because the run goes on without it.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    file: Sqlite,
+    has_failed: AtomicBool,
+}
+
+impl Watched {
+    /// Opens the file, or makes it.
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        Ok(Self { file: Sqlite::open(path)?, has_failed: AtomicBool::new(false) })
+    }
+
+    fn watch(&self, result: docvector_embed::Result<()>) -> docvector_embed::Result<()> {
+        if let Err(error) = &result
+            && !self.has_failed.swap(true, Ordering::Relaxed)
+        {
+            // The exit status does not depend on whether it can be said.
+            let _ = writeln!(io::stderr().lock(), "warning: the cache fails, and the run goes on without it: {error}");
+        }
+        result
+    }
+}
+
+impl fmt::Display for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.file, f)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl CacheStore for Watched {
+    async fn get(&self, keys: &[Key], sink: &mut Sink<'_>) -> docvector_embed::Result<()> {
+        self.watch(self.file.get(keys, sink).await)
+    }
+
+    async fn put(&self, entries: &[Entry<'_>]) -> docvector_embed::Result<()> {
+        self.watch(self.file.put(entries).await)
+    }
+
+    async fn discard(&self, damaged: &[Entry<'_>]) -> docvector_embed::Result<()> {
+        self.watch(self.file.discard(damaged).await)
+    }
+
+    async fn note(&self, space: SpaceId, about: &str) -> docvector_embed::Result<()> {
+        self.watch(self.file.note(space, about).await)
+    }
+
+    async fn flush(&self) -> docvector_embed::Result<()> {
+        self.watch(self.file.flush().await)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damaged_entries_are_counted_and_the_first_are_named() {
+        let mut found = Found::default();
+        for byte in 0..7 {
+            found.add(Key::from_bytes([byte; 32]), b"no entry");
+        }
+        assert_eq!((found.entries(), found.sound(), found.damaged), (7, 0, 7));
+        let mut out = Vec::new();
+        found.print(&mut Report::new(&mut out)).expect("a vector takes everything");
+        let out = String::from_utf8(out).expect("text");
+        assert_eq!(out.lines().filter(|line| line.starts_with("    key ")).count(), KEYS_SHOWN);
+        assert!(out.ends_with("\n                   and 2 more\n"), "{out}");
+    }
+}
