@@ -149,7 +149,8 @@ pub trait EmbedderExt: Embedder {
         self.space().map(Space::dimensions)
     }
 
-    /// Embeds each text once, ever: see [`Cached`].
+    /// Embeds each text once, ever: see [`Cached`]. Whether the model is the one whose vectors are stored is not looked
+    /// at: [`Cached::open`] and [`Cached::check_model`] do that.
     ///
     /// # Errors
     /// [`Config`](ErrorKind::Config) for a router across several spaces: cache each of them.
@@ -284,7 +285,19 @@ async fn embed_range<E: Embedder + ?Sized>(
 
 /// Holds an embedder to laws 1 and 5 where a breach would put wrong rows into somebody's index.
 pub(crate) async fn embed_checked<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Result<Embeddings> {
-    let result = embedder.embed(batch).await?;
+    let wanted =
+        |space: &Space| embedder.spaces().contains(space) && batch.space().is_none_or(|wanted| wanted == space.id());
+    let result = embedder.embed(batch).await.map_err(|error| {
+        let sound = error.partial().is_none_or(|partial| {
+            wanted(partial.embeddings().space()) && partial.indices().last().is_none_or(|&last| last < batch.len())
+        });
+        if sound {
+            return error;
+        }
+        // Rows that cannot be placed, or compared, are not handed on; what they cost is.
+        let usage = error.usage() + error.partial().map_or(Usage::ZERO, |partial| partial.embeddings().usage());
+        error.without_partial().with_usage(usage)
+    })?;
     let usage = result.usage();
     let breach =
         |message: String| Err(Error::new(ErrorKind::Protocol, message).with_embedder(embedder).with_usage(usage));
@@ -292,7 +305,7 @@ pub(crate) async fn embed_checked<E: Embedder + ?Sized>(embedder: &E, batch: Bat
         return breach(format!("{} rows for {} texts", result.len(), batch.len()));
     }
     let space = result.space();
-    if !embedder.spaces().contains(space) || batch.space().is_some_and(|wanted| wanted != space.id()) {
+    if !wanted(space) {
         return breach(format!("rows in {space}, which was not announced or not asked for"));
     }
     Ok(result)

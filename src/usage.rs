@@ -28,7 +28,7 @@ pub struct Usage {
     pub unanswered: u64,
     /// Texts that a cache answered instead of a provider.
     pub cached: u64,
-    /// Texts that were equal to another of the same call, and answered by its row.
+    /// Texts that were equal to another, of the same call or of one under way, and answered by its row.
     pub deduplicated: u64,
 }
 

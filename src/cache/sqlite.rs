@@ -91,6 +91,11 @@ const LARGEST_VALUE: usize = 512 << 20;
 /// How long the journal gets before it is brought home. A page that is written often is brought home once.
 const JOURNAL_BYTES: u32 = 64 << 20;
 
+/// How many times as long it gets, where there is always somebody reading, before the writer waits for a moment in which
+/// it can begin anew; and how long it waits.
+const JOURNAL_PATIENCE: u64 = 4;
+const JOURNAL_WAIT: Duration = Duration::from_secs(1);
+
 /// The memory of a connection's own pages, in KiB: what the upper parts of a large index take, and then some.
 const WRITER_PAGES: u32 = 32 << 10;
 const READER_PAGES: u32 = 8 << 10;
@@ -198,6 +203,7 @@ impl Sqlite {
             group_rows: GROUP_ROWS,
             group_wait: Duration::ZERO,
             busy_timeout: Duration::from_secs(30),
+            journal_bytes: JOURNAL_BYTES,
         }
     }
 
@@ -215,6 +221,10 @@ impl Sqlite {
         let mut stats = self.read(spaces).await?;
         let mut after = 0;
         while let Some((last, entries, bytes)) = self.read(move |connection| count_after(connection, after)).await? {
+            // A damaged row may be in the wrong place: then the walk would go round for ever.
+            if last <= after {
+                return Err(self.out_of_order());
+            }
             after = last;
             stats.entries += entries;
             stats.value_bytes += bytes;
@@ -233,9 +243,14 @@ impl Sqlite {
         let mut after = 0;
         loop {
             let part = self.read(move |connection| Part::after(connection, after)).await?;
-            let Some(&(last, ..)) = part.found.last() else { return Ok(()) };
-            after = last;
+            if part.found.is_empty() {
+                return Ok(());
+            }
             for (id, key, range) in part.found {
+                if id <= after {
+                    return Err(self.out_of_order());
+                }
+                after = id;
                 let key = key.ok_or_else(|| {
                     let message = format!("{} is damaged: row {id} has no key", self.0.path.display());
                     Error::new(ErrorKind::Cache, message)
@@ -243,6 +258,11 @@ impl Sqlite {
                 f(key, &part.bytes[range]);
             }
         }
+    }
+
+    fn out_of_order(&self) -> Error {
+        let message = format!("{} is damaged: its rows are out of order; {AFTER_DAMAGE}", self.0.path.display());
+        Error::new(ErrorKind::Cache, message)
     }
 
     /// Runs one short transaction's worth of reading on a thread for blocking work.
@@ -351,7 +371,8 @@ impl CacheStore for Sqlite {
         }
         // One of these would make the transaction fail for all that share it.
         if let Some(entry) = entries.iter().find(|entry| entry.value.len() > LARGEST_VALUE) {
-            let message = format!("an entry of {} bytes: a file takes up to {LARGEST_VALUE}", entry.value.len());
+            let (bytes, file) = (entry.value.len(), self.0.path.display());
+            let message = format!("an entry of {bytes} bytes cannot be put into {file}: it takes up to {LARGEST_VALUE}");
             return Err(Error::new(ErrorKind::Cache, message));
         }
         let bytes: usize = entries.iter().map(|entry| ROW_BYTES + entry.value.len()).sum();
@@ -390,6 +411,8 @@ pub struct SqliteBuilder {
     group_rows: usize,
     group_wait: Duration,
     busy_timeout: Duration,
+    /// Smaller in tests.
+    journal_bytes: u32,
 }
 
 impl SqliteBuilder {
@@ -450,6 +473,8 @@ impl SqliteBuilder {
             group_rows: self.group_rows.max(1),
             group_wait: self.group_wait,
             busy_timeout: self.busy_timeout,
+            journal: journal_of(&path),
+            journal_bytes: self.journal_bytes.into(),
         };
         let thread = thread::Builder::new().name("docvector-sqlite".into()).spawn(move || writer.run());
         let writer = thread.map_err(|error| {
@@ -496,9 +521,9 @@ impl SqliteBuilder {
         }
         keep_a_journal(&connection, self.busy_timeout)?;
         let page_size: u32 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
-        let pages = JOURNAL_BYTES / page_size.max(512);
+        let pages = self.journal_bytes / page_size.max(512);
         connection.pragma_update(None, "wal_autocheckpoint", pages)?;
-        connection.execute_batch(&format!("PRAGMA journal_size_limit = {JOURNAL_BYTES}"))?;
+        connection.execute_batch(&format!("PRAGMA journal_size_limit = {}", self.journal_bytes))?;
         // From here on, who waits for a lock is `begin`.
         connection.busy_timeout(Duration::ZERO)?;
         tracing::debug!(embed.cache.made = is_new, embed.cache.page_size = page_size, "opened an SQLite file");
@@ -798,6 +823,8 @@ struct Writer {
     group_rows: usize,
     group_wait: Duration,
     busy_timeout: Duration,
+    journal: PathBuf,
+    journal_bytes: u64,
 }
 
 impl Writer {
@@ -813,6 +840,26 @@ impl Writer {
                 // The caller may have gone.
                 let _ = job.done.send(result.clone());
             }
+            self.bring_home();
+        }
+    }
+
+    /// Keeps the journal from growing for ever. It begins anew when nobody reads from it, and where readers follow one
+    /// another without a pause, that has to be waited for: those that come after all of it was brought home do not read
+    /// from it.
+    fn bring_home(&self) {
+        let bytes = fs::metadata(&self.journal).map_or(0, |journal| journal.len());
+        if bytes <= JOURNAL_PATIENCE * self.journal_bytes {
+            return;
+        }
+        let restart = || -> rusqlite::Result<()> {
+            self.connection.busy_timeout(JOURNAL_WAIT)?;
+            self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
+            self.connection.busy_timeout(Duration::ZERO)
+        };
+        if let Err(error) = restart() {
+            // Another time, then: what is in the journal is as durable there.
+            tracing::debug!(embed.cache.journal_bytes = bytes, "the journal could not be brought home: {error}");
         }
     }
 
@@ -1037,6 +1084,51 @@ mod tests {
         assert_eq!(page_size, PAGE_SIZE);
         is(&writer, "wal_autocheckpoint", "Integer(4096)");
         is(&writer, "journal_size_limit", "Integer(67108864)");
+    }
+
+    /// With readers that overlap, the journal can begin anew only when the writer waits for it.
+    #[test]
+    fn the_journal_stays_small_beside_readers() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("store");
+        let mut builder = Sqlite::builder(&path);
+        builder.journal_bytes = 256 << 10;
+        let store = builder.build().expect("it opens");
+        let (put, longest) = (20 << 20, 256 << 10 << 4);
+        let stop = AtomicBool::new(false);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let mut seen = 0;
+        thread::scope(|scope| {
+            for reader in 0..4 {
+                let (connection, stop) = (store.0.reader().expect("it opens"), &stop);
+                scope.spawn(move || {
+                    thread::sleep(Duration::from_millis(reader));
+                    while !stop.load(Ordering::Relaxed) {
+                        let transaction = connection.unchecked_transaction().expect("it begins");
+                        let count: i64 = transaction
+                            .query_row("SELECT count(*) FROM spaces", [], |row| row.get(0))
+                            .expect("it reads");
+                        assert_eq!(count, 0);
+                        thread::sleep(Duration::from_millis(4));
+                        transaction.commit().expect("it ends");
+                    }
+                });
+            }
+            let value = vec![7; 64 << 10];
+            for number in 0..put / value.len() as u64 {
+                let key = Key::from_bytes(*blake3::hash(&number.to_le_bytes()).as_bytes());
+                let result = runtime.block_on(store.put(&[Entry::new(key, &value)]));
+                seen = seen.max(fs::metadata(journal_of(&path)).map_or(0, |journal| journal.len()));
+                if result.is_err() || seen > longest {
+                    break;
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert!(seen > 512 << 10, "the readers did not keep it from beginning anew: {seen}");
+        assert!(seen <= longest, "{seen} bytes of journal for a file of {put}");
     }
 
     #[cfg(target_os = "linux")]

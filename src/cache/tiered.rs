@@ -7,6 +7,9 @@ use async_trait::async_trait;
 use super::{CacheStore, Entry, Key, Sink};
 use crate::{Result, SpaceId};
 
+/// Keys that the slow store is asked for at once: their values are held until the fast one has them.
+const PART: usize = 4_096;
+
 /// A fast store before a slow one: memory before a file, a file before a server. It is a store, so tiers nest.
 ///
 /// ```
@@ -48,8 +51,8 @@ use crate::{Result, SpaceId};
 /// A dropped `get` may leave what it found in the fast store or not. A dropped `put` is the slow store's business.
 ///
 /// # Cost
-/// Where the fast store has everything, a byte a key and no copy. What comes from the slow one is copied once, and all
-/// of it is held until the fast store has it.
+/// Where the fast store has everything, a byte a key and no copy. What comes from the slow one is copied once, and held
+/// until the fast store has it: 4,096 values at most.
 #[derive(Clone, Debug)]
 pub struct Tiered<F, S> {
     fast: F,
@@ -117,23 +120,26 @@ impl<F: CacheStore, S: CacheStore> CacheStore for Tiered<F, S> {
             return Ok(());
         }
 
-        let asked: Vec<Key> = missing.iter().map(|&place| keys[place]).collect();
-        let mut copies = Copies::default();
-        let mut second = |place: usize, value: &[u8]| {
-            if let (Some(&place), Some(&key)) = (missing.get(place), asked.get(place)) {
-                sink(place, value);
-                if fills {
-                    copies.push(key, value);
+        for missing in missing.chunks(PART) {
+            let asked: Vec<Key> = missing.iter().map(|&place| keys[place]).collect();
+            let mut copies = Copies::default();
+            let mut second = |place: usize, value: &[u8]| {
+                if let (Some(&place), Some(&key)) = (missing.get(place), asked.get(place)) {
+                    sink(place, value);
+                    if fills {
+                        copies.push(key, value);
+                    }
                 }
+            };
+            let slow = self.slow.get(&asked, &mut second).await;
+            // What came before a failure is as good as the rest.
+            if !copies.is_empty() {
+                let filled = self.fast.put(&copies.entries()).await;
+                self.warn(filled, "could not be written: the slow one will be asked again");
             }
-        };
-        let slow = self.slow.get(&asked, &mut second).await;
-        // What came before a failure is as good as the rest.
-        if !copies.is_empty() {
-            let filled = self.fast.put(&copies.entries()).await;
-            self.warn(filled, "could not be written: the slow one will be asked again");
+            slow?;
         }
-        slow
+        Ok(())
     }
 
     async fn put(&self, entries: &[Entry<'_>]) -> Result<()> {

@@ -39,7 +39,8 @@
 //! calls, are in the error. [`Config`](crate::ErrorKind::Config) when building, where there is more than one space.
 //!
 //! # Cancellation
-//! Dropping the future leaves the calls that others wait for, and drops the rest. What had arrived is stored.
+//! Dropping the future leaves the calls that others wait for, and drops the rest. What had arrived is stored. At a
+//! batch's deadline, rows that have arrived are handed out even where the store is still writing them; a look-up ends.
 //!
 //! # Stacking
 //! Outside everything that costs or waits: `Cached(Retry(... provider))`. It makes [`Dedup`](crate::wrap::Dedup)
@@ -49,34 +50,28 @@
 //! One hash of each text and one look into the store a call; a hit is a checksum and a copy into the result.
 
 mod entry;
+mod flight;
+mod rows;
+mod work;
 
 use std::{
-    collections::HashMap,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
 };
 
 use async_trait::async_trait;
-use futures_util::{
-    FutureExt, StreamExt,
-    future::{BoxFuture, Shared, WeakShared},
-    stream::FuturesUnordered,
-};
 
-use self::entry::Keys;
 #[cfg(fuzzing)]
 pub use self::entry::fuzz;
 pub use self::entry::{EntryInfo, Storage, inspect};
+use self::{entry::Keys, flight::Board, rows::Rows, work::Work};
 use crate::{
-    Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Lane, Limits, Partial, Result, Space, SpaceId, TooLong,
-    Usage,
-    cache::{CacheStore, Entry, HashOfKey, Key},
+    Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, TooLong,
+    cache::{CacheStore, Entry, Key},
     ext::embed_checked,
-    plan,
 };
 
 /// The text by which a model is recognised. Any would do that is never changed.
@@ -90,6 +85,9 @@ const ALIKE: f32 = 0.999;
 const IN_FLIGHT: usize = 4;
 const TEXTS: usize = 1024;
 
+/// How often a store is asked again for an entry that was damaged: as many tiers as anybody has.
+const LOOKS: usize = 4;
+
 /// Embeds each text once, ever. See the [module](self).
 pub struct Cached<E>(Arc<Inner<E>>);
 
@@ -99,32 +97,11 @@ struct Inner<E> {
     storage: Storage,
     spaces: [Space; 1],
     /// The calls under way, by the texts they are for.
-    flights: Mutex<HashMap<Key, Seat, HashOfKey>>,
+    board: Mutex<Board>,
+    /// Flights that have landed, and stored what they brought.
+    landed: AtomicU64,
     counts: Counts,
     noted: AtomicBool,
-}
-
-/// Where a text's row will be.
-struct Seat {
-    flight: WeakShared<BoxFuture<'static, Arc<Landed>>>,
-    row: usize,
-    /// Whose seat it is: a later flight of the same text is not to be forgotten by an earlier one.
-    id: u64,
-}
-
-type Flight = Shared<BoxFuture<'static, Arc<Landed>>>;
-
-/// What a flight came to.
-struct Landed {
-    result: Result<Embeddings>,
-    /// Whether somebody was told what it cost.
-    billed: AtomicBool,
-}
-
-impl Landed {
-    fn bill(&self) -> bool {
-        !self.billed.swap(true, Ordering::Relaxed)
-    }
 }
 
 #[derive(Default)]
@@ -185,7 +162,8 @@ impl<E: Embedder> Cached<E> {
             store: Arc::new(store),
             storage,
             spaces: [space],
-            flights: Mutex::default(),
+            board: Mutex::default(),
+            landed: AtomicU64::new(0),
             counts: Counts::default(),
             noted: AtomicBool::new(false),
         })))
@@ -211,30 +189,25 @@ impl<E: Embedder> Cached<E> {
         let inner = &*self.0;
         let space = &inner.spaces[0];
         let key = Keys::of_probe(space.id()).key(PROBE);
-        let fresh = embed_checked(&inner.embedder, Batch::documents(&[PROBE])).await?;
-        let mut stored = vec![0.0; space.dimensions()];
-        let (mut found, mut damaged) = (false, None);
-        let mut sink = |_: usize, value: &[u8]| {
-            found = entry::read(value, &key, &mut stored).is_some();
-            damaged = (!found).then(|| value.to_vec());
-        };
-        inner.store.get(&[key], &mut sink).await?;
-        if let Some(damaged) = damaged {
-            inner.store.discard(&[Entry::new(key, &damaged)]).await?;
-        }
-        if !found {
+        let probe = Batch::documents(&[PROBE]).with_too_long(TooLong::Truncate);
+        let fresh = embed_checked(&inner.embedder, probe).await?;
+        let mut stored = inner.probe(key).await?;
+        if stored.is_none() {
             let mut value = Vec::new();
             entry::write(&mut value, &key, fresh.row(0), false, Storage::Exact);
             inner.store.put(&[Entry::new(key, &value)]).await?;
-            return inner.note().await;
+            inner.note().await?;
+            // Another may have been the first. A store that keeps nothing has nothing that could be wrong.
+            stored = inner.probe(key).await?;
         }
+        let Some(stored) = stored else { return Ok(()) };
         let alike = cosine(&stored, fresh.row(0));
         if alike >= ALIKE {
             return Ok(());
         }
         let message = format!(
             "the model behind {space} is not the one whose vectors the cache holds: the cosine of its probe text is {alike:.4}, \
-             at least {ALIKE} is the same; give the space another revision, or empty the cache"
+             at least {ALIKE} is the same; give the space another revision, or take another store"
         );
         Err(Error::new(ErrorKind::SpaceMismatch, message).with_embedder(self))
     }
@@ -299,14 +272,8 @@ impl<E: Embedder> Embedder for Cached<E> {
             return Err(Error::invalid_texts(bad).with_embedder(self));
         }
         let limits = if limits.texts.is_some() { limits } else { limits.with_texts(TEXTS) };
-        let mut work = Work::new(inner, batch);
-        work.look_up().await;
-        // A flight of another caller's may end for reasons of its own: then the texts are asked for again, alone.
-        while work.error.is_none() && work.missing() > 0 {
-            let plan = work.plan(&limits).await;
-            work.fly(plan, limits.in_flight.unwrap_or(IN_FLIGHT).max(1)).await;
-        }
-        work.finish()
+        let work = Work::new(inner, batch, &limits).await;
+        work.run(&limits).await.map_err(|error| error.with_embedder(self))
     }
 
     fn spaces(&self) -> &[Space] {
@@ -322,340 +289,9 @@ impl<E: Embedder> Embedder for Cached<E> {
     }
 }
 
-/// One call: what it asks for, and what of that is there.
-struct Work<'b, 'a, E> {
-    inner: &'b Arc<Inner<E>>,
-    batch: Batch<'a>,
-    keys: Vec<Key>,
-    rows: Vec<f32>,
-    done: Vec<bool>,
-    truncated: Vec<usize>,
-    usage: Usage,
-    error: Option<Error>,
-    /// For each text, the next one that is the same: a chain for each distinct text that is missing.
-    next: Vec<Option<usize>>,
-    /// What was counted of the texts, by the inner embedder's limits.
-    counted: Option<Vec<u32>>,
-    /// Whether the next flights are to be this call's own: another's has failed it.
-    alone: bool,
-}
-
-/// A row of another's flight, and the first place of its text.
-type Taken = (usize, usize);
-
-/// The flights that a call waits for, and which of its texts, by their first places, are in which rows of them.
-#[derive(Default)]
-struct Flights {
-    own: Vec<(Flight, Vec<usize>)>,
-    joined: Vec<(Flight, Vec<Taken>)>,
-}
-
-impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
-    fn new(inner: &'b Arc<Inner<E>>, batch: Batch<'a>) -> Self {
-        let keys = Keys::new(inner.spaces[0].id(), batch.kind(), batch.too_long());
-        Self {
-            inner,
-            batch,
-            keys: batch.texts().iter().map(|text| keys.key(text)).collect(),
-            rows: Vec::with_capacity(batch.len() * inner.spaces[0].dimensions()),
-            done: vec![false; batch.len()],
-            truncated: Vec::new(),
-            usage: Usage::ZERO,
-            error: None,
-            next: Vec::new(),
-            counted: None,
-            alone: false,
-        }
-    }
-
-    fn missing(&self) -> usize {
-        self.done.iter().filter(|done| !**done).count()
-    }
-
-    /// Takes what the store has.
-    async fn look_up(&mut self) {
-        if self.keys.is_empty() {
-            return;
-        }
-        let damaged = self.look_up_some(None).await;
-        if damaged.is_empty() {
-            return;
-        }
-        let (inner, count) = (self.inner, damaged.len() as u64);
-        inner.counts.damaged.fetch_add(count, Ordering::Relaxed);
-        tracing::warn!(store = %inner.store, damaged = count, "damaged entries are discarded");
-        let entries: Vec<Entry<'_>> =
-            damaged.iter().map(|(place, value)| Entry::new(self.keys[*place], value)).collect();
-        if let Err(error) = inner.store.discard(&entries).await {
-            inner.failed(&error, "could not discard damaged entries: their texts will be embedded again another time");
-            return;
-        }
-        // A store of several tiers may have another one that is sound.
-        let places: Vec<usize> = damaged.into_iter().map(|(place, _)| place).collect();
-        self.look_up_some(Some(&places)).await;
-    }
-
-    /// Takes what the store has at these places, or at all; gives those whose entry is damaged, with what was there.
-    async fn look_up_some(&mut self, only: Option<&[usize]>) -> Vec<(usize, Vec<u8>)> {
-        let width = self.inner.spaces[0].dimensions();
-        let (mut hits, mut damaged) = (0, Vec::new());
-        let Self { keys, rows, done, truncated, .. } = self;
-        let picked: Option<Vec<Key>> = only.map(|places| places.iter().map(|&place| keys[place]).collect());
-        let mut sink = |asked: usize, value: &[u8]| {
-            let place = only.map_or(Some(asked), |places| places.get(asked).copied());
-            let Some(place) = place.filter(|&place| place < keys.len()) else { return };
-            let (start, end) = (place * width, (place + 1) * width);
-            let read = if rows.len() == start {
-                entry::append(value, &keys[place], rows, width)
-            } else {
-                // Room is made as it is needed, and goes through the processor's caches once.
-                rows.resize(rows.len().max(end), 0.0);
-                entry::read(value, &keys[place], &mut rows[start..end])
-            };
-            match read {
-                Some(cut) if !done[place] => {
-                    done[place] = true;
-                    hits += 1;
-                    truncated.extend(cut.then_some(place));
-                }
-                Some(_) => {}
-                None => damaged.push((place, value.to_vec())),
-            }
-        };
-        let result = self.inner.store.get(picked.as_deref().unwrap_or(keys), &mut sink).await;
-        self.inner.counts.hits.fetch_add(hits, Ordering::Relaxed);
-        if let Err(error) = result {
-            self.inner.failed(&error, "could not be read: all texts it did not give are embedded");
-        }
-        self.usage = self.usage.with_cached(hits);
-        damaged
-    }
-
-    /// Splits what is missing, each text once, into calls within the limits of the inner embedder: the first places of
-    /// their texts.
-    async fn plan(&mut self, limits: &Limits) -> Vec<Vec<usize>> {
-        let missing = self.missing();
-        let mut last = HashMap::with_capacity_and_hasher(missing, HashOfKey::default());
-        let mut firsts = Vec::with_capacity(missing);
-        self.next = vec![None; self.keys.len()];
-        for index in (0..self.keys.len()).filter(|&index| !self.done[index]) {
-            match last.insert(self.keys[index], index) {
-                Some(before) => self.next[before] = Some(index),
-                None => firsts.push(index),
-            }
-        }
-        let texts: Vec<&str> = firsts.iter().map(|&first| self.batch.texts()[first]).collect();
-        let counted = self.batch.picked(firsts.iter().copied());
-        let distinct = self.batch.with_picked(&texts, counted.as_deref());
-        let plan = plan::plan(&distinct, limits).await;
-        self.counted = plan.counted(&distinct).map(|counted| counted.scatter(&firsts, self.keys.len()));
-        match plan.calls {
-            Ok(calls) => calls.into_iter().map(|call| firsts[call].to_vec()).collect(),
-            Err(error) => {
-                let places = |inner: usize| firsts.get(inner).map(|&first| self.places(first).collect::<Vec<_>>());
-                self.error = Some(error.map_indices(|inner| places(inner).unwrap_or_default()));
-                Vec::new()
-            }
-        }
-    }
-
-    /// All places of the text whose first one this is.
-    fn places(&self, first: usize) -> impl Iterator<Item = usize> {
-        std::iter::successors(Some(first), |&place| self.next[place])
-    }
-
-    /// Makes the calls, or joins those that others make for the same texts, and takes their rows.
-    async fn fly(&mut self, calls: Vec<Vec<usize>>, in_flight: usize) {
-        let deadline = self.batch.deadline();
-        let flights = self.board(calls);
-        let mut waiting = flights.own.into_iter();
-        let mut under_way = FuturesUnordered::new();
-        for (flight, seats) in flights.joined {
-            under_way.push(land(flight, Seats::OfAnother(seats)));
-        }
-        let mut own = 0;
-        loop {
-            while self.error.is_none() && own < in_flight {
-                let Some((flight, seats)) = waiting.next() else { break };
-                own += 1;
-                under_way.push(land(flight, Seats::Own(seats)));
-            }
-            let next = match deadline {
-                None => under_way.next().await,
-                Some(deadline) => match tokio::time::timeout_at(deadline.into(), under_way.next()).await {
-                    Ok(next) => next,
-                    Err(_) => {
-                        let late = Error::new(ErrorKind::DeadlinePassed, "before all rows were there");
-                        self.error.get_or_insert(late);
-                        return;
-                    }
-                },
-            };
-            let Some((landed, seats)) = next else { break };
-            own -= usize::from(matches!(seats, Seats::Own(_)));
-            self.take(&landed, seats);
-        }
-    }
-
-    /// Finds or makes a flight for each text.
-    fn board(&mut self, calls: Vec<Vec<usize>>) -> Flights {
-        let mut flights = Flights::default();
-        // Flights that came to nothing are dropped after the lock is: they take it themselves.
-        let mut held = Vec::new();
-        let mut map = self.inner.flights();
-        for call in calls {
-            let (mut own, mut own_keys) = (Vec::with_capacity(call.len()), Vec::with_capacity(call.len()));
-            for first in call {
-                let key = self.keys[first];
-                let seat = map.get(&key).filter(|_| !self.alone);
-                let joined = seat.and_then(|seat| Some((seat.flight.upgrade()?, seat.row)));
-                let Some((flight, row)) = joined else {
-                    own.push(first);
-                    own_keys.push(key);
-                    continue;
-                };
-                let same = flights.joined.iter_mut().find(|(other, _)| other.ptr_eq(&flight));
-                match same {
-                    Some((_, seats)) => {
-                        seats.push((row, first));
-                        held.push(flight);
-                    }
-                    None => flights.joined.push((flight, vec![(row, first)])),
-                }
-            }
-            if own.is_empty() {
-                continue;
-            }
-            let id = self.inner.counts.flights.fetch_add(1, Ordering::Relaxed);
-            let texts = Texts::copy(own.iter().map(|&first| self.batch.texts()[first]));
-            let tokens = self.counted.as_ref().map(|counted| own.iter().map(|&first| counted[first]).collect());
-            let ticket = Ticket::new(self.inner, &self.batch, texts, tokens, own_keys.clone(), id);
-            let flight = ticket.fly().boxed().shared();
-            for (row, &key) in own_keys.iter().enumerate() {
-                if let Some(weak) = flight.downgrade() {
-                    map.insert(key, Seat { flight: weak, row, id });
-                }
-            }
-            self.inner.counts.misses.fetch_add(own.len() as u64, Ordering::Relaxed);
-            flights.own.push((flight, own));
-        }
-        drop(map);
-        drop(held);
-        flights
-    }
-
-    /// Takes the rows of a flight, or its error.
-    fn take(&mut self, landed: &Landed, seats: Seats) {
-        let bills = landed.bill();
-        let (rows_of, is_own): (Vec<Taken>, bool) = match seats {
-            Seats::Own(firsts) => (firsts.into_iter().enumerate().collect(), true),
-            Seats::OfAnother(seats) => (seats, false),
-        };
-        let (rows, error) = match &landed.result {
-            Ok(rows) => (Some((None, rows)), None),
-            Err(error) => (error.partial().map(|partial| (Some(partial.indices()), partial.embeddings())), Some(error)),
-        };
-        let mut given = 0;
-        if let Some((indices, rows)) = rows {
-            if bills {
-                self.usage += rows.usage();
-            }
-            for (seat, first) in &rows_of {
-                let row = match indices {
-                    None => Some(*seat),
-                    Some(indices) => indices.binary_search(seat).ok(),
-                };
-                let Some(row) = row.filter(|&row| row < rows.len()) else { continue };
-                given += 1;
-                self.place(rows, row, *first);
-            }
-            // A text costs once: its other places, and the callers that joined, have it for nothing.
-            let copies: usize = rows_of.iter().map(|(_, first)| self.places(*first).count()).sum::<usize>();
-            let free = if is_own { copies - rows_of.len() } else { copies };
-            self.usage = self.usage.with_deduplicated(if error.is_none() { free as u64 } else { 0 });
-        }
-        if !is_own {
-            self.inner.counts.joined.fetch_add(given, Ordering::Relaxed);
-        }
-        let Some(error) = error else { return };
-        let usage = if bills { error.usage() } else { Usage::ZERO };
-        let error = error.clone().without_partial().with_usage(Usage::ZERO);
-        let place = |seat: usize| {
-            let first = rows_of.iter().find(|(of, _)| *of == seat).map(|&(_, first)| first);
-            first.map(|first| self.places(first).collect::<Vec<_>>()).unwrap_or_default()
-        };
-        let named = !error.bad_texts().is_empty();
-        let error = error.map_indices(place);
-        // Another's texts or deadline are no reasons for these texts to fail: they are asked for again.
-        let others = match error.kind() {
-            ErrorKind::DeadlinePassed => true,
-            ErrorKind::InvalidInput => !named || error.bad_texts().is_empty(),
-            _ => false,
-        };
-        if !is_own && others {
-            self.alone = true;
-            self.usage += usage;
-            return;
-        }
-        let more = |first: Error| {
-            let usage = first.usage() + usage;
-            let first = if first.bad_texts().is_empty() { first } else { first.with_more_bad_texts(error.bad_texts()) };
-            first.with_usage(usage)
-        };
-        self.error = Some(match self.error.take() {
-            Some(first) => more(first),
-            None => error.clone().with_usage(usage),
-        });
-    }
-
-    fn place(&mut self, rows: &Embeddings, row: usize, first: usize) {
-        let width = rows.dimensions();
-        let cut = rows.truncated().binary_search(&row).is_ok();
-        let mut next = Some(first);
-        while let Some(place) = next {
-            next = self.next[place];
-            let (start, end) = (place * width, (place + 1) * width);
-            if self.rows.len() == start {
-                self.rows.extend_from_slice(rows.row(row));
-            } else {
-                self.rows.resize(self.rows.len().max(end), 0.0);
-                self.rows[start..end].copy_from_slice(rows.row(row));
-            }
-            self.done[place] = true;
-            self.truncated.extend(cut.then_some(place));
-        }
-    }
-
-    fn finish(mut self) -> Result<Embeddings> {
-        // Where something failed, the last rows may be missing.
-        self.rows.resize(self.done.len() * self.inner.spaces[0].dimensions(), 0.0);
-        let all = Embeddings::of_finite(self.done.len(), &self.inner.spaces[0], self.rows, self.usage)?;
-        let all = all.with_truncated(self.truncated);
-        let Some(error) = self.error else { return Ok(all) };
-        let indices: Vec<usize> = (0..self.done.len()).filter(|&index| self.done[index]).collect();
-        if indices.is_empty() {
-            let usage = error.usage() + self.usage;
-            return Err(error.with_usage(usage));
-        }
-        let rows = all.select(&indices);
-        Err(error.with_partial(Partial::new(indices, rows)?))
-    }
-}
-
-/// Which of a call's texts have which rows of a flight.
-enum Seats {
-    /// Row by row, the first place of each.
-    Own(Vec<usize>),
-    OfAnother(Vec<Taken>),
-}
-
-async fn land(flight: Flight, seats: Seats) -> (Arc<Landed>, Seats) {
-    (flight.await, seats)
-}
-
 impl<E> Inner<E> {
-    fn flights(&self) -> MutexGuard<'_, HashMap<Key, Seat, HashOfKey>> {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failed(&self, error: &Error, what: &str) {
@@ -665,6 +301,84 @@ impl<E> Inner<E> {
 }
 
 impl<E: Embedder> Inner<E> {
+    /// Takes what the store has of the rows that are missing.
+    async fn look_up(&self, keys: &[Key], rows: &mut Rows) {
+        let missing: Vec<usize> = rows.missing().collect();
+        // Mostly, that is all of them.
+        let mut damaged = if missing.len() == keys.len() {
+            self.look(keys, |at| at, rows).await
+        } else {
+            let keys: Vec<Key> = missing.iter().map(|&place| keys[place]).collect();
+            self.look(&keys, |at| missing[at], rows).await
+        };
+        for _ in 0..LOOKS {
+            if damaged.is_empty() || !self.discard(&mut damaged).await {
+                return;
+            }
+            // A store of several tiers may have another one that is sound.
+            let again: Vec<usize> =
+                rows.missing().filter(|&place| damaged.iter().any(|(key, _)| *key == keys[place])).collect();
+            let keys: Vec<Key> = again.iter().map(|&place| keys[place]).collect();
+            damaged = self.look(&keys, |at| again[at], rows).await;
+        }
+    }
+
+    /// Takes what the store has under these keys; gives those whose entry is damaged, with what was there.
+    async fn look(
+        &self,
+        keys: &[Key],
+        place_of: impl Fn(usize) -> usize + Send + Sync,
+        rows: &mut Rows,
+    ) -> Vec<(Key, Vec<u8>)> {
+        let mut damaged = Vec::new();
+        if keys.is_empty() {
+            return damaged;
+        }
+        let mut sink = |at: usize, value: &[u8]| {
+            // A store that hands over a place twice, or one that there is not, does no harm.
+            let Some(key) = keys.get(at) else { return };
+            if rows.is_missing(place_of(at)) && !rows.read(place_of(at), key, value) {
+                damaged.push((*key, value.to_vec()));
+            }
+        };
+        if let Err(error) = self.store.get(keys, &mut sink).await {
+            self.failed(&error, "could not be read: all texts it did not give are embedded");
+        }
+        damaged
+    }
+
+    /// Removes damaged entries from the store; says whether that went well.
+    async fn discard(&self, damaged: &mut Vec<(Key, Vec<u8>)>) -> bool {
+        damaged.sort_unstable();
+        damaged.dedup();
+        self.counts.damaged.fetch_add(damaged.len() as u64, Ordering::Relaxed);
+        tracing::warn!(store = %self.store, damaged = damaged.len(), "damaged entries are discarded");
+        let entries: Vec<Entry<'_>> = damaged.iter().map(|(key, value)| Entry::new(*key, value)).collect();
+        let discarded = self.store.discard(&entries).await;
+        if let Err(error) = &discarded {
+            self.failed(error, "could not discard damaged entries: their texts will be embedded again another time");
+        }
+        discarded.is_ok()
+    }
+
+    /// The stored vector of the probe text.
+    async fn probe(&self, key: Key) -> Result<Option<Vec<f32>>> {
+        let mut stored = vec![0.0; self.spaces[0].dimensions()];
+        for _ in 0..LOOKS {
+            let (mut found, mut damaged) = (false, None);
+            let mut sink = |_: usize, value: &[u8]| {
+                found = entry::read(value, &key, &mut stored).is_some();
+                damaged = (!found).then(|| (key, value.to_vec()));
+            };
+            self.store.get(&[key], &mut sink).await?;
+            match damaged {
+                Some(damaged) => self.discard(&mut vec![damaged]).await,
+                None => return Ok(found.then_some(stored)),
+            };
+        }
+        Ok(None)
+    }
+
     /// Says in the store what the space is, once.
     async fn note(&self) -> Result<()> {
         if self.noted.swap(true, Ordering::Relaxed) {
@@ -694,117 +408,6 @@ impl<E: Embedder> Inner<E> {
             self.failed(&error, "could not be written: its texts will be embedded again another time");
         } else if let Err(error) = self.note().await {
             self.failed(&error, "could not note the space");
-        }
-    }
-}
-
-/// Texts that outlive the call they came with, in one piece of memory.
-struct Texts {
-    all: String,
-    /// Where each ends.
-    ends: Vec<usize>,
-}
-
-impl Texts {
-    fn copy<'t>(texts: impl ExactSizeIterator<Item = &'t str> + Clone) -> Self {
-        let mut all = String::with_capacity(texts.clone().map(str::len).sum());
-        let mut ends = Vec::with_capacity(texts.len());
-        for text in texts {
-            all.push_str(text);
-            ends.push(all.len());
-        }
-        Self { all, ends }
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &str> {
-        let mut start = 0;
-        self.ends.iter().map(move |&end| &self.all[std::mem::replace(&mut start, end)..end])
-    }
-}
-
-/// A call of the inner embedder on behalf of all who wait for its texts.
-struct Ticket<E> {
-    inner: Arc<Inner<E>>,
-    texts: Texts,
-    tokens: Option<Vec<u32>>,
-    keys: Vec<Key>,
-    id: u64,
-    kind: InputKind,
-    too_long: TooLong,
-    lane: Lane,
-    key: Option<String>,
-    space: Option<SpaceId>,
-    deadline: Option<Instant>,
-    limits: Limits,
-}
-
-impl<E: Embedder> Ticket<E> {
-    fn new(
-        inner: &Arc<Inner<E>>,
-        batch: &Batch<'_>,
-        texts: Texts,
-        tokens: Option<Vec<u32>>,
-        keys: Vec<Key>,
-        id: u64,
-    ) -> Self {
-        Self {
-            inner: inner.clone(),
-            texts,
-            tokens,
-            keys,
-            id,
-            kind: batch.kind(),
-            too_long: batch.too_long(),
-            lane: batch.lane(),
-            key: batch.key().map(str::to_owned),
-            space: batch.space(),
-            deadline: batch.deadline(),
-            limits: inner.embedder.limits(),
-        }
-    }
-
-    async fn fly(self) -> Arc<Landed> {
-        // Whether it lands or is dropped, nobody is to wait for it afterwards.
-        let leaves = Leaves { inner: self.inner.clone(), keys: self.keys.clone(), id: self.id };
-        let texts: Vec<&str> = self.texts.iter().collect();
-        let mut batch = Batch::new(self.kind, &texts).with_too_long(self.too_long).with_lane(self.lane);
-        batch = self.key.as_deref().map_or(batch, |key| batch.with_key(key));
-        batch = self.space.map_or(batch, |space| batch.with_space(space));
-        batch = self.deadline.map_or(batch, |deadline| batch.with_deadline(deadline));
-        let counted = self.tokens.as_deref().map(|tokens| crate::batch::Counted::by(&self.limits, tokens));
-        batch = counted.map_or(batch, |counted| batch.with_counted(counted));
-        let result = embed_checked(&self.inner.embedder, batch).await;
-        match &result {
-            Ok(rows) => self.inner.keep(&self.keys, rows).await,
-            Err(error) => {
-                if let Some(partial) = error.partial() {
-                    let keys: Vec<Key> =
-                        partial.indices().iter().filter_map(|&index| self.keys.get(index)).copied().collect();
-                    if keys.len() == partial.embeddings().len() {
-                        self.inner.keep(&keys, partial.embeddings()).await;
-                    }
-                }
-            }
-        }
-        drop(leaves);
-        Arc::new(Landed { result, billed: AtomicBool::new(false) })
-    }
-}
-
-/// Takes a flight's texts off the board.
-struct Leaves<E> {
-    inner: Arc<Inner<E>>,
-    keys: Vec<Key>,
-    id: u64,
-}
-
-impl<E> Drop for Leaves<E> {
-    fn drop(&mut self) {
-        let mut map = self.inner.flights();
-        for key in &self.keys {
-            if map.get(key).is_some_and(|seat| seat.id == self.id) {
-                map.remove(key);
-            }
         }
     }
 }

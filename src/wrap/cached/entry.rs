@@ -35,16 +35,17 @@ pub(super) struct Keys(blake3::Hasher);
 const PROBE: u8 = 2;
 
 impl Keys {
-    pub(super) fn new(space: SpaceId, kind: InputKind, too_long: TooLong) -> Self {
+    /// `limit` is that of the embedder for the tokens of one text: it says where a text is cut.
+    pub(super) fn new(space: SpaceId, kind: InputKind, too_long: TooLong, limit: Option<usize>) -> Self {
         let kind = match kind {
             InputKind::Document => 0,
             InputKind::Query => 1,
         };
-        let too_long = match too_long {
+        let cut_at = match too_long {
             TooLong::Error => 0,
-            TooLong::Truncate => 1,
+            TooLong::Truncate => limit.map_or(u64::MAX, |limit| limit as u64),
         };
-        Self::of(space, kind, too_long)
+        Self::of(space, kind, cut_at)
     }
 
     pub(super) fn of_probe(space: SpaceId) -> Self {
@@ -52,9 +53,9 @@ impl Keys {
     }
 
     /// All fields before the text have a fixed length, and the text is the last: no two run together.
-    fn of(space: SpaceId, kind: u8, too_long: u8) -> Self {
+    fn of(space: SpaceId, kind: u8, cut_at: u64) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
-        hasher.update(space.as_bytes()).update(&[kind, too_long]);
+        hasher.update(space.as_bytes()).update(&[kind]).update(&cut_at.to_le_bytes());
         Self(hasher)
     }
 
@@ -74,8 +75,22 @@ pub enum Storage {
     Exact,
     /// As 16-bit floats where that loses nothing (OpenAI's vectors are often such), else as 32-bit floats.
     HalfWhereExact,
-    /// As 16-bit floats: half the room, and cosines that differ from the 8th digit on.
+    /// As 16-bit floats: half the room, and cosines that differ from the 8th digit on. As 32-bit floats where more would
+    /// be lost, of components that are too large or all too small for 16 bits.
     Half,
+}
+
+/// Whether 16 bits lose no more of a row than they lose of most numbers: what is too large for them becomes infinite, and
+/// what is too small zero.
+fn is_close(halves: &[f16], row: &[f32]) -> bool {
+    let (mut lost, mut all) = (0.0_f64, 0.0_f64);
+    for (half, number) in halves.iter().zip(row) {
+        let number = f64::from(*number);
+        lost += (half.to_f64() - number).powi(2);
+        all += number * number;
+    }
+    // Each is at most 2^-11 of its number; an infinite one is never that little.
+    lost <= all * 0.5_f64.powi(21)
 }
 
 /// Appends an entry to `out`.
@@ -87,9 +102,7 @@ pub(super) fn write(out: &mut Vec<u8>, key: &Key, row: &[f32], truncated: bool, 
             let mut halves = vec![f16::ZERO; row.len()];
             halves.convert_from_f32_slice(row);
             let same = || halves.iter().zip(row).all(|(half, number)| half.to_f32().to_bits() == number.to_bits());
-            // What is too large for 16 bits would become infinite.
-            let fits = halves.iter().all(|half| half.is_finite());
-            (fits && (storage == Storage::Half || same())).then_some(halves)
+            (if storage == Storage::Half { is_close(&halves, row) } else { same() }).then_some(halves)
         }
     };
     let dtype = if halves.is_some() { F16 } else { F32 } | if truncated { TRUNCATED } else { 0 };
@@ -280,6 +293,17 @@ mod tests {
             }
         }
 
+        /// However long the vector is.
+        #[test]
+        fn halves_keep_the_direction(row in prop::collection::vec(-1.0_f32..1.0, 4..40), scale in -40_i32..40) {
+            let row: Vec<f32> = row.iter().map(|number| number * 2.0_f32.powi(scale)).collect();
+            let mut read_back = vec![0.0; row.len()];
+            prop_assert_eq!(read(&entry(&row, Storage::Half), &key(1), &mut read_back), Some(false));
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+            let lengths = (dot(&row, &row) * dot(&read_back, &read_back)).sqrt();
+            prop_assert!(lengths == 0.0 && dot(&row, &row) == 0.0 || dot(&row, &read_back) / lengths > 1.0 - 1e-6);
+        }
+
         #[test]
         fn any_changed_byte_is_seen(row in prop::collection::vec(finite(), 1..20), at: prop::sample::Index, by in 1_u8..) {
             let mut out = entry(&row, Storage::Exact);
@@ -312,12 +336,15 @@ mod tests {
             let space = SpaceId::from_bytes(space);
             let mut keys = Vec::new();
             for kind in [InputKind::Document, InputKind::Query] {
-                for too_long in [TooLong::Error, TooLong::Truncate] {
-                    keys.extend([&a, &b].map(|text| Keys::new(space, kind, too_long).key(text)));
+                for (too_long, limit) in
+                    [(TooLong::Error, None), (TooLong::Truncate, None), (TooLong::Truncate, Some(512))]
+                {
+                    keys.extend([&a, &b].map(|text| Keys::new(space, kind, too_long, limit).key(text)));
                 }
             }
             keys.extend([&a, &b].map(|text| Keys::of_probe(space).key(text)));
-            keys.push(Keys::new(SpaceId::from_bytes([0xee; 16]), InputKind::Document, TooLong::Error).key(&a));
+            let elsewhere = SpaceId::from_bytes([0xee; 16]);
+            keys.push(Keys::new(elsewhere, InputKind::Document, TooLong::Error, None).key(&a));
             let all = keys.len();
             keys.sort_unstable();
             keys.dedup();
@@ -360,11 +387,11 @@ mod tests {
     #[test]
     fn keys_and_entries_stay_what_they_are() {
         let space = SpaceId::from_bytes(*b"0123456789abcdef");
-        let key = Keys::new(space, InputKind::Query, TooLong::Error).key("text");
-        assert_eq!(key.to_string(), "00de73206a103c2e3da545139c02707d37543be79407e9821ae06607783bff24");
+        let key = Keys::new(space, InputKind::Query, TooLong::Error, Some(512)).key("text");
+        assert_eq!(key.to_string(), "fb75a302db2a9e6b52addd1c118ff0c4ae41f775871fad0332f7b41492dcb187");
         let mut out = Vec::new();
         write(&mut out, &key, &[1.0, -2.5], true, Storage::Exact);
         let hex: String = out.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "6476018102000000e415cc5d70d16efd0000803f000020c0");
+        assert_eq!(hex, "64760181020000008963e0766f2bae980000803f000020c0");
     }
 }

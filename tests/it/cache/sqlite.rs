@@ -6,14 +6,19 @@ use std::{
     env, fs,
     ops::Range,
     path::Path,
-    sync::mpsc,
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
 
 use docvector_embed::{
-    ErrorKind, Result, SpaceId,
-    cache::{CacheStore, Entry, Key, Sqlite},
+    EmbedderExt, Embeddings, ErrorKind, InputKind, Result, SpaceId,
+    cache::{CacheStore, Entry, Key, Memory, Sqlite, Tiered},
+    conformance,
+    provider::Fake,
 };
 use futures_util::{FutureExt, StreamExt, stream};
 
@@ -59,6 +64,23 @@ async fn assert_all(store: &Sqlite, keys: &[Key]) {
     }
 }
 
+/// The entries as a store takes them.
+fn borrowed(entries: &[(Key, Vec<u8>)]) -> Vec<Entry<'_>> {
+    entries.iter().map(|(key, value)| Entry::new(*key, value)).collect()
+}
+
+fn texts(about: &str, count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("{about} {number}")).collect()
+}
+
+/// Each row is its text's own.
+fn assert_own(fake: &Fake, texts: &[String], rows: &Embeddings) {
+    assert_eq!(rows.len(), texts.len());
+    for (text, row) in texts.iter().zip(rows.rows()) {
+        assert!(row == fake.vector_of(InputKind::Document, text), "the row of '{text}' is not its own");
+    }
+}
+
 fn assert_sound(path: &Path) {
     let connection = rusqlite::Connection::open(path).expect("it opens");
     let verdict: String =
@@ -81,6 +103,52 @@ fn folder() -> tempfile::TempDir {
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+/// Stores in files of their own, with pages of this size.
+fn new_files(folder: &Path, page_size: u32) -> impl Fn() -> Sqlite + Send + Sync {
+    let made = AtomicUsize::new(0);
+    move || {
+        let path = folder.join(format!("{page_size} {}", made.fetch_add(1, Ordering::Relaxed)));
+        Sqlite::builder(path).with_page_size(page_size).build().expect("it opens")
+    }
+}
+
+#[tokio::test]
+async fn new_files_keep_the_laws() {
+    let folder = folder();
+    for size in [4_096, 16_384] {
+        let made = conformance::store(new_files(folder.path(), size)).await;
+        made.unwrap_or_else(|violation| panic!("pages of {size} bytes: {violation}"));
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_kept_keeps_the_laws() {
+    let folder = folder();
+    for size in [4_096, 16_384] {
+        let path = folder.path().join(size.to_string());
+        let open = || Sqlite::builder(&path).with_page_size(size).build().expect("it opens");
+        // Opened anew for each check, twice over, and then kept open.
+        conformance::store(open).await.unwrap_or_else(|violation| panic!("made: {violation}"));
+        conformance::store(open).await.unwrap_or_else(|violation| panic!("found: {violation}"));
+        let kept = open();
+        conformance::store(|| kept.clone()).await.unwrap_or_else(|violation| panic!("kept: {violation}"));
+        drop(kept);
+        assert_sound(&path);
+    }
+}
+
+#[tokio::test]
+async fn tiers_over_files_keep_the_laws() {
+    let folder = folder();
+    let (small, large) = (new_files(folder.path(), 4_096), new_files(folder.path(), 16_384));
+    let memory = || Memory::new(64 << 20);
+    conformance::store(|| Tiered::new(memory(), small())).await.expect("pages of 4 KiB");
+    conformance::store(|| Tiered::new(memory(), large())).await.expect("pages of 16 KiB");
+    conformance::store(|| Tiered::new(Memory::new(20_000), small())).await.expect("the fast one is small");
+    let kept = small();
+    conformance::store(|| Tiered::new(memory(), kept.clone())).await.expect("one file behind many memories");
 }
 
 #[tokio::test]
@@ -138,6 +206,69 @@ async fn many_put_and_get_at_once() {
     }
     assert_eq!(store.stats().await.expect("it counts").entries, 1005);
     drop(store);
+    assert_sound(&path);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_takes_the_place_of_the_discarded_stays() {
+    const TASKS: usize = 8;
+    /// What is there at first, and is discarded where the key is a damaged one's.
+    fn old(key: &Key) -> Vec<u8> {
+        value(key)[..100].to_vec()
+    }
+    /// What one of the tasks puts in its place.
+    fn new(key: &Key, task: usize) -> Vec<u8> {
+        [value(key), vec![task as u8]].concat()
+    }
+    let folder = folder();
+    let path = folder.path().join("store");
+    // Two writers, each with a queue of its own.
+    let handles = [(); 2].map(|()| Sqlite::open(&path).expect("it opens"));
+    let (damaged, sound) = (keys("damaged", 0..400), keys("sound", 0..400));
+    let first: Vec<(Key, Vec<u8>)> = damaged.iter().map(|key| (*key, old(key))).collect();
+    handles[0].put(&borrowed(&first)).await.expect("it stores");
+    put(&handles[1], &sound).await.expect("it stores");
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|task| {
+            let (store, damaged, sound) = (handles[task % 2].clone(), damaged.clone(), sound.clone());
+            tokio::spawn(async move {
+                let mut seen = Vec::new();
+                for (damaged, sound) in damaged.chunks(10).zip(sound.chunks(10)) {
+                    // Of the sound ones it is another value than theirs.
+                    let useless: Vec<(Key, Vec<u8>)> =
+                        damaged.iter().chain(sound).map(|key| (*key, old(key))).collect();
+                    let fresh: Vec<(Key, Vec<u8>)> = damaged.iter().map(|key| (*key, new(key, task))).collect();
+                    store.discard(&borrowed(&useless)).await.expect("it discards");
+                    store.put(&borrowed(&fresh)).await.expect("it stores");
+                    for (key, found) in damaged.iter().zip(get(&store, damaged).await.expect("it reads")) {
+                        let found = found.expect("one was put in its place");
+                        assert!((0..TASKS).any(|task| found == new(key, task)), "it is not what was put in its place");
+                        seen.push(found);
+                    }
+                    // One that comes late, on the way as the next ones do their work.
+                    let _ = store.discard(&borrowed(&useless)).now_or_never();
+                }
+                seen
+            })
+        })
+        .collect();
+    let mut seen = Vec::new();
+    for task in tasks {
+        seen.push(task.await.expect("no task fails"));
+    }
+    for store in &handles {
+        store.flush().await.expect("it flushes");
+    }
+    for store in &handles {
+        let last = get(store, &damaged).await.expect("it reads");
+        for (task, seen) in seen.iter().enumerate() {
+            let same = seen.iter().zip(&last).filter(|(seen, last)| last.as_deref() == Some(seen.as_slice())).count();
+            assert_eq!(same, damaged.len(), "task {task} saw values that did not stay");
+        }
+        assert_all(store, &sound).await;
+    }
+    assert_eq!(handles[0].stats().await.expect("it counts").entries, 800);
+    drop(handles);
     assert_sound(&path);
 }
 
@@ -486,6 +617,103 @@ fn damaged_pages_are_errors_and_never_panics() {
     assert!(failed > 20, "of 60 kinds of damage, {failed} were noticed");
 }
 
+/// Where the order is damaged, whoever goes on after the last row that was seen might go round for ever.
+#[test]
+fn rows_out_of_order_end_a_walk() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let (mut bytes, mut stored) = made(&path);
+    // Ids are given in the order of keys. Before the key lie the id, 300 in two bytes, and five that say what follows.
+    stored.sort_unstable();
+    let last = stored[299];
+    let row = [&last.as_bytes()[..], &value(&last)[..32]].concat();
+    let at = bytes.windows(row.len()).position(|bytes| bytes == row).expect("rows are small enough to be in one piece");
+    assert_eq!(bytes[at - 7..at - 5], [0x82, 0x2c]);
+    bytes[at - 7..at - 5].copy_from_slice(&[0x80, 0x03]);
+    fs::write(&path, &bytes).expect("it writes");
+    let store = Sqlite::open(&path).expect("it opens");
+    runtime().block_on(async {
+        let mut seen = HashSet::new();
+        let walk = store.for_each(|key, bytes| {
+            assert!(bytes == value(&key) && seen.insert(key), "an entry is shown again");
+        });
+        let error = walk.await.expect_err("it does not end as others do");
+        assert!(error.kind() == ErrorKind::Cache && error.to_string().contains("damaged"), "{error}");
+        // Not for ever; whether that is fast is not the point.
+        let counted = tokio::time::timeout(Duration::from_secs(120), store.stats()).await.expect("it ends");
+        let error = counted.expect_err("it does not end as others do");
+        assert!(error.kind() == ErrorKind::Cache && error.to_string().contains("damaged"), "{error}");
+        assert!(!store.check_file().await.expect("it is checked").is_empty());
+    });
+}
+
+#[test]
+fn rows_from_damaged_files_are_their_texts_own() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let runtime = runtime();
+    let fake = Fake::builder().with_dimensions(200).without_log().build().expect("valid");
+    let cached = |store: Sqlite| fake.clone().cached(store).expect("one space");
+    let texts = texts("text", 24);
+    // Small pages: many of each sort, and values that go on in others.
+    let store = Sqlite::builder(&path).with_page_size(512).build().expect("it opens");
+    let mut keys = Vec::new();
+    runtime.block_on(async {
+        cached(store.clone()).embed_documents(&texts).await.expect("it embeds");
+        store.for_each(|key, _| keys.push(key)).await.expect("it reads");
+    });
+    drop(store);
+    assert_eq!(keys.len(), texts.len());
+    let whole = fs::read(&path).expect("a file");
+    let mut random = fastrand::Rng::with_seed(5);
+    let (mut refused, mut failed, mut damaged) = (0, 0, 0);
+    for (round, place) in (0..whole.len()).step_by(97).enumerate() {
+        let mut bytes = whole.clone();
+        if round % 2 == 0 {
+            bytes[place] ^= random.u8(1..);
+        } else {
+            random.fill(&mut bytes[place..whole.len().min(place + 16)]);
+        }
+        fs::write(&path, &bytes).expect("it writes");
+        match Sqlite::open(&path) {
+            Err(error) => {
+                refused += 1;
+                assert_eq!(error.kind(), ErrorKind::Cache, "byte {place}: {error}");
+            }
+            Ok(store) => {
+                let cached = cached(store.clone());
+                runtime.block_on(async {
+                    // The second time with what was stored anew, where that went well.
+                    for _ in 0..2 {
+                        let rows = cached.embed_documents(&texts).await;
+                        assert_own(&fake, &texts, &rows.expect("a damaged store costs no row"));
+                    }
+                    // A panic of the threads that read and write would be no more than a warning above.
+                    store.flush().await.expect("who writes lives on");
+                    let mut shown = 0;
+                    let read = get(&store, &keys).await.map(drop);
+                    let walked = store.for_each(|_, _| {
+                        shown += 1;
+                        assert!(shown < 1_000, "byte {place}: a walk does not end");
+                    });
+                    for error in [read, walked.await].into_iter().filter_map(Result::err) {
+                        assert_eq!(error.kind(), ErrorKind::Cache, "byte {place}: {error}");
+                        assert!(!error.to_string().contains("panic"), "byte {place}: {error}");
+                    }
+                });
+                let counts = cached.counts();
+                failed += counts.failures;
+                damaged += counts.damaged;
+            }
+        }
+        for beside in ["store-wal", "store-shm"] {
+            let _ = fs::remove_file(folder.path().join(beside));
+        }
+    }
+    let told = format!("{refused} were refused, {failed} calls of stores failed, {damaged} entries were damaged");
+    assert!(refused > 0 && failed > 0 && damaged > 20, "{told}");
+}
+
 // Other processes: these tests run themselves again.
 
 /// The arguments that run one test of this file, and nothing else.
@@ -512,6 +740,16 @@ fn of_all(batch: usize) -> Vec<Key> {
     keys("all", batch * 5..batch * 5 + 5)
 }
 
+/// A key that the one of two processes which tidies puts and discards again, before it acknowledges the batch.
+fn passing(who: &str, batch: usize) -> Key {
+    key(&format!("passing {who} {batch}"))
+}
+
+/// The space that it notes with that.
+fn passing_space(key: &Key) -> SpaceId {
+    SpaceId::from_bytes(*key.as_bytes().first_chunk().expect("32 bytes are more than 16"))
+}
+
 #[test]
 fn killed_in_the_middle_of_writing_nothing_acknowledged_is_lost() {
     const NAME: &str = "killed_in_the_middle_of_writing_nothing_acknowledged_is_lost";
@@ -520,7 +758,24 @@ fn killed_in_the_middle_of_writing_nothing_acknowledged_is_lost() {
         println!();
         let write = async |batch| {
             let all = [of_batch(&words[1], batch), of_all(batch)].concat();
-            put(&store, &all).await.expect("it stores");
+            if words[2] == "tidies" {
+                let passing = passing(&words[1], batch);
+                put(&store, &[passing]).await.expect("it stores");
+                // Of what is stored, what is on its way and what is nowhere, another value: that removes nothing.
+                let others = [of_batch(&words[1], batch.saturating_sub(8)), all.clone(), vec![key("nowhere")]].concat();
+                let mut useless: Vec<(Key, Vec<u8>)> =
+                    others.into_iter().map(|key| (key, b"another value".to_vec())).collect();
+                useless.push((passing, value(&passing)));
+                let useless = borrowed(&useless);
+                let (stored, discarded, noted) = tokio::join!(
+                    put(&store, &all),
+                    store.discard(&useless),
+                    store.note(passing_space(&passing), "a space"),
+                );
+                stored.and(discarded).and(noted).expect("it writes");
+            } else {
+                put(&store, &all).await.expect("it stores");
+            }
             println!("acknowledged {batch}");
         };
         // Until it is killed; an end, in case that nobody does.
@@ -528,7 +783,7 @@ fn killed_in_the_middle_of_writing_nothing_acknowledged_is_lost() {
         return;
     }
     let rounds = if env::var_os("DOCVECTOR_EMBED_FULL").is_some_and(|full| full == "1") { 200 } else { 20 };
-    let mut all = 0;
+    let (mut all, mut tidied) = (0, 0);
     let mut folder = folder();
     for round in 0..rounds {
         // Some begin with a new file, so that it may be killed while it is made; some go on with what was left.
@@ -538,8 +793,10 @@ fn killed_in_the_middle_of_writing_nothing_acknowledged_is_lost() {
         let path = folder.path().join("store");
         let who = [format!("{round} left"), format!("{round} right")];
         let (lines, told) = mpsc::channel();
-        let start = |number: usize| start(NAME, &[&path.display().to_string(), &who[number]], number, lines.clone());
-        let mut running = [start(0), start(1)];
+        let start = |number: usize, does: &str| {
+            start(NAME, &[&path.display().to_string(), &who[number], does], number, lines.clone())
+        };
+        let mut running = [start(0, "writes"), start(1, "tidies")];
         drop(lines);
         let mut batches = [Vec::new(), Vec::new()];
         let mut hear =
@@ -553,6 +810,7 @@ fn killed_in_the_middle_of_writing_nothing_acknowledged_is_lost() {
         running.iter_mut().for_each(Running::kill);
         told.iter().for_each(|line| _ = hear(line));
         all += batches.iter().map(Vec::len).sum::<usize>();
+        tidied += batches[1].len();
 
         let store = Sqlite::open(&path).expect("it opens after a kill");
         runtime().block_on(async {
@@ -573,11 +831,19 @@ fn killed_in_the_middle_of_writing_nothing_acknowledged_is_lost() {
                     assert!(found == 0 || found == 20, "round {round}: {found} of a put's 20 entries");
                 }
             }
+            let spaces = store.stats().await.expect("it counts").spaces;
+            let noted: HashSet<SpaceId> = spaces.into_iter().map(|(space, _)| space).collect();
+            for &batch in &batches[1] {
+                let passing = passing(&who[1], batch);
+                assert!(!there.contains(&passing), "round {round}: an entry is there that was discarded");
+                assert!(noted.contains(&passing_space(&passing)), "round {round}: a note is lost");
+            }
         });
         drop(store);
         assert_sound(&path);
     }
     assert!(all > rounds, "in {rounds} rounds, {all} puts were acknowledged before the kill");
+    assert!(tidied > 0, "in {rounds} rounds, nothing was tidied before the kill");
 }
 
 #[test]
@@ -650,7 +916,8 @@ async fn fill(store: &Sqlite) -> (Vec<Key>, String) {
     panic!("20 MB went where there was no room for them");
 }
 
-/// What a store without room has to do: old entries are intact, and once there is room, it goes on.
+/// What a store without room has to do: old entries are intact, who caches in it has all rows, and once there is room,
+/// it goes on.
 #[cfg(target_os = "linux")]
 async fn goes_on(store: Sqlite, why: &str, make_room: impl FnOnce()) {
     let (stored, told) = fill(&store).await;
@@ -661,14 +928,33 @@ async fn goes_on(store: Sqlite, why: &str, make_room: impl FnOnce()) {
     let (more, told) = fill(&store).await;
     assert!(told.contains(why), "{told}");
     assert_all(&store, &[stored.clone(), more].concat()).await;
+    // More than a megabyte in one put, of which nothing can be stored.
+    let fake = Fake::new(768);
+    let cached = fake.clone().cached(store.clone()).expect("one space");
+    let texts = texts("no room", 400);
+    for round in 1..=2 {
+        let rows = cached.embed_documents(&texts).await.expect("a store without room costs no row");
+        assert_own(&fake, &texts, &rows);
+        let counts = cached.counts();
+        assert!(counts.failures >= round && counts.hits == 0 && counts.misses == 400 * round, "{counts:?}");
+    }
     make_room();
     let after = keys("after", 0..50);
     put(&store, &after).await.expect("there is room again");
+    let (texts, failures) = (&texts[..20], cached.counts().failures);
+    assert_own(&fake, texts, &cached.embed_documents(texts).await.expect("it embeds"));
+    let paid = fake.calls().len();
+    assert_own(&fake, texts, &cached.embed_documents(texts).await.expect("they are stored"));
+    assert_eq!((cached.counts().hits, cached.counts().failures, fake.calls().len()), (20, failures, paid));
+    drop(cached);
     let path = store.path().to_owned();
     drop(store);
     assert_sound(&path);
     let store = Sqlite::open(&path).expect("it opens");
     assert_all(&store, &[stored, after].concat()).await;
+    let cached = fake.clone().cached(store).expect("one space");
+    assert_own(&fake, texts, &cached.embed_documents(texts).await.expect("they are there"));
+    assert_eq!((cached.counts().hits, fake.calls().len()), (20, paid));
 }
 
 #[cfg(target_os = "linux")]

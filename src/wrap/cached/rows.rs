@@ -1,0 +1,85 @@
+//! Collects the rows of some texts, in whatever order they come: [`Rows`].
+
+use super::entry;
+use crate::{Embeddings, Partial, Result, Space, Usage, cache::Key};
+
+/// The rows of some texts, as far as they are there.
+pub(super) struct Rows {
+    width: usize,
+    /// As far as the last row that is there.
+    components: Vec<f32>,
+    done: Vec<bool>,
+    truncated: Vec<usize>,
+    /// How many came from the store.
+    pub(super) hits: u64,
+}
+
+impl Rows {
+    pub(super) fn new(texts: usize, width: usize) -> Self {
+        Self {
+            width,
+            components: Vec::with_capacity(texts * width),
+            done: vec![false; texts],
+            truncated: Vec::new(),
+            hits: 0,
+        }
+    }
+
+    pub(super) fn is_missing(&self, place: usize) -> bool {
+        self.done.get(place).is_some_and(|done| !done)
+    }
+
+    /// The places whose row is not there.
+    pub(super) fn missing(&self) -> impl Iterator<Item = usize> {
+        (0..self.done.len()).filter(|&place| !self.done[place])
+    }
+
+    /// Takes a row from an entry; says `false` where that is damaged.
+    pub(super) fn read(&mut self, place: usize, key: &Key, value: &[u8]) -> bool {
+        let (start, end) = (place * self.width, (place + 1) * self.width);
+        let read = if self.components.len() == start {
+            entry::append(value, key, &mut self.components, self.width)
+        } else {
+            // Room is made as it is needed, and goes through the processor's caches once.
+            self.components.resize(self.components.len().max(end), 0.0);
+            entry::read(value, key, &mut self.components[start..end])
+        };
+        if let Some(cut) = read {
+            self.done[place] = true;
+            self.hits += 1;
+            self.truncated.extend(cut.then_some(place));
+        }
+        read.is_some()
+    }
+
+    /// Takes row `row` of these, which lie in the same space.
+    pub(super) fn place(&mut self, place: usize, rows: &Embeddings, row: usize) {
+        let (start, end) = (place * self.width, (place + 1) * self.width);
+        if self.components.len() == start {
+            self.components.extend_from_slice(rows.row(row));
+        } else {
+            self.components.resize(self.components.len().max(end), 0.0);
+            self.components[start..end].copy_from_slice(rows.row(row));
+        }
+        if !std::mem::replace(&mut self.done[place], true) && rows.truncated().binary_search(&row).is_ok() {
+            self.truncated.push(place);
+        }
+    }
+
+    /// All rows; those that are missing are zero.
+    pub(super) fn into_embeddings(mut self, space: &Space, usage: Usage) -> Result<Embeddings> {
+        self.components.resize(self.done.len() * self.width, 0.0);
+        let rows = Embeddings::of_finite(self.done.len(), space, self.components, usage)?;
+        Ok(rows.with_truncated(self.truncated))
+    }
+
+    /// The rows that are there, if any.
+    pub(super) fn into_partial(self, space: &Space, usage: Usage) -> Result<Option<Partial>> {
+        let there: Vec<usize> = (0..self.done.len()).filter(|&place| self.done[place]).collect();
+        if there.is_empty() {
+            return Ok(None);
+        }
+        let rows = self.into_embeddings(space, usage)?.select(&there);
+        Partial::new(there, rows).map(Some)
+    }
+}
