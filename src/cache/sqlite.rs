@@ -372,7 +372,8 @@ impl CacheStore for Sqlite {
         // One of these would make the transaction fail for all that share it.
         if let Some(entry) = entries.iter().find(|entry| entry.value.len() > LARGEST_VALUE) {
             let (bytes, file) = (entry.value.len(), self.0.path.display());
-            let message = format!("an entry of {bytes} bytes cannot be put into {file}: it takes up to {LARGEST_VALUE}");
+            let message =
+                format!("an entry of {bytes} bytes cannot be put into {file}: it takes up to {LARGEST_VALUE}");
             return Err(Error::new(ErrorKind::Cache, message));
         }
         let bytes: usize = entries.iter().map(|entry| ROW_BYTES + entry.value.len()).sum();

@@ -303,11 +303,11 @@ impl<E> Inner<E> {
 impl<E: Embedder> Inner<E> {
     /// Takes what the store has of the rows that are missing.
     async fn look_up(&self, keys: &[Key], rows: &mut Rows) {
-        let missing: Vec<usize> = rows.missing().collect();
         // Mostly, that is all of them.
-        let mut damaged = if missing.len() == keys.len() {
+        let mut damaged = if rows.left() == keys.len() {
             self.look(keys, |at| at, rows).await
         } else {
+            let missing: Vec<usize> = rows.missing().collect();
             let keys: Vec<Key> = missing.iter().map(|&place| keys[place]).collect();
             self.look(&keys, |at| missing[at], rows).await
         };

@@ -9,6 +9,8 @@ pub(super) struct Rows {
     /// As far as the last row that is there.
     components: Vec<f32>,
     done: Vec<bool>,
+    /// How many are not there.
+    left: usize,
     truncated: Vec<usize>,
     /// How many came from the store.
     pub(super) hits: u64,
@@ -20,6 +22,7 @@ impl Rows {
             width,
             components: Vec::with_capacity(texts * width),
             done: vec![false; texts],
+            left: texts,
             truncated: Vec::new(),
             hits: 0,
         }
@@ -27,6 +30,11 @@ impl Rows {
 
     pub(super) fn is_missing(&self, place: usize) -> bool {
         self.done.get(place).is_some_and(|done| !done)
+    }
+
+    /// How many are not there.
+    pub(super) const fn left(&self) -> usize {
+        self.left
     }
 
     /// The places whose row is not there.
@@ -46,6 +54,7 @@ impl Rows {
         };
         if let Some(cut) = read {
             self.done[place] = true;
+            self.left -= 1;
             self.hits += 1;
             self.truncated.extend(cut.then_some(place));
         }
@@ -61,8 +70,9 @@ impl Rows {
             self.components.resize(self.components.len().max(end), 0.0);
             self.components[start..end].copy_from_slice(rows.row(row));
         }
-        if !std::mem::replace(&mut self.done[place], true) && rows.truncated().binary_search(&row).is_ok() {
-            self.truncated.push(place);
+        if !std::mem::replace(&mut self.done[place], true) {
+            self.left -= 1;
+            self.truncated.extend(rows.truncated().binary_search(&row).is_ok().then_some(place));
         }
     }
 

@@ -81,7 +81,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
     /// Looks into the store, and asks for what is missing until all is there or something fails.
     pub(super) async fn run(mut self, limits: &Limits) -> Result<Embeddings> {
         self.look_up().await;
-        while self.error.is_none() && self.there.missing().next().is_some() {
+        while self.error.is_none() && self.there.left() > 0 {
             let calls = self.plan(limits).await;
             self.fly(calls, limits).await;
             if self.failed.is_some() {
@@ -108,7 +108,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
     /// Splits what is missing, each text once, into calls within the limits of the inner embedder: the first places of
     /// their texts.
     async fn plan(&mut self, limits: &Limits) -> Vec<Vec<usize>> {
-        let missing = self.there.missing().count();
+        let missing = self.there.left();
         let mut last = HashMap::with_capacity_and_hasher(missing, HashOfKey::default());
         let mut firsts = Vec::with_capacity(missing);
         self.next = vec![None; self.keys.len()];
@@ -173,7 +173,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
                 self.take(landed, seats);
             }
         }
-        if self.there.missing().next().is_some() {
+        if self.there.left() > 0 {
             self.error.get_or_insert_with(|| late("before all rows were there"));
         }
     }

@@ -246,31 +246,24 @@ async fn kinds_and_truncation_are_kept_apart_and_cuts_are_remembered() {
 async fn ten_thousand_callers_pay_for_a_hundred_texts() {
     let fake = fake(Limits::none().with_texts(7));
     let cached = cached(&fake, memory());
+    let texts: Vec<[String; 1]> = (0..100).map(|i| [format!("text {i}")]).collect();
     let hold = fake.hold();
-    let calls: Vec<_> = (0..10_000)
-        .map(|i| {
-            let cached = cached.clone();
-            tokio::spawn(async move {
-                let text = format!("text {}", i % 100);
-                (text.clone(), cached.embed_documents(&[text]).await)
-            })
-        })
-        .collect();
-    // Until every one of them waits.
-    while cached.counts().misses < 100 {
-        tokio::task::yield_now().await;
+    let mut calls: Vec<_> = (0..10_000).map(|i| Box::pin(cached.embed_documents(&texts[i % 100]))).collect();
+    // The store answers at once: polled a single time, a call has looked there, and waits for what is held.
+    for call in &mut calls {
+        assert!(futures_util::FutureExt::now_or_never(call.as_mut()).is_none());
     }
-    (0..10).for_each(|_| ());
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(asked(&fake).len(), 100);
     drop(hold);
     let mut told = Usage::ZERO;
-    for call in calls {
-        let (text, rows) = call.await.expect("no panic");
+    for (rows, [text]) in futures_util::future::join_all(calls).await.into_iter().zip(texts.iter().cycle()) {
         let rows = rows.expect("embeds");
-        assert_eq!(rows.row(0), fake.vector_of(InputKind::Document, &text));
+        assert_eq!(rows.row(0), fake.vector_of(InputKind::Document, text));
         told += rows.usage();
     }
     assert_eq!(asked(&fake).len(), 100);
+    let counts = cached.counts();
+    assert_eq!((counts.misses, counts.joined, counts.hits), (100, 9_900, 0));
     assert_eq!((told.tokens, told.requests), (fake.charged().tokens, fake.charged().requests));
 }
 
