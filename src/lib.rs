@@ -104,6 +104,6 @@ pub mod docs {
 }
 
 /// The README's example, compiled.
-#[cfg(all(doctest, feature = "onnx", feature = "openai"))]
+#[cfg(all(doctest, feature = "onnx", feature = "openai", feature = "sqlite"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

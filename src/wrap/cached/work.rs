@@ -22,7 +22,7 @@ use crate::{
 /// Texts that are hashed before other tasks have their turn.
 const TURN: usize = 1024;
 
-/// How often a call joins flights that fail for reasons that are not its own.
+/// How often a call joins flights of a text that fail for reasons that are not its own.
 const PATIENCE: usize = 3;
 
 /// One call: what it asks for, and what of that is there.
@@ -39,8 +39,8 @@ pub(super) struct Work<'b, 'a, E> {
     counted: Option<Vec<u32>>,
     /// How many flights had landed before it looked into the store.
     seen: u64,
-    /// Flights of others that failed for reasons of their own: how many, and the last.
-    failed: Option<(usize, u64)>,
+    /// For the texts of flights of others that failed for reasons of their own: how many did, and the last.
+    failed: HashMap<Key, (usize, u64), HashOfKey>,
 }
 
 /// A row of another's flight, and the first place of its text.
@@ -74,7 +74,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
             next: Vec::new(),
             counted: None,
             seen: 0,
-            failed: None,
+            failed: HashMap::default(),
         }
     }
 
@@ -84,7 +84,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         while self.error.is_none() && self.there.left() > 0 {
             let calls = self.plan(limits).await;
             self.fly(calls, limits).await;
-            if self.failed.is_some() {
+            if !self.failed.is_empty() {
                 // Others may have what a failed flight was for.
                 self.look_up().await;
             }
@@ -97,10 +97,13 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         self.seen = self.inner.landed.load(Ordering::Acquire);
         let looking = self.inner.look_up(&self.keys, &mut self.there);
         let in_time = match self.batch.deadline() {
-            None => Ok(looking.await),
-            Some(deadline) => tokio::time::timeout_at(deadline.into(), looking).await,
+            None => {
+                looking.await;
+                true
+            }
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), looking).await.is_ok(),
         };
-        if in_time.is_err() {
+        if !in_time {
             self.error.get_or_insert_with(|| late("while the cache was being read"));
         }
     }
@@ -190,7 +193,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
             let mut board = self.inner.board();
             for first in call {
                 let key = self.keys[first];
-                let seat = board.get(&key).filter(|seat| self.may_join(seat.id));
+                let seat = board.get(&key).filter(|seat| self.may_join(&key, seat.id));
                 let Some((id, row, flight)) = seat.and_then(|seat| Some((seat.id, seat.row, seat.flight()?))) else {
                     firsts.push(first);
                     keys.push(key);
@@ -220,9 +223,9 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         joined.chain(own).collect()
     }
 
-    /// Whether a flight of another's may be waited for: one that has failed this call may not, and in the end none.
-    fn may_join(&self, id: u64) -> bool {
-        self.failed.is_none_or(|(failures, last)| failures < PATIENCE && id > last)
+    /// Whether a flight of another's may be waited for: one that has failed this text may not, and in the end none.
+    fn may_join(&self, key: &Key, id: u64) -> bool {
+        self.failed.get(key).is_none_or(|&(failures, last)| failures < PATIENCE && id > last)
     }
 
     /// Takes the rows of a flight, or its error.
@@ -278,8 +281,10 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
             _ => false,
         };
         if !is_own && others {
-            let (failures, last) = self.failed.unwrap_or_default();
-            self.failed = Some((failures + 1, last.max(landed.id)));
+            for (_, first) in rows_of {
+                let (failures, last) = self.failed.entry(self.keys[first]).or_default();
+                (*failures, *last) = (*failures + 1, landed.id.max(*last));
+            }
             self.usage += usage;
             return;
         }

@@ -329,9 +329,10 @@ async fn who_leaves_and_what_fails_costs_the_others_no_row() {
     for seed in 0..100 {
         let mut random = Rng::with_seed(seed);
         let (fake, cached) = random_cache(&mut random, if seed % 2 == 0 { Takes::Turns } else { Takes::Moments });
-        let mut scripted = 0;
+        // In some of the races, callers only leave.
+        let (fails, mut scripted) = (seed % 3 != 0, 0);
         for _ in 0..30 {
-            if random.u8(..4) == 0 {
+            if fails && random.u8(..4) == 0 {
                 scripted += 1;
                 fake.fail_next(mishap(&mut random));
             } else {
@@ -353,8 +354,9 @@ async fn who_leaves_and_what_fails_costs_the_others_no_row() {
                 callers.iter().zip(&answers).filter(|(caller, answer)| answer.is_none() && caller.texts.contains(text));
             let reasons = asked(false) + gone.count();
             let times = asked(true) + asked(false);
-            assert!(times <= 1 || reasons > 0, "seed {seed}: {text} was asked for {times} times for no reason");
-            alone += usize::from(times > 1 + reasons);
+            let again = times > 1 + reasons;
+            assert!(fails || !again, "seed {seed}: {text} was asked for {times} times, for {reasons} reasons");
+            alone += usize::from(again);
         }
         for answer in &answers {
             match answer {
@@ -378,7 +380,7 @@ async fn who_leaves_and_what_fails_costs_the_others_no_row() {
         assert_eq!((rows.usage().requests, rows.usage().cached), (0, TEXTS as u64), "seed {seed}");
     }
     assert!(left > 100 && failed > 100 && whole > 100, "{left} left, {failed} failed, {whole} were answered");
-    // Who was failed by several others asks alone in the end: that is rare.
+    // Whom others' failures, of whatever texts, have met several times asks alone in the end: that is rare.
     assert!(alone < TEXTS, "{alone} of {} texts were asked for by several at once", 100 * TEXTS);
 }
 
