@@ -238,24 +238,24 @@ impl Sqlite {
     /// Shows every entry to `f`, in the order in which they were stored; for verification.
     ///
     /// # Errors
-    /// Those of [`CacheStore::get`].
+    /// Those of [`CacheStore::get`]. A row whose key is none is left out, and an error when all others were shown.
     pub async fn for_each(&self, mut f: impl FnMut(Key, &[u8]) + Send) -> Result<()> {
-        let mut after = 0;
+        let (mut after, mut keyless) = (0, None);
         loop {
             let part = self.read(move |connection| Part::after(connection, after)).await?;
             if part.found.is_empty() {
-                return Ok(());
+                let told = |id| format!("{} is damaged: row {id} has no key, nor may others", self.0.path.display());
+                return keyless.map_or(Ok(()), |id| Err(Error::new(ErrorKind::Cache, told(id))));
             }
             for (id, key, range) in part.found {
                 if id <= after {
                     return Err(self.out_of_order());
                 }
                 after = id;
-                let key = key.ok_or_else(|| {
-                    let message = format!("{} is damaged: row {id} has no key", self.0.path.display());
-                    Error::new(ErrorKind::Cache, message)
-                })?;
-                f(key, &part.bytes[range]);
+                match key {
+                    Some(key) => f(key, &part.bytes[range]),
+                    None => keyless = keyless.or(Some(id)),
+                }
             }
         }
     }
@@ -582,7 +582,7 @@ impl Identity {
 }
 
 /// What to do about a damaged file.
-const AFTER_DAMAGE: &str = "move it away and begin a new one; `sqlite3 FILE .recover` may save what is left";
+const AFTER_DAMAGE: &str = "move it away and begin a new one; what it had is embedded again";
 
 /// Opens a connection with everything set that is set for a connection.
 fn connect(path: &Path, create: OpenFlags, busy_timeout: Duration, pages: u32) -> rusqlite::Result<Connection> {
@@ -956,7 +956,10 @@ fn failed(path: &Path, error: rusqlite::Error) -> Error {
             }
         }
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-            format!("{file} may not be written to: give this user the right to, for its folder, too")
+            format!(
+                "{file} may not be written to: give this user the right to, for its folder, too, and for its -wal and \
+                 -shm where another user has left them there"
+            )
         }
         Some(ErrorCode::CannotOpen) => {
             format!("{file} cannot be opened: see whether this user may read and write it and its folder")
@@ -966,7 +969,7 @@ fn failed(path: &Path, error: rusqlite::Error) -> Error {
         None if matches!(error, rusqlite::Error::FromSqlConversionFailure(..)) => {
             format!("{file} is damaged: {AFTER_DAMAGE}")
         }
-        _ => format!("SQLite failed with {file}"),
+        _ => format!("SQLite failed with {file}: if this stays so, {AFTER_DAMAGE}"),
     };
     Error::new(ErrorKind::Cache, message).with_source(error)
 }

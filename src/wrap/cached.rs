@@ -80,10 +80,13 @@ const PROBE: &str = "The quick brown fox jumps over the lazy dog; 0123456789, Ä
 /// How alike the probe's vectors have to be. Repeats of hosted models differ by 3e-4 at most (Cohere's embed-v4).
 const ALIKE: f32 = 0.999;
 
-/// Calls at once, and texts a call, where the inner embedder does not say: what has arrived is stored, so that a run that
-/// ends early has not worked for nothing.
+/// Calls at once where the inner embedder does not say.
 const IN_FLIGHT: usize = 4;
-const TEXTS: usize = 1024;
+
+/// Texts a call, and calls at once, where the inner embedder takes any number, as those do that compute in this process:
+/// so many that it is never idle, and no more, for a run that ends early loses what is under way.
+const TEXTS: usize = 128;
+const CALLS: usize = 2;
 
 /// How often a store is asked again for an entry that was damaged: as many tiers as anybody has.
 const LOOKS: usize = 4;
@@ -111,6 +114,7 @@ struct Counts {
     joined: AtomicU64,
     damaged: AtomicU64,
     failures: AtomicU64,
+    stored: AtomicU64,
     flights: AtomicU64,
 }
 
@@ -128,6 +132,8 @@ pub struct CacheCounts {
     pub damaged: u64,
     /// Reads and writes of the store that failed.
     pub failures: u64,
+    /// Vectors that were stored, or were there already when they came.
+    pub stored: u64,
 }
 
 impl<E> Clone for Cached<E> {
@@ -224,6 +230,7 @@ impl<E> Cached<E> {
             joined: read(&counts.joined),
             damaged: read(&counts.damaged),
             failures: read(&counts.failures),
+            stored: read(&counts.stored),
         }
     }
 
@@ -271,7 +278,9 @@ impl<E: Embedder> Embedder for Cached<E> {
         if !bad.is_empty() {
             return Err(Error::invalid_texts(bad).with_embedder(self));
         }
-        let limits = if limits.texts.is_some() { limits } else { limits.with_texts(TEXTS) };
+        let calls = limits.in_flight.unwrap_or(if limits.texts.is_some() { IN_FLIGHT } else { CALLS });
+        let texts = limits.texts.unwrap_or(TEXTS);
+        let limits = limits.with_texts(texts).with_in_flight(calls);
         let work = Work::new(inner, batch, &limits).await;
         work.run(&limits).await.map_err(|error| error.with_embedder(self))
     }
@@ -385,10 +394,9 @@ impl<E: Embedder> Inner<E> {
             return Ok(());
         }
         let space = &self.spaces[0];
-        self.store
-            .note(space.id(), &space.to_string())
-            .await
-            .inspect_err(|_| self.noted.store(false, Ordering::Relaxed))
+        // Two revisions of a model are to be told apart by people.
+        let about = space.revision().map_or(space.to_string(), |revision| format!("{space}, revision {revision}"));
+        self.store.note(space.id(), &about).await.inspect_err(|_| self.noted.store(false, Ordering::Relaxed))
     }
 
     /// Stores rows under keys; a failure costs a warning.
@@ -406,7 +414,10 @@ impl<E: Embedder> Inner<E> {
             starts.zip(&ends).zip(keys).map(|((start, &end), &key)| Entry::new(key, &bytes[start..end])).collect();
         if let Err(error) = self.store.put(&entries).await {
             self.failed(&error, "could not be written: its texts will be embedded again another time");
-        } else if let Err(error) = self.note().await {
+            return;
+        }
+        self.counts.stored.fetch_add(keys.len() as u64, Ordering::Relaxed);
+        if let Err(error) = self.note().await {
             self.failed(&error, "could not note the space");
         }
     }

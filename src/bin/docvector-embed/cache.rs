@@ -39,7 +39,7 @@ const REMOVED_AT_ONCE: usize = 256;
 const STEP: u64 = 1_000;
 
 /// What to do about a file that is damaged where no entry is.
-const AWAY: &str = "move it away and begin a new one; `sqlite3 FILE .recover` may save what is left";
+const AWAY: &str = "move it away and begin a new one; what it had is embedded again";
 
 /// Prints what is in the file.
 pub(crate) fn stats(args: &StatsArgs) -> Result<(), Failure> {
@@ -81,12 +81,12 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<(), Failure> {
         }
         Err(_) => report.line("  SQLite's check", "failed")?,
     }
-    found.print(&mut report)?;
+    found.print(&mut report, read.is_ok())?;
 
     // A file that is damaged itself is not written to.
     let (file, untouched) = (args.path.display(), if args.remove { ", and nothing was removed from it" } else { "" });
     if let Err(error) = read {
-        let message = format!("{file} cannot be read to its end{untouched}: if this stays so, {AWAY}");
+        let message = format!("{file} cannot be read as a whole{untouched}: if this stays so, {AWAY}");
         return Err(Failure::because(message, error));
     }
     if !problems?.is_empty() {
@@ -160,8 +160,8 @@ impl Found {
         self.sound() + self.damaged
     }
 
-    fn print(&self, report: &mut Report<impl Write>) -> Result<(), Failure> {
-        report.line("entries", self.entries())?;
+    fn print(&self, report: &mut Report<impl Write>, all: bool) -> Result<(), Failure> {
+        report.line(if all { "entries" } else { "entries read" }, self.entries())?;
         report.line("  sound", self.sound())?;
         report.line("  damaged", self.damaged)?;
         self.keys.iter().take(KEYS_SHOWN).try_for_each(|key| report.line("    key", key))?;
@@ -279,7 +279,7 @@ mod tests {
         }
         assert_eq!((found.entries(), found.sound(), found.damaged), (7, 0, 7));
         let mut out = Vec::new();
-        found.print(&mut Report::new(&mut out)).expect("a vector takes everything");
+        found.print(&mut Report::new(&mut out), true).expect("a vector takes everything");
         let out = String::from_utf8(out).expect("text");
         assert_eq!(out.lines().filter(|line| line.starts_with("    key ")).count(), KEYS_SHOWN);
         assert!(out.ends_with("\n                   and 2 more\n"), "{out}");

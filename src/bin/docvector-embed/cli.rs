@@ -27,7 +27,8 @@ Examples:
   docvector-embed embed --model DIR --input chunks.jsonl --on-error record > embedded.jsonl
   docvector-embed embed --model DIR --input lines.txt --output vectors.npy --cache cache.sqlite
 
-With --cache, a run that was interrupted or killed goes on where it was: start it again.
+With --cache, a run that was interrupted or killed does not embed again what it had stored: start it again. A text counts
+as another one where --kind, --too-long or the model is another. A cache that fails is a warning, and no failure.
 
 Exit status: 0 if all went well, 1 if something failed, 2 if the command line is wrong.";
 

@@ -52,7 +52,8 @@ pub(crate) fn run(job: &Job) -> Result<(), Failure> {
     // What is left of a run that came to nothing.
     let left = || match (&cached, &job.cache) {
         (Some(cached), Some(path)) if cached.counts().failures == 0 => {
-            format!("{unwritten}; what was embedded is in the cache {}", path.display())
+            let stored = Counted(cached.counts().stored, "new vector");
+            format!("{unwritten}; {stored} went into the cache {}", path.display())
         }
         _ => unwritten.clone(),
     };

@@ -143,7 +143,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
 
     /// Makes the calls, or joins those that others make for the same texts, and takes their rows.
     async fn fly(&mut self, calls: Vec<Vec<usize>>, limits: &Limits) {
-        let in_flight = limits.in_flight.unwrap_or(super::IN_FLIGHT).max(1);
+        let in_flight = limits.in_flight.unwrap_or(1).max(1);
         let deadline = self.batch.deadline();
         let mut waiting = self.board(calls).into_iter();
         let mut under_way = FuturesUnordered::new();
