@@ -17,6 +17,7 @@
 //! Write a store of your own by implementing [`CacheStore`], and check it with
 //! [`conformance::store`](fn@crate::conformance::store).
 
+pub(crate) mod copies;
 mod memory;
 #[cfg(feature = "sqlite")]
 mod sqlite;

@@ -1,60 +1,33 @@
 //! Keeps entries in one SQLite file: [`Sqlite`].
 
+mod failure;
+mod open;
+mod read;
+mod write;
+
 use std::{
     fmt, fs,
-    ops::Range,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use async_trait::async_trait;
-use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, Transaction, TransactionBehavior, ffi, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
 };
 
-use super::{CacheStore, Entry, Key, Sink};
+use self::{
+    failure::{AFTER_DAMAGE, failed},
+    open::{Refusal, check_library, connect, journal_of, usable},
+    read::{LookUp, Part, count_after, spaces},
+    write::{GROUP_ROWS, Job, Work, Writer},
+};
+use super::{CacheStore, Entry, Key, Sink, copies::Copies};
 use crate::{Error, ErrorKind, Result, SpaceId};
-
-/// "DVEC": marks a file as one of these, for `file` and for us.
-const APPLICATION: i32 = 0x4456_4543;
-
-/// The version of the schema below. A change to it needs the next number, and a way from the one before.
-const VERSION: i32 = 1;
-
-/// SQLite keeps these words in the file, so they explain it to whoever opens it with another program.
-///
-/// Rows live in the table's own tree and keys in the index of `UNIQUE`: large rows in the tree of a key (`WITHOUT ROWID`)
-/// would take up to four times their size.
-const SCHEMA: &str = "
-CREATE TABLE meta (
-    name TEXT PRIMARY KEY,
-    value ANY
-) STRICT;
-CREATE TABLE spaces (
-    id BLOB PRIMARY KEY,      -- the fingerprint of a vector space
-    about TEXT NOT NULL,      -- what it is, for people
-    noted TEXT                -- when it was first seen, UTC
-) STRICT;
-CREATE TABLE entries (
-    id INTEGER PRIMARY KEY,
-    key BLOB NOT NULL UNIQUE, -- a hash of space, kind and text
-    value BLOB NOT NULL       -- a header with a checksum, and the vector
-) STRICT;
-";
-
-const SELECT: &str = "SELECT value FROM entries WHERE key = ?1";
-const SELECT_AFTER: &str = "SELECT id, key, value FROM entries WHERE id > ?1 ORDER BY id";
-const INSERT: &str = "INSERT INTO entries (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO NOTHING";
-const DELETE: &str = "DELETE FROM entries WHERE key = ?1 AND value = ?2";
-const NOTE: &str = "INSERT INTO spaces (id, about, noted) VALUES (?1, ?2, strftime('%Y-%m-%dT%H:%M:%SZ', 'now')) \
-                    ON CONFLICT (id) DO NOTHING";
-
-/// The first SQLite in which two connections that write and bring the journal home at once cannot damage the file.
-const OLDEST_LIBRARY: i32 = 3_051_003;
 
 /// How large pages are in a file that is made.
 ///
@@ -65,10 +38,6 @@ const OLDEST_LIBRARY: i32 = 3_051_003;
 /// which save a fifth at 1,024 and 1,536, half as much again is written for every entry once the file is large.
 const PAGE_SIZE: u32 = 16 << 10;
 
-/// The most rows and bytes of one transaction, and so of what waits for one write to the disk.
-const GROUP_ROWS: usize = 10_000;
-const GROUP_BYTES: usize = 16 << 20;
-
 /// The bytes of all puts that wait, counted in pieces, of which each put has one at least; more wait before they are
 /// copied.
 const QUEUE_BYTES: usize = 64 << 20;
@@ -77,35 +46,17 @@ const QUEUE_PIECE: usize = 1 << 10;
 /// What a row costs in the queue, its value left aside.
 const ROW_BYTES: usize = 64;
 
-/// The bytes and rows that a reader takes before they are handed on: they bound the memory of a look-up of any size, and
-/// the time of a transaction.
-const PART_BYTES: usize = 8 << 20;
-const PART_ROWS: usize = 16_384;
-
-/// The rows that [`Sqlite::stats`] counts in one transaction.
-const COUNTED_AT_ONCE: i64 = 20_000;
-
 /// SQLite takes a little less than a gigabyte a row; nobody has a vector of half of that.
 const LARGEST_VALUE: usize = 512 << 20;
 
 /// How long the journal gets before it is brought home. A page that is written often is brought home once.
 const JOURNAL_BYTES: u32 = 64 << 20;
 
-/// How many times as long it gets, where there is always somebody reading, before the writer waits for a moment in which
-/// it can begin anew; and how long it waits.
-const JOURNAL_PATIENCE: u64 = 4;
-const JOURNAL_WAIT: Duration = Duration::from_secs(1);
-
-/// The memory of a connection's own pages, in KiB: what the upper parts of a large index take, and then some.
-const WRITER_PAGES: u32 = 32 << 10;
+/// The memory of a reader's own pages, in KiB.
 const READER_PAGES: u32 = 8 << 10;
 
 /// The most readers: each holds file handles and memory.
 const MOST_READERS: usize = 256;
-
-/// How long to sleep before a lock is tried again. SQLite's own sleeps grow to a tenth of a second, in which a process that
-/// writes without pause has the lock again and again.
-const LOCK_POLL: Duration = Duration::from_millis(5);
 
 /// Keeps entries in one SQLite file, for several processes on one machine. Clones share.
 ///
@@ -131,8 +82,9 @@ const LOCK_POLL: Duration = Duration::from_millis(5);
 /// wait at the same time share a transaction, so many small ones cost little more than a large one; each still stores all
 /// of its entries or none.
 ///
-/// Nothing is ever replaced, and nothing removed but what is [discarded](CacheStore::discard). Several processes may read and write one file at once: readers never wait for
-/// writers, writers wait for one another. Next to the file lie `-wal` and `-shm` while it is open: they are part of it.
+/// Nothing is ever replaced, and nothing removed but what is [discarded](CacheStore::discard). Several processes may
+/// read and write one file at once: readers never wait for writers, writers wait for one another. Next to the file lie
+/// `-wal` and `-shm` while it is open: they are part of it.
 ///
 /// **The file has to be on a disk of this machine.** Its locks and shared memory do not work over a network, and a shared
 /// file is damaged sooner or later. On Linux, file systems that are known to be remote are refused; those in user space
@@ -378,7 +330,7 @@ impl CacheStore for Sqlite {
         }
         let bytes: usize = entries.iter().map(|entry| ROW_BYTES + entry.value.len()).sum();
         let room = self.room(bytes).await?;
-        self.write(Work::Put(Rows::copy(entries)), room).await
+        self.write(Work::Put(Copies::of(entries)), room).await
     }
 
     async fn discard(&self, damaged: &[Entry<'_>]) -> Result<()> {
@@ -386,7 +338,7 @@ impl CacheStore for Sqlite {
             return Ok(());
         }
         let room = self.room(damaged.iter().map(|entry| ROW_BYTES + entry.value.len()).sum()).await?;
-        self.write(Work::Discard(Rows::copy(damaged)), room).await
+        self.write(Work::Discard(Copies::of(damaged)), room).await
     }
 
     async fn note(&self, space: SpaceId, about: &str) -> Result<()> {
@@ -492,146 +444,6 @@ impl SqliteBuilder {
             idle: Mutex::default(),
         })))
     }
-
-    /// Opens the file for writing, and gives its page size.
-    fn make(&self, path: &Path) -> Result<(Connection, u32), Refusal> {
-        let connection = connect(path, OpenFlags::SQLITE_OPEN_CREATE, self.busy_timeout, WRITER_PAGES)?;
-        if connection.is_readonly(MAIN_DB)? {
-            return Err(Refusal::Because("may not be written to: give this user the right to".into()));
-        }
-        // Counts only as long as there is no page.
-        connection.execute_batch(&format!("PRAGMA page_size = {}", self.page_size))?;
-        // In one transaction: another process may be making the file.
-        let look = connection.unchecked_transaction()?;
-        let mut is_new = Identity::of(&look)?.check()?;
-        look.commit()?;
-        if is_new {
-            // Whoever has the lock looks again.
-            let lock = begin(&connection, self.busy_timeout)?;
-            is_new = Identity::of(&lock)?.check()?;
-            if is_new {
-                lock.execute_batch(SCHEMA)?;
-                let made_by = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
-                let insert = "INSERT INTO meta (name, value) VALUES ('made by', ?1), \
-                              ('made', strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))";
-                lock.execute(insert, [made_by])?;
-                lock.pragma_update(None, "application_id", APPLICATION)?;
-                lock.pragma_update(None, "user_version", VERSION)?;
-            }
-            lock.commit()?;
-        }
-        keep_a_journal(&connection, self.busy_timeout)?;
-        let page_size: u32 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
-        let pages = self.journal_bytes / page_size.max(512);
-        connection.pragma_update(None, "wal_autocheckpoint", pages)?;
-        connection.execute_batch(&format!("PRAGMA journal_size_limit = {}", self.journal_bytes))?;
-        // From here on, who waits for a lock is `begin`.
-        connection.busy_timeout(Duration::ZERO)?;
-        tracing::debug!(embed.cache.made = is_new, embed.cache.page_size = page_size, "opened an SQLite file");
-        Ok((connection, page_size))
-    }
-}
-
-/// Why a file was not opened.
-#[derive(Debug)]
-enum Refusal {
-    Sqlite(rusqlite::Error),
-    /// Goes on after the path.
-    Because(String),
-}
-
-impl From<rusqlite::Error> for Refusal {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
-
-/// Whose file it is.
-struct Identity {
-    application: i32,
-    version: i32,
-    /// Tables, indices and what else there is.
-    objects: i64,
-}
-
-impl Identity {
-    fn of(connection: &Connection) -> rusqlite::Result<Self> {
-        Ok(Self {
-            objects: connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?,
-            application: connection.pragma_query_value(None, "application_id", |row| row.get(0))?,
-            version: connection.pragma_query_value(None, "user_version", |row| row.get(0))?,
-        })
-    }
-
-    /// Says whether the file is new; refuses one that is not ours.
-    fn check(&self) -> Result<bool, Refusal> {
-        let refused = |why: String| Err(Refusal::Because(why));
-        match (self.application, self.version, self.objects) {
-            (0, 0, 0) => Ok(true),
-            (APPLICATION, VERSION, 1..) => Ok(false),
-            (APPLICATION, version, _) if version > VERSION => refused(format!(
-                "was made by a newer version of this program (its format is {version}, the newest known here {VERSION}): \
-                 update, or name another file"
-            )),
-            (APPLICATION, ..) => refused(format!("is damaged: {}", AFTER_DAMAGE)),
-            (application, ..) => refused(format!(
-                "is an SQLite file of something else (application id {application}): name another file"
-            )),
-        }
-    }
-}
-
-/// What to do about a damaged file.
-const AFTER_DAMAGE: &str = "move it away and begin a new one; what it had is embedded again";
-
-/// Opens a connection with everything set that is set for a connection.
-fn connect(path: &Path, create: OpenFlags, busy_timeout: Duration, pages: u32) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags | create)?;
-    // More than it can count would be a panic.
-    connection.busy_timeout(busy_timeout.min(Duration::from_millis(i32::MAX as u64)))?;
-    // No page is mapped: a file that is cut from outside would be a signal, not an error. A damaged file should be found
-    // out early, and what its schema says is not to be run. `fullfsync` is for macOS, where less is not durable.
-    connection.execute_batch(&format!(
-        "PRAGMA trusted_schema = OFF;
-         PRAGMA cell_size_check = ON;
-         PRAGMA mmap_size = 0;
-         PRAGMA synchronous = FULL;
-         PRAGMA fullfsync = ON;
-         PRAGMA temp_store = MEMORY;
-         PRAGMA cache_size = -{pages};"
-    ))?;
-    Ok(connection)
-}
-
-/// Turns the write-ahead journal on, for good. That needs the file alone for a moment, for which SQLite does not wait.
-fn keep_a_journal(connection: &Connection, patience: Duration) -> Result<(), Refusal> {
-    let on = || connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0));
-    let mode = patiently(patience, on)?;
-    if mode.eq_ignore_ascii_case("wal") {
-        return Ok(());
-    }
-    Err(Refusal::Because(format!("cannot have a write-ahead journal here (it has '{mode}'): put it on a local disk")))
-}
-
-/// Begins a transaction that writes.
-fn begin(connection: &Connection, patience: Duration) -> rusqlite::Result<Transaction<'_>> {
-    patiently(patience, || Transaction::new_unchecked(connection, TransactionBehavior::Immediate))
-}
-
-/// Tries again as long as another process has the lock.
-fn patiently<T>(patience: Duration, attempt: impl Fn() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-    let since = Instant::now();
-    loop {
-        match attempt() {
-            Err(error) if is_busy(&error) && since.elapsed() < patience => thread::sleep(LOCK_POLL),
-            result => return result,
-        }
-    }
-}
-
-fn is_busy(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
 impl Shared {
@@ -657,397 +469,6 @@ impl Drop for Shared {
             let _ = writer.join();
         }
     }
-}
-
-/// What is looked up: keys, each with its place in the question.
-struct LookUp {
-    keys: Vec<(Key, usize)>,
-    /// The first that was not looked up yet.
-    next: usize,
-}
-
-impl LookUp {
-    fn of(keys: &[Key]) -> Self {
-        Self { keys: keys.iter().enumerate().map(|(place, &key)| (key, place)).collect(), next: 0 }
-    }
-
-    /// The places of the key that begins here.
-    fn places(&self, first: usize) -> impl Iterator<Item = usize> {
-        let key = self.keys[first].0;
-        self.keys[first..].iter().take_while(move |(other, _)| *other == key).map(|&(_, place)| place)
-    }
-}
-
-/// What one transaction found, its values in one buffer.
-struct Part<F> {
-    bytes: Vec<u8>,
-    found: Vec<F>,
-}
-
-impl<F> Part<F> {
-    const fn new() -> Self {
-        Self { bytes: Vec::new(), found: Vec::new() }
-    }
-
-    /// Copies a value; as many as `left` more like it may follow.
-    fn push(&mut self, value: &[u8], left: usize) -> Range<usize> {
-        if self.bytes.is_empty() {
-            self.bytes.reserve(value.len().saturating_mul(left).min(PART_BYTES).max(value.len()));
-        }
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(value);
-        start..self.bytes.len()
-    }
-
-    const fn is_full(&self) -> bool {
-        self.bytes.len() >= PART_BYTES || self.found.len() >= PART_ROWS
-    }
-}
-
-impl Part<(usize, Range<usize>)> {
-    /// Looks up as many keys as fill a part: where each begins among the keys, and its value.
-    ///
-    /// A transaction a part, and none across them: entries do not change, so a later moment shows no less, and while a
-    /// transaction lasts the journal cannot begin anew.
-    fn of(connection: &Connection, mut look_up: LookUp) -> rusqlite::Result<(LookUp, Self)> {
-        if look_up.next == 0 {
-            // What was put together lies together in this order, and equal keys are looked up once.
-            look_up.keys.sort_unstable();
-        }
-        let end = look_up.keys.len().min(look_up.next + PART_ROWS);
-        let mut part = Self::new();
-        let transaction = connection.unchecked_transaction()?;
-        let mut select = transaction.prepare_cached(SELECT)?;
-        while look_up.next < end && !part.is_full() {
-            let first = look_up.next;
-            let mut rows = select.query([look_up.keys[first].0.as_bytes().as_slice()])?;
-            if let Some(row) = rows.next()? {
-                let range = part.push(row.get_ref(0)?.as_blob()?, look_up.keys.len() - first);
-                part.found.push((first, range));
-            }
-            look_up.next += look_up.places(first).count();
-        }
-        drop(select);
-        transaction.commit()?;
-        Ok((look_up, part))
-    }
-}
-
-impl Part<(i64, Option<Key>, Range<usize>)> {
-    /// The entries after this id: theirs, their keys (if they are keys), their values.
-    fn after(connection: &Connection, id: i64) -> rusqlite::Result<Self> {
-        let mut part = Self::new();
-        let mut select = connection.prepare_cached(SELECT_AFTER)?;
-        let mut rows = select.query([id])?;
-        while let Some(row) = rows.next()? {
-            let key = row.get_ref(1)?.as_blob()?.try_into().ok().map(Key::from_bytes);
-            let range = part.push(row.get_ref(2)?.as_blob()?, usize::MAX);
-            part.found.push((row.get(0)?, key, range));
-            if part.is_full() {
-                break;
-            }
-        }
-        Ok(part)
-    }
-}
-
-/// The last id, the entries and their bytes, of some entries after this id; `None` where there are none.
-fn count_after(connection: &Connection, id: i64) -> rusqlite::Result<Option<(i64, u64, u64)>> {
-    // The length is in the row's header: values are not read.
-    let sql = "SELECT max(id), count(*), coalesce(sum(length(value)), 0) \
-               FROM (SELECT id, value FROM entries WHERE id > ?1 ORDER BY id LIMIT ?2)";
-    let mut select = connection.prepare_cached(sql)?;
-    select.query_row([id, COUNTED_AT_ONCE], |row| {
-        let last: Option<i64> = row.get(0)?;
-        let (entries, bytes): (i64, i64) = (row.get(1)?, row.get(2)?);
-        Ok(last.map(|last| (last, entries.unsigned_abs(), bytes.unsigned_abs())))
-    })
-}
-
-/// The spaces, as the beginning of stats.
-fn spaces(connection: &Connection) -> rusqlite::Result<SqliteStats> {
-    let mut select = connection.prepare("SELECT id, about FROM spaces ORDER BY id")?;
-    let rows = select.query_map([], |row| Ok((row.get::<_, [u8; 16]>(0)?, row.get(1)?)))?;
-    let spaces = rows.map(|row| row.map(|(id, about)| (SpaceId::from_bytes(id), about)));
-    Ok(SqliteStats { spaces: spaces.collect::<rusqlite::Result<_>>()?, ..SqliteStats::default() })
-}
-
-/// Work for the writer, and whom to tell.
-struct Job {
-    work: Work,
-    done: oneshot::Sender<Result<()>>,
-    /// Given back when it is done.
-    room: OwnedSemaphorePermit,
-}
-
-enum Work {
-    Put(Rows),
-    Discard(Rows),
-    Note(SpaceId, String),
-    /// Nothing to be done, after everything before it.
-    Flush,
-}
-
-/// Entries of one put, their values in one buffer.
-struct Rows {
-    keys: Vec<Key>,
-    /// Where each value ends.
-    ends: Vec<usize>,
-    values: Vec<u8>,
-}
-
-impl Rows {
-    fn copy(entries: &[Entry<'_>]) -> Self {
-        let mut values = Vec::with_capacity(entries.iter().map(|entry| entry.value.len()).sum());
-        let mut ends = Vec::with_capacity(entries.len());
-        for entry in entries {
-            values.extend_from_slice(entry.value);
-            ends.push(values.len());
-        }
-        Self { keys: entries.iter().map(|entry| entry.key).collect(), ends, values }
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (&Key, &[u8])> {
-        let mut start = 0;
-        self.keys
-            .iter()
-            .zip(&self.ends)
-            .map(move |(key, &end)| (key, &self.values[std::mem::replace(&mut start, end)..end]))
-    }
-}
-
-/// The one that writes, on a thread of its own.
-struct Writer {
-    connection: Connection,
-    queue: mpsc::Receiver<Job>,
-    path: PathBuf,
-    group_rows: usize,
-    group_wait: Duration,
-    busy_timeout: Duration,
-    journal: PathBuf,
-    journal_bytes: u64,
-}
-
-impl Writer {
-    /// Until the last clone is gone and everything in the queue is done.
-    fn run(self) {
-        while let Ok(first) = self.queue.recv() {
-            let group = self.gather(first);
-            let result = self.write(&group).map_err(|error| failed(&self.path, error));
-            if let Err(error) = &result {
-                tracing::debug!(embed.cache.puts = group.len(), "a transaction failed: {error}");
-            }
-            for job in group {
-                // The caller may have gone.
-                let _ = job.done.send(result.clone());
-            }
-            self.bring_home();
-        }
-    }
-
-    /// Keeps the journal from growing for ever. It begins anew when nobody reads from it, and where readers follow one
-    /// another without a pause, that has to be waited for: those that come after all of it was brought home do not read
-    /// from it.
-    fn bring_home(&self) {
-        let bytes = fs::metadata(&self.journal).map_or(0, |journal| journal.len());
-        if bytes <= JOURNAL_PATIENCE * self.journal_bytes {
-            return;
-        }
-        let restart = || -> rusqlite::Result<()> {
-            self.connection.busy_timeout(JOURNAL_WAIT)?;
-            self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
-            self.connection.busy_timeout(Duration::ZERO)
-        };
-        if let Err(error) = restart() {
-            // Another time, then: what is in the journal is as durable there.
-            tracing::debug!(embed.cache.journal_bytes = bytes, "the journal could not be brought home: {error}");
-        }
-    }
-
-    /// Takes what is waiting, and what comes while the first may wait, until a transaction is full.
-    fn gather(&self, first: Job) -> Vec<Job> {
-        let since = Instant::now();
-        let (mut rows, mut pieces, mut wait) = (0, 0, self.group_wait);
-        let mut group = Vec::new();
-        let mut next = Some(first);
-        while let Some(job) = next {
-            match &job.work {
-                Work::Put(put) => rows += put.keys.len(),
-                Work::Note(..) | Work::Discard(_) => {}
-                Work::Flush => wait = Duration::ZERO,
-            }
-            pieces += job.room.num_permits();
-            group.push(job);
-            if rows >= self.group_rows || pieces >= GROUP_BYTES / QUEUE_PIECE {
-                break;
-            }
-            // Without time left, what is there already.
-            next = self.queue.recv_timeout(wait.saturating_sub(since.elapsed())).ok();
-        }
-        group
-    }
-
-    /// Writes a group in one transaction: all of it or nothing.
-    fn write(&self, group: &[Job]) -> rusqlite::Result<()> {
-        let puts = group.iter().filter_map(|job| if let Work::Put(rows) = &job.work { Some(rows) } else { None });
-        let mut rows: Vec<(&Key, &[u8])> = puts.flat_map(Rows::iter).collect();
-        // In order, each page of the index is visited once. Equal keys stay in theirs: the first wins.
-        rows.sort_by_key(|(key, _)| *key);
-        let mut notes = group
-            .iter()
-            .filter_map(|job| if let Work::Note(space, about) = &job.work { Some((space, about)) } else { None })
-            .peekable();
-        let discards =
-            group.iter().filter_map(|job| if let Work::Discard(rows) = &job.work { Some(rows) } else { None });
-        let mut discards = discards.flat_map(Rows::iter).peekable();
-        if rows.is_empty() && notes.peek().is_none() && discards.peek().is_none() {
-            return Ok(());
-        }
-        let transaction = begin(&self.connection, self.busy_timeout)?;
-        // Before the puts, whichever came first: else one would lose to what another job is discarding.
-        for (key, value) in discards {
-            transaction.prepare_cached(DELETE)?.execute(params![key.as_bytes().as_slice(), value])?;
-        }
-        let mut insert = transaction.prepare_cached(INSERT)?;
-        for (key, value) in rows {
-            insert.execute(params![key.as_bytes().as_slice(), value])?;
-        }
-        drop(insert);
-        for (space, about) in notes {
-            transaction.prepare_cached(NOTE)?.execute(params![space.as_bytes().as_slice(), about])?;
-        }
-        transaction.commit()
-    }
-}
-
-/// Says what failed and what to do.
-fn failed(path: &Path, error: rusqlite::Error) -> Error {
-    let file = path.display();
-    let extended = error.sqlite_error().map(|error| error.extended_code);
-    let message = match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => {
-            format!("the disk of {file} is full: make room; the entries stored before are intact")
-        }
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
-            format!("{file} was locked by another process for too long: find it, or allow more time for locks")
-        }
-        Some(ErrorCode::DatabaseCorrupt) => format!("{file} is damaged: {AFTER_DAMAGE}"),
-        Some(ErrorCode::SystemIoFailure) if extended == Some(ffi::SQLITE_IOERR_CORRUPTFS) => {
-            format!("{file} is damaged, and so may be its file system: {AFTER_DAMAGE}")
-        }
-        Some(ErrorCode::NotADatabase) => {
-            format!("{file} is damaged or not an SQLite file: name another file, or move this one away")
-        }
-        Some(ErrorCode::SystemIoFailure) => {
-            // What the system said is not to be had from here.
-            let writes = [
-                ffi::SQLITE_IOERR_WRITE,
-                ffi::SQLITE_IOERR_FSYNC,
-                ffi::SQLITE_IOERR_TRUNCATE,
-                ffi::SQLITE_IOERR_SHMSIZE,
-            ];
-            if extended.is_some_and(|code| writes.contains(&code)) {
-                format!(
-                    "{file} could not be written: its disk, a quota or a limit on the size of files may be used up, or \
-                     the disk may fail; the entries stored before are intact"
-                )
-            } else {
-                format!("{file} could not be read or written: look at its disk")
-            }
-        }
-        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-            format!(
-                "{file} may not be written to: give this user the right to, for its folder, too, and for its -wal and \
-                 -shm where another user has left them there"
-            )
-        }
-        Some(ErrorCode::CannotOpen) => {
-            format!("{file} cannot be opened: see whether this user may read and write it and its folder")
-        }
-        Some(ErrorCode::OutOfMemory) => format!("there was no memory to use {file}"),
-        // A value of another type than the schema allows.
-        None if matches!(error, rusqlite::Error::FromSqlConversionFailure(..)) => {
-            format!("{file} is damaged: {AFTER_DAMAGE}")
-        }
-        _ => format!("SQLite failed with {file}: if this stays so, {AFTER_DAMAGE}"),
-    };
-    Error::new(ErrorKind::Cache, message).with_source(error)
-}
-
-/// The write-ahead journal of a file.
-fn journal_of(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-wal");
-    name.into()
-}
-
-/// Refuses libraries with which files are not safe.
-fn check_library(version: i32) -> Result<()> {
-    if version >= OLDEST_LIBRARY {
-        return Ok(());
-    }
-    let shown = |version: i32| format!("{}.{}.{}", version / 1_000_000, version / 1_000 % 1_000, version % 1_000);
-    let message = format!(
-        "SQLite {} can damage files that two connections write: link {} or newer, as the bundled one is",
-        shown(version),
-        shown(OLDEST_LIBRARY)
-    );
-    Err(Error::new(ErrorKind::Cache, message))
-}
-
-/// Makes a path absolute, for SQLite takes some that are not for something else than a file, and looks at what can be said
-/// about it better than SQLite does.
-fn usable(path: &Path) -> Result<PathBuf> {
-    let refused = |message: String| Error::new(ErrorKind::Cache, message);
-    if path.as_os_str().is_empty() || path.as_os_str() == ":memory:" {
-        return Err(refused("no file is named: `cache::Memory` keeps entries in memory".into()));
-    }
-    let unusable = |error: std::io::Error| refused(format!("{} is no path", path.display())).with_source(error);
-    let path = std::path::absolute(path).map_err(unusable)?;
-    if path.is_dir() {
-        return Err(refused(format!("{} is a folder: name a file in it", path.display())));
-    }
-    let folder = path.parent().unwrap_or(&path);
-    if !folder.is_dir() {
-        return Err(refused(format!("{} cannot be made: its folder is missing, make that first", path.display())));
-    }
-    #[cfg(target_os = "linux")]
-    {
-        // A file may be a link to elsewhere.
-        let looked_at = if path.exists() { &path } else { folder };
-        // Where it cannot be told, opening tells more.
-        let kind = rustix::fs::statfs(looked_at).ok().and_then(|system| network_file_system(system.f_type as u32));
-        if let Some(kind) = kind {
-            return Err(refused(format!(
-                "{} lies on {kind}, a network file system, where SQLite's locks do not hold: put it on a disk of this \
-                 machine, or use a store that is made for several machines",
-                path.display()
-            )));
-        }
-    }
-    Ok(path)
-}
-
-/// Names a file system that is remote, by the number that `statfs` gives (linux/magic.h, and the makers of the others).
-#[cfg(target_os = "linux")]
-const fn network_file_system(kind: u32) -> Option<&'static str> {
-    Some(match kind {
-        0x6969 => "NFS",
-        0x517b => "SMB",
-        0xff53_4d42 => "CIFS",
-        0xfe53_4d42 => "SMB2",
-        0x564c => "NetWare",
-        0x5346_414f | 0x6b41_4653 => "AFS",
-        0x7375_7245 => "Coda",
-        0x00c3_6400 => "Ceph",
-        0x0bd0_0bd0 => "Lustre",
-        0x4750_4653 => "GPFS",
-        0x1983_0326 => "BeeGFS",
-        0x7461_636f => "OCFS2",
-        0x0116_1970 => "GFS2",
-        0x0102_1997 => "9p",
-        _ => return None,
-    })
 }
 
 #[cfg(test)]
@@ -1138,6 +559,8 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn network_file_systems_are_told_from_local_ones() {
+        use super::open::network_file_system;
+
         for (kind, name) in [(0x6969, "NFS"), (0xff53_4d42, "CIFS"), (0x0bd0_0bd0, "Lustre"), (0x0102_1997, "9p")] {
             assert_eq!(network_file_system(kind), Some(name));
         }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-use super::{CacheStore, Entry, Key, Sink};
+use super::{CacheStore, Entry, Key, Sink, copies::Copies};
 use crate::{Result, SpaceId};
 
 /// Keys that the slow store is asked for at once: their values are held until the fast one has them.
@@ -134,7 +134,7 @@ impl<F: CacheStore, S: CacheStore> CacheStore for Tiered<F, S> {
             let slow = self.slow.get(&asked, &mut second).await;
             // What came before a failure is as good as the rest.
             if !copies.is_empty() {
-                let filled = self.fast.put(&copies.entries()).await;
+                let filled = self.fast.put(&copies.iter().collect::<Vec<_>>()).await;
                 self.warn(filled, "could not be written: the slow one will be asked again");
             }
             slow?;
@@ -163,34 +163,5 @@ impl<F: CacheStore, S: CacheStore> CacheStore for Tiered<F, S> {
         let slow = self.slow.flush().await;
         self.warn(self.fast.flush().await, "could not be flushed: what it lost, the slow one has");
         slow
-    }
-}
-
-/// Entries on their way from the slow store to the fast one: their values in one buffer.
-#[derive(Default)]
-struct Copies {
-    /// Each key, and the bytes of its value.
-    keys: Vec<(Key, usize)>,
-    values: Vec<u8>,
-}
-
-impl Copies {
-    fn push(&mut self, key: Key, value: &[u8]) {
-        self.keys.push((key, value.len()));
-        self.values.extend_from_slice(value);
-    }
-
-    const fn is_empty(&self) -> bool {
-        self.keys.is_empty()
-    }
-
-    fn entries(&self) -> Vec<Entry<'_>> {
-        let mut rest = self.values.as_slice();
-        let entry = |&(key, bytes): &(Key, usize)| {
-            let (value, after) = rest.split_at(bytes);
-            rest = after;
-            Entry::new(key, value)
-        };
-        self.keys.iter().map(entry).collect()
     }
 }

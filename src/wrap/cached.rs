@@ -70,7 +70,7 @@ pub use self::entry::{EntryInfo, Storage, inspect};
 use self::{entry::Keys, flight::Board, rows::Rows, work::Work};
 use crate::{
     Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, TooLong,
-    cache::{CacheStore, Entry, Key},
+    cache::{CacheStore, Entry, Key, copies::Copies},
     ext::embed_checked,
 };
 
@@ -401,17 +401,12 @@ impl<E: Embedder> Inner<E> {
 
     /// Stores rows under keys; a failure costs a warning.
     async fn keep(&self, keys: &[Key], rows: &Embeddings) {
-        let width = rows.dimensions();
-        let mut bytes = Vec::with_capacity(keys.len() * (width * 4 + 16));
-        let mut ends = Vec::with_capacity(keys.len());
-        for (row, key) in keys.iter().enumerate() {
+        let mut copies = Copies::with_capacity(keys.len(), keys.len() * (rows.dimensions() * 4 + 16));
+        for (row, &key) in keys.iter().enumerate() {
             let cut = rows.truncated().binary_search(&row).is_ok();
-            entry::write(&mut bytes, key, rows.row(row), cut, self.storage);
-            ends.push(bytes.len());
+            copies.push_with(key, |value| entry::write(value, &key, rows.row(row), cut, self.storage));
         }
-        let starts = std::iter::once(0).chain(ends.iter().copied());
-        let entries: Vec<Entry<'_>> =
-            starts.zip(&ends).zip(keys).map(|((start, &end), &key)| Entry::new(key, &bytes[start..end])).collect();
+        let entries: Vec<Entry<'_>> = copies.iter().collect();
         if let Err(error) = self.store.put(&entries).await {
             self.failed(&error, "could not be written: its texts will be embedded again another time");
             return;

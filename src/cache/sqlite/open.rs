@@ -1,0 +1,269 @@
+//! Opens a file, or makes it: which files are ours, which are safe, and how a connection is set.
+
+use std::{
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, Transaction, TransactionBehavior};
+
+use super::{SqliteBuilder, failure::AFTER_DAMAGE};
+use crate::{Error, ErrorKind, Result};
+
+/// "DVEC": marks a file as one of these, for `file` and for us.
+const APPLICATION: i32 = 0x4456_4543;
+
+/// The version of the schema below. A change to it needs the next number, and a way from the one before.
+const VERSION: i32 = 1;
+
+/// SQLite keeps these words in the file, so they explain it to whoever opens it with another program.
+///
+/// Rows live in the table's own tree and keys in the index of `UNIQUE`: large rows in the tree of a key (`WITHOUT ROWID`)
+/// would take up to four times their size.
+const SCHEMA: &str = "
+CREATE TABLE meta (
+    name TEXT PRIMARY KEY,
+    value ANY
+) STRICT;
+CREATE TABLE spaces (
+    id BLOB PRIMARY KEY,      -- the fingerprint of a vector space
+    about TEXT NOT NULL,      -- what it is, for people
+    noted TEXT                -- when it was first seen, UTC
+) STRICT;
+CREATE TABLE entries (
+    id INTEGER PRIMARY KEY,
+    key BLOB NOT NULL UNIQUE, -- a hash of space, kind and text
+    value BLOB NOT NULL       -- a header with a checksum, and the vector
+) STRICT;
+";
+
+/// The first SQLite in which two connections that write and bring the journal home at once cannot damage the file.
+const OLDEST_LIBRARY: i32 = 3_051_003;
+
+/// The memory of the writer's own pages, in KiB: what the upper parts of a large index take, and then some.
+const WRITER_PAGES: u32 = 32 << 10;
+
+/// How long to sleep before a lock is tried again. SQLite's own sleeps grow to a tenth of a second, in which a process that
+/// writes without pause has the lock again and again.
+const LOCK_POLL: Duration = Duration::from_millis(5);
+
+impl SqliteBuilder {
+    /// Opens the file for writing, and gives its page size.
+    pub(super) fn make(&self, path: &Path) -> Result<(Connection, u32), Refusal> {
+        let connection = connect(path, OpenFlags::SQLITE_OPEN_CREATE, self.busy_timeout, WRITER_PAGES)?;
+        if connection.is_readonly(MAIN_DB)? {
+            return Err(Refusal::Because("may not be written to: give this user the right to".into()));
+        }
+        // Counts only as long as there is no page.
+        connection.execute_batch(&format!("PRAGMA page_size = {}", self.page_size))?;
+        // In one transaction: another process may be making the file.
+        let look = connection.unchecked_transaction()?;
+        let mut is_new = Identity::of(&look)?.check()?;
+        look.commit()?;
+        if is_new {
+            // Whoever has the lock looks again.
+            let lock = begin(&connection, self.busy_timeout)?;
+            is_new = Identity::of(&lock)?.check()?;
+            if is_new {
+                lock.execute_batch(SCHEMA)?;
+                let made_by = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
+                let insert = "INSERT INTO meta (name, value) VALUES ('made by', ?1), \
+                              ('made', strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))";
+                lock.execute(insert, [made_by])?;
+                lock.pragma_update(None, "application_id", APPLICATION)?;
+                lock.pragma_update(None, "user_version", VERSION)?;
+            }
+            lock.commit()?;
+        }
+        keep_a_journal(&connection, self.busy_timeout)?;
+        let page_size: u32 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+        let pages = self.journal_bytes / page_size.max(512);
+        connection.pragma_update(None, "wal_autocheckpoint", pages)?;
+        connection.execute_batch(&format!("PRAGMA journal_size_limit = {}", self.journal_bytes))?;
+        // From here on, who waits for a lock is `begin`.
+        connection.busy_timeout(Duration::ZERO)?;
+        tracing::debug!(embed.cache.made = is_new, embed.cache.page_size = page_size, "opened an SQLite file");
+        Ok((connection, page_size))
+    }
+}
+
+/// Why a file was not opened.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    Sqlite(rusqlite::Error),
+    /// Goes on after the path.
+    Because(String),
+}
+
+impl From<rusqlite::Error> for Refusal {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+/// Whose file it is.
+struct Identity {
+    application: i32,
+    version: i32,
+    /// Tables, indices and what else there is.
+    objects: i64,
+}
+
+impl Identity {
+    fn of(connection: &Connection) -> rusqlite::Result<Self> {
+        Ok(Self {
+            objects: connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?,
+            application: connection.pragma_query_value(None, "application_id", |row| row.get(0))?,
+            version: connection.pragma_query_value(None, "user_version", |row| row.get(0))?,
+        })
+    }
+
+    /// Says whether the file is new; refuses one that is not ours.
+    fn check(&self) -> Result<bool, Refusal> {
+        let refused = |why: String| Err(Refusal::Because(why));
+        match (self.application, self.version, self.objects) {
+            (0, 0, 0) => Ok(true),
+            (APPLICATION, VERSION, 1..) => Ok(false),
+            (APPLICATION, version, _) if version > VERSION => refused(format!(
+                "was made by a newer version of this program (its format is {version}, the newest known here {VERSION}): \
+                 update, or name another file"
+            )),
+            (APPLICATION, ..) => refused(format!("is damaged: {}", AFTER_DAMAGE)),
+            (application, ..) => refused(format!(
+                "is an SQLite file of something else (application id {application}): name another file"
+            )),
+        }
+    }
+}
+
+/// Opens a connection with everything set that is set for a connection.
+pub(super) fn connect(
+    path: &Path,
+    create: OpenFlags,
+    busy_timeout: Duration,
+    pages: u32,
+) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags | create)?;
+    // More than it can count would be a panic.
+    connection.busy_timeout(busy_timeout.min(Duration::from_millis(i32::MAX as u64)))?;
+    // No page is mapped: a file that is cut from outside would be a signal, not an error. A damaged file should be found
+    // out early, and what its schema says is not to be run. `fullfsync` is for macOS, where less is not durable.
+    connection.execute_batch(&format!(
+        "PRAGMA trusted_schema = OFF;
+         PRAGMA cell_size_check = ON;
+         PRAGMA mmap_size = 0;
+         PRAGMA synchronous = FULL;
+         PRAGMA fullfsync = ON;
+         PRAGMA temp_store = MEMORY;
+         PRAGMA cache_size = -{pages};"
+    ))?;
+    Ok(connection)
+}
+
+/// Turns the write-ahead journal on, for good. That needs the file alone for a moment, for which SQLite does not wait.
+fn keep_a_journal(connection: &Connection, patience: Duration) -> Result<(), Refusal> {
+    let on = || connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0));
+    let mode = patiently(patience, on)?;
+    if mode.eq_ignore_ascii_case("wal") {
+        return Ok(());
+    }
+    Err(Refusal::Because(format!("cannot have a write-ahead journal here (it has '{mode}'): put it on a local disk")))
+}
+
+/// Begins a transaction that writes.
+pub(super) fn begin(connection: &Connection, patience: Duration) -> rusqlite::Result<Transaction<'_>> {
+    patiently(patience, || Transaction::new_unchecked(connection, TransactionBehavior::Immediate))
+}
+
+/// Tries again as long as another process has the lock.
+fn patiently<T>(patience: Duration, attempt: impl Fn() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    let since = Instant::now();
+    loop {
+        match attempt() {
+            Err(error) if is_busy(&error) && since.elapsed() < patience => thread::sleep(LOCK_POLL),
+            result => return result,
+        }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+/// The write-ahead journal of a file.
+pub(super) fn journal_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
+}
+
+/// Refuses libraries with which files are not safe.
+pub(super) fn check_library(version: i32) -> Result<()> {
+    if version >= OLDEST_LIBRARY {
+        return Ok(());
+    }
+    let shown = |version: i32| format!("{}.{}.{}", version / 1_000_000, version / 1_000 % 1_000, version % 1_000);
+    let message = format!(
+        "SQLite {} can damage files that two connections write: link {} or newer, as the bundled one is",
+        shown(version),
+        shown(OLDEST_LIBRARY)
+    );
+    Err(Error::new(ErrorKind::Cache, message))
+}
+
+/// Makes a path absolute, for SQLite takes some that are not for something else than a file, and looks at what can be said
+/// about it better than SQLite does.
+pub(super) fn usable(path: &Path) -> Result<PathBuf> {
+    let refused = |message: String| Error::new(ErrorKind::Cache, message);
+    if path.as_os_str().is_empty() || path.as_os_str() == ":memory:" {
+        return Err(refused("no file is named: `cache::Memory` keeps entries in memory".into()));
+    }
+    let unusable = |error: std::io::Error| refused(format!("{} is no path", path.display())).with_source(error);
+    let path = std::path::absolute(path).map_err(unusable)?;
+    if path.is_dir() {
+        return Err(refused(format!("{} is a folder: name a file in it", path.display())));
+    }
+    let folder = path.parent().unwrap_or(&path);
+    if !folder.is_dir() {
+        return Err(refused(format!("{} cannot be made: its folder is missing, make that first", path.display())));
+    }
+    #[cfg(target_os = "linux")]
+    {
+        // A file may be a link to elsewhere.
+        let looked_at = if path.exists() { &path } else { folder };
+        // Where it cannot be told, opening tells more.
+        let kind = rustix::fs::statfs(looked_at).ok().and_then(|system| network_file_system(system.f_type as u32));
+        if let Some(kind) = kind {
+            return Err(refused(format!(
+                "{} lies on {kind}, a network file system, where SQLite's locks do not hold: put it on a disk of this \
+                 machine, or use a store that is made for several machines",
+                path.display()
+            )));
+        }
+    }
+    Ok(path)
+}
+
+/// Names a file system that is remote, by the number that `statfs` gives (linux/magic.h, and the makers of the others).
+#[cfg(target_os = "linux")]
+pub(super) const fn network_file_system(kind: u32) -> Option<&'static str> {
+    Some(match kind {
+        0x6969 => "NFS",
+        0x517b => "SMB",
+        0xff53_4d42 => "CIFS",
+        0xfe53_4d42 => "SMB2",
+        0x564c => "NetWare",
+        0x5346_414f | 0x6b41_4653 => "AFS",
+        0x7375_7245 => "Coda",
+        0x00c3_6400 => "Ceph",
+        0x0bd0_0bd0 => "Lustre",
+        0x4750_4653 => "GPFS",
+        0x1983_0326 => "BeeGFS",
+        0x7461_636f => "OCFS2",
+        0x0116_1970 => "GFS2",
+        0x0102_1997 => "9p",
+        _ => return None,
+    })
+}

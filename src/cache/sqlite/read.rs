@@ -1,0 +1,132 @@
+//! Reads a file, a short transaction at a time: look-ups, walks over all entries, counts.
+
+use std::ops::Range;
+
+use rusqlite::Connection;
+
+use super::SqliteStats;
+use crate::{SpaceId, cache::Key};
+
+const SELECT: &str = "SELECT value FROM entries WHERE key = ?1";
+const SELECT_AFTER: &str = "SELECT id, key, value FROM entries WHERE id > ?1 ORDER BY id";
+
+/// The bytes and rows that a reader takes before they are handed on: they bound the memory of a look-up of any size, and
+/// the time of a transaction.
+const PART_BYTES: usize = 8 << 20;
+const PART_ROWS: usize = 16_384;
+
+/// The rows that [`Sqlite::stats`] counts in one transaction.
+const COUNTED_AT_ONCE: i64 = 20_000;
+
+/// What is looked up: keys, each with its place in the question.
+pub(super) struct LookUp {
+    pub(super) keys: Vec<(Key, usize)>,
+    /// The first that was not looked up yet.
+    pub(super) next: usize,
+}
+
+impl LookUp {
+    pub(super) fn of(keys: &[Key]) -> Self {
+        Self { keys: keys.iter().enumerate().map(|(place, &key)| (key, place)).collect(), next: 0 }
+    }
+
+    /// The places of the key that begins here.
+    pub(super) fn places(&self, first: usize) -> impl Iterator<Item = usize> {
+        let key = self.keys[first].0;
+        self.keys[first..].iter().take_while(move |(other, _)| *other == key).map(|&(_, place)| place)
+    }
+}
+
+/// What one transaction found, its values in one buffer.
+pub(super) struct Part<F> {
+    pub(super) bytes: Vec<u8>,
+    pub(super) found: Vec<F>,
+}
+
+impl<F> Part<F> {
+    const fn new() -> Self {
+        Self { bytes: Vec::new(), found: Vec::new() }
+    }
+
+    /// Copies a value; as many as `left` more like it may follow.
+    fn push(&mut self, value: &[u8], left: usize) -> Range<usize> {
+        if self.bytes.is_empty() {
+            self.bytes.reserve(value.len().saturating_mul(left).min(PART_BYTES).max(value.len()));
+        }
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(value);
+        start..self.bytes.len()
+    }
+
+    const fn is_full(&self) -> bool {
+        self.bytes.len() >= PART_BYTES || self.found.len() >= PART_ROWS
+    }
+}
+
+impl Part<(usize, Range<usize>)> {
+    /// Looks up as many keys as fill a part: where each begins among the keys, and its value.
+    ///
+    /// A transaction a part, and none across them: entries do not change, so a later moment shows no less, and while a
+    /// transaction lasts the journal cannot begin anew.
+    pub(super) fn of(connection: &Connection, mut look_up: LookUp) -> rusqlite::Result<(LookUp, Self)> {
+        if look_up.next == 0 {
+            // What was put together lies together in this order, and equal keys are looked up once.
+            look_up.keys.sort_unstable();
+        }
+        let end = look_up.keys.len().min(look_up.next + PART_ROWS);
+        let mut part = Self::new();
+        let transaction = connection.unchecked_transaction()?;
+        let mut select = transaction.prepare_cached(SELECT)?;
+        while look_up.next < end && !part.is_full() {
+            let first = look_up.next;
+            let mut rows = select.query([look_up.keys[first].0.as_bytes().as_slice()])?;
+            if let Some(row) = rows.next()? {
+                let range = part.push(row.get_ref(0)?.as_blob()?, look_up.keys.len() - first);
+                part.found.push((first, range));
+            }
+            look_up.next += look_up.places(first).count();
+        }
+        drop(select);
+        transaction.commit()?;
+        Ok((look_up, part))
+    }
+}
+
+impl Part<(i64, Option<Key>, Range<usize>)> {
+    /// The entries after this id: theirs, their keys (if they are keys), their values.
+    pub(super) fn after(connection: &Connection, id: i64) -> rusqlite::Result<Self> {
+        let mut part = Self::new();
+        let mut select = connection.prepare_cached(SELECT_AFTER)?;
+        let mut rows = select.query([id])?;
+        while let Some(row) = rows.next()? {
+            let key = row.get_ref(1)?.as_blob()?.try_into().ok().map(Key::from_bytes);
+            let range = part.push(row.get_ref(2)?.as_blob()?, usize::MAX);
+            part.found.push((row.get(0)?, key, range));
+            if part.is_full() {
+                break;
+            }
+        }
+        Ok(part)
+    }
+}
+
+/// The last id, the entries and their bytes, of some entries after this id; `None` where there are none.
+pub(super) fn count_after(connection: &Connection, id: i64) -> rusqlite::Result<Option<(i64, u64, u64)>> {
+    // The length is in the row's header: values are not read.
+    let sql = "SELECT max(id), count(*), coalesce(sum(length(value)), 0) \
+               FROM (SELECT id, value FROM entries WHERE id > ?1 ORDER BY id LIMIT ?2)";
+    let mut select = connection.prepare_cached(sql)?;
+    select.query_row([id, COUNTED_AT_ONCE], |row| {
+        let last: Option<i64> = row.get(0)?;
+        let (entries, bytes): (i64, i64) = (row.get(1)?, row.get(2)?);
+        Ok(last.map(|last| (last, entries.unsigned_abs(), bytes.unsigned_abs())))
+    })
+}
+
+/// The spaces, as the beginning of stats.
+pub(super) fn spaces(connection: &Connection) -> rusqlite::Result<SqliteStats> {
+    let mut select = connection.prepare("SELECT id, about FROM spaces ORDER BY id")?;
+    let rows = select.query_map([], |row| Ok((row.get::<_, [u8; 16]>(0)?, row.get(1)?)))?;
+    let spaces = rows.map(|row| row.map(|(id, about)| (SpaceId::from_bytes(id), about)));
+    Ok(SqliteStats { spaces: spaces.collect::<rusqlite::Result<_>>()?, ..SqliteStats::default() })
+}

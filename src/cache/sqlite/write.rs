@@ -1,0 +1,153 @@
+//! Writes to a file, on a thread of its own: what waits at the same time shares a transaction.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, params};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::{QUEUE_PIECE, failure::failed, open::begin};
+use crate::{
+    Result, SpaceId,
+    cache::{Entry, copies::Copies},
+};
+
+const INSERT: &str = "INSERT INTO entries (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO NOTHING";
+const DELETE: &str = "DELETE FROM entries WHERE key = ?1 AND value = ?2";
+const NOTE: &str = "INSERT INTO spaces (id, about, noted) VALUES (?1, ?2, strftime('%Y-%m-%dT%H:%M:%SZ', 'now')) \
+                    ON CONFLICT (id) DO NOTHING";
+
+/// The most rows and bytes of one transaction, and so of what waits for one write to the disk.
+pub(super) const GROUP_ROWS: usize = 10_000;
+const GROUP_BYTES: usize = 16 << 20;
+
+/// How many times as long it gets, where there is always somebody reading, before the writer waits for a moment in which
+/// it can begin anew; and how long it waits.
+const JOURNAL_PATIENCE: u64 = 4;
+const JOURNAL_WAIT: Duration = Duration::from_secs(1);
+
+/// Work for the writer, and whom to tell.
+pub(super) struct Job {
+    pub(super) work: Work,
+    pub(super) done: oneshot::Sender<Result<()>>,
+    /// Given back when it is done.
+    pub(super) room: OwnedSemaphorePermit,
+}
+
+pub(super) enum Work {
+    Put(Copies),
+    Discard(Copies),
+    Note(SpaceId, String),
+    /// Nothing to be done, after everything before it.
+    Flush,
+}
+
+/// The one that writes, on a thread of its own.
+pub(super) struct Writer {
+    pub(super) connection: Connection,
+    pub(super) queue: mpsc::Receiver<Job>,
+    pub(super) path: PathBuf,
+    pub(super) group_rows: usize,
+    pub(super) group_wait: Duration,
+    pub(super) busy_timeout: Duration,
+    pub(super) journal: PathBuf,
+    pub(super) journal_bytes: u64,
+}
+
+impl Writer {
+    /// Until the last clone is gone and everything in the queue is done.
+    pub(super) fn run(self) {
+        while let Ok(first) = self.queue.recv() {
+            let group = self.gather(first);
+            let result = self.write(&group).map_err(|error| failed(&self.path, error));
+            if let Err(error) = &result {
+                tracing::debug!(embed.cache.puts = group.len(), "a transaction failed: {error}");
+            }
+            for job in group {
+                // The caller may have gone.
+                let _ = job.done.send(result.clone());
+            }
+            self.bring_home();
+        }
+    }
+
+    /// Keeps the journal from growing for ever. It begins anew when nobody reads from it, and where readers follow one
+    /// another without a pause, that has to be waited for: those that come after all of it was brought home do not read
+    /// from it.
+    fn bring_home(&self) {
+        let bytes = fs::metadata(&self.journal).map_or(0, |journal| journal.len());
+        if bytes <= JOURNAL_PATIENCE * self.journal_bytes {
+            return;
+        }
+        let restart = || -> rusqlite::Result<()> {
+            self.connection.busy_timeout(JOURNAL_WAIT)?;
+            let restarted = self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
+            // Who waits for a lock is `begin`, however this ended.
+            self.connection.busy_timeout(Duration::ZERO)?;
+            restarted
+        };
+        if let Err(error) = restart() {
+            // Another time, then: what is in the journal is as durable there.
+            tracing::debug!(embed.cache.journal_bytes = bytes, "the journal could not be brought home: {error}");
+        }
+    }
+
+    /// Takes what is waiting, and what comes while the first may wait, until a transaction is full.
+    fn gather(&self, first: Job) -> Vec<Job> {
+        let since = Instant::now();
+        let (mut rows, mut pieces, mut wait) = (0, 0, self.group_wait);
+        let mut group = Vec::new();
+        let mut next = Some(first);
+        while let Some(job) = next {
+            match &job.work {
+                Work::Put(put) => rows += put.len(),
+                Work::Note(..) | Work::Discard(_) => {}
+                Work::Flush => wait = Duration::ZERO,
+            }
+            pieces += job.room.num_permits();
+            group.push(job);
+            if rows >= self.group_rows || pieces >= GROUP_BYTES / QUEUE_PIECE {
+                break;
+            }
+            // Without time left, what is there already.
+            next = self.queue.recv_timeout(wait.saturating_sub(since.elapsed())).ok();
+        }
+        group
+    }
+
+    /// Writes a group in one transaction: all of it or nothing.
+    fn write(&self, group: &[Job]) -> rusqlite::Result<()> {
+        let puts = group.iter().filter_map(|job| if let Work::Put(rows) = &job.work { Some(rows) } else { None });
+        let mut rows: Vec<Entry<'_>> = puts.flat_map(Copies::iter).collect();
+        // In order, each page of the index is visited once. Equal keys stay in theirs: the first wins.
+        rows.sort_by_key(|entry| entry.key);
+        let mut notes = group
+            .iter()
+            .filter_map(|job| if let Work::Note(space, about) = &job.work { Some((space, about)) } else { None })
+            .peekable();
+        let discards =
+            group.iter().filter_map(|job| if let Work::Discard(rows) = &job.work { Some(rows) } else { None });
+        let mut discards = discards.flat_map(Copies::iter).peekable();
+        if rows.is_empty() && notes.peek().is_none() && discards.peek().is_none() {
+            return Ok(());
+        }
+        let transaction = begin(&self.connection, self.busy_timeout)?;
+        // Before the puts, whichever came first: else one would lose to what another job is discarding.
+        for entry in discards {
+            transaction.prepare_cached(DELETE)?.execute(params![entry.key.as_bytes().as_slice(), entry.value])?;
+        }
+        let mut insert = transaction.prepare_cached(INSERT)?;
+        for entry in rows {
+            insert.execute(params![entry.key.as_bytes().as_slice(), entry.value])?;
+        }
+        drop(insert);
+        for (space, about) in notes {
+            transaction.prepare_cached(NOTE)?.execute(params![space.as_bytes().as_slice(), about])?;
+        }
+        transaction.commit()
+    }
+}
