@@ -49,6 +49,7 @@
 //! tokenising and inference never run on an async executor. A call holds its texts, their ids and its rows. Defaults:
 //! a thread a core, 256 padded tokens a batch (on a CPU larger batches only leave the caches).
 
+mod device;
 mod folder;
 mod graph;
 mod library;
@@ -58,6 +59,7 @@ mod proto;
 mod scheduler;
 mod session;
 mod tokens;
+mod tuning;
 mod weights;
 
 use std::{
@@ -68,15 +70,23 @@ use std::{
 };
 
 use async_trait::async_trait;
+use ort::environment::Environment;
 
-pub use self::library::{Library, LibrarySource};
+pub use self::{
+    device::Device,
+    library::{Library, LibrarySource},
+    scheduler::OnnxStats,
+    session::NodeShare,
+    tuning::{Settings, Tuning},
+};
 use self::{
     folder::{Folder, Step},
-    graph::Graph,
+    graph::{Form, Graph},
     model_file::ModelFile,
-    scheduler::Scheduler,
+    scheduler::{Encode, Packing, Role, Scheduler, Worker},
     session::Model,
     tokens::Tokens,
+    tuning::{Found, Key},
     weights::Weights,
 };
 use crate::{
@@ -86,6 +96,14 @@ use crate::{
 
 /// Padded tokens of a batch on a CPU: best or tied for all models and lengths measured (benches/RESULTS.md).
 const BATCH_TOKENS: usize = 256;
+/// Padded tokens of a batch on a card: a round number that keeps one busy; not measured here.
+const BATCH_TOKENS_ON_A_CARD: usize = 16_384;
+/// On a card, padding costs less than another batch.
+const BATCH_OVERHEAD_ON_A_CARD: usize = 1024;
+/// One computes while the other is fed and read.
+const SESSIONS_A_CARD: usize = 2;
+/// What a batch costs on a CPU besides its tokens, in tokens: how much a text may be padded to share one.
+const BATCH_OVERHEAD: usize = 8;
 
 /// A model in this process. Cheap to clone; clones share everything. See the [module](self).
 #[derive(Clone)]
@@ -94,7 +112,10 @@ pub struct Onnx(Arc<Inner>);
 struct Inner {
     scheduler: Scheduler,
     tokens: Arc<Tokens>,
+    model: Arc<Model>,
+    environment: Environment,
     space: Space,
+    key: Key,
     about: OnnxInfo,
 }
 
@@ -108,14 +129,18 @@ pub struct OnnxInfo {
     pub model: PathBuf,
     /// Whether the graph was built here from the weights, rather than taken from a file.
     pub built_graph: bool,
-    /// The device that runs it.
-    pub device: &'static str,
-    /// Threads, each with a session.
+    /// The devices that run it.
+    pub devices: Vec<Device>,
+    /// Threads with a session each, on each device.
     pub threads: usize,
     /// Tokens of a text, special ones included; `None` for any number.
     pub max_tokens: Option<usize>,
-    /// Padded tokens of a batch.
+    /// Padded tokens of a batch, as asked for. A card that ran out of memory takes less.
     pub batch_tokens: usize,
+    /// Where these two numbers are from.
+    pub settings: Settings,
+    /// What the processor calls itself, where the system tells.
+    pub cpu: Option<String>,
 }
 
 impl Onnx {
@@ -133,9 +158,12 @@ impl Onnx {
             folder: folder.into(),
             library: None,
             file: None,
+            devices: vec![Device::Cpu],
+            precision: Precision::Full,
             threads: None,
             max_tokens: None,
-            batch_tokens: BATCH_TOKENS,
+            batch_tokens: None,
+            tuned: true,
             prompts: None,
             truncate_dim: None,
         }
@@ -144,6 +172,40 @@ impl Onnx {
     /// What this embedder runs on.
     pub fn info(&self) -> &OnnxInfo {
         &self.0.about
+    }
+
+    /// Keeps settings that were measured, at so many tokens a second, for later loads of this model on this machine; says
+    /// in which file. See [`Tuning`].
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) where there is no place for the file, or it cannot be read or written, or the
+    /// settings make no sense.
+    pub fn store_tuning(&self, tuning: &Tuning, tokens_per_second: f64) -> Result<PathBuf> {
+        tuning::store(&self.0.key, self.0.space.label(), tuning, tokens_per_second)
+    }
+
+    /// The file that [`store_tuning`](Self::store_tuning) writes, whether or not it is there.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) where there is no place for one.
+    pub fn tuning_file() -> Result<PathBuf> {
+        tuning::file()
+    }
+
+    /// Runs two short texts on the first device, in a session of its own, and tells how many of the model's nodes each of
+    /// ONNX Runtime's providers ran. Blocks for about as long as loading does.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) where no temporary folder can be made for ONNX Runtime's profile,
+    /// [`Inference`](ErrorKind::Inference) where the runtime fails.
+    pub fn placement(&self) -> Result<Vec<NodeShare>> {
+        let inner = &*self.0;
+        inner.model.placement(&inner.environment, inner.about.devices[0])
+    }
+
+    /// What its threads have done since it was loaded.
+    pub fn stats(&self) -> OnnxStats {
+        self.0.scheduler.stats()
     }
 
     /// Finds and loads ONNX Runtime without a model, as loading one would.
@@ -204,16 +266,21 @@ impl Embedder for Onnx {
 /// # Default
 /// - the library: searched for as the [module](self#library) says;
 /// - the file: `model.safetensors`, else `model.onnx`, else `onnx/model.onnx`;
-/// - threads: one a core; 256 padded tokens a batch;
+/// - the device: the CPU, in full precision;
+/// - threads and padded tokens of a batch: what [`docvector-embed tune`](Tuning) found for this model on this machine;
+///   else, on a CPU, a thread a core and 256 tokens, and on a card two threads and 16,384 tokens;
 /// - length, prompts and width: the folder's.
 #[derive(Clone, Debug)]
 pub struct OnnxBuilder {
     folder: PathBuf,
     library: Option<PathBuf>,
     file: Option<PathBuf>,
+    devices: Vec<Device>,
+    precision: Precision,
     threads: Option<usize>,
     max_tokens: Option<usize>,
-    batch_tokens: usize,
+    batch_tokens: Option<usize>,
+    tuned: bool,
     prompts: Option<Prompts>,
     truncate_dim: Option<usize>,
 }
@@ -233,7 +300,30 @@ impl OnnxBuilder {
         self
     }
 
-    /// Sets the threads, each with a session of its own.
+    /// Sets the device. One that cannot be used is an error with the reason: nothing runs elsewhere in its place.
+    #[must_use]
+    pub fn with_device(self, device: Device) -> Self {
+        self.with_devices([device])
+    }
+
+    /// Sets several devices, cards of one kind, which share the work.
+    #[must_use]
+    pub fn with_devices(mut self, devices: impl IntoIterator<Item = Device>) -> Self {
+        self.devices = devices.into_iter().collect();
+        self
+    }
+
+    /// Sets the precision. [`Int8`](Precision::Int8) makes the layers' weights 8 bits wide when loading: about half as
+    /// much again as fast on a CPU, and a quarter of their memory, at a cosine of about 0.996 (benches/RESULTS.md). The vectors are a space of
+    /// their own. They do not depend on their batch-mates, because every token is scaled by itself. Needs weights
+    /// (`model.safetensors`), and AVX2 on x86-64 or dot products on 64-bit Arm.
+    #[must_use]
+    pub const fn with_precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
+    }
+
+    /// Sets the threads on each device, each with a session of its own.
     #[must_use]
     pub const fn with_threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
@@ -249,9 +339,17 @@ impl OnnxBuilder {
     }
 
     /// Sets the padded tokens of a batch. A longer text is a batch of its own.
+    /// `docvector-embed bench` and `tune` show what is best.
     #[must_use]
     pub const fn with_batch_tokens(mut self, tokens: usize) -> Self {
-        self.batch_tokens = tokens;
+        self.batch_tokens = Some(tokens);
+        self
+    }
+
+    /// Takes no notice of what `docvector-embed tune` found.
+    #[must_use]
+    pub const fn without_tuning(mut self) -> Self {
+        self.tuned = false;
         self
     }
 
@@ -276,8 +374,17 @@ impl OnnxBuilder {
     /// See the [module](self#errors).
     pub fn build(self) -> Result<Onnx> {
         let wrong = |message: String| Error::new(ErrorKind::Config, message);
-        if self.batch_tokens == 0 || self.threads == Some(0) {
+        if self.batch_tokens == Some(0) || self.threads == Some(0) {
             return Err(wrong("threads and padded tokens of a batch must be at least 1".into()));
+        }
+        Device::check(&self.devices)?;
+        let on_cpu = self.devices.contains(&Device::Cpu);
+        let int8 = self.precision == Precision::Int8;
+        if int8 && !on_cpu {
+            return Err(wrong("int8 was asked for on a card: cards run fp16, int8 is for the CPU".into()));
+        }
+        if let (true, Some(missing)) = (int8, missing_for_int8()) {
+            return Err(wrong(format!("int8 was asked for, and this CPU lacks {missing}")));
         }
         let mut folder = Folder::read(&self.folder)?;
         if let Some(prompts) = self.prompts {
@@ -302,14 +409,25 @@ impl OnnxBuilder {
         let (model, tokens, weights, precision);
         if built_graph {
             let mut open = Weights::open(&file)?;
-            let graph = Graph::build(&folder, &mut open)?;
+            let form = match (on_cpu, int8) {
+                (true, false) => Form::Cpu,
+                (true, true) => Form::Int8,
+                (false, _) => Form::Cuda,
+            };
+            let graph = Graph::build(&folder, &mut open, form)?;
             tokens = Tokens::read(&folder, Some(graph.vocabulary), max_tokens)?;
-            (weights, precision) = (open.hash(), Precision::Full);
+            (weights, precision) = (open.hash(), self.precision);
             model = Model::of_graph(graph, &folder, folder.truncate_dim, tokens.pad)?;
         } else {
+            if int8 {
+                let message =
+                    format!("int8 was asked for: {} stays what it is, int8 is made of weights", file.display());
+                return Err(wrong(message));
+            }
             let inspected = ModelFile::inspect(&file)?;
             tokens = Tokens::read(&folder, folder.config.size("vocab_size")?, max_tokens)?;
-            model = Model::of_file(&inspected, &folder, &environment, folder.truncate_dim, tokens.pad)?;
+            model =
+                Model::of_file(&inspected, &folder, &environment, self.devices[0], folder.truncate_dim, tokens.pad)?;
             (weights, precision) = (inspected.hash, inspected.precision);
             if let Some(tokens) = model.fixed_tokens.filter(|&fixed| max_tokens.is_none_or(|max| max > fixed)) {
                 let message =
@@ -326,20 +444,73 @@ impl OnnxBuilder {
             .with_precision(precision)
             .with_label(folder::label(&folder.root))
             .build()?;
-        let threads = self.threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
-        let tokens = Arc::new(tokens);
-        let scheduler = Scheduler::start(Arc::clone(&tokens), model, &environment, threads, self.batch_tokens)?;
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let defaults = if on_cpu { (cores, BATCH_TOKENS) } else { (SESSIONS_A_CARD, BATCH_TOKENS_ON_A_CARD) };
+        let kind = if built_graph { "weights" } else { "file" };
+        let key = Key::here(&library.version, &names(&self.devices), space.id(), kind);
+        let defaults = Tuning::new(defaults.0, defaults.1);
+        // The two were measured together: one of them without the other was not.
+        let given = self.threads.is_some() || self.batch_tokens.is_some();
+        let found = if self.tuned && !given { tuning::find(&key) } else { Found::Nothing };
+        let (tuning, settings) = match found {
+            Found::Tuned(tuning, file) => (tuning, Settings::Tuned(file)),
+            Found::Nothing => (defaults, if given { Settings::Given } else { Settings::Defaults }),
+            Found::Unreadable(file, why) => {
+                tracing::warn!(file = %file.display(), why, "what tune found cannot be used");
+                (defaults, Settings::Unusable(file, why))
+            }
+        };
+        // What was asked for goes before what was measured.
+        let threads = self.threads.unwrap_or(tuning.threads);
+        let batch_tokens = self.batch_tokens.unwrap_or(tuning.batch_tokens);
+        let overhead = if on_cpu { BATCH_OVERHEAD } else { BATCH_OVERHEAD_ON_A_CARD };
+        let most_texts = if model.alone { Some(1) } else { model.fixed_texts };
+        let width = model.dimensions;
+        let (tokens, model) = (Arc::new(tokens), Arc::new(model));
+        let mut workers = Vec::new();
+        for &device in &self.devices {
+            let packing = Packing::new(batch_tokens, overhead, most_texts);
+            for number in 0..threads {
+                let role = Role { tokenises: on_cpu, packing: Some(packing.clone()) };
+                // Made here, one after the other: each thread making its own would leave its scraps in its own heap.
+                let runner = Box::new(model.runner(&environment, device)?);
+                workers.push(Worker { name: format!("docvector-{device}-{number}"), role, runner: Some(runner) });
+            }
+        }
+        // A card embeds faster than the thread that feeds it could tokenise.
+        for number in 0..if on_cpu { 0 } else { cores } {
+            let role = Role { tokenises: true, packing: None };
+            workers.push(Worker { name: format!("docvector-tokens-{number}"), role, runner: None });
+        }
+        let encode: Arc<dyn Encode> = tokens.clone();
+        let scheduler = Scheduler::start(encode, width, workers)?;
         let about = OnnxInfo {
             library,
             model: file,
             built_graph,
-            device: "cpu",
+            devices: self.devices,
             threads,
             max_tokens,
-            batch_tokens: self.batch_tokens,
+            batch_tokens,
+            settings,
+            cpu: tuning::cpu(),
         };
-        Ok(Onnx(Arc::new(Inner { scheduler, tokens, space, about })))
+        Ok(Onnx(Arc::new(Inner { scheduler, tokens, model, environment, space, key, about })))
     }
+}
+
+/// The instructions that int8 needs and this CPU lacks. Without them it is slower than fp32.
+fn missing_for_int8() -> Option<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    return (!std::arch::is_x86_feature_detected!("avx2")).then_some("AVX2");
+    #[cfg(target_arch = "aarch64")]
+    return (!std::arch::is_aarch64_feature_detected!("dotprod")).then_some("dot products (asimddp)");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    return Some("AVX2 (x86-64) or dot products (64-bit Arm)");
+}
+
+fn names(devices: &[Device]) -> String {
+    devices.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// The file with the model.

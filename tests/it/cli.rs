@@ -1,9 +1,11 @@
 //! The command line, run as people run it.
 #![cfg(feature = "cli")]
 
+mod bench;
 mod cache;
 mod doctor;
 mod embed;
+mod tune;
 
 use std::{
     io::Write,
@@ -16,10 +18,11 @@ use serde_json::Value;
 
 use crate::support::{assets, minilm};
 
-/// The program, in an environment that finds the assets and nothing else.
+/// The program, in an environment that finds the assets and nothing else, and nothing that was tuned.
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_docvector-embed"));
-    command.env_remove("ORT_DYLIB_PATH").env("DOCVECTOR_EMBED_ASSETS", assets()).stdin(Stdio::null());
+    command.env_remove("ORT_DYLIB_PATH").env("DOCVECTOR_EMBED_ASSETS", assets());
+    command.env("DOCVECTOR_EMBED_TUNING", "").stdin(Stdio::null());
     command
 }
 

@@ -1,8 +1,11 @@
 //! `provider::Onnx` on real models and real ONNX Runtime.
 #![cfg(feature = "onnx")]
 
+mod device;
 pub(crate) mod folders;
 mod laws;
+mod mates;
 mod mutations;
 mod parity;
+mod precision;
 mod scheduling;

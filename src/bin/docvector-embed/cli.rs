@@ -8,8 +8,11 @@ use std::{
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use docvector_embed::{
-    InputKind,
-    provider::{Onnx, onnx::OnnxBuilder},
+    InputKind, Precision,
+    provider::{
+        Onnx,
+        onnx::{Device, OnnxBuilder},
+    },
 };
 
 const EXAMPLES: &str = "\
@@ -19,7 +22,8 @@ Examples:
   echo 'who owns a value?' | docvector-embed embed --model all-MiniLM-L6-v2 --kind query
   docvector-embed embed --model all-MiniLM-L6-v2 --input lines.txt --output vectors.npy --cache cache.sqlite
   docvector-embed cache stats cache.sqlite
-  docvector-embed doctor --model all-MiniLM-L6-v2";
+  docvector-embed doctor --model all-MiniLM-L6-v2
+  docvector-embed tune --model all-MiniLM-L6-v2";
 
 const EMBED_EXAMPLES: &str = "\
 Examples:
@@ -38,6 +42,30 @@ Examples:
   docvector-embed cache stats cache.sqlite
   docvector-embed cache verify cache.sqlite
   docvector-embed cache verify cache.sqlite --remove";
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  docvector-embed bench --model DIR
+  docvector-embed bench --model DIR --input lines.txt --budgets 128,256,512 --plot speed.svg
+  docvector-embed bench --model DIR --kind query --threads 1 --seconds 20
+
+A budget is how many padded tokens a batch may have: a text counts as the longest one in its batch. The default is always
+among those that are measured. What was tuned is left aside.
+
+Exit status: 0 if all went well, 1 if something failed, 2 if the command line is wrong.";
+
+const TUNE_EXAMPLES: &str = "\
+Examples:
+  docvector-embed tune --model DIR
+  docvector-embed tune --model DIR --input lines.txt --seconds 300
+  docvector-embed tune --model DIR --dry-run
+
+Let nothing else run meanwhile. What is measured holds for this model (with --file and --max-tokens as here), machine and
+ONNX Runtime. Other settings than the defaults are chosen where they are more than 3 % faster. They are kept in the file
+that DOCVECTOR_EMBED_TUNING names (no file where it is empty), else in docvector-embed/tuning.json in the user's cache
+folder. To forget all of it, remove the file.
+
+Exit status: 0 if all went well, 1 if something failed, 2 if the command line is wrong.";
 
 const VERIFY_HELP: &str = "\
 Reads the whole file twice. Others may use it meanwhile.
@@ -60,6 +88,12 @@ pub(crate) enum Command {
     Embed(EmbedArgs),
     /// Show the library, machine and model found, and check known vectors
     Doctor(DoctorArgs),
+    /// Measure how fast a model is with batches of several sizes
+    #[command(after_help = BENCH_EXAMPLES)]
+    Bench(BenchArgs),
+    /// Find the threads and batches that are fastest here, for all later loads of a model
+    #[command(after_help = TUNE_EXAMPLES)]
+    Tune(TuneArgs),
     /// Look at a file that `embed --cache` keeps vectors in
     #[command(after_help = CACHE_EXAMPLES)]
     Cache(CacheArgs),
@@ -113,6 +147,84 @@ pub(crate) struct DoctorArgs {
     pub(crate) load: LoadArgs,
 }
 
+/// Budgets that are measured where none are named.
+const BUDGETS: [u32; 7] = [64, 128, 256, 512, 1024, 2048, 4096];
+
+/// Rounds that are measured where no number is given.
+const ROUNDS: u32 = 5;
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// Folder of the model, as sentence-transformers saves it
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: PathBuf,
+    /// Texts to measure with, as `embed` takes them, evenly spread where there are many [default: texts of this program]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    /// What the texts are; without --input, queries are short ones
+    #[arg(long, value_enum, default_value_t = Kind::Document)]
+    pub(crate) kind: Kind,
+    /// Padded tokens of a batch, several numbers [default: 64,128,256,512,1024,2048,4096]
+    #[arg(long, value_name = "N,N,..", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    budgets: Vec<u32>,
+    /// How often each budget is measured; more rounds are shorter ones [default: 5]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: Option<u32>,
+    /// About how long all of it takes
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) seconds: u32,
+    /// File for a plot of tokens/s by budget, as SVG
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plot: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+}
+
+impl BenchArgs {
+    /// The budgets to measure, the default among them.
+    pub(crate) fn budgets(&self, default: usize) -> Vec<usize> {
+        let named = if self.budgets.is_empty() { &BUDGETS[..] } else { &self.budgets };
+        let mut budgets: Vec<usize> = named.iter().map(|&budget| budget as usize).chain([default]).collect();
+        budgets.sort_unstable();
+        budgets.dedup();
+        budgets
+    }
+
+    pub(crate) fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(ROUNDS) as usize
+    }
+
+    /// Refuses what cannot be meant.
+    pub(crate) fn check(self) -> Result<Self, clap::Error> {
+        let Some(plot) = &self.plot else { return Ok(self) };
+        if is_standard(plot) {
+            return Err(usage("bench", "a plot is a file: name one with --plot"));
+        }
+        if self.input.as_ref().is_some_and(|input| !is_standard(input) && is_same(plot, input)) {
+            return Err(usage("bench", "--plot and --input name the same file"));
+        }
+        Ok(self)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TuneArgs {
+    /// Folder of the model, as sentence-transformers saves it
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: PathBuf,
+    /// Texts to measure with, as `embed` takes them, evenly spread where there are many [default: texts of this program]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    /// Keep nothing, only print what was measured
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// About how long all of it takes
+    #[arg(long, value_name = "N", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) seconds: u32,
+    #[command(flatten)]
+    pub(crate) load: ModelArgs,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct CacheArgs {
     #[command(subcommand)]
@@ -148,21 +260,54 @@ pub(crate) struct VerifyArgs {
 /// How a model is loaded.
 #[derive(Debug, Args)]
 pub(crate) struct LoadArgs {
+    #[command(flatten)]
+    pub(crate) which: ModelArgs,
+    /// Threads to compute on [default: what was tuned, else one a core]
+    #[arg(long, value_name = "N", requires = "model")]
+    threads: Option<NonZeroUsize>,
+}
+
+impl LoadArgs {
+    /// The model in `folder`, to be built as asked for.
+    pub(crate) fn builder(&self, folder: &Path) -> OnnxBuilder {
+        let builder = self.which.builder(folder);
+        match self.threads {
+            Some(threads) => builder.with_threads(threads.get()),
+            None => builder,
+        }
+    }
+}
+
+/// Which model is loaded, and what it makes of texts.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
     /// ONNX Runtime's library, or its folder [default: searched for]
     #[arg(long, value_name = "PATH")]
     pub(crate) library: Option<PathBuf>,
     /// File of the model to take, below its folder [default: model.safetensors, else model.onnx]
     #[arg(long, value_name = "PATH", requires = "model")]
     file: Option<PathBuf>,
-    /// Threads to compute on [default: one a core]
-    #[arg(long, value_name = "N", requires = "model")]
-    threads: Option<NonZeroUsize>,
     /// Tokens of a text that are embedded [default: what the model says]
     #[arg(long, value_name = "N", requires = "model")]
     max_tokens: Option<NonZeroUsize>,
+    /// Device to run on: cpu, cuda or cuda:N; several cards with commas between them
+    #[arg(long, value_name = "DEVICE", requires = "model", value_delimiter = ',', default_value = "cpu")]
+    device: Vec<Device>,
+    /// Precision of the layers: int8 is faster and less exact, on a CPU only, and makes vectors of another space
+    #[arg(long, value_enum, requires = "model", default_value_t = Layers::Full)]
+    precision: Layers,
 }
 
-impl LoadArgs {
+/// The precision of a model's layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Layers {
+    /// fp32 on a CPU, fp16 on a card
+    Full,
+    /// 8 bits
+    Int8,
+}
+
+impl ModelArgs {
     /// The model in `folder`, to be built as asked for.
     pub(crate) fn builder(&self, folder: &Path) -> OnnxBuilder {
         let mut builder = Onnx::builder(folder);
@@ -172,20 +317,30 @@ impl LoadArgs {
         if let Some(path) = &self.file {
             builder = builder.with_file(path);
         }
-        if let Some(threads) = self.threads {
-            builder = builder.with_threads(threads.get());
-        }
         if let Some(tokens) = self.max_tokens {
             builder = builder.with_max_tokens(tokens.get());
         }
-        builder
+        let precision = match self.precision {
+            Layers::Full => Precision::Full,
+            Layers::Int8 => Precision::Int8,
+        };
+        builder.with_devices(self.device.iter().copied()).with_precision(precision)
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Kind {
+pub(crate) enum Kind {
     Document,
     Query,
+}
+
+impl From<Kind> for InputKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Document => Self::Document,
+            Kind::Query => Self::Query,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -238,34 +393,31 @@ impl EmbedArgs {
         };
         if format == Format::Npy && is_standard(&self.output) {
             let message = "npy needs a file, because its header holds the number of rows: name one with --output";
-            return Err(usage(message));
+            return Err(usage("embed", message));
         }
         if format == Format::Npy && self.on_error == OnError::Record {
-            return Err(usage("a matrix cannot hold an error: --on-error record needs --format jsonl"));
+            return Err(usage("embed", "a matrix cannot hold an error: --on-error record needs --format jsonl"));
         }
         if let Some(cache) = &self.cache {
             if is_standard(cache) {
-                return Err(usage("a cache is a file: name one with --cache"));
+                return Err(usage("embed", "a cache is a file: name one with --cache"));
             }
             for (option, path) in [("--input", &self.input), ("--output", &self.output)] {
                 if !is_standard(path) && is_same(cache, path) {
-                    return Err(usage(&format!("--cache and {option} name the same file")));
+                    return Err(usage("embed", &format!("--cache and {option} name the same file")));
                 }
             }
         }
         Ok(Job {
             model: self.model,
             load: self.load,
-            kind: match self.kind {
-                Kind::Document => InputKind::Document,
-                Kind::Query => InputKind::Query,
-            },
+            kind: self.kind.into(),
             too_long: match self.too_long {
                 TooLong::Truncate => docvector_embed::TooLong::Truncate,
                 TooLong::Error => docvector_embed::TooLong::Error,
             },
             on_error: self.on_error,
-            jsonl: self.jsonl || ends_in(&self.input, &["jsonl", "ndjson"]),
+            jsonl: self.jsonl || is_json_lines(&self.input),
             input: self.input,
             output: self.output,
             format,
@@ -288,6 +440,11 @@ pub(crate) fn is_standard(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
+/// Whether a file's name says that it is of JSON lines.
+pub(crate) fn is_json_lines(path: &Path) -> bool {
+    ends_in(path, &["jsonl", "ndjson"])
+}
+
 /// Whether two paths lead to one file, which need not be there yet.
 fn is_same(one: &Path, other: &Path) -> bool {
     let resolved = |path: &Path| {
@@ -305,12 +462,12 @@ fn ends_in(path: &Path, extensions: &[&str]) -> bool {
     path.extension().is_some_and(|own| extensions.iter().any(|extension| own.eq_ignore_ascii_case(extension)))
 }
 
-/// An error as clap's own: with the usage of `embed` and exit status 2.
-fn usage(message: &str) -> clap::Error {
+/// An error as clap's own: with the usage of a subcommand and exit status 2.
+fn usage(of: &str, message: &str) -> clap::Error {
     let mut command = Cli::command();
     command.build();
-    match command.find_subcommand_mut("embed") {
-        Some(embed) => embed.error(ErrorKind::ArgumentConflict, message),
+    match command.find_subcommand_mut(of) {
+        Some(command) => command.error(ErrorKind::ArgumentConflict, message),
         None => command.error(ErrorKind::ArgumentConflict, message),
     }
 }
@@ -400,6 +557,45 @@ mod tests {
             [&["stats"][..], &[], &["verify", "--remove"], &["stats", "c", "--remove"], &["stats", "c", "d"]]
         {
             assert_eq!(parse(arguments).expect_err("refused").exit_code(), 2, "{arguments:?}");
+        }
+    }
+
+    fn bench(arguments: &[&str]) -> Result<BenchArgs, clap::Error> {
+        let all = ["docvector-embed", "bench", "--model", "m"].iter().chain(arguments);
+        match Cli::try_parse_from(all)?.command {
+            Command::Bench(args) => args.check(),
+            other => unreachable!("bench was asked for, not {other:?}"),
+        }
+    }
+
+    #[test]
+    fn budgets_are_sorted_and_have_the_default_among_them() {
+        let budgets = |arguments: &[&str], default| bench(arguments).expect("valid").budgets(default);
+        assert_eq!(budgets(&[], 256), [64, 128, 256, 512, 1024, 2048, 4096]);
+        assert_eq!(budgets(&["--budgets", "512,64,512"], 256), [64, 256, 512]);
+        assert_eq!(budgets(&["--budgets", "8", "--budgets", "16"], 8), [8, 16]);
+        assert_eq!((bench(&[]).expect("valid").rounds(), bench(&["--rounds", "7"]).expect("valid").rounds()), (5, 7));
+    }
+
+    #[test]
+    fn bench_and_tune_refuse_what_cannot_be() {
+        for arguments in [
+            &["--budgets", "0"][..],
+            &["--budgets", "64,,128"],
+            &["--budgets", "64,many"],
+            &["--budgets", "16777217"],
+            &["--rounds", "0"],
+            &["--seconds", "0"],
+            &["--plot", "-"],
+            &["--plot", "x", "--input", "./x"],
+            &["--threads", "0"],
+        ] {
+            assert_eq!(bench(arguments).expect_err("refused").exit_code(), 2, "{arguments:?}");
+        }
+        let tune = |arguments: &[&str]| Cli::try_parse_from([&["docvector-embed", "tune"], arguments].concat());
+        assert!(tune(&["--model", "m", "--dry-run", "--max-tokens", "64", "--file", "f", "--library", "l"]).is_ok());
+        for arguments in [&[][..], &["--model", "m", "--threads", "2"], &["--model", "m", "--budgets", "64"]] {
+            assert_eq!(tune(arguments).expect_err("refused").exit_code(), 2, "{arguments:?}");
         }
     }
 

@@ -8,7 +8,10 @@ use std::{
     time::Instant,
 };
 
-use docvector_embed::{EmbedderExt, Normalization, Pooling, Precision, Space, provider::Onnx};
+use docvector_embed::{
+    EmbedderExt, Normalization, Pooling, Precision, Space,
+    provider::{Onnx, onnx::OnnxInfo},
+};
 
 use crate::{
     cli::DoctorArgs,
@@ -22,7 +25,7 @@ use crate::{
 pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     let mut report = Report::new(io::stdout().lock());
     report.line("docvector-embed", env!("CARGO_PKG_VERSION"))?;
-    let library = match Onnx::load_library(args.load.library.as_deref()) {
+    let library = match Onnx::load_library(args.load.which.library.as_deref()) {
         Ok(library) => library,
         Err(error) => {
             report.line("ONNX Runtime", "none")?;
@@ -48,9 +51,18 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
 
 fn machine(report: &mut Report<impl Write>) -> Result<(), Failure> {
     report.line("machine", format!("{} {}", env::consts::ARCH, env::consts::OS))?;
-    let cores = thread::available_parallelism().map_or_else(|_| "unknown".to_owned(), |cores| cores.to_string());
-    report.line("  cores", cores)?;
+    report.line("  cores", cores())?;
     report.line("  devices", "cpu")
+}
+
+/// How many cores there are to compute on, as far as the system tells.
+pub(crate) fn cores() -> String {
+    thread::available_parallelism().map_or_else(|_| "unknown".to_owned(), |cores| cores.to_string())
+}
+
+/// The devices that a model runs on.
+pub(crate) fn devices(info: &OnnxInfo) -> String {
+    info.devices.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn model(report: &mut Report<impl Write>, folder: &Path, embedder: &Onnx) -> Result<(), Failure> {
@@ -74,9 +86,13 @@ fn model(report: &mut Report<impl Write>, folder: &Path, embedder: &Onnx) -> Res
     report.line("  document prompt", prompt(space.prompts().document.as_deref()))?;
     report.line("  query prompt", prompt(space.prompts().query.as_deref()))?;
     report.line("  precision", if space.precision() == Precision::Int8 { "int8" } else { "full" })?;
-    report.line("  device", info.device)?;
+    report.line("  device", devices(info))?;
     report.line("  threads", info.threads)?;
-    report.line("  batch tokens", info.batch_tokens)
+    report.line("  batch tokens", info.batch_tokens)?;
+    report.line("  settings", &info.settings)?;
+    let shares = embedder.placement()?;
+    let shares: Vec<String> = shares.iter().map(|share| format!("{} on {}", share.nodes, share.provider)).collect();
+    report.line("  nodes", shares.join(", "))
 }
 
 fn pooling(space: &Space) -> String {

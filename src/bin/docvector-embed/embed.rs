@@ -12,7 +12,11 @@ use std::{
     time::Duration,
 };
 
-use docvector_embed::{Batch, Embedder, EmbedderExt, InputKind, Lane, TooLong, wrap::Cached};
+use docvector_embed::{
+    Batch, Embedder, EmbedderExt, InputKind, Lane, TooLong,
+    provider::{Onnx, onnx::Settings},
+    wrap::Cached,
+};
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::mpsc;
 
@@ -43,7 +47,7 @@ pub(crate) fn run(job: &Job) -> Result<(), Failure> {
         if output.is_file() { format!("; nothing was written to {}", output.name()) } else { String::new() };
     let store = job.cache.as_deref().map(Watched::open).transpose()?;
     let model = job.load.builder(&job.model).build()?;
-    let (dimensions, max_tokens) = (model.dimensions()?, model.info().max_tokens);
+    let dimensions = model.dimensions()?;
     let cached = store.map(|store| Cached::new(model.clone(), store)).transpose()?;
     let embedder: &dyn Embedder = match &cached {
         Some(cached) => cached,
@@ -95,7 +99,7 @@ pub(crate) fn run(job: &Job) -> Result<(), Failure> {
     }
     output.finish(dimensions)?;
     tally.cache = cached.as_ref().map(Cached::counts);
-    say(job, &tally, dimensions, max_tokens, time);
+    say(job, &tally, &model, dimensions, time);
     Ok(())
 }
 
@@ -116,10 +120,15 @@ async fn interrupted() -> &'static str {
 }
 
 /// Ends a run that went well. That stderr is gone does not make it a failure.
-fn say(job: &Job, tally: &Tally, dimensions: usize, max_tokens: Option<usize>, time: Duration) {
+fn say(job: &Job, tally: &Tally, model: &Onnx, dimensions: usize, time: Duration) {
+    let (max_tokens, settings) = (model.info().max_tokens, &model.info().settings);
     let mut stderr = io::stderr().lock();
     if !job.quiet {
-        let _ = writeln!(stderr, "{}", tally.summary(dimensions, max_tokens, time));
+        let settings = match settings {
+            Settings::Defaults => String::new(),
+            others => format!("; settings: {others}"),
+        };
+        let _ = writeln!(stderr, "{}{settings}", tally.summary(dimensions, max_tokens, time));
         return;
     }
     for note in tally.notes(max_tokens) {

@@ -1,17 +1,23 @@
-//! The `docvector-embed` command: embeds files of texts on this machine, shows what it runs on, and looks after caches.
+//! The `docvector-embed` command: embeds files of texts on this machine, shows what it runs on, measures how fast it is,
+//! and looks after caches.
 
+mod bench;
 mod cache;
 mod cli;
 mod doctor;
 mod embed;
 mod failure;
 mod input;
+mod measure;
 mod npy;
 mod output;
+mod plot;
 mod progress;
 mod reference;
 mod report;
+mod sample;
 mod tally;
+mod tune;
 
 use std::{io, process::ExitCode};
 
@@ -26,6 +32,8 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Embed(args) => args.into_job().map_or_else(|usage| usage.exit(), |job| embed::run(&job)),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Bench(args) => args.check().map_or_else(|usage| usage.exit(), |args| bench::run(&args)),
+        Command::Tune(args) => tune::run(&args),
         Command::Cache(args) => match args.command {
             CacheCommand::Stats(args) => cache::stats(&args),
             CacheCommand::Verify(args) => cache::verify(&args),

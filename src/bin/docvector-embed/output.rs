@@ -155,7 +155,7 @@ impl Output {
 }
 
 /// Makes a file of an unused name beside the final one.
-fn temporary(folder: &Path, target: &Path) -> io::Result<NamedTempFile> {
+pub(crate) fn temporary(folder: &Path, target: &Path) -> io::Result<NamedTempFile> {
     let name: String = target.file_name().unwrap_or_default().to_string_lossy().chars().take(NAME_CHARS).collect();
     let prefix = format!(".{name}.");
     let mut builder = tempfile::Builder::new();

@@ -1,37 +1,89 @@
-//! Schedules the work of all callers on threads of its own: tokenising first, then batches of like length.
+//! Schedules the work of all callers on threads of its own: tokenising ahead of inference, then batches of like length.
 //!
-//! Calls of one lane take turns, a piece of work at a time, so that a large call holds up no other; the interactive
-//! lane goes first, without starving the other. A call's texts are tokenised in pieces, sorted by length, and packed
-//! by padded tokens; each thread runs one batch at a time on a session of its own.
+//! A call's texts are tokenised in pieces, once. Where the same threads embed, what is bad is known before anything is
+//! embedded. Batches are packed by
+//! padded tokens out of all calls that wait in a lane, and each thread runs one at a time on a session of its own.
+//! Rows go straight into their call's one matrix. Locks: the queue's first, then a call's.
+
+mod call;
+mod counters;
+mod queue;
 
 use std::{
-    collections::VecDeque,
-    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
     time::Instant,
 };
 
-use ort::{environment::Environment, session::Session};
 use tokio::sync::oneshot;
 
-use super::{
-    session::{Model, Rows},
-    tokens::{Encoded, Over, Tokens},
+pub use self::counters::OnnxStats;
+pub(super) use self::{
+    call::Done,
+    queue::{Packing, Role},
 };
-use crate::{BadText, BadTextReason, Batch, Error, ErrorKind, InputKind, Lane, Result, TooLong};
+use self::{
+    call::{Call, Next, Piece},
+    counters::{Counters, Stage},
+    queue::{Job, Part, Queue},
+};
+use super::tokens::{Encoded, Over};
+use crate::{BadText, Batch, Error, ErrorKind, InputKind, Result, TooLong};
 
 /// A text that is tokenised on a thread of its own, one at a time: it can take seconds, and a hundred times its size in
 /// memory, where it has no place to be cut at.
 const GIANT_BYTES: usize = 1 << 20;
-/// Text that is tokenised as one piece of work: so much takes a core about 20 milliseconds.
-const PIECE_BYTES: usize = 32 << 10;
-/// Pieces of interactive work after which waiting bulk work gets one.
-const HEAD_START: u32 = 8;
+/// Text that is tokenised as one piece of work: so much takes a core about 5 milliseconds.
+const PIECE_BYTES: usize = 8 << 10;
+/// What a text counts as besides its bytes: tokenising nothing takes time too.
+const TEXT_BYTES: usize = 64;
+
+/// Makes ids of texts.
+pub(super) trait Encode: Send + Sync + 'static {
+    fn encode(&self, kind: InputKind, text: &str, too_long: TooLong) -> Result<Result<Encoded, Over>>;
+
+    /// Tokens at the beginning that do not take part in pooling.
+    fn unpooled(&self, kind: InputKind) -> usize;
+
+    /// Tokens that a text may have.
+    fn limit(&self) -> usize;
+}
+
+/// Makes vectors of ids.
+pub(super) trait Run: Send + 'static {
+    /// Gives the vectors of all rows, one after the other, to `take`.
+    fn run(&mut self, rows: &[Row<'_>], take: &mut dyn FnMut(&[f32])) -> Result<(), Failure>;
+}
+
+/// A text of a batch: ids, and how many of them at the beginning do not take part in pooling.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row<'a> {
+    pub(super) ids: &'a [u32],
+    pub(super) unpooled: usize,
+}
+
+/// Why a batch failed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) error: Error,
+    /// Whether a smaller batch may do.
+    pub(super) out_of_memory: bool,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { error, out_of_memory: false }
+    }
+}
+
+/// A thread to be started: what it is there for, and what it runs batches on.
+pub(super) struct Worker {
+    pub(super) name: String,
+    pub(super) role: Role,
+    /// There if the role has a packing.
+    pub(super) runner: Option<Box<dyn Run>>,
+}
 
 /// The threads and what they share.
 #[derive(Debug)]
@@ -40,69 +92,21 @@ pub(super) struct Scheduler {
     threads: Vec<JoinHandle<()>>,
 }
 
-#[derive(Debug)]
 struct Shared {
-    tokens: Arc<Tokens>,
-    model: Model,
-    /// Padded tokens of a batch.
-    budget: usize,
+    tokens: Arc<dyn Encode>,
+    /// Components of a vector.
+    width: usize,
+    /// Tokens for which inference begins while the rest of a call is tokenised, where other threads do that.
+    early: Option<usize>,
     queue: Mutex<Queue>,
     wake: Condvar,
+    counters: Counters,
 }
 
-#[derive(Debug, Default)]
-struct Queue {
-    interactive: VecDeque<Arc<Call>>,
-    bulk: VecDeque<Arc<Call>>,
-    /// Giant texts of calls that wait for them.
-    giants: VecDeque<(Arc<Call>, usize)>,
-    /// Pieces of interactive work since the last of bulk work.
-    ahead: u32,
-    stop: bool,
-}
-
-/// One caller's texts on their way.
-struct Call {
-    texts: Vec<Box<str>>,
-    kind: InputKind,
-    too_long: TooLong,
-    lane: Lane,
-    deadline: Option<Instant>,
-    /// Nobody waits for the rest: it was withdrawn, or it failed.
-    over: AtomicBool,
-    work: Mutex<Work>,
-}
-
-impl std::fmt::Debug for Call {
+impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Call").field("texts", &self.texts.len()).finish_non_exhaustive()
+        f.debug_struct("Shared").field("width", &self.width).field("early", &self.early).finish_non_exhaustive()
     }
-}
-
-struct Work {
-    todo: VecDeque<Piece>,
-    /// Pieces that are being worked on.
-    running: usize,
-    tokenised: bool,
-    encoded: Vec<Encoded>,
-    bad: Vec<BadText>,
-    tokens: u64,
-    components: Vec<f32>,
-    reply: Option<oneshot::Sender<Result<Done>>>,
-}
-
-enum Piece {
-    Tokenise(Range<usize>),
-    /// Indices of texts.
-    Infer(Vec<usize>),
-}
-
-/// What a call comes to.
-#[derive(Debug)]
-pub(super) struct Done {
-    pub(super) components: Vec<f32>,
-    pub(super) truncated: Vec<usize>,
-    pub(super) tokens: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -110,46 +114,57 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Scheduler {
-    /// Starts the threads, each with a session.
-    pub(super) fn start(
-        tokens: Arc<Tokens>,
-        model: Model,
-        environment: &Environment,
-        threads: usize,
-        budget: usize,
-    ) -> Result<Self> {
-        let shared = Arc::new(Shared { tokens, model, budget, queue: Mutex::default(), wake: Condvar::new() });
-        let mut scheduler = Self { shared: Arc::clone(&shared), threads: Vec::with_capacity(threads) };
-        for number in 0..threads {
+    /// Starts the threads.
+    pub(super) fn start(tokens: Arc<dyn Encode>, width: usize, workers: Vec<Worker>) -> Result<Self> {
+        // Threads that only embed need not wait for a call to be tokenised to its end, and would stand idle.
+        let only_embed = workers.iter().filter(|worker| !worker.role.tokenises);
+        let early = only_embed
+            .filter_map(|worker| worker.role.packing.as_ref())
+            .map(|packing| packing.budget().saturating_mul(2))
+            .max();
+        let shared = Arc::new(Shared {
+            tokens,
+            width,
+            early,
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            counters: Counters::default(),
+        });
+        let mut scheduler = Self { shared: Arc::clone(&shared), threads: Vec::with_capacity(workers.len() + 1) };
+        for Worker { name, role, runner } in workers {
             let shared = Arc::clone(&shared);
-            // Made here, one after the other: each thread making its own would leave its scraps in its own heap.
-            let session = shared.model.session(environment)?;
-            let thread = thread::Builder::new().name(format!("docvector-onnx-{number}"));
-            let thread = thread.spawn(move || shared.work(session)).map_err(|error| {
-                let message = format!("thread {number} of {threads} cannot be started");
-                Error::new(ErrorKind::Config, message).with_source(error)
-            })?;
-            scheduler.threads.push(thread);
+            scheduler.spawn(name, move || shared.work(&role, runner))?;
         }
-        let thread = thread::Builder::new().name("docvector-giants".to_owned());
-        let thread = thread.spawn(move || shared.work_on_giants()).map_err(|error| {
-            Error::new(ErrorKind::Config, "the thread for giant texts cannot be started").with_source(error)
-        })?;
-        scheduler.threads.push(thread);
+        scheduler.spawn("docvector-giants".to_owned(), move || shared.work_on_giants())?;
         Ok(scheduler)
+    }
+
+    fn spawn(&mut self, name: String, work: impl FnOnce() + Send + 'static) -> Result<()> {
+        let message = format!("the thread {name} cannot be started");
+        let thread = thread::Builder::new().name(name).spawn(work);
+        let thread = thread.map_err(|error| Error::new(ErrorKind::Config, message).with_source(error))?;
+        self.threads.push(thread);
+        Ok(())
     }
 
     /// Embeds the texts of a batch; where some are `bad` already, finds the others that are too long, and fails.
     /// Dropping the future withdraws what has not begun.
     pub(super) async fn embed(&self, batch: &Batch<'_>, bad: Vec<BadText>) -> Result<Done> {
         let (reply, answer) = oneshot::channel();
-        let call = Arc::new(Call::new(batch, bad, self.shared.model.dimensions, reply));
+        let (call, giants) = Call::new(batch, bad, self.shared.width, reply);
+        let call = Arc::new(call);
         let waiting = Waiting { shared: &self.shared, call: Arc::clone(&call) };
-        self.shared.enqueue_giants(&call);
-        self.shared.enqueue(call);
+        lock(&self.shared.queue).add(&call, giants);
+        self.shared.wake.notify_all();
+        drop(call);
         let done = answer.await;
         drop(waiting);
         done.unwrap_or_else(|_| Err(Error::new(ErrorKind::Inference, "the threads have stopped")))
+    }
+
+    /// What the threads have done so far.
+    pub(super) fn stats(&self) -> OnnxStats {
+        self.shared.counters.read()
     }
 }
 
@@ -173,282 +188,171 @@ struct Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.call.over.store(true, Ordering::Relaxed);
-        let mut queue = lock(&self.shared.queue);
-        queue.lane(self.call.lane).retain(|call| !Arc::ptr_eq(call, &self.call));
-        queue.giants.retain(|(call, _)| !Arc::ptr_eq(call, &self.call));
-    }
-}
-
-impl Queue {
-    fn lane(&mut self, lane: Lane) -> &mut VecDeque<Arc<Call>> {
-        match lane {
-            Lane::Interactive => &mut self.interactive,
-            Lane::Bulk => &mut self.bulk,
-        }
-    }
-
-    /// The call whose turn it is.
-    fn next(&mut self) -> Option<Arc<Call>> {
-        let bulk_turn = self.interactive.is_empty() || (self.ahead >= HEAD_START && !self.bulk.is_empty());
-        if bulk_turn {
-            self.ahead = 0;
-            return self.bulk.pop_front();
-        }
-        self.ahead = self.ahead.saturating_add(1);
-        self.interactive.pop_front()
-    }
-}
-
-impl Call {
-    fn new(batch: &Batch<'_>, bad: Vec<BadText>, dimensions: usize, reply: oneshot::Sender<Result<Done>>) -> Self {
-        let texts: Vec<Box<str>> = batch.texts().iter().map(|&text| text.into()).collect();
-        let mut todo = VecDeque::new();
-        let (mut start, mut bytes, mut giants) = (0, 0, 0);
-        for (index, text) in texts.iter().enumerate() {
-            if text.len() >= GIANT_BYTES {
-                todo.extend((start < index).then_some(Piece::Tokenise(start..index)));
-                (start, bytes) = (index + 1, 0);
-                giants += 1;
-                continue;
-            }
-            bytes += text.len();
-            if bytes >= PIECE_BYTES {
-                todo.push_back(Piece::Tokenise(start..index + 1));
-                (start, bytes) = (index + 1, 0);
-            }
-        }
-        if start < texts.len() {
-            todo.push_back(Piece::Tokenise(start..texts.len()));
-        }
-        let work = Work {
-            todo,
-            // Those are under way from the beginning: the other thread sees to them.
-            running: giants,
-            tokenised: false,
-            encoded: vec![Encoded { ids: Vec::new(), truncated: false }; texts.len()],
-            components: if bad.is_empty() { vec![0.0; texts.len() * dimensions] } else { Vec::new() },
-            bad,
-            tokens: 0,
-            reply: Some(reply),
-        };
-        Self {
-            kind: batch.kind(),
-            too_long: batch.too_long(),
-            lane: batch.lane(),
-            deadline: batch.deadline(),
-            over: AtomicBool::new(false),
-            work: Mutex::new(work),
-            texts,
-        }
-    }
-
-    /// Whether somebody waits for the result, and it can still be in time.
-    fn still_wanted(&self) -> Result<bool> {
-        if self.over.load(Ordering::Relaxed) {
-            return Ok(false);
-        }
-        if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Err(Error::new(ErrorKind::DeadlinePassed, "the batch's work had not all begun"));
-        }
-        Ok(true)
-    }
-
-    fn finish(&self, result: Result<Done>) {
-        self.over.store(true, Ordering::Relaxed);
-        let mut work = lock(&self.work);
-        work.todo.clear();
-        let reply = work.reply.take();
-        // Whoever is woken may do anything at all, and must not do it under the lock.
-        drop(work);
-        if let Some(reply) = reply {
-            // The caller may have gone.
-            let _ = reply.send(result);
+        if !self.call.is_over() {
+            self.call.withdraw();
+            lock(&self.shared.queue).remove(&self.call);
+        } else if self.call.has_giants {
+            lock(&self.shared.queue).remove_giants(&self.call);
         }
     }
 }
 
 impl Shared {
-    fn enqueue(&self, call: Arc<Call>) {
-        lock(&self.queue).lane(call.lane).push_back(call);
-        self.wake.notify_all();
-    }
-
-    fn enqueue_giants(&self, call: &Arc<Call>) {
-        let giants = (0..call.texts.len()).filter(|&index| call.texts[index].len() >= GIANT_BYTES);
-        lock(&self.queue).giants.extend(giants.map(|index| (Arc::clone(call), index)));
-    }
-
     /// What each thread does until it is told to stop.
-    fn work(self: Arc<Self>, mut session: Session) {
-        while let Some((call, piece)) = self.take() {
-            self.settle(&call, || match piece {
-                Piece::Tokenise(range) => self.tokenise(&call, range),
-                Piece::Infer(indices) => self.infer(&call, &indices, &mut session),
-            });
+    fn work(&self, role: &Role, mut runner: Option<Box<dyn Run>>) {
+        let mut ahead = 0;
+        while let Some(job) = self.take(role, &mut ahead) {
+            match (job, &mut runner) {
+                (Job::Tokenise(call, piece), _) => self.tokenise(&call, &piece),
+                (Job::Embed(parts), Some(runner)) => self.embed(parts, role, runner.as_mut()),
+                (Job::Embed(parts), None) => fail(&parts, &Error::new(ErrorKind::Inference, "a thread has no session")),
+            }
         }
     }
 
     /// What the thread for giant texts does.
-    fn work_on_giants(self: Arc<Self>) {
+    fn work_on_giants(&self) {
         loop {
             let mut queue = lock(&self.queue);
             while !queue.stop && queue.giants.is_empty() {
                 queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
-            let Some((call, index)) = queue.giants.pop_front().filter(|_| !queue.stop) else { return };
+            let Some((call, piece)) = queue.giants.pop_front().filter(|_| !queue.stop) else { return };
             drop(queue);
-            self.settle(&call, || self.tokenise(&call, index..index + 1));
+            self.tokenise(&call, &piece);
         }
     }
 
-    /// Does a piece of work, if it is still wanted, and what follows from it.
-    fn settle(&self, call: &Arc<Call>, work: impl FnOnce() -> Result<()>) {
-        let panicked = |_| Err(Error::new(ErrorKind::Inference, "the model or the tokenizer panicked"));
-        let done = match call.still_wanted() {
-            Ok(true) => catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panicked),
-            Ok(false) => Ok(()),
-            Err(error) => Err(error),
-        };
-        match done {
-            Ok(()) => self.advance(call),
-            Err(error) => call.finish(Err(error)),
-        }
-    }
-
-    /// Waits for a piece of work.
-    fn take(&self) -> Option<(Arc<Call>, Piece)> {
+    /// Waits for something to do.
+    fn take(&self, role: &Role, ahead: &mut u32) -> Option<Job> {
         let mut queue = lock(&self.queue);
         loop {
             if queue.stop {
                 return None;
             }
-            let Some(call) = queue.next() else {
-                queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            let mut work = lock(&call.work);
-            if call.over.load(Ordering::Relaxed) {
-                work.todo.clear();
+            if let Some(job) = queue.next(role, ahead) {
+                return Some(job);
             }
-            let piece = work.todo.pop_front();
-            work.running += usize::from(piece.is_some());
-            let more = !work.todo.is_empty();
-            drop(work);
-            if more {
-                queue.lane(call.lane).push_back(Arc::clone(&call));
-            }
-            if let Some(piece) = piece {
-                return Some((call, piece));
-            }
+            queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn tokenise(&self, call: &Call, range: Range<usize>) -> Result<()> {
-        let mut encoded = Vec::with_capacity(range.len());
-        for index in range {
-            encoded.push((index, self.tokens.encode(call.kind, &call.texts[index], call.too_long)));
+    fn tokenise(&self, call: &Arc<Call>, piece: &Piece) {
+        match call.still_wanted() {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => return call.finish(Err(error)),
         }
-        let mut work = lock(&call.work);
-        for (index, encoded) in encoded {
-            match encoded {
-                Ok(Ok(encoded)) => work.encoded[index] = encoded,
-                // One text that the tokenizer cannot make anything of does not sink the others.
-                Err(_) => work.bad.push(BadText::new(index, BadTextReason::Rejected)),
-                Ok(Err(Over(tokens))) => {
-                    let reason = BadTextReason::TooLong { tokens, limit: self.tokens.max };
-                    work.bad.push(BadText::new(index, reason));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn infer(&self, call: &Call, indices: &[usize], session: &mut Session) -> Result<()> {
-        // Taken out, not copied: this piece is the only one that needs them.
-        let ids: Vec<Vec<u32>> = {
-            let mut work = lock(&call.work);
-            indices.iter().map(|&index| std::mem::take(&mut work.encoded[index].ids)).collect()
+        let started = Instant::now();
+        let encode =
+            || piece.texts().map(|(at, text)| (at, self.tokens.encode(call.kind, text, call.too_long))).collect();
+        let encoded = catch_unwind(AssertUnwindSafe(encode));
+        self.counters.took(Stage::Tokenising, started.elapsed());
+        let Ok(encoded) = encoded else {
+            return call.finish(Err(Error::new(ErrorKind::Inference, "the tokenizer panicked")));
         };
-        let rows: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
-        let unpooled = self.tokens.prompt_tokens(call.kind);
-        let vectors = self.model.run(session, &Rows { ids: &rows, unpooled })?;
-        let width = self.model.dimensions;
-        let mut work = lock(&call.work);
-        for (&index, vector) in indices.iter().zip(vectors.chunks_exact(width)) {
-            work.components[index * width..(index + 1) * width].copy_from_slice(vector);
+        match call.tokenised(encoded, self.tokens.limit(), self.early) {
+            Next::Nothing => {}
+            Next::Ready => {
+                let mut queue = lock(&self.queue);
+                // Withdrawn in between, it would stay there.
+                if !call.is_over() {
+                    queue.add_ready(call);
+                }
+                drop(queue);
+                self.wake.notify_all();
+            }
+            Next::Over(result) => call.finish(result),
         }
-        Ok(())
     }
 
-    /// Takes note that a piece is done; the last one of a stage begins the next.
-    fn advance(&self, call: &Arc<Call>) {
-        let mut work = lock(&call.work);
-        work.running -= 1;
-        if work.running > 0 || !work.todo.is_empty() || call.over.load(Ordering::Relaxed) {
+    /// Runs a batch, if it is still wanted. One that fails is run again in parts: in halves where memory was short,
+    /// otherwise call by call, so that nobody fails for another's text.
+    fn embed(&self, mut parts: Vec<Part>, role: &Role, runner: &mut dyn Run) {
+        parts.retain(|part| match part.call.still_wanted() {
+            Ok(wanted) => wanted,
+            Err(error) => {
+                part.call.finish(Err(error));
+                false
+            }
+        });
+        if parts.is_empty() {
             return;
         }
-        if work.tokenised {
-            let truncated = (0..work.encoded.len()).filter(|&index| work.encoded[index].truncated).collect();
-            let tokens = work.tokens;
-            let done = Done { components: std::mem::take(&mut work.components), truncated, tokens };
-            drop(work);
-            call.finish(Ok(done));
-            return;
+        let rows: Vec<Row<'_>> = parts
+            .iter()
+            .flat_map(|part| {
+                let unpooled = self.tokens.unpooled(part.call.kind);
+                part.texts.iter().map(move |(_, ids)| Row { ids, unpooled })
+            })
+            .collect();
+        let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
+        let (texts, tokens) = (rows.len(), rows.iter().map(|row| row.ids.len()).sum());
+        let started = Instant::now();
+        let mut delivered = false;
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            runner.run(&rows, &mut |mut vectors| {
+                let ran = Instant::now();
+                if vectors.len() != texts * self.width {
+                    return;
+                }
+                delivered = true;
+                // Before any caller has its rows, so that it finds them counted.
+                self.counters.batch(texts, tokens, texts * longest, ran - started);
+                for part in &parts {
+                    let indices: Vec<usize> = part.texts.iter().map(|&(index, _)| index).collect();
+                    let (own, rest) = vectors.split_at((indices.len() * self.width).min(vectors.len()));
+                    part.call.embedded(&indices, own, self.width);
+                    vectors = rest;
+                }
+                self.counters.took(Stage::Delivering, ran.elapsed());
+            })
+        }));
+        let failure = match ran {
+            Ok(Ok(())) if delivered => return,
+            Ok(Ok(())) => Error::new(ErrorKind::Inference, "the model gave other vectors than asked for").into(),
+            Ok(Err(failure)) => failure,
+            Err(_) => Error::new(ErrorKind::Inference, "the model panicked").into(),
+        };
+        if delivered {
+            // Some have their rows: they must not be counted twice, and nobody must wait for ever.
+            fail(&parts, &failure.error);
+        } else if failure.out_of_memory && texts > 1 {
+            if let Some(packing) = &role.packing {
+                packing.halve(texts * longest);
+            }
+            for half in halves(parts, texts) {
+                self.embed(half, role, runner);
+            }
+        } else if parts.len() > 1 {
+            for part in parts {
+                self.embed(vec![part], role, runner);
+            }
+        } else {
+            fail(&parts, &failure.error);
         }
-        if !work.bad.is_empty() {
-            let bad = std::mem::take(&mut work.bad);
-            drop(work);
-            call.finish(Err(Error::invalid_texts(bad)));
-            return;
-        }
-        work.tokenised = true;
-        let lengths: Vec<usize> = work.encoded.iter().map(|encoded| encoded.ids.len()).collect();
-        work.tokens = lengths.iter().map(|&length| length as u64).sum();
-        let most_texts = if self.model.alone { Some(1) } else { self.model.fixed_texts };
-        work.todo = pack(&lengths, self.budget, most_texts).map(Piece::Infer).collect();
-        drop(work);
-        self.enqueue(Arc::clone(call));
     }
 }
 
-/// Packs texts of like length into batches of at most `budget` padded tokens, the longest first, so that no thread ends
-/// with a long batch while the others are idle. A longer text is a batch of its own.
-fn pack(lengths: &[usize], budget: usize, most_texts: Option<usize>) -> impl Iterator<Item = Vec<usize>> {
-    let mut order: Vec<usize> = (0..lengths.len()).collect();
-    order.sort_by_key(|&index| std::cmp::Reverse(lengths[index]));
-    let sorted: Vec<usize> = order.iter().map(|&index| lengths[index]).collect();
-    let mut start = 0;
-    std::iter::from_fn(move || {
-        let &longest = sorted.get(start)?;
-        let texts = (budget / longest.max(1)).max(1).min(most_texts.unwrap_or(usize::MAX)).min(order.len() - start);
-        start += texts;
-        Some(order[start - texts..start].to_vec())
-    })
+fn fail(parts: &[Part], error: &Error) {
+    parts.iter().for_each(|part| part.call.finish(Err(error.clone())));
+}
+
+/// Cuts a batch in two of about as many texts.
+fn halves(parts: Vec<Part>, texts: usize) -> [Vec<Part>; 2] {
+    let mut room = texts / 2;
+    let mut halves = [Vec::new(), Vec::new()];
+    for mut part in parts {
+        let rest = part.texts.split_off(room.min(part.texts.len()));
+        room -= part.texts.len();
+        for (half, texts) in halves.iter_mut().zip([part.texts, rest]) {
+            if !texts.is_empty() {
+                half.push(Part { call: Arc::clone(&part.call), texts });
+            }
+        }
+    }
+    halves
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn packs_every_text_once_within_the_budget(
-            lengths in prop::collection::vec(0_usize..600, 0..200),
-            budget in 1_usize..2000,
-            most in prop::option::of(1_usize..9),
-        ) {
-            let packs: Vec<Vec<usize>> = pack(&lengths, budget, most).collect();
-            let mut all: Vec<usize> = packs.concat();
-            all.sort_unstable();
-            prop_assert_eq!(all, (0..lengths.len()).collect::<Vec<_>>());
-            for pack in packs {
-                let longest = pack.iter().map(|&index| lengths[index]).max().unwrap_or(0);
-                prop_assert!(pack.len() == 1 || longest * pack.len() <= budget);
-                prop_assert!(pack.len() <= most.unwrap_or(usize::MAX));
-            }
-        }
-    }
-}
+mod tests;

@@ -8,7 +8,10 @@ use std::{borrow::Cow, collections::BTreeMap, fs, ops::Range, path::Path};
 use serde_json::{Value, value::RawValue};
 use tokenizers::Tokenizer;
 
-use super::folder::{Folder, Json};
+use super::{
+    folder::{Folder, Json},
+    scheduler::Encode,
+};
 use crate::{CountTokens, Error, ErrorKind, InputKind, Prompts, Result, TooLong};
 
 /// Tokens more than needed that the beginning of a long text must have, before its rest is left unread.
@@ -124,11 +127,6 @@ impl Tokens {
         Ok(())
     }
 
-    /// Tokens at the beginning that are the prompt's, with the special ones before it.
-    pub(super) fn prompt_tokens(&self, kind: InputKind) -> usize {
-        self.prompt_tokens[kind as usize]
-    }
-
     /// Makes ids out of a text, or says that it is too long.
     pub(super) fn encode(&self, kind: InputKind, text: &str, too_long: TooLong) -> Result<Result<Encoded, Over>> {
         let text = &*self.prompted(kind, text);
@@ -188,6 +186,20 @@ impl Tokens {
 impl std::fmt::Debug for Tokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tokens").field("max", &self.max).field("cuts", &self.cuts).finish_non_exhaustive()
+    }
+}
+
+impl Encode for Tokens {
+    fn encode(&self, kind: InputKind, text: &str, too_long: TooLong) -> Result<Result<Encoded, Over>> {
+        self.encode(kind, text, too_long)
+    }
+
+    fn unpooled(&self, kind: InputKind) -> usize {
+        self.prompt_tokens[kind as usize]
+    }
+
+    fn limit(&self) -> usize {
+        self.max
     }
 }
 

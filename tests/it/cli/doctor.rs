@@ -47,6 +47,21 @@ fn all_is_well() {
 }
 
 #[test]
+fn says_what_runs_where_and_in_which_precision() {
+    let done = doctor(|command| command.arg("--model").arg(minilm()).args(["--precision", "int8"]));
+    let said = stdout(&done);
+    assert!(done.status.success(), "{said}{}", stderr(&done));
+    for part in ["precision        int8", "device           cpu", " on CPUExecutionProvider", "PASS"] {
+        assert!(said.contains(part), "{part:?} is not in:\n{said}");
+    }
+    let said = failed(&doctor(|command| command.arg("--model").arg(minilm()).args(["--device", "cuda:1"])));
+    assert!(said.contains("cuda:1 cannot be used"), "{said}");
+    let done = doctor(|command| command.arg("--model").arg(minilm()).args(["--device", "gpu"]));
+    assert_eq!(done.status.code(), Some(2));
+    assert!(stderr(&done).contains("cpu, cuda and cuda:N"), "{}", stderr(&done));
+}
+
+#[test]
 fn wrong_vectors_are_found() {
     let folder = tempfile::tempdir().expect("a folder");
     let model = folder.path().join("all-MiniLM-L6-v2");

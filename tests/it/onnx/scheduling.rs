@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use docvector_embed::{Batch, Embedder, EmbedderExt, ErrorKind, InputKind, TooLong, provider::Onnx};
+use docvector_embed::{Batch, Embedder, EmbedderExt, ErrorKind, InputKind, Lane, TooLong, provider::Onnx};
 
 use crate::support::{golden, minilm};
 
@@ -98,42 +98,135 @@ async fn dropped_calls_leave_nothing_behind() {
     assert_eq!(rows.len(), 400);
 }
 
-/// Run again in a process of its own, where no other test has threads to be counted.
+/// Runs the test of this name again in a process of its own, where no other has threads or memory to be counted. Says
+/// whether this is that process.
+#[cfg(target_os = "linux")]
+fn is_alone(name: &str) -> bool {
+    const ALONE: &str = "DOCVECTOR_EMBED_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let program = std::env::current_exe().expect("this program");
+    let mut child = std::process::Command::new(program);
+    let name = format!("onnx::scheduling::{name}");
+    let child = child.args(["--exact", &name, "--test-threads", "1", "--nocapture"]).env(ALONE, "1");
+    let child = child.output().expect("runs");
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success(), "{said}{}", String::from_utf8_lossy(&child.stderr));
+    assert!(said.contains("1 passed"), "{said}");
+    false
+}
+
+/// This process's threads.
+#[cfg(target_os = "linux")]
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").expect("this process").count()
+}
+
+/// The same once they are so many, or after five seconds: one that was joined may still be seen for a moment.
+#[cfg(target_os = "linux")]
+fn threads_soon(expected: usize) -> usize {
+    for _ in 0..500 {
+        if threads() == expected {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    threads()
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_dropped_embedder_ends_its_threads() {
-    const ALONE: &str = "DOCVECTOR_EMBED_TEST_ALONE";
-    const NAME: &str = "onnx::scheduling::a_dropped_embedder_ends_its_threads";
-    if std::env::var_os(ALONE).is_none() {
-        let program = std::env::current_exe().expect("this program");
-        let mut child = std::process::Command::new(program);
-        let child = child.args(["--exact", NAME, "--test-threads", "1"]).env(ALONE, "1").output().expect("runs");
-        assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
-        assert!(String::from_utf8_lossy(&child.stdout).contains("1 passed"));
+    if !is_alone("a_dropped_embedder_ends_its_threads") {
         return;
     }
-    let now = || std::fs::read_dir("/proc/self/task").expect("this process").count();
-    // A thread that was joined may still be seen for a moment.
-    let threads = |expected: usize| {
-        for _ in 0..500 {
-            if now() == expected {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        now()
-    };
     let load = || Onnx::builder(golden("tiny/bert-cls")).with_threads(3).build().expect("loads");
     drop(load());
     std::thread::sleep(Duration::from_millis(100));
-    let before = now();
+    let before = threads();
     let embedder = load();
-    assert_eq!(threads(before + 4), before + 4, "not one thread a session, and one for giant texts");
+    assert_eq!(threads_soon(before + 4), before + 4, "not one thread a session, and one for giant texts");
     drop(embedder);
     for _ in 0..20 {
         drop(load());
     }
-    assert_eq!(threads(before), before);
+    assert_eq!(threads_soon(before), before);
+}
+
+/// Bytes of memory that this process has.
+#[cfg(target_os = "linux")]
+fn resident() -> i64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("this process");
+    let pages: i64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number");
+    pages * 4096
+}
+
+/// Callers go away at any moment, or are killed, in a thousand rounds; the embedder goes with them in every tenth.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_thousand_rounds_of_killed_callers_leave_nothing_behind() {
+    const MOST: i64 = 8 << 20;
+    if !is_alone("a_thousand_rounds_of_killed_callers_leave_nothing_behind") {
+        return;
+    }
+    let load = || Onnx::builder(golden("tiny/bert-cls")).with_threads(2).build().expect("loads");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().expect("a runtime");
+    drop(load());
+    std::thread::sleep(Duration::from_millis(100));
+    let before = threads();
+    let texts: Vec<String> = (0..80).map(|i| format!("text {i} {}", "x ".repeat(i % 20))).collect();
+    let mut random = fastrand::Rng::with_seed(5);
+    let mut embedder = load();
+    let mut early = 0;
+    let mut finished = 0;
+    for round in 1..=1000 {
+        let mut callers = tokio::task::JoinSet::new();
+        for _ in 0..random.usize(1..6) {
+            let (embedder, ends) = (embedder.clone(), random.u64(0..4000));
+            let from = random.usize(0..texts.len());
+            let texts = texts[from..random.usize(from..texts.len()) + 1].to_vec();
+            let lane = if random.bool() { Lane::Bulk } else { Lane::Interactive };
+            let _guard = runtime.enter();
+            callers.spawn(async move {
+                let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
+                let call = embedder.embed(Batch::documents(&refs).with_lane(lane));
+                let rows = tokio::time::timeout(Duration::from_micros(ends), call).await;
+                rows.is_ok_and(|rows| rows.expect("embeds").len() == texts.len())
+            });
+        }
+        let (wait, kills) = (Duration::from_micros(random.u64(0..2000)), random.bool());
+        let again = round % 10 == 0;
+        if again {
+            // The callers have clones; the last of them to go ends the threads.
+            drop(std::mem::replace(&mut embedder, load()));
+        }
+        finished += runtime.block_on(async {
+            if kills {
+                tokio::time::sleep(wait).await;
+                callers.abort_all();
+            }
+            let mut finished = 0;
+            while let Some(done) = callers.join_next().await {
+                match done {
+                    Ok(done) => finished += usize::from(done),
+                    Err(error) => assert!(error.is_cancelled(), "a caller panicked"),
+                }
+            }
+            finished
+        });
+        if round == 200 {
+            early = resident();
+        }
+    }
+    let grown = resident() - early;
+    assert!((100..2500).contains(&finished), "{finished} calls were not killed: nothing was tested");
+    let rows = runtime.block_on(embedder.embed_documents(&texts)).expect("embeds");
+    assert_eq!(rows.len(), texts.len());
+    drop(embedder);
+    assert_eq!(threads_soon(before), before);
+    assert!(grown < MOST, "{grown} bytes more after 1,000 rounds than after 200");
 }
 
 /// Many callers at once, some of whom go away, on one embedder and on clones of it.

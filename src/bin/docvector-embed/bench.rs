@@ -1,0 +1,121 @@
+//! Measures what sizes of batches do on this machine.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    time::Duration,
+};
+
+use docvector_embed::{InputKind, provider::Onnx};
+
+use crate::{
+    cli::BenchArgs,
+    doctor::{cores, devices},
+    failure::Failure,
+    measure::{Race, Run, Work, describe, fit_together, median, texts_in},
+    plot::{self, Plot},
+    progress::Progress,
+    report::{Report, plain},
+    runtime,
+    sample::{Sample, spread},
+};
+
+/// Prints a table, a row for each budget.
+pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
+    let sample = Sample::open(args.input.as_deref())?;
+    let plot = args.plot.as_deref().map(plot::File::create).transpose()?;
+    let kind = InputKind::from(args.kind);
+    // Of a file, all texts are what the user says that they are.
+    let own_queries = kind == InputKind::Query && args.input.is_none();
+    let texts = if own_queries { &sample.queries } else { &sample.documents };
+
+    let builder = || args.load.builder(&args.model).without_tuning();
+    let base = builder().build()?;
+    let (info, runtime) = (base.info(), runtime()?);
+    let default = info.batch_tokens;
+    let budgets = args.budgets(default);
+    let shown = io::stderr().is_terminal();
+    let waiting = Progress::waiting("finding out how fast the model is", shown);
+    let time = Duration::from_secs(args.seconds.into()) / ((args.rounds() + 1) * budgets.len()) as u32;
+    let count = texts_in(&runtime, &base, kind, texts, time)?;
+    drop(waiting);
+    let works = [Work { kind, texts: spread(texts, count) }];
+    let together = fit_together(info, budgets.len());
+    let all = Race::texts(&works, args.rounds()) * budgets.len();
+    let progress = Progress::new(Some(all as u64), "texts", shown);
+    let race = Race { runtime: &runtime, works: &works, rounds: args.rounds(), together, progress: &progress };
+    let load = |&budget: &usize| {
+        if budget == default { Ok(base.clone()) } else { Ok(builder().with_batch_tokens(budget).build()?) }
+    };
+    let runs: Vec<Run> = race.run(&budgets, load, &mut 0)?.into_iter().flatten().collect();
+    drop(progress);
+
+    let mut report = Report::new(io::stdout().lock());
+    describe(&mut report, &args.model, info, cores())?;
+    report.line("threads", info.threads)?;
+    let kinds = if kind == InputKind::Query { "queries" } else { "documents" };
+    let of = if count < texts.len() { format!("{count} of {}", texts.len()) } else { count.to_string() };
+    let again = if count > texts.len() { format!(", which has {}", texts.len()) } else { String::new() };
+    report.line("texts", format!("{of} from {}{again}, as {kinds}", plain(&sample.from)))?;
+    if sample.left_out > 0 {
+        report.line("  lines left out", sample.left_out)?;
+    }
+    let tokens = runs.first().map_or(0, |run| run.tokens);
+    report.line("tokens", format!("{tokens} ({:.0} a text)", tokens as f64 / count as f64))?;
+    let turns = if together { "all budgets in turns" } else { "one budget after the other, as the weights are large" };
+    report.line("rounds", format!("{}, {turns}; medians", args.rounds()))?;
+    report.line("budget", format!("padded tokens of a batch; {default} is the default"))?;
+    table(&mut report, &budgets, &runs, default)?;
+    let short = budgets.iter().any(|&budget| (budget * info.threads) as u64 > tokens);
+    if short {
+        report.text("\nBudgets so large that the texts do not make a batch for each thread leave threads waiting.")?;
+    }
+    if let Some(file) = plot {
+        let speeds = runs.iter().map(Run::tokens_per_second);
+        let points = budgets.iter().zip(speeds).map(|(&budget, speed)| (budget as f64, speed)).collect();
+        let title = format!("{}, {}, threads: {}", label(&base), devices(info), info.threads);
+        let plot = Plot { title: &title, across: "padded tokens of a batch", up: "tokens/s", points };
+        let name = file.name().to_owned();
+        file.finish(&plot.svg())?;
+        report.text(format_args!("\nplotted in {name}"))?;
+    }
+    Ok(())
+}
+
+fn label(model: &Onnx) -> String {
+    plain(model.to_string().trim_start_matches("onnx/"))
+}
+
+fn table(report: &mut Report<impl Write>, budgets: &[usize], runs: &[Run], default: usize) -> Result<(), Failure> {
+    let base = budgets.iter().position(|&budget| budget == default).map_or(&runs[0], |at| &runs[at]);
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    let header = [
+        "budget",
+        "texts/s",
+        "tokens/s",
+        "ratio",
+        "padding",
+        "tokenising",
+        "inference",
+        "delivering",
+        "waiting",
+        "longest",
+    ];
+    let mut rows = vec![header.map(str::to_owned)];
+    rows.extend(budgets.iter().zip(runs).map(|(budget, run)| {
+        let [tokenising, inference, delivering, waiting] = run.stages().map(percent);
+        [
+            budget.to_string(),
+            format!("{:.1}", run.texts_per_second()),
+            format!("{:.0}", run.tokens_per_second()),
+            format!("{:.2}", median(&run.gains(base).collect::<Vec<_>>())),
+            percent(run.padding()),
+            tokenising,
+            inference,
+            delivering,
+            waiting,
+            format!("{:.1} ms", 1e3 * run.longest_batch.as_secs_f64()),
+        ]
+    }));
+    report.table(&rows)?;
+    report.text("\nratio: to the default, pass by pass; padding: of the padded tokens; the stages: of the threads' time; longest: the slowest batch seen.")
+}

@@ -1,0 +1,198 @@
+//! Draws a line through a few points as SVG. No crate does it here: one axis of powers of two and one line are less code
+//! than what the known one would bring.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use tempfile::NamedTempFile;
+
+use crate::{cli::is_standard, failure::Failure, output::temporary};
+
+/// The picture and the place of the axes in it.
+const WIDTH: f64 = 800.0;
+const HEIGHT: f64 = 480.0;
+const LEFT: f64 = 90.0;
+const RIGHT: f64 = 770.0;
+const TOP: f64 = 60.0;
+const BOTTOM: f64 = 410.0;
+
+/// The fewest steps of the axis that goes up.
+const STEPS: f64 = 5.0;
+
+/// Points, by powers of two from left to right, and from 0 upwards.
+pub(crate) struct Plot<'a> {
+    pub(crate) title: &'a str,
+    pub(crate) across: &'a str,
+    pub(crate) up: &'a str,
+    pub(crate) points: Vec<(f64, f64)>,
+}
+
+impl Plot<'_> {
+    pub(crate) fn svg(&self) -> String {
+        let logs = || self.points.iter().map(|(x, _)| x.log2());
+        let (first, last) = (logs().fold(f64::MAX, f64::min).floor(), logs().fold(f64::MIN, f64::max).ceil());
+        // A single point stands in the middle.
+        let (first, last) = if first < last { (first, last) } else { (first - 1.0, last + 1.0) };
+        let highest = self.points.iter().map(|(_, y)| *y).fold(0.0, f64::max);
+        let step = step(highest);
+        let steps = (highest / step).ceil().max(1.0);
+        let x = |value: f64| LEFT + (value.log2() - first) / (last - first) * (RIGHT - LEFT);
+        let y = |value: f64| BOTTOM - value / (steps * step) * (BOTTOM - TOP);
+
+        let mut svg = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \
+             viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"13\">\n\
+             <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>\n"
+        );
+        let mut text = |x: f64, y: f64, anchor: &str, more: &str, text: &str| {
+            let text = escaped(text);
+            line(
+                &mut svg,
+                format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\"{more}>{text}</text>"),
+            );
+        };
+        text(WIDTH / 2.0, 32.0, "middle", " font-size=\"17\"", self.title);
+        text((LEFT + RIGHT) / 2.0, 462.0, "middle", "", self.across);
+        let (middle, edge) = (TOP.midpoint(BOTTOM), 22.0);
+        text(edge, middle, "middle", &format!(" transform=\"rotate(-90 {edge} {middle})\""), self.up);
+        let ups: Vec<f64> = (0..=steps as u32).map(|number| f64::from(number) * step).collect();
+        let acrosses: Vec<f64> = (first as i32..=last as i32).map(|power| 2_f64.powi(power)).collect();
+        for &value in &ups {
+            text(LEFT - 9.0, y(value) + 4.5, "end", "", &value.to_string());
+        }
+        for &value in &acrosses {
+            text(x(value), BOTTOM + 22.0, "middle", "", &value.to_string());
+        }
+        let mut stroke = |x1: f64, y1: f64, x2: f64, y2: f64, colour: &str| {
+            let ends = format_args!("x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\"");
+            line(&mut svg, format_args!("<line {ends} stroke=\"{colour}\"/>"));
+        };
+        for &value in &ups {
+            stroke(LEFT - 5.0, y(value), RIGHT, y(value), "#dddddd");
+        }
+        for &value in &acrosses {
+            stroke(x(value), BOTTOM, x(value), BOTTOM + 5.0, "black");
+        }
+        stroke(LEFT, BOTTOM, RIGHT, BOTTOM, "black");
+        stroke(LEFT, BOTTOM, LEFT, TOP, "black");
+        let places: Vec<String> = self.points.iter().map(|&(a, b)| format!("{:.1},{:.1}", x(a), y(b))).collect();
+        let places = places.join(" ");
+        line(
+            &mut svg,
+            format_args!("<polyline points=\"{places}\" fill=\"none\" stroke=\"#1f77b4\" stroke-width=\"2\"/>"),
+        );
+        for &(a, b) in &self.points {
+            let name = escaped(&format!("{a}: {b:.0} {}", self.up));
+            let place = format_args!("cx=\"{:.1}\" cy=\"{:.1}\"", x(a), y(b));
+            line(&mut svg, format_args!("<circle {place} r=\"4\" fill=\"#1f77b4\"><title>{name}</title></circle>"));
+        }
+        svg.push_str("</svg>\n");
+        svg
+    }
+}
+
+fn line(svg: &mut String, text: std::fmt::Arguments<'_>) {
+    // A string takes everything.
+    let _ = writeln!(svg, "{text}");
+}
+
+/// A round distance between two ticks, so that there are a few.
+fn step(highest: f64) -> f64 {
+    let rough = (highest / STEPS).max(1.0);
+    let power = 10_f64.powf(rough.log10().floor());
+    [1.0, 2.0, 5.0].into_iter().map(|digit| digit * power).rfind(|&step| step <= rough).unwrap_or(power)
+}
+
+/// A text as XML has it.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// A file that gets its name when the plot is in it, or never.
+pub(crate) struct File {
+    file: NamedTempFile,
+    target: PathBuf,
+    name: String,
+}
+
+impl File {
+    /// Makes it, so that what is wrong with it shows before any work.
+    pub(crate) fn create(path: &Path) -> Result<Self, Failure> {
+        let name = path.display().to_string();
+        let cannot = |error| Failure::because(format!("{name} cannot be written"), error);
+        let target = match fs::metadata(path) {
+            Ok(about) if about.is_file() => fs::canonicalize(path).map_err(cannot)?,
+            Ok(_) => return Err(Failure::new(format!("{name} is not a regular file, as a plot needs"))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
+            Err(error) => return Err(cannot(error)),
+        };
+        debug_assert!(!is_standard(path), "the command line refuses it");
+        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let file = temporary(folder, &target).map_err(cannot)?;
+        Ok(Self { file, target, name })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn finish(mut self, svg: &str) -> Result<(), Failure> {
+        let written = self.file.write_all(svg.as_bytes());
+        let written = written.and_then(|()| self.file.persist(&self.target).map(drop).map_err(|error| error.error));
+        written.map_err(|error| Failure::because(format!("{} cannot be written", self.name), error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn svg(points: &[(f64, f64)]) -> String {
+        Plot { title: "<a> & b", across: "x", up: "tokens/s", points: points.to_vec() }.svg()
+    }
+
+    /// The values of an attribute of all elements of a name.
+    fn values(svg: &str, element: &str, attribute: &str) -> Vec<f64> {
+        let elements = svg.lines().filter(|line| line.starts_with(&format!("<{element} ")));
+        let value = |line: &str| line.split(&format!(" {attribute}=\"")).nth(1)?.split('"').next()?.parse().ok();
+        elements.filter_map(value).collect()
+    }
+
+    #[test]
+    fn points_stand_where_they_should() {
+        let svg = svg(&[(64.0, 1000.0), (128.0, 2000.0), (1024.0, 500.0)]);
+        // 2000 is the top; each power of two takes a quarter.
+        assert_eq!(values(&svg, "circle", "cx"), [90.0, 260.0, 770.0]);
+        assert_eq!(values(&svg, "circle", "cy"), [235.0, 60.0, 322.5]);
+        assert!(svg.contains("points=\"90.0,235.0 260.0,60.0 770.0,322.5\""), "{svg}");
+        for label in [">64<", ">1024<", ">0<", ">2000<", ">tokens/s<", ">&lt;a&gt; &amp; b<"] {
+            assert!(svg.contains(label), "{label:?} is not in {svg}");
+        }
+    }
+
+    #[test]
+    fn odd_points_stay_inside() {
+        for points in
+            [&[(256.0, 6000.0)][..], &[(1.0, 0.0)], &[(100.0, 7.5), (3000.0, 1e9)], &[(2.0, 1e-9), (3.0, 0.3)]]
+        {
+            let svg = svg(points);
+            let inside =
+                |values: Vec<f64>, low: f64, high: f64| values.iter().all(|value| (low..=high).contains(value));
+            assert_eq!(values(&svg, "circle", "cx").len(), points.len(), "{svg}");
+            assert!(inside(values(&svg, "circle", "cx"), LEFT, RIGHT), "{svg}");
+            assert!(inside(values(&svg, "circle", "cy"), TOP, BOTTOM), "{svg}");
+            assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+        }
+    }
+
+    #[test]
+    fn ticks_are_round() {
+        for (highest, want) in [(6000.0, 1000.0), (24_999.0, 2000.0), (25_000.0, 5000.0), (0.0, 1.0), (9.0, 1.0)] {
+            assert_eq!(step(highest), want, "{highest}");
+        }
+    }
+}

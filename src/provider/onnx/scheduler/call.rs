@@ -1,0 +1,311 @@
+//! One caller's texts on their way: pieces to be tokenised, then texts by length to be embedded, then rows.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use tokio::sync::oneshot;
+
+use super::{GIANT_BYTES, PIECE_BYTES, TEXT_BYTES, lock};
+use crate::{
+    BadText, BadTextReason, Batch, Error, ErrorKind, InputKind, Lane, Result, TooLong,
+    provider::onnx::tokens::{Encoded, Over},
+};
+
+/// One call.
+pub(super) struct Call {
+    pub(super) kind: InputKind,
+    pub(super) too_long: TooLong,
+    pub(super) lane: Lane,
+    deadline: Option<Instant>,
+    pub(super) has_giants: bool,
+    /// Nobody waits for the rest: it was withdrawn, or it failed, or there is no rest.
+    over: AtomicBool,
+    work: Mutex<Work>,
+}
+
+impl std::fmt::Debug for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Call").field("lane", &self.lane).finish_non_exhaustive()
+    }
+}
+
+/// What is left to do for a call, and what is done.
+pub(super) struct Work {
+    /// What nobody has begun to tokenise.
+    pub(super) pieces: VecDeque<Piece>,
+    /// Pieces that are not tokenised, those being worked on and giants included.
+    untokenised: usize,
+    /// The ids of texts that nobody has begun to embed.
+    ids: Vec<Box<[u32]>>,
+    /// Those texts by their length in tokens.
+    waiting: BTreeMap<usize, Vec<usize>>,
+    /// Their tokens together.
+    waiting_tokens: usize,
+    /// Whether the call is in the queue of those that have texts to embed.
+    pub(super) ready: bool,
+    /// Texts without a row.
+    left: usize,
+    truncated: Vec<usize>,
+    bad: Vec<BadText>,
+    tokens: u64,
+    components: Vec<f32>,
+    reply: Option<oneshot::Sender<Result<Done>>>,
+}
+
+/// Texts that are tokenised as one piece of work. Their memory is given back when they are.
+pub(super) struct Piece {
+    /// The first text's place in the call.
+    pub(super) first: usize,
+    text: String,
+    ends: Vec<usize>,
+}
+
+/// What a call comes to.
+#[derive(Debug)]
+pub(in crate::provider::onnx) struct Done {
+    pub(in crate::provider::onnx) components: Vec<f32>,
+    pub(in crate::provider::onnx) truncated: Vec<usize>,
+    pub(in crate::provider::onnx) tokens: u64,
+}
+
+/// What follows from tokenising a piece.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Nothing: other pieces are under way, or nobody waits any more.
+    Nothing,
+    /// The call belongs into the queue of those that have texts to embed.
+    Ready,
+    /// The call is over, with this.
+    Over(Result<Done>),
+}
+
+impl Piece {
+    pub(super) fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
+    pub(super) fn texts(&self) -> impl Iterator<Item = (usize, &str)> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).enumerate().map(|(at, (start, &end))| (self.first + at, &self.text[start..end]))
+    }
+
+    fn new(first: usize, texts: &[&str]) -> Self {
+        let ends = texts.iter().scan(0, |end, text| {
+            *end += text.len();
+            Some(*end)
+        });
+        Self { first, ends: ends.collect(), text: texts.concat() }
+    }
+}
+
+impl Call {
+    /// Takes the texts over; gives the giant ones back, each a piece of its own.
+    pub(super) fn new(
+        batch: &Batch<'_>,
+        bad: Vec<BadText>,
+        dimensions: usize,
+        reply: oneshot::Sender<Result<Done>>,
+    ) -> (Self, Vec<Piece>) {
+        let texts = batch.texts();
+        let (mut pieces, mut giants) = (VecDeque::new(), Vec::new());
+        let (mut first, mut weight) = (0, 0);
+        for (at, text) in texts.iter().enumerate() {
+            let giant = text.len() >= GIANT_BYTES;
+            if first < at && (giant || weight >= PIECE_BYTES) {
+                pieces.push_back(Piece::new(first, &texts[first..at]));
+                (first, weight) = (at, 0);
+            }
+            if giant {
+                giants.push(Piece::new(at, &texts[at..=at]));
+                first = at + 1;
+            } else {
+                weight += text.len() + TEXT_BYTES;
+            }
+        }
+        pieces.extend((first < texts.len()).then(|| Piece::new(first, &texts[first..])));
+        let work = Work {
+            untokenised: pieces.len() + giants.len(),
+            pieces,
+            ids: vec![Box::default(); texts.len()],
+            waiting: BTreeMap::new(),
+            waiting_tokens: 0,
+            ready: false,
+            left: texts.len(),
+            truncated: Vec::new(),
+            components: if bad.is_empty() { vec![0.0; texts.len() * dimensions] } else { Vec::new() },
+            bad,
+            tokens: 0,
+            reply: Some(reply),
+        };
+        let call = Self {
+            kind: batch.kind(),
+            too_long: batch.too_long(),
+            lane: batch.lane(),
+            deadline: batch.deadline(),
+            has_giants: !giants.is_empty(),
+            over: AtomicBool::new(false),
+            work: Mutex::new(work),
+        };
+        (call, giants)
+    }
+
+    pub(super) fn work(&self) -> MutexGuard<'_, Work> {
+        lock(&self.work)
+    }
+
+    /// Whether nobody waits for the rest.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn withdraw(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody waits for the result, and it can still be in time.
+    pub(super) fn still_wanted(&self) -> Result<bool> {
+        if self.is_over() {
+            return Ok(false);
+        }
+        if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(Error::new(ErrorKind::DeadlinePassed, "the batch's work had not all begun"));
+        }
+        Ok(true)
+    }
+
+    /// Answers the caller, once.
+    pub(super) fn finish(&self, result: Result<Done>) {
+        self.withdraw();
+        let mut work = self.work();
+        let reply = work.reply.take();
+        let rest =
+            (std::mem::take(&mut work.pieces), std::mem::take(&mut work.ids), std::mem::take(&mut work.components));
+        work.waiting.clear();
+        // Whoever is woken may do anything at all, and must not do it under the lock; freeing takes its time too.
+        drop(work);
+        if let Some(reply) = reply {
+            // The caller may have gone.
+            let _ = reply.send(result);
+        }
+        drop(rest);
+    }
+
+    /// Takes note of what a piece's texts came to. `early` is for how many tokens inference begins while other pieces
+    /// are being tokenised.
+    pub(super) fn tokenised(
+        &self,
+        encoded: Vec<(usize, Result<Result<Encoded, Over>>)>,
+        limit: usize,
+        early: Option<usize>,
+    ) -> Next {
+        let mut work = self.work();
+        if self.is_over() {
+            return Next::Nothing;
+        }
+        for (index, encoded) in encoded {
+            match encoded {
+                Ok(Ok(encoded)) => {
+                    let length = encoded.ids.len();
+                    work.ids[index] = encoded.ids.into_boxed_slice();
+                    work.waiting.entry(length).or_default().push(index);
+                    work.waiting_tokens += length;
+                    work.tokens += length as u64;
+                    if encoded.truncated {
+                        work.truncated.push(index);
+                    }
+                }
+                // One text that the tokenizer cannot make anything of does not sink the others.
+                Err(_) => work.bad.push(BadText::new(index, BadTextReason::Rejected)),
+                Ok(Err(Over(tokens))) => {
+                    let reason = BadTextReason::TooLong { tokens, limit };
+                    work.bad.push(BadText::new(index, reason));
+                }
+            }
+        }
+        work.untokenised -= 1;
+        if !work.bad.is_empty() {
+            // All bad texts are named at once, so the others are still tokenised; nothing of them is embedded.
+            let all = work.untokenised == 0;
+            return if all {
+                Next::Over(Err(Error::invalid_texts(std::mem::take(&mut work.bad))))
+            } else {
+                Next::Nothing
+            };
+        }
+        let enough = work.untokenised == 0 || early.is_some_and(|tokens| work.waiting_tokens >= tokens);
+        if enough && !work.ready {
+            work.ready = true;
+            return Next::Ready;
+        }
+        Next::Nothing
+    }
+
+    /// Writes the rows of some texts, and finishes the call with the last of them.
+    pub(super) fn embedded(&self, indices: &[usize], rows: &[f32], width: usize) {
+        let mut work = self.work();
+        if self.is_over() {
+            return;
+        }
+        for (&index, row) in indices.iter().zip(rows.chunks_exact(width)) {
+            work.components[index * width..(index + 1) * width].copy_from_slice(row);
+        }
+        work.left -= indices.len();
+        if work.left > 0 {
+            return;
+        }
+        let mut truncated = std::mem::take(&mut work.truncated);
+        truncated.sort_unstable();
+        let done = Done { components: std::mem::take(&mut work.components), truncated, tokens: work.tokens };
+        drop(work);
+        self.finish(Ok(done));
+    }
+}
+
+impl Work {
+    /// Whether there will be more texts than are waiting now.
+    pub(super) const fn is_tokenising(&self) -> bool {
+        self.untokenised > 0
+    }
+
+    pub(super) const fn waiting_tokens(&self) -> usize {
+        self.waiting_tokens
+    }
+
+    /// Whether inference may take from it: a call with a bad text is an error already.
+    pub(super) fn has_texts(&self) -> bool {
+        self.bad.is_empty() && !self.waiting.is_empty()
+    }
+
+    /// The length of the longest text that is waiting.
+    pub(super) fn longest(&self) -> Option<usize> {
+        self.waiting.last_key_value().map(|(&length, _)| length)
+    }
+
+    /// The length of the longest text that is waiting and no longer than this.
+    pub(super) fn longest_to(&self, most: usize) -> Option<usize> {
+        self.bad.is_empty().then(|| self.waiting.range(..=most).next_back())?.map(|(&length, _)| length)
+    }
+
+    /// Takes texts, the longest first, as long as they are of `shortest` to `longest` tokens and at most `most`.
+    pub(super) fn take(&mut self, shortest: usize, longest: usize, most: usize, into: &mut Vec<(usize, Box<[u32]>)>) {
+        let mut room = most;
+        while room > 0 {
+            let Some((&length, _)) = self.waiting.range(shortest.min(longest)..=longest).next_back() else { return };
+            let std::collections::btree_map::Entry::Occupied(mut indices) = self.waiting.entry(length) else { return };
+            let keep = indices.get().len().saturating_sub(room);
+            let taken = indices.get_mut().split_off(keep);
+            if keep == 0 {
+                indices.remove();
+            }
+            room -= taken.len();
+            self.waiting_tokens -= taken.len() * length;
+            into.extend(taken.into_iter().map(|index| (index, std::mem::take(&mut self.ids[index]))));
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! int8 on a CPU: near fp32, in a space of its own, and as independent of batch-mates as fp32 is.
+
+use docvector_embed::{
+    Batch, EmbedderExt, ErrorKind, InputKind, Precision, TooLong,
+    conformance::Suite,
+    provider::{Onnx, onnx::Device},
+};
+
+use crate::support::{distance, golden, minilm, minilm_int8, npy, texts};
+
+fn int8(folder: impl Into<std::path::PathBuf>) -> Onnx {
+    Onnx::builder(folder).with_precision(Precision::Int8).build().expect("loads")
+}
+
+/// These texts are odd ones, of emoji, symbols and many languages: of ordinary text the least cosine is 0.99.
+#[tokio::test]
+async fn int8_is_near_full_precision() {
+    let golden_texts = texts(&golden("all-MiniLM-L6-v2/texts.jsonl"));
+    let texts: Vec<&str> = golden_texts.iter().map(|(_, text)| text.as_str()).collect();
+    let have =
+        int8(minilm()).embed_all(Batch::documents(&texts).with_too_long(TooLong::Truncate)).await.expect("embeds");
+    let want = npy(&golden("all-MiniLM-L6-v2/vectors.npy"));
+    let found = distance(have.rows(), want.rows().into_iter().map(|row| row.to_slice().expect("row-major")));
+    println!("int8: {found:?}, worst text {}", golden_texts[found.worst].0);
+    assert!(found.cosine_mean >= 0.99 && found.cosine_min >= 0.97, "{found:?}");
+    // What is not quantised at all would be nearer.
+    assert!(found.cosine_min <= 0.9999, "{found:?}");
+}
+
+#[tokio::test]
+async fn int8_keeps_the_laws() {
+    Suite::new(&int8(minilm())).run().await.expect("int8 keeps the laws");
+    for name in
+        ["bert-cls", "bert-prompts", "bert-tanh", "xlm-roberta", "mpnet", "distilbert", "bert-multi", "bert-dense"]
+    {
+        let embedder = int8(golden("tiny").join(name));
+        Suite::new(&embedder).run().await.unwrap_or_else(|violation| panic!("{name}: {violation}"));
+    }
+}
+
+/// Every family through the quantised layers, beside its own full precision. These weights are random, and so small
+/// that rounding them shows more than in a model that was trained.
+#[tokio::test]
+async fn int8_of_every_family_is_near_full_precision() {
+    for name in ["bert-cls", "bert-tanh", "bert-dense", "xlm-roberta", "mpnet", "distilbert", "bert-multi"] {
+        let folder = golden("tiny").join(name);
+        let golden_texts = texts(&folder.join("texts.jsonl"));
+        let texts: Vec<&str> = golden_texts.iter().map(|(_, text)| text.as_str()).collect();
+        let batch = Batch::new(InputKind::Document, &texts).with_too_long(TooLong::Truncate);
+        let want = Onnx::load(&folder).expect("loads").embed_all(batch).await.expect("embeds");
+        let have = int8(&folder).embed_all(batch).await.expect("embeds");
+        let found = distance(have.rows(), want.rows());
+        println!("{name}: {found:?}");
+        assert!(found.cosine_min >= 0.97, "{name}: {found:?}");
+        assert!(found.difference_max > 0.0, "{name} is not quantised");
+    }
+}
+
+#[tokio::test]
+async fn int8_is_a_space_of_its_own() {
+    let (full, int8) = (Onnx::load(minilm()).expect("loads"), int8(minilm()));
+    let (full, int8) = (full.space().expect("one"), int8.space().expect("one"));
+    assert_eq!((full.precision(), int8.precision()), (Precision::Full, Precision::Int8));
+    assert_ne!(full.id(), int8.id());
+    // The same on every machine: collections are named by it.
+    assert_eq!(int8.id().to_string(), "3a0fac3af3d8ac18e775253933b7b0d0");
+}
+
+#[test]
+fn int8_where_it_cannot_be_had_is_an_error() {
+    for (builder, word) in [
+        (Onnx::builder(minilm_int8()).with_precision(Precision::Int8), "int8 is made of weights"),
+        (Onnx::builder(minilm()).with_precision(Precision::Int8).with_device(Device::Cuda(0)), "cards run fp16"),
+    ] {
+        let error = builder.build().expect_err("refused");
+        assert!(error.kind() == ErrorKind::Config && error.to_string().contains(word), "{error}");
+    }
+}
