@@ -152,6 +152,10 @@ pub(crate) fn texts_in(
 
 /// Whether so many models may be in memory together.
 pub(crate) fn fit_together(info: &OnnxInfo, models: usize) -> bool {
+    // A card's memory is not known here, and what does not fit into it would run in smaller batches than were asked for.
+    if !info.devices.contains(&Device::Cpu) {
+        return false;
+    }
     // Sessions share weights that the graph was built from; of a file, each has its own.
     let copies = if info.built_graph { 1 } else { info.threads };
     weights(&info.model).saturating_mul((models * copies) as u64) <= MOST_WEIGHTS

@@ -23,6 +23,8 @@ const MOST_BYTES: usize = 64 << 20;
 
 /// Words of a query that is made of a longer text: about ten tokens.
 const QUERY_WORDS: usize = 8;
+/// Characters of one, where its words are long or it has no spaces.
+const QUERY_CHARS: usize = 64;
 
 /// Texts to measure with, mixed in length.
 #[derive(Debug, Default)]
@@ -117,7 +119,9 @@ pub(crate) fn spread(texts: &[String], count: usize) -> Vec<&str> {
 fn beginning(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().take(QUERY_WORDS).collect();
     // Of white space alone, there are no words.
-    if words.is_empty() { text.chars().take(QUERY_WORDS).collect() } else { words.join(" ") }
+    let words = if words.is_empty() { text.chars().take(QUERY_WORDS).collect() } else { words.join(" ") };
+    // Some languages, and encoded data, have no spaces.
+    words.chars().take(QUERY_CHARS).collect()
 }
 
 /// A heading of a page and what stands below it.

@@ -7,10 +7,7 @@ use std::{
 
 use docvector_embed::{
     InputKind,
-    provider::{
-        Onnx,
-        onnx::{Settings, Tuning},
-    },
+    provider::{Onnx, onnx::Tuning},
 };
 
 use crate::{
@@ -55,10 +52,6 @@ pub(crate) fn run(args: &TuneArgs) -> Result<(), Failure> {
         Onnx::tuning_file()?;
     }
     let now = args.load.builder(&args.model).build()?.info().settings.clone();
-    if let (false, Settings::Unusable(file, why)) = (args.dry_run, &now) {
-        let message = format!("{} {why}: move it away, or set DOCVECTOR_EMBED_TUNING to another file", file.display());
-        return Err(Failure::new(message));
-    }
     let builder = || args.load.builder(&args.model).without_tuning();
     let base = builder().build()?;
     let (info, runtime) = (base.info(), runtime()?);

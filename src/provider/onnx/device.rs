@@ -7,6 +7,7 @@ use ort::{
     session::builder::{BuilderResult, SessionBuilder},
 };
 
+use super::session::says_out_of_memory;
 use crate::{Error, ErrorKind, Result};
 
 /// Where a model runs.
@@ -109,6 +110,8 @@ fn reason(message: &str) -> Option<&'static str> {
         "there is no card of this number"
     } else if has("cuDNN is unavailable") || has("libcudnn") {
         "cuDNN is missing: install it and name its folder in LD_LIBRARY_PATH"
+    } else if says_out_of_memory(message) {
+        "the card has too little free memory: end other programs on it, or ask for one thread"
     } else if has("fallback to CPU EP has been explicitly disabled") {
         "parts of the model can only run on the CPU"
     } else {
@@ -239,6 +242,7 @@ mod tests {
             ("CUDA failure 803: system has unsupported display driver / cuda driver combination", "do not fit"),
             ("Invalid device ID: 7, must be between 0 (inclusive) and 1 (exclusive).", "this number"),
             ("cuDNN is unavailable or disabled for CUDA Execution Provider: dlopen failed for libcudnn.so", "cuDNN is"),
+            ("CUDA failure 2: out of memory ; GPU=0", "too little free memory"),
             (
                 "This session contains graph nodes that are assigned to the default CPU EP, but fallback to CPU EP has \
                  been explicitly disabled by the user.",

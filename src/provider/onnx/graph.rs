@@ -40,6 +40,8 @@ const FLOAT16: i64 = 10;
 const OPSET: i64 = 17;
 /// Goes with operator set 17.
 const IR_VERSION: i64 = 8;
+/// What fast kernels of cards want sizes to be a multiple of: 16 bytes of fp16.
+pub(super) const STEP: usize = 8;
 /// The domain of ONNX Runtime's own operators.
 const FUSED: &str = "com.microsoft";
 
@@ -57,7 +59,7 @@ pub(super) enum Form {
 }
 
 /// The largest quantised weight. Products of 8-bit inputs with 7-bit weights can be added in pairs in 16 bits, which is
-/// what AVX2 does; the vectors are then the same on every CPU. Of the cosine, 8-bit weights would gain 0.0003.
+/// what AVX2 does; so the products are the same on every CPU. Of the cosine, 8-bit weights would gain 0.0003.
 const LARGEST: f32 = 64.0;
 /// No output of GELU is further below zero.
 const LEAST_GELU: f32 = 0.17;
@@ -252,11 +254,8 @@ impl Graph {
     pub(super) fn build(folder: &Folder, weights: &mut Weights, form: Form) -> Result<Self> {
         let shape = Shape::read(&folder.config)?;
         let prefix = shape.prefix(weights);
-        // The kernels behind that input want heads of whole 16 bytes, and rows too where there is a bias: without it, the
-        // mask says the same. Other kernels would misread it.
-        let whole = |number: usize| number.is_multiple_of(8);
         let biased = shape.family == Family::Mpnet;
-        let segments = form == Form::Cuda && whole(shape.hidden / shape.heads) && (!biased || whole(shape.length()));
+        let segments = form == Form::Cuda && takes_segments(shape.hidden / shape.heads, biased.then(|| shape.length()));
         let mask = if segments { SEGMENTS } else { MASK };
         let (nodes, shared, constants) = (Vec::new(), Vec::new(), Vec::new());
         let mut builder = Builder { weights, prefix, form, mask, nodes, shared, constants };
@@ -789,6 +788,16 @@ impl Builder<'_> {
     }
 }
 
+/// Whether attention on a card runs in the kernels that understand [`SEGMENTS`], for heads so wide and, where there is a
+/// bias, texts so long: others would misread them, and get a mask, which says the same.
+const fn takes_segments(head: usize, biased: Option<usize>) -> bool {
+    let rows = match biased {
+        Some(length) => length.is_multiple_of(STEP),
+        None => true,
+    };
+    head.is_multiple_of(STEP) && rows
+}
+
 /// Which of MPNet's bias rows belongs to a pair of tokens: exact distances first, then logarithmic ones up to 128, keys
 /// behind the query in the first half and keys ahead of it in the second.
 fn bucket(key: usize, query: usize, buckets: usize) -> usize {
@@ -805,4 +814,42 @@ fn bucket(key: usize, query: usize, buckets: usize) -> usize {
         (exact + (scale * (half - exact) as f32) as usize).min(half - 1)
     };
     side + within
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_for_the_kernels_that_understand_them() {
+        for (head, biased, takes) in [
+            (64, None, true),
+            (32, None, true),
+            (12, None, false),
+            (64, Some(512), true),
+            (64, Some(510), false),
+            (12, Some(512), false),
+        ] {
+            assert_eq!(takes_segments(head, biased), takes, "{head} {biased:?}");
+        }
+    }
+
+    /// Heads of 8 components, and of 4 with a bias.
+    #[test]
+    fn the_form_for_cuda_takes_segments_or_a_mask() {
+        for (name, segments) in [("bert-cls", true), ("mpnet", false)] {
+            let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny").join(name);
+            let folder = Folder::read(&folder).expect("a folder");
+            let inputs = |form| {
+                let mut weights = Weights::open(&folder.transformer.join("model.safetensors")).expect("weights");
+                Graph::build(&folder, &mut weights, form).expect("a graph").inputs
+            };
+            assert_eq!(inputs(Form::Cuda).contains(&SEGMENTS), segments, "{name}");
+            assert_eq!(inputs(Form::Cuda).contains(&ENDS), name == "mpnet", "{name}");
+            for form in [Form::Cpu, Form::Int8] {
+                assert!(inputs(form).contains(&MASK) && !inputs(form).contains(&SEGMENTS), "{name}");
+                assert!(!inputs(form).contains(&ENDS), "{name}");
+            }
+        }
+    }
 }

@@ -303,11 +303,10 @@ impl Model {
 
     /// What the rows of a batch are padded to.
     fn tokens_a_row(&self, longest: usize, device: Device) -> usize {
-        /// What the fast kernels of cards want the length to be a multiple of.
-        const STEP: usize = 8;
-        match device {
-            Device::Cpu => longest,
-            Device::Cuda(_) => longest.next_multiple_of(STEP).min(self.positions.unwrap_or(usize::MAX).max(longest)),
+        // How long a row a file takes is only known of what it says of texts.
+        match (device, &self.source) {
+            (Device::Cpu, _) | (_, Source::File(_)) => longest,
+            (Device::Cuda(_), Source::Graph { .. }) => padded(longest, self.positions),
         }
     }
 
@@ -568,14 +567,17 @@ impl Runner {
         let ids = [self.model.pad; 5];
         let rows = [Row { ids: &ids, unpooled: 0 }, Row { ids: &ids[..3], unpooled: 0 }];
         let (device, rows) = (self.device, if self.model.alone { &rows[..1] } else { &rows[..] });
-        self.run_on(rows, &mut |_| {}, |error| device::cuda::unusable(device, error))
+        self.run_on(rows, &mut |_| {}, |error| match device {
+            Device::Cpu => failed("the model failed on two short texts")(error),
+            Device::Cuda(_) => device::cuda::unusable(device, error),
+        })
     }
 
     fn run_on(
         &mut self,
         rows: &[Row<'_>],
         take: &mut dyn FnMut(&[f32]),
-        refused: impl FnOnce(ort::Error) -> Error,
+        refused: impl Fn(ort::Error) -> Error,
     ) -> Result<(), Failure> {
         let model = &*self.model;
         let texts = model.fixed_texts.unwrap_or(rows.len()).max(rows.len());
@@ -598,7 +600,7 @@ impl Runner {
                 binding.bind_output_to_device(&model.output, &pinned.output)?;
                 Ok(binding)
             });
-            let binding = bound.map_err(failed("the batch cannot be bound"))?;
+            let binding = bound.map_err(failure)?;
             let ran = self.session.run_binding(&binding).map_err(failure)?;
             return deliver(model, &ran, shape, rows, take);
         } else {
@@ -614,7 +616,7 @@ impl Runner {
 
 impl Run for Runner {
     fn run(&mut self, rows: &[Row<'_>], take: &mut dyn FnMut(&[f32])) -> Result<(), Failure> {
-        self.run_on(rows, take, failed("the model failed on a batch"))
+        self.run_on(rows, take, |error| failed("the model failed on a batch")(error))
     }
 }
 
@@ -643,9 +645,15 @@ fn deliver(
     Ok(())
 }
 
+/// What rows are padded to for the fast kernels of cards, which want a multiple of that; but to no more than the model
+/// has positions for.
+fn padded(longest: usize, positions: Option<usize>) -> usize {
+    longest.next_multiple_of(graph::STEP).min(positions.unwrap_or(usize::MAX).max(longest))
+}
+
 /// Whether the runtime had too little memory for a batch, so that a smaller one may do. It has no code for that: these
 /// are the words of its arena, of CUDA, and of the libraries on it.
-fn says_out_of_memory(message: &str) -> bool {
+pub(super) fn says_out_of_memory(message: &str) -> bool {
     const SIGNS: [&str; 9] = [
         "Failed to allocate memory for requested buffer of size",
         "is smaller than requested bytes of",
@@ -766,6 +774,22 @@ mod tests {
         let shares: Vec<_> = shares.iter().map(|share| (share.provider.as_str(), share.nodes)).collect();
         assert_eq!(shares, [("CPUExecutionProvider", 2), ("CUDAExecutionProvider", 1)]);
         assert_eq!(super::shares(b"{"), None);
+    }
+
+    #[test]
+    fn rows_on_a_card_are_padded_to_eight_but_not_beyond_the_positions() {
+        for (longest, positions, tokens) in [
+            (1, Some(512), 8),
+            (8, Some(512), 8),
+            (9, Some(512), 16),
+            (509, Some(512), 512),
+            (512, Some(512), 512),
+            (509, Some(510), 510),
+            (510, Some(510), 510),
+            (9, None, 16),
+        ] {
+            assert_eq!(padded(longest, positions), tokens, "{longest} of {positions:?}");
+        }
     }
 
     #[test]

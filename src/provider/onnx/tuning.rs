@@ -8,8 +8,6 @@ use std::{
     io::{self, BufRead, BufReader, Read, Write},
     ops::RangeInclusive,
     path::{Path, PathBuf},
-    process,
-    sync::atomic::{AtomicU64, Ordering},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -207,22 +205,27 @@ pub(super) fn store(key: &Key, label: Option<&str>, tuning: &Tuning, tokens_per_
     Ok(file)
 }
 
-/// The file, or what to do so that there is one.
+/// The file, or what to do so that there is one that more can be kept in.
 pub(super) fn file() -> Result<PathBuf> {
-    place().ok_or_else(|| {
+    let file = place().ok_or_else(|| {
         wrong(format!(
             "there is no file to keep settings in: set {VARIABLE} to one (it is empty, or there is no home folder)"
         ))
-    })
+    })?;
+    entries(&file).map(|_| file)
+}
+
+/// The entries of a file that more are to be added to. What cannot be read may be somebody's, or a newer version's.
+fn entries(file: &Path) -> Result<Vec<Value>> {
+    read(file)
+        .map_err(|why| wrong(format!("{} {why}: move it away, or set {VARIABLE} to another file", file.display())))
 }
 
 fn store_in(file: &Path, key: &Key, label: Option<&str>, tuning: &Tuning, tokens_per_second: f64) -> Result<()> {
     if let Some(fault) = tuning.fault() {
         return Err(wrong(format!("such settings cannot be kept: {fault}")));
     }
-    // What cannot be read may be somebody's, or a newer version's.
-    let mut entries = read(file)
-        .map_err(|why| wrong(format!("{} {why}: move it away, or set {VARIABLE} to another file", file.display())))?;
+    let mut entries = entries(file)?;
     entries.retain(|entry| !key.fits(entry));
     let mut entry: Map<String, Value> = key.0.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
     let measured = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
@@ -281,7 +284,6 @@ fn read(file: &Path) -> Result<Vec<Value>, String> {
 
 /// Writes a file in one step: whoever reads it meanwhile reads the old one or the new one.
 fn replace(file: &Path, contents: &[u8]) -> io::Result<()> {
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
     // What a link points to is replaced, not the link.
     let target = match fs::canonicalize(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => file.to_owned(),
@@ -291,11 +293,11 @@ fn replace(file: &Path, contents: &[u8]) -> io::Result<()> {
         fs::create_dir_all(folder)?;
     }
     let mut name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
-    name.push(format!(".{}-{}.partial", process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)));
+    name.push(format!(".{:016x}.partial", fastrand::u64(..)));
     let partial = target.with_file_name(name);
     let written = (|| {
-        // One that is there was left by a process of the same number.
-        let mut out = OpenOptions::new().write(true).create(true).truncate(true).open(&partial)?;
+        // What is there already is somebody's, a link to another file perhaps.
+        let mut out = OpenOptions::new().write(true).create_new(true).open(&partial)?;
         out.write_all(contents)?;
         out.sync_all()?;
         drop(out);
@@ -337,7 +339,7 @@ mod tests {
 
     impl Scratch {
         fn new(name: &str) -> Self {
-            let folder = env::temp_dir().join(format!("docvector-embed-tuning-{name}-{}", process::id()));
+            let folder = env::temp_dir().join(format!("docvector-embed-tuning-{name}-{}", std::process::id()));
             let _ = fs::remove_dir_all(&folder);
             fs::create_dir_all(&folder).expect("a folder");
             Self(folder)

@@ -138,6 +138,9 @@ fn a_file_that_cannot_be_used_is_said_and_harms_nobody() {
     edit(&file, |entry| entry["threads"] = 100_000.into());
     let settings = doctor(&file, "bert-cls", &[])("settings");
     assert!(settings.contains("an entry for this model whose threads is 100000"), "{settings}");
+    let mended = tune(&file, &[]);
+    assert!(mended.status.success(), "{}", stderr(&mended));
+    assert!(doctor(&file, "bert-cls", &[])("settings").starts_with("tuned, from "));
 }
 
 #[test]

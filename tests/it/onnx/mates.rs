@@ -1,6 +1,6 @@
 //! The same vectors whatever the batch-mates, the order, the batches' size and the other callers.
 
-use docvector_embed::{Batch, Embedder, InputKind, Lane, TooLong, provider::Onnx};
+use docvector_embed::{Batch, Embedder, InputKind, Lane, Precision, TooLong, provider::Onnx};
 use futures_util::future::try_join_all;
 use proptest::{
     collection::vec,
@@ -69,11 +69,23 @@ fn check(
 
 #[test]
 fn of_minilm() {
+    minilm_in(Precision::Full, 12);
+}
+
+#[test]
+fn of_minilm_in_int8() {
+    minilm_in(Precision::Int8, 12);
+}
+
+fn minilm_in(precision: Precision, cases: u32) {
     let texts = texts(70);
-    let load = |budget, threads| Onnx::builder(minilm()).with_batch_tokens(budget).with_threads(threads).build();
+    let load = |budget, threads| {
+        let builder = Onnx::builder(minilm()).with_batch_tokens(budget).with_threads(threads);
+        builder.with_precision(precision).build()
+    };
     let embedders = [(64, 2), (256, 1), (1024, 2)].map(|(budget, threads)| load(budget, threads).expect("loads"));
     let alone = alone(&embedders[1], InputKind::Document, &texts);
-    let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(12) });
+    let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(cases) });
     let run = runner.run(&(calls(), 0_usize..3), |(calls, which)| {
         check(&embedders[which], InputKind::Document, &texts, &alone, &calls)
     });
@@ -84,17 +96,20 @@ fn of_minilm() {
 fn of_every_family() {
     let texts = texts(20);
     for name in ["bert-cls", "bert-prompts", "bert-dense", "bert-multi", "xlm-roberta", "mpnet", "distilbert"] {
-        let load = |budget, threads| {
-            let builder = Onnx::builder(golden("tiny").join(name));
-            builder.with_batch_tokens(budget).with_threads(threads).build().expect(name)
-        };
-        let kinds = [InputKind::Document, InputKind::Query];
-        let first = load(256, 1);
-        let alone = kinds.map(|kind| alone(&first, kind, &texts));
-        let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(12) });
-        let run = runner.run(&(calls(), 64_usize..1024, 1_usize..4, 0_usize..2), |(calls, budget, threads, kind)| {
-            check(&load(budget, threads), kinds[kind], &texts, &alone[kind], &calls)
-        });
-        run.unwrap_or_else(|error| panic!("{name}: {error}"));
+        for precision in [Precision::Full, Precision::Int8] {
+            let load = |budget, threads| {
+                let builder = Onnx::builder(golden("tiny").join(name)).with_precision(precision);
+                builder.with_batch_tokens(budget).with_threads(threads).build().expect(name)
+            };
+            let kinds = [InputKind::Document, InputKind::Query];
+            let first = load(256, 1);
+            let alone = kinds.map(|kind| alone(&first, kind, &texts));
+            let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(12) });
+            let run =
+                runner.run(&(calls(), 64_usize..1024, 1_usize..4, 0_usize..2), |(calls, budget, threads, kind)| {
+                    check(&load(budget, threads), kinds[kind], &texts, &alone[kind], &calls)
+                });
+            run.unwrap_or_else(|error| panic!("{name} {precision:?}: {error}"));
+        }
     }
 }

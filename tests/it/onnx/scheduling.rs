@@ -180,11 +180,16 @@ fn a_thousand_rounds_of_killed_callers_leave_nothing_behind() {
     let mut random = fastrand::Rng::with_seed(5);
     let mut embedder = load();
     let mut early = 0;
-    let mut finished = 0;
+    let (mut finished, mut spared) = (0, 0);
     for round in 1..=1000 {
         let mut callers = tokio::task::JoinSet::new();
-        for _ in 0..random.usize(1..6) {
-            let (embedder, ends) = (embedder.clone(), random.u64(0..4000));
+        let kills = random.bool();
+        for caller in 0..random.usize(1..6) {
+            // Some are given all the time they need: they get their rows, whatever happens to the others.
+            let patient = caller == 0 && !kills;
+            spared += usize::from(patient);
+            let ends = if patient { 60_000_000 } else { random.u64(0..4000) };
+            let embedder = embedder.clone();
             let from = random.usize(0..texts.len());
             let texts = texts[from..random.usize(from..texts.len()) + 1].to_vec();
             let lane = if random.bool() { Lane::Bulk } else { Lane::Interactive };
@@ -193,10 +198,10 @@ fn a_thousand_rounds_of_killed_callers_leave_nothing_behind() {
                 let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
                 let call = embedder.embed(Batch::documents(&refs).with_lane(lane));
                 let rows = tokio::time::timeout(Duration::from_micros(ends), call).await;
-                rows.is_ok_and(|rows| rows.expect("embeds").len() == texts.len())
+                patient && rows.is_ok_and(|rows| rows.expect("embeds").len() == texts.len())
             });
         }
-        let (wait, kills) = (Duration::from_micros(random.u64(0..2000)), random.bool());
+        let wait = Duration::from_micros(random.u64(0..2000));
         let again = round % 10 == 0;
         if again {
             // The callers have clones; the last of them to go ends the threads.
@@ -221,7 +226,8 @@ fn a_thousand_rounds_of_killed_callers_leave_nothing_behind() {
         }
     }
     let grown = resident() - early;
-    assert!((100..2500).contains(&finished), "{finished} calls were not killed: nothing was tested");
+    assert!(spared > 300, "{spared}");
+    assert_eq!(finished, spared, "a call that was not killed got no rows");
     let rows = runtime.block_on(embedder.embed_documents(&texts)).expect("embeds");
     assert_eq!(rows.len(), texts.len());
     drop(embedder);

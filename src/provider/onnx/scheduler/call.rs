@@ -86,8 +86,9 @@ pub(super) enum Next {
 }
 
 impl Piece {
-    pub(super) fn bytes(&self) -> usize {
-        self.text.len()
+    /// Its bytes, and as many again as its texts count besides.
+    pub(super) fn weight(&self) -> usize {
+        self.text.len() + TEXT_BYTES * self.ends.len()
     }
 
     pub(super) fn texts(&self) -> impl Iterator<Item = (usize, &str)> {

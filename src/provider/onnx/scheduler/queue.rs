@@ -102,7 +102,7 @@ struct Turns {
     raw: VecDeque<Arc<Call>>,
     /// Those with texts to be embedded.
     ready: VecDeque<Arc<Call>>,
-    /// Bytes tokenised since the last batch.
+    /// What was tokenised since the last batch weighs so much.
     tokenised: usize,
 }
 
@@ -140,8 +140,9 @@ impl Queue {
             if let Some(job) = self.turns(lane).next(role) {
                 match (lane, &job) {
                     (Lane::Bulk, _) => *ahead = 0,
-                    // A small piece is little work, and there is a batch to follow.
-                    (Lane::Interactive, Job::Tokenise(_, piece)) if piece.bytes() < PIECE_BYTES => {}
+                    // A small piece is little work, and the same thread has a batch to follow.
+                    (Lane::Interactive, Job::Tokenise(_, piece))
+                        if role.packing.is_some() && piece.weight() < PIECE_BYTES => {}
                     (Lane::Interactive, _) => *ahead = ahead.saturating_add(1),
                 }
                 return Some(job);
@@ -179,7 +180,7 @@ impl Turns {
                 self.raw.push_back(Arc::clone(&call));
             }
             if let Some(piece) = piece {
-                self.tokenised += piece.bytes();
+                self.tokenised += piece.weight();
                 return Some(Job::Tokenise(call, piece));
             }
         }

@@ -580,6 +580,23 @@ fn a_flood_of_queries_does_not_starve_bulk_texts_of_a_device() {
     [bulk, queries].into_iter().chain(more).for_each(Asked::end_well);
 }
 
+/// A thread that does nothing but tokenise has no batches to count.
+#[test]
+fn many_small_queries_do_not_starve_bulk_texts_of_a_tokeniser() {
+    let stage = Stage::start(apart(&one_by_one(), 1, 1));
+    stage.log.set(|state| state.texts = Some(0));
+    let mut queries = vec![stage.ask(&Ask::queries([format!("{SLOW}first")]))];
+    stage.log.wait_until(|state| state.texts().len() == 1);
+    queries.extend((0..40).map(|i| stage.ask(&Ask::queries([format!("query {i}")]))));
+    let bulk = stage.ask(&Ask::documents(["bulk"]));
+    stage.log.open();
+    bulk.end_well();
+    queries.into_iter().for_each(Asked::end_well);
+    let texts = lock(&stage.log.state).texts();
+    let before = texts.iter().position(|text| text == "bulk").expect("tokenised");
+    assert!(before <= 2 * HEAD_START, "after {before} texts");
+}
+
 #[test]
 fn tokenising_many_queries_does_not_starve_bulk_texts() {
     let stage = Stage::start([both(&one_by_one())]);
