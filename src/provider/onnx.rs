@@ -247,7 +247,7 @@ impl Onnx {
     /// The file that [`store_tuning`](Self::store_tuning) writes, whether or not it is there.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) where there is no place for one, or it is there and cannot be read.
+    /// [`Config`](ErrorKind::Config) where there is no place for one, or it cannot be read or written.
     pub fn tuning_file() -> Result<PathBuf> {
         tuning::file()
     }
@@ -493,6 +493,7 @@ impl OnnxBuilder {
                 return Err(wrong(message));
             }
         }
+        let label = folder::label(&folder.root);
         let normalized = matches!(folder.tail.last(), Some(Step::Normalize));
         let space = Space::builder(folder.config.text("model_type")?.unwrap_or("onnx"), model.dimensions)
             .with_revision(revision(&folder, &tokens, weights, &model.facts, max_tokens))
@@ -500,7 +501,7 @@ impl OnnxBuilder {
             .with_normalization(if normalized { Normalization::L2 } else { Normalization::None })
             .with_prompts(folder.prompts.clone())
             .with_precision(precision)
-            .with_label(folder::label(&folder.root))
+            .with_label(if int8 { format!("{label} (int8)") } else { label })
             .build()?;
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let defaults = if on_cpu { (cores, BATCH_TOKENS) } else { (SESSIONS_A_CARD, BATCH_TOKENS_ON_A_CARD) };

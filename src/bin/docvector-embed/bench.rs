@@ -11,7 +11,7 @@ use crate::{
     cli::BenchArgs,
     doctor::{cores, devices},
     failure::Failure,
-    measure::{Race, Run, Work, describe, fit_together, median, texts_in},
+    measure::{BUSY, Cores, Race, Run, Work, describe, fit_together, median, texts_in},
     plot::{self, Plot},
     progress::Progress,
     report::{Report, plain},
@@ -46,8 +46,10 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let load = |&budget: &usize| {
         if budget == default { Ok(base.clone()) } else { Ok(builder().with_batch_tokens(budget).build()?) }
     };
+    let cores_before = Cores::now();
     let runs: Vec<Run> = race.run(&budgets, load, &mut 0)?.into_iter().flatten().collect();
     drop(progress);
+    let taken = Cores::taken(cores_before).filter(|&taken| taken > BUSY);
 
     let mut report = Report::new(io::stdout().lock());
     describe(&mut report, &args.model, info, cores())?;
@@ -65,6 +67,12 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     report.line("rounds", format!("{}, {turns}; medians", args.rounds()))?;
     report.line("budget", format!("padded tokens of a batch; {default} is the default"))?;
     table(&mut report, &budgets, &runs, default)?;
+    if let Some(taken) = taken {
+        let percent = 100.0 * taken;
+        report.text(format_args!(
+            "\nOther programs had the cores for {percent:.0} % of the time: these figures are not the machine's."
+        ))?;
+    }
     let short = budgets.iter().any(|&budget| (budget * info.threads) as u64 > tokens);
     if short {
         report.text("\nBudgets so large that the texts do not make a batch for each thread leave threads waiting.")?;

@@ -171,7 +171,7 @@ impl Found {
         if self.sound.is_empty() {
             return Ok(());
         }
-        let mut rows = vec![["dimensions", "precision", "sound entries", "cut texts"].map(str::to_owned)];
+        let mut rows = vec![["dimensions", "stored as", "sound entries", "cut texts"].map(str::to_owned)];
         rows.extend(self.sound.iter().map(|(&(dimensions, halves), (entries, cut))| {
             let precision = if halves { "f16" } else { "f32" };
             [dimensions.to_string(), precision.to_owned(), entries.to_string(), cut.to_string()]

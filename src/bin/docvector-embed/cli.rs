@@ -17,13 +17,13 @@ use docvector_embed::{
 
 const EXAMPLES: &str = "\
 Examples:
-  docvector-embed embed --model all-MiniLM-L6-v2 --input lines.txt --output vectors.npy
-  docvector-embed embed --model all-MiniLM-L6-v2 --input chunks.jsonl --output embedded.jsonl
-  echo 'who owns a value?' | docvector-embed embed --model all-MiniLM-L6-v2 --kind query
-  docvector-embed embed --model all-MiniLM-L6-v2 --input lines.txt --output vectors.npy --cache cache.sqlite
+  docvector-embed embed --model assets/all-MiniLM-L6-v2 --input lines.txt --output vectors.npy
+  docvector-embed embed --model assets/all-MiniLM-L6-v2 --input chunks.jsonl --output embedded.jsonl
+  echo 'who owns a value?' | docvector-embed embed --model assets/all-MiniLM-L6-v2 --kind query
+  docvector-embed embed --model assets/all-MiniLM-L6-v2 --input lines.txt --output vectors.npy --cache cache.sqlite
   docvector-embed cache stats cache.sqlite
-  docvector-embed doctor --model all-MiniLM-L6-v2
-  docvector-embed tune --model all-MiniLM-L6-v2";
+  docvector-embed doctor --model assets/all-MiniLM-L6-v2
+  docvector-embed tune --model assets/all-MiniLM-L6-v2";
 
 const EMBED_EXAMPLES: &str = "\
 Examples:
@@ -60,7 +60,8 @@ Examples:
   docvector-embed tune --model DIR --input lines.txt --seconds 300
   docvector-embed tune --model DIR --dry-run
 
-Let nothing else run meanwhile. What is measured holds for this model (with --file and --max-tokens as here), machine and
+Let nothing else run meanwhile: where other programs had the cores for more than a tenth of the time, nothing is kept. What
+is measured holds for this model (with --file and --max-tokens as here), machine and
 ONNX Runtime. Other settings than the defaults are chosen where they are more than 3 % faster. They are kept in the file
 that DOCVECTOR_EMBED_TUNING names (no file where it is empty), else in docvector-embed/tuning.json in the user's cache
 folder. To forget all of it, remove the file.
@@ -170,7 +171,8 @@ pub(crate) struct BenchArgs {
     /// How often each budget is measured; more rounds are shorter ones [default: 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
-    /// About how long all of it takes
+    /// About how long all of it takes, where nothing else runs; each setting needs its time for a few texts, however
+    /// short this is
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(crate) seconds: u32,
     /// File for a plot of tokens/s by budget, as SVG
@@ -218,7 +220,11 @@ pub(crate) struct TuneArgs {
     /// Keep nothing, only print what was measured
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// About how long all of it takes
+    /// Keep what was found although other programs took part of the cores
+    #[arg(long)]
+    pub(crate) even_if_busy: bool,
+    /// About how long all of it takes, where nothing else runs; each setting needs its time for a few texts, however
+    /// short this is
     #[arg(long, value_name = "N", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(crate) seconds: u32,
     #[command(flatten)]

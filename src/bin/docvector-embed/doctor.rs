@@ -57,7 +57,11 @@ fn machine(report: &mut Report<impl Write>) -> Result<(), Failure> {
     report.line("  cores", cores())?;
     report.line(
         "  CUDA",
-        if cfg!(feature = "cuda") { "built in: --model DIR --device cuda:0 tries it" } else { "not built in" },
+        if cfg!(feature = "cuda") {
+            "built into this program; --model DIR --device cuda:0 tells whether ONNX Runtime has it"
+        } else {
+            "not built in"
+        },
     )
 }
 

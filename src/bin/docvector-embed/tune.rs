@@ -14,7 +14,7 @@ use crate::{
     cli::TuneArgs,
     doctor::cores,
     failure::Failure,
-    measure::{Race, Run, Work, describe, fit_together, median, texts_in},
+    measure::{BUSY, Cores, Race, Run, Work, describe, fit_together, median, texts_in},
     progress::Progress,
     report::{Report, plain},
     runtime,
@@ -84,6 +84,7 @@ pub(crate) fn run(args: &TuneArgs) -> Result<(), Failure> {
         race.run(&settings, load, &mut seen).map(|runs| scored(&settings, &runs))
     };
 
+    let cores_before = Cores::now();
     // First the threads, then the budget with these, then what is near to the best; each beside the defaults.
     let threads = measure(threads(default), LAST_ROUNDS)?;
     let best_threads = threads[best(&threads)].tuning;
@@ -92,6 +93,7 @@ pub(crate) fn run(args: &TuneArgs) -> Result<(), Failure> {
     let last = measure(near(default, best_budget), LAST_ROUNDS)?;
     drop(progress);
     let chosen = &last[best(&last)];
+    let taken = Cores::taken(cores_before).filter(|&taken| taken > BUSY);
 
     let mut report = Report::new(io::stdout().lock());
     describe(&mut report, &args.model, info, cores())?;
@@ -119,6 +121,9 @@ pub(crate) fn run(args: &TuneArgs) -> Result<(), Failure> {
         }));
     }
     report.table(&rows)?;
+    report.text(
+        "\nto the defaults: how many times as fast in the same round, documents and queries counting alike; the median",
+    )?;
     report.text("")?;
     let percent = 100.0 * (GAIN - 1.0);
     let why = if chosen.tuning == default {
@@ -127,8 +132,15 @@ pub(crate) fn run(args: &TuneArgs) -> Result<(), Failure> {
         format!("{:.1} % faster than the defaults", 100.0 * (chosen.score - 1.0))
     };
     report.line("chosen", format_args!("{} ({why})", chosen.tuning))?;
+    if let Some(taken) = taken {
+        let taken = format!("{:.0} % of the time that this took: what was found may be chance", 100.0 * taken);
+        report.line("others had cores", taken)?;
+    }
     if args.dry_run {
         return report.line("stored", "nothing, as --dry-run asks");
+    }
+    if taken.is_some() && !args.even_if_busy {
+        return report.line("stored", "nothing: run it again with nothing else running, or with --even-if-busy");
     }
     let file = base.store_tuning(&chosen.tuning, chosen.documents)?;
     report.line("stored in", format_args!("{}: the next load uses it", file.display()))

@@ -96,7 +96,7 @@ impl fmt::Display for Settings {
         match self {
             Self::Defaults => f.write_str("defaults"),
             Self::Tuned(file) => write!(f, "tuned, from {}", file.display()),
-            Self::Given => f.write_str("given"),
+            Self::Given => f.write_str("given; what was tuned is not used"),
             Self::Unusable(file, why) => write!(f, "defaults, because {} {why}", file.display()),
         }
     }
@@ -212,7 +212,22 @@ pub(super) fn file() -> Result<PathBuf> {
             "there is no file to keep settings in: set {VARIABLE} to one (it is empty, or there is no home folder)"
         ))
     })?;
-    entries(&file).map(|_| file)
+    entries(&file)?;
+    writable(&file).map_err(|error| unwritable(&file, error))?;
+    Ok(file)
+}
+
+/// Finds out whether a file can be made beside this one.
+fn writable(file: &Path) -> io::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    fs::create_dir_all(folder)?;
+    let trial = folder.join(format!(".{:016x}.partial", fastrand::u64(..)));
+    OpenOptions::new().write(true).create_new(true).open(&trial)?;
+    fs::remove_file(trial)
+}
+
+fn unwritable(file: &Path, error: io::Error) -> Error {
+    wrong(format!("{} cannot be written: set {VARIABLE} to a file that can be", file.display())).with_source(error)
 }
 
 /// The entries of a file that more are to be added to. What cannot be read may be somebody's, or a newer version's.
@@ -242,10 +257,7 @@ fn store_in(file: &Path, key: &Key, label: Option<&str>, tuning: &Tuning, tokens
     entries.push(entry.into());
     entries.drain(..entries.len().saturating_sub(MOST_ENTRIES));
     let contents = serde_json::json!({ "format": FORMAT, "version": VERSION, "entries": entries });
-    replace(file, format!("{contents:#}\n").as_bytes()).map_err(|error| {
-        let message = format!("{} cannot be written: set {VARIABLE} to a file that can be", file.display());
-        wrong(message).with_source(error)
-    })
+    replace(file, format!("{contents:#}\n").as_bytes()).map_err(|error| unwritable(file, error))
 }
 
 fn wrong(message: String) -> Error {
