@@ -582,7 +582,7 @@ mod tests {
     fn settings_say_where_they_are_from() {
         let file = PathBuf::from("t.json");
         assert_eq!(Settings::Defaults.to_string(), "defaults");
-        assert_eq!(Settings::Given.to_string(), "given");
+        assert_eq!(Settings::Given.to_string(), "given; what was tuned is not used");
         assert_eq!(Settings::Tuned(file.clone()).to_string(), "tuned, from t.json");
         let unusable = Settings::Unusable(file, "is not JSON".to_owned());
         assert_eq!(unusable.to_string(), "defaults, because t.json is not JSON");
