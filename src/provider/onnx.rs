@@ -77,11 +77,10 @@
 //! # Precision
 //! [`with_precision(Int8)`](OnnxBuilder::with_precision) makes the layers' weights 8 bits wide when loading: -64 to 64
 //! with a scale a column, so that products are exact on every CPU. Inputs of the layers have a scale a token. So a
-//! vector does not depend on its batch-mates (by 3e-8 where it was
-//! measured), law 3 holds, and batches are packed as ever. Attention,
-//! normalisation and pooling stay fp32. Of all-MiniLM-L6-v2, the cosine to fp32 is 0.9959 on average and at least 0.990
-//! over 200 chunks of documentation, and at least 0.977 of odd texts (emoji, symbols), at 1.5 times the speed.
-//! Such vectors are a space of their own. It needs `model.safetensors`, and AVX2 on x86-64 or dot products on 64-bit
+//! vector does not depend on its batch-mates (by 3e-8 where it was measured), law 3 holds, and batches are packed as
+//! ever. Attention, normalisation and pooling stay fp32. Of all-MiniLM-L6-v2, the cosine to fp32 is 0.9959 on average
+//! and at least 0.990 over 200 chunks of documentation, and at least 0.977 of odd texts (emoji, symbols), at 1.5 times
+//! the speed. Such vectors are a space of their own. It needs `model.safetensors`, and AVX2 on x86-64 or dot products on 64-bit
 //! Arm; otherwise it is an error that says what is missing. An `.onnx` file that quantises while it runs, with a scale
 //! a batch, is given one text a batch.
 //!

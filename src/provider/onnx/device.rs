@@ -56,7 +56,6 @@ impl FromStr for Device {
 impl Device {
     /// Begins a session on this device, whose nodes `all` must run there or it is an error.
     pub(super) fn session(self, environment: &Environment, all: bool) -> Result<SessionBuilder> {
-        let step = |built: BuilderResult| built.map_err(|error| set_up(error.into()));
         let builder = SessionBuilder::new(environment).map_err(set_up)?;
         let builder = step(builder.with_intra_threads(1))?;
         let builder = step(builder.with_inter_threads(1))?;
@@ -80,6 +79,11 @@ impl Device {
         }
         Ok(())
     }
+}
+
+/// Takes one step in setting a session up.
+pub(super) fn step(built: BuilderResult) -> Result<SessionBuilder> {
+    built.map_err(|error| set_up(error.into()))
 }
 
 fn set_up(error: ort::Error) -> Error {
@@ -128,11 +132,10 @@ pub(super) mod cuda {
         session::builder::SessionBuilder,
     };
 
-    use super::{Device, reason, set_up};
+    use super::{Device, reason, step};
     use crate::{Error, ErrorKind, Result};
 
     pub(super) fn register(builder: SessionBuilder, number: u16, all: bool) -> Result<SessionBuilder> {
-        let step = |built: ort::session::builder::BuilderResult| built.map_err(|error| set_up(error.into()));
         // Named one by one, without cuDNN's: it builds a plan for each new shape, which takes longer than the batch.
         let attention = AttentionBackend::FLASH_ATTENTION
             | AttentionBackend::EFFICIENT_ATTENTION

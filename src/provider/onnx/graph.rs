@@ -5,10 +5,14 @@
 //! graph's bytes, so that all sessions share one copy and no model is too large for protobuf. Its [`Form`] is what the
 //! device runs fastest: fp32 or int8 on a CPU, fp16 on CUDA.
 
+mod int8;
+mod shape;
+
 use half::f16;
 
+use self::shape::{Family, LayerNames, Shape};
 use super::{
-    folder::{Activation, Folder, Json, Step, hidden_activation, positions_after},
+    folder::{Activation, Folder, Step},
     proto::Message,
     weights::{Tensor, Weights},
 };
@@ -58,12 +62,6 @@ pub(super) enum Form {
     Cuda,
 }
 
-/// The largest quantised weight. Products of 8-bit inputs with 7-bit weights can be added in pairs in 16 bits, which is
-/// what AVX2 does; so the products are the same on every CPU. Of the cosine, 8-bit weights would gain 0.0003.
-const LARGEST: f32 = 64.0;
-/// No output of GELU is further below zero.
-const LEAST_GELU: f32 = 0.17;
-
 /// Weights that all sessions share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -103,151 +101,6 @@ pub(super) struct Graph {
     pub(super) positions_after: Option<u32>,
     /// The graph's size in words: what it was built from, for the space's identity.
     pub(super) facts: String,
-}
-
-/// The numbers that the families have under different names.
-struct Shape {
-    family: Family,
-    hidden: usize,
-    heads: usize,
-    layers: usize,
-    inner: usize,
-    epsilon: f32,
-    activation: Activation,
-    vocabulary: usize,
-    positions: usize,
-    /// The padding's id, where the position table's rows up to it are not for tokens.
-    positions_after: Option<usize>,
-    token_types: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Family {
-    Bert,
-    Roberta,
-    DistilBert,
-    Mpnet,
-}
-
-impl Family {
-    /// A name of our own, for fingerprints.
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Bert => "bert",
-            Self::Roberta => "roberta",
-            Self::DistilBert => "distilbert",
-            Self::Mpnet => "mpnet",
-        }
-    }
-}
-
-impl Shape {
-    fn read(config: &Json) -> Result<Self> {
-        let name = config.text("model_type")?.ok_or_else(|| config.error("has no field model_type"))?;
-        let family = match name {
-            "bert" => Family::Bert,
-            "roberta" | "xlm-roberta" | "camembert" => Family::Roberta,
-            "distilbert" => Family::DistilBert,
-            "mpnet" => Family::Mpnet,
-            _ => {
-                let known = "bert, roberta, xlm-roberta, camembert, distilbert and mpnet";
-                let message = format!(
-                    "field model_type is {name}: of weights, the families {known} are known; others need an .onnx file"
-                );
-                return Err(config.error(message));
-            }
-        };
-        config.refuse_unless("position_embedding_type", &["absolute"])?;
-        for field in ["is_decoder", "add_cross_attention"] {
-            if config.flag(field)?.unwrap_or(false) {
-                return Err(config.error(format!("field {field} is true: not a model of this kind")));
-            }
-        }
-        let distil = family == Family::DistilBert;
-        let named = |usual: &str, in_distil: &str| config.needed(if distil { in_distil } else { usual });
-        let shape = Self {
-            family,
-            hidden: named("hidden_size", "dim")?,
-            heads: named("num_attention_heads", "n_heads")?,
-            layers: named("num_hidden_layers", "n_layers")?,
-            inner: named("intermediate_size", "hidden_dim")?,
-            epsilon: config.number("layer_norm_eps")?.unwrap_or(1e-12) as f32,
-            activation: hidden_activation(config, if distil { "activation" } else { "hidden_act" })?,
-            vocabulary: config.needed("vocab_size")?,
-            positions: config.needed("max_position_embeddings")?,
-            positions_after: positions_after(config)?,
-            token_types: match family {
-                Family::Bert | Family::Roberta => config.size("type_vocab_size")?.unwrap_or(2),
-                Family::DistilBert | Family::Mpnet => 0,
-            },
-        };
-        if !shape.hidden.is_multiple_of(shape.heads) {
-            let message = format!("{} attention heads do not divide {} dimensions", shape.heads, shape.hidden);
-            return Err(config.error(message));
-        }
-        if shape.length() == 0 {
-            return Err(config.error("max_position_embeddings leaves no position for a token"));
-        }
-        Ok(shape)
-    }
-
-    /// Tokens that there are positions for.
-    fn length(&self) -> usize {
-        self.positions.saturating_sub(self.positions_after.map_or(0, |pad| pad + 1))
-    }
-
-    /// What the names of all tensors begin with: nothing, or the family's name where the file is of a larger model.
-    fn prefix(&self, weights: &Weights) -> &'static str {
-        let whole = match self.family {
-            Family::Bert => "bert.",
-            Family::Roberta => "roberta.",
-            Family::DistilBert => "distilbert.",
-            Family::Mpnet => "mpnet.",
-        };
-        if weights.has("embeddings.word_embeddings.weight") { "" } else { whole }
-    }
-
-    fn layer_names(&self) -> LayerNames {
-        match self.family {
-            Family::Bert | Family::Roberta => LayerNames {
-                layer: "encoder.layer",
-                qkv: ["attention.self.query", "attention.self.key", "attention.self.value"],
-                attention_output: "attention.output.dense",
-                attention_norm: "attention.output.LayerNorm",
-                inner: "intermediate.dense",
-                output: "output.dense",
-                output_norm: "output.LayerNorm",
-            },
-            Family::DistilBert => LayerNames {
-                layer: "transformer.layer",
-                qkv: ["attention.q_lin", "attention.k_lin", "attention.v_lin"],
-                attention_output: "attention.out_lin",
-                attention_norm: "sa_layer_norm",
-                inner: "ffn.lin1",
-                output: "ffn.lin2",
-                output_norm: "output_layer_norm",
-            },
-            Family::Mpnet => LayerNames {
-                layer: "encoder.layer",
-                qkv: ["attention.attn.q", "attention.attn.k", "attention.attn.v"],
-                attention_output: "attention.attn.o",
-                attention_norm: "attention.LayerNorm",
-                inner: "intermediate.dense",
-                output: "output.dense",
-                output_norm: "output.LayerNorm",
-            },
-        }
-    }
-}
-
-struct LayerNames {
-    layer: &'static str,
-    qkv: [&'static str; 3],
-    attention_output: &'static str,
-    attention_norm: &'static str,
-    inner: &'static str,
-    output: &'static str,
-    output_norm: &'static str,
 }
 
 impl Graph {
@@ -471,112 +324,6 @@ impl Builder<'_> {
         let (weight, bias) = self.linear(&name(names.output), inner, hidden)?;
         let product = self.op("MatMul", &[&active, &weight], &name("output.product"));
         self.skip_norm(&product, &x, &bias, &name(names.output_norm), shape)
-    }
-
-    /// The layers with weights and their inputs in 8 bits, on a matrix of a row a token of all texts.
-    fn int8_layers(&mut self, shape: &Shape, names: &LayerNames, x: &str, bias: Option<&str>) -> Result<String> {
-        let (hidden, inner) = (shape.hidden, shape.inner);
-        let size = self.op("Shape", &[IDS], "int8.texts_by_tokens");
-        let width = self.constant_ints("int8.width", &[hidden as i64]);
-        let apart = self.node("Concat", "", &[&size, &width], "int8.apart", vec![int("axis", 0)]);
-        let flat = self.constant_ints("int8.flat", &[-1, hidden as i64]);
-        self.constant_ints("int8.column", &[-1]);
-        self.constant_float("int8.step", 1.0 / 127.0);
-        self.constant_float("int8.one", 1.0);
-        self.constant_float("int8.least", 1e-20);
-        self.constant_float("int8.least_active", LEAST_GELU);
-        self.constant("int8.middle", UINT8, &[], &[128]);
-        let mut x = self.op("Reshape", &[x, &flat], "int8.rows");
-        let rows = self.op("Shape", &[&x], "int8.shape");
-        let first = self.constant_ints("int8.first", &[0]);
-        let rows = self.node("Gather", "", &[&rows, &first], "int8.count", vec![int("axis", 0)]);
-        let middle = Message::default().int(1, 1).int(2, UINT8).bytes(9, &[128]);
-        let middle = Message::default().string(1, "value").message(5, middle).int(20, 4);
-        self.node("ConstantOfShape", "", &[&rows], "int8.middles", vec![middle]);
-
-        for n in 0..shape.layers {
-            let name = |part: &str| format!("{}.{n}.{part}", names.layer);
-            let quantised = self.quantise(&x, &name("qkv.input"), None);
-            let [weights, biases] = self.read_qkv(names, &name, hidden)?;
-            let biases = self.share(&name("qkv.bias"), biases)?;
-            let products = self.int8_product(&quantised, weights, &name("qkv"));
-            let parts = ["query", "key", "value"].map(|part| name(&format!("qkv.{part}")));
-            let split = vec![int("axis", -1)];
-            self.node_with_outputs("Split", "", &[&products], &[&parts[0], &parts[1], &parts[2]], split);
-            let parts = parts.map(|part| self.op("Reshape", &[&part, &apart], &format!("{part}.apart")));
-            let mut inputs = vec![&*parts[0], &parts[1], &parts[2], &biases, MASK];
-            inputs.extend(bias);
-            let heads = vec![int("num_heads", shape.heads as i64)];
-            let attended = self.node("MultiHeadAttention", FUSED, &inputs, &name("attention"), heads);
-            let attended = self.op("Reshape", &[&attended, &flat], &name("attention.rows"));
-
-            let quantised = self.quantise(&attended, &name("attention.input"), None);
-            let (weights, bias) = self.linear_apart(&name(names.attention_output), hidden, hidden)?;
-            let projected = self.int8_product(&quantised, weights, &name(names.attention_output));
-            x = self.skip_norm(&projected, &x, &bias, &name(names.attention_norm), shape)?;
-
-            let quantised = self.quantise(&x, &name("inner.input"), None);
-            let (weights, bias) = self.linear_apart(&name(names.inner), hidden, inner)?;
-            let product = self.int8_product(&quantised, weights, &name(names.inner));
-            // The difference between the two is far below that of 8 bits, and this one is faster.
-            let activation = match shape.activation {
-                Activation::Gelu => Activation::GeluTanh,
-                other => other,
-            };
-            let active = self.activate(activation, &product, Some(&bias), &name("inner"));
-            let quantised = self.quantise(&active, &name("output.input"), Some(activation));
-            let (weights, bias) = self.linear_apart(&name(names.output), inner, hidden)?;
-            let product = self.int8_product(&quantised, weights, &name(names.output));
-            x = self.skip_norm(&product, &x, &bias, &name(names.output_norm), shape)?;
-        }
-        Ok(self.op("Reshape", &[&x, &apart], "int8.result"))
-    }
-
-    /// The weights of a linear layer to be quantised, inputs by outputs, and its bias.
-    fn linear_apart(&mut self, name: &str, inputs: usize, outputs: usize) -> Result<(Tensor, String)> {
-        let weight = self.read(&format!("{name}.weight"), &[outputs, inputs])?.transposed();
-        Ok((weight, self.share_read(&format!("{name}.bias"), &[outputs])?))
-    }
-
-    /// Rows in 8 bits around 128, and a column of their scales. `active` is what was applied to them last.
-    fn quantise(&mut self, x: &str, name: &str, active: Option<Activation>) -> [String; 2] {
-        let last = || vec![ints("axes", &[-1]), int("keepdims", 0)];
-        let largest = self.node("ReduceMax", "", &[x], &format!("{name}.largest"), last());
-        let size = match active {
-            Some(Activation::Gelu | Activation::GeluTanh) => vec![largest, "int8.least_active".to_owned()],
-            Some(Activation::Relu) => vec![largest, "int8.least".to_owned()],
-            _ => {
-                let lowest = self.node("ReduceMin", "", &[x], &format!("{name}.lowest"), last());
-                let lowest = self.op("Neg", &[&lowest], &format!("{name}.depth"));
-                vec![largest, lowest, "int8.least".to_owned()]
-            }
-        };
-        let size: Vec<&str> = size.iter().map(String::as_str).collect();
-        let size = self.op("Max", &size, &format!("{name}.size"));
-        let scale = self.op("Mul", &[&size, "int8.step"], &format!("{name}.scale"));
-        let rows = [x, &scale, "int8.middles"];
-        let quantised = self.node("QuantizeLinear", "", &rows, &format!("{name}.quantised"), vec![int("axis", 0)]);
-        [quantised, self.op("Unsqueeze", &[&scale, "int8.column"], &format!("{name}.scales"))]
-    }
-
-    /// Multiplies quantised rows by weights that are quantised here: a scale a column, rounded to the nearest.
-    fn int8_product(&mut self, [rows, scales]: &[String; 2], weights: Tensor, name: &str) -> String {
-        let columns = weights.shape[1];
-        let mut steps = vec![0.0_f32; columns];
-        for row in weights.data.chunks_exact(columns) {
-            steps.iter_mut().zip(row).for_each(|(step, weight)| *step = step.max(weight.abs()));
-        }
-        // A column of nothing but zeros has any scale.
-        steps.iter_mut().for_each(|step| *step = if *step > 0.0 { *step / LARGEST } else { 1.0 });
-        let quantised = weights.data.chunks_exact(columns).flat_map(|row| row.iter().zip(&steps));
-        let quantised =
-            quantised.map(|(weight, step)| (weight / step).round_ties_even().clamp(-LARGEST, LARGEST) as i8);
-        let quantised = Numbers::I8(quantised.collect());
-        let quantised = self.share_numbers(&format!("{name}.weight.int8"), weights.shape, quantised);
-        let steps = self.share_numbers(&format!("{name}.weight.scales"), vec![columns], Numbers::F32(steps));
-        let inputs = [rows, &quantised, "int8.one", &steps, "int8.middle"];
-        let product = self.node("MatMulIntegerToFloat", FUSED, &inputs, &format!("{name}.whole"), Vec::new());
-        self.op("Mul", &[&product, scales], &format!("{name}.product"))
     }
 
     /// Adds the bias and the layer's input, and normalises.

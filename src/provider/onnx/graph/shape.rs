@@ -1,0 +1,154 @@
+//! Reads what a model of a known family looks like: its sizes, and what its tensors are called.
+
+use crate::{
+    Result,
+    provider::onnx::{
+        folder::{Activation, Json, hidden_activation, positions_after},
+        weights::Weights,
+    },
+};
+
+/// The numbers that the families have under different names.
+pub(super) struct Shape {
+    pub(super) family: Family,
+    pub(super) hidden: usize,
+    pub(super) heads: usize,
+    pub(super) layers: usize,
+    pub(super) inner: usize,
+    pub(super) epsilon: f32,
+    pub(super) activation: Activation,
+    pub(super) vocabulary: usize,
+    pub(super) positions: usize,
+    /// The padding's id, where the position table's rows up to it are not for tokens.
+    pub(super) positions_after: Option<usize>,
+    pub(super) token_types: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    Bert,
+    Roberta,
+    DistilBert,
+    Mpnet,
+}
+
+impl Family {
+    /// A name of our own, for fingerprints.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bert => "bert",
+            Self::Roberta => "roberta",
+            Self::DistilBert => "distilbert",
+            Self::Mpnet => "mpnet",
+        }
+    }
+}
+
+impl Shape {
+    pub(super) fn read(config: &Json) -> Result<Self> {
+        let name = config.text("model_type")?.ok_or_else(|| config.error("has no field model_type"))?;
+        let family = match name {
+            "bert" => Family::Bert,
+            "roberta" | "xlm-roberta" | "camembert" => Family::Roberta,
+            "distilbert" => Family::DistilBert,
+            "mpnet" => Family::Mpnet,
+            _ => {
+                let known = "bert, roberta, xlm-roberta, camembert, distilbert and mpnet";
+                let message = format!(
+                    "field model_type is {name}: of weights, the families {known} are known; others need an .onnx file"
+                );
+                return Err(config.error(message));
+            }
+        };
+        config.refuse_unless("position_embedding_type", &["absolute"])?;
+        for field in ["is_decoder", "add_cross_attention"] {
+            if config.flag(field)?.unwrap_or(false) {
+                return Err(config.error(format!("field {field} is true: not a model of this kind")));
+            }
+        }
+        let distil = family == Family::DistilBert;
+        let named = |usual: &str, in_distil: &str| config.needed(if distil { in_distil } else { usual });
+        let shape = Self {
+            family,
+            hidden: named("hidden_size", "dim")?,
+            heads: named("num_attention_heads", "n_heads")?,
+            layers: named("num_hidden_layers", "n_layers")?,
+            inner: named("intermediate_size", "hidden_dim")?,
+            epsilon: config.number("layer_norm_eps")?.unwrap_or(1e-12) as f32,
+            activation: hidden_activation(config, if distil { "activation" } else { "hidden_act" })?,
+            vocabulary: config.needed("vocab_size")?,
+            positions: config.needed("max_position_embeddings")?,
+            positions_after: positions_after(config)?,
+            token_types: match family {
+                Family::Bert | Family::Roberta => config.size("type_vocab_size")?.unwrap_or(2),
+                Family::DistilBert | Family::Mpnet => 0,
+            },
+        };
+        if !shape.hidden.is_multiple_of(shape.heads) {
+            let message = format!("{} attention heads do not divide {} dimensions", shape.heads, shape.hidden);
+            return Err(config.error(message));
+        }
+        if shape.length() == 0 {
+            return Err(config.error("max_position_embeddings leaves no position for a token"));
+        }
+        Ok(shape)
+    }
+
+    /// Tokens that there are positions for.
+    pub(super) fn length(&self) -> usize {
+        self.positions.saturating_sub(self.positions_after.map_or(0, |pad| pad + 1))
+    }
+
+    /// What the names of all tensors begin with: nothing, or the family's name where the file is of a larger model.
+    pub(super) fn prefix(&self, weights: &Weights) -> &'static str {
+        let whole = match self.family {
+            Family::Bert => "bert.",
+            Family::Roberta => "roberta.",
+            Family::DistilBert => "distilbert.",
+            Family::Mpnet => "mpnet.",
+        };
+        if weights.has("embeddings.word_embeddings.weight") { "" } else { whole }
+    }
+
+    pub(super) fn layer_names(&self) -> LayerNames {
+        match self.family {
+            Family::Bert | Family::Roberta => LayerNames {
+                layer: "encoder.layer",
+                qkv: ["attention.self.query", "attention.self.key", "attention.self.value"],
+                attention_output: "attention.output.dense",
+                attention_norm: "attention.output.LayerNorm",
+                inner: "intermediate.dense",
+                output: "output.dense",
+                output_norm: "output.LayerNorm",
+            },
+            Family::DistilBert => LayerNames {
+                layer: "transformer.layer",
+                qkv: ["attention.q_lin", "attention.k_lin", "attention.v_lin"],
+                attention_output: "attention.out_lin",
+                attention_norm: "sa_layer_norm",
+                inner: "ffn.lin1",
+                output: "ffn.lin2",
+                output_norm: "output_layer_norm",
+            },
+            Family::Mpnet => LayerNames {
+                layer: "encoder.layer",
+                qkv: ["attention.attn.q", "attention.attn.k", "attention.attn.v"],
+                attention_output: "attention.attn.o",
+                attention_norm: "attention.LayerNorm",
+                inner: "intermediate.dense",
+                output: "output.dense",
+                output_norm: "output.LayerNorm",
+            },
+        }
+    }
+}
+
+pub(super) struct LayerNames {
+    pub(super) layer: &'static str,
+    pub(super) qkv: [&'static str; 3],
+    pub(super) attention_output: &'static str,
+    pub(super) attention_norm: &'static str,
+    pub(super) inner: &'static str,
+    pub(super) output: &'static str,
+    pub(super) output_norm: &'static str,
+}

@@ -1,0 +1,144 @@
+//! Fills the inputs of a graph with a batch: what each input is for, and the memory that it is made in.
+
+use ort::{
+    session::SessionInputValue,
+    value::{PrimitiveTensorElementType, TensorRef},
+};
+
+use super::failed;
+use crate::{Result, provider::onnx::scheduler::Row};
+
+/// An input of a graph.
+#[derive(Clone, Debug)]
+pub(super) struct Input {
+    pub(super) name: String,
+    pub(super) role: Role,
+    pub(super) wide: bool,
+}
+
+/// What an input of a graph is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Ids,
+    Mask,
+    /// The mask without the prompt's tokens.
+    PoolingMask,
+    /// Always 0: texts are not pairs.
+    Types,
+    /// 0, 1, 2, ..
+    Places,
+    /// Numbered from behind this padding id, which other tokens of the same id do not advance.
+    PlacesAfter(u32),
+    /// See [`graph::SEGMENTS`].
+    Segments,
+    /// See [`graph::ENDS`].
+    Ends,
+}
+
+impl Role {
+    /// The shape of the input for a batch of texts by tokens.
+    pub(super) fn shape(self, [texts, tokens]: [usize; 2]) -> Vec<usize> {
+        match self {
+            Self::Segments => vec![3 * texts + 2],
+            Self::Ends => vec![2],
+            _ => vec![texts, tokens],
+        }
+    }
+
+    /// Fills the whole input.
+    fn fill<N: Number>(self, buffer: &mut Vec<N>, rows: &[Row<'_>], [texts, tokens]: [usize; 2], pad: u32) {
+        buffer.clear();
+        match self {
+            Self::Ends => buffer.extend([N::from_u32(tokens as u32); 2]),
+            Self::Segments => {
+                // The lengths; then where the texts begin as queries, with the end; then the same as keys.
+                let lengths = rows.iter().map(|row| row.ids.len()).chain(std::iter::repeat(0)).take(texts);
+                let starts = || (0..=texts).map(|text| text * tokens);
+                buffer.extend(lengths.chain(starts()).chain(starts()).map(|number| N::from_u32(number as u32)));
+            }
+            _ => {
+                buffer.resize(texts * tokens, N::from_u32(if self == Self::Ids { pad } else { 0 }));
+                buffer.chunks_exact_mut(tokens).zip(rows).for_each(|(slots, row)| self.fill_row(slots, row));
+            }
+        }
+    }
+
+    /// Fills one text's row, whose padding is there already.
+    fn fill_row<N: Number>(self, slots: &mut [N], row: &Row<'_>) {
+        let mut seen = 0;
+        for (at, (slot, &id)) in slots.iter_mut().zip(row.ids).enumerate() {
+            *slot = N::from_u32(match self {
+                Self::Ids => id,
+                Self::Mask => 1,
+                Self::PoolingMask => u32::from(at >= row.unpooled),
+                // Those two are not by texts and tokens, and not filled here.
+                Self::Types | Self::Segments | Self::Ends => 0,
+                Self::Places => at as u32,
+                Self::PlacesAfter(pad) if id == pad => pad,
+                Self::PlacesAfter(pad) => {
+                    seen += 1;
+                    pad + seen
+                }
+            });
+        }
+    }
+}
+
+/// What graphs take ids as.
+pub(super) trait Number: PrimitiveTensorElementType + Copy + std::fmt::Debug {
+    fn from_u32(number: u32) -> Self;
+}
+
+impl Number for i32 {
+    fn from_u32(number: u32) -> Self {
+        number as Self
+    }
+}
+
+impl Number for i64 {
+    fn from_u32(number: u32) -> Self {
+        number.into()
+    }
+}
+
+/// The memory of one input, kept from batch to batch.
+#[derive(Debug)]
+pub(super) enum Buffer {
+    Narrow(Vec<i32>),
+    Wide(Vec<i64>),
+}
+
+impl Buffer {
+    pub(super) fn fill(&mut self, role: Role, rows: &[Row<'_>], shape: [usize; 2], pad: u32) {
+        match self {
+            Self::Narrow(buffer) => role.fill(buffer, rows, shape, pad),
+            Self::Wide(buffer) => role.fill(buffer, rows, shape, pad),
+        }
+    }
+
+    pub(super) fn value(&self, shape: Vec<usize>) -> Result<SessionInputValue<'_>> {
+        let what = "the batch cannot be handed over";
+        Ok(match self {
+            Self::Narrow(buffer) => TensorRef::from_array_view((shape, &buffer[..])).map_err(failed(what))?.into(),
+            Self::Wide(buffer) => TensorRef::from_array_view((shape, &buffer[..])).map_err(failed(what))?.into(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fills_what_attention_on_a_card_takes() {
+        let rows = [Row { ids: &[7, 8, 9], unpooled: 0 }, Row { ids: &[7], unpooled: 0 }];
+        let (mut segments, mut ends, mut mask) = (Vec::<i32>::new(), Vec::<i64>::new(), Vec::<i32>::new());
+        Role::Segments.fill(&mut segments, &rows, [2, 8], 0);
+        assert_eq!(segments, [3, 1, 0, 8, 16, 0, 8, 16]);
+        assert_eq!(Role::Segments.shape([2, 8]), [segments.len()]);
+        Role::Ends.fill(&mut ends, &rows, [2, 8], 0);
+        assert_eq!(ends, [8, 8]);
+        Role::Mask.fill(&mut mask, &rows, [2, 4], 0);
+        assert_eq!(mask, [1, 1, 1, 0, 1, 0, 0, 0]);
+    }
+}

@@ -1,0 +1,236 @@
+//! Runs batches through a session: on a CPU out of memory of its own, on a card out of pinned memory.
+
+use std::{borrow::Cow, sync::Arc};
+
+use half::f16;
+use ort::{
+    memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType},
+    session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, SessionInputValue, SessionOutputs},
+    value::{DynValue, Tensor},
+};
+
+use super::{
+    Model, Source, failed,
+    inputs::{Buffer, Input, Number},
+};
+use crate::{
+    Error, ErrorKind, Result,
+    provider::onnx::{
+        device::{self, Device},
+        graph,
+        scheduler::{Failure, Row, Run},
+    },
+};
+
+/// A session of a model, and what its batches are made in.
+pub(in crate::provider::onnx) struct Runner {
+    model: Arc<Model>,
+    pub(super) session: Session,
+    device: Device,
+    options: RunOptions<HasSelectedOutputs>,
+    buffers: Vec<Buffer>,
+    pinned: Option<Pinned>,
+}
+
+/// Memory that a card reads and writes without a copy in between.
+struct Pinned {
+    inputs: Allocator,
+    output: MemoryInfo<'static>,
+}
+
+impl Pinned {
+    fn new(session: &Session, number: u16) -> Result<Self> {
+        let info = |kind| {
+            MemoryInfo::new(AllocationDevice::CUDA_PINNED, number.into(), AllocatorType::Device, kind)
+                .map_err(failed("pinned memory cannot be described"))
+        };
+        let inputs = Allocator::new(session, info(MemoryType::CPUInput)?);
+        let inputs = inputs.map_err(failed("pinned memory cannot be had"))?;
+        Ok(Self { inputs, output: info(MemoryType::CPUOutput)? })
+    }
+
+    /// A tensor like this one in pinned memory.
+    fn value(&self, buffer: &Buffer, shape: Vec<usize>) -> ort::Result<DynValue> {
+        fn copied<N: Number>(allocator: &Allocator, numbers: &[N], shape: Vec<usize>) -> ort::Result<DynValue> {
+            let mut tensor = Tensor::<N>::new(allocator, shape)?;
+            tensor.extract_tensor_mut().1.copy_from_slice(numbers);
+            Ok(tensor.into_dyn())
+        }
+        match buffer {
+            Buffer::Narrow(numbers) => copied(&self.inputs, numbers, shape),
+            Buffer::Wide(numbers) => copied(&self.inputs, numbers, shape),
+        }
+    }
+}
+
+impl Runner {
+    pub(super) fn new(model: Arc<Model>, session: Session, device: Device) -> Result<Self> {
+        let options = RunOptions::new().map_err(failed("the run cannot be set up"))?;
+        let options = options.with_outputs(OutputSelector::no_default().with(&model.output));
+        let buffer = |input: &Input| if input.wide { Buffer::Wide(Vec::new()) } else { Buffer::Narrow(Vec::new()) };
+        let buffers = model.inputs.iter().map(buffer).collect();
+        let pinned = match device {
+            Device::Cpu => None,
+            Device::Cuda(number) => Some(Pinned::new(&session, number)?),
+        };
+        Ok(Self { model, session, device, options, buffers, pinned })
+    }
+
+    /// Runs two texts of unequal length, whose words do not matter.
+    pub(super) fn warm_up(&mut self) -> Result<(), Failure> {
+        let ids = [self.model.pad; 5];
+        let rows = [Row { ids: &ids, unpooled: 0 }, Row { ids: &ids[..3], unpooled: 0 }];
+        let (device, rows) = (self.device, if self.model.alone { &rows[..1] } else { &rows[..] });
+        self.run_on(rows, &mut |_| {}, |error| match device {
+            Device::Cpu => failed("the model failed on two short texts")(error),
+            Device::Cuda(_) => device::cuda::unusable(device, error),
+        })
+    }
+
+    fn run_on(
+        &mut self,
+        rows: &[Row<'_>],
+        take: &mut dyn FnMut(&[f32]),
+        refused: impl Fn(ort::Error) -> Error,
+    ) -> Result<(), Failure> {
+        let model = &*self.model;
+        let texts = model.fixed_texts.unwrap_or(rows.len()).max(rows.len());
+        let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0).max(1);
+        let shape = [texts, model.fixed_tokens.unwrap_or_else(|| model.tokens_a_row(longest, self.device))];
+        for (input, buffer) in model.inputs.iter().zip(&mut self.buffers) {
+            buffer.fill(input.role, rows, shape, model.pad);
+        }
+        let inputs = model.inputs.iter().zip(&self.buffers);
+        let failure = |error: ort::Error| {
+            let out_of_memory = says_out_of_memory(error.message());
+            Failure { error: refused(error), out_of_memory }
+        };
+        if let Some(pinned) = &self.pinned {
+            // Made anew for each batch: one that is used again would keep the last batch's output.
+            let bound = self.session.create_binding().and_then(|mut binding| {
+                for (input, buffer) in inputs {
+                    binding.bind_input(&input.name, &pinned.value(buffer, input.role.shape(shape))?)?;
+                }
+                binding.bind_output_to_device(&model.output, &pinned.output)?;
+                Ok(binding)
+            });
+            let binding = bound.map_err(failure)?;
+            let ran = self.session.run_binding(&binding).map_err(failure)?;
+            return deliver(model, &ran, shape, rows, take);
+        }
+        let mut values: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = Vec::with_capacity(model.inputs.len());
+        for (input, buffer) in inputs {
+            values.push((Cow::Borrowed(&input.name), buffer.value(input.role.shape(shape))?));
+        }
+        let outputs = self.session.run_with_options(values, &self.options).map_err(failure)?;
+        deliver(model, &outputs, shape, rows, take)
+    }
+}
+
+impl Run for Runner {
+    fn run(&mut self, rows: &[Row<'_>], take: &mut dyn FnMut(&[f32])) -> Result<(), Failure> {
+        self.run_on(rows, take, |error| failed("the model failed on a batch")(error))
+    }
+}
+
+/// Gives a batch's vectors to `take`.
+fn deliver(
+    model: &Model,
+    outputs: &SessionOutputs<'_>,
+    shape: [usize; 2],
+    rows: &[Row<'_>],
+    take: &mut dyn FnMut(&[f32]),
+) -> Result<(), Failure> {
+    let output = outputs.get(&model.output);
+    let output = output.ok_or_else(|| Error::new(ErrorKind::Inference, "the model gave no output"))?;
+    let (sizes, values): (_, Cow<'_, [f32]>) = match output.try_extract_tensor::<f32>() {
+        Ok((sizes, values)) => (sizes, Cow::Borrowed(values)),
+        Err(_) => {
+            let (sizes, values) =
+                output.try_extract_tensor::<f16>().map_err(failed("the model's output is neither f32 nor f16"))?;
+            (sizes, Cow::Owned(values.iter().map(|value| value.to_f32()).collect()))
+        }
+    };
+    let sizes: Vec<usize> = sizes.iter().map(|&size| usize::try_from(size).unwrap_or(0)).collect();
+    let vectors = model.finish(&values, &sizes, (shape[0], shape[1]), rows);
+    let unknown = || Error::new(ErrorKind::Inference, format!("the model's output has the shape {sizes:?}"));
+    take(&vectors.ok_or_else(unknown)?);
+    Ok(())
+}
+
+/// What rows are padded to for the fast kernels of cards, which want a multiple of that; but to no more than the model
+/// has positions for.
+fn padded(longest: usize, positions: Option<usize>) -> usize {
+    longest.next_multiple_of(graph::STEP).min(positions.unwrap_or(usize::MAX).max(longest))
+}
+
+/// Whether the runtime had too little memory for a batch, so that a smaller one may do. It has no code for that: these
+/// are the words of its arena, of CUDA, and of the libraries on it.
+pub(in crate::provider::onnx) fn says_out_of_memory(message: &str) -> bool {
+    const SIGNS: [&str; 9] = [
+        "Failed to allocate memory for requested buffer of size",
+        "is smaller than requested bytes of",
+        "CUDA failure 2:",
+        "cudaErrorMemoryAllocation",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "CUDNN_STATUS_ALLOC_FAILED",
+        "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "out of memory",
+        "bad_alloc",
+    ];
+    SIGNS.iter().any(|sign| message.contains(sign))
+}
+
+impl Model {
+    /// What the rows of a batch are padded to.
+    fn tokens_a_row(&self, longest: usize, device: Device) -> usize {
+        // How long a row a file takes is only known of what it says of texts.
+        match (device, &self.source) {
+            (Device::Cpu, _) | (_, Source::File(_)) => longest,
+            (Device::Cuda(_), Source::Graph { .. }) => padded(longest, self.positions),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_running_out_of_memory() {
+        for message in [
+            "Non-zero status code returned while running EmbedLayerNormalization node. Name:'x' Status Message: \
+             BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 3221225472",
+            "Available memory of 41712640 is smaller than requested bytes of 3221225472",
+            "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0",
+            "CUDA failure 2: out of memory ; GPU=0",
+            "Exception during initialization: std::bad_alloc",
+        ] {
+            assert!(says_out_of_memory(message), "{message}");
+        }
+        for message in [
+            "CUDA failure 700: an illegal memory access was encountered",
+            "CUDA failure 20: x",
+            "Got invalid dimensions for input: input_ids",
+            "cuDNN is unavailable for CUDA Execution Provider",
+        ] {
+            assert!(!says_out_of_memory(message), "{message}");
+        }
+    }
+
+    #[test]
+    fn rows_on_a_card_are_padded_to_eight_but_not_beyond_the_positions() {
+        for (longest, positions, tokens) in [
+            (1, Some(512), 8),
+            (8, Some(512), 8),
+            (9, Some(512), 16),
+            (509, Some(512), 512),
+            (512, Some(512), 512),
+            (509, Some(510), 510),
+            (510, Some(510), 510),
+            (9, None, 16),
+        ] {
+            assert_eq!(padded(longest, positions), tokens, "{longest} of {positions:?}");
+        }
+    }
+}
