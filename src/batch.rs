@@ -2,44 +2,10 @@
 
 use std::{fmt, ops::Range, sync::Arc, time::Instant};
 
-use crate::{BadText, BadTextReason, Error, ErrorKind, Limits, Result, Space, SpaceId, TokenCount};
-
-/// What the texts are: many models embed a document and a query about it differently, so the caller always says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum InputKind {
-    /// A text to be found.
-    Document,
-    /// A text to find others by.
-    Query,
-}
-
-impl fmt::Display for InputKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Document => "document",
-            Self::Query => "query",
-        })
-    }
-}
-
-/// What happens to a text that is longer than the model takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum TooLong {
-    /// It is an error that names every such text.
-    #[default]
-    Error,
-    /// Its beginning is embedded, and the result names it in [`Embeddings::truncated`](crate::Embeddings::truncated).
-    Truncate,
-}
-
-/// Which queue the work waits in, where an embedder has queues.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Lane {
-    /// Someone is waiting: ahead of bulk work. What queries get unless told otherwise.
-    Interactive,
-    /// Throughput matters, latency does not. What documents get unless told otherwise.
-    Bulk,
-}
+use crate::{
+    BadText, BadTextReason, Error, ErrorKind, InputKind, Lane, Limits, Options, Result, Space, SpaceId, TokenCount,
+    TooLong,
+};
 
 /// The texts of one call and how to embed them. Borrowed and `Copy`.
 ///
@@ -59,24 +25,20 @@ pub enum Lane {
 #[non_exhaustive]
 pub struct Batch<'a> {
     texts: &'a [&'a str],
-    kind: InputKind,
-    key: Option<&'a str>,
-    space: Option<SpaceId>,
-    too_long: TooLong,
-    lane: Lane,
-    deadline: Option<Instant>,
+    options: Options<'a>,
     /// What a planner has counted already.
     counted: Option<Counted<'a>>,
 }
 
 impl<'a> Batch<'a> {
-    /// Asks for one vector a text.
+    /// Asks for one vector per text.
     pub const fn new(kind: InputKind, texts: &'a [&'a str]) -> Self {
-        let lane = match kind {
-            InputKind::Document => Lane::Bulk,
-            InputKind::Query => Lane::Interactive,
-        };
-        Self { texts, kind, key: None, space: None, too_long: TooLong::Error, lane, deadline: None, counted: None }
+        Self::with_options(texts, Options::new(kind))
+    }
+
+    /// Asks for one vector per text, with all options at once.
+    pub const fn with_options(texts: &'a [&'a str], options: Options<'a>) -> Self {
+        Self { texts, options, counted: None }
     }
 
     /// Asks for the vectors of documents.
@@ -92,28 +54,42 @@ impl<'a> Batch<'a> {
     /// Sets the routing key (`"library:react"`): what belongs together gets the same arm of a split.
     #[must_use]
     pub const fn with_key(mut self, key: &'a str) -> Self {
-        self.key = Some(key);
+        self.options.key = Some(key);
+        self
+    }
+
+    /// Sets on whose behalf the texts are embedded, for accounting.
+    #[must_use]
+    pub const fn with_tenant(mut self, tenant: &'a str) -> Self {
+        self.options.tenant = Some(tenant);
+        self
+    }
+
+    /// Sets the trace that the call belongs to, as a W3C `traceparent`.
+    #[must_use]
+    pub const fn with_trace(mut self, trace: &'a str) -> Self {
+        self.options.trace = Some(trace);
         self
     }
 
     /// Sets the space that the vectors must lie in.
     #[must_use]
     pub const fn with_space(mut self, space: SpaceId) -> Self {
-        self.space = Some(space);
+        self.options.space = Some(space);
         self
     }
 
     /// Sets what happens to over-long texts.
     #[must_use]
     pub const fn with_too_long(mut self, too_long: TooLong) -> Self {
-        self.too_long = too_long;
+        self.options.too_long = too_long;
         self
     }
 
     /// Sets the queue.
     #[must_use]
     pub const fn with_lane(mut self, lane: Lane) -> Self {
-        self.lane = lane;
+        self.options.lane = lane;
         self
     }
 
@@ -121,7 +97,7 @@ impl<'a> Batch<'a> {
     /// [`DeadlinePassed`](ErrorKind::DeadlinePassed); work under way may still finish.
     #[must_use]
     pub const fn with_deadline(mut self, deadline: Instant) -> Self {
-        self.deadline = Some(deadline);
+        self.options.deadline = Some(deadline);
         self
     }
 
@@ -181,34 +157,49 @@ impl<'a> Batch<'a> {
         self.texts.is_empty()
     }
 
+    /// All that it says beside the texts.
+    pub const fn options(&self) -> Options<'a> {
+        self.options
+    }
+
     /// What the texts are.
     pub const fn kind(&self) -> InputKind {
-        self.kind
+        self.options.kind
     }
 
     /// The routing key.
     pub const fn key(&self) -> Option<&'a str> {
-        self.key
+        self.options.key
+    }
+
+    /// On whose behalf the texts are embedded.
+    pub const fn tenant(&self) -> Option<&'a str> {
+        self.options.tenant
+    }
+
+    /// The trace that the call belongs to.
+    pub const fn trace(&self) -> Option<&'a str> {
+        self.options.trace
     }
 
     /// The wanted space.
     pub const fn space(&self) -> Option<SpaceId> {
-        self.space
+        self.options.space
     }
 
     /// What happens to over-long texts.
     pub const fn too_long(&self) -> TooLong {
-        self.too_long
+        self.options.too_long
     }
 
     /// The queue.
     pub const fn lane(&self) -> Lane {
-        self.lane
+        self.options.lane
     }
 
     /// When the answer is of no more use.
     pub const fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        self.options.deadline
     }
 
     /// Checks all that can be checked before any work: what every `embed` begins with.
@@ -264,7 +255,7 @@ impl<'a> Batch<'a> {
     }
 
     pub(crate) fn check_space(&self, spaces: &[Space]) -> Result<()> {
-        match self.space {
+        match self.options.space {
             Some(wanted) if spaces.iter().all(|space| space.id() != wanted) => {
                 let have: Vec<String> = spaces.iter().map(Space::to_string).collect();
                 let have = have.join(", ");
@@ -419,15 +410,7 @@ impl<'l> Counting<'l> {
 impl fmt::Debug for Batch<'_> {
     /// Shows how many texts there are, never a text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batch")
-            .field("texts", &self.len())
-            .field("kind", &self.kind)
-            .field("key", &self.key)
-            .field("space", &self.space)
-            .field("too_long", &self.too_long)
-            .field("lane", &self.lane)
-            .field("deadline", &self.deadline)
-            .finish()
+        f.debug_struct("Batch").field("texts", &self.len()).field("options", &self.options).finish()
     }
 }
 

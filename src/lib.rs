@@ -52,6 +52,7 @@ mod allowance;
 mod batch;
 pub mod cache;
 pub mod conformance;
+mod driven;
 mod embedder;
 mod embeddings;
 mod error;
@@ -59,10 +60,12 @@ mod ext;
 #[cfg(feature = "openai")]
 mod http;
 mod limits;
+mod options;
 pub mod plan;
 pub mod price;
 pub mod provider;
 mod space;
+mod sync;
 mod usage;
 pub mod wrap;
 
@@ -71,12 +74,13 @@ pub use ndarray;
 
 pub use self::{
     allowance::{Allowance, Quota},
-    batch::{Batch, InputKind, Lane, TooLong},
+    batch::Batch,
     embedder::Embedder,
     embeddings::Embeddings,
     error::{BadText, BadTextReason, Error, ErrorKind, Partial, Result},
     ext::{Each, EmbedderExt, StreamOptions},
     limits::{CountTokens, Limits, TokenCount},
+    options::{InputKind, Lane, Options, OwnedOptions, TooLong},
     space::{Normalization, Pooling, Precision, Prompts, PromptsBy, Space, SpaceBuilder, SpaceId},
     usage::Usage,
 };

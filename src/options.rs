@@ -1,0 +1,150 @@
+//! Says how texts are to be embedded: [`Options`], borrowed with a batch, and [`OwnedOptions`], which outlive it.
+
+use std::{fmt, sync::Arc, time::Instant};
+
+use crate::SpaceId;
+
+/// What the texts are: many models embed a document and a query about it differently, so the caller always says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum InputKind {
+    /// A text to be found.
+    Document,
+    /// A text to find others by.
+    Query,
+}
+
+impl fmt::Display for InputKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Document => "document",
+            Self::Query => "query",
+        })
+    }
+}
+
+/// What happens to a text that is longer than the model takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TooLong {
+    /// It is an error that names every such text.
+    #[default]
+    Error,
+    /// Its beginning is embedded, and the result names it in [`Embeddings::truncated`](crate::Embeddings::truncated).
+    Truncate,
+}
+
+/// Which queue the work waits in, where an embedder has queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Lane {
+    /// Someone is waiting: ahead of bulk work. What queries get unless told otherwise.
+    Interactive,
+    /// Throughput matters, latency does not. What documents get unless told otherwise.
+    Bulk,
+}
+
+impl Lane {
+    /// The lane that texts of this kind wait in unless told otherwise.
+    pub const fn of(kind: InputKind) -> Self {
+        match kind {
+            InputKind::Document => Self::Bulk,
+            InputKind::Query => Self::Interactive,
+        }
+    }
+
+    /// Whether a call of this lane is as quick as one of `other` expects: who waits in `other` may wait for it.
+    pub(crate) const fn serves(self, other: Self) -> bool {
+        matches!((self, other), (Self::Interactive, _) | (_, Self::Bulk))
+    }
+}
+
+/// How texts are to be embedded: all that a [`Batch`](crate::Batch) says beside the texts. Borrowed and `Copy`.
+///
+/// ```
+/// use docvector_embed::{Batch, InputKind, Lane};
+/// let batch = Batch::documents(&["a text"]).with_key("library:serde").with_lane(Lane::Interactive);
+/// // Kept for later, and asked of other texts: nothing is forgotten.
+/// let kept = batch.options().to_owned();
+/// let later = Batch::with_options(&["another"], kept.borrow());
+/// assert_eq!(later.options(), batch.options());
+/// assert_eq!(later.kind(), InputKind::Document);
+/// ```
+///
+/// # Default
+/// No routing key, tenant, trace or wanted space; over-long texts are an error; the lane of the kind; no deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Options<'a> {
+    /// What the texts are.
+    pub kind: InputKind,
+    /// The routing key: texts that belong together get the same arm of a split.
+    pub key: Option<&'a str>,
+    /// On whose behalf the texts are embedded, for accounting. Never part of what is embedded or cached.
+    pub tenant: Option<&'a str>,
+    /// The trace that the call belongs to, as a W3C `traceparent`, for those that speak to other processes.
+    pub trace: Option<&'a str>,
+    /// The space that the vectors must lie in.
+    pub space: Option<SpaceId>,
+    /// What happens to over-long texts.
+    pub too_long: TooLong,
+    /// The queue.
+    pub lane: Lane,
+    /// When the answer is of no more use.
+    pub deadline: Option<Instant>,
+}
+
+impl<'a> Options<'a> {
+    /// The default options for texts of this kind.
+    pub const fn new(kind: InputKind) -> Self {
+        let (key, tenant, trace, space, deadline) = (None, None, None, None, None);
+        Self { kind, key, tenant, trace, space, too_long: TooLong::Error, lane: Lane::of(kind), deadline }
+    }
+
+    /// Copies them, so that they can outlive the batch.
+    #[must_use]
+    pub fn to_owned(&self) -> OwnedOptions {
+        // Every field by name: a new one cannot be forgotten here.
+        let Self { kind, key, tenant, trace, space, too_long, lane, deadline } = *self;
+        let (key, tenant, trace) = (key.map(Into::into), tenant.map(Into::into), trace.map(Into::into));
+        OwnedOptions { kind, key, tenant, trace, space, too_long, lane, deadline }
+    }
+}
+
+/// [`Options`] that outlive the batch they came with. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OwnedOptions {
+    /// See [`Options::kind`].
+    pub kind: InputKind,
+    /// See [`Options::key`].
+    pub key: Option<Arc<str>>,
+    /// See [`Options::tenant`].
+    pub tenant: Option<Arc<str>>,
+    /// See [`Options::trace`].
+    pub trace: Option<Arc<str>>,
+    /// See [`Options::space`].
+    pub space: Option<SpaceId>,
+    /// See [`Options::too_long`].
+    pub too_long: TooLong,
+    /// See [`Options::lane`].
+    pub lane: Lane,
+    /// See [`Options::deadline`].
+    pub deadline: Option<Instant>,
+}
+
+impl OwnedOptions {
+    /// The default options for texts of this kind.
+    pub const fn new(kind: InputKind) -> Self {
+        let (key, tenant, trace, space, deadline) = (None, None, None, None, None);
+        Self { kind, key, tenant, trace, space, too_long: TooLong::Error, lane: Lane::of(kind), deadline }
+    }
+
+    /// Lends them to a batch.
+    pub fn borrow(&self) -> Options<'_> {
+        let Self { kind, key, tenant, trace, space, too_long, lane, deadline } = self;
+        let (kind, space, too_long, lane, deadline) = (*kind, *space, *too_long, *lane, *deadline);
+        let (key, tenant, trace) = (key.as_deref(), tenant.as_deref(), trace.as_deref());
+        Options { kind, key, tenant, trace, space, too_long, lane, deadline }
+    }
+}

@@ -1,0 +1,19 @@
+//! Gives the lock that shared state stands under: one that a panic elsewhere does not close.
+
+use std::sync::PoisonError;
+
+/// A mutex whose lock is held for the time of one closure. The state under it is whole between closures, so that a
+/// panic of some other thread says nothing about it.
+#[derive(Debug, Default)]
+pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
+
+impl<T> Mutex<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(std::sync::Mutex::new(value))
+    }
+
+    /// Runs `change` under the lock.
+    pub(crate) fn with<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
