@@ -102,6 +102,8 @@ pub enum BadTextReason {
     },
     /// The provider refused the text without a more exact reason.
     Rejected,
+    /// The provider answered with what is no text's vector: all zeros, or a component that is not a finite number.
+    Unusable,
 }
 
 impl fmt::Display for BadTextReason {
@@ -116,6 +118,7 @@ impl fmt::Display for BadTextReason {
             }
             Self::TooLarge { bytes, limit } => write!(f, "has {bytes} bytes, a call holds {limit}: split it"),
             Self::Rejected => f.write_str("was refused by the provider"),
+            Self::Unusable => f.write_str("got a vector that is all zeros or not finite numbers"),
         }
     }
 }
@@ -191,7 +194,20 @@ struct Inner {
     /// How many attempts were made, and why no more.
     gave_up: Option<(u32, String)>,
     source: Option<Arc<dyn StdError + Send + Sync + 'static>>,
-    partial: Option<Partial>,
+    /// Shared, because everybody who waits for a failed call gets the error: the matrix is not copied for each.
+    partial: Option<Arc<Partial>>,
+}
+
+impl Inner {
+    /// Keeps the invariant that everybody who maps indices relies on: the bad texts ascend, each is named once, and none
+    /// of them has a finished row. Where an embedder says both of a text, the row counts: it is there.
+    fn settle(&mut self) {
+        self.bad_texts.sort_by_key(|bad| bad.index);
+        self.bad_texts.dedup_by_key(|bad| bad.index);
+        if let Some(partial) = &self.partial {
+            self.bad_texts.retain(|bad| partial.indices.binary_search(&bad.index).is_err());
+        }
+    }
 }
 
 impl Error {
@@ -217,12 +233,8 @@ impl Error {
     }
 
     /// Makes an [`InvalidInput`](ErrorKind::InvalidInput) error out of the texts that are to blame, sorted by index.
-    pub fn invalid_texts(mut bad: Vec<BadText>) -> Self {
-        bad.sort_by_key(|bad| bad.index);
-        bad.dedup_by_key(|bad| bad.index);
-        let mut error = Self::new(ErrorKind::InvalidInput, String::new());
-        error.inner().bad_texts = bad;
-        error
+    pub fn invalid_texts(bad: Vec<BadText>) -> Self {
+        Self::new(ErrorKind::InvalidInput, String::new()).with_bad_texts(bad)
     }
 
     /// To change it: a copy where others hold it, too.
@@ -240,7 +252,8 @@ impl Error {
         self.0.embedder.as_deref()
     }
 
-    /// The texts to blame, all of them, ascending by index; empty where no single text is.
+    /// The texts to blame, all of them, ascending by index; empty where no single text is. None of them has a row in
+    /// [`partial`](Self::partial).
     pub fn bad_texts(&self) -> &[BadText] {
         &self.0.bad_texts
     }
@@ -276,6 +289,12 @@ impl Error {
         self.0.usage
     }
 
+    /// All that is known to have been spent: the failed call's own [`usage`](Self::usage) and that of the rows in
+    /// [`partial`](Self::partial).
+    pub fn total_usage(&self) -> Usage {
+        self.usage() + self.partial().map_or(Usage::ZERO, |partial| partial.embeddings().usage())
+    }
+
     /// What the provider said, with the error, that it still allows.
     pub fn allowance(&self) -> Option<Allowance> {
         self.0.allowance
@@ -286,20 +305,32 @@ impl Error {
         !self.0.exhausted && matches!(self.0.kind, ErrorKind::RateLimited | ErrorKind::Timeout | ErrorKind::Unavailable)
     }
 
-    /// Whether another provider may do better: not with the caller's own mistakes, and not when it is too late.
+    /// Whether another provider may do better: not with texts that are not acceptable, not with another space than the
+    /// one asked for, and not when it is too late.
+    ///
+    /// A wrong configuration that shows in a call (a 404, a redirect, a certificate that is not accepted) is that of one
+    /// provider, and another one may well answer: it is fallen back from, and not retried. The caller's own mistakes show
+    /// when a provider is built, and there is no call to fall back with. A server that breaks a TLS handshake off is
+    /// [`Unavailable`](ErrorKind::Unavailable).
     pub fn should_fall_back(&self) -> bool {
-        use ErrorKind::{Config, DeadlinePassed, InvalidInput, SpaceMismatch};
-        !matches!(self.0.kind, Config | DeadlinePassed | InvalidInput | SpaceMismatch)
+        use ErrorKind::{DeadlinePassed, InvalidInput, SpaceMismatch};
+        !matches!(self.0.kind, DeadlinePassed | InvalidInput | SpaceMismatch)
     }
 
     /// The rows finished before the failure, if any.
     pub fn partial(&self) -> Option<&Partial> {
-        self.0.partial.as_ref()
+        self.0.partial.as_deref()
+    }
+
+    /// The highest index of a text that the error is about: bad, or finished.
+    pub(crate) fn highest_index(&self) -> Option<usize> {
+        let bad = self.bad_texts().last().map(|bad| bad.index);
+        bad.max(self.partial().and_then(|partial| partial.indices().last().copied()))
     }
 
     /// Takes the rows finished before the failure, so that nothing done is lost.
     pub fn into_partial(self) -> Option<Partial> {
-        Arc::unwrap_or_clone(self.0).partial
+        Arc::unwrap_or_clone(self.0).partial.map(Arc::unwrap_or_clone)
     }
 
     /// Names the embedder that failed, unless one is named: the innermost is the one to look at.
@@ -378,17 +409,19 @@ impl Error {
         self
     }
 
-    /// Adds the rows that were finished; none are no partial result.
+    /// Adds the rows that were finished. An empty partial result is ignored. A text that has a row is not
+    /// [named as bad](Self::bad_texts).
     #[must_use]
     pub fn with_partial(mut self, partial: Partial) -> Self {
-        self.inner().partial = (!partial.indices.is_empty()).then_some(partial);
+        self.inner().partial = (!partial.indices.is_empty()).then(|| Arc::new(partial));
+        self.inner().settle();
         self
     }
 
     /// Adds finished rows of later texts, as far as they lie in the same space.
     #[must_use]
     pub(crate) fn with_more_partial(mut self, more: Vec<Partial>) -> Self {
-        let own = self.inner().partial.take();
+        let own = self.inner().partial.take().map(Arc::unwrap_or_clone);
         let parts: Vec<Partial> = own.into_iter().chain(more).filter(|part| !part.indices.is_empty()).collect();
         let indices: Vec<usize> = parts.iter().flat_map(|part| part.indices.iter().copied()).collect();
         let rows = Embeddings::concat(parts.iter().map(|part| &part.embeddings));
@@ -413,15 +446,15 @@ impl Error {
     #[must_use]
     pub(crate) fn with_bad_texts(mut self, bad: Vec<BadText>) -> Self {
         self.inner().bad_texts = bad;
+        self.inner().settle();
         self
     }
 
     /// Adds texts to blame.
     #[must_use]
     pub(crate) fn with_more_bad_texts(mut self, bad: &[BadText]) -> Self {
-        let all = &mut self.inner().bad_texts;
-        all.extend_from_slice(bad);
-        all.sort_by_key(|bad| bad.index);
+        self.inner().bad_texts.extend_from_slice(bad);
+        self.inner().settle();
         self
     }
 
@@ -458,7 +491,6 @@ impl Error {
             .iter()
             .flat_map(|bad| outer(bad.index).into_iter().map(|index| BadText { index, reason: bad.reason.clone() }))
             .collect();
-        self.inner().bad_texts.sort_by_key(|bad| bad.index);
         if let Some(partial) = self.inner().partial.take() {
             let mut rows: Vec<(usize, usize)> = partial
                 .indices
@@ -468,11 +500,12 @@ impl Error {
                 .collect();
             rows.sort_unstable();
             let picked: Vec<usize> = rows.iter().map(|&(_, row)| row).collect();
-            self.inner().partial = Some(Partial {
+            self.inner().partial = Some(Arc::new(Partial {
                 indices: rows.into_iter().map(|(index, _)| index).collect(),
                 embeddings: partial.embeddings.select(&picked),
-            });
+            }));
         }
+        self.inner().settle();
         self
     }
 }

@@ -101,6 +101,10 @@ pub trait EmbedderExt: Embedder {
     /// corpus. Indices in errors count from the stream's first text. The stream ends after an error. The finished
     /// rows of the failed window, and of those that were begun behind it, are in the error.
     ///
+    /// On a tokio runtime, windows that are begun go on while the consumer is busy, so its loop may use the same
+    /// embedder. (Elsewhere they go on only while the stream is polled.) Each is a task that owns its texts and a clone
+    /// of the embedder: share one that is not `Clone` as an `Arc`. Dropping the stream ends them.
+    ///
     /// ```
     /// use docvector_embed::{EmbedderExt, InputKind, StreamOptions, provider::Fake};
     /// use futures_util::{StreamExt, stream};
@@ -116,13 +120,15 @@ pub trait EmbedderExt: Embedder {
     /// assert_eq!(rows, 10_000);
     /// # Ok(()) }) }
     /// ```
-    fn embed_stream<'a, T>(
-        &'a self,
-        texts: impl futures_util::Stream<Item = T> + Send + 'a,
+    fn embed_stream<T, S>(
+        &self,
+        texts: S,
         options: StreamOptions,
-    ) -> impl futures_util::Stream<Item = Result<Embeddings>> + Send + 'a
+    ) -> impl futures_util::Stream<Item = Result<Embeddings>> + Send + use<Self, T, S>
     where
-        T: AsRef<str> + Send + Sync + 'a,
+        Self: Clone,
+        T: AsRef<str> + Send + Sync + 'static,
+        S: futures_util::Stream<Item = T> + Send,
     {
         stream::embed_stream(self, texts, options)
     }
@@ -283,20 +289,27 @@ async fn embed_range<E: Embedder + ?Sized>(
     (call, result)
 }
 
-/// Holds an embedder to laws 1 and 5 where a breach would put wrong rows into somebody's index.
+/// Holds an embedder to laws 1, 5 and 6 where a breach would put wrong rows into somebody's index, or blame a text that
+/// nobody asked about. Every place that maps indices stands behind this check.
 pub(crate) async fn embed_checked<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Result<Embeddings> {
     let wanted =
         |space: &Space| embedder.spaces().contains(space) && batch.space().is_none_or(|wanted| wanted == space.id());
     let result = embedder.embed(batch).await.map_err(|error| {
-        let sound = error.partial().is_none_or(|partial| {
-            wanted(partial.embeddings().space()) && partial.indices().last().is_none_or(|&last| last < batch.len())
-        });
-        if sound {
-            return error;
+        if let Some(index) = error.highest_index().filter(|&index| index >= batch.len()) {
+            // Rows that cannot be placed are not handed on; what they cost is.
+            let message = format!("the error is about text {index}, but the call has {} texts", batch.len());
+            let usage = error.total_usage();
+            let breach = Error::new(ErrorKind::Protocol, message).with_embedder(embedder).with_usage(usage);
+            return breach.with_source(error.without_partial());
         }
-        // Rows that cannot be placed, or compared, are not handed on; what they cost is.
-        let usage = error.usage() + error.partial().map_or(Usage::ZERO, |partial| partial.embeddings().usage());
-        error.without_partial().with_usage(usage)
+        match error.partial() {
+            // Nor are rows that cannot be compared.
+            Some(partial) if !wanted(partial.embeddings().space()) => {
+                let usage = error.total_usage();
+                error.without_partial().with_usage(usage)
+            }
+            _ => error,
+        }
     })?;
     let usage = result.usage();
     let breach =

@@ -131,7 +131,7 @@ pub(super) async fn embed_each<E: Embedder + ?Sized>(embedder: &E, batch: Batch<
     let calls = match &first.calls {
         Ok(calls) => calls,
         Err(error) => {
-            run.set_aside(&mut todo, error.bad_texts());
+            run.set_aside(&mut todo, error);
             texts = todo.iter().map(|&index| batch.texts()[index]).collect::<Vec<_>>();
             let counted = batch.picked(todo.iter().copied());
             let rest = batch.with_picked(&texts, counted.as_deref());
@@ -189,10 +189,13 @@ fn rejected(index: usize, error: Error) -> Error {
 
 impl Run {
     /// Takes the texts to blame out of `todo`, each with an error of its own under the caller's index.
-    fn set_aside(&mut self, todo: &mut Vec<usize>, bad: &[BadText]) {
-        for bad in bad {
+    fn set_aside(&mut self, todo: &mut Vec<usize>, error: &Error) {
+        for bad in error.bad_texts() {
             if let Some(&index) = todo.get(bad.index) {
-                self.errors[index] = Some(Error::invalid_texts(vec![BadText::new(index, bad.reason.clone())]));
+                let own = vec![BadText::new(index, bad.reason.clone())];
+                // The cost and the rows are told once, for all.
+                let error = error.clone().without_partial().with_usage(Usage::ZERO);
+                self.errors[index] = Some(error.with_bad_texts(own));
             }
         }
         todo.retain(|&index| self.errors[index].is_none());
@@ -216,7 +219,7 @@ impl Run {
             let placed = part.indices().iter().all(|&index| index < call.len());
             if placed && self.gather.put(part.embeddings(), |row| call[part.indices()[row]]).is_ok() {
                 let done: Vec<usize> = part.indices().iter().map(|&index| call[index]).collect();
-                self.set_aside(&mut call, error.bad_texts());
+                self.set_aside(&mut call, &error);
                 call.retain(|index| done.binary_search(index).is_err());
                 return self.judge(call, error.without_partial(), true);
             }
@@ -224,7 +227,7 @@ impl Run {
         }
         let error = error.without_partial();
         let before = call.len();
-        self.set_aside(&mut call, error.bad_texts());
+        self.set_aside(&mut call, &error);
         let named = call.len() < before;
         self.judge(call, error, named)
     }
@@ -314,19 +317,14 @@ impl Run {
     fn finish(self) -> Each {
         let (embeddings, done, usage) = self.gather.into_done();
         let usage = usage + self.usage;
-        let mut row = 0;
-        let outcomes = done
-            .into_iter()
-            .zip(self.errors)
-            .map(|(done, error)| match error {
-                None if done => {
-                    row += 1;
-                    Ok(row - 1)
-                }
-                Some(error) => Err(error),
-                None => Err(Error::new(ErrorKind::Protocol, "no answer came for this text")),
-            })
-            .collect();
+        let mut rows = 0..;
+        let outcomes = done.into_iter().zip(self.errors).map(|(done, error)| match (done, error) {
+            // A text that has a row has no error, whatever was said of it before the row came.
+            (true, _) => Ok(rows.next().unwrap_or_default()),
+            (false, Some(error)) => Err(error),
+            (false, None) => Err(Error::new(ErrorKind::Protocol, "no answer came for this text")),
+        });
+        let outcomes = outcomes.collect();
         Each { embeddings, outcomes, usage }
     }
 }

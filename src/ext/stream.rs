@@ -1,11 +1,14 @@
 //! Embeds a stream of texts in windows of bounded size: [`StreamOptions`].
 
-use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::oneshot;
 
-use crate::{Batch, Embedder, Embeddings, InputKind, Lane, Partial, Result, SpaceId, TooLong, ext::embed_all};
+use crate::{
+    Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Lane, OwnedOptions, Partial, Result, SpaceId, TooLong,
+    driven::Driven, ext::embed_all,
+};
 
 /// Texts of a window where neither the caller nor the embedder's limits ask for more.
 const WINDOW_TEXTS: usize = 1024;
@@ -16,51 +19,70 @@ const WINDOW_TEXTS: usize = 1024;
 /// - window: 1,024 texts, or as many as the embedder takes in a call if that is more; or 4 MiB of text, if that is reached
 ///   first;
 /// - 2 windows at once, so that the embedder is never idle while the next texts are read;
-/// - over-long texts are an error; the bulk lane; no routing key, no wanted space.
-#[derive(Clone, Debug)]
+/// - over-long texts are an error; the bulk lane; no routing key, tenant, trace or wanted space; no deadline.
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamOptions {
-    kind: InputKind,
-    too_long: TooLong,
+    options: OwnedOptions,
     window_texts: Option<usize>,
     window_bytes: usize,
     windows: usize,
-    key: Option<String>,
-    space: Option<SpaceId>,
 }
 
 impl StreamOptions {
     /// Takes the stream's texts to be of this kind.
     pub const fn new(kind: InputKind) -> Self {
-        Self {
-            kind,
-            too_long: TooLong::Error,
-            window_texts: None,
-            window_bytes: 4 << 20,
-            windows: 2,
-            key: None,
-            space: None,
-        }
+        let mut options = OwnedOptions::new(kind);
+        options.lane = Lane::Bulk;
+        Self { options, window_texts: None, window_bytes: 4 << 20, windows: 2 }
     }
 
     /// Sets what happens to over-long texts.
     #[must_use]
     pub const fn with_too_long(mut self, too_long: TooLong) -> Self {
-        self.too_long = too_long;
+        self.options.too_long = too_long;
         self
     }
 
     /// Sets the [routing key](Batch::with_key) of all texts.
     #[must_use]
-    pub fn with_key(mut self, key: impl Into<String>) -> Self {
-        self.key = Some(key.into());
+    pub fn with_key(mut self, key: impl AsRef<str>) -> Self {
+        self.options.key = Some(key.as_ref().into());
+        self
+    }
+
+    /// Sets on [whose behalf](Batch::with_tenant) the texts are embedded.
+    #[must_use]
+    pub fn with_tenant(mut self, tenant: impl AsRef<str>) -> Self {
+        self.options.tenant = Some(tenant.as_ref().into());
+        self
+    }
+
+    /// Sets the [trace](Batch::with_trace) that the calls belong to.
+    #[must_use]
+    pub fn with_trace(mut self, trace: impl AsRef<str>) -> Self {
+        self.options.trace = Some(trace.as_ref().into());
         self
     }
 
     /// Sets the [space](Batch::with_space) that the vectors must lie in.
     #[must_use]
     pub const fn with_space(mut self, space: SpaceId) -> Self {
-        self.space = Some(space);
+        self.options.space = Some(space);
+        self
+    }
+
+    /// Sets the [queue](Batch::with_lane).
+    #[must_use]
+    pub const fn with_lane(mut self, lane: Lane) -> Self {
+        self.options.lane = lane;
+        self
+    }
+
+    /// Sets [when the answers are of no more use](Batch::with_deadline): one moment for all windows.
+    #[must_use]
+    pub const fn with_deadline(mut self, deadline: Instant) -> Self {
+        self.options.deadline = Some(deadline);
         self
     }
 
@@ -81,28 +103,32 @@ impl StreamOptions {
 }
 
 /// See [`EmbedderExt::embed_stream`](crate::EmbedderExt::embed_stream).
-pub(super) fn embed_stream<'a, E, T>(
-    embedder: &'a E,
-    texts: impl Stream<Item = T> + Send + 'a,
+///
+/// A window that is begun holds places in gates and limits below, and its answer has a time limit: it must go on while
+/// the consumer of the stream is busy with something else, which may well wait for one of those places. So each window
+/// is [`Driven`].
+pub(super) fn embed_stream<E, T, S>(
+    embedder: &E,
+    texts: S,
     options: StreamOptions,
-) -> impl Stream<Item = Result<Embeddings>> + Send + 'a
+) -> impl Stream<Item = Result<Embeddings>> + Send + use<E, T, S>
 where
-    E: Embedder + ?Sized,
-    T: AsRef<str> + Send + Sync + 'a,
+    E: Embedder + Clone,
+    T: AsRef<str> + Send + Sync + 'static,
+    S: Stream<Item = T> + Send,
 {
-    let most_texts = options.window_texts.unwrap_or_else(|| embedder.limits().texts.unwrap_or(0).max(WINDOW_TEXTS));
-    let windows = windows(texts, most_texts, options.window_bytes);
-    let (key, in_flight) = (options.key.map(Arc::<str>::from), options.windows);
+    let StreamOptions { options, window_texts, window_bytes, windows: in_flight } = options;
+    let most_texts = window_texts.unwrap_or_else(|| embedder.limits().texts.unwrap_or(0).max(WINDOW_TEXTS));
+    let windows = windows(texts, most_texts, window_bytes);
+    let embedder = embedder.clone();
     let embed = move |(first, window): (usize, Vec<T>)| {
-        let key = key.clone();
-        async move {
+        let (embedder, options) = (embedder.clone(), options.clone());
+        let embedded = Driven::new(async move {
             let texts: Vec<&str> = window.iter().map(AsRef::as_ref).collect();
-            let mut batch = Batch::new(options.kind, &texts).with_too_long(options.too_long).with_lane(Lane::Bulk);
-            batch = options.space.map_or(batch, |space| batch.with_space(space));
-            batch = key.as_deref().map_or(batch, |key| batch.with_key(key));
-            let result = embed_all(embedder, batch).await;
-            (first, result.map_err(|error| error.map_indices(|index| [first + index])))
-        }
+            let result = embed_all(&embedder, Batch::with_options(&texts, options.borrow())).await;
+            result.map_err(|error| error.map_indices(|index| [first + index]))
+        });
+        async move { (first, embedded.await.unwrap_or_else(|| Err(ended()))) }
     };
     // Told when no further windows are to begin.
     let (stop, stopped) = oneshot::channel::<()>();
@@ -128,6 +154,10 @@ where
         }
         Some((Err(error.with_usage(usage).with_more_partial(finished)), (embedded, None)))
     })
+}
+
+fn ended() -> Error {
+    Error::new(ErrorKind::Unavailable, "the tokio runtime that embedded this window has ended")
 }
 
 /// Groups texts into windows, each with the stream index of its first text.

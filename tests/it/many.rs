@@ -404,7 +404,7 @@ async fn a_stream_gives_back_what_was_begun_behind_its_failure() {
     fake.fail_next(Error::new(ErrorKind::Quota, "no money").with_usage(Usage::of_request(Some(5))));
     let options = StreamOptions::new(InputKind::Document).with_window(10, usize::MAX).with_windows(3);
     let texts = numbered(100);
-    let mut windows = std::pin::pin!(fake.embed_stream(stream::iter(&texts), options));
+    let mut windows = std::pin::pin!(fake.embed_stream(stream::iter(texts.clone()), options));
     assert_eq!(windows.next().await.expect("a window").expect("the first").len(), 10);
     let error = windows.next().await.expect("a window").expect_err("the second");
     assert_eq!((error.kind(), error.usage()), (ErrorKind::Quota, Usage::of_request(Some(5))));
