@@ -23,7 +23,11 @@
 //! the mix. Whether a text was cut is stored with its vector.
 //!
 //! Concurrent calls that miss the same text share one inner call ("single flight"). It goes on as long as anybody waits
-//! for it: a caller that leaves does not take it from the others. Its cost is told to one of them.
+//! for it: a caller that leaves does not take it from the others. An interactive call never waits for a bulk call of the
+//! same text: it asks again, and that text is paid for twice.
+//!
+//! What a shared call cost is told to one caller: the first that has its whole answer. A caller that leaves before takes
+//! no bill with it. Where all have left, [`CacheCounts::unclaimed`] has it.
 //!
 //! An entry that is damaged (another length, a wrong checksum, another key's) is counted, said in the log, never
 //! returned, and discarded: where no tier has a sound one, the text is embedded anew and stored. A store that fails,
@@ -39,7 +43,8 @@
 //! calls, are in the error. [`Config`](crate::ErrorKind::Config) when building, where there is more than one space.
 //!
 //! # Cancellation
-//! Dropping the future leaves the calls that others wait for, and drops the rest. What had arrived is stored. At a
+//! Dropping the future leaves the calls that others wait for, and drops the rest. What had arrived is stored: on the
+//! tokio runtime, where there is one, storing goes on without a caller. At a
 //! batch's deadline, rows that have arrived are handed out even where the store is still writing them; a look-up ends.
 //!
 //! # Stacking
@@ -50,28 +55,32 @@
 //! One hash of each text and one look into the store a call; a hit is a checksum and a copy into the result.
 
 mod entry;
-mod flight;
+mod in_flight;
 mod rows;
+mod shared;
 mod work;
 
 use std::{
     fmt,
+    panic::AssertUnwindSafe,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 
 #[cfg(fuzzing)]
 pub use self::entry::fuzz;
 pub use self::entry::{EntryInfo, Storage, inspect};
-use self::{entry::Keys, flight::Board, rows::Rows, work::Work};
+use self::{entry::Keys, in_flight::InFlightTable, rows::Rows, work::Work};
 use crate::{
-    Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, TooLong,
+    Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, TooLong, Usage,
     cache::{CacheStore, Entry, Key, copies::Copies},
     ext::embed_checked,
+    sync::Mutex,
 };
 
 /// The text by which a model is recognised. Any would do that is never changed.
@@ -99,11 +108,12 @@ struct Inner<E> {
     store: Arc<dyn CacheStore>,
     storage: Storage,
     spaces: [Space; 1],
-    /// The calls under way, by the texts they are for.
-    board: Mutex<Board>,
-    /// Flights that have landed, and stored what they brought.
-    landed: AtomicU64,
-    counts: Counts,
+    in_flight: Mutex<InFlightTable>,
+    /// How many calls there were.
+    calls: AtomicU64,
+    /// How many of them have stored what they came to.
+    stored: AtomicU64,
+    counts: Arc<Counts>,
     noted: AtomicBool,
 }
 
@@ -115,7 +125,16 @@ struct Counts {
     damaged: AtomicU64,
     failures: AtomicU64,
     stored: AtomicU64,
-    flights: AtomicU64,
+    unclaimed: Mutex<Usage>,
+}
+
+impl Counts {
+    /// Takes note of a cost that no caller is left to be told of.
+    fn leave_unclaimed(&self, usage: Usage) {
+        if usage != Usage::ZERO {
+            self.unclaimed.with(|unclaimed| *unclaimed += usage);
+        }
+    }
 }
 
 /// What a [`Cached`] has done so far.
@@ -134,6 +153,9 @@ pub struct CacheCounts {
     pub failures: u64,
     /// Vectors that were stored, or were there already when they came.
     pub stored: u64,
+    /// What calls have cost that no caller was told of, because all that waited for them had left. With what callers
+    /// were told it adds up to what the inner embedder told.
+    pub unclaimed: Usage,
 }
 
 impl<E> Clone for Cached<E> {
@@ -168,9 +190,10 @@ impl<E: Embedder> Cached<E> {
             store: Arc::new(store),
             storage,
             spaces: [space],
-            board: Mutex::default(),
-            landed: AtomicU64::new(0),
-            counts: Counts::default(),
+            in_flight: Mutex::default(),
+            calls: AtomicU64::new(0),
+            stored: AtomicU64::new(0),
+            counts: Arc::default(),
             noted: AtomicBool::new(false),
         })))
     }
@@ -201,7 +224,7 @@ impl<E: Embedder> Cached<E> {
         if stored.is_none() {
             let mut value = Vec::new();
             entry::write(&mut value, &key, fresh.row(0), false, Storage::Exact);
-            inner.store.put(&[Entry::new(key, &value)]).await?;
+            unpanicked(inner.store.put(&[Entry::new(key, &value)])).await?;
             inner.note().await?;
             // Another may have been the first. A store that keeps nothing has nothing that could be wrong.
             stored = inner.probe(key).await?;
@@ -231,6 +254,7 @@ impl<E> Cached<E> {
             damaged: read(&counts.damaged),
             failures: read(&counts.failures),
             stored: read(&counts.stored),
+            unclaimed: counts.unclaimed.with(|unclaimed| *unclaimed),
         }
     }
 
@@ -243,6 +267,12 @@ impl<E> Cached<E> {
     pub fn store(&self) -> &dyn CacheStore {
         &*self.0.store
     }
+}
+
+/// Makes an error of a store's panic, which is the store's failure and no caller's.
+async fn unpanicked<T: Send>(work: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    let panicked = |_| Err(Error::new(ErrorKind::Cache, "the store panicked"));
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(panicked)
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f32 {
@@ -299,10 +329,6 @@ impl<E: Embedder> Embedder for Cached<E> {
 }
 
 impl<E> Inner<E> {
-    fn board(&self) -> MutexGuard<'_, Board> {
-        self.board.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn failed(&self, error: &Error, what: &str) {
         self.counts.failures.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(store = %self.store, %error, "the cache {what}");
@@ -350,7 +376,7 @@ impl<E: Embedder> Inner<E> {
                 damaged.push((*key, value.to_vec()));
             }
         };
-        if let Err(error) = self.store.get(keys, &mut sink).await {
+        if let Err(error) = unpanicked(self.store.get(keys, &mut sink)).await {
             self.failed(&error, "could not be read: all texts it did not give are embedded");
         }
         damaged
@@ -363,7 +389,7 @@ impl<E: Embedder> Inner<E> {
         self.counts.damaged.fetch_add(damaged.len() as u64, Ordering::Relaxed);
         tracing::warn!(store = %self.store, damaged = damaged.len(), "damaged entries are discarded");
         let entries: Vec<Entry<'_>> = damaged.iter().map(|(key, value)| Entry::new(*key, value)).collect();
-        let discarded = self.store.discard(&entries).await;
+        let discarded = unpanicked(self.store.discard(&entries)).await;
         if let Err(error) = &discarded {
             self.failed(error, "could not discard damaged entries: their texts will be embedded again another time");
         }
@@ -379,7 +405,7 @@ impl<E: Embedder> Inner<E> {
                 found = entry::read(value, &key, &mut stored).is_some();
                 damaged = (!found).then(|| (key, value.to_vec()));
             };
-            self.store.get(&[key], &mut sink).await?;
+            unpanicked(self.store.get(&[key], &mut sink)).await?;
             match damaged {
                 Some(damaged) => self.discard(&mut vec![damaged]).await,
                 None => return Ok(found.then_some(stored)),
@@ -396,7 +422,9 @@ impl<E: Embedder> Inner<E> {
         let space = &self.spaces[0];
         // Two revisions of a model are to be told apart by people.
         let about = space.revision().map_or(space.to_string(), |revision| format!("{space}, revision {revision}"));
-        self.store.note(space.id(), &about).await.inspect_err(|_| self.noted.store(false, Ordering::Relaxed))
+        unpanicked(self.store.note(space.id(), &about))
+            .await
+            .inspect_err(|_| self.noted.store(false, Ordering::Relaxed))
     }
 
     /// Stores rows under keys; a failure costs a warning.
@@ -407,7 +435,7 @@ impl<E: Embedder> Inner<E> {
             copies.push_with(key, |value| entry::write(value, &key, rows.row(row), cut, self.storage));
         }
         let entries: Vec<Entry<'_>> = copies.iter().collect();
-        if let Err(error) = self.store.put(&entries).await {
+        if let Err(error) = unpanicked(self.store.put(&entries)).await {
             self.failed(&error, "could not be written: its texts will be embedded again another time");
             return;
         }

@@ -1,4 +1,4 @@
-//! Answers one call of a [`Cached`](super::Cached): looks up, plans what is missing, boards flights, collects the rows.
+//! Answers one call of a [`Cached`](super::Cached): looks up, plans what is missing, asks for it, collects the rows.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -10,8 +10,9 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use super::{
     Inner,
     entry::Keys,
-    flight::{Flight, Landed, Texts, Ticket},
+    in_flight::{Answer, InFlightCall, NewCall, Progress, Slot, Texts},
     rows::Rows,
+    shared::SharedCall,
 };
 use crate::{
     Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Usage,
@@ -19,10 +20,11 @@ use crate::{
     plan::{self, yield_once},
 };
 
-/// Texts that are hashed before other tasks have their turn.
-const TURN: usize = 1024;
+/// Texts and bytes that are hashed before other tasks have their turn: a millisecond's work.
+const TURN_TEXTS: usize = 1024;
+const TURN_BYTES: usize = 1 << 20;
 
-/// How often a call joins flights of a text that fail for reasons that are not its own.
+/// How often a caller joins calls of others for a text that fail for reasons which are not the text's.
 const PATIENCE: usize = 3;
 
 /// One call: what it asks for, and what of that is there.
@@ -31,26 +33,36 @@ pub(super) struct Work<'b, 'a, E> {
     batch: Batch<'a>,
     keys: Vec<Key>,
     there: Rows,
-    usage: Usage,
+    /// Calls that it has taken rows or errors of, whose bill may be its own in the end.
+    taken: Vec<Bill>,
+    /// Calls of which nobody will ever know the answer.
+    unanswered: u64,
     error: Option<Error>,
     /// For each text, the next one that is the same: a chain for each distinct text that is missing.
     next: Vec<Option<usize>>,
     /// What was counted of the texts, by the inner embedder's limits.
     counted: Option<Vec<u32>>,
-    /// How many flights had landed before it looked into the store.
+    /// How many calls had stored what they came to before it looked into the store, and its own since.
     seen: u64,
-    /// For the texts of flights of others that failed for reasons of their own: how many did, and the last.
+    /// For the texts of calls of others that failed for reasons of their own: how many did, and the last.
     failed: HashMap<Key, (usize, u64), HashOfKey>,
 }
 
-/// A row of another's flight, and the first place of its text.
-type Taken = (usize, usize);
+/// A row of a call, and the first place of its text.
+type RowOf = (usize, usize);
 
-/// Which of a call's texts have which rows of a flight.
-enum Seats {
-    /// Row by row, the first place of each.
-    Own(Vec<usize>),
-    OfAnother(Vec<Taken>),
+/// What this caller has in a call.
+struct Part {
+    progress: Arc<Progress>,
+    rows_of: Vec<RowOf>,
+    is_own: bool,
+}
+
+/// A call that was taken, and for how many texts and places it gave rows.
+struct Bill {
+    answer: Arc<Answer>,
+    texts: u64,
+    places: u64,
 }
 
 impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
@@ -58,18 +70,22 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         let space = &inner.spaces[0];
         let of = Keys::new(space.id(), batch.kind(), batch.too_long(), limits.tokens_of_one_text());
         let mut keys = Vec::with_capacity(batch.len());
-        for (turn, texts) in batch.texts().chunks(TURN).enumerate() {
-            if turn > 0 {
+        let mut bytes = 0;
+        for text in batch.texts() {
+            if bytes >= TURN_BYTES || (keys.len() % TURN_TEXTS == 0 && !keys.is_empty()) {
+                bytes = 0;
                 yield_once().await;
             }
-            keys.extend(texts.iter().map(|text| of.key(text)));
+            bytes += text.len();
+            keys.push(of.key(text));
         }
         Self {
             inner,
             batch,
             keys,
             there: Rows::new(batch.len(), space.dimensions()),
-            usage: Usage::ZERO,
+            taken: Vec::new(),
+            unanswered: 0,
             error: None,
             next: Vec::new(),
             counted: None,
@@ -83,10 +99,11 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         self.look_up().await;
         while self.error.is_none() && self.there.left() > 0 {
             let calls = self.plan(limits).await;
-            self.fly(calls, limits).await;
+            self.ask(calls, limits).await;
             if !self.failed.is_empty() {
-                // Others may have what a failed flight was for.
+                // Others may have what a failed call was for.
                 self.look_up().await;
+                self.reconsider();
             }
         }
         self.finish()
@@ -94,7 +111,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
 
     /// Takes what the store has, as long as there is time.
     async fn look_up(&mut self) {
-        self.seen = self.inner.landed.load(Ordering::Acquire);
+        self.seen = self.inner.stored.load(Ordering::Acquire);
         let looking = self.inner.look_up(&self.keys, &mut self.there);
         let in_time = match self.batch.deadline() {
             None => {
@@ -141,176 +158,210 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         std::iter::successors(Some(first), |&place| self.next[place])
     }
 
-    /// Makes the calls, or joins those that others make for the same texts, and takes their rows.
-    async fn fly(&mut self, calls: Vec<Vec<usize>>, limits: &Limits) {
+    /// Makes the calls, or joins those that others make for the same texts, and takes their rows. What is entered is
+    /// polled from that moment on: see [`in_flight`](super::in_flight).
+    async fn ask(&mut self, calls: Vec<Vec<usize>>, limits: &Limits) {
         let in_flight = limits.in_flight.unwrap_or(1).max(1);
         let deadline = self.batch.deadline();
-        let mut waiting = self.board(calls).into_iter();
+        let mut waiting = calls.into_iter();
         let mut under_way = FuturesUnordered::new();
-        let mut taken_off = Vec::new();
+        let mut parts: Vec<Option<Part>> = Vec::new();
+        // Those of others are under way whether this caller joins or not.
+        let mut own = 0;
         loop {
-            while self.error.is_none() && under_way.len() < in_flight {
-                let Some((flight, seats)) = waiting.next() else { break };
-                let (number, future) = (taken_off.len(), flight.future);
-                taken_off.push(Some((flight.arrived, seats)));
-                under_way.push(async move { (number, future.await) });
+            while self.error.is_none() && own < in_flight {
+                let Some(call) = waiting.next() else { break };
+                for (answer, part) in self.enter(call) {
+                    own += usize::from(part.is_own);
+                    let number = parts.len();
+                    parts.push(Some(part));
+                    under_way.push(async move { (number, answer.await) });
+                }
             }
             let next = match deadline {
                 None => Ok(under_way.next().await),
                 Some(deadline) => tokio::time::timeout_at(deadline.into(), under_way.next()).await,
             };
             match next {
-                Ok(Some((number, landed))) => {
-                    if let Some((_, seats)) = taken_off[number].take() {
-                        self.take(&landed, seats);
+                Ok(Some((number, answer))) => {
+                    let Some(part) = parts[number].take() else { continue };
+                    if part.is_own {
+                        own -= 1;
+                        // What it stored is of no interest to the calls that are to come.
+                        self.seen += 1;
                     }
+                    self.take(answer, part);
                 }
                 Ok(None) => return,
                 Err(_) => break,
             }
         }
         // What has arrived and is still being stored is as good as the rest.
-        for (arrived, seats) in taken_off.into_iter().flatten() {
-            if let Some(landed) = arrived.get() {
-                self.inner.failed(&late("while it was being written"), "was too slow for a caller's deadline");
-                self.take(landed, seats);
-            }
+        let (arrived, late_parts): (Vec<_>, Vec<_>) =
+            parts.into_iter().flatten().partition(|part| part.progress.arrived().is_some());
+        for part in arrived {
+            self.inner.failed(&late("while it was being written"), "was too slow for a caller's deadline");
+            let answer = part.progress.arrived().cloned();
+            self.take(answer, part);
         }
+        drop(under_way);
+        let abandoned = late_parts.iter().filter(|part| part.progress.claim_abandoned(&self.inner.counts));
+        self.unanswered += abandoned.count() as u64;
         if self.there.left() > 0 {
             self.error.get_or_insert_with(|| late("before all rows were there"));
         }
     }
 
-    /// Finds or makes a flight for each text: those of others first, which are under way.
-    fn board(&mut self, calls: Vec<Vec<usize>>) -> Vec<(Flight, Seats)> {
-        let mut own: Vec<(Flight, Seats)> = Vec::new();
-        let mut joined: Vec<(Flight, Vec<Taken>)> = Vec::new();
+    /// Finds a call for each of these texts: those of others first, which are under way, and a new one for the rest.
+    fn enter(&self, firsts: Vec<usize>) -> Vec<(SharedCall<Arc<Answer>>, Part)> {
+        let mut joined: Vec<(InFlightCall, Vec<RowOf>)> = Vec::new();
         let mut by_id: HashMap<u64, usize> = HashMap::new();
-        for call in calls {
-            let (mut firsts, mut keys) = (Vec::with_capacity(call.len()), Vec::with_capacity(call.len()));
-            // Dropped after the lock is: what is dropped may take it itself.
-            let mut held = Vec::new();
-            let mut board = self.inner.board();
-            for first in call {
+        let (mut own_firsts, mut keys) = (Vec::with_capacity(firsts.len()), Vec::with_capacity(firsts.len()));
+        // Dropped after the lock is: what is dropped may take it itself.
+        let mut held = Vec::new();
+        let own = self.inner.in_flight.with(|table| {
+            for first in firsts {
                 let key = self.keys[first];
-                let seat = board.get(&key).filter(|seat| self.may_join(&key, seat.id));
-                let Some((id, row, flight)) = seat.and_then(|seat| Some((seat.id, seat.row, seat.flight()?))) else {
-                    firsts.push(first);
+                let slot = table.get(&key).filter(|slot| self.may_join(&key, slot));
+                let Some((id, row, call)) = slot.and_then(|slot| Some((slot.id, slot.row, slot.join()?))) else {
+                    own_firsts.push(first);
                     keys.push(key);
                     continue;
                 };
                 match by_id.entry(id) {
                     Entry::Occupied(at) => {
                         joined[*at.get()].1.push((row, first));
-                        held.push(flight);
+                        held.push(call);
                     }
                     Entry::Vacant(at) => {
                         at.insert(joined.len());
-                        joined.push((flight, vec![(row, first)]));
+                        joined.push((call, vec![(row, first)]));
                     }
                 }
             }
-            if !firsts.is_empty() {
-                let overtaken = self.inner.landed.load(Ordering::Acquire) != self.seen;
-                let texts = Texts::copy(firsts.iter().map(|&first| self.batch.texts()[first]));
-                let tokens = self.counted.as_ref().map(|counted| firsts.iter().map(|&first| counted[first]).collect());
-                let ticket = Ticket::new(self.inner, &self.batch, texts, tokens, keys, overtaken);
-                own.push((ticket.board(&mut board), Seats::Own(firsts)));
+            if own_firsts.is_empty() {
+                return None;
             }
-            drop(board);
-        }
-        let joined = joined.into_iter().map(|(flight, seats)| (flight, Seats::OfAnother(seats)));
-        joined.chain(own).collect()
+            let overtaken = self.inner.stored.load(Ordering::Acquire) != self.seen;
+            let texts = Texts::copy(own_firsts.iter().map(|&first| self.batch.texts()[first]));
+            let tokens = self.counted.as_ref().map(|counted| own_firsts.iter().map(|&first| counted[first]).collect());
+            Some(NewCall::new(self.inner, &self.batch, texts, tokens, keys, overtaken).enter(table))
+        });
+        drop(held);
+        let own = own.map(|call| (call, own_firsts.into_iter().enumerate().collect(), true));
+        let joined = joined.into_iter().map(|(call, rows_of)| (call, rows_of, false));
+        let part = |(call, rows_of, is_own): (InFlightCall, Vec<RowOf>, bool)| {
+            (call.answer, Part { progress: call.progress, rows_of, is_own })
+        };
+        joined.chain(own).map(part).collect()
     }
 
-    /// Whether a flight of another's may be waited for: one that has failed this text may not, and in the end none.
-    fn may_join(&self, key: &Key, id: u64) -> bool {
-        self.failed.get(key).is_none_or(|&(failures, last)| failures < PATIENCE && id > last)
+    /// Whether a call of another caller may be waited for: one of a lower lane takes its time, one that has failed this
+    /// text may not be asked twice, and in the end none.
+    fn may_join(&self, key: &Key, slot: &Slot) -> bool {
+        slot.lane.serves(self.batch.lane())
+            && self.failed.get(key).is_none_or(|&(failures, last)| failures < PATIENCE && slot.id > last)
     }
 
-    /// Takes the rows of a flight, or its error.
-    fn take(&mut self, landed: &Landed, seats: Seats) {
-        let bills = landed.bill();
-        let (rows_of, is_own): (Vec<Taken>, bool) = match seats {
-            Seats::Own(firsts) => (firsts.into_iter().enumerate().collect(), true),
-            Seats::OfAnother(seats) => (seats, false),
+    /// Takes the rows of a call, and its error.
+    fn take(&mut self, answer: Option<Arc<Answer>>, part: Part) {
+        let Some(answer) = answer else {
+            // Only code around the inner embedder is left to panic: that of its name, or of a clock.
+            self.error.get_or_insert_with(|| Error::new(ErrorKind::Inference, "a shared call panicked"));
+            return;
         };
-        let (rows, error) = match &landed.result {
-            Ok(rows) => (Some((None, rows)), None),
-            Err(error) => (error.partial().map(|partial| (Some(partial.indices()), partial.embeddings())), Some(error)),
-        };
-        let mut given = 0;
-        if let Some((indices, rows)) = rows {
-            if bills {
-                self.usage += rows.usage();
-            }
-            for &(seat, first) in &rows_of {
-                let row = match indices {
-                    None => Some(seat),
-                    Some(indices) => indices.binary_search(&seat).ok(),
-                };
-                let Some(row) = row.filter(|&row| row < rows.len()) else { continue };
-                given += 1;
-                let mut next = Some(first);
-                while let Some(place) = next {
-                    self.there.place(place, rows, row);
-                    next = self.next[place];
-                }
-            }
-            // A text costs once: its other places, and the callers that joined, have it for nothing.
-            let copies: usize = rows_of.iter().map(|&(_, first)| self.places(first).count()).sum();
-            let free = if is_own { copies - rows_of.len() } else { copies };
-            self.usage = self.usage.with_deduplicated(if error.is_none() { free as u64 } else { 0 });
+        self.place(&answer, &part);
+        if let Err(error) = &answer.result {
+            self.judge(error.clone().without_partial().with_usage(Usage::ZERO), answer.id, part);
         }
-        if !is_own {
-            self.inner.counts.joined.fetch_add(given, Ordering::Relaxed);
-        }
-        let Some(error) = error else { return };
-        let usage = if bills { error.usage() } else { Usage::ZERO };
-        let error = error.clone().without_partial().with_usage(Usage::ZERO);
-        let place = |seat: usize| {
-            let first = rows_of.iter().find(|(of, _)| *of == seat).map(|&(_, first)| first);
-            first.map(|first| self.places(first).collect::<Vec<_>>()).unwrap_or_default()
+    }
+
+    /// Places the rows that a call gave, and keeps its bill.
+    fn place(&mut self, answer: &Arc<Answer>, part: &Part) {
+        let (rows, indices) = match &answer.result {
+            Ok(rows) => (Some(rows), None),
+            Err(error) => error.partial().map(|partial| (partial.embeddings(), partial.indices())).unzip(),
         };
+        let (mut texts, mut places) = (0, 0);
+        for &(asked, first) in part.rows_of.iter().filter(|_| rows.is_some()) {
+            let row = indices.map_or(Some(asked), |indices| indices.binary_search(&asked).ok());
+            let Some((rows, row)) = rows.zip(row).filter(|(rows, row)| *row < rows.len()) else { continue };
+            texts += 1;
+            let mut next = Some(first);
+            while let Some(place) = next {
+                places += 1;
+                self.there.place(place, rows, row);
+                next = self.next[place];
+            }
+        }
+        if !part.is_own {
+            self.inner.counts.joined.fetch_add(texts, Ordering::Relaxed);
+        }
+        self.taken.push(Bill { answer: answer.clone(), texts, places });
+    }
+
+    /// Decides what a call's error means for this caller's texts in it.
+    fn judge(&mut self, error: Error, id: u64, part: Part) {
         let named = !error.bad_texts().is_empty();
-        let error = error.map_indices(place);
+        let error = error.map_indices(|asked| {
+            let first = part.rows_of.iter().find(|(row, _)| *row == asked).map(|&(_, first)| first);
+            first.map(|first| self.places(first).collect::<Vec<_>>()).unwrap_or_default()
+        });
         // Another's texts or deadline are no reasons for these texts to fail: they are asked for again.
-        let others = match error.kind() {
+        let of_others = match error.kind() {
             ErrorKind::DeadlinePassed => true,
-            ErrorKind::InvalidInput => !named || error.bad_texts().is_empty(),
-            _ => false,
+            _ if named => error.bad_texts().is_empty(),
+            kind => kind == ErrorKind::InvalidInput,
         };
-        if !is_own && others {
-            for (_, first) in rows_of {
+        if of_others && !part.is_own {
+            for (_, first) in part.rows_of {
                 let (failures, last) = self.failed.entry(self.keys[first]).or_default();
-                (*failures, *last) = (*failures + 1, landed.id.max(*last));
+                (*failures, *last) = (*failures + 1, id.max(*last));
             }
-            self.usage += usage;
             return;
         }
-        let more = |first: Error| {
-            let usage = first.usage() + usage;
-            let first = if first.bad_texts().is_empty() { first } else { first.with_more_bad_texts(error.bad_texts()) };
-            first.with_usage(usage)
-        };
         self.error = Some(match self.error.take() {
-            Some(first) => more(first),
-            None => error.clone().with_usage(usage),
+            Some(first) if !first.bad_texts().is_empty() => first.with_more_bad_texts(error.bad_texts()),
+            Some(first) => first,
+            None => error,
+        });
+    }
+
+    /// Forgets an error that only named texts whose rows came another way: the rest is asked for again.
+    fn reconsider(&mut self) {
+        self.error.take_if(|error| {
+            let bad = error.bad_texts();
+            !bad.is_empty() && bad.iter().all(|bad| !self.there.is_missing(bad.index))
         });
     }
 
     fn finish(self) -> Result<Embeddings> {
         let space = &self.inner.spaces[0];
         self.inner.counts.hits.fetch_add(self.there.hits, Ordering::Relaxed);
-        let usage = self.usage.with_cached(self.there.hits);
-        let Some(error) = self.error else { return self.there.into_embeddings(space, usage) };
-        match self.there.into_partial(space, usage)? {
-            Some(partial) => Err(error.with_partial(partial)),
-            None => {
-                let usage = error.usage() + usage;
-                Err(error.with_usage(usage))
+        // From here to the end nothing is waited for: who takes the bills gives them to its caller.
+        let mut of_rows = Usage::ZERO.with_cached(self.there.hits);
+        let mut of_errors = Usage { unanswered: self.unanswered, ..Usage::ZERO };
+        for Bill { answer, texts, places } in &self.taken {
+            let is_told = answer.bill();
+            if is_told {
+                match &answer.result {
+                    Ok(rows) => of_rows += rows.usage(),
+                    Err(error) => {
+                        of_errors += error.usage();
+                        of_rows += error.partial().map_or(Usage::ZERO, |partial| partial.embeddings().usage());
+                    }
+                }
             }
+            // A text costs once: its other places, and the callers that are not told, have it for nothing.
+            of_rows = of_rows.with_deduplicated(if is_told { places - texts } else { *places });
         }
+        let Some(error) = self.error.filter(|_| self.there.left() > 0) else {
+            return self.there.into_embeddings(space, of_rows + of_errors);
+        };
+        Err(match self.there.into_partial(space, of_rows)? {
+            Some(partial) => error.with_usage(of_errors).with_partial(partial),
+            None => error.with_usage(of_errors + of_rows),
+        })
     }
 }
 
