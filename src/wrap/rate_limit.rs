@@ -20,7 +20,11 @@
 //! A call waits until the limiter has a request and the call's tokens for it. Both refill evenly; what is not used is
 //! saved up to ten seconds' worth. Tokens are known exactly where they had to be counted, else guessed at four bytes
 //! each, and the guess is put right when the provider says what it was. A call larger than what can be saved waits for
-//! all of it and leaves a debt. What a refused call would have taken is given back.
+//! all of it and leaves a debt. What a refused call would have taken is given back. A reply that claims more tokens than
+//! its texts have bytes (and 64 for each text's prompt) is not believed.
+//!
+//! A call is to take no more tokens than come in five seconds, so that a query never waits long behind bulk work: where
+//! the limit and the most tokens of a text are known, [`limits`](Embedder::limits) says so, and larger batches are split.
 //!
 //! What the provider tells with its replies ([`Allowance`], from `x-ratelimit-*`) is believed: a limit that was not
 //! given is learned, one that is lower than given is kept to, and what is left there is no more than is left here. When a
@@ -31,11 +35,11 @@
 //! seconds, they wait too. Within a lane, who comes first goes first.
 //!
 //! # Errors
-//! [`DeadlinePassed`](crate::ErrorKind::DeadlinePassed) where the wait would go beyond the batch's deadline: at once for
-//! who is next in line, at the deadline for those behind.
+//! [`DeadlinePassed`](crate::ErrorKind::DeadlinePassed) where the wait would go beyond the batch's deadline: at once where
+//! that is sure, at the deadline where it depends on those ahead.
 //!
 //! # Cancellation
-//! A dropped call that waits has taken nothing. One that was sent counts.
+//! A dropped call that waits has taken nothing. One that was sent counts. A call that is not polled holds nobody up.
 //!
 //! # Stacking
 //! Inside [`Retry`](crate::wrap::Retry), so that retries count; outside [`Timeout`](crate::wrap::Timeout), so that waiting
@@ -45,24 +49,27 @@
 //! A lock for the time of an addition.
 
 use std::{
+    collections::VecDeque,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        Arc,
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use async_trait::async_trait;
-use tokio::{
-    sync::{Mutex as Queue, Notify},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 
-use crate::{Allowance, Batch, Embedder, Embeddings, Error, ErrorKind, Lane, Limits, Quota, Result, Space};
+use crate::{
+    Allowance, Batch, Embedder, Embeddings, Error, ErrorKind, Lane, Limits, Quota, Result, Space, sync::Mutex,
+};
 
 /// What is saved up when nobody calls.
 const SAVED: Duration = Duration::from_secs(10);
+
+/// How much of a limit one call is to take: what comes in so long. A query that comes behind it waits no longer.
+const SHARE: Duration = Duration::from_secs(5);
 
 /// How long a bulk call that is next in line lets interactive ones pass.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -73,33 +80,110 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 /// A bucket that takes longer to fill is not one of a minute, whatever the provider calls it.
 const LONGER_THAN_A_MINUTE: Duration = Duration::from_secs(90);
 
+/// How long a call sleeps at most before it looks again whether its turn came earlier than it seemed.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Tokens that a text can have beside its own: prompt and special tokens.
+const BESIDE_A_TEXT: usize = 64;
+
 /// Hands out requests and tokens at an even pace. Clones share.
 ///
 /// # Default
 /// No limits until the provider names some.
 #[derive(Clone, Default)]
-pub struct RateLimiter(Arc<Shared>);
+pub struct RateLimiter(Arc<Mutex<State>>);
 
-#[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    /// Interactive calls that wait.
-    interactive: AtomicUsize,
-    /// Bulk calls that have waited too long to let others pass: one at most.
-    overdue: AtomicUsize,
-    /// One waits for its turn at a time, in each lane.
-    interactive_queue: Queue<()>,
-    bulk_queue: Queue<()>,
-    /// Told when waiting may have become shorter.
-    changed: Notify,
-}
-
+/// All that the limiter knows, under one lock that is never held across a wait. Whoever is polled [advances](Self::advance)
+/// it for everybody, so that no call depends on another one being polled: one that has its turn and does nothing with it
+/// keeps its own tokens and nobody else's.
 #[derive(Default)]
 struct State {
     requests: Bucket,
     tokens: Bucket,
     /// Until when the provider wants to hear nothing.
     paused: Option<Instant>,
+    interactive: Line,
+    bulk: Line,
+    /// Who was told last to be the next in line, and when it was to be its turn.
+    told: Option<(Arc<Waiter>, Instant)>,
+}
+
+/// Calls that wait in one lane, the first to come first.
+#[derive(Default)]
+struct Line {
+    waiters: VecDeque<Arc<Waiter>>,
+    /// Requests and tokens of all that ever came, and of those that are no longer here: the difference tells how much is
+    /// ahead of whom.
+    came: (f64, f64),
+    gone: (f64, f64),
+    /// Since when the first one is first.
+    since: Option<Instant>,
+    /// How many in the line have left it.
+    left: usize,
+}
+
+struct Waiter {
+    tokens: f64,
+    /// What had come to its line before it.
+    before: (f64, f64),
+    granted: AtomicBool,
+    left: AtomicBool,
+    /// Told to look again.
+    look: Notify,
+}
+
+impl Line {
+    fn push(&mut self, tokens: f64, now: Instant) -> Arc<Waiter> {
+        let (granted, left) = (AtomicBool::new(false), AtomicBool::new(false));
+        let waiter = Arc::new(Waiter { tokens, before: self.came, granted, left, look: Notify::new() });
+        self.came = (self.came.0 + 1.0, self.came.1 + tokens);
+        self.since = self.since.or(Some(now));
+        self.waiters.push_back(waiter.clone());
+        waiter
+    }
+
+    fn pop(&mut self, now: Instant) -> Option<Arc<Waiter>> {
+        let waiter = self.waiters.pop_front()?;
+        self.gone = (self.gone.0 + 1.0, self.gone.1 + waiter.tokens);
+        self.since = (!self.waiters.is_empty()).then_some(now);
+        Some(waiter)
+    }
+
+    /// The first that is still here.
+    fn first(&mut self, now: Instant) -> Option<Arc<Waiter>> {
+        while self.waiters.front()?.left.load(Ordering::Relaxed) {
+            let since = self.since;
+            self.pop(now);
+            self.left -= 1;
+            // Who comes after one that has left has been waiting for as long.
+            self.since = self.since.and(since);
+        }
+        self.waiters.front().cloned()
+    }
+
+    /// Takes out those that have left, when they are most of the line: so that they cost a constant each.
+    fn sweep(&mut self) {
+        self.left += 1;
+        if self.left > 16 && self.left * 2 > self.waiters.len() {
+            let gone = &mut self.gone;
+            self.waiters.retain(|waiter| {
+                let stays = !waiter.left.load(Ordering::Relaxed);
+                if !stays {
+                    *gone = (gone.0 + 1.0, gone.1 + waiter.tokens);
+                }
+                stays
+            });
+            self.left = 0;
+            if self.waiters.is_empty() {
+                self.since = None;
+            }
+        }
+    }
+
+    /// How many wait.
+    fn len(&self) -> usize {
+        self.waiters.len() - self.left
+    }
 }
 
 /// So much a minute, or no limit.
@@ -136,8 +220,13 @@ impl Bucket {
 
     /// How long until this much can be taken.
     fn wait(&mut self, cost: f64, now: Instant) -> Duration {
+        self.wait_behind(0.0, cost, now)
+    }
+
+    /// How long at least until this much can be taken after others have taken so much.
+    fn wait_behind(&mut self, ahead: f64, cost: f64, now: Instant) -> Duration {
         let Some((level, most, rate)) = self.fill(now) else { return Duration::ZERO };
-        let missing = cost.min(most) - *level;
+        let missing = ahead + cost.min(most) - *level;
         // Sums of parts are a little less than the whole.
         if missing <= most * 1e-9 {
             Duration::ZERO
@@ -180,117 +269,186 @@ impl RateLimiter {
     /// Sets the requests a minute (at least 1), also for the clones.
     #[must_use]
     pub fn with_requests(self, a_minute: u64) -> Self {
-        self.state().requests.given = Some(a_minute.max(1));
-        self.0.changed.notify_waiters();
-        self
+        self.change(|state| state.requests.given = Some(a_minute.max(1)))
     }
 
     /// Sets the tokens a minute (at least 1), also for the clones.
     #[must_use]
     pub fn with_tokens(self, a_minute: u64) -> Self {
-        self.state().tokens.given = Some(a_minute.max(1));
-        self.0.changed.notify_waiters();
-        self
+        self.change(|state| state.tokens.given = Some(a_minute.max(1)))
     }
 
     /// The requests and tokens a minute that are kept to at the moment, given or learned.
     pub fn limits(&self) -> (Option<u64>, Option<u64>) {
-        let state = self.state();
         let limit = |bucket: &Bucket| bucket.rate().map(|rate| (rate * 60.0).round() as u64);
-        (limit(&state.requests), limit(&state.tokens))
+        self.0.with(|state| (limit(&state.requests), limit(&state.tokens)))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How many calls wait for their turn now.
+    pub fn waiting(&self) -> usize {
+        self.0.with(|state| state.interactive.len() + state.bulk.len())
+    }
+
+    fn change(self, change: impl FnOnce(&mut State)) -> Self {
+        self.0.with(|state| {
+            change(state);
+            // Outside a runtime nobody waits.
+            if state.interactive.len() + state.bulk.len() > 0 {
+                state.advance(Instant::now());
+            }
+        });
+        self
+    }
+
+    /// The tokens that one call is to take at most, so that a query behind it does not wait long.
+    fn share(&self) -> Option<usize> {
+        self.0.with(|state| state.tokens.rate()).map(|rate| (rate * SHARE.as_secs_f64()) as usize)
     }
 
     /// Waits for a request of so many tokens and takes it.
     async fn acquire(&self, lane: Lane, tokens: f64, deadline: Option<Instant>) -> Result<()> {
-        let shared = &*self.0;
-        let _waiting = (lane == Lane::Interactive).then(|| Counted::new(&shared.interactive, shared));
-        let mut overdue = None;
         let passed = || Error::new(ErrorKind::DeadlinePassed, "the rate limit would be waited for beyond it");
-        let queue = match lane {
-            Lane::Interactive => &shared.interactive_queue,
-            Lane::Bulk => &shared.bulk_queue,
-        };
-        let _turn = match deadline {
-            None => queue.lock().await,
-            Some(deadline) => tokio::time::timeout_at(deadline, queue.lock()).await.map_err(|_| passed())?,
-        };
-        let since = Instant::now();
+        let waiter = self.0.with(|state| state.line(lane).push(tokens, Instant::now()));
+        // Whatever becomes of this future, it does not stay in the line.
+        let mut waiting = Waiting { limiter: self, lane, waiter: &waiter, is_over: false };
         loop {
-            // Listened to before looking, so that no change is missed in between.
-            let mut changed = std::pin::pin!(shared.changed.notified());
-            changed.as_mut().enable();
             let now = Instant::now();
-            let patience = PATIENCE.saturating_sub(now - since);
-            if lane == Lane::Bulk && patience.is_zero() {
-                overdue.get_or_insert_with(|| Counted::new(&shared.overdue, shared));
-            }
-            let (lets_pass, until) = match lane {
-                Lane::Bulk => (!patience.is_zero() && shared.interactive.load(Ordering::SeqCst) > 0, patience),
-                // Told when it has gone.
-                Lane::Interactive => (shared.overdue.load(Ordering::SeqCst) > 0, PATIENCE),
-            };
-            let wait = if lets_pass { until } else { self.try_take(tokens, now) };
-            if wait.is_zero() {
+            let (event, own, alone) = self.0.with(|state| {
+                let event = state.advance(now);
+                (event, state.own_wait(lane, &waiter, now), state.wait((1.0, tokens), now))
+            });
+            if waiter.granted.load(Ordering::Relaxed) {
+                waiting.is_over = true;
                 return Ok(());
             }
-            if !lets_pass && deadline.is_some_and(|deadline| now.checked_add(wait).is_none_or(|then| then > deadline)) {
+            // Those ahead of it may leave; if even that would not help, it is known now.
+            if deadline.is_some_and(|deadline| now.checked_add(alone).is_none_or(|then| then > deadline)) {
                 return Err(passed());
             }
+            let wait = event.max(own.min(LOOK_AGAIN));
             let wait = deadline.map_or(wait, |deadline| wait.min(deadline.saturating_duration_since(now)));
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return Err(passed());
             }
             // Either way it is looked at again.
-            let _ = tokio::time::timeout(wait, changed).await;
+            let _ = tokio::time::timeout(wait, waiter.look.notified()).await;
         }
     }
 
-    /// Takes a request and its tokens and gives zero, or says how long to wait.
-    fn try_take(&self, tokens: f64, now: Instant) -> Duration {
-        let mut state = self.state();
-        let pause = state.paused.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-        let wait = pause.max(state.requests.wait(1.0, now)).max(state.tokens.wait(tokens, now));
-        if wait.is_zero() {
-            state.requests.take(1.0, now);
-            state.tokens.take(tokens, now);
-        }
-        wait
-    }
-
-    /// Puts the guess right and learns from what the reply told.
-    fn settle(&self, guessed: f64, result: &Result<Embeddings>) {
+    /// Puts the guess right and learns from what the reply told. No reply can have counted more than `most`.
+    fn settle(&self, guessed: f64, most: f64, result: &Result<Embeddings>) {
         let now = Instant::now();
-        let mut state = self.state();
-        let allowance = match result {
-            Ok(embeddings) => {
-                if let Some(tokens) = embeddings.usage().tokens {
-                    state.tokens.take(tokens as f64 - guessed, now);
+        self.0.with(|state| {
+            let (usage, allowance) = match result {
+                Ok(embeddings) => (embeddings.usage(), embeddings.allowance()),
+                Err(error) => {
+                    if error.kind() == ErrorKind::RateLimited {
+                        let asked = error.retry_after().unwrap_or_default();
+                        let until = now.checked_add(asked.min(LONGEST_PAUSE));
+                        state.paused = state.paused.max(until);
+                        let asked = asked.as_millis() as u64;
+                        tracing::debug!(embed.rate_limit.asked_ms = asked, "all calls are held back");
+                    }
+                    (error.total_usage(), error.allowance())
                 }
-                embeddings.allowance()
-            }
-            Err(error) => {
-                if error.kind() == ErrorKind::RateLimited {
-                    let asked = error.retry_after().unwrap_or_default();
-                    let until = now.checked_add(asked.min(LONGEST_PAUSE));
-                    state.paused = state.paused.max(until);
-                    tracing::debug!(embed.rate_limit.asked_ms = asked.as_millis() as u64, "all calls are held back");
-                }
+            };
+            if let Some(tokens) = usage.tokens {
+                let more = (tokens as f64).min(most) - guessed;
                 // What got no answer may have been counted there; what was refused was not.
-                if let (Some(tokens), 0) = (error.usage().tokens, error.usage().unanswered) {
-                    state.tokens.take(tokens as f64 - guessed, now);
-                }
-                error.allowance()
+                state.tokens.take(if usage.unanswered > 0 { more.max(0.0) } else { more }, now);
             }
-        };
-        let Allowance { requests, tokens } = allowance.unwrap_or_default();
-        state.requests.learn(requests, now);
-        state.tokens.learn(tokens, now);
-        drop(state);
-        self.0.changed.notify_waiters();
+            let Allowance { requests, tokens } = allowance.unwrap_or_default();
+            state.requests.learn(requests, now);
+            state.tokens.learn(tokens, now);
+            state.advance(now);
+        });
+    }
+}
+
+impl State {
+    const fn line(&mut self, lane: Lane) -> &mut Line {
+        match lane {
+            Lane::Interactive => &mut self.interactive,
+            Lane::Bulk => &mut self.bulk,
+        }
+    }
+
+    /// Lets everybody go whose turn it is. Says how long until that may be the case for another one.
+    fn advance(&mut self, now: Instant) -> Duration {
+        loop {
+            let (interactive, bulk) = (self.interactive.first(now), self.bulk.first(now));
+            let patience = self.bulk.since.map_or(PATIENCE, |since| PATIENCE.saturating_sub(now - since));
+            let (lane, next, until) = match (interactive, bulk) {
+                (Some(_), Some(bulk)) if patience.is_zero() => (Lane::Bulk, bulk, Duration::MAX),
+                (Some(interactive), Some(_)) => (Lane::Interactive, interactive, patience),
+                (Some(interactive), None) => (Lane::Interactive, interactive, Duration::MAX),
+                (None, Some(bulk)) => (Lane::Bulk, bulk, Duration::MAX),
+                (None, None) => {
+                    self.told = None;
+                    return Duration::MAX;
+                }
+            };
+            let wait = self.wait((1.0, next.tokens), now);
+            if wait.is_zero() {
+                self.requests.take(1.0, now);
+                self.tokens.take(next.tokens, now);
+                self.line(lane).pop(now);
+                next.granted.store(true, Ordering::Relaxed);
+                next.look.notify_one();
+                continue;
+            }
+            let wait = wait.min(until);
+            let turn = now.checked_add(wait).unwrap_or(now + LONGEST_PAUSE);
+            let knows = |(told, at): &(Arc<Waiter>, Instant)| Arc::ptr_eq(told, &next) && *at <= turn;
+            if !self.told.as_ref().is_some_and(knows) {
+                next.look.notify_one();
+                self.told = Some((next, turn));
+            }
+            return wait;
+        }
+    }
+
+    /// How long until there are so many requests and tokens.
+    fn wait(&mut self, (requests, tokens): (f64, f64), now: Instant) -> Duration {
+        let pause = self.paused.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        pause.max(self.requests.wait(requests, now)).max(self.tokens.wait(tokens, now))
+    }
+
+    /// How long this call has to wait at least, those ahead of it in its line counted in.
+    fn own_wait(&mut self, lane: Lane, waiter: &Waiter, now: Instant) -> Duration {
+        let gone = self.line(lane).gone;
+        let ahead = ((waiter.before.0 - gone.0).max(0.0), (waiter.before.1 - gone.1).max(0.0));
+        let pause = self.paused.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        let requests = self.requests.wait_behind(ahead.0, 1.0, now);
+        pause.max(requests).max(self.tokens.wait_behind(ahead.1, waiter.tokens, now))
+    }
+}
+
+/// A call's place in a line, until it has its turn or leaves.
+struct Waiting<'l> {
+    limiter: &'l RateLimiter,
+    lane: Lane,
+    waiter: &'l Arc<Waiter>,
+    is_over: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        let now = Instant::now();
+        self.limiter.0.with(|state| {
+            if self.waiter.granted.load(Ordering::Relaxed) {
+                // It had its turn and does not go: it gives back what it took.
+                state.requests.take(-1.0, now);
+                state.tokens.take(-self.waiter.tokens, now);
+            } else {
+                self.waiter.left.store(true, Ordering::Relaxed);
+                state.line(self.lane).sweep();
+            }
+            state.advance(now);
+        });
     }
 }
 
@@ -301,27 +459,6 @@ impl fmt::Debug for RateLimiter {
             .field("requests_a_minute", &requests)
             .field("tokens_a_minute", &tokens)
             .finish_non_exhaustive()
-    }
-}
-
-/// Counts a call as long as it waits.
-struct Counted<'s> {
-    count: &'s AtomicUsize,
-    changed: &'s Notify,
-}
-
-impl<'s> Counted<'s> {
-    fn new(count: &'s AtomicUsize, shared: &'s Shared) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
-        Self { count, changed: &shared.changed }
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        if self.count.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.changed.notify_waiters();
-        }
     }
 }
 
@@ -371,10 +508,11 @@ impl<E: Embedder> Embedder for RateLimit<E> {
             return self.inner.embed(batch).await;
         }
         let guessed = batch.guessed_tokens(&limits) as f64;
+        let most = batch.texts().iter().map(|text| text.len() + BESIDE_A_TEXT).fold(0, usize::saturating_add) as f64;
         let deadline = batch.deadline().map(Instant::from_std);
         self.limiter.acquire(batch.lane(), guessed, deadline).await.map_err(|error| error.with_embedder(self))?;
         let result = self.inner.embed(batch).await;
-        self.limiter.settle(guessed, &result);
+        self.limiter.settle(guessed, most.max(guessed), &result);
         result
     }
 
@@ -382,7 +520,16 @@ impl<E: Embedder> Embedder for RateLimit<E> {
         self.inner.spaces()
     }
 
+    /// The inner embedder's, with fewer tokens per call where a minute's limit is known: what comes in five seconds, or
+    /// one text's tokens if that is more.
     fn limits(&self) -> Limits {
-        self.inner.limits()
+        let mut limits = self.inner.limits();
+        // What one text may have stays as it is: without that limit there is no telling what a call must hold.
+        if let (Some(share), Some(text)) = (self.limiter.share(), limits.tokens_per_text) {
+            let text = limits.tokens_of_one_text().unwrap_or(text);
+            let share = share.max(text);
+            limits.tokens_per_call = Some(limits.tokens_per_call.map_or(share, |call| call.min(share)));
+        }
+        limits
     }
 }
