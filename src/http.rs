@@ -264,7 +264,11 @@ fn failed(error: reqwest::Error, url: &Url) -> Error {
     // What was not sent was not billed.
     let sent = !error.is_connect() && !error.is_builder();
     let (kind, message) = match () {
-        () if is_about_encryption(&error) => {
+        () if tls_failure(&error).is_some_and(|tls| matches!(tls, rustls::Error::AlertReceived(_))) => {
+            // The server ended the handshake: it is broken or overloaded, as it may be with any other answer.
+            (ErrorKind::Unavailable, "no encrypted connection: the server refused the handshake")
+        }
+        () if tls_failure(&error).is_some() => {
             (ErrorKind::Config, "no encrypted connection: the certificate is not accepted, or it is not the right port")
         }
         () if error.is_builder() => (ErrorKind::Config, "the request cannot be built"),
@@ -279,20 +283,20 @@ fn failed(error: reqwest::Error, url: &Url) -> Error {
     Error::new(kind, message).with_source(error.without_url()).with_usage(usage)
 }
 
-/// Whether it failed for what the two sides are, which does not change by trying again.
-fn is_about_encryption(error: &reqwest::Error) -> bool {
+/// What TLS says of the failure, if it is one of TLS.
+fn tls_failure(error: &reqwest::Error) -> Option<&rustls::Error> {
     let mut cause = std::error::Error::source(error);
     while let Some(mut source) = cause {
         // An I/O error tells the cause of what it holds as its own, and not what it holds.
         while let Some(inner) = source.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
             source = inner;
         }
-        if source.is::<rustls::Error>() {
-            return true;
+        if let Some(tls) = source.downcast_ref() {
+            return Some(tls);
         }
         cause = source.source();
     }
-    false
+    None
 }
 
 /// Makes a header out of a name and a value; the value is not shown anywhere.

@@ -19,7 +19,10 @@ use serde::de::DeserializeSeed;
 use serde_json::error::Category;
 
 use self::json::ReplySeed;
-use crate::{Embeddings, Error, ErrorKind, Normalization, Result, Space, Usage, embeddings::not_finite};
+use crate::{
+    BadText, BadTextReason, Embeddings, Error, ErrorKind, Normalization, Partial, Result, Space, Usage,
+    embeddings::not_finite,
+};
 
 /// Standard base64, with or without padding: servers differ.
 const CONFIG: GeneralPurposeConfig =
@@ -93,10 +96,24 @@ pub(super) fn read(body: &[u8], rows: usize, space: &Space, has_length: bool) ->
     if reply.indices.len() != rows {
         return Err(wrong(format!("{} vectors for {rows} texts", reply.indices.len())));
     }
+    // Of the texts, by their index, before the rows change their places.
+    let unusable: Vec<usize> = reply.unusable.iter().map(|&row| reply.indices[row] as usize).collect();
     reply.order().map_err(wrong)?;
     let model = reply.model.take();
     let embeddings = Embeddings::of_finite(rows, space, reply.components, usage);
-    Ok(Read { embeddings: embeddings.map_err(|error| error.with_usage(usage))?, model })
+    let embeddings = embeddings.map_err(|error| error.with_usage(usage))?;
+    if unusable.is_empty() {
+        return Ok(Read { embeddings, model });
+    }
+    // What is sound was paid for like the rest, and is kept.
+    let bad = unusable.iter().map(|&index| BadText::new(index, BadTextReason::Unusable)).collect();
+    let error = Error::new(ErrorKind::Protocol, "the reply has vectors that are no text's").with_bad_texts(bad);
+    let sound: Vec<usize> = (0..rows).filter(|index| !unusable.contains(index)).collect();
+    if sound.is_empty() {
+        return Err(error.with_usage(usage));
+    }
+    let partial = Partial::new(sound.clone(), embeddings.select(&sound))?;
+    Err(error.with_partial(partial))
 }
 
 /// Where no string of a vector has begun by then, there are none: the vectors are numbers.
@@ -164,7 +181,9 @@ struct Partly<'b> {
     tokens: Option<u64>,
     model: Option<String>,
     error: Option<String>,
-    /// The first thing that is wrong.
+    /// Rows, as they come, whose vector is no text's.
+    unusable: Vec<usize>,
+    /// The first thing that is wrong with the whole.
     fault: Option<String>,
 }
 
@@ -183,6 +202,7 @@ impl<'b> Partly<'b> {
             tokens: None,
             model: None,
             error: None,
+            unusable: Vec::new(),
             fault: None,
         }
     }
@@ -224,12 +244,11 @@ impl<'b> Partly<'b> {
         let start = self.vectors * self.width;
         let vector = &self.components[start..start + self.width];
         self.vectors += 1;
-        if let Some(at) = not_finite(vector) {
-            let component = vector[at];
-            return self.fault(|row| format!("vector {row}, component {at} is {component}, not a finite number"));
-        }
-        if vector.iter().all(|&component| component == 0.0) {
-            return self.fault(|row| format!("vector {row} is all zeros, which is no text's"));
+        if not_finite(vector).is_some() || vector.iter().all(|&component| component == 0.0) {
+            // It says something about its text, and nothing about the others.
+            self.unusable.push(self.vectors - 1);
+            self.components[start..start + self.width].fill(0.0);
+            return;
         }
         if self.has_length_one {
             let length = squares(vector).sqrt();
