@@ -77,7 +77,7 @@ async fn int8() -> Result<()> {
             for (at, (_, embedder)) in sides.iter().enumerate() {
                 let start = Instant::now();
                 let done = embed(embedder, texts).await?;
-                let speed = done.usage().tokens.unwrap_or(0) as f64 / start.elapsed().as_secs_f64();
+                let speed = done.usage().tokens as f64 / start.elapsed().as_secs_f64();
                 if round == 0 {
                     rows.push(done);
                 } else {
@@ -192,7 +192,7 @@ async fn alone(what: &str) -> Result<()> {
             while let Some(window) = windows.next().await {
                 let window = window?;
                 rows += window.len();
-                tokens += window.usage().tokens.unwrap_or(0);
+                tokens += window.usage().tokens;
             }
             assert!(rows == count && (15..=25).contains(&(tokens / count as u64)), "{rows} rows, {tokens} tokens");
             println!("{}", status("VmHWM:")?);

@@ -23,7 +23,7 @@ async fn main() -> Result<()> {
             rows.len(),
             usage.cached,
             usage.deduplicated,
-            usage.tokens.map_or("unknown".to_owned(), |tokens| tokens.to_string())
+            usage.tokens
         );
     }
     println!("{embedder}: {:?}", embedder.counts());

@@ -62,7 +62,7 @@ async fn run() -> Result<()> {
     println!("\nembedder  {embedder}");
     println!("space     {}", documents.space().id());
     println!("requests  {}", usage.requests);
-    match (usage.tokens, price::of("openai", MODEL)) {
+    match (usage.exact_tokens(), price::of("openai", MODEL)) {
         (Some(tokens), Some(price)) => {
             println!("tokens    {tokens}");
             println!("cost      {} at OpenAI's price", price.cost(tokens));

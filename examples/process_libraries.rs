@@ -208,8 +208,9 @@ fn print_table(reports: &[Report], time: Duration) {
 }
 
 fn row(name: &str, chunks: usize, usage: Usage, time: Duration) -> [String; 6] {
-    let tokens = usage.tokens.map_or("unknown".to_owned(), |tokens| tokens.to_string());
-    let cost = usage.tokens.zip(price::of("openai", MODEL)).map(|(tokens, price)| price.cost(tokens).to_string());
+    let tokens = usage.exact_tokens().map_or("unknown".to_owned(), |tokens| tokens.to_string());
+    let cost =
+        usage.exact_tokens().zip(price::of("openai", MODEL)).map(|(tokens, price)| price.cost(tokens).to_string());
     let seconds = format!("{:.2}", time.as_secs_f64());
     let cost = cost.unwrap_or_else(|| "unknown".to_owned());
     [name.to_owned(), chunks.to_string(), tokens, usage.requests.to_string(), seconds, cost]

@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn error::Error>> {
     let start = Instant::now();
     let documents = embedder.embed_all(Batch::documents(&texts).with_too_long(TooLong::Truncate)).await?;
     let seconds = start.elapsed().as_secs_f64();
-    let tokens = documents.usage().tokens.unwrap_or(0);
+    let tokens = documents.usage().tokens;
     println!(
         "{} passages, {tokens} tokens, embedded in {seconds:.1} s ({:.0} tokens/s) with {embedder}\n",
         chunks.len(),

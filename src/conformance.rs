@@ -402,7 +402,7 @@ impl<'a> Suite<'a> {
             let usage = probe.embed(InputKind::Document, batch).await?.usage();
             let saved = usage.cached + usage.deduplicated;
             probe.expect(saved <= batch.len() as u64, || format!("{what}: {saved} of {} saved", batch.len()))?;
-            let Some(tokens) = usage.tokens else { continue };
+            let Some(tokens) = usage.exact_tokens() else { continue };
             // All texts of a batch are equal, or none was seen before.
             let charged = batch.len() as u64 - saved;
             let expected: u64 = batch.iter().map(count).take(charged as usize).sum();

@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, ArrayView2};
 
-use crate::{Allowance, Error, ErrorKind, Result, Space, Usage};
+use crate::{Allowance, Charges, Error, ErrorKind, Payee, Result, Space, Usage};
 
 /// The vectors of some texts: row `i` belongs to text `i`.
 ///
@@ -22,7 +22,7 @@ use crate::{Allowance, Error, ErrorKind, Result, Space, Usage};
 pub struct Embeddings {
     vectors: Array2<f32>,
     space: Space,
-    usage: Usage,
+    charges: Charges,
     truncated: Vec<usize>,
     allowance: Option<Allowance>,
 }
@@ -30,19 +30,26 @@ pub struct Embeddings {
 impl Embeddings {
     /// Takes the vectors of `rows` texts: `rows * space.dimensions()` components, row after row.
     ///
+    /// What they cost is a [`Usage`], or [`Charges`] that say who is paid.
+    ///
     /// # Errors
     /// [`Protocol`](ErrorKind::Protocol) where the shape is another or a component is not finite; it says which row.
-    pub fn new(rows: usize, space: &Space, components: Vec<f32>, usage: Usage) -> Result<Self> {
+    pub fn new(rows: usize, space: &Space, components: Vec<f32>, charges: impl Into<Charges>) -> Result<Self> {
         if let Some(at) = not_finite(&components) {
             let (row, column) = (at / space.dimensions(), at % space.dimensions());
             let message = format!("row {row}, component {column} is {}, not a finite number", components[at]);
             return Err(Error::new(ErrorKind::Protocol, message));
         }
-        Self::of_finite(rows, space, components, usage)
+        Self::of_finite(rows, space, components, charges)
     }
 
     /// Does the same for components that were looked at one row at a time.
-    pub(crate) fn of_finite(rows: usize, space: &Space, components: Vec<f32>, usage: Usage) -> Result<Self> {
+    pub(crate) fn of_finite(
+        rows: usize,
+        space: &Space,
+        components: Vec<f32>,
+        charges: impl Into<Charges>,
+    ) -> Result<Self> {
         let width = space.dimensions();
         if rows.checked_mul(width) != Some(components.len()) {
             let message = format!("{} components for {rows} texts of {width} dimensions", components.len());
@@ -51,13 +58,14 @@ impl Embeddings {
         debug_assert!(not_finite(&components).is_none());
         let vectors = Array2::from_shape_vec((rows, width), components)
             .map_err(|error| Error::new(ErrorKind::Protocol, "components do not make a matrix").with_source(error))?;
-        Ok(Self { vectors, space: space.clone(), usage, truncated: Vec::new(), allowance: None })
+        let charges = charges.into();
+        Ok(Self { vectors, space: space.clone(), charges, truncated: Vec::new(), allowance: None })
     }
 
     /// The vectors of no texts, at no cost.
     pub fn empty(space: &Space) -> Self {
         let vectors = Array2::from_elem((0, space.dimensions()), 0.0);
-        Self { vectors, space: space.clone(), usage: Usage::ZERO, truncated: Vec::new(), allowance: None }
+        Self { vectors, space: space.clone(), charges: Charges::NONE, truncated: Vec::new(), allowance: None }
     }
 
     /// Names the texts, by index, of which only the beginning was embedded. Indices past the last row are ignored.
@@ -70,10 +78,24 @@ impl Embeddings {
         self
     }
 
-    /// Replaces the cost.
+    /// Adds to what they cost.
     #[must_use]
-    pub const fn with_usage(mut self, usage: Usage) -> Self {
-        self.usage = usage;
+    pub fn with_usage(mut self, usage: Usage) -> Self {
+        self.charges += usage;
+        self
+    }
+
+    /// Adds charges to what they cost.
+    #[must_use]
+    pub fn with_charges(mut self, charges: &Charges) -> Self {
+        self.charges += charges;
+        self
+    }
+
+    /// Says who is paid for them, where nobody is named yet: what a provider does with each result.
+    #[must_use]
+    pub fn with_payee(mut self, payee: &Payee) -> Self {
+        self.charges = self.charges.attributed_to(payee);
         self
     }
 
@@ -136,7 +158,12 @@ impl Embeddings {
 
     /// What the rows cost.
     pub const fn usage(&self) -> Usage {
-        self.usage
+        self.charges.usage()
+    }
+
+    /// What they cost, by who is to be paid.
+    pub const fn charges(&self) -> &Charges {
+        &self.charges
     }
 
     /// The texts, by index and ascending, of which only the beginning was embedded.
@@ -157,7 +184,7 @@ impl Embeddings {
             return None;
         }
         let rows = parts.clone().map(Self::len).sum();
-        let usage = parts.clone().map(Self::usage).sum();
+        let charges: Charges = parts.clone().map(Self::charges).sum();
         let components = parts.clone().flat_map(|part| part.as_slice().iter().copied()).collect();
         let mut first = 0;
         let truncated = parts.flat_map(|part| {
@@ -166,7 +193,7 @@ impl Embeddings {
             part.truncated.iter().map(move |index| before + index)
         });
         let truncated = truncated.collect();
-        Some(Self::of_finite(rows, space, components, usage).ok()?.with_truncated(truncated))
+        Some(Self::of_finite(rows, space, components, charges).ok()?.with_truncated(truncated))
     }
 
     /// Copies the rows named, in the order named, repetitions allowed; the usage stays that of the whole.
@@ -180,7 +207,8 @@ impl Embeddings {
             slot.assign(&self.vectors.row(row));
         }
         let truncated = (0..rows.len()).filter(|&row| self.truncated.binary_search(&rows[row]).is_ok()).collect();
-        Self { vectors, space: self.space.clone(), usage: self.usage, truncated, allowance: self.allowance }
+        let (space, charges, allowance) = (self.space.clone(), self.charges.clone(), self.allowance);
+        Self { vectors, space, charges, truncated, allowance }
     }
 }
 
@@ -213,14 +241,14 @@ pub(crate) struct Gather {
     components: Vec<f32>,
     space: Option<Space>,
     done: Vec<bool>,
-    usage: Usage,
+    charges: Charges,
     truncated: Vec<usize>,
 }
 
 impl Gather {
     pub(crate) fn new(rows: usize) -> Self {
         let (components, truncated) = (Vec::new(), Vec::new());
-        Self { rows, components, space: None, done: vec![false; rows], usage: Usage::ZERO, truncated }
+        Self { rows, components, space: None, done: vec![false; rows], charges: Charges::NONE, truncated }
     }
 
     /// Puts row `r` of `part` at index `indices(r)`.
@@ -242,7 +270,7 @@ impl Gather {
             self.components[index * width..(index + 1) * width].copy_from_slice(row);
             self.done[index] = true;
         }
-        self.usage += part.usage;
+        self.charges += &part.charges;
         self.truncated.extend(part.truncated.iter().map(|&row| indices(row)));
         Ok(())
     }
@@ -252,26 +280,26 @@ impl Gather {
         let missing = self.done.iter().filter(|done| !**done).count();
         match self.space {
             Some(space) if missing == 0 => {
-                Ok(Embeddings::new(self.rows, &space, self.components, self.usage)?.with_truncated(self.truncated))
+                Ok(Embeddings::new(self.rows, &space, self.components, self.charges)?.with_truncated(self.truncated))
             }
             _ => Err(Error::new(ErrorKind::Protocol, format!("{missing} of {} rows never came", self.rows))),
         }
     }
 
     /// What is there: the rows in the caller's order, which texts have one, and what it all cost.
-    pub(crate) fn into_done(self) -> (Option<Embeddings>, Vec<bool>, Usage) {
+    pub(crate) fn into_done(self) -> (Option<Embeddings>, Vec<bool>, Charges) {
         let indices: Vec<usize> = (0..self.rows).filter(|&index| self.done[index]).collect();
         let rows = self.space.filter(|_| !indices.is_empty()).and_then(|space| {
-            let all = Embeddings::new(self.rows, &space, self.components, self.usage).ok()?;
+            let all = Embeddings::new(self.rows, &space, self.components, self.charges.clone()).ok()?;
             Some(all.with_truncated(self.truncated).select(&indices))
         });
-        (rows, self.done, self.usage)
+        (rows, self.done, self.charges)
     }
 
     /// What is there, with the error that ended the rest.
     pub(crate) fn fail(self, error: Error) -> Error {
-        let (rows, done, _) = self.into_done();
-        let Some(embeddings) = rows else { return error };
+        let (rows, done, charges) = self.into_done();
+        let Some(embeddings) = rows else { return error.with_charges(&charges) };
         let indices = (0..done.len()).filter(|&index| done[index]).collect();
         match crate::Partial::new(indices, embeddings) {
             Ok(partial) => error.with_partial(partial),

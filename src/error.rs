@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
-use crate::{Allowance, Embeddings, Usage};
+use crate::{Allowance, Charges, Embeddings, Payee, Usage};
 
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -188,7 +188,7 @@ struct Inner {
     request_id: Option<String>,
     code: Option<String>,
     provider_message: Option<String>,
-    usage: Usage,
+    charges: Charges,
     allowance: Option<Allowance>,
     exhausted: bool,
     /// How many attempts were made, and why no more.
@@ -223,7 +223,7 @@ impl Error {
             request_id: None,
             code: None,
             provider_message: None,
-            usage: Usage::ZERO,
+            charges: Charges::NONE,
             allowance: None,
             exhausted: false,
             gave_up: None,
@@ -286,7 +286,21 @@ impl Error {
     /// What the failed call is known to have cost: an answer that was billed and is not usable, attempts that got none.
     /// The rows of [`partial`](Self::partial) carry their own usage, which is not counted here.
     pub fn usage(&self) -> Usage {
-        self.0.usage
+        self.0.charges.usage()
+    }
+
+    /// The same, by who is to be paid.
+    pub fn charges(&self) -> &Charges {
+        &self.0.charges
+    }
+
+    /// All charges: the failed call's own and those of the rows in [`partial`](Self::partial).
+    pub fn total_charges(&self) -> Charges {
+        let mut all = self.0.charges.clone();
+        if let Some(partial) = self.partial() {
+            all += partial.embeddings().charges();
+        }
+        all
     }
 
     /// All that is known to have been spent: the failed call's own [`usage`](Self::usage) and that of the rows in
@@ -388,10 +402,38 @@ impl Error {
         self
     }
 
-    /// Replaces what the failed call is known to have cost, rows in [`partial`](Self::partial) not counted.
+    /// Adds to what the failed call is known to have cost, rows in [`partial`](Self::partial) not counted.
     #[must_use]
     pub fn with_usage(mut self, usage: Usage) -> Self {
-        self.inner().usage = usage;
+        self.inner().charges += usage;
+        self
+    }
+
+    /// Adds charges to what the failed call is known to have cost, rows in [`partial`](Self::partial) not counted.
+    #[must_use]
+    pub fn with_charges(mut self, charges: &Charges) -> Self {
+        if !charges.is_none() {
+            self.inner().charges += charges;
+        }
+        self
+    }
+
+    /// Says who is paid for the failed call, and for rows finished before it, where nobody is named yet.
+    #[must_use]
+    pub fn with_payee(mut self, payee: &Payee) -> Self {
+        let inner = self.inner();
+        inner.charges = std::mem::take(&mut inner.charges).attributed_to(payee);
+        if let Some(partial) = inner.partial.take() {
+            let Partial { indices, embeddings } = Arc::unwrap_or_clone(partial);
+            inner.partial = Some(Arc::new(Partial { indices, embeddings: embeddings.with_payee(payee) }));
+        }
+        self
+    }
+
+    /// Takes off what it cost, for whoever keeps the account elsewhere.
+    #[must_use]
+    pub(crate) fn without_charges(mut self) -> Self {
+        self.inner().charges = Charges::NONE;
         self
     }
 
@@ -435,11 +477,20 @@ impl Error {
         }
     }
 
-    /// Takes the finished rows off, for whoever keeps them elsewhere.
+    /// Takes the finished rows off, and what they cost, for whoever keeps both elsewhere.
     #[must_use]
     pub fn without_partial(mut self) -> Self {
-        self.inner().partial = None;
+        if self.0.partial.is_some() {
+            self.inner().partial = None;
+        }
         self
+    }
+
+    /// Takes finished rows off that are of no use; what they cost becomes the failed call's.
+    #[must_use]
+    pub fn without_rows(self) -> Self {
+        let Some(charges) = self.partial().map(|partial| partial.embeddings().charges().clone()) else { return self };
+        self.without_partial().with_charges(&charges)
     }
 
     /// Replaces the texts to blame.
@@ -463,7 +514,7 @@ impl Error {
     pub(crate) fn of_others(mut self) -> Self {
         let inner = self.inner();
         inner.message = format!("not tried, because of other texts' failure: {}", inner.message);
-        (inner.usage, inner.gave_up) = (Usage::ZERO, None);
+        (inner.charges, inner.gave_up) = (Charges::NONE, None);
         self
     }
 
@@ -572,8 +623,8 @@ impl fmt::Debug for Error {
         if let Some(code) = &inner.code {
             debug.field("code", code);
         }
-        if inner.usage != Usage::ZERO {
-            debug.field("usage", &inner.usage);
+        if !inner.charges.is_none() {
+            debug.field("charges", &inner.charges);
         }
         if inner.exhausted {
             debug.field("exhausted", &true);

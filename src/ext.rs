@@ -9,7 +9,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 pub use self::{each::Each, stream::StreamOptions};
 use crate::{
-    Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Result, Space, Usage,
+    Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Result, Space,
     cache::CacheStore,
     embeddings::Gather,
     plan,
@@ -251,15 +251,13 @@ async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Resu
         let error = match result {
             Ok(part) => {
                 let unusable = gather.put(&part, |row| call.start + row).err();
-                unusable.map(|error| error.with_usage(part.usage()))
+                unusable.map(|error| error.with_charges(part.charges()))
             }
             Err(error) => {
                 let mut error = error.map_indices(|index| [call.start + index]);
                 if let Some(part) = error.partial() {
-                    let unusable = gather.put(part.embeddings(), |row| part.indices()[row]).is_err();
-                    let lost = if unusable { part.embeddings().usage() } else { Usage::ZERO };
-                    let usage = error.usage() + lost;
-                    error = error.without_partial().with_usage(usage);
+                    let kept = gather.put(part.embeddings(), |row| part.indices()[row]).is_ok();
+                    error = if kept { error.without_partial() } else { error.without_rows() };
                 }
                 Some(error)
             }
@@ -267,9 +265,9 @@ async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Resu
         failed = match (failed, error) {
             // Bad texts are named all at once, whichever call they were in.
             (Some(first), Some(next)) => {
-                let usage = first.usage() + next.usage();
                 let named = !first.bad_texts().is_empty() && !next.bad_texts().is_empty();
-                Some(if named { first.with_more_bad_texts(next.bad_texts()) } else { first }.with_usage(usage))
+                let first = first.with_charges(next.charges());
+                Some(if named { first.with_more_bad_texts(next.bad_texts()) } else { first })
             }
             (first, next) => first.or(next),
         };
@@ -298,22 +296,20 @@ pub(crate) async fn embed_checked<E: Embedder + ?Sized>(embedder: &E, batch: Bat
         if let Some(index) = error.highest_index().filter(|&index| index >= batch.len()) {
             // Rows that cannot be placed are not handed on; what they cost is.
             let message = format!("the error is about text {index}, but the call has {} texts", batch.len());
-            let usage = error.total_usage();
-            let breach = Error::new(ErrorKind::Protocol, message).with_embedder(embedder).with_usage(usage);
+            let breach = Error::new(ErrorKind::Protocol, message).with_embedder(embedder);
+            let breach = breach.with_charges(&error.total_charges());
             return breach.with_source(error.without_partial());
         }
         match error.partial() {
             // Nor are rows that cannot be compared.
-            Some(partial) if !wanted(partial.embeddings().space()) => {
-                let usage = error.total_usage();
-                error.without_partial().with_usage(usage)
-            }
+            Some(partial) if !wanted(partial.embeddings().space()) => error.without_rows(),
             _ => error,
         }
     })?;
-    let usage = result.usage();
-    let breach =
-        |message: String| Err(Error::new(ErrorKind::Protocol, message).with_embedder(embedder).with_usage(usage));
+    let breach = |message: String| {
+        let breach = Error::new(ErrorKind::Protocol, message).with_embedder(embedder);
+        Err(breach.with_charges(result.charges()))
+    };
     if result.len() != batch.len() {
         return breach(format!("{} rows for {} texts", result.len(), batch.len()));
     }

@@ -51,6 +51,7 @@
 mod allowance;
 mod batch;
 pub mod cache;
+mod charges;
 pub mod conformance;
 mod driven;
 mod embedder;
@@ -75,6 +76,7 @@ pub use ndarray;
 pub use self::{
     allowance::{Allowance, Quota},
     batch::Batch,
+    charges::{Charge, Charges, Payee, Tier},
     embedder::Embedder,
     embeddings::Embeddings,
     error::{BadText, BadTextReason, Error, ErrorKind, Partial, Result},

@@ -100,7 +100,7 @@ impl Price {
 
     /// What a result or a run cost; `None` where its tokens are not known.
     pub fn cost_of(&self, usage: Usage) -> Option<NanoDollars> {
-        usage.tokens.map(|tokens| self.cost(tokens))
+        usage.exact_tokens().map(|tokens| self.cost(tokens))
     }
 
     /// What so many tokens cost.

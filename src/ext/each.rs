@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::{
-    BadText, BadTextReason, Batch, Embedder, Embeddings, Error, ErrorKind, Result, Usage,
+    BadText, BadTextReason, Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Result, Usage,
     embeddings::Gather,
     ext::{IN_FLIGHT, embed_checked},
     plan,
@@ -33,7 +33,7 @@ const ALONE: usize = 3;
 pub struct Each {
     embeddings: Option<Embeddings>,
     outcomes: Vec<Result<usize>>,
-    usage: Usage,
+    charges: Charges,
 }
 
 impl Each {
@@ -91,7 +91,12 @@ impl Each {
 
     /// What all of it cost, failed calls included where they said.
     pub const fn usage(&self) -> Usage {
-        self.usage
+        self.charges.usage()
+    }
+
+    /// The same, by who is to be paid.
+    pub const fn charges(&self) -> &Charges {
+        &self.charges
     }
 }
 
@@ -108,7 +113,7 @@ struct Run {
     errors: Vec<Option<Error>>,
     failures: usize,
     /// What failed calls are known to have cost.
-    usage: Usage,
+    charges: Charges,
     /// Set when nothing more is to be tried.
     ended: Option<Error>,
 }
@@ -117,7 +122,7 @@ struct Run {
 pub(super) async fn embed_each<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Each {
     let count = batch.len();
     let mut run =
-        Run { gather: Gather::new(count), errors: vec![None; count], failures: 0, usage: Usage::ZERO, ended: None };
+        Run { gather: Gather::new(count), errors: vec![None; count], failures: 0, charges: Charges::NONE, ended: None };
     if let Err(error) = batch.check_space(embedder.spaces()) {
         run.errors.fill(Some(error));
         return run.finish();
@@ -194,7 +199,7 @@ impl Run {
             if let Some(&index) = todo.get(bad.index) {
                 let own = vec![BadText::new(index, bad.reason.clone())];
                 // The cost and the rows are told once, for all.
-                let error = error.clone().without_partial().with_usage(Usage::ZERO);
+                let error = error.clone().without_partial().without_charges();
                 self.errors[index] = Some(error.with_bad_texts(own));
             }
         }
@@ -210,11 +215,11 @@ impl Run {
                     self.failures = 0;
                     return Ok(());
                 }
-                Err(error) => error.with_usage(part.usage()),
+                Err(error) => error.with_charges(part.charges()),
             },
             Err(error) => error,
         };
-        self.usage += error.usage();
+        self.charges += error.charges();
         if let Some(part) = error.partial() {
             let placed = part.indices().iter().all(|&index| index < call.len());
             if placed && self.gather.put(part.embeddings(), |row| call[part.indices()[row]]).is_ok() {
@@ -223,7 +228,7 @@ impl Run {
                 call.retain(|index| done.binary_search(index).is_err());
                 return self.judge(call, error.without_partial(), true);
             }
-            self.usage += part.embeddings().usage();
+            self.charges += part.embeddings().charges();
         }
         let error = error.without_partial();
         let before = call.len();
@@ -315,8 +320,8 @@ impl Run {
     }
 
     fn finish(self) -> Each {
-        let (embeddings, done, usage) = self.gather.into_done();
-        let usage = usage + self.usage;
+        let (embeddings, done, mut charges) = self.gather.into_done();
+        charges += self.charges;
         let mut rows = 0..;
         let outcomes = done.into_iter().zip(self.errors).map(|(done, error)| match (done, error) {
             // A text that has a row has no error, whatever was said of it before the row came.
@@ -325,6 +330,6 @@ impl Run {
             (false, None) => Err(Error::new(ErrorKind::Protocol, "no answer came for this text")),
         });
         let outcomes = outcomes.collect();
-        Each { embeddings, outcomes, usage }
+        Each { embeddings, outcomes, charges }
     }
 }

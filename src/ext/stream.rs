@@ -6,8 +6,8 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::oneshot;
 
 use crate::{
-    Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Lane, OwnedOptions, Partial, Result, SpaceId, TooLong,
-    driven::Driven, ext::embed_all,
+    Batch, Charges, Embedder, Embeddings, Error, ErrorKind, InputKind, Lane, OwnedOptions, Partial, Result, SpaceId,
+    TooLong, driven::Driven, ext::embed_all,
 };
 
 /// Texts of a window where neither the caller nor the embedder's limits ask for more.
@@ -142,17 +142,17 @@ where
         };
         // But what was begun behind the hole is paid for, and goes with the error.
         let _ = stop.send(());
-        let (mut finished, mut usage) = (Vec::new(), error.usage());
+        let (mut finished, mut charges) = (Vec::new(), Charges::NONE);
         while let Some((first, result)) = embedded.next().await {
             finished.extend(match result {
                 Ok(rows) => Partial::new((first..first + rows.len()).collect(), rows).ok(),
                 Err(later) => {
-                    usage += later.usage();
+                    charges += later.charges();
                     later.into_partial()
                 }
             });
         }
-        Some((Err(error.with_usage(usage).with_more_partial(finished)), (embedded, None)))
+        Some((Err(error.with_charges(&charges).with_more_partial(finished)), (embedded, None)))
     })
 }
 

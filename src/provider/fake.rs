@@ -38,8 +38,8 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::{
-    BadText, BadTextReason, Batch, CountTokens, Embedder, Embeddings, Error, ErrorKind, InputKind, Lane, Limits,
-    Normalization, Result, Space, SpaceId, TokenCount, TooLong, Usage,
+    BadText, BadTextReason, Batch, Charges, CountTokens, Embedder, Embeddings, Error, ErrorKind, InputKind, Lane,
+    Limits, Normalization, Payee, Result, Space, SpaceId, Tier, TokenCount, TooLong, Usage,
 };
 
 /// Characters a token.
@@ -51,6 +51,7 @@ pub struct Fake(Arc<Shared>);
 
 struct Shared {
     space: Space,
+    payee: Payee,
     limits: Limits,
     latency: Option<Duration>,
     logs: bool,
@@ -232,7 +233,7 @@ impl Embedder for Fake {
         self.wait(batch.deadline()).await.inspect_err(|_| log.end(Outcome::Failed))?;
         if let Some(error) = scripted {
             log.end(Outcome::Failed);
-            return Err(error.with_embedder(self));
+            return Err(error.with_embedder(self).with_payee(&self.0.payee));
         }
         let limit = self.0.limits.tokens_of_one_text().unwrap_or(usize::MAX);
         let mut components = Vec::with_capacity(batch.len() * self.0.space.dimensions());
@@ -254,7 +255,8 @@ impl Embedder for Fake {
         let usage = Usage::of_request(Some(tokens));
         self.state().usage += usage;
         log.end(Outcome::Done);
-        Ok(Embeddings::new(batch.len(), &self.0.space, components, usage)?.with_truncated(truncated))
+        let charges = Charges::of(&self.0.payee, usage);
+        Ok(Embeddings::new(batch.len(), &self.0.space, components, charges)?.with_truncated(truncated))
     }
 
     fn spaces(&self) -> &[Space] {
@@ -399,6 +401,7 @@ impl FakeBuilder {
     /// # Errors
     /// [`Config`](ErrorKind::Config) where the model has no name or the dimensions are out of range.
     pub fn build(self) -> Result<Fake> {
+        let payee = Payee::new("fake", self.model.as_str(), Tier::Standard);
         let space = Space::builder(self.model, self.dimensions).with_normalization(Normalization::L2).build()?;
         let mut limits = self.limits;
         if matches!(limits.tokens, TokenCount::Unknown) {
@@ -406,6 +409,6 @@ impl FakeBuilder {
         }
         let holds = watch::Sender::new(0);
         let state = Mutex::default();
-        Ok(Fake(Arc::new(Shared { space, limits, latency: self.latency, logs: self.logs, state, holds })))
+        Ok(Fake(Arc::new(Shared { space, payee, limits, latency: self.latency, logs: self.logs, state, holds })))
     }
 }

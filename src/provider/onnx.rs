@@ -149,8 +149,8 @@ use self::{
     weights::Weights,
 };
 use crate::{
-    Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Normalization, Precision, Prompts, Result, Space,
-    TokenCount, Usage,
+    Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Normalization, Payee, Precision, Prompts, Result,
+    Space, Tier, TokenCount, Usage,
 };
 
 /// Padded tokens of a batch on a CPU: best or tied for all models and lengths measured (benches/RESULTS.md).
@@ -174,6 +174,7 @@ struct Inner {
     model: Arc<Model>,
     environment: Environment,
     space: Space,
+    payee: Payee,
     key: Key,
     about: OnnxInfo,
 }
@@ -300,8 +301,8 @@ impl Embedder for Onnx {
         // Lengths are checked where the texts are tokenised anyway, and all bad texts are named at once.
         let bad = batch.bad_texts(&Limits::none());
         let done = inner.scheduler.embed(&batch, bad).await.map_err(named)?;
-        let usage = Usage::of_request(Some(done.tokens));
-        let embeddings = Embeddings::new(batch.len(), &inner.space, done.components, usage).map_err(named)?;
+        let charges = Charges::of(&inner.payee, Usage::of_request(Some(done.tokens)));
+        let embeddings = Embeddings::new(batch.len(), &inner.space, done.components, charges).map_err(named)?;
         Ok(embeddings.with_truncated(done.truncated))
     }
 
@@ -553,7 +554,8 @@ impl OnnxBuilder {
             settings,
             cpu: tuning::cpu(),
         };
-        Ok(Onnx(Arc::new(Inner { scheduler, tokens, model, environment, space, key, about })))
+        let payee = Payee::new("onnx", space.model(), Tier::Local);
+        Ok(Onnx(Arc::new(Inner { scheduler, tokens, model, environment, space, payee, key, about })))
     }
 }
 

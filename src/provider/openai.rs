@@ -64,8 +64,8 @@ use tracing::{Instrument, Span, field};
 
 pub use self::builder::OpenAiBuilder;
 use crate::{
-    BadText, BadTextReason, Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Limits, Prompts, PromptsBy,
-    Result, Space, TokenCount, TooLong, Usage,
+    BadText, BadTextReason, Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Limits, Payee, Prompts,
+    PromptsBy, Result, Space, TokenCount, TooLong, Usage,
     http::{self, Http, Reply},
     plan,
 };
@@ -82,6 +82,7 @@ struct Inner {
     name: String,
     /// OpenTelemetry's name of who answers.
     vendor: &'static str,
+    payee: Payee,
     url: Url,
     headers: HeaderMap,
     /// What the request calls the model; `None` where the URL names it.
@@ -269,13 +270,14 @@ impl Embedder for OpenAi {
         let result = self.embed_in_span(&batch, &span).instrument(span.clone()).await;
         match &result {
             Ok(embeddings) => {
-                if let Some(tokens) = embeddings.usage().tokens {
+                if let Some(tokens) = embeddings.usage().exact_tokens() {
                     span.record("gen_ai.usage.input_tokens", tokens);
                 }
             }
             Err(error) => _ = span.record("error.type", field::display(error.code().unwrap_or(error.kind().as_str()))),
         }
-        result.map_err(|error| error.with_embedder(self))
+        let payee = &self.0.payee;
+        result.map(|rows| rows.with_payee(payee)).map_err(|error| error.with_embedder(self).with_payee(payee))
     }
 
     fn spaces(&self) -> &[Space] {

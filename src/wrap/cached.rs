@@ -77,7 +77,7 @@ pub use self::entry::fuzz;
 pub use self::entry::{EntryInfo, Storage, inspect};
 use self::{entry::Keys, in_flight::InFlightTable, rows::Rows, work::Work};
 use crate::{
-    Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, TooLong, Usage,
+    Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, TooLong, Usage,
     cache::{CacheStore, Entry, Key, copies::Copies},
     ext::embed_checked,
     sync::Mutex,
@@ -125,14 +125,15 @@ struct Counts {
     damaged: AtomicU64,
     failures: AtomicU64,
     stored: AtomicU64,
-    unclaimed: Mutex<Usage>,
+    unclaimed: Mutex<Charges>,
 }
 
 impl Counts {
     /// Takes note of a cost that no caller is left to be told of.
-    fn leave_unclaimed(&self, usage: Usage) {
-        if usage != Usage::ZERO {
-            self.unclaimed.with(|unclaimed| *unclaimed += usage);
+    fn leave_unclaimed(&self, charges: impl Into<Charges>) {
+        let charges = charges.into();
+        if !charges.is_none() {
+            self.unclaimed.with(|unclaimed| *unclaimed += charges);
         }
     }
 }
@@ -254,8 +255,13 @@ impl<E> Cached<E> {
             damaged: read(&counts.damaged),
             failures: read(&counts.failures),
             stored: read(&counts.stored),
-            unclaimed: counts.unclaimed.with(|unclaimed| *unclaimed),
+            unclaimed: counts.unclaimed.with(|unclaimed| unclaimed.usage()),
         }
+    }
+
+    /// What calls have cost that no caller was told of, by who is to be paid: see [`CacheCounts::unclaimed`].
+    pub fn unclaimed(&self) -> Charges {
+        self.0.counts.unclaimed.with(|unclaimed| unclaimed.clone())
     }
 
     /// The wrapped embedder.

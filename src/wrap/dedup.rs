@@ -36,7 +36,7 @@ use std::{collections::HashMap, fmt};
 
 use async_trait::async_trait;
 
-use crate::{Batch, Embedder, Embeddings, Limits, Result, Space, ext::embed_checked};
+use crate::{Batch, Embedder, Embeddings, Limits, Result, Space, Usage, ext::embed_checked};
 
 /// Embeds each distinct text of a call once. See the [module](self).
 #[derive(Clone, Debug)]
@@ -80,8 +80,8 @@ impl<E: Embedder> Embedder for Dedup<E> {
             error.map_indices(|inner| places.get(inner).cloned().unwrap_or_default())
         })?;
         let saved = batch.len() - distinct.texts.len();
-        let usage = embeddings.usage().with_deduplicated(saved as u64);
-        Ok(embeddings.select(&distinct.row_of).with_usage(usage))
+        let saved = Usage::ZERO.with_deduplicated(saved as u64);
+        Ok(embeddings.select(&distinct.row_of).with_usage(saved))
     }
 
     fn spaces(&self) -> &[Space] {

@@ -11,7 +11,7 @@
 //!
 //! let sum = totals.snapshot();
 //! assert_eq!((sum.calls, sum.texts), (2, 3));
-//! assert_eq!(sum.usage.tokens, Some(7));
+//! assert_eq!(sum.usage.tokens, 7);
 //! // A small table of it all.
 //! println!("{sum}");
 //! # Ok(()) }) }
@@ -44,7 +44,7 @@
 //! | metric, a histogram | value | its own attribute |
 //! |---|---|---|
 //! | `gen_ai.client.operation.duration`, `s` | [`latency`](Metering::latency) | `error.type`: the kind where it [`Failed`](Outcome::Failed) |
-//! | `gen_ai.client.token.usage`, `{token}` | tokens of [`usage`](Metering::usage), none where unknown | `gen_ai.token.type`: `input` |
+//! | `gen_ai.client.token.usage`, `{token}` | tokens of [`usage`](Metering::usage), as far as they are known | `gen_ai.token.type`: `input` |
 //!
 //! Both have `gen_ai.operation.name`, which is `embeddings`, and `gen_ai.provider.name` and `gen_ai.request.model`, of
 //! which a provider's [`embedder`](Metering::embedder) is made, as in `openai/text-embedding-3-small`. The buckets advised for the
@@ -61,7 +61,10 @@ use std::{
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use crate::{Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Lane, Limits, Result, Space, SpaceId, Usage};
+use crate::{
+    Batch, Charges, Embedder, Embeddings, Error, ErrorKind, InputKind, Lane, Limits, Options, Result, Space, SpaceId,
+    Usage,
+};
 
 /// Is told of each call. Implemented for closures, too.
 ///
@@ -111,6 +114,8 @@ pub struct Metering<'a> {
     pub lane: Lane,
     /// The routing key.
     pub key: Option<&'a str>,
+    /// On whose behalf the texts were embedded.
+    pub tenant: Option<&'a str>,
     /// The space that the rows lie in; `None` where there are none.
     pub space: Option<SpaceId>,
     /// How many texts there were.
@@ -119,10 +124,14 @@ pub struct Metering<'a> {
     pub bytes: usize,
     /// What the call cost as far as is known: that of the result, or of the error and the rows finished before it.
     pub usage: Usage,
+    /// The same, by who is to be paid.
+    pub charges: &'a Charges,
     /// How long it took, on tokio's clock.
     pub latency: Duration,
     /// How it ended.
     pub outcome: Outcome,
+    /// The error where it [`Failed`](Outcome::Failed), with the status and the provider's name for the request.
+    pub error: Option<&'a Error>,
 }
 
 /// How a metered call ended.
@@ -203,39 +212,46 @@ impl<E: Embedder> Embedder for Metered<E> {
 /// A call under way. The meter is told of it when this is dropped, and that happens once, whatever else does.
 struct Call<'a> {
     meter: &'a dyn Meter,
-    /// What there is to tell if the call is dropped now.
-    metering: Metering<'a>,
+    embedder: &'a str,
+    options: Options<'a>,
+    texts: usize,
+    bytes: usize,
     begun: Instant,
+    // What there is to tell if the call is dropped now.
+    space: Option<SpaceId>,
+    charges: Charges,
+    outcome: Outcome,
+    error: Option<Error>,
 }
 
 impl<'a> Call<'a> {
     fn begin(embedder: &'a str, meter: &'a dyn Meter, batch: &Batch<'a>) -> Self {
-        let metering = Metering {
+        Self {
+            meter,
             embedder,
-            kind: batch.kind(),
-            lane: batch.lane(),
-            key: batch.key(),
-            space: None,
+            options: batch.options(),
             texts: batch.len(),
             bytes: batch.texts().iter().map(|text| text.len()).sum(),
-            usage: Usage { unanswered: 1, ..Usage::ZERO },
-            latency: Duration::ZERO,
+            begun: Instant::now(),
+            space: None,
+            charges: Usage::of_given_up().into(),
             outcome: Outcome::Dropped,
-        };
-        Self { meter, metering, begun: Instant::now() }
+            error: None,
+        }
     }
 
     fn end(&mut self, result: &Result<Embeddings>) {
         match result {
             Ok(rows) => {
-                self.metering.space = Some(rows.space().id());
-                self.metering.usage = rows.usage();
-                self.metering.outcome = Outcome::Done;
+                self.space = Some(rows.space().id());
+                self.charges = rows.charges().clone();
+                self.outcome = Outcome::Done;
             }
             Err(error) => {
-                self.metering.space = error.partial().map(|partial| partial.embeddings().space().id());
-                self.metering.usage = usage_of(error);
-                self.metering.outcome = Outcome::Failed(error.kind());
+                self.space = error.partial().map(|partial| partial.embeddings().space().id());
+                self.charges = error.total_charges();
+                self.outcome = Outcome::Failed(error.kind());
+                self.error = Some(error.clone());
             }
         }
     }
@@ -243,17 +259,27 @@ impl<'a> Call<'a> {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        self.metering.latency = self.begun.elapsed();
+        let Options { kind, lane, key, tenant, .. } = self.options;
+        let metering = Metering {
+            embedder: self.embedder,
+            kind,
+            lane,
+            key,
+            tenant,
+            space: self.space,
+            texts: self.texts,
+            bytes: self.bytes,
+            usage: self.charges.usage(),
+            charges: &self.charges,
+            latency: self.begun.elapsed(),
+            outcome: self.outcome,
+            error: self.error.as_ref(),
+        };
         // The rows are paid for, and this may be running because of another panic.
-        if catch_unwind(AssertUnwindSafe(|| self.meter.record(&self.metering))).is_err() {
-            tracing::warn!(embedder = self.metering.embedder, "a meter panicked: it missed a call");
+        if catch_unwind(AssertUnwindSafe(|| self.meter.record(&metering))).is_err() {
+            tracing::warn!(embedder = self.embedder, "a meter panicked: it missed a call");
         }
     }
-}
-
-/// All that a failed call is known to have cost.
-fn usage_of(error: &Error) -> Usage {
-    error.usage() + error.partial().map_or(Usage::ZERO, |partial| partial.embeddings().usage())
 }
 
 /// A meter that adds up. Clones share the sum, so that one can be asked while others are being told.
@@ -325,6 +351,8 @@ pub struct TotalsSnapshot {
     pub bytes: u64,
     /// What all calls cost as far as is known.
     pub usage: Usage,
+    /// The same, by who is to be paid.
+    pub charges: Charges,
     /// Calls that failed, by kind, ascending by the kind's name.
     pub failed: Vec<(ErrorKind, u64)>,
     /// Calls that were dropped.
@@ -344,6 +372,7 @@ impl TotalsSnapshot {
         self.texts = self.texts.saturating_add(call.texts as u64);
         self.bytes = self.bytes.saturating_add(call.bytes as u64);
         self.usage += call.usage;
+        self.charges += call.charges;
         match call.outcome {
             Outcome::Done => {}
             Outcome::Failed(kind) => {
@@ -394,13 +423,13 @@ impl fmt::Display for TotalsSnapshot {
         for (kind, calls) in &self.failed {
             rows.push((format!("  {kind}"), calls.to_string()));
         }
-        let tokens = self.usage.tokens.map_or_else(|| "unknown".to_owned(), |tokens| tokens.to_string());
         let happened = |what: &str, count: u64| (count > 0).then(|| (what.to_owned(), count.to_string()));
         rows.extend(happened("  dropped", self.dropped));
         rows.push(("texts, all attempts".into(), self.texts.to_string()));
         rows.push(("bytes".into(), self.bytes.to_string()));
-        rows.push(("tokens".into(), tokens));
+        rows.push(("tokens".into(), self.usage.tokens.to_string()));
         rows.push(("requests".into(), self.usage.requests.to_string()));
+        rows.extend(happened("  of unknown tokens", self.usage.unreported));
         rows.extend(happened("unanswered", self.usage.unanswered));
         rows.extend(happened("cached", self.usage.cached));
         rows.extend(happened("deduplicated", self.usage.deduplicated));
@@ -452,7 +481,8 @@ mod tests {
             calls: 12,
             texts: 340,
             bytes: 51_234,
-            usage: Usage { tokens: Some(12_345), requests: 11, unanswered: 2, ..Usage::ZERO },
+            usage: Usage { tokens: 12_345, requests: 11, unanswered: 2, ..Usage::ZERO },
+            charges: Charges::NONE,
             failed: vec![(ErrorKind::RateLimited, 2), (ErrorKind::Timeout, 1)],
             dropped: 1,
             latency_sum: Duration::from_secs(6),
@@ -480,6 +510,8 @@ latency, longest      2.000 s";
             "calls                0\ntexts, all attempts  0\nbytes                0\ntokens               0\nrequests             0"
         );
         let unknown = TotalsSnapshot { usage: Usage::of_request(None), ..nothing };
-        assert!(unknown.to_string().contains("tokens               unknown"), "{unknown}");
+        let shown = unknown.to_string();
+        let lines: Vec<&str> = shown.lines().skip(3).collect();
+        assert_eq!(lines, ["tokens               0", "requests             1", "  of unknown tokens  1"]);
     }
 }

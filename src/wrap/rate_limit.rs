@@ -352,7 +352,7 @@ impl RateLimiter {
                     (error.total_usage(), error.allowance())
                 }
             };
-            if let Some(tokens) = usage.tokens {
+            if let Some(tokens) = usage.exact_tokens() {
                 let more = (tokens as f64).min(most) - guessed;
                 // What got no answer may have been counted there; what was refused was not.
                 state.tokens.take(if usage.unanswered > 0 { more.max(0.0) } else { more }, now);

@@ -45,7 +45,9 @@ use std::{
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use crate::{Batch, Embedder, Embeddings, Error, Limits, Result, Space, Usage, embeddings::Gather, ext::embed_checked};
+use crate::{
+    Batch, Charges, Embedder, Embeddings, Error, Limits, Result, Space, embeddings::Gather, ext::embed_checked,
+};
 
 /// How to retry.
 ///
@@ -283,18 +285,15 @@ impl<E: Embedder> Embedder for Retry<E> {
             budget.deposit();
         }
         let mut finished = Finished::default();
-        let mut spent = Usage::ZERO;
+        let mut spent = Charges::NONE;
         let mut attempt = 1;
         loop {
             let error = match finished.embed_rest(&self.inner, &batch).await {
-                Ok(rows) => {
-                    let usage = rows.usage() + spent;
-                    return Ok(rows.with_usage(usage));
-                }
+                Ok(rows) => return Ok(rows.with_charges(&spent)),
                 Err(error) => error,
             };
-            spent += error.usage();
-            let error = error.with_usage(spent);
+            spent += error.charges();
+            let error = error.without_charges().with_charges(&spent);
             if !error.is_retryable() {
                 return Err(finished.give_back(&batch, error));
             }
@@ -337,20 +336,20 @@ impl Finished {
         let counted = batch.picked(todo.iter().copied());
         let rest = embed_checked(inner, batch.with_picked(&texts, counted.as_deref())).await;
         let rest = rest.map_err(|error| error.map_indices(|index| todo.get(index).copied()))?;
-        gather.put(&rest, |row| todo[row]).map_err(|error| error.with_usage(rest.usage()))?;
+        gather.put(&rest, |row| todo[row]).map_err(|error| error.with_charges(rest.charges()))?;
         std::mem::replace(gather, Gather::new(0)).finish()
     }
 
     /// Keeps the rows that an attempt has finished before it failed. Gives back the cost of those that have no place.
-    fn keep(&mut self, batch: &Batch<'_>, error: Error) -> Usage {
-        let Some(partial) = error.into_partial() else { return Usage::ZERO };
+    fn keep(&mut self, batch: &Batch<'_>, error: Error) -> Charges {
+        let Some(partial) = error.into_partial() else { return Charges::NONE };
         let (gather, todo) = self.0.get_or_insert_with(|| (Gather::new(batch.len()), (0..batch.len()).collect()));
         let indices = partial.indices();
         if gather.put(partial.embeddings(), |row| indices[row]).is_err() {
-            return partial.embeddings().usage();
+            return partial.embeddings().charges().clone();
         }
         todo.retain(|index| indices.binary_search(index).is_err());
-        Usage::ZERO
+        Charges::NONE
     }
 
     /// Puts all finished rows into the error that ends the call.
@@ -359,9 +358,8 @@ impl Finished {
             return error;
         }
         let lost = self.keep(batch, error.clone());
-        let usage = error.usage() + lost;
         match self.0 {
-            Some((gather, _)) => gather.fail(error.without_partial().with_usage(usage)),
+            Some((gather, _)) => gather.fail(error.without_partial().with_charges(&lost)),
             None => error,
         }
     }

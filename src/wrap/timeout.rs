@@ -86,7 +86,7 @@ impl<E: fmt::Display> Timeout<E> {
             Error::new(ErrorKind::Timeout, format!("no answer within {:?}", self.limit))
         };
         // How many requests the call came to is not known here, only that its answer was not waited for.
-        error.with_embedder(self).with_usage(Usage { unanswered: 1, ..Usage::ZERO })
+        error.with_embedder(self).with_usage(Usage::of_given_up())
     }
 }
 

@@ -199,15 +199,15 @@ impl Embedder for Broken {
                 let named: Vec<usize> = rows.truncated().iter().map(|index| (index + 1) % rows.len()).collect();
                 Ok(rows.with_truncated(named))
             }
-            Fault::LosesUsage => Ok(rows.with_usage(Usage::ZERO)),
+            Fault::LosesUsage => {
+                let cut = rows.truncated().to_vec();
+                Ok(Embeddings::new(rows.len(), &space, all.to_vec(), Usage::ZERO)?.with_truncated(cut))
+            }
             Fault::DoublesUsage => {
                 let usage = rows.usage();
-                Ok(rows.with_usage(usage + usage))
-            }
-            Fault::SavesWithoutNeed => {
-                let usage = rows.usage().with_cached(1);
                 Ok(rows.with_usage(usage))
             }
+            Fault::SavesWithoutNeed => Ok(rows.with_usage(Usage::ZERO.with_cached(1))),
             _ => Ok(rows),
         }
     }

@@ -69,7 +69,7 @@ impl Run {
         let time = started.elapsed();
         let done = model.stats().since(&before);
         (self.texts, self.threads) = (work.texts.len(), threads(model.info()));
-        self.tokens = rows.usage().tokens.unwrap_or(done.tokens);
+        self.tokens = rows.usage().exact_tokens().unwrap_or(done.tokens);
         self.seconds.push(time.as_secs_f64());
         self.real_tokens += done.tokens;
         self.padded_tokens += done.padded_tokens;

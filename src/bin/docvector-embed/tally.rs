@@ -45,7 +45,7 @@ impl Tally {
     pub(crate) fn summary(&self, dimensions: usize, max_tokens: Option<usize>, time: Duration) -> String {
         let seconds = time.as_secs_f64();
         let mut line = format!("{}, {dimensions} dimensions", Counted(self.texts, "text"));
-        if let Some(tokens) = self.usage.tokens {
+        if let Some(tokens) = self.usage.exact_tokens() {
             line += &format!(", {}", Counted(tokens, "token"));
         }
         line += &format!(", {seconds:.1} s");

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{Encoding, Inner, OpenAi, models, tokens::Cl100k};
 use crate::{
-    Error, ErrorKind, InputKind, Limits, Normalization, Prompts, PromptsBy, Result, Space, TokenCount,
+    Error, ErrorKind, InputKind, Limits, Normalization, Payee, Prompts, PromptsBy, Result, Space, Tier, TokenCount,
     http::{self, Http, HttpOptions},
 };
 
@@ -58,6 +58,7 @@ pub struct OpenAiBuilder {
     limits: Option<Limits>,
     encoding: Encoding,
     plain_http: bool,
+    payee: Option<Payee>,
     http: HttpOptions,
 }
 
@@ -85,6 +86,7 @@ impl OpenAiBuilder {
             limits: None,
             encoding: Encoding::Base64,
             plain_http: false,
+            payee: None,
             http: HttpOptions::default(),
         }
     }
@@ -211,6 +213,14 @@ impl OpenAiBuilder {
         self
     }
 
+    /// Says who is paid for the answers, where it is not the host's name that should be on the bill (`openai` for OpenAI's
+    /// own, `azure` for Azure).
+    #[must_use]
+    pub fn with_payee(mut self, payee: Payee) -> Self {
+        self.payee = Some(payee);
+        self
+    }
+
     /// Adds a header to every request. Its value is treated as a secret.
     #[must_use]
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
@@ -267,6 +277,7 @@ impl OpenAiBuilder {
         Ok(OpenAi(Arc::new(Inner {
             name: format!("{prefix}/{}", self.model),
             vendor,
+            payee: self.payee.clone().unwrap_or_else(|| self.payee_at(&url)),
             url,
             headers,
             model,
@@ -276,6 +287,16 @@ impl OpenAiBuilder {
             limits,
             http,
         })))
+    }
+
+    /// Who bills at this address: nobody is taken for OpenAI who is not.
+    fn payee_at(&self, url: &Url) -> Payee {
+        let provider = match (&self.azure, url.host_str()) {
+            (Some(_), _) => "azure",
+            (None, Some("api.openai.com") | None) => "openai",
+            (None, Some(host)) => host,
+        };
+        Payee::new(provider, self.model.as_str(), Tier::Standard)
     }
 
     /// The address that requests go to.

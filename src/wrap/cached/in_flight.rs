@@ -33,7 +33,7 @@ use super::{
     shared::{SharedCall, WeakCall},
 };
 use crate::{
-    Batch, Embedder, Embeddings, Error, ErrorKind, Lane, Limits, OwnedOptions, Result, Usage, batch,
+    Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Lane, Limits, OwnedOptions, Result, Usage, batch,
     cache::{HashOfKey, Key},
     ext::embed_checked,
 };
@@ -81,7 +81,7 @@ impl Progress {
     pub(super) fn claim_abandoned(&self, counts: &Counts) -> bool {
         let claimed = self.abandoned.swap(false, Ordering::AcqRel);
         if claimed {
-            counts.unclaimed.with(|unclaimed| unclaimed.unanswered -= 1);
+            counts.unclaimed.with(|unclaimed| *unclaimed -= Usage::of_given_up());
         }
         claimed
     }
@@ -112,11 +112,10 @@ impl Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         if self.bill() {
-            let usage = match &self.result {
-                Ok(rows) => rows.usage(),
-                Err(error) => error.total_usage(),
-            };
-            self.counts.leave_unclaimed(usage);
+            self.counts.leave_unclaimed(match &self.result {
+                Ok(rows) => rows.charges().clone(),
+                Err(error) => error.total_charges(),
+            });
         }
     }
 }
@@ -242,18 +241,20 @@ impl<E: Embedder> NewCall<E> {
         match self.call(Some(&rest)).await {
             Ok(rows) => {
                 rest.iter().enumerate().for_each(|(row, &place)| there.place(place, &rows, row));
-                there.into_embeddings(space, rows.usage().with_cached(hits))
+                let mut charges = rows.charges().clone();
+                charges += Usage::ZERO.with_cached(hits);
+                there.into_embeddings(space, charges)
             }
             Err(error) => {
-                let mut usage = Usage::ZERO.with_cached(hits);
+                let mut charges = Charges::from(Usage::ZERO.with_cached(hits));
                 if let Some(partial) = error.partial() {
-                    usage += partial.embeddings().usage();
+                    charges += partial.embeddings().charges();
                     for (row, &index) in partial.indices().iter().enumerate() {
                         there.place(rest[index], partial.embeddings(), row);
                     }
                 }
                 let error = error.without_partial().map_indices(|index| rest.get(index).copied());
-                Err(match there.into_partial(space, usage)? {
+                Err(match there.into_partial(space, charges)? {
                     Some(partial) => error.with_partial(partial),
                     None => error,
                 })
@@ -283,7 +284,7 @@ impl<E: Embedder> NewCall<E> {
         called.unwrap_or_else(|_| {
             let panicked = Error::new(ErrorKind::Inference, "the embedder panicked");
             // It may have been paid by then, and nobody can say.
-            Err(panicked.with_embedder(embedder).with_usage(Usage { unanswered: 1, ..Usage::ZERO }))
+            Err(panicked.with_embedder(embedder).with_usage(Usage::of_given_up()))
         })
     }
 }
@@ -321,7 +322,7 @@ struct Entered<E> {
 impl<E> Drop for Entered<E> {
     fn drop(&mut self) {
         if self.stage == Stage::Called {
-            self.inner.counts.leave_unclaimed(Usage { unanswered: 1, ..Usage::ZERO });
+            self.inner.counts.leave_unclaimed(Usage::of_given_up());
             self.progress.abandoned.store(true, Ordering::Release);
         }
         self.inner.in_flight.with(|table| {

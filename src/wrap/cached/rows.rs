@@ -1,7 +1,7 @@
 //! Collects the rows of some texts, in whatever order they come: [`Rows`].
 
 use super::entry;
-use crate::{Embeddings, Partial, Result, Space, Usage, cache::Key};
+use crate::{Charges, Embeddings, Partial, Result, Space, cache::Key};
 
 /// The rows of some texts, as far as they are there.
 pub(super) struct Rows {
@@ -77,19 +77,19 @@ impl Rows {
     }
 
     /// All rows; those that are missing are zero.
-    pub(super) fn into_embeddings(mut self, space: &Space, usage: Usage) -> Result<Embeddings> {
+    pub(super) fn into_embeddings(mut self, space: &Space, charges: impl Into<Charges>) -> Result<Embeddings> {
         self.components.resize(self.done.len() * self.width, 0.0);
-        let rows = Embeddings::of_finite(self.done.len(), space, self.components, usage)?;
+        let rows = Embeddings::of_finite(self.done.len(), space, self.components, charges)?;
         Ok(rows.with_truncated(self.truncated))
     }
 
     /// The rows that are there, if any.
-    pub(super) fn into_partial(self, space: &Space, usage: Usage) -> Result<Option<Partial>> {
+    pub(super) fn into_partial(self, space: &Space, charges: Charges) -> Result<Option<Partial>> {
         let there: Vec<usize> = (0..self.done.len()).filter(|&place| self.done[place]).collect();
         if there.is_empty() {
             return Ok(None);
         }
-        let rows = self.into_embeddings(space, usage)?.select(&there);
+        let rows = self.into_embeddings(space, charges)?.select(&there);
         Partial::new(there, rows).map(Some)
     }
 }

@@ -15,7 +15,7 @@ use super::{
     shared::SharedCall,
 };
 use crate::{
-    Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Usage,
+    Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Usage,
     cache::{HashOfKey, Key},
     plan::{self, yield_once},
 };
@@ -272,7 +272,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         };
         self.place(&answer, &part);
         if let Err(error) = &answer.result {
-            self.judge(error.clone().without_partial().with_usage(Usage::ZERO), answer.id, part);
+            self.judge(error.clone().without_partial().without_charges(), answer.id, part);
         }
     }
 
@@ -339,28 +339,32 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         let space = &self.inner.spaces[0];
         self.inner.counts.hits.fetch_add(self.there.hits, Ordering::Relaxed);
         // From here to the end nothing is waited for: who takes the bills gives them to its caller.
-        let mut of_rows = Usage::ZERO.with_cached(self.there.hits);
-        let mut of_errors = Usage { unanswered: self.unanswered, ..Usage::ZERO };
+        let mut of_rows = Charges::from(Usage::ZERO.with_cached(self.there.hits));
+        let mut of_errors = Charges::from(Usage { unanswered: self.unanswered, ..Usage::ZERO });
         for Bill { answer, texts, places } in &self.taken {
             let is_told = answer.bill();
             if is_told {
                 match &answer.result {
-                    Ok(rows) => of_rows += rows.usage(),
+                    Ok(rows) => of_rows += rows.charges(),
                     Err(error) => {
-                        of_errors += error.usage();
-                        of_rows += error.partial().map_or(Usage::ZERO, |partial| partial.embeddings().usage());
+                        of_errors += error.charges();
+                        if let Some(partial) = error.partial() {
+                            of_rows += partial.embeddings().charges();
+                        }
                     }
                 }
             }
             // A text costs once: its other places, and the callers that are not told, have it for nothing.
-            of_rows = of_rows.with_deduplicated(if is_told { places - texts } else { *places });
+            of_rows += Usage::ZERO.with_deduplicated(if is_told { places - texts } else { *places });
         }
         let Some(error) = self.error.filter(|_| self.there.left() > 0) else {
-            return self.there.into_embeddings(space, of_rows + of_errors);
+            of_rows += of_errors;
+            return self.there.into_embeddings(space, of_rows);
         };
-        Err(match self.there.into_partial(space, of_rows)? {
-            Some(partial) => error.with_usage(of_errors).with_partial(partial),
-            None => error.with_usage(of_errors + of_rows),
+        let error = error.with_charges(&of_errors);
+        Err(match self.there.into_partial(space, of_rows.clone())? {
+            Some(partial) => error.with_partial(partial),
+            None => error.with_charges(&of_rows),
         })
     }
 }

@@ -62,7 +62,7 @@ async fn a_slow_call_is_given_up_and_says_so() {
     assert_eq!(error.to_string(), "timed out in Timeout(fake): no answer within 5s");
     assert!(error.is_retryable() && error.should_fall_back());
     assert_eq!(error.usage().unanswered, 1);
-    assert_eq!((error.usage().tokens, error.usage().requests), (Some(0), 0));
+    assert_eq!((error.usage().exact_tokens(), error.usage().requests), (Some(0), 0));
     assert_eq!(fake.calls()[0].outcome, Outcome::Dropped);
 }
 
