@@ -18,6 +18,7 @@
 //! [`conformance::store`](fn@crate::conformance::store).
 
 pub(crate) mod copies;
+mod guarded;
 mod memory;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -34,7 +35,11 @@ use async_trait::async_trait;
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docvector_docs, doc(cfg(feature = "sqlite")))]
 pub use self::sqlite::{Sqlite, SqliteBuilder, SqliteStats};
-pub use self::{memory::Memory, tiered::Tiered};
+pub use self::{
+    guarded::{BreakerState, Guarded},
+    memory::Memory,
+    tiered::Tiered,
+};
 use crate::{Result, SpaceId};
 
 /// Names an entry: 32 bytes that no two entries share.

@@ -1,5 +1,6 @@
 //! Stores for the cache: what each keeps, loses and survives.
 
+mod guarded;
 mod memory;
 #[cfg(feature = "sqlite")]
 mod sqlite;

@@ -1,0 +1,443 @@
+//! Keeps a slow or broken store from slowing everything down: [`Guarded`].
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, resume_unwind},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use tokio::time::Instant;
+
+use super::{CacheStore, Entry, Key, Sink};
+use crate::{Error, ErrorKind, Result, SpaceId};
+
+/// A time limit and a breaker around any store. It is a store, so it goes wherever one does: around a server, around
+/// the slow store of [`Tiered`](super::Tiered).
+///
+/// ```
+/// use std::time::Duration;
+/// use docvector_embed::cache::{BreakerState, CacheStore, Entry, Guarded, Key, Memory};
+/// # fn main() -> docvector_embed::Result<()> {
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// // In the place of a store on a server.
+/// let store = Guarded::new(Memory::new(64 << 20))
+///     .with_read_limit(Duration::from_millis(200))
+///     .with_failures(3)
+///     .with_pause(Duration::from_secs(30));
+/// assert_eq!(store.to_string(), "Guarded(memory)");
+///
+/// let key = Key::from_bytes([7; 32]);
+/// store.put(&[Entry::new(key, b"bytes")]).await?;
+/// store.get(&[key], &mut |_, value| assert_eq!(value, b"bytes")).await?;
+/// assert_eq!((store.state(), store.failures()), (BreakerState::Closed, 0));
+/// # Ok(()) }) }
+/// ```
+///
+/// # Semantics
+/// Each call goes to the inner store and has a time limit: [`with_read_limit`](Self::with_read_limit) for `get`,
+/// [`with_write_limit`](Self::with_write_limit) for all others. Without a limit, a store that hangs stalls each miss of
+/// [`Cached`](crate::wrap::Cached) twice: once when it is read, once when it is written.
+///
+/// A call fails where the store gives an error, takes longer than its limit, or panics. The breaker counts the failures
+/// that follow each other; a call that succeeds sets the count to 0. Calls at once count one each. The breaker is
+/// - **closed** at first: all calls go to the store;
+/// - **open** after as many failures as [`with_failures`](Self::with_failures) says: no call goes to the store, each
+///   fails at once;
+/// - **half-open** when the pause of [`with_pause`](Self::with_pause) is over and a call comes: this call is the probe
+///   and goes to the store, all others fail at once. A probe that succeeds closes the breaker, one that fails opens it
+///   for another pause.
+///
+/// A call that began before the breaker changed its state no longer counts. A call without keys or entries is `Ok` in
+/// every state, and the store does not see it.
+///
+/// The log has a warning when the breaker opens and a line of the level `info` when it closes. Clones share the breaker;
+/// each has its own settings.
+///
+/// # Errors
+/// [`Cache`](ErrorKind::Cache) where the time is up, the store panics, or the breaker is not closed: then the
+/// [source](std::error::Error::source) is the failure before. Errors of the inner store pass as they are.
+///
+/// A `get` that fails has handed over what the store gave before. After it has returned, nothing more is handed over. A
+/// `put` that ran out of time, or whose store panicked, may or may not have stored some or all of its entries; it can be
+/// repeated. A panic of the sink is the caller's own and passes through.
+///
+/// # Cancellation
+/// Dropping a call drops the inner one, and so does its time limit. A dropped call says nothing about the store and does
+/// not count, so give a read limit that is shorter than the [deadlines](crate::Batch::with_deadline) of your callers. Where a
+/// probe is dropped, the next call is the probe.
+///
+/// # Cost
+/// A timer and two short locks a call, and a flag for each value. Time is tokio's, so a runtime with its clock is needed,
+/// and a test can pause it. A limit ends a call where the store waits; a store that blocks its thread cannot be
+/// interrupted.
+#[derive(Clone)]
+pub struct Guarded<S> {
+    store: S,
+    read_limit: Duration,
+    write_limit: Duration,
+    most_failures: u32,
+    pause: Duration,
+    breaker: Arc<Mutex<Breaker>>,
+}
+
+/// Whether a [`Guarded`] store is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BreakerState {
+    /// All calls go to the store.
+    Closed,
+    /// No call goes to the store until the pause is over; the first one after it is the probe.
+    Open,
+    /// One call, the probe, has gone to the store; no other does until that call ends.
+    HalfOpen,
+}
+
+struct Breaker {
+    phase: Phase,
+    /// How often the phase has changed: a call that began in another one does not count.
+    changes: u64,
+    /// Failures in a row.
+    failures: u32,
+    last: Option<Error>,
+}
+
+#[derive(Clone, Copy)]
+enum Phase {
+    Closed,
+    Open { since: Instant },
+    HalfOpen { since: Instant },
+}
+
+impl Breaker {
+    const fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.changes += 1;
+    }
+}
+
+impl<S> Guarded<S> {
+    /// Guards `store`.
+    ///
+    /// # Default
+    /// 1 s to read, 10 s to write; 5 failures open the breaker, for 10 s.
+    pub fn new(store: S) -> Self {
+        let breaker = Breaker { phase: Phase::Closed, changes: 0, failures: 0, last: None };
+        Self {
+            store,
+            read_limit: Duration::from_secs(1),
+            write_limit: Duration::from_secs(10),
+            most_failures: 5,
+            pause: Duration::from_secs(10),
+            breaker: Arc::new(Mutex::new(breaker)),
+        }
+    }
+
+    /// Sets how long a `get` may take.
+    #[must_use]
+    pub const fn with_read_limit(mut self, limit: Duration) -> Self {
+        self.read_limit = limit;
+        self
+    }
+
+    /// Sets how long a `put`, `discard`, `note` or `flush` may take.
+    #[must_use]
+    pub const fn with_write_limit(mut self, limit: Duration) -> Self {
+        self.write_limit = limit;
+        self
+    }
+
+    /// Sets how many failures in a row open the breaker: errors, calls out of time, panics. 0 is taken as 1.
+    #[must_use]
+    pub const fn with_failures(mut self, failures: u32) -> Self {
+        self.most_failures = if failures == 0 { 1 } else { failures };
+        self
+    }
+
+    /// Sets how long the breaker stays open before a call is let through.
+    #[must_use]
+    pub const fn with_pause(mut self, pause: Duration) -> Self {
+        self.pause = pause;
+        self
+    }
+
+    /// How long a `get` may take.
+    pub const fn read_limit(&self) -> Duration {
+        self.read_limit
+    }
+
+    /// How long any other call may take.
+    pub const fn write_limit(&self) -> Duration {
+        self.write_limit
+    }
+
+    /// Whether the store is asked at the moment.
+    pub fn state(&self) -> BreakerState {
+        match self.breaker().phase {
+            Phase::Closed => BreakerState::Closed,
+            Phase::Open { .. } => BreakerState::Open,
+            Phase::HalfOpen { .. } => BreakerState::HalfOpen,
+        }
+    }
+
+    /// How many calls to the store have failed in a row, probes among them; 0 after one that succeeded.
+    pub fn failures(&self) -> u32 {
+        self.breaker().failures
+    }
+
+    /// The guarded store.
+    pub const fn get_ref(&self) -> &S {
+        &self.store
+    }
+
+    /// Takes the guarded store out.
+    pub fn into_inner(self) -> S {
+        self.store
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        lock(&self.breaker)
+    }
+}
+
+fn lock(breaker: &Mutex<Breaker>) -> MutexGuard<'_, Breaker> {
+    breaker.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A method of the store, by what its errors have to say.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Method {
+    Get,
+    Put,
+    Discard,
+    Note,
+    Flush,
+}
+
+impl Method {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Put => "put",
+            Self::Discard => "discard",
+            Self::Note => "note",
+            Self::Flush => "flush",
+        }
+    }
+
+    /// What is left where the store did not answer.
+    const fn aftermath(self) -> &'static str {
+        match self {
+            Self::Get => "what it gave before is handed over",
+            Self::Put => "its entries may or may not be stored, and can be put again",
+            Self::Discard => "its entries may or may not be removed",
+            Self::Note => "the note may or may not be kept",
+            Self::Flush => "what was accepted may or may not be durable",
+        }
+    }
+}
+
+/// The right to ask the store once. Where it is dropped, the call was.
+struct Pass<'a> {
+    breaker: &'a Mutex<Breaker>,
+    changes: u64,
+}
+
+impl Pass<'_> {
+    /// The breaker, where the call still counts.
+    fn settle(&self) -> Option<MutexGuard<'_, Breaker>> {
+        let breaker = lock(self.breaker);
+        (breaker.changes == self.changes).then_some(breaker)
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        // A probe that has ended has left this phase, and a call that is no probe did not begin in it.
+        if let Some(mut breaker) = self.settle()
+            && let Phase::HalfOpen { since } = breaker.phase
+        {
+            breaker.enter(Phase::Open { since });
+        }
+    }
+}
+
+impl<S: fmt::Display> Guarded<S> {
+    /// Lets a call through, or says why not.
+    fn admit(&self) -> Result<Pass<'_>> {
+        let mut breaker = self.breaker();
+        let now = Instant::now();
+        let state = match breaker.phase {
+            Phase::Closed => None,
+            Phase::Open { since } => match self.pause.checked_sub(now.duration_since(since)) {
+                None | Some(Duration::ZERO) => {
+                    breaker.enter(Phase::HalfOpen { since });
+                    None
+                }
+                Some(left) => Some(format!(
+                    "it is not asked for {:?}, {left:?} of which are left, and then one call tries it",
+                    self.pause
+                )),
+            },
+            Phase::HalfOpen { .. } => Some("one call tries it at the moment, and no other is let through".to_owned()),
+        };
+        let Some(state) = state else {
+            return Ok(Pass { breaker: &self.breaker, changes: breaker.changes });
+        };
+        let message = format!(
+            "the breaker of {} is open: the store failed {} times in a row, and {} or more open it; {state}; see to the \
+             store, or set `Guarded::with_failures` and `with_pause`",
+            self.store, breaker.failures, self.most_failures
+        );
+        let error = Error::new(ErrorKind::Cache, message);
+        Err(match &breaker.last {
+            Some(last) => error.with_source(last.clone()),
+            None => error,
+        })
+    }
+
+    fn succeeded(&self, pass: &Pass<'_>) {
+        let Some(mut breaker) = pass.settle() else { return };
+        let failures = std::mem::take(&mut breaker.failures);
+        breaker.last = None;
+        if matches!(breaker.phase, Phase::Closed) {
+            return;
+        }
+        breaker.enter(Phase::Closed);
+        drop(breaker);
+        tracing::info!(store = %self.store, failures, "the cache store is back: it is asked again");
+    }
+
+    fn failed(&self, pass: &Pass<'_>, error: &Error) {
+        let Some(mut breaker) = pass.settle() else { return };
+        breaker.failures = breaker.failures.saturating_add(1);
+        breaker.last = Some(error.clone());
+        let failures = breaker.failures;
+        let was_closed = matches!(breaker.phase, Phase::Closed);
+        if was_closed && failures < self.most_failures {
+            return;
+        }
+        breaker.enter(Phase::Open { since: Instant::now() });
+        drop(breaker);
+        let pause = self.pause;
+        if was_closed {
+            tracing::warn!(
+                store = %self.store, %error, failures, ?pause,
+                "the cache store failed too often: it is not asked until the pause is over"
+            );
+        } else {
+            tracing::debug!(store = %self.store, %error, failures, ?pause, "the cache store still fails");
+        }
+    }
+}
+
+impl<S: CacheStore> Guarded<S> {
+    /// Makes a call that is let through, within its time. `in_sink` says whether the caller's own code runs.
+    async fn call(
+        &self,
+        method: Method,
+        in_sink: &AtomicBool,
+        call: impl Future<Output = Result<()>> + Send,
+    ) -> Result<()> {
+        let pass = self.admit()?;
+        let (limit, setter) = match method {
+            Method::Get => (self.read_limit, "with_read_limit"),
+            _ => (self.write_limit, "with_write_limit"),
+        };
+        let error = match tokio::time::timeout(limit, AssertUnwindSafe(call).catch_unwind()).await {
+            Ok(Ok(Ok(()))) => {
+                self.succeeded(&pass);
+                return Ok(());
+            }
+            Ok(Ok(Err(error))) => error,
+            Ok(Err(panic)) if in_sink.load(Ordering::Relaxed) => {
+                drop(pass);
+                resume_unwind(panic)
+            }
+            Ok(Err(_)) => {
+                let message = format!("{} panicked in `{}`: {}", self.store, method.name(), method.aftermath());
+                Error::new(ErrorKind::Cache, message)
+            }
+            Err(_) => {
+                let message = format!(
+                    "{} did not end `{}` within {limit:?}: {}; see to the store, or set `Guarded::{setter}`",
+                    self.store,
+                    method.name(),
+                    method.aftermath()
+                );
+                Error::new(ErrorKind::Cache, message)
+            }
+        };
+        self.failed(&pass, &error);
+        Err(error)
+    }
+
+    async fn write(&self, method: Method, call: impl Future<Output = Result<()>> + Send) -> Result<()> {
+        self.call(method, &AtomicBool::new(false), call).await
+    }
+}
+
+impl<S: fmt::Display> fmt::Display for Guarded<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Guarded({})", self.store)
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Guarded<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guarded")
+            .field("store", &self.store)
+            .field("read_limit", &self.read_limit)
+            .field("write_limit", &self.write_limit)
+            .field("most_failures", &self.most_failures)
+            .field("pause", &self.pause)
+            .field("state", &self.state())
+            .field("failures", &self.failures())
+            .finish()
+    }
+}
+
+// Calls are made in blocks, so that a store that panics before it gives a future is caught, too.
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: CacheStore> CacheStore for Guarded<S> {
+    async fn get(&self, keys: &[Key], sink: &mut Sink<'_>) -> Result<()> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let in_sink = AtomicBool::new(false);
+        let mut watched = |place: usize, value: &[u8]| {
+            in_sink.store(true, Ordering::Relaxed);
+            sink(place, value);
+            in_sink.store(false, Ordering::Relaxed);
+        };
+        self.call(Method::Get, &in_sink, async { self.store.get(keys, &mut watched).await }).await
+    }
+
+    async fn put(&self, entries: &[Entry<'_>]) -> Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        self.write(Method::Put, async { self.store.put(entries).await }).await
+    }
+
+    async fn discard(&self, damaged: &[Entry<'_>]) -> Result<()> {
+        if damaged.is_empty() {
+            return Ok(());
+        }
+        self.write(Method::Discard, async { self.store.discard(damaged).await }).await
+    }
+
+    async fn note(&self, space: SpaceId, about: &str) -> Result<()> {
+        self.write(Method::Note, async { self.store.note(space, about).await }).await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.write(Method::Flush, async { self.store.flush().await }).await
+    }
+}
