@@ -1,4 +1,4 @@
-//! Says what models cost: dated prices in whole nano-dollars a token, and none for a model that is not in the table.
+//! Says what models cost: dated prices in whole pico-dollars per token, and none for a model that is not in the table.
 //!
 //! ```
 //! use docvector_embed::price;
@@ -10,7 +10,16 @@
 //! ```
 //!
 //! Prices change: each has the day from which it is known to hold, and its source. What a provider bills is what counts;
-//! give your own [`Price`] where yours is another.
+//! give your own [`Price`] where yours is another:
+//!
+//! ```
+//! use docvector_embed::price::Price;
+//! # fn main() -> docvector_embed::Result<()> {
+//! let price = Price::per_million("a-host", "a-model", "0.0125")?.with_batch_per_million("0.00625")?;
+//! assert_eq!((price.standard, price.batch), (12_500, Some(6_250)));
+//! assert_eq!(price.cost(1).to_string(), "$0.0000000125");
+//! # Ok(()) }
+//! ```
 
 use std::{
     borrow::Cow,
@@ -19,13 +28,43 @@ use std::{
     ops::{Add, AddAssign},
 };
 
-use crate::Usage;
+use crate::{Error, ErrorKind, Result, Usage};
 
-/// An amount of money: billionths of a US dollar. Whole numbers, so that sums are exact.
+/// An amount of money: millionths of a millionth of a US dollar. Whole numbers, so that sums are exact.
+///
+/// ```
+/// use docvector_embed::price::PicoDollars;
+/// let amount = PicoDollars::from_picos(20_000_000_000) + PicoDollars::from_picos(12_500);
+/// assert_eq!(amount.as_picos(), 20_000_012_500);
+/// assert_eq!(amount.to_string(), "$0.0200000125");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NanoDollars(pub u128);
+pub struct PicoDollars(u128);
 
-impl Add for NanoDollars {
+impl PicoDollars {
+    /// No money.
+    pub const ZERO: Self = Self(0);
+
+    /// Takes pico-dollars; a dollar is 1,000,000,000,000 of them.
+    pub const fn from_picos(picos: u128) -> Self {
+        Self(picos)
+    }
+
+    /// The pico-dollars.
+    pub const fn as_picos(self) -> u128 {
+        self.0
+    }
+
+    /// The sum; `None` where it is more than can be held. (`+` gives the most that can be held.)
+    pub const fn checked_add(self, other: Self) -> Option<Self> {
+        match self.0.checked_add(other.0) {
+            Some(picos) => Some(Self(picos)),
+            None => None,
+        }
+    }
+}
+
+impl Add for PicoDollars {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
@@ -33,23 +72,23 @@ impl Add for NanoDollars {
     }
 }
 
-impl AddAssign for NanoDollars {
+impl AddAssign for PicoDollars {
     fn add_assign(&mut self, other: Self) {
         *self = *self + other;
     }
 }
 
-impl Sum for NanoDollars {
+impl Sum for PicoDollars {
     fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
-        parts.fold(Self(0), Add::add)
+        parts.fold(Self::ZERO, Add::add)
     }
 }
 
-impl fmt::Display for NanoDollars {
+impl fmt::Display for PicoDollars {
     /// Shows dollars, with at least two digits after the point and as many as the amount has.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const DOLLAR: u128 = 1_000_000_000;
-        let digits = format!("{:09}", self.0 % DOLLAR);
+        const DOLLAR: u128 = 1_000_000_000_000;
+        let digits = format!("{:012}", self.0 % DOLLAR);
         let shown = digits.trim_end_matches('0').len().max(2);
         f.pad(&format!("${}.{}", self.0 / DOLLAR, &digits[..shown]))
     }
@@ -63,9 +102,9 @@ pub struct Price {
     pub provider: Cow<'static, str>,
     /// The model, by the provider's name.
     pub model: Cow<'static, str>,
-    /// Nano-dollars a token of a request that is answered at once.
+    /// Pico-dollars per token of a request that is answered at once.
     pub standard: u64,
-    /// Nano-dollars a token of a batch job; `None` where there are none or the price is not known.
+    /// Pico-dollars per token of a batch job; `None` where there are none or the price is not known.
     pub batch: Option<u64>,
     /// The day from which the price is known to hold, as `YYYY-MM-DD`.
     pub valid_from: Cow<'static, str>,
@@ -74,17 +113,39 @@ pub struct Price {
 }
 
 impl Price {
-    /// A price of one's own: `standard` nano-dollars a token (a dollar for a million tokens is 1,000 of them).
+    /// A price of your own: `standard` pico-dollars per token. A dollar for a million tokens is 1,000,000 pico-dollars per
+    /// token.
     pub fn new(provider: impl Into<Cow<'static, str>>, model: impl Into<Cow<'static, str>>, standard: u64) -> Self {
         let (valid_from, source) = (Cow::Borrowed(""), Cow::Borrowed(""));
         Self { provider: provider.into(), model: model.into(), standard, batch: None, valid_from, source }
     }
 
-    /// Sets the nano-dollars a token of a batch job.
+    /// A price of your own, as providers publish it: dollars for a million tokens, such as `0.0125`.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) where this is not a decimal number with at most 6 digits after the point, or is more
+    /// than can be held. A `$` may come first.
+    pub fn per_million(
+        provider: impl Into<Cow<'static, str>>,
+        model: impl Into<Cow<'static, str>>,
+        dollars: &str,
+    ) -> Result<Self> {
+        Ok(Self::new(provider, model, picos_per_token(dollars)?))
+    }
+
+    /// Sets the pico-dollars per token of a batch job.
     #[must_use]
     pub const fn with_batch(mut self, batch: u64) -> Self {
         self.batch = Some(batch);
         self
+    }
+
+    /// Sets the dollars for a million tokens of a batch job.
+    ///
+    /// # Errors
+    /// Those of [`per_million`](Self::per_million).
+    pub fn with_batch_per_million(self, dollars: &str) -> Result<Self> {
+        Ok(self.with_batch(picos_per_token(dollars)?))
     }
 
     /// Sets the day from which the price holds, as `YYYY-MM-DD`, and where it is published.
@@ -99,22 +160,46 @@ impl Price {
     }
 
     /// What a result or a run cost; `None` where its tokens are not known.
-    pub fn cost_of(&self, usage: Usage) -> Option<NanoDollars> {
+    pub fn cost_of(&self, usage: Usage) -> Option<PicoDollars> {
         usage.exact_tokens().map(|tokens| self.cost(tokens))
     }
 
     /// What so many tokens cost.
-    pub const fn cost(&self, tokens: u64) -> NanoDollars {
-        NanoDollars(self.standard as u128 * tokens as u128)
+    pub const fn cost(&self, tokens: u64) -> PicoDollars {
+        PicoDollars(self.standard as u128 * tokens as u128)
     }
 
     /// What so many tokens cost in a batch job.
-    pub fn batch_cost(&self, tokens: u64) -> Option<NanoDollars> {
-        self.batch.map(|batch| NanoDollars(u128::from(batch) * u128::from(tokens)))
+    pub fn batch_cost(&self, tokens: u64) -> Option<PicoDollars> {
+        self.batch.map(|batch| PicoDollars(u128::from(batch) * u128::from(tokens)))
     }
 }
 
-/// All prices, the newest of a model last. $0.02 a million tokens are 20 nano-dollars a token.
+/// The pico-dollars per token that so many dollars for a million tokens are. Nothing is rounded.
+fn picos_per_token(dollars: &str) -> Result<u64> {
+    /// A millionth of a dollar for a million tokens is a pico-dollar for one.
+    const PLACES: usize = 6;
+    let parse = || {
+        let number = dollars.strip_prefix('$').unwrap_or(dollars);
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+        let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+        if !is_number(whole) || !is_number(fraction) {
+            return None;
+        }
+        let fraction = fraction.trim_end_matches('0');
+        (fraction.len() <= PLACES).then(|| format!("{whole}{fraction:0<PLACES$}").parse().ok()).flatten()
+    };
+    parse().ok_or_else(|| {
+        let message = format!(
+            "{dollars:?} as a price in dollars for a million tokens: it must be a decimal number such as 0.0125, with at \
+             most {PLACES} digits after the point, and at most {}",
+            u64::MAX / 10_u64.pow(PLACES as u32)
+        );
+        Error::new(ErrorKind::Config, message)
+    })
+}
+
+/// All prices, the newest of a model last. $0.02 for a million tokens are 20,000 pico-dollars per token.
 ///
 /// The batch prices are those of OpenAI's rule that a batch costs half. Of text-embedding-ada-002, sources disagree on
 /// whether it can be used in a batch at all, so it has none.
@@ -122,23 +207,23 @@ pub const TABLE: &[Price] = &[
     Price {
         provider: Cow::Borrowed("openai"),
         model: Cow::Borrowed("text-embedding-3-small"),
-        standard: 20,
-        batch: Some(10),
+        standard: 20_000,
+        batch: Some(10_000),
         valid_from: Cow::Borrowed("2024-01-25"),
         source: Cow::Borrowed("platform.openai.com/docs/models/text-embedding-3-small"),
     },
     Price {
         provider: Cow::Borrowed("openai"),
         model: Cow::Borrowed("text-embedding-3-large"),
-        standard: 130,
-        batch: Some(65),
+        standard: 130_000,
+        batch: Some(65_000),
         valid_from: Cow::Borrowed("2024-01-25"),
         source: Cow::Borrowed("platform.openai.com/docs/models/text-embedding-3-large"),
     },
     Price {
         provider: Cow::Borrowed("openai"),
         model: Cow::Borrowed("text-embedding-ada-002"),
-        standard: 100,
+        standard: 100_000,
         batch: None,
         valid_from: Cow::Borrowed("2023-06-13"),
         source: Cow::Borrowed("platform.openai.com/docs/models/text-embedding-ada-002"),
@@ -185,10 +270,110 @@ mod tests {
     fn amounts_are_exact_and_shown_in_dollars() {
         let large = of("openai", "text-embedding-3-large").expect("in the table");
         // 49.5 million passages of 120 tokens.
-        assert_eq!(large.cost(5_940_000_000), NanoDollars(772_200_000_000));
+        assert_eq!(large.cost(5_940_000_000), PicoDollars(772_200_000_000_000));
         assert_eq!(large.cost(5_940_000_000).to_string(), "$772.20");
-        assert_eq!(large.cost(u64::MAX).0, 130 * u128::from(u64::MAX));
-        assert_eq!(NanoDollars(1).to_string(), "$0.000000001");
-        assert_eq!([NanoDollars(2), NanoDollars(3)].into_iter().sum::<NanoDollars>(), NanoDollars(5));
+        assert_eq!(large.cost(u64::MAX).as_picos(), 130_000 * u128::from(u64::MAX));
+        assert_eq!([PicoDollars(2), PicoDollars(3)].into_iter().sum::<PicoDollars>(), PicoDollars(5));
+        for (picos, shown) in [
+            (0, "$0.00"),
+            (1, "$0.000000000001"),
+            (12_500, "$0.0000000125"),
+            (10_000_000_000, "$0.01"),
+            (100_000_000_000, "$0.10"),
+            (999_999_999_999, "$0.999999999999"),
+            (1_000_000_000_000, "$1.00"),
+            (1_234_500_000_000, "$1.2345"),
+            (u128::MAX, "$340282366920938463463374607.431768211455"),
+        ] {
+            assert_eq!(PicoDollars::from_picos(picos).to_string(), shown);
+        }
+        assert_eq!(format!("{:>8}", PicoDollars(10_000_000_000)), "   $0.01");
+    }
+
+    #[test]
+    fn the_most_is_not_passed() {
+        let most = PicoDollars::from_picos(u128::MAX);
+        let dearest = Price::new("anyone", "any", u64::MAX).with_batch(u64::MAX);
+        let cost = u128::from(u64::MAX) * u128::from(u64::MAX);
+        assert_eq!(dearest.cost(u64::MAX).as_picos(), cost);
+        assert_eq!(dearest.batch_cost(u64::MAX), Some(PicoDollars(cost)));
+        assert_eq!(most + PicoDollars(1), most);
+        assert_eq!(
+            (most.checked_add(PicoDollars(1)), PicoDollars(2).checked_add(PicoDollars(3))),
+            (None, Some(PicoDollars(5)))
+        );
+        assert_eq!(most.checked_add(PicoDollars::ZERO), Some(most));
+        let mut sum = most;
+        sum += most;
+        assert_eq!([sum, most].into_iter().sum::<PicoDollars>(), most);
+    }
+
+    #[test]
+    fn prices_are_read_as_they_are_published() {
+        for (dollars, picos) in [
+            ("0.02", 20_000),
+            ("0.0125", 12_500),
+            ("$0.13", 130_000),
+            ("1", 1_000_000),
+            ("0", 0),
+            ("0.000001", 1),
+            ("000.100000000000000000", 100_000),
+            ("18446744073709.551615", u64::MAX),
+        ] {
+            let price = Price::per_million("anyone", "any", dollars).expect(dollars);
+            assert_eq!((price.standard, price.batch), (picos, None), "{dollars}");
+            assert_eq!(price, Price::new("anyone", "any", picos));
+            let price = price.with_batch_per_million(dollars).expect(dollars);
+            assert_eq!(price.batch, Some(picos), "{dollars}");
+            // What a million tokens cost is the number that was given.
+            let numeric = |shown: &str| shown.trim_start_matches(['$', '0']).trim_end_matches(['0', '.']).to_owned();
+            assert_eq!(numeric(&price.cost(1_000_000).to_string()), numeric(dollars));
+        }
+        for (model, standard, batch) in [
+            ("text-embedding-3-small", "0.02", "0.01"),
+            ("text-embedding-3-large", "0.13", "0.065"),
+            ("text-embedding-ada-002", "0.10", ""),
+        ] {
+            let price = of("openai", model).expect("in the table");
+            let read = Price::per_million("openai", model, standard).expect("a price");
+            let read = if batch.is_empty() { read } else { read.with_batch_per_million(batch).expect("a price") };
+            assert_eq!((price.standard, price.batch), (read.standard, read.batch), "{model}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_price_is_refused() {
+        for dollars in [
+            "",
+            "$",
+            ".",
+            "-1",
+            "+1",
+            " 1",
+            "1 ",
+            "1.",
+            ".5",
+            "1,5",
+            "1e-3",
+            "0x1",
+            "1.2.3",
+            "$$1",
+            "1$",
+            "NaN",
+            "٣",
+            "1_000",
+            // Half a pico-dollar per token, and one too many.
+            "0.0000005",
+            "18446744073709.551616",
+            "99999999999999999999999999999999999999999999999999",
+        ] {
+            let error = Price::per_million("anyone", "any", dollars).expect_err(dollars);
+            assert_eq!(error.kind(), ErrorKind::Config);
+            let text = error.to_string();
+            for part in [&format!("{dollars:?}"), "such as 0.0125", "at most 6 digits", "at most 18446744073709"] {
+                assert!(text.contains(part), "{part}: {text}");
+            }
+            assert!(Price::new("anyone", "any", 1).with_batch_per_million(dollars).is_err(), "{dollars}");
+        }
     }
 }
