@@ -1,6 +1,6 @@
 //! Says what failed, where, and what to do: [`Error`], one word wide, with the finished rows of a call that failed half-way.
 
-use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
+use std::{error::Error as StdError, fmt, str::FromStr, sync::Arc, time::Duration};
 
 use crate::{Allowance, Charges, Embeddings, Payee, Usage};
 
@@ -8,6 +8,16 @@ use crate::{Allowance, Charges, Embeddings, Payee, Usage};
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What kind of failure it was, and so what a caller can do about it.
+///
+/// ```
+/// use docvector_embed::ErrorKind;
+/// # fn main() -> docvector_embed::Result<()> {
+/// // For people, and for programs.
+/// assert_eq!(ErrorKind::RateLimited.to_string(), "rate limited");
+/// assert_eq!(ErrorKind::RateLimited.code(), "rate_limited");
+/// assert_eq!("rate_limited".parse::<ErrorKind>()?, ErrorKind::RateLimited);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -23,6 +33,8 @@ pub enum ErrorKind {
     Inference,
     /// The texts or the batch are not acceptable; [`Error::bad_texts`] says which and why.
     InvalidInput,
+    /// This process's own queue is full: nothing was sent and nothing was paid. Waiting helps.
+    Overloaded,
     /// The other side answered something that is not an answer.
     Protocol,
     /// The account's quota or money is used up. Waiting does not help.
@@ -38,6 +50,43 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// All kinds, in the order of their codes. Later versions have more.
+    pub const ALL: &'static [Self] = &[
+        Self::Auth,
+        Self::Cache,
+        Self::Config,
+        Self::DeadlinePassed,
+        Self::Inference,
+        Self::InvalidInput,
+        Self::Overloaded,
+        Self::Protocol,
+        Self::Quota,
+        Self::RateLimited,
+        Self::SpaceMismatch,
+        Self::Timeout,
+        Self::Unavailable,
+    ];
+
+    /// Names the kind for programs: for wire formats, metrics and files. A code never changes, and [`FromStr`] takes it
+    /// back.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Auth => "auth",
+            Self::Cache => "cache",
+            Self::Config => "config",
+            Self::DeadlinePassed => "deadline_passed",
+            Self::Inference => "inference",
+            Self::InvalidInput => "invalid_input",
+            Self::Overloaded => "overloaded",
+            Self::Protocol => "protocol",
+            Self::Quota => "quota",
+            Self::RateLimited => "rate_limited",
+            Self::SpaceMismatch => "space_mismatch",
+            Self::Timeout => "timeout",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
     /// Names the kind in lower-case words, as error messages begin.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -47,6 +96,7 @@ impl ErrorKind {
             Self::DeadlinePassed => "deadline passed",
             Self::Inference => "inference failed",
             Self::InvalidInput => "invalid input",
+            Self::Overloaded => "overloaded",
             Self::Protocol => "unusable answer",
             Self::Quota => "quota used up",
             Self::RateLimited => "rate limited",
@@ -61,6 +111,28 @@ impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
+}
+
+impl FromStr for ErrorKind {
+    type Err = Error;
+
+    /// Takes a [`code`](Self::code).
+    ///
+    /// # Errors
+    /// [`Config`](Self::Config) where no kind has it: a newer version, at the other side of a wire, may have more kinds.
+    fn from_str(code: &str) -> Result<Self> {
+        let kind = Self::ALL.iter().find(|kind| kind.code() == code);
+        kind.copied().ok_or_else(|| unknown("the code of an error", code, Self::ALL.iter().map(|kind| kind.code())))
+    }
+}
+
+/// Says that what was given is none of the names that there are.
+fn unknown(what: &str, given: &str, names: impl Iterator<Item = &'static str>) -> Error {
+    /// Characters of what was given: it may come from anywhere.
+    const SHOWN: usize = 64;
+    let given: String = given.chars().take(SHOWN).collect();
+    let names: Vec<&str> = names.collect();
+    Error::new(ErrorKind::Config, format!("{given:?} as {what}: it must be one of {}", names.join(", ")))
 }
 
 /// A text that cannot be embedded, and why.
@@ -104,6 +176,18 @@ pub enum BadTextReason {
     Rejected,
     /// The provider answered with what is no text's vector: all zeros, or a component that is not a finite number.
     Unusable,
+}
+
+impl BadTextReason {
+    /// Names the reason for programs: `empty`, `too_long`, `too_large` or `rejected`. A code never changes.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::TooLong { .. } => "too_long",
+            Self::TooLarge { .. } => "too_large",
+            Self::Rejected => "rejected",
+        }
+    }
 }
 
 impl fmt::Display for BadTextReason {
@@ -247,6 +331,12 @@ impl Error {
         self.0.kind
     }
 
+    /// What the error was made with: what failed, where and what to do, without the other facts, which `Display` shows
+    /// with it. Empty where the [bad texts](Self::bad_texts) say it all.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
     /// The embedder that failed, as it displays itself.
     pub fn embedder(&self) -> Option<&str> {
         self.0.embedder.as_deref()
@@ -314,9 +404,15 @@ impl Error {
         self.0.allowance
     }
 
+    /// After how many attempts [`Retry`](crate::wrap::Retry) gave up; `None` where it did not, or there is none.
+    pub fn attempts(&self) -> Option<u32> {
+        self.0.gave_up.as_ref().map(|&(attempts, _)| attempts)
+    }
+
     /// Whether the same call may succeed later, and nobody below has already tried that and given up.
     pub fn is_retryable(&self) -> bool {
-        !self.0.exhausted && matches!(self.0.kind, ErrorKind::RateLimited | ErrorKind::Timeout | ErrorKind::Unavailable)
+        use ErrorKind::{Overloaded, RateLimited, Timeout, Unavailable};
+        !self.0.exhausted && matches!(self.0.kind, Overloaded | RateLimited | Timeout | Unavailable)
     }
 
     /// Whether another provider may do better: not with texts that are not acceptable, not with another space than the
@@ -668,6 +764,107 @@ mod tests {
         assert!(error.is_retryable());
         assert!(!error.exhausted().is_retryable());
         assert!(!Error::new(ErrorKind::Quota, "no money").is_retryable());
+    }
+
+    /// Programs, files and other machines hold these: a code that is changed or taken for another kind breaks them. Add
+    /// to the table; change nothing in it.
+    #[test]
+    fn codes_stay_as_they_are() {
+        use ErrorKind::*;
+        let table = [
+            (Auth, "auth"),
+            (Cache, "cache"),
+            (Config, "config"),
+            (DeadlinePassed, "deadline_passed"),
+            (Inference, "inference"),
+            (InvalidInput, "invalid_input"),
+            (Overloaded, "overloaded"),
+            (Protocol, "protocol"),
+            (Quota, "quota"),
+            (RateLimited, "rate_limited"),
+            (SpaceMismatch, "space_mismatch"),
+            (Timeout, "timeout"),
+            (Unavailable, "unavailable"),
+        ];
+        let codes: Vec<(ErrorKind, &str)> = ErrorKind::ALL.iter().map(|kind| (*kind, kind.code())).collect();
+        assert_eq!(codes, table);
+        let reasons = [
+            (BadTextReason::Empty, "empty"),
+            (BadTextReason::TooLong { tokens: 2, limit: 1 }, "too_long"),
+            (BadTextReason::TooLarge { bytes: 2, limit: 1 }, "too_large"),
+            (BadTextReason::Rejected, "rejected"),
+        ];
+        for (reason, code) in reasons {
+            assert_eq!(reason.code(), code);
+        }
+    }
+
+    #[test]
+    fn all_kinds_are_listed() {
+        // Fails to compile where a kind is new: add it to `ALL`, to the table above, and to this count.
+        let number = |kind: ErrorKind| match kind {
+            ErrorKind::Auth => 0,
+            ErrorKind::Cache => 1,
+            ErrorKind::Config => 2,
+            ErrorKind::DeadlinePassed => 3,
+            ErrorKind::Inference => 4,
+            ErrorKind::InvalidInput => 5,
+            ErrorKind::Overloaded => 6,
+            ErrorKind::Protocol => 7,
+            ErrorKind::Quota => 8,
+            ErrorKind::RateLimited => 9,
+            ErrorKind::SpaceMismatch => 10,
+            ErrorKind::Timeout => 11,
+            ErrorKind::Unavailable => 12,
+        };
+        let numbers: Vec<usize> = ErrorKind::ALL.iter().map(|&kind| number(kind)).collect();
+        assert_eq!(numbers, (0..13).collect::<Vec<_>>());
+        assert!(ErrorKind::ALL.is_sorted_by_key(|kind| kind.code()));
+    }
+
+    #[test]
+    fn codes_are_read_back() {
+        for &kind in ErrorKind::ALL {
+            assert_eq!(kind.code().parse::<ErrorKind>().expect("a code"), kind);
+            assert!(kind.code().bytes().all(|c| c.is_ascii_lowercase() || c == b'_'), "{}", kind.code());
+        }
+        // Neither the words for people, nor anything near a code.
+        for given in ["", "rate limited", "Auth", "auth ", "rate-limited", "timed out", "auth,cache"] {
+            let error = given.parse::<ErrorKind>().expect_err(given);
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.message().starts_with(&format!("{given:?} as ")), "{error}");
+            assert!(error.message().ends_with("space_mismatch, timeout, unavailable"), "{error}");
+        }
+        let error = "x".repeat(1 << 20).parse::<ErrorKind>().expect_err("no code");
+        assert!(error.message().len() < 500, "{error}");
+    }
+
+    #[test]
+    fn what_each_kind_asks_of_a_caller() {
+        for &kind in ErrorKind::ALL {
+            use ErrorKind::*;
+            let error = Error::new(kind, "as told");
+            assert_eq!(
+                error.is_retryable(),
+                matches!(kind, Overloaded | RateLimited | Timeout | Unavailable),
+                "{kind}"
+            );
+            let elsewhere = !matches!(kind, Config | DeadlinePassed | InvalidInput | SpaceMismatch);
+            assert_eq!(error.should_fall_back(), elsewhere, "{kind}");
+        }
+    }
+
+    #[test]
+    fn the_message_is_what_the_error_was_made_with() {
+        let error = Error::new(ErrorKind::Unavailable, "no connection").with_embedder("fake").with_status(503);
+        assert_eq!((error.message(), error.attempts()), ("no connection", None));
+        let error = error.gave_up(3, "as told".into());
+        assert_eq!((error.message(), error.attempts()), ("no connection", Some(3)));
+        assert_eq!(error.clone().exhausted().attempts(), Some(3));
+        let text = "unavailable in fake (status 503): no connection (gave up after 3 attempts: as told)";
+        assert_eq!(error.to_string(), text);
+        assert_eq!(Error::invalid_texts(vec![BadText::new(0, BadTextReason::Empty)]).message(), "");
+        assert_eq!(Error::new(ErrorKind::Timeout, "late").exhausted().attempts(), None);
     }
 
     #[test]
