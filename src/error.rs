@@ -127,7 +127,7 @@ impl FromStr for ErrorKind {
 }
 
 /// Says that what was given is none of the names that there are.
-fn unknown(what: &str, given: &str, names: impl Iterator<Item = &'static str>) -> Error {
+pub(crate) fn unknown(what: &str, given: &str, names: impl Iterator<Item = &'static str>) -> Error {
     /// Characters of what was given: it may come from anywhere.
     const SHOWN: usize = 64;
     let given: String = given.chars().take(SHOWN).collect();

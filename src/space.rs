@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use crate::{Error, ErrorKind, InputKind, Result};
+use crate::{Error, ErrorKind, InputKind, Result, error::unknown};
 
 /// Fixes the meaning of a [`SpaceId`]; a change to how fields are hashed needs a new one, and makes new spaces.
 const CONTEXT: &str = "docvector-embed 2026-11-22 space id v1";
@@ -56,6 +56,46 @@ impl FromStr for SpaceId {
     }
 }
 
+/// Gives each variant its name, both ways, and lists them for the tests.
+macro_rules! named {
+    ($(#[$about:meta])+ $type:ident, $what:literal, $($variant:ident = $name:literal),+ $(,)?) => {
+        impl $type {
+            #[cfg(test)]
+            const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            $(#[$about])+
+            ///
+            /// A name never changes: files and wire formats hold it, and it is a part of [`SpaceId`]s.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name),+
+                }
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = Error;
+
+            /// Takes a name that [`as_str`](Self::as_str) gives.
+            ///
+            /// # Errors
+            /// [`Config`](ErrorKind::Config) for any other.
+            fn from_str(name: &str) -> Result<Self> {
+                match name {
+                    $($name => Ok(Self::$variant),)+
+                    _ => Err(unknown($what, name, [$($name),+].into_iter())),
+                }
+            }
+        }
+    };
+}
+
 /// How a model makes one vector out of the vectors of a text's tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -74,24 +114,15 @@ pub enum Pooling {
     LastToken,
 }
 
-impl Pooling {
-    /// The name that sentence-transformers' configurations use.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Cls => "cls",
-            Self::Max => "max",
-            Self::Mean => "mean",
-            Self::MeanSqrtLen => "mean_sqrt_len_tokens",
-            Self::WeightedMean => "weightedmean",
-            Self::LastToken => "lasttoken",
-        }
-    }
-}
-
-impl fmt::Display for Pooling {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
+named! {
+    /// The name that sentence-transformers' configurations use: `mean`, `cls`.
+    Pooling, "a pooling",
+    Cls = "cls",
+    Max = "max",
+    Mean = "mean",
+    MeanSqrtLen = "mean_sqrt_len_tokens",
+    WeightedMean = "weightedmean",
+    LastToken = "lasttoken",
 }
 
 /// How vectors are scaled.
@@ -105,6 +136,13 @@ pub enum Normalization {
     L2,
 }
 
+named! {
+    /// The name: `none` or `l2`.
+    Normalization, "a normalization",
+    None = "none",
+    L2 = "l2",
+}
+
 /// The class of arithmetic: members of one class can be searched by one another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -114,6 +152,13 @@ pub enum Precision {
     Full,
     /// 8-bit weights or arithmetic: close, but not close enough to be called the same.
     Int8,
+}
+
+named! {
+    /// The name: `full` or `int8`.
+    Precision, "a precision",
+    Full = "full",
+    Int8 = "int8",
 }
 
 /// The strings put before documents and queries, and who puts them there. Part of the space: they move the vectors.
@@ -158,6 +203,13 @@ pub enum PromptsBy {
     Client,
     /// The service that it calls.
     Server,
+}
+
+named! {
+    /// The name: `client` or `server`.
+    PromptsBy, "the one who puts prompts",
+    Client = "client",
+    Server = "server",
 }
 
 /// A vector space: what must be equal for two vectors to be comparable. Cheap to clone; equal by [`id`](Self::id).
@@ -372,24 +424,86 @@ impl SpaceBuilder {
         field(Some(&(self.dimensions as u64).to_le_bytes()));
         let pooling: Vec<&str> = self.pooling.iter().map(|pooling| pooling.as_str()).collect();
         field(Some(pooling.join("+").as_bytes()));
-        field(Some(match self.normalization {
-            Normalization::None => b"none",
-            Normalization::L2 => b"l2",
-        }));
+        field(Some(self.normalization.as_str().as_bytes()));
         field(self.prompts.document.as_deref().map(str::as_bytes));
         field(self.prompts.query.as_deref().map(str::as_bytes));
         // Without prompts there is nothing to apply, and so nobody who does.
         let has_prompts = self.prompts.document.is_some() || self.prompts.query.is_some();
-        field(has_prompts.then_some(match self.prompts.applied_by {
-            PromptsBy::Client => b"client",
-            PromptsBy::Server => b"server",
-        }));
-        field(Some(match self.precision {
-            Precision::Full => b"full",
-            Precision::Int8 => b"int8",
-        }));
+        field(has_prompts.then_some(self.prompts.applied_by.as_str().as_bytes()));
+        field(Some(self.precision.as_str().as_bytes()));
         let mut id = [0; 16];
         hasher.finalize_xof().fill(&mut id);
         SpaceId(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn builder() -> SpaceBuilder {
+        Space::builder("a-model", 384)
+    }
+
+    fn id(builder: SpaceBuilder) -> String {
+        builder.build().expect("a space").id().to_string()
+    }
+
+    /// Collections and caches are named by these: one that changes loses them. Add to the table; change nothing in it.
+    #[test]
+    fn ids_stay_as_they_are() {
+        let pooled = |pooling: &[Pooling]| builder().with_pooling(pooling.iter().copied());
+        let all = [Pooling::Mean, Pooling::Cls, Pooling::Max];
+        for (what, builder, expected) in [
+            ("nothing", builder(), "f5cee18fa372b5c62e6af5ceb54e1f52"),
+            ("revision", builder().with_revision("1"), "059a56d91028bf4f1a7dbf2182e924f0"),
+            ("label", builder().with_label("a label"), "f5cee18fa372b5c62e6af5ceb54e1f52"),
+            ("l2", builder().with_normalization(Normalization::L2), "ada1bf10714ea43cc8963bb443036054"),
+            ("int8", builder().with_precision(Precision::Int8), "65b5f8ced76908396a710672238cd959"),
+            ("cls", pooled(&[Pooling::Cls]), "b845341cc1f6be9c1b31efed437499d4"),
+            ("max", pooled(&[Pooling::Max]), "2c36d7788431bd37c2dbdbab74cd61b4"),
+            ("mean", pooled(&[Pooling::Mean]), "98a9d09b389570180e40094f118a25ac"),
+            ("mean sqrt", pooled(&[Pooling::MeanSqrtLen]), "998e6c163f7b64ee1d275251e6ab1615"),
+            ("weighted", pooled(&[Pooling::WeightedMean]), "f203e898411bc19e20b47d70445164ec"),
+            ("last", pooled(&[Pooling::LastToken]), "2815d6fce197f928be130e1863af555c"),
+            ("several", pooled(&all), "8d332294945e81cb8e1651fab53c75ad"),
+            ("client", builder().with_prompts(Prompts::new("d: ", "q: ")), "0469e001f0737479170845d8ff70708c"),
+            ("server", builder().with_prompts(Prompts::by_server("d: ", "q: ")), "de0528bb9f283c7520795f76b5480ff3"),
+            ("no prompts", builder().with_prompts(Prompts::by_server("", "")), "f5cee18fa372b5c62e6af5ceb54e1f52"),
+        ] {
+            assert_eq!(id(builder), expected, "{what}");
+        }
+    }
+
+    /// Files and other machines hold these, and ids are made of them. Add to the tables; change nothing in them.
+    #[test]
+    fn names_stay_as_they_are() {
+        let pooling = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"];
+        assert_eq!(Pooling::ALL.iter().map(|pooling| pooling.as_str()).collect::<Vec<_>>(), pooling);
+        assert_eq!((Normalization::None.as_str(), Normalization::L2.as_str()), ("none", "l2"));
+        assert_eq!((Precision::Full.as_str(), Precision::Int8.as_str()), ("full", "int8"));
+        assert_eq!((PromptsBy::Client.as_str(), PromptsBy::Server.as_str()), ("client", "server"));
+    }
+
+    /// Each name is read back, what is near one is not, and the error says which there are.
+    fn check_names<T: Copy + PartialEq + fmt::Debug + fmt::Display + FromStr<Err = Error>>(all: &[T]) {
+        for value in all {
+            assert_eq!(value.to_string().parse::<T>().expect("a name"), *value);
+        }
+        let first = all[0].to_string();
+        for given in ["", "nothing", &first.to_uppercase(), &format!(" {first}"), &format!("{first},{first}")] {
+            let error = given.parse::<T>().expect_err(given);
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.message().starts_with(&format!("{given:?} as ")), "{error}");
+            assert!(all.iter().all(|value| error.message().contains(&value.to_string())), "{error}");
+        }
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        check_names(Pooling::ALL);
+        check_names(Normalization::ALL);
+        check_names(Precision::ALL);
+        check_names(PromptsBy::ALL);
     }
 }
