@@ -179,13 +179,14 @@ pub enum BadTextReason {
 }
 
 impl BadTextReason {
-    /// Names the reason for programs: `empty`, `too_long`, `too_large` or `rejected`. A code never changes.
+    /// Names the reason for programs: `empty`, `too_long`, `too_large`, `rejected` or `unusable`. A code never changes.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Empty => "empty",
             Self::TooLong { .. } => "too_long",
             Self::TooLarge { .. } => "too_large",
             Self::Rejected => "rejected",
+            Self::Unusable => "unusable",
         }
     }
 }
@@ -793,6 +794,7 @@ mod tests {
             (BadTextReason::TooLong { tokens: 2, limit: 1 }, "too_long"),
             (BadTextReason::TooLarge { bytes: 2, limit: 1 }, "too_large"),
             (BadTextReason::Rejected, "rejected"),
+            (BadTextReason::Unusable, "unusable"),
         ];
         for (reason, code) in reasons {
             assert_eq!(reason.code(), code);
