@@ -3,6 +3,7 @@
 mod cache;
 mod cli;
 mod conformance;
+mod core_faults;
 mod fetch_assets;
 mod many;
 mod onnx;

@@ -1,0 +1,254 @@
+//! Faults of the core that a stress found, each a test by its own name: no wrong row, no hang, nothing paid twice.
+
+mod fairness;
+mod hangs;
+mod money;
+mod openai;
+mod streams;
+mod wrong_rows;
+
+use std::{
+    fmt,
+    future::poll_fn,
+    ops::DerefMut,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use docvector_embed::{
+    Batch, Embedder, Embeddings, Error, InputKind, Limits, Partial, Result, Space, Usage, async_trait, provider::Fake,
+    wrap::RetryPolicy,
+};
+use futures_util::FutureExt;
+
+const SECOND: Duration = Duration::from_secs(1);
+/// Longer than anything takes here that is not held up: who has no answer by then hangs.
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+// What differs between the crate with these faults and without them is written down here, and nowhere else.
+
+/// Tokens as far as they are known.
+trait Known {
+    fn known(self) -> u64;
+}
+
+impl Known for u64 {
+    fn known(self) -> u64 {
+        self
+    }
+}
+
+impl Known for Option<u64> {
+    fn known(self) -> u64 {
+        self.unwrap_or(0)
+    }
+}
+
+/// The tokens that are known to have been taken.
+fn tokens(usage: Usage) -> u64 {
+    usage.tokens.known()
+}
+
+/// How many requests were answered without a word about their tokens; `None` where a usage does not say.
+fn unreported(usage: Usage) -> Option<u64> {
+    let shown = format!("{usage:?}");
+    let number = shown.split("unreported: ").nth(1)?;
+    number.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// One request that took so many tokens.
+fn request_of(tokens: u64) -> Usage {
+    Usage::of_request(Some(tokens))
+}
+
+/// One request that was answered without a word about its tokens.
+fn silent_request() -> Usage {
+    Usage::of_request(None)
+}
+
+// To here.
+
+/// What is paid: tokens and requests.
+fn paid(usage: Usage) -> (u64, u64) {
+    (tokens(usage), usage.requests)
+}
+
+/// All that a failed call is known to have cost.
+fn total(error: &Error) -> Usage {
+    error.usage() + error.partial().map_or(Usage::ZERO, |partial| partial.embeddings().usage())
+}
+
+/// What a caller is told that its call cost.
+fn told(result: &Result<Embeddings>) -> Usage {
+    result.as_ref().map_or_else(total, Embeddings::usage)
+}
+
+fn fake(limits: Limits) -> Fake {
+    Fake::builder().with_dimensions(4).with_limits(limits).build().expect("valid")
+}
+
+/// A policy with which only what the server asks for is waited, and at most a millisecond more.
+fn patient() -> RetryPolicy {
+    RetryPolicy::default().with_delays(Duration::from_millis(1), Duration::from_millis(1)).without_budget()
+}
+
+/// Owned texts.
+fn numbered(count: usize) -> Vec<String> {
+    (0..count).map(|i| format!("text {i}")).collect()
+}
+
+/// Polls a future that nobody wakes.
+fn poll<P: DerefMut<Target: Future>>(future: &mut Pin<P>) -> Option<<P::Target as Future>::Output> {
+    future.as_mut().now_or_never()
+}
+
+/// Counts the polls that a future takes.
+async fn polls_of<F: Future<Output: Send> + Send>(future: F) -> (F::Output, usize) {
+    let mut future = pin!(future);
+    let mut polls = 0;
+    let output = poll_fn(|context| {
+        polls += 1;
+        future.as_mut().poll(context)
+    })
+    .await;
+    (output, polls)
+}
+
+/// Fails where a row that came back, be it with an error, is not its text's own, or where one text is both named and
+/// finished; tells the places that have a row.
+fn sound(fake: &Fake, texts: &[impl AsRef<str>], result: &Result<Embeddings>) -> Vec<usize> {
+    let (places, rows): (Vec<usize>, Option<&Embeddings>) = match result {
+        Ok(rows) => ((0..texts.len()).collect(), Some(rows)),
+        Err(error) => match error.partial() {
+            Some(partial) => (partial.indices().to_vec(), Some(partial.embeddings())),
+            None => (Vec::new(), None),
+        },
+    };
+    assert_eq!(rows.map_or(0, Embeddings::len), places.len(), "a row a place");
+    for (&place, row) in places.iter().zip(rows.into_iter().flat_map(Embeddings::rows)) {
+        assert_eq!(row, fake.vector_of(InputKind::Document, texts[place].as_ref()), "row {place}");
+    }
+    for bad in result.as_ref().err().iter().flat_map(|error| error.bad_texts()) {
+        assert!(bad.index < texts.len(), "text {} of {} is named bad", bad.index, texts.len());
+        assert!(!places.contains(&bad.index), "text {} is named bad, and its row is there", bad.index);
+    }
+    places
+}
+
+/// The rows of the documents at these places, as what was finished before a failure.
+fn finished(fake: &Fake, texts: &[&str], places: &[usize], usage: Usage) -> Partial {
+    let vectors = places.iter().flat_map(|&place| {
+        let text = texts.get(place).copied().unwrap_or("of nobody");
+        fake.vector_of(InputKind::Document, text)
+    });
+    let rows = Embeddings::new(places.len(), &fake.spaces()[0], vectors.collect(), usage).expect("a row a place");
+    Partial::new(places.to_vec(), rows).expect("ascending")
+}
+
+/// What a [`Scripted`] does with one call.
+struct Step {
+    /// One after the other, each with a poll of its own at least.
+    waits: Vec<Duration>,
+    then: Then,
+}
+
+enum Then {
+    Answers,
+    Gives(Usage),
+    Fails(Error),
+    Panics,
+}
+
+impl Step {
+    /// Answers as it should be.
+    const fn answers() -> Self {
+        Self { waits: Vec::new(), then: Then::Answers }
+    }
+
+    /// Gives the right rows, and says that they cost this.
+    const fn gives(usage: Usage) -> Self {
+        Self { waits: Vec::new(), then: Then::Gives(usage) }
+    }
+
+    const fn fails(error: Error) -> Self {
+        Self { waits: Vec::new(), then: Then::Fails(error) }
+    }
+
+    const fn panics() -> Self {
+        Self { waits: Vec::new(), then: Then::Panics }
+    }
+
+    /// Does it after so long, behind other waits.
+    fn after(mut self, wait: Duration) -> Self {
+        self.waits.push(wait);
+        self
+    }
+}
+
+type Script = dyn Fn(usize, &Batch<'_>) -> Step + Send + Sync;
+
+/// An embedder that does to each call, numbered from 0, what a test says. It takes no notice of deadlines while it waits,
+/// as servers do. Clones share the script and the log.
+#[derive(Clone)]
+struct Scripted {
+    fake: Fake,
+    script: Arc<Script>,
+    asked: Arc<Mutex<Vec<Vec<String>>>>,
+}
+
+impl Scripted {
+    fn new(fake: &Fake, script: impl Fn(usize, &Batch<'_>) -> Step + Send + Sync + 'static) -> Self {
+        Self { fake: fake.clone(), script: Arc::new(script), asked: Arc::default() }
+    }
+
+    /// The texts of each call that has begun.
+    fn asked(&self) -> Vec<Vec<String>> {
+        self.asked.lock().expect("not poisoned").clone()
+    }
+}
+
+impl fmt::Display for Scripted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("scripted")
+    }
+}
+
+impl fmt::Debug for Scripted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scripted").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Embedder for Scripted {
+    async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
+        let number = {
+            let mut asked = self.asked.lock().expect("not poisoned");
+            asked.push(batch.texts().iter().map(ToString::to_string).collect());
+            asked.len() - 1
+        };
+        let Step { waits, then } = (self.script)(number, &batch);
+        for wait in waits {
+            tokio::time::sleep(wait).await;
+        }
+        match then {
+            Then::Answers => self.fake.embed(batch).await,
+            Then::Gives(usage) => {
+                let rows = self.fake.embed(batch).await?;
+                Embeddings::new(rows.len(), rows.space(), rows.as_slice().to_vec(), usage)
+            }
+            Then::Fails(error) => Err(error),
+            Then::Panics => panic!("as scripted"),
+        }
+    }
+
+    fn spaces(&self) -> &[Space] {
+        self.fake.spaces()
+    }
+
+    fn limits(&self) -> Limits {
+        self.fake.limits()
+    }
+}

@@ -1,0 +1,160 @@
+//! Someone who waits for one row does not wait behind thousands, nor for tokens that no text can have.
+
+use std::time::Duration;
+
+use docvector_embed::{
+    Batch, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Lane, Limits, Usage, cache::Memory, provider::Fake,
+    wrap::RateLimiter,
+};
+use tokio::time::Instant;
+
+use super::{HOUR, MINUTE, SECOND, Scripted, Step, fake, finished, request_of, sound};
+
+// Claims
+
+/// Seconds that a second call waits after one of a short text that came to this.
+async fn wait_after(tokens_a_minute: u64, step: impl Fn(&Fake, &Batch<'_>) -> Step + Send + Sync + 'static) -> f64 {
+    let fake = fake(Limits::none());
+    let inner = fake.clone();
+    let provider = Scripted::new(&fake, move |number, batch| match number {
+        0 => step(&inner, batch),
+        _ => Step::answers(),
+    });
+    let embedder = provider.rate_limit(RateLimiter::new().with_tokens(tokens_a_minute));
+    let _ = embedder.embed_documents(&["a short text"]).await;
+    let began = Instant::now();
+    let call = tokio::time::timeout(24 * HOUR, embedder.embed_documents(&["another short text"]));
+    call.await.map_or(f64::INFINITY, |rows| {
+        rows.expect("embeds");
+        began.elapsed().as_secs_f64()
+    })
+}
+
+/// What a text can have taken is bounded by its bytes and a little, whatever a reply claims.
+#[tokio::test(start_paused = true)]
+async fn a_reply_that_claims_absurd_tokens_does_not_block_a_limiter() {
+    for claimed in [1_000_000_000, u64::MAX] {
+        for a_minute in [6000, 1_000_000] {
+            let seconds = wait_after(a_minute, move |_, _| Step::gives(request_of(claimed))).await;
+            assert!(seconds <= 5.0, "{seconds} s after {claimed} tokens at {a_minute} a minute");
+        }
+    }
+}
+
+/// Nor what an error or its finished rows claim.
+#[tokio::test(start_paused = true)]
+async fn an_error_that_claims_absurd_tokens_does_not_block_a_limiter() {
+    let quota = || Error::new(ErrorKind::Quota, "as scripted");
+    let seconds = wait_after(1_000_000, move |_, _| Step::fails(quota().with_usage(request_of(1_000_000_000)))).await;
+    assert!(seconds <= 5.0, "{seconds} s after an error");
+    let claims = move |fake: &Fake, batch: &Batch<'_>| {
+        Step::fails(quota().with_partial(finished(fake, batch.texts(), &[0], request_of(1_000_000_000))))
+    };
+    let seconds = wait_after(1_000_000, claims).await;
+    assert!(seconds <= 5.0, "{seconds} s after finished rows");
+}
+
+// Queries beside bulk calls
+
+/// The longest that one of many queries waits while bulk calls of 2,048 texts of 120 tokens come without end.
+async fn longest_query_wait(tokens_a_minute: u64) -> Duration {
+    let limits = Limits::none().with_texts(2048).with_tokens_per_text(8191).with_tokens_per_call(300_000);
+    let fake = Fake::builder().with_dimensions(1).with_limits(limits).without_log().build().expect("valid");
+    let embedder = fake.clone().rate_limit(RateLimiter::new().with_tokens(tokens_a_minute));
+    let bulk: Vec<_> = (0..3)
+        .map(|_| {
+            let embedder = embedder.clone();
+            tokio::spawn(async move {
+                let texts = vec!["four".repeat(120); 2048];
+                loop {
+                    embedder.embed_documents(&texts).await.expect("embeds");
+                }
+            })
+        })
+        .collect();
+    let mut longest = Duration::ZERO;
+    for number in 0..40 {
+        // At ever other moments of a bulk call.
+        tokio::time::sleep(Duration::from_millis(3000 + 370 * number)).await;
+        let began = Instant::now();
+        let query = tokio::time::timeout(10 * MINUTE, embedder.embed_query("which one of all these?"));
+        query.await.expect("no query starves").expect("embeds");
+        longest = longest.max(began.elapsed());
+    }
+    bulk.iter().for_each(tokio::task::JoinHandle::abort);
+    // And the bulk calls have the rest of the minute's tokens all the same.
+    let minutes = (0..40).map(|number| 3.0 + 0.37 * f64::from(number)).sum::<f64>() / 60.0;
+    let had = super::tokens(fake.charged()) as f64;
+    assert!(had >= 0.5 * minutes * tokens_a_minute as f64, "{had} tokens in {minutes} minutes");
+    longest
+}
+
+/// A bulk call takes only a share of a minute's tokens, so that a query is not in debt for it.
+#[tokio::test(start_paused = true)]
+async fn a_query_does_not_wait_long_behind_bulk_calls() {
+    let longest = longest_query_wait(350_000).await;
+    assert!(longest <= 5 * SECOND, "{longest:?} with 350,000 tokens a minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_query_does_not_wait_long_behind_bulk_calls_at_a_low_limit() {
+    let longest = longest_query_wait(150_000).await;
+    assert!(longest <= 8 * SECOND, "{longest:?} with 150,000 tokens a minute");
+}
+
+/// An interactive call for a text that a bulk call is waiting with does not wait where that one does.
+#[tokio::test(start_paused = true)]
+async fn an_interactive_call_does_not_wait_in_the_bulk_lane_for_a_text_of_a_bulk_call() {
+    let fake = fake(Limits::none().with_texts(1));
+    let provider = Scripted::new(&fake, |_, _| Step::answers().after(SECOND));
+    let cached = provider.concurrency(1).cached(Memory::unbounded()).expect("one space");
+    let call = |text: String| {
+        let cached = cached.clone();
+        tokio::spawn(async move { cached.embed_documents(&[text]).await.map(|rows| rows.usage()) })
+    };
+    let mut bulk: Vec<_> = (0..9).map(|i| call(format!("bulk {i}"))).collect();
+    tokio::time::sleep(SECOND / 10).await;
+    bulk.push(call("shared".to_owned()));
+    tokio::time::sleep(SECOND / 10).await;
+    let began = Instant::now();
+    let texts = ["shared"];
+    let result = cached.embed(Batch::documents(&texts).with_lane(Lane::Interactive)).await;
+    sound(&fake, &texts, &result);
+    result.expect("embeds");
+    let waited = began.elapsed();
+    // What is left of the call under way, and its own.
+    assert!(waited <= 3 * SECOND, "{waited:?} behind nine bulk calls of a second each");
+    let mut usage = Usage::ZERO;
+    for call in bulk {
+        usage += tokio::time::timeout(HOUR, call).await.expect("nobody hangs").expect("no panic").expect("embeds");
+    }
+    assert!(usage.requests <= 10);
+    assert_eq!(fake.vector_of(InputKind::Document, "shared").len(), 4);
+}
+
+/// The same behind a rate limit, which has lanes of its own.
+#[tokio::test(start_paused = true)]
+async fn an_interactive_call_does_not_wait_in_the_bulk_lane_of_a_rate_limit() {
+    let fake = fake(Limits::none().with_texts(1));
+    let limited = fake.clone().rate_limit(RateLimiter::new().with_requests(60));
+    let cached = limited.cached(Memory::unbounded()).expect("one space");
+    // Ten that are saved, and then one a second.
+    let call = |text: String| {
+        let cached = cached.clone();
+        tokio::spawn(async move { cached.embed_documents(&[text]).await.map(drop) })
+    };
+    let mut bulk: Vec<_> = (0..18).map(|i| call(format!("bulk {i}"))).collect();
+    tokio::time::sleep(SECOND / 10).await;
+    bulk.push(call("shared".to_owned()));
+    tokio::time::sleep(SECOND / 10).await;
+    let began = Instant::now();
+    let texts = ["shared"];
+    let result = cached.embed(Batch::documents(&texts).with_lane(Lane::Interactive)).await;
+    sound(&fake, &texts, &result);
+    result.expect("embeds");
+    let waited = began.elapsed();
+    assert!(waited <= 3 * SECOND, "{waited:?} behind eight bulk calls of a second each");
+    for call in bulk {
+        tokio::time::timeout(HOUR, call).await.expect("nobody hangs").expect("no panic").expect("embeds");
+    }
+}

@@ -1,0 +1,264 @@
+//! Nothing is paid twice, and what is paid is told: to one of those who remain, as far as it is known.
+
+use std::{fmt, pin::pin, sync::Arc, time::Duration};
+
+use docvector_embed::{
+    Batch, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Limits, Result, SpaceId, Usage, async_trait,
+    cache::{CacheStore, Entry, Key, Memory, Sink},
+    wrap::{Cached, RateLimiter, Totals},
+};
+use tokio::time::Instant;
+
+use super::{
+    MINUTE, SECOND, Scripted, Step, fake, finished, paid, poll, polls_of, request_of, silent_request, sound, told,
+    tokens, unreported,
+};
+
+// What had arrived is stored
+
+/// A store that takes so long to write.
+#[derive(Clone, Debug)]
+struct Slow(Arc<Memory>, Duration);
+
+impl fmt::Display for Slow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("slow")
+    }
+}
+
+#[async_trait]
+impl CacheStore for Slow {
+    async fn get(&self, keys: &[Key], sink: &mut Sink<'_>) -> Result<()> {
+        self.0.get(keys, sink).await
+    }
+
+    async fn put(&self, entries: &[Entry<'_>]) -> Result<()> {
+        tokio::time::sleep(self.1).await;
+        self.0.put(entries).await
+    }
+
+    async fn discard(&self, damaged: &[Entry<'_>]) -> Result<()> {
+        self.0.discard(damaged).await
+    }
+
+    async fn note(&self, space: SpaceId, about: &str) -> Result<()> {
+        self.0.note(space, about).await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A cache whose only caller leaves while the rows that came after a second are being written, which takes ten.
+async fn left_while_writing() -> (Scripted, Cached<Scripted>) {
+    let provider = Scripted::new(&fake(Limits::none()), |_, _| Step::answers().after(SECOND));
+    let store = Slow(Arc::new(Memory::unbounded()), 10 * SECOND);
+    let cached = provider.clone().cached(store).expect("one space");
+    let call = tokio::time::timeout(2 * SECOND, cached.embed_documents(&["a", "b"]));
+    call.await.expect_err("it is being written");
+    (provider, cached)
+}
+
+async fn assert_paid_once(provider: &Scripted, cached: &Cached<Scripted>) {
+    let texts = ["b", "a"];
+    let result = tokio::time::timeout(MINUTE, cached.embed_documents(&texts)).await.expect("nobody hangs");
+    sound(&provider.fake, &texts, &result);
+    result.expect("the rows are there");
+    assert_eq!(provider.asked(), [["a", "b"]], "what had arrived is not paid for again");
+}
+
+/// Storing goes on without the caller: the next call pays nothing.
+#[tokio::test(start_paused = true)]
+async fn rows_that_had_arrived_when_the_caller_left_are_stored() {
+    let (provider, cached) = left_while_writing().await;
+    tokio::time::sleep(MINUTE).await;
+    assert_paid_once(&provider, &cached).await;
+}
+
+/// Also one that comes before they are stored.
+#[tokio::test(start_paused = true)]
+async fn rows_that_are_being_stored_for_nobody_are_not_paid_for_again() {
+    let (provider, cached) = left_while_writing().await;
+    assert_paid_once(&provider, &cached).await;
+}
+
+/// The rows that a failed call had finished, too.
+#[tokio::test(start_paused = true)]
+async fn finished_rows_of_a_failed_call_are_stored_when_the_caller_has_left() {
+    let fake = fake(Limits::none());
+    let inner = fake.clone();
+    let provider = Scripted::new(&fake, move |number, batch| match number {
+        0 => Step::fails(
+            Error::new(ErrorKind::Quota, "as scripted").with_partial(finished(
+                &inner,
+                batch.texts(),
+                &[1],
+                request_of(1),
+            )),
+        )
+        .after(SECOND),
+        _ => Step::answers(),
+    });
+    let store = Slow(Arc::new(Memory::unbounded()), 10 * SECOND);
+    let cached = provider.clone().cached(store).expect("one space");
+    let call = tokio::time::timeout(2 * SECOND, cached.embed_documents(&["a", "b"]));
+    call.await.expect_err("it is being written");
+    tokio::time::sleep(MINUTE).await;
+    cached.embed_documents(&["a", "b"]).await.expect("embeds");
+    assert_eq!(provider.asked()[1..], [["a"]], "what had arrived is not paid for again");
+}
+
+// Who is told
+
+/// A caller that has taken a shared call's rows, and leaves before its own answer is complete, was told nothing. One of
+/// those that remain is told what the call cost, all of it, and the others nothing.
+#[tokio::test(start_paused = true)]
+async fn when_the_first_that_took_the_rows_leaves_one_of_the_others_is_told_the_cost() {
+    let fake = fake(Limits::none().with_texts(1).with_in_flight(2));
+    let provider = Scripted::new(&fake, |_, batch| match batch.texts()[0] {
+        "shared" => Step::answers().after(SECOND),
+        _ => Step::answers().after(MINUTE),
+    });
+    let cached = provider.clone().cached(Memory::unbounded()).expect("one space");
+    let shared = ["shared"];
+    let mut first = Box::pin(cached.embed_documents(&["shared", "slow"]));
+    assert!(poll(&mut first).is_none());
+    let mut others: Vec<_> = (0..3).map(|_| Box::pin(cached.embed_documents(&shared))).collect();
+    for other in &mut others {
+        assert!(poll(other).is_none());
+    }
+    tokio::time::advance(2 * SECOND).await;
+    assert!(poll(&mut first).is_none(), "it has one of its two rows");
+    drop(first);
+    let mut told_to_each = Vec::new();
+    for other in others {
+        let result = tokio::time::timeout(MINUTE / 2, other).await.expect("nobody hangs");
+        sound(&fake, &shared, &result);
+        told_to_each.push(paid(told(&result)));
+    }
+    assert_eq!(provider.asked(), [["shared"], ["slow"]]);
+    told_to_each.sort_unstable();
+    assert_eq!(told_to_each, [(0, 0), (0, 0), paid(fake.charged())], "of those that remain");
+}
+
+/// The same where the shared call failed and has cost something all the same.
+#[tokio::test(start_paused = true)]
+async fn when_the_first_that_took_an_error_leaves_one_of_the_others_is_told_the_cost() {
+    let fake = fake(Limits::none().with_texts(1).with_in_flight(2));
+    let provider = Scripted::new(&fake, |_, batch| match batch.texts()[0] {
+        "shared" => Step::fails(Error::new(ErrorKind::Quota, "as scripted").with_usage(request_of(7))).after(SECOND),
+        _ => Step::answers().after(MINUTE),
+    });
+    let cached = provider.cached(Memory::unbounded()).expect("one space");
+    let mut first = Box::pin(cached.embed_documents(&["shared", "slow"]));
+    assert!(poll(&mut first).is_none());
+    let mut others: Vec<_> = (0..3).map(|_| Box::pin(cached.embed_documents(&["shared"]))).collect();
+    for other in &mut others {
+        assert!(poll(other).is_none());
+    }
+    tokio::time::advance(2 * SECOND).await;
+    assert!(poll(&mut first).is_none(), "its second call is under way");
+    drop(first);
+    let mut told_to_each = Vec::new();
+    for other in others {
+        let result = tokio::time::timeout(MINUTE / 2, other).await.expect("nobody hangs");
+        told_to_each.push(paid(told(&result)));
+        assert_eq!(result.expect_err("scripted").kind(), ErrorKind::Quota);
+    }
+    told_to_each.sort_unstable();
+    assert_eq!(told_to_each, [(0, 0), (0, 0), (7, 1)], "of those that remain");
+}
+
+// What counts
+
+/// The rows that a failed call had finished have taken tokens: they count against the limit.
+#[tokio::test(start_paused = true)]
+async fn a_rate_limit_counts_the_finished_rows_of_a_failed_call() {
+    let fake = fake(Limits::none());
+    let inner = fake.clone();
+    let provider = Scripted::new(&fake, move |number, batch| match number {
+        0 => Step::fails(
+            Error::new(ErrorKind::Unavailable, "as scripted").with_partial(finished(
+                &inner,
+                batch.texts(),
+                &[0],
+                request_of(50),
+            )),
+        ),
+        _ => Step::answers(),
+    });
+    // A hundred are saved, and ten come each second.
+    let embedder = provider.rate_limit(RateLimiter::new().with_tokens(600));
+    let texts = ["four".repeat(50), "five".repeat(50)];
+    let began = Instant::now();
+    embedder.embed_documents(&texts).await.expect_err("scripted");
+    assert_eq!(began.elapsed(), Duration::ZERO, "as many as are saved");
+    embedder.embed_documents(&texts).await.expect("embeds");
+    let seconds = began.elapsed().as_secs_f64();
+    assert!((4.9..5.1).contains(&seconds), "{seconds} s: the failed call has taken 50 of a hundred tokens");
+}
+
+/// One reply that does not say what it took makes a sum a lower bound, and no secret.
+#[tokio::test]
+async fn totals_keep_the_known_sum_and_count_the_unknown_calls() {
+    let fake = fake(Limits::none());
+    let provider = Scripted::new(&fake, |number, _| match number {
+        1 => Step::gives(silent_request()),
+        _ => Step::gives(request_of(5)),
+    });
+    let totals = Totals::new();
+    let embedder = provider.metered(totals.clone());
+    for _ in 0..4 {
+        embedder.embed_query("text").await.expect("embeds");
+    }
+    let usage = totals.snapshot().usage;
+    assert_eq!(paid(usage), (15, 4));
+    assert_eq!(unreported(usage), Some(1), "{usage:?}");
+}
+
+/// The same for a sum of usages, as every result of several calls is one.
+#[test]
+fn a_sum_of_usages_keeps_what_is_known() {
+    let sum: Usage = [request_of(7), silent_request(), request_of(5), silent_request()].into_iter().sum();
+    assert_eq!(paid(sum), (12, 4));
+    assert_eq!(unreported(sum), Some(2), "{sum:?}");
+    // A call without an answer is another matter.
+    let sum = sum + Usage::of_unanswered();
+    assert_eq!((tokens(sum), sum.unanswered, unreported(sum)), (12, 1, Some(2)), "{sum:?}");
+}
+
+/// A rate limit counts what is known, beside a reply that does not say.
+#[tokio::test]
+async fn a_result_of_many_calls_tells_the_known_sum() {
+    let fake = fake(Limits::none().with_texts(1));
+    let provider = Scripted::new(&fake, |number, _| match number {
+        0 => Step::gives(silent_request()),
+        _ => Step::gives(request_of(5)),
+    });
+    let cached = provider.clone().cached(Memory::unbounded()).expect("one space");
+    for usage in [
+        provider.embed_documents(&["a", "b", "c"]).await.expect("embeds").usage(),
+        cached.embed_documents(&["a", "b", "c"]).await.expect("embeds").usage(),
+    ] {
+        assert_eq!(usage.requests, 3);
+        assert!(tokens(usage) >= 10, "{usage:?}");
+    }
+}
+
+// Turns
+
+/// A thousand texts of 256 KiB are hashed in turn with other tasks: at most about a mebibyte in one poll.
+#[tokio::test]
+async fn hashing_many_large_texts_lets_others_have_their_turn() {
+    let fake = fake(Limits::none());
+    let cached = fake.clone().cached(Memory::unbounded()).expect("one space");
+    let text = "words".repeat((256 << 10) / 5);
+    let texts = vec![text.as_str(); 1000];
+    let batch = Batch::documents(&texts);
+    let call = pin!(cached.embed(batch));
+    let (result, polls) = polls_of(call).await;
+    let rows = result.expect("embeds");
+    assert_eq!(rows.row(999), fake.vector_of(InputKind::Document, &text));
+    assert!(polls > 200, "{polls} polls for 250 MiB");
+}

@@ -1,0 +1,2 @@
+//! What a provider on a network says: a damaged row costs that row, and a broken server is not the caller's mistake.
+#![cfg(feature = "openai")]
