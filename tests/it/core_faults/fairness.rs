@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use docvector_embed::{
-    Batch, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Lane, Limits, Usage, cache::Memory, provider::Fake,
-    wrap::RateLimiter,
+    Batch, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Lane, Limits, Usage,
+    cache::Memory,
+    provider::Fake,
+    wrap::{RateLimit, RateLimiter},
 };
 use tokio::time::Instant;
 
@@ -56,50 +58,95 @@ async fn an_error_that_claims_absurd_tokens_does_not_block_a_limiter() {
 
 // Queries beside bulk calls
 
-/// The longest that one of many queries waits while bulk calls of 2,048 texts of 120 tokens come without end.
-async fn longest_query_wait(tokens_a_minute: u64) -> Duration {
+/// An embedder with OpenAI's limits, and bulk texts for a whole call of it: 2,048 of 120 tokens.
+fn limited(tokens_a_minute: u64) -> (Fake, RateLimit<Fake>, Vec<String>) {
     let limits = Limits::none().with_texts(2048).with_tokens_per_text(8191).with_tokens_per_call(300_000);
-    let fake = Fake::builder().with_dimensions(1).with_limits(limits).without_log().build().expect("valid");
+    let fake = Fake::builder().with_dimensions(1).with_limits(limits).with_latency(SECOND).without_log();
+    let fake = fake.build().expect("valid");
     let embedder = fake.clone().rate_limit(RateLimiter::new().with_tokens(tokens_a_minute));
-    let bulk: Vec<_> = (0..3)
-        .map(|_| {
+    (fake, embedder, vec!["four".repeat(120); 2048])
+}
+
+/// How long a query waits for its turn.
+async fn query_wait(embedder: &impl Embedder) -> Duration {
+    let began = Instant::now();
+    let query = tokio::time::timeout(10 * MINUTE, embedder.embed_query("which one of all these?"));
+    query.await.expect("no query starves").expect("embeds");
+    // What its own call takes is no wait.
+    began.elapsed() - SECOND
+}
+
+/// The longest that a query waits that comes some seconds after a bulk call, whose tokens are not all there yet.
+async fn longest_wait_behind_one(tokens_a_minute: u64) -> Duration {
+    let mut longest = Duration::ZERO;
+    for seconds in [1, 3, 7, 15, 30] {
+        let (_, embedder, texts) = limited(tokens_a_minute);
+        let bulk = tokio::spawn({
             let embedder = embedder.clone();
+            async move { embedder.embed_documents(&texts).await.map(drop) }
+        });
+        tokio::time::sleep(seconds * SECOND).await;
+        longest = longest.max(query_wait(&embedder).await);
+        bulk.await.expect("no panic").expect("embeds");
+    }
+    longest
+}
+
+/// A bulk call takes only a share of a minute's tokens, so that a query is not in debt for it.
+#[tokio::test(start_paused = true)]
+async fn a_query_does_not_wait_for_the_tokens_of_a_bulk_call() {
+    let longest = longest_wait_behind_one(350_000).await;
+    assert!(longest <= 5 * SECOND, "{longest:?} with 350,000 tokens a minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_query_does_not_wait_for_the_tokens_of_a_bulk_call_at_a_low_limit() {
+    let longest = longest_wait_behind_one(150_000).await;
+    assert!(longest <= 8 * SECOND, "{longest:?} with 150,000 tokens a minute");
+}
+
+/// The longest that one of many queries waits while so many callers make bulk calls without end.
+async fn longest_wait_behind_many(tokens_a_minute: u64, callers: usize) -> Duration {
+    let (fake, embedder, texts) = limited(tokens_a_minute);
+    let bulk: Vec<_> = (0..callers)
+        .map(|_| {
+            let (embedder, texts) = (embedder.clone(), texts.clone());
             tokio::spawn(async move {
-                let texts = vec!["four".repeat(120); 2048];
                 loop {
                     embedder.embed_documents(&texts).await.expect("embeds");
                 }
             })
         })
         .collect();
-    let mut longest = Duration::ZERO;
+    let (began, mut longest) = (Instant::now(), Duration::ZERO);
     for number in 0..40 {
         // At ever other moments of a bulk call.
         tokio::time::sleep(Duration::from_millis(3000 + 370 * number)).await;
-        let began = Instant::now();
-        let query = tokio::time::timeout(10 * MINUTE, embedder.embed_query("which one of all these?"));
-        query.await.expect("no query starves").expect("embeds");
-        longest = longest.max(began.elapsed());
+        longest = longest.max(query_wait(&embedder).await);
     }
     bulk.iter().for_each(tokio::task::JoinHandle::abort);
-    // And the bulk calls have the rest of the minute's tokens all the same.
-    let minutes = (0..40).map(|number| 3.0 + 0.37 * f64::from(number)).sum::<f64>() / 60.0;
+    // And the bulk calls have most of the tokens all the same.
+    let minutes = began.elapsed().as_secs_f64() / 60.0;
     let had = super::tokens(fake.charged()) as f64;
     assert!(had >= 0.5 * minutes * tokens_a_minute as f64, "{had} tokens in {minutes} minutes");
     longest
 }
 
-/// A bulk call takes only a share of a minute's tokens, so that a query is not in debt for it.
+/// However long bulk calls go on, and however many callers make them: their patience is not at the cost of queries.
 #[tokio::test(start_paused = true)]
-async fn a_query_does_not_wait_long_behind_bulk_calls() {
-    let longest = longest_query_wait(350_000).await;
-    assert!(longest <= 5 * SECOND, "{longest:?} with 350,000 tokens a minute");
+async fn no_query_starves_behind_bulk_calls_without_end() {
+    for callers in [1, 3] {
+        let longest = longest_wait_behind_many(350_000, callers).await;
+        assert!(longest <= 5 * SECOND, "{longest:?} with 350,000 tokens a minute behind {callers} callers");
+    }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_query_does_not_wait_long_behind_bulk_calls_at_a_low_limit() {
-    let longest = longest_query_wait(150_000).await;
-    assert!(longest <= 8 * SECOND, "{longest:?} with 150,000 tokens a minute");
+async fn no_query_starves_behind_bulk_calls_without_end_at_a_low_limit() {
+    for callers in [1, 3] {
+        let longest = longest_wait_behind_many(150_000, callers).await;
+        assert!(longest <= 8 * SECOND, "{longest:?} with 150,000 tokens a minute behind {callers} callers");
+    }
 }
 
 /// An interactive call for a text that a bulk call is waiting with does not wait where that one does.

@@ -10,8 +10,8 @@ use docvector_embed::{
 use tokio::time::Instant;
 
 use super::{
-    MINUTE, SECOND, Scripted, Step, fake, finished, paid, poll, polls_of, request_of, silent_request, sound, told,
-    tokens, unreported,
+    MINUTE, SECOND, Scripted, Step, fake, finished, paid, poll, polls_of, request_of, silent_request, sound, tokens,
+    told, unreported,
 };
 
 // What had arrived is stored
@@ -89,14 +89,12 @@ async fn finished_rows_of_a_failed_call_are_stored_when_the_caller_has_left() {
     let fake = fake(Limits::none());
     let inner = fake.clone();
     let provider = Scripted::new(&fake, move |number, batch| match number {
-        0 => Step::fails(
-            Error::new(ErrorKind::Quota, "as scripted").with_partial(finished(
-                &inner,
-                batch.texts(),
-                &[1],
-                request_of(1),
-            )),
-        )
+        0 => Step::fails(Error::new(ErrorKind::Quota, "as scripted").with_partial(finished(
+            &inner,
+            batch.texts(),
+            &[1],
+            request_of(1),
+        )))
         .after(SECOND),
         _ => Step::answers(),
     });
@@ -178,14 +176,12 @@ async fn a_rate_limit_counts_the_finished_rows_of_a_failed_call() {
     let fake = fake(Limits::none());
     let inner = fake.clone();
     let provider = Scripted::new(&fake, move |number, batch| match number {
-        0 => Step::fails(
-            Error::new(ErrorKind::Unavailable, "as scripted").with_partial(finished(
-                &inner,
-                batch.texts(),
-                &[0],
-                request_of(50),
-            )),
-        ),
+        0 => Step::fails(Error::new(ErrorKind::Unavailable, "as scripted").with_partial(finished(
+            &inner,
+            batch.texts(),
+            &[0],
+            request_of(50),
+        ))),
         _ => Step::answers(),
     });
     // A hundred are saved, and ten come each second.

@@ -86,8 +86,8 @@ async fn windows_that_are_begun_go_on_without_the_consumer() {
 #[tokio::test(start_paused = true)]
 async fn a_limiter_does_not_wait_for_the_consumer_of_a_stream() {
     let limiter = RateLimiter::new().with_requests(60);
-    let streaming = slow_fake().rate_limit(limiter.clone());
-    let other = slow_fake().rate_limit(limiter);
+    let streaming = Fake::new(4).rate_limit(limiter.clone());
+    let other = Fake::new(4).rate_limit(limiter);
     // Until what was saved is used up.
     for _ in 0..10 {
         other.embed_query("text").await.expect("embeds");
@@ -115,8 +115,12 @@ async fn a_limiter_does_not_wait_for_the_consumer_of_a_stream() {
 #[tokio::test(start_paused = true)]
 async fn replies_are_not_timed_out_unread() {
     let fake = fake(Limits::none());
-    // First the head of the reply and then its body, as servers do.
-    let provider = Scripted::new(&fake, |_, _| Step::answers().after(SECOND).after(SECOND));
+    // A reply comes in pieces, every other one in more of them, and all of it within the limit.
+    let provider = Scripted::new(&fake, |_, batch| {
+        let odd = batch.texts()[0].ends_with(['1', '3', '5', '7', '9']);
+        let pieces = if odd { 4 } else { 2 };
+        (0..pieces).fold(Step::answers(), |step, _| step.after(SECOND))
+    });
     let embedder = provider.clone().timeout(5 * SECOND).retry(patient());
     let mut windows = pin!(embedder.embed_stream(stream::iter(numbered(10)), options()));
     let mut usage = Usage::ZERO;
@@ -230,4 +234,3 @@ async fn a_stream_over_two_spaces_tells_all_that_it_cost() {
     let left = partial.embeddings().space() == &router.spaces[0].spaces()[0];
     assert_eq!(partial.indices(), if left { vec![6, 7, 8, 9] } else { vec![4, 5] });
 }
-

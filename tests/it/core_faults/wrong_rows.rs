@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use docvector_embed::{
-    BadText, BadTextReason, Batch, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Limits, Result,
-    StreamOptions, Usage,
+    BadText, BadTextReason, Batch, Each, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Limits,
+    Result, StreamOptions, Usage,
     cache::Memory,
     provider::Fake,
     wrap::{Cached, Retry},
@@ -35,6 +35,19 @@ fn contradicts_itself(fake: &Fake) -> Scripted {
     })
 }
 
+/// Fails unless each text has a row, and that row is its own.
+fn assert_each_its_own(fake: &Fake, texts: &[&str], each: &Each) {
+    for (text, result) in texts.iter().zip(each.iter()) {
+        if let Ok(row) = result {
+            let whose = texts.iter().find(|of| row == fake.vector_of(InputKind::Document, of));
+            assert_eq!(whose, Some(text), "whose row {text} was given");
+        }
+    }
+    let errors: Vec<_> = each.errors().map(|(index, error)| (texts[index], error)).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!(each.embeddings().expect("rows").len(), texts.len());
+}
+
 // A text with a row is not a bad text
 
 /// The row is a fact, the blame is somebody's word: the row stays.
@@ -63,11 +76,7 @@ async fn each_text_gets_its_own_row_where_an_error_names_a_finished_one() {
     let fake = fake(Limits::none());
     let embedder = contradicts_itself(&fake);
     let texts = ["a", "b", "c"];
-    let each = embedder.embed_each(Batch::documents(&texts)).await;
-    for (text, result) in texts.iter().zip(each.iter()) {
-        assert_eq!(result.expect("a row"), fake.vector_of(InputKind::Document, text), "the row of {text}");
-    }
-    assert_eq!(each.embeddings().expect("rows").len(), 3);
+    assert_each_its_own(&fake, &texts, &embedder.embed_each(Batch::documents(&texts)).await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -185,11 +194,7 @@ async fn each_text_gets_its_own_row_where_a_provider_refuses_once_and_takes_late
     let texts = ["x", "y", "z"];
     let second = async {
         tokio::time::sleep(SECOND / 10).await;
-        let each = cached.embed_each(Batch::documents(&texts)).await;
-        for (text, result) in texts.iter().zip(each.iter()) {
-            let row = result.unwrap_or_else(|error| panic!("no row for {text}: {error}"));
-            assert_eq!(row, fake.vector_of(InputKind::Document, text), "the row of {text}");
-        }
+        assert_each_its_own(&fake, &texts, &cached.embed_each(Batch::documents(&texts)).await);
     };
     let all = async { tokio::join!(others_of(&cached), second) };
     tokio::time::timeout(MINUTE, all).await.expect("nobody hangs");
@@ -280,10 +285,20 @@ async fn embed_each_blames_no_text_that_there_is_not() {
         assert!(each.errors().count() > 0, "{what}: it was believed");
         assert_eq!(paid(each.usage()), (COST, 1), "{what}");
     }
-    // A single text is not to blame for an answer about another.
-    let embedder = Scripted::new(&fake, |_, _| Step::fails(names(5)));
-    let each = embedder.embed_each(Batch::documents(&["a"])).await;
-    assert_unusable("names text 5 of one", each.get(0).expect_err("unusable"));
+}
+
+/// A single text is not to blame for an answer about another.
+#[tokio::test(start_paused = true)]
+async fn a_single_text_is_not_blamed_for_an_answer_about_another() {
+    let fake = fake(Limits::none());
+    for index in [1, 5, usize::MAX] {
+        let what = format!("names text {index} of one");
+        let embedder = Scripted::new(&fake, move |_, _| Step::fails(names(index)));
+        assert_unusable_answer(&what, embedder.embed_all(Batch::documents(&["a"])).await);
+        let each = embedder.embed_each(Batch::documents(&["a"])).await;
+        assert_unusable(&what, each.get(0).expect_err(&what));
+        assert_eq!(embedder.asked().len(), 2, "{what}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
