@@ -205,3 +205,24 @@ async fn an_interactive_call_does_not_wait_in_the_bulk_lane_of_a_rate_limit() {
         tokio::time::timeout(HOUR, call).await.expect("nobody hangs").expect("no panic").expect("embeds");
     }
 }
+
+// Who is to blame
+
+/// What is wrong with one provider's configuration, a call finds out; another one's may be right. The caller's own
+/// mistakes are those of its batch, and what is too late is too late everywhere.
+#[test]
+fn a_wrong_configuration_is_that_providers_alone() {
+    use ErrorKind::{Auth, Config, DeadlinePassed, InvalidInput, Protocol, SpaceMismatch, Unavailable};
+    for (kind, falls_back) in [
+        (Config, true),
+        (Auth, true),
+        (Protocol, true),
+        (Unavailable, true),
+        (DeadlinePassed, false),
+        (InvalidInput, false),
+        (SpaceMismatch, false),
+    ] {
+        assert_eq!(Error::new(kind, "as scripted").should_fall_back(), falls_back, "{kind}");
+    }
+    assert!(!Error::new(Config, "as scripted").is_retryable());
+}
