@@ -302,7 +302,10 @@ impl Gather {
         let Some(embeddings) = rows else { return error.with_charges(&charges) };
         let indices = (0..done.len()).filter(|&index| done[index]).collect();
         match crate::Partial::new(indices, embeddings) {
-            Ok(partial) => error.with_partial(partial),
+            Ok(partial) => {
+                let others = error.clone().into_partials();
+                error.with_partial(partial).with_more_partials(others)
+            }
             Err(_) => error,
         }
     }

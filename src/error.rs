@@ -280,7 +280,8 @@ struct Inner {
     gave_up: Option<(u32, String)>,
     source: Option<Arc<dyn StdError + Send + Sync + 'static>>,
     /// Shared, because everybody who waits for a failed call gets the error: the matrix is not copied for each.
-    partial: Option<Arc<Partial>>,
+    /// One per space; nearly always there is one or none.
+    partials: Vec<Arc<Partial>>,
 }
 
 impl Inner {
@@ -289,7 +290,7 @@ impl Inner {
     fn settle(&mut self) {
         self.bad_texts.sort_by_key(|bad| bad.index);
         self.bad_texts.dedup_by_key(|bad| bad.index);
-        if let Some(partial) = &self.partial {
+        for partial in &self.partials {
             self.bad_texts.retain(|bad| partial.indices.binary_search(&bad.index).is_err());
         }
     }
@@ -313,7 +314,7 @@ impl Error {
             exhausted: false,
             gave_up: None,
             source: None,
-            partial: None,
+            partials: Vec::new(),
         }))
     }
 
@@ -388,7 +389,7 @@ impl Error {
     /// All charges: the failed call's own and those of the rows in [`partial`](Self::partial).
     pub fn total_charges(&self) -> Charges {
         let mut all = self.0.charges.clone();
-        if let Some(partial) = self.partial() {
+        for partial in self.partials() {
             all += partial.embeddings().charges();
         }
         all
@@ -397,7 +398,7 @@ impl Error {
     /// All that is known to have been spent: the failed call's own [`usage`](Self::usage) and that of the rows in
     /// [`partial`](Self::partial).
     pub fn total_usage(&self) -> Usage {
-        self.usage() + self.partial().map_or(Usage::ZERO, |partial| partial.embeddings().usage())
+        self.partials().fold(self.usage(), |sum, partial| sum + partial.embeddings().usage())
     }
 
     /// What the provider said, with the error, that it still allows.
@@ -430,18 +431,28 @@ impl Error {
 
     /// The rows finished before the failure, if any.
     pub fn partial(&self) -> Option<&Partial> {
-        self.0.partial.as_deref()
+        self.0.partials.first().map(|partial| &**partial)
+    }
+
+    /// All rows finished before the failure, one item per space: several only where an embedder has several.
+    pub fn partials(&self) -> impl Iterator<Item = &Partial> {
+        self.0.partials.iter().map(|partial| &**partial)
     }
 
     /// The highest index of a text that the error is about: bad, or finished.
     pub(crate) fn highest_index(&self) -> Option<usize> {
         let bad = self.bad_texts().last().map(|bad| bad.index);
-        bad.max(self.partial().and_then(|partial| partial.indices().last().copied()))
+        self.partials().filter_map(|partial| partial.indices().last().copied()).chain(bad).max()
     }
 
     /// Takes the rows finished before the failure, so that nothing done is lost.
     pub fn into_partial(self) -> Option<Partial> {
-        Arc::unwrap_or_clone(self.0).partial.map(Arc::unwrap_or_clone)
+        self.into_partials().into_iter().next()
+    }
+
+    /// Takes all rows finished before the failure, one item per space.
+    pub fn into_partials(self) -> Vec<Partial> {
+        Arc::unwrap_or_clone(self.0).partials.into_iter().map(Arc::unwrap_or_clone).collect()
     }
 
     /// Names the embedder that failed, unless one is named: the innermost is the one to look at.
@@ -520,9 +531,9 @@ impl Error {
     pub fn with_payee(mut self, payee: &Payee) -> Self {
         let inner = self.inner();
         inner.charges = std::mem::take(&mut inner.charges).attributed_to(payee);
-        if let Some(partial) = inner.partial.take() {
-            let Partial { indices, embeddings } = Arc::unwrap_or_clone(partial);
-            inner.partial = Some(Arc::new(Partial { indices, embeddings: embeddings.with_payee(payee) }));
+        for partial in &mut inner.partials {
+            let Partial { indices, embeddings } = (**partial).clone();
+            *partial = Arc::new(Partial { indices, embeddings: embeddings.with_payee(payee) });
         }
         self
     }
@@ -552,33 +563,41 @@ impl Error {
     /// [named as bad](Self::bad_texts).
     #[must_use]
     pub fn with_partial(mut self, partial: Partial) -> Self {
-        self.inner().partial = (!partial.indices.is_empty()).then(|| Arc::new(partial));
+        let some = (!partial.indices.is_empty()).then(|| Arc::new(partial));
+        self.inner().partials = some.into_iter().collect();
         self.inner().settle();
         self
     }
 
-    /// Adds finished rows of later texts, as far as they lie in the same space.
+    /// Adds finished rows of later texts: to those of their space, where there are some, else beside them.
     #[must_use]
-    pub(crate) fn with_more_partial(mut self, more: Vec<Partial>) -> Self {
-        let own = self.inner().partial.take().map(Arc::unwrap_or_clone);
-        let parts: Vec<Partial> = own.into_iter().chain(more).filter(|part| !part.indices.is_empty()).collect();
-        let indices: Vec<usize> = parts.iter().flat_map(|part| part.indices.iter().copied()).collect();
-        let rows = Embeddings::concat(parts.iter().map(|part| &part.embeddings));
-        // Where they do not fit together, those of the failed window are what the error is about.
-        match rows.and_then(|rows| Partial::new(indices, rows).ok()) {
-            Some(partial) => self.with_partial(partial),
-            None => match parts.into_iter().next() {
-                Some(first) => self.with_partial(first),
-                None => self,
-            },
+    pub(crate) fn with_more_partials(mut self, more: Vec<Partial>) -> Self {
+        let own = std::mem::take(&mut self.inner().partials);
+        let all = own.into_iter().map(Arc::unwrap_or_clone).chain(more);
+        let mut spaces: Vec<Vec<Partial>> = Vec::new();
+        for partial in all.filter(|partial| !partial.indices.is_empty()) {
+            let same = |of: &&mut Vec<Partial>| of[0].embeddings.space() == partial.embeddings.space();
+            match spaces.iter_mut().find(same) {
+                Some(of) => of.push(partial),
+                None => spaces.push(vec![partial]),
+            }
         }
+        for of in spaces {
+            let indices: Vec<usize> = of.iter().flat_map(|part| part.indices.iter().copied()).collect();
+            let rows = Embeddings::concat(of.iter().map(|part| &part.embeddings));
+            let joined = rows.and_then(|rows| Partial::new(indices, rows).ok());
+            let parts = joined.map_or(of, |joined| vec![joined]);
+            self.inner().partials.extend(parts.into_iter().map(Arc::new));
+        }
+        self.inner().settle();
+        self
     }
 
     /// Takes the finished rows off, and what they cost, for whoever keeps both elsewhere.
     #[must_use]
     pub fn without_partial(mut self) -> Self {
-        if self.0.partial.is_some() {
-            self.inner().partial = None;
+        if !self.0.partials.is_empty() {
+            self.inner().partials.clear();
         }
         self
     }
@@ -586,7 +605,7 @@ impl Error {
     /// Takes finished rows off that are of no use; what they cost becomes the failed call's.
     #[must_use]
     pub fn without_rows(self) -> Self {
-        let Some(charges) = self.partial().map(|partial| partial.embeddings().charges().clone()) else { return self };
+        let charges: Charges = self.partials().map(|partial| partial.embeddings().charges()).sum();
         self.without_partial().with_charges(&charges)
     }
 
@@ -639,7 +658,7 @@ impl Error {
             .iter()
             .flat_map(|bad| outer(bad.index).into_iter().map(|index| BadText { index, reason: bad.reason.clone() }))
             .collect();
-        if let Some(partial) = self.inner().partial.take() {
+        for partial in &mut self.inner().partials {
             let mut rows: Vec<(usize, usize)> = partial
                 .indices
                 .iter()
@@ -648,10 +667,10 @@ impl Error {
                 .collect();
             rows.sort_unstable();
             let picked: Vec<usize> = rows.iter().map(|&(_, row)| row).collect();
-            self.inner().partial = Some(Arc::new(Partial {
+            *partial = Arc::new(Partial {
                 indices: rows.into_iter().map(|(index, _)| index).collect(),
                 embeddings: partial.embeddings.select(&picked),
-            }));
+            });
         }
         self.inner().settle();
         self
@@ -681,8 +700,10 @@ impl fmt::Display for Error {
         if inner.bad_texts.len() > SHOWN {
             write!(f, "; and {} more texts", inner.bad_texts.len() - SHOWN)?;
         }
-        if let Some(partial) = &inner.partial {
-            write!(f, " ({} rows were finished)", partial.indices.len())?;
+        match self.partials().map(|partial| partial.indices.len()).sum() {
+            0 => {}
+            1 => f.write_str(" (1 row was finished)")?,
+            rows => write!(f, " ({rows} rows were finished)")?,
         }
         if inner.provider_message.is_some() {
             f.write_str(" (the server's own words: `provider_message`)")?;
@@ -726,8 +747,8 @@ impl fmt::Debug for Error {
         if inner.exhausted {
             debug.field("exhausted", &true);
         }
-        if let Some(partial) = &inner.partial {
-            debug.field("partial_rows", &partial.indices.len());
+        if !inner.partials.is_empty() {
+            debug.field("partial_rows", &self.partials().map(|partial| partial.indices.len()).sum::<usize>());
         }
         if let Some(source) = &inner.source {
             debug.field("source", source);
@@ -851,7 +872,7 @@ mod tests {
                 matches!(kind, Overloaded | RateLimited | Timeout | Unavailable),
                 "{kind}"
             );
-            let elsewhere = !matches!(kind, Config | DeadlinePassed | InvalidInput | SpaceMismatch);
+            let elsewhere = !matches!(kind, DeadlinePassed | InvalidInput | SpaceMismatch);
             assert_eq!(error.should_fall_back(), elsewhere, "{kind}");
         }
     }

@@ -9,7 +9,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 pub use self::{each::Each, stream::StreamOptions};
 use crate::{
-    Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Result, Space,
+    Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Partial, Result, Space,
     cache::CacheStore,
     embeddings::Gather,
     plan,
@@ -250,23 +250,22 @@ async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Resu
         let Some((call, result)) = in_flight.next().await else { break };
         let error = match result {
             Ok(part) => {
-                let unusable = gather.put(&part, |row| call.start + row).err();
-                unusable.map(|error| error.with_charges(part.charges()))
+                let other = gather.put(&part, |row| call.start + row).err();
+                // Rows of another space than those of the calls before: paid, and not to be mixed with them.
+                other.map(|error| error.with_more_partials(Partial::new(call.collect(), part).into_iter().collect()))
             }
             Err(error) => {
-                let mut error = error.map_indices(|index| [call.start + index]);
-                if let Some(part) = error.partial() {
-                    let kept = gather.put(part.embeddings(), |row| part.indices()[row]).is_ok();
-                    error = if kept { error.without_partial() } else { error.without_rows() };
-                }
-                Some(error)
+                let error = error.map_indices(|index| [call.start + index]);
+                let parts = error.clone().into_partials();
+                let left_over = |part: &Partial| gather.put(part.embeddings(), |row| part.indices()[row]).is_err();
+                Some(error.without_partial().with_more_partials(parts.into_iter().filter(left_over).collect()))
             }
         };
         failed = match (failed, error) {
             // Bad texts are named all at once, whichever call they were in.
             (Some(first), Some(next)) => {
                 let named = !first.bad_texts().is_empty() && !next.bad_texts().is_empty();
-                let first = first.with_charges(next.charges());
+                let first = first.with_charges(next.charges()).with_more_partials(next.clone().into_partials());
                 Some(if named { first.with_more_bad_texts(next.bad_texts()) } else { first })
             }
             (first, next) => first.or(next),
@@ -300,11 +299,9 @@ pub(crate) async fn embed_checked<E: Embedder + ?Sized>(embedder: &E, batch: Bat
             let breach = breach.with_charges(&error.total_charges());
             return breach.with_source(error.without_partial());
         }
-        match error.partial() {
-            // Nor are rows that cannot be compared.
-            Some(partial) if !wanted(partial.embeddings().space()) => error.without_rows(),
-            _ => error,
-        }
+        // Nor are rows that cannot be compared.
+        let comparable = error.partials().all(|partial| wanted(partial.embeddings().space()));
+        if comparable { error } else { error.without_rows() }
     })?;
     let breach = |message: String| {
         let breach = Error::new(ErrorKind::Protocol, message).with_embedder(embedder);

@@ -220,6 +220,8 @@ impl Run {
             Err(error) => error,
         };
         self.charges += error.charges();
+        // A call's error has rows of several spaces only where a router answers: those cannot all be given.
+        error.partials().skip(1).for_each(|other| self.charges += other.embeddings().charges());
         if let Some(part) = error.partial() {
             let placed = part.indices().iter().all(|&index| index < call.len());
             if placed && self.gather.put(part.embeddings(), |row| call[part.indices()[row]]).is_ok() {

@@ -144,15 +144,15 @@ where
         let _ = stop.send(());
         let (mut finished, mut charges) = (Vec::new(), Charges::NONE);
         while let Some((first, result)) = embedded.next().await {
-            finished.extend(match result {
-                Ok(rows) => Partial::new((first..first + rows.len()).collect(), rows).ok(),
+            match result {
+                Ok(rows) => finished.extend(Partial::new((first..first + rows.len()).collect(), rows)),
                 Err(later) => {
                     charges += later.charges();
-                    later.into_partial()
+                    finished.extend(later.into_partials());
                 }
-            });
+            }
         }
-        Some((Err(error.with_charges(&charges).with_more_partial(finished)), (embedded, None)))
+        Some((Err(error.with_charges(&charges).with_more_partials(finished)), (embedded, None)))
     })
 }
 

@@ -331,7 +331,7 @@ struct Finished(Option<(Gather, Vec<usize>)>);
 impl Finished {
     /// Embeds what is not finished, and gives all rows.
     async fn embed_rest<E: Embedder>(&mut self, inner: &E, batch: &Batch<'_>) -> Result<Embeddings> {
-        let Some((gather, todo)) = &mut self.0 else { return inner.embed(*batch).await };
+        let Some((gather, todo)) = &mut self.0 else { return embed_checked(inner, *batch).await };
         let texts: Vec<&str> = todo.iter().map(|&index| batch.texts()[index]).collect();
         let counted = batch.picked(todo.iter().copied());
         let rest = embed_checked(inner, batch.with_picked(&texts, counted.as_deref())).await;
@@ -342,14 +342,17 @@ impl Finished {
 
     /// Keeps the rows that an attempt has finished before it failed. Gives back the cost of those that have no place.
     fn keep(&mut self, batch: &Batch<'_>, error: Error) -> Charges {
-        let Some(partial) = error.into_partial() else { return Charges::NONE };
+        let partials = error.into_partials();
+        let Some((partial, others)) = partials.split_first() else { return Charges::NONE };
+        let mut lost: Charges = others.iter().map(|other| other.embeddings().charges()).sum();
         let (gather, todo) = self.0.get_or_insert_with(|| (Gather::new(batch.len()), (0..batch.len()).collect()));
         let indices = partial.indices();
         if gather.put(partial.embeddings(), |row| indices[row]).is_err() {
-            return partial.embeddings().charges().clone();
+            lost += partial.embeddings().charges();
+            return lost;
         }
         todo.retain(|index| indices.binary_search(index).is_err());
-        Charges::NONE
+        lost
     }
 
     /// Puts all finished rows into the error that ends the call.

@@ -77,7 +77,7 @@ fn paid(usage: Usage) -> (u64, u64) {
 
 /// All that a failed call is known to have cost.
 fn total(error: &Error) -> Usage {
-    error.usage() + error.partial().map_or(Usage::ZERO, |partial| partial.embeddings().usage())
+    error.total_usage()
 }
 
 /// What a caller is told that its call cost.

@@ -22,7 +22,7 @@ use crate::{
 
 /// Texts and bytes that are hashed before other tasks have their turn: a millisecond's work.
 const TURN_TEXTS: usize = 1024;
-const TURN_BYTES: usize = 1 << 20;
+const TURN_BYTES: usize = 512 << 10;
 
 /// How often a caller joins calls of others for a text that fail for reasons which are not the text's.
 const PATIENCE: usize = 3;
