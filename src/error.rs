@@ -609,9 +609,9 @@ impl Error {
         self.without_partial().with_charges(&charges)
     }
 
-    /// Replaces the texts to blame.
+    /// Replaces the texts to blame, whatever the kind. Texts that have a row in [`partials`](Self::partials) are left out.
     #[must_use]
-    pub(crate) fn with_bad_texts(mut self, bad: Vec<BadText>) -> Self {
+    pub fn with_bad_texts(mut self, bad: Vec<BadText>) -> Self {
         self.inner().bad_texts = bad;
         self.inner().settle();
         self

@@ -171,14 +171,15 @@ impl<E: Embedder> Cached<E> {
     /// # Errors
     /// [`Config`](ErrorKind::Config) where the embedder has more than one space.
     pub fn new(embedder: E, store: impl CacheStore) -> Result<Self> {
-        Self::with_storage(embedder, store, Storage::Exact)
+        Self::builder(embedder, store).build()
     }
 
-    /// Does the same, and says how vectors are written.
-    ///
-    /// # Errors
-    /// Those of [`new`](Self::new).
-    pub fn with_storage(embedder: E, store: impl CacheStore, storage: Storage) -> Result<Self> {
+    /// Begins with other than the default properties.
+    pub fn builder(embedder: E, store: impl CacheStore) -> CachedBuilder<E> {
+        CachedBuilder { embedder, store: Arc::new(store), storage: Storage::default() }
+    }
+
+    fn build(CachedBuilder { embedder, store, storage }: CachedBuilder<E>) -> Result<Self> {
         let space = match embedder.spaces() {
             [space] => space.clone(),
             spaces => {
@@ -188,7 +189,7 @@ impl<E: Embedder> Cached<E> {
         };
         Ok(Self(Arc::new(Inner {
             embedder,
-            store: Arc::new(store),
+            store,
             storage,
             spaces: [space],
             in_flight: Mutex::default(),
@@ -206,9 +207,7 @@ impl<E: Embedder> Cached<E> {
     /// [`SpaceMismatch`](ErrorKind::SpaceMismatch) where the vectors differ; those of [`new`](Self::new), of the
     /// embedder, and of the store.
     pub async fn open(embedder: E, store: impl CacheStore) -> Result<Self> {
-        let cached = Self::new(embedder, store)?;
-        cached.check_model().await?;
-        Ok(cached)
+        Self::builder(embedder, store).open().await
     }
 
     /// Embeds a probe text and compares it with the stored one, or stores it. Costs one call of some 30 tokens.
@@ -240,6 +239,53 @@ impl<E: Embedder> Cached<E> {
              at least {ALIKE} is the same; give the space another revision, or take another store"
         );
         Err(Error::new(ErrorKind::SpaceMismatch, message).with_embedder(self))
+    }
+}
+
+/// Builds a [`Cached`].
+///
+/// ```
+/// use docvector_embed::{EmbedderExt, cache::Memory, provider::Fake, wrap::cached::{Cached, Storage}};
+/// # fn main() -> docvector_embed::Result<()> {
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let cached = Cached::builder(Fake::new(8), Memory::new(64 << 20)).with_storage(Storage::Half).open().await?;
+/// assert_eq!(cached.embed_documents(&["half the room"]).await?.len(), 1);
+/// # Ok(()) }) }
+/// ```
+///
+/// # Default
+/// Vectors are stored exactly.
+#[derive(Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct CachedBuilder<E> {
+    embedder: E,
+    store: Arc<dyn CacheStore>,
+    storage: Storage,
+}
+
+impl<E: Embedder> CachedBuilder<E> {
+    /// Sets how vectors are written.
+    pub const fn with_storage(mut self, storage: Storage) -> Self {
+        self.storage = storage;
+        self
+    }
+
+    /// Makes the cache.
+    ///
+    /// # Errors
+    /// Those of [`Cached::new`].
+    pub fn build(self) -> Result<Cached<E>> {
+        Cached::build(self)
+    }
+
+    /// Makes the cache, and checks that the model is the one whose vectors are stored: see [`Cached::open`].
+    ///
+    /// # Errors
+    /// Those of [`Cached::open`].
+    pub async fn open(self) -> Result<Cached<E>> {
+        let cached = self.build()?;
+        cached.check_model().await?;
+        Ok(cached)
     }
 }
 

@@ -36,7 +36,8 @@
 //!
 //! # Errors
 //! [`DeadlinePassed`](crate::ErrorKind::DeadlinePassed) where the wait would go beyond the batch's deadline: at once where
-//! that is sure, at the deadline where it depends on those ahead.
+//! that is sure, at the deadline where it depends on those ahead. [`Overloaded`](crate::ErrorKind::Overloaded) where
+//! [so many](RateLimiter::with_max_waiting) wait already.
 //!
 //! # Cancellation
 //! A dropped call that waits has taken nothing. One that was sent counts. A call that is not polled holds nobody up.
@@ -102,6 +103,8 @@ struct State {
     tokens: Bucket,
     /// Until when the provider wants to hear nothing.
     paused: Option<Instant>,
+    /// How many calls may wait.
+    most_waiting: Option<usize>,
     interactive: Line,
     bulk: Line,
     /// Who was told last to be the next in line, and when it was to be its turn.
@@ -286,14 +289,21 @@ impl RateLimiter {
 
     /// How many calls wait for their turn now.
     pub fn waiting(&self) -> usize {
-        self.0.with(|state| state.interactive.len() + state.bulk.len())
+        self.0.with(|state| state.waiting())
+    }
+
+    /// Bounds how many calls may wait, also for the clones: one more is [`Overloaded`](ErrorKind::Overloaded) at once. For
+    /// servers, whose callers had better hear at once that there is too much to do.
+    #[must_use]
+    pub fn with_max_waiting(self, calls: usize) -> Self {
+        self.change(|state| state.most_waiting = Some(calls))
     }
 
     fn change(self, change: impl FnOnce(&mut State)) -> Self {
         self.0.with(|state| {
             change(state);
             // Outside a runtime nobody waits.
-            if state.interactive.len() + state.bulk.len() > 0 {
+            if state.waiting() > 0 {
                 state.advance(Instant::now());
             }
         });
@@ -308,7 +318,18 @@ impl RateLimiter {
     /// Waits for a request of so many tokens and takes it.
     async fn acquire(&self, lane: Lane, tokens: f64, deadline: Option<Instant>) -> Result<()> {
         let passed = || Error::new(ErrorKind::DeadlinePassed, "the rate limit would be waited for beyond it");
-        let waiter = self.0.with(|state| state.line(lane).push(tokens, Instant::now()));
+        let waiter = self.0.with(|state| {
+            let now = Instant::now();
+            if let Some(most) = state.most_waiting.filter(|&most| state.waiting() >= most) {
+                // Those that can go at once wait for nobody.
+                state.advance(now);
+                if state.waiting() >= most && (most > 0 || !state.wait((1.0, tokens), now).is_zero()) {
+                    let message = format!("{most} calls wait for the rate limit already, and no more may");
+                    return Err(Error::new(ErrorKind::Overloaded, message));
+                }
+            }
+            Ok(state.line(lane).push(tokens, now))
+        })?;
         // Whatever becomes of this future, it does not stay in the line.
         let mut waiting = Waiting { limiter: self, lane, waiter: &waiter, is_over: false };
         loop {
@@ -349,7 +370,12 @@ impl RateLimiter {
                         let asked = asked.as_millis() as u64;
                         tracing::debug!(embed.rate_limit.asked_ms = asked, "all calls are held back");
                     }
-                    (error.total_usage(), error.allowance())
+                    let usage = error.total_usage();
+                    if usage.requests == 0 && usage.unanswered == 0 && error.status().is_none() {
+                        // It never came to a request: its deadline passed in a queue further in.
+                        state.requests.take(-1.0, now);
+                    }
+                    (usage, error.allowance())
                 }
             };
             if let Some(tokens) = usage.exact_tokens() {
@@ -366,6 +392,10 @@ impl RateLimiter {
 }
 
 impl State {
+    fn waiting(&self) -> usize {
+        self.interactive.len() + self.bulk.len()
+    }
+
     const fn line(&mut self, lane: Lane) -> &mut Line {
         match lane {
             Lane::Interactive => &mut self.interactive,

@@ -466,7 +466,7 @@ async fn halves_take_half_the_room() {
     let sizes = async |storage| {
         let store = Moody::default();
         let fake = Fake::new(256);
-        let cached = Cached::with_storage(fake.clone(), store.clone(), storage).expect("one space");
+        let cached = Cached::builder(fake.clone(), store.clone()).with_storage(storage).build().expect("one space");
         cached.embed_documents(&["a"]).await.expect("embeds");
         let rows = cached.embed_documents(&["a"]).await.expect("a hit");
         let far = rows.row(0).iter().zip(fake.vector_of(InputKind::Document, "a")).map(|(a, b)| (a - b).abs());
