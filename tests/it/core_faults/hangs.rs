@@ -339,7 +339,10 @@ async fn an_overdue_call_that_nobody_polls_keeps_no_other_waiting() {
     // A debt of 90 seconds.
     embedder.embed_documents(&["four".repeat(1000)]).await.expect("takes what is saved");
     let mut overdue = embedder.embed(Batch::documents(&["overdue"]));
-    tokio::time::timeout(20 * SECOND, &mut overdue).await.expect_err("there is a debt");
+    // While one that it lets pass waits too, and leaves: then it looks again, and has lost its patience.
+    let passing = tokio::time::timeout(15 * SECOND, embedder.embed(Batch::queries(&["passing"])));
+    let both = async { tokio::join!(&mut overdue, passing) };
+    tokio::time::timeout(20 * SECOND, both).await.expect_err("there is a debt");
     for lane in [Lane::Interactive, Lane::Bulk] {
         let call = embedder.embed(Batch::documents(&["other"]).with_lane(lane));
         let answer = tokio::time::timeout(5 * MINUTE, call).await;
