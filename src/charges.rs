@@ -161,6 +161,31 @@ impl Charges {
         self
     }
 
+    /// Divides them by weight, so that the parts add up to the whole: what each of several callers is to pay of a call
+    /// that was made for all of them, by the tokens or bytes of their texts. Where a number does not divide evenly, the
+    /// largest remainders get one more. Weights that are all 0 count alike.
+    ///
+    /// ```
+    /// use docvector_embed::{Charges, Usage};
+    /// let whole = Charges::from(Usage::of_request(Some(10)));
+    /// let tokens: Vec<u64> = whole.apportion(&[1, 1, 1]).iter().map(|part| part.usage().tokens).collect();
+    /// assert_eq!(tokens, [4, 3, 3]);
+    /// ```
+    pub fn apportion(&self, weights: &[u64]) -> Vec<Self> {
+        let of_payees: Vec<(&Payee, Vec<Usage>)> =
+            self.iter().map(|charge| (&charge.payee, divide(charge.usage, weights))).collect();
+        let saved = Usage { cached: self.usage.cached, deduplicated: self.usage.deduplicated, ..Usage::ZERO };
+        let rest = divide(self.unattributed() + saved, weights);
+        let part = |(at, rest): (usize, Usage)| {
+            let mut part = Self::from(rest);
+            for (payee, usages) in of_payees.iter().filter(|(_, usages)| usages[at] != Usage::ZERO) {
+                part += Self::of(payee, usages[at]);
+            }
+            part
+        };
+        rest.into_iter().enumerate().map(part).collect()
+    }
+
     fn add(&mut self, payee: &Payee, usage: Usage) {
         let same = self.first.iter_mut().chain(&mut self.more).find(|charge| charge.payee == *payee);
         if let Some(charge) = same {
@@ -173,6 +198,37 @@ impl Charges {
             Some(_) => self.more.push(charge),
         }
     }
+}
+
+/// Divides each number of a usage by weight.
+fn divide(usage: Usage, weights: &[u64]) -> Vec<Usage> {
+    let mut parts = vec![Usage::ZERO; weights.len()];
+    let Usage { tokens, requests, unreported, unanswered, cached, deduplicated } = usage;
+    let mut each = |whole: u64, set: fn(&mut Usage) -> &mut u64| {
+        parts.iter_mut().zip(divide_number(whole, weights)).for_each(|(part, number)| *set(part) = number);
+    };
+    each(tokens, |part| &mut part.tokens);
+    each(requests, |part| &mut part.requests);
+    each(unreported, |part| &mut part.unreported);
+    each(unanswered, |part| &mut part.unanswered);
+    each(cached, |part| &mut part.cached);
+    each(deduplicated, |part| &mut part.deduplicated);
+    parts
+}
+
+/// Divides a number by weight; the largest remainders, and of equal ones the first, get what is left.
+fn divide_number(whole: u64, weights: &[u64]) -> Vec<u64> {
+    let alike = weights.iter().all(|&weight| weight == 0);
+    let weight = |at: usize| if alike { 1 } else { u128::from(weights[at]) };
+    let sum: u128 = (0..weights.len()).map(weight).sum::<u128>().max(1);
+    // 128 bits hold the product of two numbers of 64.
+    let product = |at: usize| u128::from(whole) * weight(at);
+    let mut parts: Vec<u64> = (0..weights.len()).map(|at| (product(at) / sum) as u64).collect();
+    let left = whole - parts.iter().sum::<u64>().min(whole);
+    let mut by_remainder: Vec<usize> = (0..weights.len()).collect();
+    by_remainder.sort_by_key(|&at| std::cmp::Reverse(product(at) % sum));
+    by_remainder.into_iter().take(left as usize).for_each(|at| parts[at] += 1);
+    parts
 }
 
 fn subtract(from: &mut Usage, usage: Usage) {
@@ -240,7 +296,51 @@ impl fmt::Debug for Charges {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn usage() -> impl Strategy<Value = Usage> {
+        let number = || prop_oneof![0_u64..10, any::<u64>().prop_map(|number| number / 4)];
+        (number(), number(), number(), number(), number(), number()).prop_map(
+            |(tokens, requests, unreported, unanswered, cached, deduplicated)| Usage {
+                tokens,
+                requests,
+                unreported,
+                unanswered,
+                cached,
+                deduplicated,
+            },
+        )
+    }
+
+    proptest! {
+        /// The parts add up to the whole, for each payee, and none is more than one off its share.
+        #[test]
+        fn parts_add_up_to_the_whole(
+            named in prop::collection::vec((0_usize..3, usage()), 0..3),
+            rest in usage(),
+            weights in prop::collection::vec(prop_oneof![0_u64..5, any::<u64>()], 1..9),
+        ) {
+            let payees: Vec<Payee> = ["a", "b", "c"].map(|model| Payee::new("p", model, Tier::Local)).to_vec();
+            let mut whole = Charges::from(rest);
+            named.iter().for_each(|(payee, usage)| whole += Charges::of(&payees[*payee], usage.billable()));
+            let parts = whole.apportion(&weights);
+            prop_assert_eq!(parts.len(), weights.len());
+            let sum: Charges = parts.iter().sum();
+            prop_assert_eq!(sum.usage(), whole.usage());
+            prop_assert_eq!(sum.unattributed(), whole.unattributed());
+            for charge in whole.iter().filter(|charge| charge.usage != Usage::ZERO) {
+                prop_assert!(sum.iter().any(|same| same == charge), "{:?} of {:?}", charge, sum);
+            }
+            let all: u128 = weights.iter().map(|&weight| u128::from(weight)).sum();
+            for (part, &weight) in parts.iter().zip(&weights).filter(|_| all > 0) {
+                let share = whole.unattributed().tokens as f64 * (weight as f64 / all as f64);
+                let off = (part.unattributed().tokens as f64 - share).abs();
+                prop_assert!(off <= 1.0 + share * 1e-9, "{} of {}", part.unattributed().tokens, share);
+            }
+        }
+    }
 
     #[test]
     fn sums_keep_payees_apart_and_lose_nothing() {

@@ -666,6 +666,8 @@ impl Error {
                 .flat_map(|(row, &inner)| outer(inner).into_iter().map(move |index| (index, row)))
                 .collect();
             rows.sort_unstable();
+            // Two inner texts may stand for one of the caller's: it has one row.
+            rows.dedup_by_key(|&mut (index, _)| index);
             let picked: Vec<usize> = rows.iter().map(|&(_, row)| row).collect();
             *partial = Arc::new(Partial {
                 indices: rows.into_iter().map(|(index, _)| index).collect(),

@@ -450,9 +450,12 @@ async fn of_threads_at_once_one_is_the_probe() {
                 tokio::spawn(async move { call(&store, 0).await })
             })
             .collect();
-        while callers.iter().filter(|caller| caller.is_finished()).count() < 7 {
-            tokio::task::yield_now().await;
-        }
+        let refused = async {
+            while callers.iter().filter(|caller| caller.is_finished()).count() < 7 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), refused).await.expect("all but one are refused");
         assert_eq!((inner.asked(), store.state()), (1, BreakerState::HalfOpen));
         callers.iter().for_each(|caller| caller.abort());
         let ended = join_all(callers).await;
