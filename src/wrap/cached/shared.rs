@@ -13,11 +13,11 @@
 use std::{
     mem,
     pin::Pin,
-    sync::{Arc, Weak},
+    sync::Arc,
     task::{Context, Poll, Wake, Waker},
 };
 
-use crate::sync::Mutex;
+use crate::sync::{self, Mutex, Weak};
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -96,7 +96,7 @@ impl Wake for Waiting {
 
 /// One waiter for a shared future. Gives `None` where the future panicked in another waiter's hands.
 pub(super) struct SharedCall<T> {
-    state: Arc<State<T>>,
+    state: sync::Arc<State<T>>,
     place: usize,
 }
 
@@ -114,16 +114,16 @@ impl<T: Clone> SharedCall<T> {
         let waiting = Arc::<Waiting>::default();
         let waker = Waker::from(waiting.clone());
         let state = State { stage: Mutex::new(Stage::Idle(Box::pin(future))), waiting, waker };
-        Self::join(Arc::new(state))
+        Self::join(sync::Arc::new(state))
     }
 
-    fn join(state: Arc<State<T>>) -> Self {
+    fn join(state: sync::Arc<State<T>>) -> Self {
         let place = state.waiting.enter();
         Self { state, place }
     }
 
     pub(super) fn downgrade(&self) -> WeakCall<T> {
-        WeakCall(Arc::downgrade(&self.state))
+        WeakCall(sync::Arc::downgrade(&self.state))
     }
 
     /// Polls the future, which this waiter has in its hands.

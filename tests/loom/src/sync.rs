@@ -1,0 +1,99 @@
+//! The crate's `sync`, with loom deciding who goes when.
+
+use std::{
+    cell::Cell,
+    ops::Deref,
+    sync::{
+        self,
+        atomic::Ordering::{AcqRel, Acquire},
+    },
+};
+
+use loom::sync::atomic::AtomicUsize;
+
+loom::thread_local! {
+    static HELD: Cell<usize> = Cell::new(0);
+}
+
+/// Whether this thread has a lock.
+pub fn is_held() -> bool {
+    HELD.with(Cell::get) > 0
+}
+
+/// The crate's lock: see `src/sync.rs`.
+#[derive(Debug, Default)]
+pub struct Mutex<T>(loom::sync::Mutex<T>);
+
+impl<T> Mutex<T> {
+    pub fn new(value: T) -> Self {
+        Self(loom::sync::Mutex::new(value))
+    }
+
+    pub fn with<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
+        let mut guard = self.0.lock().expect("loom's locks are not poisoned");
+        HELD.with(|held| held.set(held.get() + 1));
+        let result = change(&mut guard);
+        HELD.with(|held| held.set(held.get() - 1));
+        result
+    }
+}
+
+/// An `Arc` that has a `Weak`, which loom's has not. The count is std's own; `turn` is something of loom's that is
+/// touched before each step at it, so that loom tries all orders of these steps.
+pub struct Arc<T> {
+    inner: sync::Arc<T>,
+    turn: sync::Arc<AtomicUsize>,
+}
+
+pub struct Weak<T> {
+    inner: sync::Weak<T>,
+    turn: sync::Arc<AtomicUsize>,
+}
+
+impl<T> Arc<T> {
+    pub fn new(value: T) -> Self {
+        Self { inner: sync::Arc::new(value), turn: sync::Arc::new(AtomicUsize::new(1)) }
+    }
+
+    pub fn downgrade(this: &Self) -> Weak<T> {
+        Weak { inner: sync::Arc::downgrade(&this.inner), turn: this.turn.clone() }
+    }
+}
+
+impl<T> Clone for Arc<T> {
+    fn clone(&self) -> Self {
+        self.turn.fetch_add(1, AcqRel);
+        Self { inner: self.inner.clone(), turn: self.turn.clone() }
+    }
+}
+
+impl<T> Deref for Arc<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T> Drop for Arc<T> {
+    fn drop(&mut self) {
+        // Between this and std's own step, which follows at once, nobody else goes.
+        self.turn.fetch_sub(1, AcqRel);
+    }
+}
+
+impl<T> Clone for Weak<T> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), turn: self.turn.clone() }
+    }
+}
+
+impl<T> Weak<T> {
+    pub fn upgrade(&self) -> Option<Arc<T>> {
+        let up = |count| if count == 0 { None } else { Some(count + 1) };
+        let before = self.turn.fetch_update(AcqRel, Acquire, up);
+        let inner = self.inner.upgrade();
+        assert_eq!(before.is_ok(), inner.is_some(), "the counts agree");
+        Some(Arc { inner: inner?, turn: self.turn.clone() })
+    }
+}
