@@ -1,10 +1,12 @@
 //! Gives the lock that shared state stands under: one that a panic elsewhere does not close.
 //!
 //! `tests/loom` has a module of this name with the same items, which lets loom decide who goes when. What it tests takes
-//! its locks, and the counts by which it ends, from here.
+//! its locks, channels, and the counts by which it ends, from here.
 
 use std::sync::PoisonError;
 pub(crate) use std::sync::{Arc, Weak};
+
+pub(crate) use tokio::sync::oneshot;
 
 /// A mutex whose lock is held for the time of one closure. The state under it is whole between closures, so that a
 /// panic of some other thread says nothing about it.

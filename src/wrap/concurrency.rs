@@ -27,9 +27,10 @@
 //! Rows, space and usage are the inner embedder's; so are the limits, but that
 //! [`in_flight`](Limits::in_flight) is no more than the gate lets through. Clones share the gate.
 //!
-//! Those that wait stand in the queue of their batch's [`Lane`]: the interactive ones go first, but when eight of them
-//! in a row have passed a waiting bulk call, one bulk call goes. Within a lane it is first come, first served. What
-//! needs no work (no texts, an empty text, a space that is not there) waits for nobody: the inner embedder answers it.
+//! Those that wait stand in the queue of their batch's [`Lane`](crate::Lane): the interactive ones go first, but when
+//! eight of them in a row have passed a waiting bulk call, one bulk call goes. Within a lane it is first come, first
+//! served. What needs no work (no texts, an empty text, a space that is not there) waits for nobody: the inner embedder
+//! answers it.
 //!
 //! # Errors
 //! [`DeadlinePassed`](ErrorKind::DeadlinePassed) where the batch's [deadline](Batch::deadline) passes in the queue; the
@@ -48,19 +49,15 @@
 //! A short lock when a call comes and when it goes; a channel for a call that waits. A look at each text for whether it
 //! is empty. Only a wait with a deadline needs a tokio runtime with its clock, otherwise any executor will do.
 
-use std::{
-    collections::VecDeque,
-    fmt, mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+mod gate;
+
+use std::fmt;
 
 use async_trait::async_trait;
-use tokio::sync::oneshot;
 
-use crate::{Batch, Embedder, Embeddings, Error, ErrorKind, Lane, Limits, Result, Space};
-
-/// Interactive calls in a row that may pass a waiting bulk call.
-const HEAD_START: u32 = 8;
+pub use self::gate::Gate;
+use self::gate::Place;
+use crate::{Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space};
 
 /// Lets only so many calls through at once. See the [module](self).
 #[derive(Clone, Debug)]
@@ -161,158 +158,12 @@ impl<E: Embedder> Embedder for Concurrency<E> {
     }
 }
 
-/// Has room for so many calls at once; the others wait in two lanes. Clones share the room.
-///
-/// See the [module](self) for who goes first.
-#[derive(Clone)]
-pub struct Gate(Arc<Shared>);
-
-struct Shared {
-    calls: usize,
-    queue: Mutex<Queue>,
-}
-
-/// Someone waits for a place at the other end.
-type Waiter = oneshot::Sender<Place>;
-
-#[derive(Default)]
-struct Queue {
-    /// Places that nobody has. While there are any, nobody waits.
-    free: usize,
-    interactive: VecDeque<Waiter>,
-    bulk: VecDeque<Waiter>,
-    /// Interactive calls in a row that have passed a waiting bulk call.
-    ahead: u32,
-}
-
-impl Gate {
-    /// Makes room for `calls` at once, at least 1.
-    pub fn new(calls: usize) -> Self {
-        let calls = calls.max(1);
-        let queue = Mutex::new(Queue { free: calls, ..Queue::default() });
-        Self(Arc::new(Shared { calls, queue }))
-    }
-
-    /// How many calls it lets through at once.
-    pub fn calls(&self) -> usize {
-        self.0.calls
-    }
-
-    /// How many calls have a place now.
-    pub fn running(&self) -> usize {
-        self.0.calls - self.queue().free
-    }
-
-    /// How many calls wait for a place now.
-    pub fn waiting(&self) -> usize {
-        self.queue().waiting()
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes a free place, or stands in the queue for one.
-    fn enter(&self, lane: Lane) -> Result<Place, oneshot::Receiver<Place>> {
-        let mut queue = self.queue();
-        if queue.free > 0 {
-            queue.free -= 1;
-            return Ok(Place(Some(self.clone())));
-        }
-        let (waiter, turn) = oneshot::channel();
-        let left = queue.push(lane, waiter);
-        drop(queue);
-        // A waiter's end may be the last hold on a whole task with places of its own: never dropped under the lock.
-        drop(left);
-        Err(turn)
-    }
-
-    /// Whose turn it is for a place given back; where nobody waits, the place is free.
-    fn next(&self) -> Option<Waiter> {
-        let mut left = Vec::new();
-        // The lock ends with this line, and only then those that have left are dropped.
-        let next = self.queue().next(&mut left);
-        drop(left);
-        next
-    }
-}
-
-impl fmt::Debug for Gate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate")
-            .field("calls", &self.calls())
-            .field("running", &self.running())
-            .field("waiting", &self.waiting())
-            .finish()
-    }
-}
-
-impl Queue {
-    /// Queues a waiter. Before a lane would grow, those that have left are taken out and given back, so that its size
-    /// is that of those who wait; with room made for as many again, that is seldom.
-    fn push(&mut self, lane: Lane, waiter: Waiter) -> VecDeque<Waiter> {
-        let queue = match lane {
-            Lane::Interactive => &mut self.interactive,
-            Lane::Bulk => &mut self.bulk,
-        };
-        let mut left = VecDeque::new();
-        if queue.len() == queue.capacity() {
-            let all = mem::take(queue);
-            (*queue, left) = all.into_iter().partition(|waiter| !waiter.is_closed());
-            queue.reserve(queue.len() + 1);
-        }
-        queue.push_back(waiter);
-        left
-    }
-
-    /// The waiter whose turn it is; those that have left before it go to `left`.
-    fn next(&mut self, left: &mut Vec<Waiter>) -> Option<Waiter> {
-        for lane in [&mut self.interactive, &mut self.bulk] {
-            while lane.front().is_some_and(|waiter| waiter.is_closed()) {
-                left.extend(lane.pop_front());
-            }
-        }
-        let bulk_waits = !self.bulk.is_empty();
-        let bulk_first = bulk_waits && self.ahead >= HEAD_START;
-        if !bulk_first && !self.interactive.is_empty() {
-            // One that passes nobody takes nobody's turn.
-            self.ahead = if bulk_waits { self.ahead + 1 } else { 0 };
-            return self.interactive.pop_front();
-        }
-        self.ahead = 0;
-        let next = self.bulk.pop_front();
-        if next.is_none() {
-            self.free += 1;
-        }
-        next
-    }
-
-    fn waiting(&self) -> usize {
-        self.interactive.iter().chain(&self.bulk).filter(|waiter| !waiter.is_closed()).count()
-    }
-}
-
-/// Room for one call. It travels to whoever waits, and wherever it is dropped, it goes to the next.
-struct Place(Option<Gate>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut given_back = self.0.take();
-        // A loop and no recursion: thousands may leave the queue between their turn and its telling.
-        while let Some(gate) = given_back.take() {
-            let Some(waiter) = gate.next() else { return };
-            if let Err(mut place) = waiter.send(Self(Some(gate))) {
-                given_back = place.0.take();
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+    use crate::Lane;
 
     /// Everyone gives up, for as long as the gate is closed.
     #[test]
@@ -323,15 +174,12 @@ mod tests {
             let patient: Vec<_> = (0..10).map(|_| gate.enter(lane).err().expect("must wait")).collect();
             (0..10_000).for_each(|_| drop(gate.enter(lane)));
             assert_eq!(gate.waiting(), 10);
-            let queue = gate.queue();
-            let queued = queue.interactive.len().max(queue.bulk.len());
+            let queued = gate.queued();
             assert!(queued < 100, "{queued} in the queue for 10 that wait");
-            drop(queue);
             drop(patient);
         }
         drop(place);
-        assert_eq!((gate.running(), gate.waiting()), (0, 0));
-        assert!(gate.queue().interactive.is_empty() && gate.queue().bulk.is_empty());
+        assert_eq!((gate.running(), gate.waiting(), gate.queued()), (0, 0, 0));
     }
 
     #[test]

@@ -7,9 +7,13 @@
 mod small;
 mod sync;
 
+#[allow(dead_code)]
+#[path = "../../../src/wrap/concurrency/gate.rs"]
+mod gate;
 #[path = "../../../src/wrap/cached/shared.rs"]
 mod shared;
 
+mod places;
 mod shared_call;
 
 use std::{
@@ -27,6 +31,13 @@ use std::{
 use loom::model::Builder;
 
 use crate::sync::Mutex;
+
+/// As the crate has it.
+#[derive(Clone, Copy)]
+enum Lane {
+    Interactive,
+    Bulk,
+}
 
 /// Tries all orders with so many interruptions at most.
 fn explore(name: &str, preemptions: usize, model: fn()) {

@@ -97,3 +97,90 @@ impl<T> Weak<T> {
         Some(Arc { inner: inner?, turn: self.turn.clone() })
     }
 }
+
+/// What the crate takes from tokio, with loom's lock inside.
+pub mod oneshot {
+    use std::{
+        future::Future,
+        pin::Pin,
+        sync::Arc,
+        task::{Context, Poll, Waker},
+    };
+
+    use super::Mutex;
+
+    pub struct Sender<T>(Option<Arc<Mutex<Channel<T>>>>);
+
+    pub struct Receiver<T>(Arc<Mutex<Channel<T>>>);
+
+    /// The sender went without a word.
+    #[derive(Debug)]
+    pub struct RecvError;
+
+    struct Channel<T> {
+        sent: Option<T>,
+        waker: Option<Waker>,
+        no_sender: bool,
+        no_receiver: bool,
+    }
+
+    pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
+        let channel = Channel { sent: None, waker: None, no_sender: false, no_receiver: false };
+        let channel = Arc::new(Mutex::new(channel));
+        (Sender(Some(channel.clone())), Receiver(channel))
+    }
+
+    impl<T> Sender<T> {
+        pub fn send(mut self, value: T) -> Result<(), T> {
+            let Some(channel) = self.0.take() else { return Err(value) };
+            let waker = channel.with(|channel| {
+                if channel.no_receiver {
+                    return Err(value);
+                }
+                (channel.sent, channel.no_sender) = (Some(value), true);
+                Ok(channel.waker.take())
+            })?;
+            waker.into_iter().for_each(Waker::wake);
+            Ok(())
+        }
+
+        pub fn is_closed(&self) -> bool {
+            self.0.as_ref().is_some_and(|channel| channel.with(|channel| channel.no_receiver))
+        }
+    }
+
+    impl<T> Drop for Sender<T> {
+        fn drop(&mut self) {
+            assert!(!super::is_held(), "a waiter's end is dropped under a lock");
+            let Some(channel) = self.0.take() else { return };
+            let waker = channel.with(|channel| {
+                channel.no_sender = true;
+                channel.waker.take()
+            });
+            waker.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    impl<T> Future for Receiver<T> {
+        type Output = Result<T, RecvError>;
+
+        fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+            let (polled, before) = self.0.with(|channel| match channel.sent.take() {
+                Some(value) => (Poll::Ready(Ok(value)), None),
+                None if channel.no_sender => (Poll::Ready(Err(RecvError)), None),
+                None => (Poll::Pending, channel.waker.replace(context.waker().clone())),
+            });
+            drop(before);
+            polled
+        }
+    }
+
+    impl<T> Drop for Receiver<T> {
+        fn drop(&mut self) {
+            drop(self.0.with(|channel| {
+                channel.no_receiver = true;
+                (channel.sent.take(), channel.waker.take())
+            }));
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The room that a [`Gate`] has, and who goes next. `tests/loom` takes this file as it is.
+
+use std::{collections::VecDeque, fmt, mem, sync::Arc};
+
+use crate::{
+    Lane,
+    sync::{Mutex, oneshot},
+};
+
+/// Interactive calls in a row that may pass a waiting bulk call.
+const HEAD_START: u32 = 8;
+
+/// Has room for so many calls at once; the others wait in two lanes. Clones share the room.
+///
+/// See the [module](super) for who goes first.
+#[derive(Clone)]
+pub struct Gate(Arc<Shared>);
+
+struct Shared {
+    calls: usize,
+    queue: Mutex<Queue>,
+}
+
+/// Someone waits for a place at the other end.
+type Waiter = oneshot::Sender<Place>;
+
+#[derive(Default)]
+struct Queue {
+    /// Places that nobody has. While there are any, nobody waits.
+    free: usize,
+    interactive: VecDeque<Waiter>,
+    bulk: VecDeque<Waiter>,
+    /// Interactive calls in a row that have passed a waiting bulk call.
+    ahead: u32,
+}
+
+impl Gate {
+    /// Makes room for `calls` at once, at least 1.
+    pub fn new(calls: usize) -> Self {
+        let calls = calls.max(1);
+        let queue = Mutex::new(Queue { free: calls, ..Queue::default() });
+        Self(Arc::new(Shared { calls, queue }))
+    }
+
+    /// How many calls it lets through at once.
+    pub fn calls(&self) -> usize {
+        self.0.calls
+    }
+
+    /// How many calls have a place now.
+    pub fn running(&self) -> usize {
+        self.0.calls - self.0.queue.with(|queue| queue.free)
+    }
+
+    /// How many calls wait for a place now.
+    pub fn waiting(&self) -> usize {
+        self.0.queue.with(|queue| queue.waiting())
+    }
+
+    /// How many are in the longer lane, with those that have left and were not taken out yet.
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> usize {
+        self.0.queue.with(|queue| queue.interactive.len().max(queue.bulk.len()))
+    }
+
+    /// Takes a free place, or stands in the queue for one.
+    pub(super) fn enter(&self, lane: Lane) -> Result<Place, oneshot::Receiver<Place>> {
+        let queued = self.0.queue.with(|queue| {
+            if queue.free > 0 {
+                queue.free -= 1;
+                return None;
+            }
+            let (waiter, turn) = oneshot::channel();
+            Some((turn, queue.push(lane, waiter)))
+        });
+        let Some((turn, left)) = queued else { return Ok(Place(Some(self.clone()))) };
+        // A waiter's end may be the last hold on a whole task with places of its own: never dropped under the lock.
+        drop(left);
+        Err(turn)
+    }
+
+    /// Whose turn it is for a place given back; where nobody waits, the place is free.
+    fn next(&self) -> Option<Waiter> {
+        let mut left = Vec::new();
+        let next = self.0.queue.with(|queue| queue.next(&mut left));
+        // Not under the lock, either.
+        drop(left);
+        next
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate")
+            .field("calls", &self.calls())
+            .field("running", &self.running())
+            .field("waiting", &self.waiting())
+            .finish()
+    }
+}
+
+impl Queue {
+    /// Queues a waiter. Before a lane would grow, those that have left are taken out and given back, so that its size
+    /// is that of those who wait; with room made for as many again, that is seldom.
+    fn push(&mut self, lane: Lane, waiter: Waiter) -> VecDeque<Waiter> {
+        let queue = match lane {
+            Lane::Interactive => &mut self.interactive,
+            Lane::Bulk => &mut self.bulk,
+        };
+        let mut left = VecDeque::new();
+        if queue.len() == queue.capacity() {
+            let all = mem::take(queue);
+            (*queue, left) = all.into_iter().partition(|waiter| !waiter.is_closed());
+            queue.reserve(queue.len() + 1);
+        }
+        queue.push_back(waiter);
+        left
+    }
+
+    /// The waiter whose turn it is; those that have left before it go to `left`.
+    fn next(&mut self, left: &mut Vec<Waiter>) -> Option<Waiter> {
+        for lane in [&mut self.interactive, &mut self.bulk] {
+            while lane.front().is_some_and(|waiter| waiter.is_closed()) {
+                left.extend(lane.pop_front());
+            }
+        }
+        let bulk_waits = !self.bulk.is_empty();
+        let bulk_first = bulk_waits && self.ahead >= HEAD_START;
+        if !bulk_first && !self.interactive.is_empty() {
+            // One that passes nobody takes nobody's turn.
+            self.ahead = if bulk_waits { self.ahead + 1 } else { 0 };
+            return self.interactive.pop_front();
+        }
+        self.ahead = 0;
+        let next = self.bulk.pop_front();
+        if next.is_none() {
+            self.free += 1;
+        }
+        next
+    }
+
+    fn waiting(&self) -> usize {
+        self.interactive.iter().chain(&self.bulk).filter(|waiter| !waiter.is_closed()).count()
+    }
+}
+
+/// Room for one call. It travels to whoever waits, and wherever it is dropped, it goes to the next.
+pub(super) struct Place(Option<Gate>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut given_back = self.0.take();
+        // A loop and no recursion: thousands may leave the queue between their turn and its telling.
+        while let Some(gate) = given_back.take() {
+            let Some(waiter) = gate.next() else { return };
+            if let Err(mut place) = waiter.send(Self(Some(gate))) {
+                given_back = place.0.take();
+            }
+        }
+    }
+}
