@@ -51,7 +51,7 @@
 
 use std::{
     collections::VecDeque,
-    fmt,
+    fmt, mem,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -109,6 +109,8 @@ struct State {
     bulk: Line,
     /// Who was told last to be the next in line, and when it was to be its turn.
     told: Option<(Arc<Waiter>, Instant)>,
+    /// Those that are to look again, once the lock is free.
+    to_tell: Vec<Arc<Waiter>>,
 }
 
 /// Calls that wait in one lane, the first to come first.
@@ -299,8 +301,16 @@ impl RateLimiter {
         self.change(|state| state.most_waiting = Some(calls))
     }
 
+    /// Changes the state, and tells those that are to look again. Not under the lock: whoever is woken may be dropped
+    /// thereby, with its place in the line.
+    fn with<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
+        let (result, to_tell) = self.0.with(|state| (change(state), mem::take(&mut state.to_tell)));
+        to_tell.iter().for_each(|waiter| waiter.look.notify_one());
+        result
+    }
+
     fn change(self, change: impl FnOnce(&mut State)) -> Self {
-        self.0.with(|state| {
+        self.with(|state| {
             change(state);
             // Outside a runtime nobody waits.
             if state.waiting() > 0 {
@@ -334,7 +344,7 @@ impl RateLimiter {
         let mut waiting = Waiting { limiter: self, lane, waiter: &waiter, is_over: false };
         loop {
             let now = Instant::now();
-            let (event, own, alone) = self.0.with(|state| {
+            let (event, own, alone) = self.with(|state| {
                 let event = state.advance(now);
                 (event, state.own_wait(lane, &waiter, now), state.wait((1.0, tokens), now))
             });
@@ -346,7 +356,8 @@ impl RateLimiter {
             if deadline.is_some_and(|deadline| now.checked_add(alone).is_none_or(|then| then > deadline)) {
                 return Err(passed());
             }
-            let wait = event.max(own.min(LOOK_AGAIN));
+            // Who is told that its turn comes earlier may be one that nobody polls: it tells no other.
+            let wait = event.max(own).min(LOOK_AGAIN);
             let wait = deadline.map_or(wait, |deadline| wait.min(deadline.saturating_duration_since(now)));
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return Err(passed());
@@ -359,7 +370,7 @@ impl RateLimiter {
     /// Puts the guess right and learns from what the reply told. No reply can have counted more than `most`.
     fn settle(&self, guessed: f64, most: f64, result: &Result<Embeddings>) {
         let now = Instant::now();
-        self.0.with(|state| {
+        self.with(|state| {
             let (usage, allowance) = match result {
                 Ok(embeddings) => (embeddings.usage(), embeddings.allowance()),
                 Err(error) => {
@@ -424,14 +435,14 @@ impl State {
                 self.tokens.take(next.tokens, now);
                 self.line(lane).pop(now);
                 next.granted.store(true, Ordering::Relaxed);
-                next.look.notify_one();
+                self.to_tell.push(next);
                 continue;
             }
             let wait = wait.min(until);
             let turn = now.checked_add(wait).unwrap_or(now + LONGEST_PAUSE);
             let knows = |(told, at): &(Arc<Waiter>, Instant)| Arc::ptr_eq(told, &next) && *at <= turn;
             if !self.told.as_ref().is_some_and(knows) {
-                next.look.notify_one();
+                self.to_tell.push(next.clone());
                 self.told = Some((next, turn));
             }
             return wait;
@@ -468,7 +479,7 @@ impl Drop for Waiting<'_> {
             return;
         }
         let now = Instant::now();
-        self.limiter.0.with(|state| {
+        self.limiter.with(|state| {
             if self.waiter.granted.load(Ordering::Relaxed) {
                 // It had its turn and does not go: it gives back what it took.
                 state.requests.take(-1.0, now);

@@ -3,9 +3,9 @@
 use std::{
     fmt,
     future::poll_fn,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
-        Arc, Barrier,
+        Arc, Barrier, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
@@ -348,6 +348,68 @@ async fn an_overdue_call_that_nobody_polls_keeps_no_other_waiting() {
         let answer = tokio::time::timeout(5 * MINUTE, call).await;
         answer.unwrap_or_else(|_| panic!("{lane:?} waits for the overdue one")).expect("embeds");
     }
+}
+
+/// The same where the turn comes earlier than it seemed: a call got back most of what it took.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_nobody_polls_keeps_no_other_from_an_earlier_turn() {
+    let fake = fake(Limits::none());
+    // It fails after a while, and says that it took little.
+    let provider = Scripted::new(&fake, |number, _| match number {
+        0 => {
+            let usage = Usage::of_request(Some(60));
+            Step::fails(Error::new(ErrorKind::Config, "as scripted").with_usage(usage)).after(SECOND)
+        }
+        _ => Step::answers(),
+    });
+    let embedder = provider.rate_limit(RateLimiter::new().with_tokens(60));
+    // An hour's worth.
+    let texts = ["four".repeat(3600)];
+    let large = embedder.embed_documents(&texts);
+    let others = async {
+        tokio::time::sleep(SECOND / 2).await;
+        let mut held = embedder.embed(Batch::documents(&["held"]));
+        assert!(poll(&mut held).is_none(), "it waits");
+        tokio::time::timeout(2 * MINUTE, embedder.embed_documents(&["other"])).await
+    };
+    let (large, other) = tokio::join!(large, others);
+    large.expect_err("as scripted");
+    other.expect("nobody hangs").expect("embeds");
+}
+
+/// A task of an executor that has ended: it lives as long as somebody is to wake it, and who wakes it drops it.
+struct Orphan(Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>);
+
+impl Wake for Orphan {
+    fn wake(self: Arc<Self>) {}
+}
+
+/// Who is told that it is its turn may be dropped thereby, and leaves the line: under the limiter's lock it never could.
+#[tokio::test(start_paused = true)]
+async fn who_is_dropped_by_being_told_of_its_turn_blocks_no_limiter() {
+    let (_, embedder) = used_up().await;
+    let limiter = embedder.limiter().clone();
+    let cached = embedder.cached(Memory::unbounded()).expect("one space");
+    let task = Arc::new(Orphan(Mutex::new(Some(Box::pin(async move {
+        let _ = cached.embed_documents(&["orphan"]).await;
+    })))));
+    {
+        let waker = Waker::from(task.clone());
+        let mut future = task.0.lock().expect("not poisoned");
+        let future = future.as_mut().expect("there");
+        assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    let lives = Arc::downgrade(&task);
+    drop(task);
+    assert_eq!((lives.strong_count(), limiter.waiting()), (1, 1), "only its waker keeps it");
+    let (done, ended) = mpsc::channel();
+    thread::spawn({
+        let limiter = limiter.clone();
+        // It tells the waiting one.
+        move || done.send(drop(limiter.with_requests(600)))
+    });
+    ended.recv_timeout(Duration::from_secs(5)).expect("it is not blocked");
+    assert_eq!((lives.strong_count(), limiter.waiting()), (0, 0));
 }
 
 // Panics
