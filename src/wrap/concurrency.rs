@@ -43,7 +43,8 @@
 //! # Stacking
 //! Inside [`Retry`](super::Retry) and [`RateLimit`](super::RateLimit), so that a call that waits for either takes no
 //! place; outside [`Timeout`](super::Timeout), so that waiting for a place does not count. Stacks that lead to one
-//! server, as two models on one machine do, share one gate: [`Concurrency::with_gate`].
+//! server, as two models on one machine do, share one gate: [`Concurrency::with_gate`]. But a call must not come to one
+//! gate twice, nor to two gates in another order than other calls do: then they could wait for each other for ever.
 //!
 //! # Cost
 //! A short lock when a call comes and when it goes; a channel for a call that waits. A look at each text for whether it
