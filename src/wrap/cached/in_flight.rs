@@ -159,6 +159,7 @@ impl<E: Embedder> NewCall<E> {
     pub(super) fn new(
         inner: &Arc<Inner<E>>,
         batch: &Batch<'_>,
+        limits: Limits,
         texts: Texts,
         tokens: Option<Vec<u32>>,
         keys: Vec<Key>,
@@ -177,7 +178,7 @@ impl<E: Embedder> NewCall<E> {
             tokens,
             overtaken,
             options: batch.options().to_owned(),
-            limits: inner.embedder.limits(),
+            limits,
         }
     }
 

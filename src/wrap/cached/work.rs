@@ -217,8 +217,9 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         let mut joined: Vec<(InFlightCall, Vec<RowOf>)> = Vec::new();
         let mut by_id: HashMap<u64, usize> = HashMap::new();
         let (mut own_firsts, mut keys) = (Vec::with_capacity(firsts.len()), Vec::with_capacity(firsts.len()));
-        // Dropped after the lock is: what is dropped may take it itself.
+        // Dropped after the lock is: what is dropped may take it itself. And so may an embedder that is asked something.
         let mut held = Vec::new();
+        let limits = self.inner.embedder.limits();
         let own = self.inner.in_flight.with(|table| {
             for first in firsts {
                 let key = self.keys[first];
@@ -245,7 +246,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
             let overtaken = self.inner.stored.load(Ordering::Acquire) != self.seen;
             let texts = Texts::copy(own_firsts.iter().map(|&first| self.batch.texts()[first]));
             let tokens = self.counted.as_ref().map(|counted| own_firsts.iter().map(|&first| counted[first]).collect());
-            Some(NewCall::new(self.inner, &self.batch, texts, tokens, keys, overtaken).enter(table))
+            Some(NewCall::new(self.inner, &self.batch, limits, texts, tokens, keys, overtaken).enter(table))
         });
         drop(held);
         let own = own.map(|call| (call, own_firsts.into_iter().enumerate().collect(), true));

@@ -412,6 +412,68 @@ async fn who_is_dropped_by_being_told_of_its_turn_blocks_no_limiter() {
     assert_eq!((lives.strong_count(), limiter.waiting()), (0, 0));
 }
 
+/// Drops one of the calls that it was given whenever it is asked for its limits, and never answers.
+#[derive(Clone)]
+struct Drops {
+    fake: Fake,
+    calls: Arc<Mutex<Vec<Pin<Box<dyn Future<Output = ()> + Send>>>>>,
+}
+
+impl fmt::Display for Drops {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("drops")
+    }
+}
+
+impl fmt::Debug for Drops {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Drops").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Embedder for Drops {
+    async fn embed(&self, _: Batch<'_>) -> Result<Embeddings> {
+        std::future::pending().await
+    }
+
+    fn spaces(&self) -> &[Space] {
+        self.fake.spaces()
+    }
+
+    fn limits(&self) -> Limits {
+        let call = self.calls.lock().expect("not poisoned").pop();
+        drop(call);
+        self.fake.limits()
+    }
+}
+
+/// What an embedder does when it is asked for its limits is its own affair: also to end a call of the same cache.
+#[test]
+fn an_embedder_that_ends_calls_blocks_no_cache() {
+    let fake = fake(Limits::none());
+    let embedder = Drops { fake, calls: Arc::default() };
+    let cached = embedder.clone().cached(Memory::unbounded()).expect("one space");
+    let calls: Vec<_> = numbered(10)
+        .into_iter()
+        .map(|text| {
+            let cached = cached.clone();
+            let mut call: Pin<Box<dyn Future<Output = ()> + Send>> =
+                Box::pin(async move { _ = cached.embed_documents(&[text]).await });
+            assert!(poll(&mut call).is_none());
+            call
+        })
+        .collect();
+    *embedder.calls.lock().expect("not poisoned") = calls;
+    let (done, ended) = mpsc::channel();
+    thread::spawn(move || {
+        let waits = poll(&mut Box::pin(cached.embed_documents(&["another"]))).is_none();
+        done.send(waits)
+    });
+    assert!(ended.recv_timeout(Duration::from_secs(5)).expect("it is not blocked"));
+    assert!(embedder.calls.lock().expect("not poisoned").len() < 10);
+}
+
 // Panics
 
 /// What a [`Brittle`] panics at.
