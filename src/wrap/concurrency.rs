@@ -34,7 +34,8 @@
 //!
 //! # Errors
 //! [`DeadlinePassed`](ErrorKind::DeadlinePassed) where the batch's [deadline](Batch::deadline) passes in the queue; the
-//! inner embedder was not asked, and it has cost nothing. All other errors are the inner embedder's.
+//! inner embedder was not asked, and it has cost nothing. [`Overloaded`](ErrorKind::Overloaded) where
+//! [so many](Gate::with_max_waiting) wait already. All other errors are the inner embedder's.
 //!
 //! # Cancellation
 //! Dropping the future leaves the queue or gives the place back, at once, to the next in turn. A place that was on its
@@ -57,7 +58,7 @@ use std::fmt;
 use async_trait::async_trait;
 
 pub use self::gate::Gate;
-use self::gate::Place;
+use self::gate::{Entry, Place};
 use crate::{Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space};
 
 /// Lets only so many calls through at once. See the [module](self).
@@ -108,8 +109,12 @@ impl<E: Embedder> Concurrency<E> {
     /// Waits for a place, but not past the batch's deadline.
     async fn place(&self, batch: &Batch<'_>) -> Result<Place> {
         let turn = match self.gate.enter(batch.lane()) {
-            Ok(place) => return Ok(place),
-            Err(turn) => turn,
+            Entry::Place(place) => return Ok(place),
+            Entry::Turn(turn) => turn,
+            Entry::Full(most) => {
+                let message = format!("{most} calls wait for the gate already, and no more may (`with_max_waiting`)");
+                return Err(Error::new(ErrorKind::Overloaded, message).with_embedder(self));
+            }
         };
         let place = match batch.deadline() {
             None => turn.await,
@@ -172,7 +177,7 @@ mod tests {
         let gate = Gate::new(1);
         let place = gate.enter(Lane::Bulk);
         for lane in [Lane::Interactive, Lane::Bulk] {
-            let patient: Vec<_> = (0..10).map(|_| gate.enter(lane).err().expect("must wait")).collect();
+            let patient: Vec<_> = (0..10).map(|_| gate.enter(lane).turn().expect("must wait")).collect();
             (0..10_000).for_each(|_| drop(gate.enter(lane)));
             assert_eq!(gate.waiting(), 10);
             let queued = gate.queued();
@@ -186,11 +191,11 @@ mod tests {
     #[test]
     fn waiters_keep_their_order_when_others_are_swept_out() {
         let gate = Gate::new(1);
-        let mut place = gate.enter(Lane::Bulk).ok();
+        let mut place = gate.enter(Lane::Bulk).place();
         let mut turns = Vec::new();
         for _ in 0..100 {
             drop(gate.enter(Lane::Bulk));
-            turns.push(gate.enter(Lane::Bulk).err().expect("must wait"));
+            turns.push(gate.enter(Lane::Bulk).turn().expect("must wait"));
         }
         for mut turn in turns {
             assert!((&mut turn).now_or_never().is_none(), "before its turn");

@@ -32,6 +32,34 @@ struct Queue {
     bulk: VecDeque<Waiter>,
     /// Interactive calls in a row that have passed a waiting bulk call.
     ahead: u32,
+    /// How many may wait.
+    most_waiting: Option<usize>,
+}
+
+/// What became of a call that came to a gate.
+pub(super) enum Entry {
+    Place(Place),
+    /// It is in the queue.
+    Turn(oneshot::Receiver<Place>),
+    /// So many wait, and no more may.
+    Full(usize),
+}
+
+#[cfg(test)]
+impl Entry {
+    pub(super) fn place(self) -> Option<Place> {
+        match self {
+            Self::Place(place) => Some(place),
+            Self::Turn(_) | Self::Full(_) => None,
+        }
+    }
+
+    pub(super) fn turn(self) -> Option<oneshot::Receiver<Place>> {
+        match self {
+            Self::Turn(turn) => Some(turn),
+            Self::Place(_) | Self::Full(_) => None,
+        }
+    }
 }
 
 impl Gate {
@@ -40,6 +68,20 @@ impl Gate {
         let calls = calls.max(1);
         let queue = Mutex::new(Queue { free: calls, ..Queue::default() });
         Self(Arc::new(Shared { calls, queue }))
+    }
+
+    /// Bounds how many calls may wait, also for the clones: one more is [`Overloaded`](crate::ErrorKind::Overloaded) at
+    /// once. For servers, whose callers had better hear at once that there is too much to do.
+    ///
+    /// ```
+    /// use docvector_embed::wrap::Gate;
+    /// let gate = Gate::new(8).with_max_waiting(64);
+    /// assert_eq!((gate.calls(), gate.running(), gate.waiting()), (8, 0, 0));
+    /// ```
+    #[must_use]
+    pub fn with_max_waiting(self, calls: usize) -> Self {
+        self.0.queue.with(|queue| queue.most_waiting = Some(calls));
+        self
     }
 
     /// How many calls it lets through at once.
@@ -63,20 +105,25 @@ impl Gate {
         self.0.queue.with(|queue| queue.interactive.len().max(queue.bulk.len()))
     }
 
-    /// Takes a free place, or stands in the queue for one.
-    pub(super) fn enter(&self, lane: Lane) -> Result<Place, oneshot::Receiver<Place>> {
-        let queued = self.0.queue.with(|queue| {
+    /// Takes a free place, or stands in the queue for one, unless too many do.
+    pub(super) fn enter(&self, lane: Lane) -> Entry {
+        let (entry, left) = self.0.queue.with(|queue| {
             if queue.free > 0 {
                 queue.free -= 1;
-                return None;
+                return (Entry::Place(Place(Some(self.clone()))), VecDeque::new());
+            }
+            // Those that have left are counted only where it may matter.
+            let queued = queue.interactive.len() + queue.bulk.len();
+            if let Some(most) = queue.most_waiting.filter(|&most| queued >= most && queue.waiting() >= most) {
+                return (Entry::Full(most), VecDeque::new());
             }
             let (waiter, turn) = oneshot::channel();
-            Some((turn, queue.push(lane, waiter)))
+            let left = queue.push(lane, waiter);
+            (Entry::Turn(turn), left)
         });
-        let Some((turn, left)) = queued else { return Ok(Place(Some(self.clone()))) };
         // A waiter's end may be the last hold on a whole task with places of its own: never dropped under the lock.
         drop(left);
-        Err(turn)
+        entry
     }
 
     /// Whose turn it is for a place given back; where nobody waits, the place is free.

@@ -56,6 +56,9 @@ fn impossible() -> Vec<(&'static str, Value)> {
         ("base64 of zeros", json!(stand_in::in_base64(&[0.0; DIMENSIONS]))),
         ("base64 of NaN", with(f32::NAN)),
         ("base64 of infinity", with(f32::INFINITY)),
+        ("integers that are zero", json!(vec![0; DIMENSIONS])),
+        ("zero below zero", json!(vec![-0.0_f32; DIMENSIONS])),
+        ("more than 32 bits hold", json!([&[1e39][..], &vec![0.0_f64; DIMENSIONS - 1][..]].concat())),
     ]
 }
 
@@ -67,8 +70,8 @@ async fn one_impossible_row_does_not_cost_the_reply() {
         for (text, reversed) in [(0, false), (1, false), (0, true), (2, true)] {
             let server = Server::start([damaged(text, &vector, reversed)]).await;
             let error = client(&server).embed_documents(&TEXTS).await.expect_err(what);
-            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{what}: {error}");
-            assert_eq!(error.bad_texts(), [BadText::new(text, BadTextReason::Rejected)], "{what}: {error}");
+            assert_eq!(error.kind(), ErrorKind::Protocol, "{what}: {error}");
+            assert_eq!(error.bad_texts(), [BadText::new(text, BadTextReason::Unusable)], "{what}: {error}");
             let partial = error.partial().unwrap_or_else(|| panic!("{what}: the sound rows are lost"));
             let sound: Vec<usize> = (0..TEXTS.len()).filter(|index| *index != text).collect();
             assert_eq!(partial.indices(), sound, "{what}");

@@ -441,11 +441,6 @@ async fn success_that_is_not_an_answer_is_an_error() {
 async fn wrong_rows_are_an_error_with_what_they_cost() {
     let base64 = |row: &[f32]| json!(stand_in::in_base64(row));
     let honest = stand_in::vector("any", DIMENSIONS);
-    let with = |at: usize, component: f32| {
-        let mut row = honest.clone();
-        row[at] = component;
-        row
-    };
     let numbers = |component: Value| {
         let mut row = json!(honest);
         row[3] = component;
@@ -473,16 +468,9 @@ async fn wrong_rows_are_an_error_with_what_they_cost() {
         ("numbers too few", Step::second_vector(json!(honest[1..]))),
         ("numbers too many", Step::second_vector(json!([&honest[..], &honest[..1]].concat()))),
         ("no numbers", Step::second_vector(json!([]))),
-        ("zeros", Step::second_vector(json!(vec![0.0_f32; DIMENSIONS]))),
-        ("integers that are zero", Step::second_vector(json!(vec![0; DIMENSIONS]))),
-        ("zero below zero", Step::second_vector(json!(vec![-0.0_f32; DIMENSIONS]))),
         ("null for a number", Step::second_vector(numbers(Value::Null))),
         ("text for a number", Step::second_vector(numbers(json!("0.5")))),
         ("a truth for a number", Step::second_vector(numbers(json!(true)))),
-        ("more than 32 bits hold", Step::second_vector(numbers(json!(1e39)))),
-        ("base64 of zeros", Step::second_vector(base64(&[0.0; DIMENSIONS]))),
-        ("base64 of NaN", Step::second_vector(base64(&with(3, f32::NAN)))),
-        ("base64 of infinity", Step::second_vector(base64(&with(0, f32::NEG_INFINITY)))),
         ("base64 too short", Step::second_vector(base64(&honest[1..]))),
         ("base64 too long", Step::second_vector(base64(&[&honest[..], &honest[..]].concat()))),
         ("base64 of nothing", Step::second_vector(json!(""))),

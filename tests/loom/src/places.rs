@@ -9,29 +9,30 @@ use loom::thread;
 
 use crate::{
     Lane, drive, explore,
-    gate::{Gate, Place},
+    gate::{Entry, Gate, Place},
     poll_once,
 };
 
 /// Waits for a place.
 fn wait(gate: &Gate, lane: Lane) -> Place {
     match gate.enter(lane) {
-        Ok(place) => place,
-        Err(turn) => drive(turn).expect("who is in the queue gets a place"),
+        Entry::Place(place) => place,
+        Entry::Turn(turn) => drive(turn).expect("who is in the queue gets a place"),
+        Entry::Full(_) => unreachable!("the queue has no bound"),
     }
 }
 
 /// Comes, and leaves after one look at whether it is its turn.
 fn leave_after_one_poll(gate: &Gate, lane: Lane) {
-    if let Err(mut turn) = gate.enter(lane) {
+    if let Entry::Turn(mut turn) = gate.enter(lane) {
         let _ = poll_once(&mut turn);
     }
 }
 
 fn all_are_free(gate: &Gate) {
     assert_eq!((gate.running(), gate.waiting()), (0, 0));
-    let places: Vec<_> = (0..gate.calls()).map(|_| gate.enter(Lane::Bulk).ok().expect("free")).collect();
-    assert!(gate.enter(Lane::Bulk).is_err(), "no more than there are");
+    let places: Vec<_> = (0..gate.calls()).map(|_| gate.enter(Lane::Bulk).place().expect("free")).collect();
+    assert!(gate.enter(Lane::Bulk).turn().is_some(), "no more than there are");
     drop(places);
 }
 
@@ -61,7 +62,7 @@ fn a_place_passes_those_that_leave_before_their_turn() {
     explore("gate, one place, two leave while it is given back", 5, || {
         let gate = Gate::new(1);
         let place = wait(&gate, Lane::Bulk);
-        let turns: Vec<_> = (0..3).map(|_| gate.enter(Lane::Bulk).err().expect("must wait")).collect();
+        let turns: Vec<_> = (0..3).map(|_| gate.enter(Lane::Bulk).turn().expect("must wait")).collect();
         let [mut one, other, stays] = <[_; 3]>::try_from(turns).ok().expect("three");
         let leaver = thread::spawn(move || {
             let _ = poll_once(&mut one);
@@ -103,7 +104,7 @@ fn who_is_swept_out_has_left() {
     explore("gate, one place, a full lane is swept", 4, || {
         let gate = Gate::new(1);
         let place = wait(&gate, Lane::Bulk);
-        let mut turns: Vec<_> = (0..4).map(|_| gate.enter(Lane::Bulk).err().expect("must wait")).collect();
+        let mut turns: Vec<_> = (0..4).map(|_| gate.enter(Lane::Bulk).turn().expect("must wait")).collect();
         let (second, first) = (turns.remove(1), turns.remove(0));
         let leavers = thread::spawn(move || drop((first, second)));
         let comes = thread::spawn({

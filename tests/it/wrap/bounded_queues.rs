@@ -1,0 +1,68 @@
+//! Bounded queues of gates and limiters: who comes when they are full hears of it at once, and nothing is paid.
+
+use docvector_embed::{
+    EmbedderExt, Error, ErrorKind,
+    provider::Fake,
+    wrap::{Concurrency, Gate, RateLimiter},
+};
+use tokio::task::yield_now;
+
+fn is_overloaded(error: &Error, most: usize) {
+    assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}");
+    assert!(error.is_retryable() && error.should_fall_back(), "{error}");
+    assert!(error.message().starts_with(&format!("{most} calls wait")), "{error}");
+    assert_eq!(error.total_usage(), docvector_embed::Usage::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_lets_no_more_wait_than_it_may() {
+    let fake = Fake::new(4);
+    let hold = fake.hold();
+    let embedder = Concurrency::with_gate(fake.clone(), Gate::new(1).with_max_waiting(2));
+    let call = |text: &'static str| {
+        let embedder = embedder.clone();
+        tokio::spawn(async move { embedder.embed_query(text).await })
+    };
+    let mut calls = vec![call("runs"), call("waits"), call("leaves")];
+    yield_now().await;
+    is_overloaded(&embedder.embed_query("too many").await.expect_err("full"), 2);
+    // Who has left makes room.
+    calls.pop().expect("three").abort();
+    yield_now().await;
+    calls.push(call("comes"));
+    yield_now().await;
+    is_overloaded(&embedder.embed_query("too many").await.expect_err("full again"), 2);
+    drop(hold);
+    for call in calls {
+        call.await.expect("no panic").expect("embeds");
+    }
+    let texts: Vec<String> = fake.calls().into_iter().flat_map(|call| call.texts).collect();
+    assert_eq!(texts, ["runs", "waits", "comes"]);
+    // With room for nobody, a free place is still one.
+    let strict = Concurrency::with_gate(fake, Gate::new(1).with_max_waiting(0));
+    strict.embed_query("alone").await.expect("embeds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limiter_lets_no_more_wait_than_it_may() {
+    for most in [0, 2] {
+        let fake = Fake::new(4);
+        // One request at once, and one a minute after it.
+        let limiter = RateLimiter::new().with_requests(1).with_max_waiting(most);
+        let embedder = fake.clone().rate_limit(limiter.clone());
+        embedder.embed_query("goes at once").await.expect("embeds");
+        let waiting: Vec<_> = (0..most)
+            .map(|_| {
+                let embedder = embedder.clone();
+                tokio::spawn(async move { embedder.embed_query("waits").await })
+            })
+            .collect();
+        yield_now().await;
+        assert_eq!(limiter.waiting(), most);
+        is_overloaded(&embedder.embed_query("too many").await.expect_err("full"), most);
+        for call in waiting {
+            call.await.expect("no panic").expect("embeds");
+        }
+        assert_eq!((limiter.waiting(), fake.calls().len()), (0, most + 1));
+    }
+}
