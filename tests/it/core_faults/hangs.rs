@@ -406,17 +406,23 @@ async fn who_is_dropped_by_being_told_of_its_turn_blocks_no_limiter() {
     thread::spawn({
         let limiter = limiter.clone();
         // It tells the waiting one.
-        move || done.send(drop(limiter.with_requests(600)))
+        move || {
+            drop(limiter.with_requests(600));
+            done.send(())
+        }
     });
     ended.recv_timeout(Duration::from_secs(5)).expect("it is not blocked");
     assert_eq!((lives.strong_count(), limiter.waiting()), (0, 0));
 }
 
+/// A call that something else keeps.
+type Kept = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Drops one of the calls that it was given whenever it is asked for its limits, and never answers.
 #[derive(Clone)]
 struct Drops {
     fake: Fake,
-    calls: Arc<Mutex<Vec<Pin<Box<dyn Future<Output = ()> + Send>>>>>,
+    calls: Arc<Mutex<Vec<Kept>>>,
 }
 
 impl fmt::Display for Drops {
