@@ -10,3 +10,6 @@ mod onnx;
 mod openai;
 mod support;
 mod wrap;
+
+// The last: it takes as long as it may.
+mod stress;

@@ -1,0 +1,196 @@
+//! Stresses the core: random stacks over a member that misbehaves, with callers that come, leave and are late.
+//!
+//! One seed decides a round: its stacks, member, stores, callers, and who leaves when. A round on the clock that jumps is the same
+//! each time; one on four threads is as like as threads let it be.
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `DOCVECTOR_EMBED_STRESS_SEED=n` | plays this round alone, and shows what it is |
+//! | `DOCVECTOR_EMBED_STRESS_SECONDS=n` | how long all tests here take together: 100, or 1,800 with `DOCVECTOR_EMBED_FULL=1` |
+//! | `DOCVECTOR_EMBED_STRESS_FROM=n` | begins with a later seed |
+//! | `DOCVECTOR_EMBED_STRESS_CHECKS=rows,hang` | looks at these promises alone, see `checks.rs` |
+//! | `DOCVECTOR_EMBED_STRESS_FORMS=gate,each` | plays rounds of these forms alone, see `forms.rs` |
+//! | `DOCVECTOR_EMBED_STRESS_SURVEY=1` | does not stop at a broken promise, and tells at the end what was broken |
+
+mod answers;
+mod api;
+mod callers;
+mod checks;
+mod draw;
+mod forms;
+mod hand;
+mod ledger;
+mod member;
+mod plan;
+mod report;
+mod round;
+mod stacks;
+mod store;
+mod takes;
+mod texts;
+
+use std::{
+    env,
+    io::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use self::{
+    checks::{Check, Fault},
+    forms::Form,
+    plan::{Mode, Plan},
+    report::Totals,
+};
+
+/// A round that takes longer, by the real clock, goes round in circles.
+const STUCK: Duration = Duration::from_secs(120);
+
+#[test]
+fn one_thread() {
+    stress(Mode::OneThread);
+}
+
+#[test]
+fn by_hand() {
+    stress(Mode::ByHand);
+}
+
+#[test]
+fn four_threads() {
+    stress(Mode::FourThreads);
+}
+
+/// What the variables ask for.
+struct Asked {
+    seed: Option<u64>,
+    from: u64,
+    time: Duration,
+    checks: Vec<Check>,
+    forms: Vec<Form>,
+    survey: bool,
+}
+
+impl Asked {
+    fn read() -> Self {
+        let number = |name: &str| {
+            let value = env::var(name).ok()?;
+            Some(value.parse::<u64>().unwrap_or_else(|error| panic!("{name}={value}: {error}")))
+        };
+        let is_full = env::var_os("DOCVECTOR_EMBED_FULL").is_some();
+        let seconds = number("DOCVECTOR_EMBED_STRESS_SECONDS").unwrap_or(if is_full { 1800 } else { 100 });
+        Self {
+            seed: number("DOCVECTOR_EMBED_STRESS_SEED"),
+            from: number("DOCVECTOR_EMBED_STRESS_FROM").unwrap_or(0),
+            // Three tests share the time.
+            time: Duration::from_secs(seconds) / 3,
+            checks: named("DOCVECTOR_EMBED_STRESS_CHECKS", &Check::ALL),
+            forms: named("DOCVECTOR_EMBED_STRESS_FORMS", &Form::ALL),
+            survey: env::var_os("DOCVECTOR_EMBED_STRESS_SURVEY").is_some(),
+        }
+    }
+
+    /// The broken promises that are looked at.
+    fn of_interest(&self, faults: &[Fault]) -> Vec<Fault> {
+        faults.iter().filter(|fault| self.checks.contains(&fault.check)).cloned().collect()
+    }
+}
+
+/// Those that a variable names, or all.
+fn named<T: Copy + std::fmt::Debug>(variable: &str, all: &[T]) -> Vec<T> {
+    let Ok(names) = env::var(variable) else { return all.to_vec() };
+    let find = |name: &str| {
+        let found = all.iter().find(|one| format!("{one:?}").eq_ignore_ascii_case(name.trim()));
+        *found.unwrap_or_else(|| panic!("{variable}: {name} is none of {}", names_of(all)))
+    };
+    names.split(',').map(find).collect()
+}
+
+fn names_of<T: std::fmt::Debug>(all: &[T]) -> String {
+    all.iter().map(|one| format!("{one:?}").to_lowercase()).collect::<Vec<_>>().join(", ")
+}
+
+/// Plays rounds of a mode until the time is up.
+fn stress(mode: Mode) {
+    let asked = Asked::read();
+    if let Some(seed) = asked.seed {
+        if Mode::of(seed) == mode {
+            replay(&asked, seed);
+        }
+        return;
+    }
+    let began = Instant::now();
+    let watch = Watch::begin();
+    let mut totals = Totals::new();
+    let seeds = (asked.from..).filter(|&seed| Mode::of(seed) == mode);
+    for seed in seeds.take_while(|_| began.elapsed() < asked.time) {
+        let plan = Plan::draw(seed);
+        if !asked.forms.contains(&plan.form) {
+            continue;
+        }
+        watch.look_at(seed);
+        let form = plan.form;
+        let played = round::play(plan);
+        let faults = asked.of_interest(&played.faults);
+        totals.add(seed, form, &played, &faults);
+        assert!(faults.is_empty() || asked.survey, "{}", report::failure(&Plan::draw(seed), &played, &faults));
+    }
+    println!("{mode:?}: {totals}");
+    let is_whole = asked.forms.len() == Form::ALL.len() && !asked.survey;
+    let floor = asked.time.as_secs() * 10;
+    assert!(!is_whole || totals.rounds >= floor, "{} rounds are few, {floor} is the least", totals.rounds);
+    assert!(!is_whole || totals.rows >= 10 * floor, "{} rows are few", totals.rows);
+}
+
+/// Plays one round, and shows it.
+fn replay(asked: &Asked, seed: u64) {
+    println!("{}", Plan::draw(seed));
+    let watch = Watch::begin();
+    watch.look_at(seed);
+    let played = round::play(Plan::draw(seed));
+    println!("{}: {} rows, callers {:?}", played.stacks.join(", "), played.rows, played.ends);
+    let faults = asked.of_interest(&played.faults);
+    assert!(faults.is_empty(), "{}", report::failure(&Plan::draw(seed), &played, &faults));
+}
+
+/// Ends the process when a round goes round in circles: nothing else could.
+struct Watch {
+    seed: Arc<AtomicU64>,
+    ended: Arc<AtomicBool>,
+}
+
+impl Watch {
+    fn begin() -> Self {
+        let (seed, ended) = (Arc::new(AtomicU64::new(u64::MAX)), Arc::new(AtomicBool::new(false)));
+        let (looked_at, over) = (seed.clone(), ended.clone());
+        thread::spawn(move || {
+            let mut last = (u64::MAX, Instant::now());
+            while !over.load(Ordering::Relaxed) {
+                let seed = looked_at.load(Ordering::Relaxed);
+                if seed != last.0 {
+                    last = (seed, Instant::now());
+                } else if seed != u64::MAX && last.1.elapsed() > STUCK {
+                    // Not a `print`, which tests hold back.
+                    let _ = writeln!(std::io::stderr(), "stress: the round of seed {seed} does not end");
+                    std::process::abort();
+                }
+                thread::sleep(Duration::from_millis(100));
+            }
+        });
+        Self { seed, ended }
+    }
+
+    fn look_at(&self, seed: u64) {
+        self.seed.store(seed, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,205 @@
+//! Makes the calls of a round: what a [`Caller`] asks for, how it reads the answer, and when it leaves.
+
+use std::{
+    future::poll_fn,
+    panic::AssertUnwindSafe,
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    task::Poll,
+    time::Duration,
+};
+
+use docvector_embed::{Batch, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Lane, StreamOptions, TooLong};
+use futures_util::{FutureExt, StreamExt, stream};
+
+use super::{
+    answers, api,
+    checks::Check,
+    round::{Ended, Round},
+};
+
+/// How a caller asks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum How {
+    /// One call of the embedder, within its limits.
+    Embed,
+    All,
+    Each,
+    Stream {
+        window: usize,
+        windows: usize,
+        /// How long it is busy with each item.
+        busy: Duration,
+        /// Whether it embeds on the same stack meanwhile.
+        embeds: bool,
+    },
+}
+
+/// When a caller leaves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Leaves {
+    Never,
+    /// In the poll of this number that gives no answer yet.
+    InPoll(usize),
+    /// In the first poll after so many.
+    AfterPolls(usize),
+    After(Duration),
+    /// When the one that polls by hand drops it.
+    ByHand,
+}
+
+/// One caller.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    pub(super) stack: usize,
+    pub(super) begins: Duration,
+    pub(super) how: How,
+    pub(super) kind: InputKind,
+    pub(super) lane: Option<Lane>,
+    pub(super) too_long: TooLong,
+    pub(super) key: Option<&'static str>,
+    pub(super) deadline: Option<Duration>,
+    pub(super) texts: Vec<String>,
+    pub(super) leaves: Leaves,
+}
+
+impl Caller {
+    pub(super) const fn is_stream(&self) -> bool {
+        matches!(self.how, How::Stream { .. })
+    }
+
+    pub(super) fn is_dropped_by_hand(&self) -> bool {
+        self.leaves == Leaves::ByHand
+    }
+
+    pub(super) fn lane(&self) -> Lane {
+        match (self.lane, self.kind, self.how) {
+            // A stream has no lane of its own.
+            (_, _, How::Stream { .. }) => Lane::Bulk,
+            (Some(lane), ..) => lane,
+            (None, kind, _) => Batch::new(kind, &[]).lane(),
+        }
+    }
+
+    fn batch<'a>(&'a self, texts: &'a [&'a str]) -> Batch<'a> {
+        let batch = Batch::new(self.kind, texts).with_too_long(self.too_long).with_lane(self.lane());
+        let batch = self.key.map_or(batch, |key| batch.with_key(key));
+        match self.deadline {
+            Some(deadline) => batch.with_deadline((tokio::time::Instant::now() + deadline).into_std()),
+            None => batch,
+        }
+    }
+}
+
+/// Lets a caller come, ask, and leave, and notes how it ended.
+pub(super) async fn run(round: Arc<Round>, number: usize) {
+    let caller = &round.plan.callers[number];
+    tokio::time::sleep(caller.begins).await;
+    let began = tokio::time::Instant::now();
+    let asking = AssertUnwindSafe(ask(&round, number)).catch_unwind();
+    let ended = match leaving(caller.leaves, asking).await {
+        Some(Ok(failed)) => failed.map_or(Ended::Whole, Ended::Failed),
+        Some(Err(_)) => Ended::Panicked,
+        None => Ended::Left,
+    };
+    round.end(number, ended, began.elapsed());
+}
+
+/// Waits for a future until it is time to leave.
+async fn leaving<F: Future<Output: Send> + Send>(leaves: Leaves, future: F) -> Option<F::Output> {
+    if let Leaves::After(long) = leaves {
+        return tokio::time::timeout(long, future).await.ok();
+    }
+    let mut future = pin!(future);
+    let mut polls = 0;
+    poll_fn(|context| {
+        polls += 1;
+        if matches!(leaves, Leaves::AfterPolls(most) if polls > most) {
+            return Poll::Ready(None);
+        }
+        match future.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if matches!(leaves, Leaves::InPoll(last) if polls >= last) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Asks, looks at every row that comes back, and notes what it was told that it cost.
+async fn ask(round: &Round, number: usize) -> Option<ErrorKind> {
+    let caller = &round.plan.callers[number];
+    let stack = &round.stacks[caller.stack].embedder;
+    let mut texts: Vec<&str> = caller.texts.iter().map(String::as_str).collect();
+    round.calls.fetch_add(1, Ordering::Relaxed);
+    match caller.how {
+        How::Embed | How::All => {
+            if caller.how == How::Embed {
+                texts.truncate(stack.limits().texts.unwrap_or(usize::MAX));
+            }
+            let batch = caller.batch(&texts);
+            let result = match caller.how {
+                How::Embed => stack.embed(batch).await,
+                _ => stack.embed_all(batch).await,
+            };
+            round.tell(result.as_ref().map_or_else(api::total_usage, |rows| rows.usage()));
+            answers::check(round, number, &texts, 0, &result);
+            result.err().map(|error| error.kind())
+        }
+        How::Each => {
+            let each = stack.embed_each(caller.batch(&texts)).await;
+            round.tell(each.usage());
+            answers::check_each(round, number, &texts, &each);
+            each.errors().next().map(|(_, error)| error.kind())
+        }
+        How::Stream { window, windows, busy, embeds } => {
+            let mut options = StreamOptions::new(caller.kind).with_too_long(caller.too_long);
+            options = options.with_window(window, 1 << 20).with_windows(windows);
+            options = caller.key.map_or(options.clone(), |key| options.with_key(key));
+            let mut items = pin!(stack.embed_stream(stream::iter(caller.texts.clone()), options));
+            let mut next = 0;
+            while let Some(result) = items.next().await {
+                round.tell(result.as_ref().map_or_else(api::total_usage, |rows| rows.usage()));
+                let part = result.as_ref().map_or(0, |rows| rows.len());
+                let (texts, first) = if result.is_ok() {
+                    (texts.get(next..next + part).unwrap_or_default(), next)
+                } else {
+                    (&texts[..], 0)
+                };
+                answers::check(round, number, texts, first, &result);
+                next += part;
+                if let Err(error) = result {
+                    return Some(error.kind());
+                }
+                tokio::time::sleep(busy).await;
+                if embeds {
+                    round.calls.fetch_add(1, Ordering::Relaxed);
+                    let texts = &texts[..1];
+                    let batch = Batch::new(caller.kind, texts).with_too_long(caller.too_long).with_lane(Lane::Bulk);
+                    let result = stack.embed_all(batch).await;
+                    round.tell(result.as_ref().map_or_else(api::total_usage, |rows| rows.usage()));
+                    answers::check(round, number, texts, 0, &result);
+                }
+            }
+            if next != texts.len() {
+                round
+                    .fault(Check::Rows, format!("caller {number}: a stream ends after {next} of {} rows", texts.len()));
+            }
+            None
+        }
+    }
+}
+
+/// Asks once more for what the first caller of a stack asked for, with nothing in the way.
+pub(super) async fn last(round: &Round, stack: usize) -> Result<(), Error> {
+    let Some(number) = round.plan.callers.iter().position(|caller| caller.stack == stack) else { return Ok(()) };
+    let caller = &round.plan.callers[number];
+    let mut texts: Vec<&str> = round.plan.good_texts(caller);
+    texts.truncate(20);
+    let batch = Batch::new(caller.kind, &texts).with_too_long(caller.too_long).with_lane(caller.lane());
+    round.calls.fetch_add(1, Ordering::Relaxed);
+    let result = round.stacks[stack].embedder.embed_all(batch).await;
+    round.tell(result.as_ref().map_or_else(api::total_usage, |rows| rows.usage()));
+    answers::check(round, number, &texts, 0, &result);
+    result.map(|_| ())
+}

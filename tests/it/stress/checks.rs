@@ -1,0 +1,182 @@
+//! Holds a round that has ended to what must be true of it: [`Check`], one for each promise.
+
+use std::fmt;
+
+use docvector_embed::Usage;
+
+use super::{
+    api::{self, Bill},
+    ledger::{Ending, Ledger},
+    round::{Ended, Round},
+};
+
+/// A promise that is looked at. Each can be asked for alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Check {
+    /// Row `i` is the vector of text `i`.
+    Rows,
+    /// Those texts that were cut are marked as cut.
+    Marks,
+    /// No text is both named as bad and finished.
+    Named,
+    /// Indices ascend and are those of the caller's texts.
+    Range,
+    /// Nobody is blamed who was not refused.
+    Blame,
+    /// Every caller that stays has an answer.
+    Hang,
+    /// No caller waits much longer than its work takes.
+    Slow,
+    /// When all have gone, the gates are free, and a new call works.
+    Stuck,
+    /// No panic reaches a caller that a cache keeps from it.
+    Panic,
+    /// What was told is what was charged.
+    Told,
+    /// Nothing is told twice.
+    Twice,
+    /// A call that panicked is told of as unanswered, and takes no other bill with it.
+    PanicBill,
+    /// What those who left were not told is counted by the cache.
+    LeftBill,
+    /// Each text is paid for once.
+    Paid,
+    /// No more calls at once than the gate has places.
+    Most,
+}
+
+impl Check {
+    pub(super) const ALL: [Self; 15] = [
+        Self::Rows,
+        Self::Marks,
+        Self::Named,
+        Self::Range,
+        Self::Blame,
+        Self::Hang,
+        Self::Slow,
+        Self::Stuck,
+        Self::Panic,
+        Self::Told,
+        Self::Twice,
+        Self::PanicBill,
+        Self::LeftBill,
+        Self::Paid,
+        Self::Most,
+    ];
+}
+
+/// A promise that was broken.
+#[derive(Clone, Debug)]
+pub(super) struct Fault {
+    pub(super) check: Check,
+    pub(super) message: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.check, self.message)
+    }
+}
+
+/// Looks at what is left when all callers have their answer or have left.
+pub(super) fn after_callers(round: &Round) {
+    for gate in round.stacks.iter().flat_map(|stack| &stack.gates) {
+        if gate.running() > 0 || gate.waiting() > 0 {
+            round.fault(Check::Stuck, format!("all have gone, and there is {gate:?}"));
+        }
+    }
+    let ledger = round.member.ledger();
+    let under_way = ledger.count(Ending::UnderWay);
+    if under_way > 0 {
+        round.fault(Check::Stuck, format!("all have gone, and {under_way} calls are under way"));
+    }
+    if let Some(places) = round.plan.places()
+        && round.member.most() > places
+    {
+        round.fault(Check::Most, format!("{} calls at once through {places} places", round.member.most()));
+    }
+    let ended = round.ended();
+    let panicked = ended.iter().filter(|ended| **ended == Some(Ended::Panicked)).count() as u64;
+    let allowed = round.stores.moody.iter().map(|store| store.panics_in_get()).sum::<u64>()
+        + if round.plan.is_cached() { 0 } else { ledger.count(Ending::Panicked) };
+    if panicked > allowed {
+        round.fault(Check::Panic, format!("{panicked} callers panicked, {allowed} might have"));
+    }
+    for (number, caller) in round.plan.callers.iter().enumerate() {
+        if let Some((patience, took)) = round.plan.patience.zip(round.took(number))
+            && took > patience
+            && !caller.is_stream()
+        {
+            round.fault(Check::Slow, format!("caller {number} had its answer after {took:?}"));
+        }
+    }
+    paid(round, &ledger);
+}
+
+/// Each text was paid for once: by each stack, and in each lane, as those do not wait for each other's calls.
+fn paid(round: &Round, ledger: &Ledger) {
+    let plan = &round.plan;
+    if !(plan.is_calm() && plan.is_cached() && plan.keeps()) {
+        return;
+    }
+    for ((kind, too_long, text), (times, lanes)) in ledger.paid() {
+        if times > plan.stacks.len() * lanes.len() {
+            let message = format!("{kind} {text:?} ({too_long:?}) was paid for {times} times in lanes {lanes:?}");
+            round.fault(Check::Paid, message);
+        }
+    }
+}
+
+/// What was paid for before a last call is not paid for again.
+pub(super) fn after_last(round: &Round, before: &Ledger) {
+    let plan = &round.plan;
+    if !(plan.is_calm() && plan.is_cached() && plan.keeps() && plan.stores.len() == 1) {
+        return;
+    }
+    let had = before.paid();
+    for (asked, (times, _)) in round.member.ledger().paid() {
+        let (before, _) = had.get(&asked).cloned().unwrap_or_default();
+        if before > 0 && times > before {
+            let message = format!("{asked:?} was paid for {before} times, and again when all had gone");
+            round.fault(Check::Paid, message);
+        }
+    }
+}
+
+/// Compares what was told with what was charged.
+pub(super) fn bills(round: &Round) {
+    let ledger = round.member.ledger();
+    let plan = &round.plan;
+    let told = round.told();
+    let untold: Usage = round.stacks.iter().flat_map(|stack| &stack.caches).map(api::untold).sum();
+    let (charged, panics) = (api::bill(ledger.charged()), ledger.count(Ending::Panicked));
+    let (callers, all) = (api::bill(told), api::bill(told + untold));
+    let shown = format!("told {callers:?}, told or counted {all:?}, charged {charged:?}, {panics} panics");
+
+    let panicked = round.ended().contains(&Some(Ended::Panicked));
+    let stays = !plan.has_leavers() && !plan.has_deadlines() && !plan.may_time_out() && !panicked;
+    if exceeds(all, charged) {
+        round.fault(Check::Twice, shown);
+    } else if stays && panics == 0 && (all.tokens, all.unreported) != (charged.tokens, charged.unreported) {
+        round.fault(Check::Told, shown);
+    } else if stays && panics == 0 && (callers, callers.unanswered) != (charged, 0) {
+        round.fault(Check::Told, shown);
+    } else if stays && panics > 0 && (!same(all, charged) || callers.unanswered < panics) {
+        round.fault(Check::PanicBill, shown);
+    } else if !stays && plan.counts_those_who_left() && !panicked && !same(all, charged) {
+        round.fault(Check::LeftBill, shown);
+    }
+}
+
+/// Whether more was told than was charged. What got no answer counts as requests where they were begun.
+fn exceeds(told: Bill, charged: Bill) -> bool {
+    let more_tokens = told.tokens.zip(charged.tokens).is_some_and(|(told, charged)| told > charged);
+    more_tokens || told.requests > charged.requests + told.unanswered
+}
+
+/// Whether the answers told are those that were given; what got no answer is beside them.
+fn same(told: Bill, charged: Bill) -> bool {
+    (told.tokens, told.unreported) == (charged.tokens, charged.unreported)
+        && told.requests >= charged.requests
+        && told.requests <= charged.requests + told.unanswered
+}

@@ -1,0 +1,90 @@
+//! Keeps what a member was asked and what it charged: [`Ledger`].
+
+use std::collections::{HashMap, HashSet};
+
+use docvector_embed::{Batch, InputKind, Lane, TooLong, Usage};
+
+/// How a call of a member ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// It has not.
+    UnderWay,
+    /// With the right rows.
+    Right,
+    /// With an error, or with rows that break a law.
+    Failed,
+    Panicked,
+    /// Nobody waited for the answer.
+    Dropped,
+}
+
+/// One call.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    pub(super) kind: InputKind,
+    pub(super) too_long: TooLong,
+    pub(super) lane: Lane,
+    pub(super) texts: Vec<String>,
+    pub(super) ending: Ending,
+    /// What its answer told that it cost.
+    pub(super) charged: Usage,
+}
+
+/// A text, and as what it is embedded.
+pub(super) type Asked = (InputKind, TooLong, String);
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ledger {
+    pub(super) calls: Vec<Call>,
+    refused: HashSet<(InputKind, String)>,
+}
+
+impl Ledger {
+    pub(super) fn begin(&mut self, batch: &Batch<'_>) -> usize {
+        self.calls.push(Call {
+            kind: batch.kind(),
+            too_long: batch.too_long(),
+            lane: batch.lane(),
+            texts: batch.texts().iter().map(ToString::to_string).collect(),
+            ending: Ending::UnderWay,
+            charged: Usage::ZERO,
+        });
+        self.calls.len() - 1
+    }
+
+    pub(super) fn end(&mut self, number: usize, ending: Ending, charged: Usage) {
+        let call = &mut self.calls[number];
+        (call.ending, call.charged) = (ending, charged);
+    }
+
+    /// Notes that a text may be blamed.
+    pub(super) fn refuse(&mut self, kind: InputKind, text: &str) {
+        self.refused.insert((kind, text.to_owned()));
+    }
+
+    pub(super) fn has_refused(&self, kind: InputKind, text: &str) -> bool {
+        self.refused.contains(&(kind, text.to_owned()))
+    }
+
+    /// What all answers together told that they cost.
+    pub(super) fn charged(&self) -> Usage {
+        self.calls.iter().map(|call| call.charged).sum()
+    }
+
+    pub(super) fn count(&self, ending: Ending) -> u64 {
+        self.calls.iter().filter(|call| call.ending == ending).count() as u64
+    }
+
+    /// How often each text was paid for with a right answer, and in how many lanes it was asked for.
+    pub(super) fn paid(&self) -> HashMap<Asked, (usize, HashSet<Lane>)> {
+        let mut paid: HashMap<Asked, (usize, HashSet<Lane>)> = HashMap::new();
+        for call in &self.calls {
+            for text in &call.texts {
+                let (times, lanes) = paid.entry((call.kind, call.too_long, text.clone())).or_default();
+                *times += usize::from(call.ending == Ending::Right);
+                lanes.insert(call.lane);
+            }
+        }
+        paid
+    }
+}

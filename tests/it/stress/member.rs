@@ -1,0 +1,338 @@
+//! Stands in for a provider that misbehaves as it is told to: [`Member`], with an exact [`Ledger`] of what it charged.
+
+use std::{
+    fmt,
+    panic::resume_unwind,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use docvector_embed::{
+    BadText, BadTextReason, Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Limits, Normalization, Partial,
+    Result, Space, TooLong, Usage, async_trait,
+};
+use fastrand::Rng;
+
+use super::{
+    api,
+    ledger::{Ending, Ledger},
+    takes::{Takes, Waits},
+    texts,
+};
+
+/// What a member may do in place of a plain answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trick {
+    /// Fails in a way that may pass.
+    FailsForNow,
+    /// Fails with any kind of error.
+    Fails,
+    /// Fails, with the rows of some of the texts.
+    FailsWithRows,
+    /// Refuses one text, which it takes the next time.
+    RefusesOnce,
+    /// Does the same, with the rows of some other texts.
+    RefusesOnceWithRows,
+    /// Refuses the call and names no text.
+    RefusesUnnamed,
+    /// Names a text as bad and gives its row all the same.
+    NamesFinished,
+    /// Names a text that the call does not have.
+    NamesOther,
+    /// Gives finished rows of a text that the call does not have.
+    FinishesOther,
+    /// Gives finished rows of another space.
+    FinishesInOtherSpace,
+    PanicsFirst,
+    /// Panics when it has charged.
+    PanicsLast,
+    FewerRows,
+    MoreRows,
+    OtherSpace,
+    /// Claims a billion tokens.
+    Absurd,
+}
+
+/// How a member behaves.
+#[derive(Clone, Debug)]
+pub(super) struct Habits {
+    pub(super) limits: Limits,
+    /// What it may do; empty where it always answers right.
+    pub(super) tricks: Vec<Trick>,
+    /// One call in so many is a trick.
+    pub(super) every: u8,
+    /// How many tricks there may be.
+    pub(super) budget: u32,
+    /// The first so many calls are tricks, within the budget.
+    pub(super) first: u32,
+    /// One answer in so many has no count of tokens.
+    pub(super) omits: Option<u8>,
+    pub(super) takes: Vec<Takes>,
+    pub(super) waits: Waits,
+    /// Whether it ends at a batch's deadline.
+    pub(super) punctual: bool,
+}
+
+/// A provider of the stress. Clones share everything.
+#[derive(Clone)]
+pub(super) struct Member(Arc<Shared>);
+
+struct Shared {
+    habits: Habits,
+    space: Space,
+    other: Space,
+    state: Mutex<State>,
+    behaves: AtomicBool,
+    running: AtomicUsize,
+    most: AtomicUsize,
+}
+
+struct State {
+    random: Rng,
+    calls: u32,
+    budget: u32,
+    ledger: Ledger,
+}
+
+impl Member {
+    pub(super) fn new(seed: u64, habits: Habits) -> Self {
+        let space = |name: &str| {
+            let builder = Space::builder(name, texts::WIDTH).with_normalization(Normalization::None);
+            builder.build().expect("a valid space")
+        };
+        let budget = habits.budget;
+        let state = State { random: Rng::with_seed(seed), calls: 0, budget, ledger: Ledger::default() };
+        Self(Arc::new(Shared {
+            habits,
+            space: space("stress"),
+            other: space("another"),
+            state: Mutex::new(state),
+            behaves: AtomicBool::new(false),
+            running: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
+        }))
+    }
+
+    /// Ends all tricks, and takes no time from now on.
+    pub(super) fn behave(&self) {
+        self.0.behaves.store(true, Ordering::SeqCst);
+    }
+
+    /// A copy of what it has done so far.
+    pub(super) fn ledger(&self) -> Ledger {
+        self.state().ledger.clone()
+    }
+
+    /// Whether it has refused a text.
+    pub(super) fn has_refused(&self, kind: InputKind, text: &str) -> bool {
+        self.state().ledger.has_refused(kind, text)
+    }
+
+    /// The most calls that it had at once.
+    pub(super) fn most(&self) -> usize {
+        self.0.most.load(Ordering::SeqCst)
+    }
+
+    /// Tokens that a text may have.
+    pub(super) fn limit(&self) -> Option<usize> {
+        self.0.habits.limits.tokens_of_one_text()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the next call does, and how long it takes.
+    fn draw(&self) -> (Option<Trick>, Takes) {
+        if self.0.behaves.load(Ordering::SeqCst) {
+            return (None, Takes::NoTime);
+        }
+        let habits = &self.0.habits;
+        let state = &mut *self.state();
+        state.calls += 1;
+        let takes = *state.random.choice(&habits.takes).unwrap_or(&Takes::NoTime);
+        let due = state.calls <= habits.first || state.random.u8(..habits.every.max(1)) == 0;
+        let trick = state.random.choice(&habits.tricks).copied().filter(|_| state.budget > 0 && due);
+        state.budget -= u32::from(trick.is_some());
+        (trick, takes)
+    }
+
+    fn rows(&self, batch: &Batch<'_>, of: &[usize], space: &Space, usage: Usage) -> Embeddings {
+        let limit = self.limit();
+        let text = |index: usize| texts::cut(batch.texts()[index], limit, batch.too_long());
+        let components = of.iter().flat_map(|&index| texts::vector(batch.kind(), text(index))).collect();
+        let rows = Embeddings::new(of.len(), space, components, usage).expect("finite rows of the space's width");
+        let cut = (0..of.len()).filter(|&row| texts::is_over(batch.texts()[of[row]], limit));
+        rows.with_truncated(cut.collect())
+    }
+
+    fn tokens(&self, batch: &Batch<'_>, of: &[usize]) -> u64 {
+        let limit = self.limit();
+        of.iter().map(|&index| texts::tokens(texts::cut(batch.texts()[index], limit, batch.too_long())) as u64).sum()
+    }
+
+    /// What the call comes to.
+    fn answer(&self, batch: &Batch<'_>, trick: Option<Trick>, call: &mut Open<'_>) -> Result<Embeddings> {
+        if matches!(trick, Some(Trick::PanicsFirst | Trick::PanicsLast)) {
+            call.ending = Ending::Panicked;
+            // No message on the screen: the panic is part of the play.
+            resume_unwind(Box::new("as scripted"));
+        }
+        let state = &mut *self.state();
+        let random = &mut state.random;
+        let all: Vec<usize> = (0..batch.len()).collect();
+        let omits = self.0.habits.omits.is_some_and(|one_in| random.u8(..one_in) == 0);
+        let usage = api::request((!omits).then(|| self.tokens(batch, &all)));
+        let Some(trick) = trick else {
+            call.ending = Ending::Right;
+            return Ok(self.rows(batch, &all, &self.0.space, usage));
+        };
+        call.ending = Ending::Failed;
+        let refused = random.usize(..batch.len());
+        let some: Vec<usize> = all.iter().copied().filter(|&index| index != refused && random.bool()).collect();
+        let part = |of: &[usize], space: &Space| {
+            let usage = api::request(Some(self.tokens(batch, of)));
+            Partial::new(of.to_vec(), self.rows(batch, of, space, usage)).expect("indices ascend")
+        };
+        let with_part = |error: Error, of: &[usize]| match of {
+            [] => error,
+            _ => error.with_partial(part(of, &self.0.space)),
+        };
+        let spent = if random.bool() { api::request(Some(random.u64(..50))) } else { Usage::ZERO };
+        let names = |index: usize| Error::invalid_texts(vec![BadText::new(index, BadTextReason::Rejected)]);
+        let error = match trick {
+            Trick::FewerRows | Trick::MoreRows | Trick::OtherSpace | Trick::Absurd => {
+                let mut of = all;
+                let (mut space, mut usage) = (&self.0.space, usage);
+                match trick {
+                    Trick::FewerRows => of.truncate(of.len() - 1),
+                    Trick::MoreRows => of.push(0),
+                    Trick::OtherSpace => space = &self.0.other,
+                    _ => {
+                        usage = api::request(Some(1_000_000_000));
+                        call.ending = Ending::Right;
+                    }
+                }
+                return Ok(self.rows(batch, &of, space, usage));
+            }
+            Trick::PanicsFirst | Trick::PanicsLast => unreachable!("it has panicked"),
+            Trick::FailsForNow => failure(random, true, &self.0.habits.waits),
+            Trick::Fails => failure(random, false, &self.0.habits.waits),
+            Trick::FailsWithRows => with_part(failure(random, true, &self.0.habits.waits), &some),
+            Trick::RefusesOnce | Trick::RefusesOnceWithRows => {
+                state.ledger.refuse(batch.kind(), batch.texts()[refused]);
+                let with_rows = trick == Trick::RefusesOnceWithRows;
+                with_part(names(refused), if with_rows { &some } else { &[] })
+            }
+            Trick::RefusesUnnamed => {
+                batch.texts().iter().for_each(|text| state.ledger.refuse(batch.kind(), text));
+                Error::new(ErrorKind::InvalidInput, "one of them, as scripted")
+            }
+            Trick::NamesFinished => {
+                state.ledger.refuse(batch.kind(), batch.texts()[refused]);
+                with_part(names(refused), &all)
+            }
+            Trick::NamesOther => names(batch.len() + random.usize(..5)),
+            Trick::FinishesOther => {
+                let rows = self.rows(batch, &all, &self.0.space, api::request(Some(self.tokens(batch, &all))));
+                let places = all.iter().map(|index| index + 1).collect();
+                let part = Partial::new(places, rows).expect("indices ascend");
+                failure(random, true, &self.0.habits.waits).with_partial(part)
+            }
+            Trick::FinishesInOtherSpace => {
+                failure(random, true, &self.0.habits.waits).with_partial(part(&all, &self.0.other))
+            }
+        };
+        Err(error.with_usage(spent).with_embedder(self))
+    }
+}
+
+/// An error of a random kind. Only those that may pass ask for a wait.
+fn failure(random: &mut Rng, for_now: bool, waits: &Waits) -> Error {
+    use ErrorKind::{
+        Auth, Cache, Config, DeadlinePassed, Inference, Protocol, Quota, RateLimited, SpaceMismatch, Timeout,
+        Unavailable,
+    };
+    let passing = [RateLimited, Timeout, Unavailable, Unavailable];
+    let all = [Auth, Cache, Config, DeadlinePassed, Inference, Protocol, Quota, SpaceMismatch, Unavailable];
+    let kind = if for_now { passing[random.usize(..4)] } else { all[random.usize(..9)] };
+    let error = Error::new(kind, "as scripted");
+    if for_now && random.bool() { error.with_retry_after(waits.draw(random)) } else { error }
+}
+
+/// A call under way. Its end goes into the ledger, whichever it is.
+struct Open<'a> {
+    member: &'a Member,
+    number: usize,
+    ending: Ending,
+    charged: Usage,
+}
+
+impl<'a> Open<'a> {
+    fn begin(member: &'a Member, batch: &Batch<'_>) -> Self {
+        let running = member.0.running.fetch_add(1, Ordering::SeqCst) + 1;
+        member.0.most.fetch_max(running, Ordering::SeqCst);
+        let number = member.state().ledger.begin(batch);
+        Self { member, number, ending: Ending::Dropped, charged: Usage::ZERO }
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.member.0.running.fetch_sub(1, Ordering::SeqCst);
+        self.member.state().ledger.end(self.number, self.ending, self.charged);
+    }
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("member")
+    }
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member").field("habits", &self.0.habits).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Embedder for Member {
+    async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
+        batch.check(self.spaces(), &self.0.habits.limits).map_err(|error| error.with_embedder(self))?;
+        if batch.is_empty() {
+            return Ok(Embeddings::empty(&self.0.space));
+        }
+        let limit = self.limit();
+        let over: Vec<usize> = (0..batch.len()).filter(|&at| texts::is_over(batch.texts()[at], limit)).collect();
+        if batch.too_long() == TooLong::Error && !over.is_empty() {
+            let bad = |at: usize| BadText::new(at, BadTextReason::TooLong { tokens: 99, limit: limit.unwrap_or(0) });
+            return Err(Error::invalid_texts(over.into_iter().map(bad).collect()).with_embedder(self));
+        }
+        let mut call = Open::begin(self, &batch);
+        let (trick, takes) = self.draw();
+        if trick != Some(Trick::PanicsFirst) {
+            let deadline = batch.deadline().filter(|_| self.0.habits.punctual);
+            if takes.wait(deadline).await.is_err() {
+                call.ending = Ending::Failed;
+                return Err(Error::new(ErrorKind::DeadlinePassed, "in the member").with_embedder(self));
+            }
+        }
+        let result = self.answer(&batch, trick, &mut call);
+        call.charged = match &result {
+            Ok(rows) => rows.usage(),
+            Err(error) => api::total_usage(error),
+        };
+        result
+    }
+
+    fn spaces(&self) -> &[Space] {
+        std::slice::from_ref(&self.0.space)
+    }
+
+    fn limits(&self) -> Limits {
+        self.0.habits.limits.clone()
+    }
+}

@@ -1,0 +1,244 @@
+//! Plays one round: builds what is drawn, lets all callers go, and looks at what came of it.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use docvector_embed::{ErrorKind, Usage};
+use fastrand::Rng;
+use tokio::runtime::{Builder, Runtime};
+
+use super::{
+    callers,
+    checks::{self, Check, Fault},
+    hand,
+    member::Member,
+    plan::{Mode, Plan},
+    stacks::{Commons, Stack, Stores},
+};
+
+/// Who has no answer by then on a clock that jumps has none at all.
+const FOR_EVER: Duration = Duration::from_secs(1_000_000);
+
+/// The same on the real clock.
+const REAL_FOR_EVER: Duration = Duration::from_secs(20);
+
+/// A round on a clock that jumps takes less.
+const LONG: Duration = Duration::from_secs(20_000);
+
+/// How a caller ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// With all rows.
+    Whole,
+    Failed(ErrorKind),
+    Left,
+    Panicked,
+}
+
+/// A round under way.
+pub(super) struct Round {
+    pub(super) plan: Plan,
+    pub(super) member: Member,
+    pub(super) stores: Stores,
+    pub(super) stacks: Vec<Stack>,
+    pub(super) rows: AtomicU64,
+    pub(super) calls: AtomicU64,
+    notes: Mutex<Notes>,
+}
+
+#[derive(Default)]
+struct Notes {
+    faults: Vec<Fault>,
+    told: Usage,
+    ended: Vec<Option<(Ended, Duration)>>,
+}
+
+/// What a round came to.
+pub(super) struct Played {
+    pub(super) faults: Vec<Fault>,
+    pub(super) rows: u64,
+    pub(super) calls: u64,
+    /// Calls of the member.
+    pub(super) paid: u64,
+    /// How the callers ended: whole, failed, left, panicked.
+    pub(super) ends: [u64; 4],
+    pub(super) stacks: Vec<String>,
+}
+
+impl Round {
+    fn new(plan: Plan) -> Self {
+        let member = Member::new(plan.seed, plan.member.clone());
+        let stores = Stores::new(plan.seed, &plan.stores);
+        let commons = Commons::new(&member, &stores, plan.gate, plan.pace);
+        let stacks = plan.stacks.iter().map(|layers| Stack::build(layers, &commons)).collect();
+        let notes = Notes { ended: vec![None; plan.callers.len()], ..Notes::default() };
+        let (rows, calls, notes) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::new(notes));
+        Self { plan, member, stores, stacks, rows, calls, notes }
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn fault(&self, check: Check, message: String) {
+        self.notes().faults.push(Fault { check, message });
+    }
+
+    /// Notes what a caller was told that its call cost.
+    pub(super) fn tell(&self, usage: Usage) {
+        let told = &mut self.notes().told;
+        *told += usage;
+    }
+
+    pub(super) fn told(&self) -> Usage {
+        self.notes().told
+    }
+
+    pub(super) fn end(&self, number: usize, ended: Ended, took: Duration) {
+        self.notes().ended[number] = Some((ended, took));
+    }
+
+    pub(super) fn ended(&self) -> Vec<Option<Ended>> {
+        self.notes().ended.iter().map(|ended| ended.map(|(ended, _)| ended)).collect()
+    }
+
+    /// How long a caller waited, where it did to the end.
+    pub(super) fn took(&self, number: usize) -> Option<Duration> {
+        self.notes().ended[number].filter(|(ended, _)| *ended != Ended::Left).map(|(_, took)| took)
+    }
+
+    fn played(&self) -> Played {
+        let mut ends = [0; 4];
+        for ended in self.ended().into_iter().flatten() {
+            let at = match ended {
+                Ended::Whole => 0,
+                Ended::Failed(_) => 1,
+                Ended::Left => 2,
+                Ended::Panicked => 3,
+            };
+            ends[at] += 1;
+        }
+        Played {
+            faults: self.notes().faults.clone(),
+            rows: self.rows.load(Ordering::Relaxed),
+            calls: self.calls.load(Ordering::Relaxed),
+            paid: self.member.ledger().calls.len() as u64,
+            ends,
+            stacks: self.stacks.iter().map(|stack| stack.embedder.to_string()).collect(),
+        }
+    }
+}
+
+/// Plays the round that is drawn.
+pub(super) fn play(plan: Plan) -> Played {
+    let runtime = runtime(plan.mode);
+    let round = Arc::new(Round::new(plan));
+    runtime.block_on(perform(&round));
+    // Who hangs is not waited for.
+    runtime.shutdown_background();
+    round.played()
+}
+
+fn runtime(mode: Mode) -> Runtime {
+    let mut builder = match mode {
+        Mode::FourThreads => Builder::new_multi_thread(),
+        Mode::OneThread | Mode::ByHand => Builder::new_current_thread(),
+    };
+    match mode {
+        Mode::FourThreads => builder.worker_threads(4),
+        Mode::OneThread | Mode::ByHand => builder.start_paused(true),
+    };
+    builder.enable_time().build().expect("a runtime")
+}
+
+async fn perform(round: &Arc<Round>) {
+    let began = tokio::time::Instant::now();
+    let is_real = round.plan.mode == Mode::FourThreads;
+    let for_ever = if is_real { REAL_FOR_EVER } else { FOR_EVER };
+    if tokio::time::timeout(for_ever, all_callers(round)).await.is_err() {
+        let ended = round.ended();
+        let waiting: Vec<usize> = (0..ended.len()).filter(|&number| ended[number].is_none()).collect();
+        let gates: Vec<_> = round.stacks.iter().flat_map(|stack| &stack.gates).collect();
+        return round.fault(Check::Hang, format!("callers {waiting:?} wait for ever, {gates:?}"));
+    }
+    if !is_real && began.elapsed() > LONG {
+        round.fault(Check::Slow, format!("the callers took {:?}", began.elapsed()));
+    }
+    round.member.behave();
+    round.stores.moody.iter().for_each(|store| store.behave());
+    settle(round, is_real).await;
+    checks::after_callers(round);
+    let before = round.member.ledger();
+    for number in 0..round.stacks.len() {
+        if tokio::time::timeout(for_ever, last_call(round, number)).await.is_err() {
+            return round.fault(Check::Stuck, format!("a new call of stack {number} waits for ever"));
+        }
+    }
+    checks::after_last(round, &before);
+    checks::bills(round);
+}
+
+/// Lets all callers go, and waits until none is left.
+async fn all_callers(round: &Arc<Round>) {
+    let callers = (0..round.plan.callers.len()).map(|number| callers::run(round.clone(), number));
+    match round.plan.mode {
+        Mode::ByHand => {
+            let may_drop = |number: usize| round.plan.callers[number].is_dropped_by_hand();
+            let left = |number| round.end(number, Ended::Left, Duration::ZERO);
+            let random = Rng::with_seed(round.plan.seed);
+            hand::drive(callers.map(|caller| Box::pin(caller) as _).collect(), may_drop, left, random).await;
+        }
+        Mode::OneThread | Mode::FourThreads => {
+            let tasks: Vec<_> = callers.map(tokio::spawn).collect();
+            for task in tasks {
+                task.await.expect("a caller catches its panics");
+            }
+        }
+    }
+}
+
+/// Gives what goes on without a caller the time to end.
+async fn settle(round: &Round, is_real: bool) {
+    if !is_real {
+        return tokio::time::sleep(Duration::from_secs(3600)).await;
+    }
+    let gates = || round.stacks.iter().flat_map(|stack| &stack.gates);
+    let under_way = || round.member.ledger().count(super::ledger::Ending::UnderWay);
+    for _ in 0..3000 {
+        if under_way() == 0 && gates().all(|gate| gate.running() + gate.waiting() == 0) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Makes one more call, with nothing in its way.
+async fn last_call(round: &Round, number: usize) {
+    let mut error = None;
+    for _ in 0..10 {
+        match callers::last(round, number).await {
+            Ok(()) => return,
+            // Who has a short time limit outside a gate or a pace may run into it.
+            Err(later) if later.kind() == ErrorKind::Timeout && round.plan.may_time_out() => {
+                tokio::time::sleep(if round.plan.mode == Mode::FourThreads {
+                    Duration::from_millis(10)
+                } else {
+                    Duration::from_secs(60)
+                })
+                .await;
+            }
+            Err(other) => {
+                error = Some(other);
+                break;
+            }
+        }
+    }
+    if let Some(error) = error {
+        round.fault(Check::Stuck, format!("a new call of stack {number} fails: {error}"));
+    }
+}

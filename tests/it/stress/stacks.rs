@@ -1,0 +1,185 @@
+//! Builds a stack of wrappers as it is drawn: [`Layer`], [`Stack`].
+
+use std::{sync::Arc, time::Duration};
+
+use docvector_embed::{
+    Embedder, EmbedderExt,
+    cache::{CacheStore, Memory, Tiered},
+    wrap::{Cached, Concurrency, Gate, RateLimiter, Retry, RetryBudget, RetryPolicy, Totals},
+};
+
+use super::{
+    member::Member,
+    store::{Moods, Moody},
+};
+
+/// Any embedder.
+pub(super) type AnyEmbedder = Arc<dyn Embedder>;
+
+/// One wrapper.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Layer {
+    /// Over the store of this number.
+    Cached(usize),
+    Dedup,
+    Retry {
+        attempts: u32,
+        first: Duration,
+        longest: Duration,
+        seed: u64,
+        budget: bool,
+    },
+    /// A limiter of its own, or the one that the stacks share.
+    RateLimit {
+        shared: bool,
+        pace: Pace,
+    },
+    /// A gate of its own with so many places.
+    Concurrency(usize),
+    /// The gate that the stacks share.
+    SharedGate,
+    Timeout(Duration),
+    Metered,
+}
+
+/// What a limiter lets through in a minute.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    pub(super) requests: Option<u64>,
+    pub(super) tokens: Option<u64>,
+}
+
+impl Pace {
+    fn limiter(self) -> RateLimiter {
+        let limiter = RateLimiter::new();
+        let limiter = self.requests.map_or(limiter.clone(), |requests| limiter.with_requests(requests));
+        self.tokens.map_or(limiter.clone(), |tokens| limiter.with_tokens(tokens))
+    }
+}
+
+/// One store.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Keeps {
+    Memory,
+    Tiers,
+    Moody(Moods),
+    /// A store with moods behind memory.
+    MoodyTiers(Moods),
+    Sqlite,
+}
+
+/// The stores of a round.
+pub(super) struct Stores {
+    pub(super) all: Vec<Arc<dyn CacheStore>>,
+    pub(super) moody: Vec<Moody>,
+    #[cfg(feature = "sqlite")]
+    folders: Vec<tempfile::TempDir>,
+}
+
+impl Stores {
+    pub(super) fn new(seed: u64, drawn: &[Keeps]) -> Self {
+        let mut stores = Self {
+            all: Vec::new(),
+            moody: Vec::new(),
+            #[cfg(feature = "sqlite")]
+            folders: Vec::new(),
+        };
+        for (number, keeps) in drawn.iter().enumerate() {
+            let store = stores.make(seed ^ number as u64, *keeps);
+            stores.all.push(store);
+        }
+        stores
+    }
+
+    fn make(&mut self, seed: u64, keeps: Keeps) -> Arc<dyn CacheStore> {
+        match keeps {
+            Keeps::Memory => Arc::new(Memory::unbounded()),
+            Keeps::Tiers => Arc::new(Tiered::new(Memory::unbounded(), Memory::unbounded())),
+            Keeps::Moody(moods) => Arc::new(self.moody(seed, moods)),
+            Keeps::MoodyTiers(moods) => Arc::new(Tiered::new(Memory::unbounded(), self.moody(seed, moods))),
+            Keeps::Sqlite => self.sqlite(),
+        }
+    }
+
+    fn moody(&mut self, seed: u64, moods: Moods) -> Moody {
+        let store = Moody::new(seed, moods);
+        self.moody.push(store.clone());
+        store
+    }
+
+    #[cfg(feature = "sqlite")]
+    fn sqlite(&mut self) -> Arc<dyn CacheStore> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = docvector_embed::cache::Sqlite::open(folder.path().join("cache.db")).expect("opens");
+        self.folders.push(folder);
+        Arc::new(store)
+    }
+
+    /// Without the feature, memory has its place.
+    #[cfg(not(feature = "sqlite"))]
+    fn sqlite(&mut self) -> Arc<dyn CacheStore> {
+        Arc::new(Memory::unbounded())
+    }
+}
+
+/// What the stacks of a round share.
+pub(super) struct Commons<'a> {
+    pub(super) member: &'a Member,
+    pub(super) stores: &'a Stores,
+    pub(super) gate: Gate,
+    pub(super) limiter: RateLimiter,
+}
+
+impl<'a> Commons<'a> {
+    pub(super) fn new(member: &'a Member, stores: &'a Stores, gate: usize, pace: Pace) -> Self {
+        Self { member, stores, gate: Gate::new(gate), limiter: pace.limiter() }
+    }
+}
+
+/// A stack, and what there is to look at in it.
+#[derive(Clone)]
+pub(super) struct Stack {
+    pub(super) embedder: AnyEmbedder,
+    pub(super) gates: Vec<Gate>,
+    pub(super) caches: Vec<Cached<AnyEmbedder>>,
+}
+
+impl Stack {
+    /// Builds it from the layers, the outermost first.
+    pub(super) fn build(layers: &[Layer], commons: &Commons<'_>) -> Self {
+        let mut embedder: AnyEmbedder = Arc::new(commons.member.clone());
+        let (mut gates, mut caches) = (Vec::new(), Vec::new());
+        for layer in layers.iter().rev() {
+            embedder = match *layer {
+                Layer::Cached(store) => {
+                    let cached = embedder.cached(commons.stores.all[store].clone()).expect("one space");
+                    caches.push(cached.clone());
+                    Arc::new(cached)
+                }
+                Layer::Dedup => Arc::new(embedder.dedup()),
+                Layer::Retry { attempts, first, longest, seed, budget } => {
+                    let policy =
+                        RetryPolicy::default().with_attempts(attempts).with_delays(first, longest).with_seed(seed);
+                    let policy =
+                        if budget { policy.with_budget(RetryBudget::new(0.5, 1.0)) } else { policy.without_budget() };
+                    Arc::new(Retry::new(embedder, policy))
+                }
+                Layer::RateLimit { shared, pace } => {
+                    Arc::new(embedder.rate_limit(if shared { commons.limiter.clone() } else { pace.limiter() }))
+                }
+                Layer::Concurrency(places) => {
+                    let gate = Gate::new(places);
+                    gates.push(gate.clone());
+                    Arc::new(Concurrency::with_gate(embedder, gate))
+                }
+                Layer::SharedGate => {
+                    gates.push(commons.gate.clone());
+                    Arc::new(Concurrency::with_gate(embedder, commons.gate.clone()))
+                }
+                Layer::Timeout(limit) => Arc::new(embedder.timeout(limit)),
+                Layer::Metered => Arc::new(embedder.metered(Totals::new())),
+            };
+        }
+        Self { embedder, gates, caches }
+    }
+}

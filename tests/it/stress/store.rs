@@ -1,0 +1,133 @@
+//! Stands in for a store that is slow, fails or panics: [`Moody`].
+
+use std::{
+    fmt,
+    panic::resume_unwind,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use docvector_embed::{
+    Error, ErrorKind, Result, SpaceId, async_trait,
+    cache::{CacheStore, Entry, Key, Memory, Sink},
+};
+use fastrand::Rng;
+
+use super::takes::Takes;
+
+/// How a store behaves. The chances are one in so many; 0 is never.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moods {
+    pub(super) get: Takes,
+    pub(super) put: Takes,
+    pub(super) fails: u8,
+    pub(super) panics_in_get: u8,
+    pub(super) panics_in_put: u8,
+}
+
+/// A store of the stress. Clones share everything.
+#[derive(Clone, Debug)]
+pub(super) struct Moody(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    memory: Memory,
+    moods: Moods,
+    random: Mutex<Rng>,
+    behaves: AtomicBool,
+    panics_in_get: AtomicU64,
+}
+
+impl Moody {
+    pub(super) fn new(seed: u64, moods: Moods) -> Self {
+        Self(Arc::new(Shared {
+            memory: Memory::unbounded(),
+            moods,
+            random: Mutex::new(Rng::with_seed(seed)),
+            behaves: AtomicBool::new(false),
+            panics_in_get: AtomicU64::new(0),
+        }))
+    }
+
+    /// Ends all moods.
+    pub(super) fn behave(&self) {
+        self.0.behaves.store(true, Ordering::SeqCst);
+    }
+
+    /// How often a look-up has panicked.
+    pub(super) fn panics_in_get(&self) -> u64 {
+        self.0.panics_in_get.load(Ordering::SeqCst)
+    }
+
+    fn random(&self) -> MutexGuard<'_, Rng> {
+        self.0.random.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn happens(&self, one_in: u8) -> bool {
+        one_in > 0 && !self.0.behaves.load(Ordering::SeqCst) && self.random().u8(..one_in) == 0
+    }
+
+    async fn mood(&self, takes: Takes, panics: u8) -> Result<()> {
+        if !self.0.behaves.load(Ordering::SeqCst) {
+            // Without a deadline it waits to the end.
+            let _ = takes.wait(None).await;
+        }
+        if self.happens(panics) {
+            // No message on the screen: the panic is part of the play.
+            resume_unwind(Box::new("as scripted"));
+        }
+        if self.happens(self.0.moods.fails) {
+            return Err(Error::new(ErrorKind::Cache, "as scripted"));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Moody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("moody")
+    }
+}
+
+/// Counts a panic.
+struct Watch<'a>(&'a AtomicU64);
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+#[async_trait]
+impl CacheStore for Moody {
+    async fn get(&self, keys: &[Key], sink: &mut Sink<'_>) -> Result<()> {
+        let watch = Watch(&self.0.panics_in_get);
+        self.mood(self.0.moods.get, self.0.moods.panics_in_get).await?;
+        drop(watch);
+        self.0.memory.get(keys, sink).await?;
+        // It may fail when it has given all.
+        self.mood(Takes::NoTime, 0).await
+    }
+
+    async fn put(&self, entries: &[Entry<'_>]) -> Result<()> {
+        self.mood(self.0.moods.put, self.0.moods.panics_in_put).await?;
+        self.0.memory.put(entries).await
+    }
+
+    async fn discard(&self, damaged: &[Entry<'_>]) -> Result<()> {
+        self.0.memory.discard(damaged).await
+    }
+
+    async fn note(&self, space: SpaceId, about: &str) -> Result<()> {
+        self.mood(Takes::Turns(1), 0).await?;
+        self.0.memory.note(space, about).await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+}

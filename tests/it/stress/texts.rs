@@ -1,0 +1,61 @@
+//! Makes texts, and says which vector each has.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use docvector_embed::{CountTokens, InputKind, TooLong};
+
+/// Components of a vector.
+pub(super) const WIDTH: usize = 4;
+
+/// Bytes of a token.
+const TOKEN: usize = 4;
+
+/// Makes the text of a number. Every seventh is longer than [`LIMIT`] tokens.
+pub(super) fn text(number: usize) -> String {
+    if number % 7 == 6 { format!("text {number} with a long tail of words") } else { format!("text {number}") }
+}
+
+/// Tokens of a text, where a member has a limit for them.
+pub(super) const LIMIT: usize = 5;
+
+pub(super) fn tokens(text: &str) -> usize {
+    text.len().div_ceil(TOKEN)
+}
+
+/// Whether a member with this limit takes only the beginning of the text.
+pub(super) fn is_over(text: &str, limit: Option<usize>) -> bool {
+    limit.is_some_and(|limit| tokens(text) > limit)
+}
+
+/// What is left of a text after it was cut. All texts here are ASCII.
+pub(super) fn cut<'t>(text: &'t str, limit: Option<usize>, too_long: TooLong) -> &'t str {
+    match limit {
+        Some(limit) if too_long == TooLong::Truncate && is_over(text, Some(limit)) => &text[..limit * TOKEN],
+        _ => text,
+    }
+}
+
+/// The vector of a text: a hash of its kind and bytes, so that no two texts have the same.
+pub(super) fn vector(kind: InputKind, text: &str) -> [f32; WIDTH] {
+    let mut hasher = DefaultHasher::new();
+    (kind, text).hash(&mut hasher);
+    let first = hasher.finish();
+    first.hash(&mut hasher);
+    let second = hasher.finish();
+    let component = |bits: u64| (bits as u32) as f32 / u32::MAX as f32 + 0.25;
+    [component(first), component(first >> 32), component(second), component(second >> 32)]
+}
+
+/// Counts tokens as a member does.
+#[derive(Debug)]
+pub(super) struct Counter;
+
+impl CountTokens for Counter {
+    fn count(&self, _: InputKind, text: &str) -> usize {
+        tokens(text)
+    }
+
+    fn at_most(&self, _: InputKind, text: &str) -> usize {
+        text.len()
+    }
+}
