@@ -47,6 +47,10 @@ use self::{
     report::Totals,
 };
 
+/// Who has no answer by then on the real clock has none at all. A survey, which meets many, is less patient.
+const FOR_EVER: Duration = Duration::from_secs(20);
+const FOR_A_SURVEY: Duration = Duration::from_secs(3);
+
 /// A round that takes longer, by the real clock, goes round in circles.
 const STUCK: Duration = Duration::from_secs(120);
 
@@ -134,7 +138,7 @@ fn stress(mode: Mode) {
         }
         watch.look_at(seed);
         let form = plan.form;
-        let played = round::play(plan);
+        let played = round::play(plan, if asked.survey { FOR_A_SURVEY } else { FOR_EVER });
         let faults = asked.of_interest(&played.faults);
         totals.add(seed, form, &played, &faults);
         assert!(faults.is_empty() || asked.survey, "{}", report::failure(&Plan::draw(seed), &played, &faults));
@@ -151,7 +155,7 @@ fn replay(asked: &Asked, seed: u64) {
     println!("{}", Plan::draw(seed));
     let watch = Watch::begin();
     watch.look_at(seed);
-    let played = round::play(Plan::draw(seed));
+    let played = round::play(Plan::draw(seed), FOR_EVER);
     println!("{}: {} rows, callers {:?}", played.stacks.join(", "), played.rows, played.ends);
     let faults = asked.of_interest(&played.faults);
     assert!(faults.is_empty(), "{}", report::failure(&Plan::draw(seed), &played, &faults));

@@ -97,8 +97,7 @@ pub(super) fn after_callers(round: &Round) {
     }
     let ended = round.ended();
     let panicked = ended.iter().filter(|ended| **ended == Some(Ended::Panicked)).count() as u64;
-    let allowed = round.stores.moody.iter().map(|store| store.panics_in_get()).sum::<u64>()
-        + if round.plan.is_cached() { 0 } else { ledger.count(Ending::Panicked) };
+    let allowed = round.stores.panics().0 + if round.plan.is_cached() { 0 } else { ledger.count(Ending::Panicked) };
     if panicked > allowed {
         round.fault(Check::Panic, format!("{panicked} callers panicked, {allowed} might have"));
     }
@@ -119,9 +118,9 @@ fn paid(round: &Round, ledger: &Ledger) {
     if !(plan.is_calm() && plan.is_cached() && plan.keeps()) {
         return;
     }
-    for ((kind, too_long, text), (times, lanes)) in ledger.paid() {
+    for (asked, (times, lanes)) in ledger.paid() {
         if times > plan.stacks.len() * lanes.len() {
-            let message = format!("{kind} {text:?} ({too_long:?}) was paid for {times} times in lanes {lanes:?}");
+            let message = format!("{asked:?} was paid for {times} times in lanes {lanes:?}");
             round.fault(Check::Paid, message);
         }
     }
@@ -154,17 +153,24 @@ pub(super) fn bills(round: &Round) {
     let shown = format!("told {callers:?}, told or counted {all:?}, charged {charged:?}, {panics} panics");
 
     let panicked = round.ended().contains(&Some(Ended::Panicked));
-    let stays = !plan.has_leavers() && !plan.has_deadlines() && !plan.may_time_out() && !panicked;
-    if exceeds(all, charged) {
-        round.fault(Check::Twice, shown);
-    } else if stays && panics == 0 && (all.tokens, all.unreported) != (charged.tokens, charged.unreported) {
-        round.fault(Check::Told, shown);
-    } else if stays && panics == 0 && (callers, callers.unanswered) != (charged, 0) {
-        round.fault(Check::Told, shown);
-    } else if stays && panics > 0 && (!same(all, charged) || callers.unanswered < panics) {
-        round.fault(Check::PanicBill, shown);
-    } else if !stays && plan.counts_those_who_left() && !panicked && !same(all, charged) {
-        round.fault(Check::LeftBill, shown);
+    let stays = !plan.has_leavers() && !plan.has_deadlines() && !plan.may_time_out();
+    // A look-up that panics takes its caller with it, or the call of a cache further out.
+    let (in_get, in_put) = round.stores.panics();
+    let broken = if exceeds(all, charged) {
+        Some(Check::Twice)
+    } else if panicked || in_get > 0 {
+        None
+    } else if stays && panics + in_put > 0 {
+        (!same(all, charged) || callers.unanswered < panics).then_some(Check::PanicBill)
+    } else if stays {
+        (callers != charged || all != charged).then_some(Check::Told)
+    } else if plan.counts_those_who_left() {
+        (!same(all, charged)).then_some(Check::LeftBill)
+    } else {
+        None
+    };
+    if let Some(check) = broken {
+        round.fault(check, shown);
     }
 }
 

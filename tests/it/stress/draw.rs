@@ -37,10 +37,10 @@ impl Draw {
         matches!(self.mode, Mode::FourThreads)
     }
 
-    /// A time up to so many milliseconds; a hundredth where the clock is real.
+    /// A time up to so many milliseconds; a small part of it where the clock is real.
     pub(super) fn time(&mut self, most: u64) -> Duration {
         let time = Duration::from_micros(self.random.u64(..=most * 1000));
-        if self.is_real() { (time / 100).min(Duration::from_millis(20)) } else { time.max(Duration::from_millis(1)) }
+        if self.is_real() { (time / 400).min(Duration::from_millis(5)) } else { time.max(Duration::from_millis(1)) }
     }
 
     pub(super) fn limits(&mut self) -> Limits {

@@ -1,6 +1,6 @@
 //! Keeps what a member was asked and what it charged: [`Ledger`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use docvector_embed::{Batch, InputKind, Lane, TooLong, Usage};
 
@@ -30,8 +30,8 @@ pub(super) struct Call {
     pub(super) charged: Usage,
 }
 
-/// A text, and as what it is embedded.
-pub(super) type Asked = (InputKind, TooLong, String);
+/// A text, as what it is embedded, and whether it may be cut.
+pub(super) type Asked = (String, InputKind, bool);
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
@@ -75,12 +75,13 @@ impl Ledger {
         self.calls.iter().filter(|call| call.ending == ending).count() as u64
     }
 
-    /// How often each text was paid for with a right answer, and in how many lanes it was asked for.
-    pub(super) fn paid(&self) -> HashMap<Asked, (usize, HashSet<Lane>)> {
-        let mut paid: HashMap<Asked, (usize, HashSet<Lane>)> = HashMap::new();
+    /// How often each text was paid for with a right answer, and in which lanes it was asked for.
+    pub(super) fn paid(&self) -> BTreeMap<Asked, (usize, BTreeSet<Lane>)> {
+        let mut paid: BTreeMap<Asked, (usize, BTreeSet<Lane>)> = BTreeMap::new();
         for call in &self.calls {
             for text in &call.texts {
-                let (times, lanes) = paid.entry((call.kind, call.too_long, text.clone())).or_default();
+                let (times, lanes) =
+                    paid.entry((text.clone(), call.kind, call.too_long == TooLong::Truncate)).or_default();
                 *times += usize::from(call.ending == Ending::Right);
                 lanes.insert(call.lane);
             }

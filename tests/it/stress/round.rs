@@ -24,9 +24,6 @@ use super::{
 /// Who has no answer by then on a clock that jumps has none at all.
 const FOR_EVER: Duration = Duration::from_secs(1_000_000);
 
-/// The same on the real clock.
-const REAL_FOR_EVER: Duration = Duration::from_secs(20);
-
 /// A round on a clock that jumps takes less.
 const LONG: Duration = Duration::from_secs(20_000);
 
@@ -134,11 +131,11 @@ impl Round {
     }
 }
 
-/// Plays the round that is drawn.
-pub(super) fn play(plan: Plan) -> Played {
+/// Plays the round that is drawn. Where the clock is real, who waits for so long waits for ever.
+pub(super) fn play(plan: Plan, for_ever: Duration) -> Played {
     let runtime = runtime(plan.mode);
     let round = Arc::new(Round::new(plan));
-    runtime.block_on(perform(&round));
+    runtime.block_on(perform(&round, for_ever));
     // Who hangs is not waited for.
     runtime.shutdown_background();
     round.played()
@@ -156,16 +153,19 @@ fn runtime(mode: Mode) -> Runtime {
     builder.enable_time().build().expect("a runtime")
 }
 
-async fn perform(round: &Arc<Round>) {
+async fn perform(round: &Arc<Round>, real_for_ever: Duration) {
     let began = tokio::time::Instant::now();
     let is_real = round.plan.mode == Mode::FourThreads;
-    let for_ever = if is_real { REAL_FOR_EVER } else { FOR_EVER };
-    if tokio::time::timeout(for_ever, all_callers(round)).await.is_err() {
+    let for_ever = if is_real { real_for_ever } else { FOR_EVER };
+    // Kept beyond the time limit: what hangs is looked at before it is dropped.
+    let mut callers = Box::pin(all_callers(round));
+    if tokio::time::timeout(for_ever, &mut callers).await.is_err() {
         let ended = round.ended();
         let waiting: Vec<usize> = (0..ended.len()).filter(|&number| ended[number].is_none()).collect();
         let gates: Vec<_> = round.stacks.iter().flat_map(|stack| &stack.gates).collect();
         return round.fault(Check::Hang, format!("callers {waiting:?} wait for ever, {gates:?}"));
     }
+    drop(callers);
     if !is_real && began.elapsed() > LONG {
         round.fault(Check::Slow, format!("the callers took {:?}", began.elapsed()));
     }

@@ -91,6 +91,12 @@ impl Stores {
         stores
     }
 
+    /// How often a look-up has panicked, and how often a write.
+    pub(super) fn panics(&self) -> (u64, u64) {
+        let all = self.moody.iter().map(Moody::panics);
+        all.fold((0, 0), |(get, put), (more, and_more)| (get + more, put + and_more))
+    }
+
     fn make(&mut self, seed: u64, keeps: Keeps) -> Arc<dyn CacheStore> {
         match keeps {
             Keeps::Memory => Arc::new(Memory::unbounded()),

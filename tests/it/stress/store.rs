@@ -38,6 +38,7 @@ struct Shared {
     random: Mutex<Rng>,
     behaves: AtomicBool,
     panics_in_get: AtomicU64,
+    panics_in_put: AtomicU64,
 }
 
 impl Moody {
@@ -48,6 +49,7 @@ impl Moody {
             random: Mutex::new(Rng::with_seed(seed)),
             behaves: AtomicBool::new(false),
             panics_in_get: AtomicU64::new(0),
+            panics_in_put: AtomicU64::new(0),
         }))
     }
 
@@ -56,9 +58,9 @@ impl Moody {
         self.0.behaves.store(true, Ordering::SeqCst);
     }
 
-    /// How often a look-up has panicked.
-    pub(super) fn panics_in_get(&self) -> u64 {
-        self.0.panics_in_get.load(Ordering::SeqCst)
+    /// How often a look-up has panicked, and how often a write.
+    pub(super) fn panics(&self) -> (u64, u64) {
+        (self.0.panics_in_get.load(Ordering::SeqCst), self.0.panics_in_put.load(Ordering::SeqCst))
     }
 
     fn random(&self) -> MutexGuard<'_, Rng> {
@@ -69,12 +71,14 @@ impl Moody {
         one_in > 0 && !self.0.behaves.load(Ordering::SeqCst) && self.random().u8(..one_in) == 0
     }
 
-    async fn mood(&self, takes: Takes, panics: u8) -> Result<()> {
+    /// Behaves as its moods are; counts a panic where it has one.
+    async fn mood(&self, takes: Takes, panics: u8, count: &AtomicU64) -> Result<()> {
         if !self.0.behaves.load(Ordering::SeqCst) {
             // Without a deadline it waits to the end.
             let _ = takes.wait(None).await;
         }
         if self.happens(panics) {
+            count.fetch_add(1, Ordering::SeqCst);
             // No message on the screen: the panic is part of the play.
             resume_unwind(Box::new("as scripted"));
         }
@@ -91,30 +95,17 @@ impl fmt::Display for Moody {
     }
 }
 
-/// Counts a panic.
-struct Watch<'a>(&'a AtomicU64);
-
-impl Drop for Watch<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-}
-
 #[async_trait]
 impl CacheStore for Moody {
     async fn get(&self, keys: &[Key], sink: &mut Sink<'_>) -> Result<()> {
-        let watch = Watch(&self.0.panics_in_get);
-        self.mood(self.0.moods.get, self.0.moods.panics_in_get).await?;
-        drop(watch);
+        self.mood(self.0.moods.get, self.0.moods.panics_in_get, &self.0.panics_in_get).await?;
         self.0.memory.get(keys, sink).await?;
         // It may fail when it has given all.
-        self.mood(Takes::NoTime, 0).await
+        self.mood(Takes::NoTime, 0, &self.0.panics_in_get).await
     }
 
     async fn put(&self, entries: &[Entry<'_>]) -> Result<()> {
-        self.mood(self.0.moods.put, self.0.moods.panics_in_put).await?;
+        self.mood(self.0.moods.put, self.0.moods.panics_in_put, &self.0.panics_in_put).await?;
         self.0.memory.put(entries).await
     }
 
@@ -123,7 +114,7 @@ impl CacheStore for Moody {
     }
 
     async fn note(&self, space: SpaceId, about: &str) -> Result<()> {
-        self.mood(Takes::Turns(1), 0).await?;
+        self.mood(Takes::Turns(1), 0, &self.0.panics_in_put).await?;
         self.0.memory.note(space, about).await
     }
 
