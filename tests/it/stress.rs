@@ -16,6 +16,7 @@ mod answers;
 mod api;
 mod callers;
 mod checks;
+mod directed;
 mod draw;
 mod forms;
 mod hand;
@@ -24,6 +25,7 @@ mod member;
 mod plan;
 mod report;
 mod round;
+mod saboteur;
 mod stacks;
 mod store;
 mod takes;
@@ -45,6 +47,7 @@ use self::{
     forms::Form,
     plan::{Mode, Plan},
     report::Totals,
+    saboteur::Sabotage,
 };
 
 /// Who has no answer by then on the real clock has none at all. A survey, which meets many, is less patient.
@@ -67,6 +70,30 @@ fn by_hand() {
 #[test]
 fn four_threads() {
     stress(Mode::FourThreads);
+}
+
+/// A round on the clock that jumps can be played again.
+#[test]
+fn a_seed_is_a_round() {
+    for seed in (0..200).filter(|&seed| Mode::of(seed) != Mode::FourThreads) {
+        let [first, second] = [(); 2].map(|()| format!("{:?}", round::play(Plan::draw(seed), FOR_EVER)));
+        assert_eq!(first, second, "seed {seed}");
+    }
+}
+
+/// Whoever breaks a promise is found out, whatever else holds.
+#[test]
+fn the_checks_see_what_is_broken() {
+    for sabotage in Sabotage::ALL {
+        let seeds = (0..2_000).filter(|&seed| Mode::of(seed) == Mode::OneThread);
+        let found = seeds.into_iter().find(|&seed| {
+            let mut plan = Plan::draw(seed);
+            plan.stacks.iter_mut().for_each(|layers| sabotage.join(layers));
+            round::play(plan, FOR_EVER).faults.iter().any(|fault| fault.check == sabotage.breaks())
+        });
+        let seed = found.unwrap_or_else(|| panic!("{sabotage:?} is not found out"));
+        println!("{sabotage:?}: {:?} at seed {seed}", sabotage.breaks());
+    }
 }
 
 /// What the variables ask for.

@@ -61,6 +61,8 @@ pub(super) struct Caller {
     pub(super) deadline: Option<Duration>,
     pub(super) texts: Vec<String>,
     pub(super) leaves: Leaves,
+    /// How long it may wait for its answer, where that is known.
+    pub(super) patience: Option<Duration>,
 }
 
 impl Caller {

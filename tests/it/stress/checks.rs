@@ -1,14 +1,21 @@
 //! Holds a round that has ended to what must be true of it: [`Check`], one for each promise.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt, time::Duration};
 
-use docvector_embed::Usage;
+use docvector_embed::{Lane, TooLong, Usage};
 
 use super::{
     api::{self, Bill},
+    callers::Caller,
     ledger::{Ending, Ledger},
     round::{Ended, Round},
 };
+
+/// How many calls that end at others' deadlines a caller waits for.
+const SEVERAL: usize = 3;
+
+/// What a limiter saves up when nobody calls.
+const SAVED: Duration = Duration::from_secs(10);
 
 /// A promise that is looked at. Each can be asked for alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,10 +50,12 @@ pub(super) enum Check {
     Paid,
     /// No more calls at once than the gate has places.
     Most,
+    /// No more tokens in a time than the limiter lets through.
+    Pace,
 }
 
 impl Check {
-    pub(super) const ALL: [Self; 15] = [
+    pub(super) const ALL: [Self; 16] = [
         Self::Rows,
         Self::Marks,
         Self::Named,
@@ -62,6 +71,7 @@ impl Check {
         Self::LeftBill,
         Self::Paid,
         Self::Most,
+        Self::Pace,
     ];
 }
 
@@ -102,26 +112,50 @@ pub(super) fn after_callers(round: &Round) {
         round.fault(Check::Panic, format!("{panicked} callers panicked, {allowed} might have"));
     }
     for (number, caller) in round.plan.callers.iter().enumerate() {
-        if let Some((patience, took)) = round.plan.patience.zip(round.took(number))
+        if let Some((patience, took)) = caller.patience.zip(round.took(number))
             && took > patience
-            && !caller.is_stream()
         {
             round.fault(Check::Slow, format!("caller {number} had its answer after {took:?}"));
         }
     }
     paid(round, &ledger);
+    pace(round, &ledger);
 }
 
-/// Each text was paid for once: by each stack, and in each lane, as those do not wait for each other's calls.
+/// What was charged in a time is what the limiter lets through, with what it saves up and one call's debt.
+fn pace(round: &Round, ledger: &Ledger) {
+    let Some(tokens) = round.plan.keeps_pace.then_some(round.plan.pace.tokens).flatten() else { return };
+    let began = |call: &super::ledger::Call| call.began;
+    let (Some(first), Some(last)) = (ledger.calls.iter().map(began).min(), ledger.calls.iter().map(began).max()) else {
+        return;
+    };
+    let of = |call: &super::ledger::Call| api::bill(call.charged).tokens.unwrap_or(0) as f64;
+    let charged: f64 = ledger.calls.iter().map(of).sum();
+    let most = ledger.calls.iter().map(of).fold(0.0, f64::max);
+    let rate = tokens as f64 / 60.0;
+    let allowed = rate * (last - first + SAVED).as_secs_f64() + 4.0 * most;
+    if charged > allowed {
+        round.fault(Check::Pace, format!("{charged} tokens in {:?}, {allowed} are allowed", last - first));
+    }
+}
+
+/// Each text was paid for once: by each stack, and in each lane, as those do not wait for each other's calls. Who meets
+/// several calls that end at their own callers' deadlines asks alone.
 fn paid(round: &Round, ledger: &Ledger) {
     let plan = &round.plan;
     if !(plan.is_calm() && plan.is_cached() && plan.keeps()) {
         return;
     }
-    for (asked, (times, lanes)) in ledger.paid() {
-        if times > plan.stacks.len() * lanes.len() {
-            let message = format!("{asked:?} was paid for {times} times in lanes {lanes:?}");
-            round.fault(Check::Paid, message);
+    for (asked, times) in ledger.paid() {
+        let (text, kind, cuts) = &asked;
+        let asks = |caller: &&Caller| {
+            (caller.kind, caller.too_long == TooLong::Truncate) == (*kind, *cuts) && caller.texts.contains(text)
+        };
+        let callers = || plan.callers.iter().filter(asks);
+        let lanes: BTreeSet<Lane> = callers().map(Caller::lane).collect();
+        let impatient = callers().filter(|caller| caller.deadline.is_some()).count();
+        if impatient < SEVERAL && times > plan.stacks.len() * lanes.len() {
+            round.fault(Check::Paid, format!("{asked:?} was paid for {times} times in lanes {lanes:?}"));
         }
     }
 }
@@ -133,8 +167,8 @@ pub(super) fn after_last(round: &Round, before: &Ledger) {
         return;
     }
     let had = before.paid();
-    for (asked, (times, _)) in round.member.ledger().paid() {
-        let (before, _) = had.get(&asked).cloned().unwrap_or_default();
+    for (asked, times) in round.member.ledger().paid() {
+        let before = had.get(&asked).copied().unwrap_or_default();
         if before > 0 && times > before {
             let message = format!("{asked:?} was paid for {before} times, and again when all had gone");
             round.fault(Check::Paid, message);
@@ -142,8 +176,8 @@ pub(super) fn after_last(round: &Round, before: &Ledger) {
     }
 }
 
-/// Compares what was told with what was charged.
-pub(super) fn bills(round: &Round) {
+/// Compares what was told with what was charged; tells what differs.
+pub(super) fn bills(round: &Round) -> Option<Fault> {
     let ledger = round.member.ledger();
     let plan = &round.plan;
     let told = round.told();
@@ -169,9 +203,7 @@ pub(super) fn bills(round: &Round) {
     } else {
         None
     };
-    if let Some(check) = broken {
-        round.fault(check, shown);
-    }
+    broken.map(|check| Fault { check, message: shown })
 }
 
 /// Whether more was told than was charged. What got no answer counts as requests where they were begun.

@@ -88,6 +88,7 @@ impl Draw {
             takes: self.takes(),
             waits: Waits { longest: self.time(10_000) },
             punctual: self.one_in(3),
+            read_within: None,
         }
     }
 
@@ -229,6 +230,7 @@ impl Draw {
             deadline: None,
             texts,
             leaves: Leaves::Never,
+            patience: None,
         }
     }
 

@@ -1,18 +1,15 @@
 //! Draws a round of some form: anything at all, or what a fault is known to need.
 
-use std::time::Duration;
-
-use docvector_embed::{InputKind, Lane, Limits, TooLong};
+use docvector_embed::{InputKind, TooLong};
 use fastrand::Rng;
 
 use super::{
     callers::{Caller, How, Leaves},
+    directed,
     draw::Draw,
-    member::{Habits, Trick},
+    member::Trick,
     plan::{Mode, Plan},
-    stacks::{Keeps, Layer, Pace},
-    takes::Takes,
-    texts,
+    stacks::Layer,
 };
 
 /// What kind of round it is.
@@ -44,10 +41,14 @@ pub(super) enum Form {
     Panics,
     /// Two callers of one text on two threads, of which one leaves.
     Wake,
+    /// Somebody who waits for a text that bulk calls wait with.
+    Query,
+    /// Calls that fail with finished rows, behind a limiter.
+    Pace,
 }
 
 impl Form {
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::Any,
         Self::Gate,
         Self::Lanes,
@@ -61,6 +62,8 @@ impl Form {
         Self::Bills,
         Self::Panics,
         Self::Wake,
+        Self::Query,
+        Self::Pace,
     ];
 }
 
@@ -69,7 +72,9 @@ pub(super) fn draw(seed: u64, mode: Mode) -> Plan {
     let mut draw = Draw { random: Rng::with_seed(seed), mode };
     let draw = &mut draw;
     let form = match draw.random.u8(..24) {
-        0..11 => Form::Any,
+        0..10 => Form::Any,
+        10 if mode != Mode::FourThreads => draw.pick(&[Form::Query, Form::Pace]),
+        10 => Form::Wake,
         11 | 12 => Form::Gate,
         13 => Form::Lanes,
         14 => Form::Many,
@@ -93,28 +98,30 @@ pub(super) fn draw(seed: u64, mode: Mode) -> Plan {
         pace: draw.pace(),
         stacks: Vec::new(),
         callers: Vec::new(),
-        patience: None,
+        keeps_pace: false,
         times_out: false,
     };
     match form {
         Form::Any => any(draw, &mut plan),
-        Form::Gate => gate(draw, &mut plan, false),
-        Form::Lanes => gate(draw, &mut plan, true),
-        Form::Many => many(draw, &mut plan),
-        Form::Each => each(draw, &mut plan),
-        Form::Names => names(draw, &mut plan),
-        Form::Busy => busy(draw, &mut plan),
-        Form::Absurd => absurd(draw, &mut plan),
-        Form::Store => store(draw, &mut plan),
-        Form::Storing => storing(draw, &mut plan),
-        Form::Bills => bills(draw, &mut plan),
-        Form::Panics => panics(draw, &mut plan),
-        Form::Wake => wake(draw, &mut plan),
+        Form::Gate => directed::gate(draw, &mut plan, false),
+        Form::Lanes => directed::gate(draw, &mut plan, true),
+        Form::Many => directed::many(draw, &mut plan),
+        Form::Each => directed::each(draw, &mut plan),
+        Form::Names => directed::names(draw, &mut plan),
+        Form::Busy => directed::busy(draw, &mut plan),
+        Form::Absurd => directed::absurd(draw, &mut plan),
+        Form::Store => directed::store(draw, &mut plan),
+        Form::Storing => directed::storing(draw, &mut plan),
+        Form::Bills => directed::bills(draw, &mut plan),
+        Form::Panics => directed::panics(draw, &mut plan),
+        Form::Wake => directed::wake(draw, &mut plan),
+        Form::Query => directed::query(draw, &mut plan),
+        Form::Pace => directed::pace(draw, &mut plan),
     }
     plan
 }
 
-const FAILURES: [Trick; 6] = [
+pub(super) const FAILURES: [Trick; 6] = [
     Trick::FailsForNow,
     Trick::FailsForNow,
     Trick::Fails,
@@ -122,7 +129,7 @@ const FAILURES: [Trick; 6] = [
     Trick::RefusesOnce,
     Trick::RefusesOnceWithRows,
 ];
-const PANICS: [Trick; 2] = [Trick::PanicsFirst, Trick::PanicsLast];
+pub(super) const PANICS: [Trick; 2] = [Trick::PanicsFirst, Trick::PanicsLast];
 /// Answers that break a law.
 const LIES: [Trick; 7] = [
     Trick::NamesFinished,
@@ -184,187 +191,5 @@ fn any(draw: &mut Draw, plan: &mut Plan) {
         // A stream has no deadline.
         let deadline = caller.deadline.filter(|_| !caller.is_stream());
         plan.callers.push(Caller { deadline, ..caller });
-    }
-}
-
-/// Limits of so many texts a call, without others.
-fn small_calls(texts: usize) -> Limits {
-    Limits::none().with_texts(texts)
-}
-
-fn gate(draw: &mut Draw, plan: &mut Plan, lanes: bool) {
-    plan.member = Habits {
-        limits: small_calls(draw.random.usize(1..=2)),
-        tricks: vec![Trick::FailsForNow],
-        budget: draw.random.u32(1..=3),
-        first: draw.random.u32(..=2),
-        takes: vec![Takes::This(draw.time(2000))],
-        ..draw.calm()
-    };
-    let gate = Layer::Concurrency(draw.random.usize(1..=2));
-    plan.stacks = vec![vec![Layer::Cached(0), draw.retry(), gate]];
-    let pool = draw.random.usize(2..=5);
-    for number in 0..draw.random.usize(3..=7) {
-        let most = if number < 2 { 5 } else { 2 };
-        let texts = draw.texts(pool, most);
-        let lane = if lanes { draw.any_lane() } else { None };
-        let deadline = (lanes && draw.one_in(3)).then(|| draw.time(2000));
-        let leaves = if number < 2 || draw.one_in(4) { Leaves::Never } else { draw.leaves() };
-        plan.callers.push(Caller { lane, deadline, leaves, ..draw.caller(How::All, texts) });
-    }
-}
-
-fn many(draw: &mut Draw, plan: &mut Plan) {
-    let places = draw.random.usize(2..=8);
-    plan.member = Habits {
-        limits: small_calls(1),
-        tricks: vec![Trick::FailsForNow],
-        every: 1,
-        budget: draw.random.u32(1..=places as u32),
-        takes: vec![Takes::This(draw.time(2000))],
-        ..draw.calm()
-    };
-    plan.stacks = vec![vec![Layer::Cached(0), draw.retry(), Layer::Concurrency(places)]];
-    let all: Vec<String> = (0..2 * places).map(texts::text).collect();
-    let owner = draw.caller(How::All, all.clone());
-    plan.callers.push(Caller { begins: Duration::ZERO, ..owner });
-    for text in &all[places..] {
-        let leaves = draw.leaves();
-        plan.callers.push(Caller { leaves, ..draw.caller(How::All, vec![text.clone()]) });
-    }
-}
-
-fn each(draw: &mut Draw, plan: &mut Plan) {
-    let tricks = [Trick::RefusesOnce, Trick::RefusesOnceWithRows, Trick::NamesFinished];
-    let tricks = if draw.one_in(4) { &tricks[..] } else { &tricks[..2] };
-    plan.member = Habits { limits: small_calls(draw.random.usize(2..=5)), ..draw.tricky(tricks) };
-    plan.stacks = vec![vec![Layer::Cached(0)]];
-    if draw.one_in(3) {
-        plan.stacks = vec![draw.advised(Layer::Concurrency(2), false)];
-    }
-    let pool = draw.random.usize(3..=5);
-    for _ in 0..draw.random.usize(2..=6) {
-        let how = if draw.random.bool() { How::Each } else { How::All };
-        let texts = draw.texts(pool, 5);
-        plan.callers.push(draw.caller(how, texts));
-    }
-}
-
-fn names(draw: &mut Draw, plan: &mut Plan) {
-    let tricks = vec![Trick::NamesOther, Trick::FinishesOther];
-    plan.member = Habits { tricks, budget: 2, every: 2, ..draw.calm() };
-    plan.stacks = vec![draw.any_stack(1, false)];
-    for _ in 0..draw.random.usize(1..=4) {
-        let how = draw.pick(&[How::All, How::Each]);
-        let texts = draw.texts(8, 8);
-        plan.callers.push(draw.caller(how, texts));
-    }
-}
-
-fn busy(draw: &mut Draw, plan: &mut Plan) {
-    let takes = vec![Takes::This(draw.time(2000))];
-    plan.member = Habits { limits: small_calls(draw.random.usize(1..=3)), takes, ..draw.calm() };
-    plan.pace = Pace { requests: Some(60), tokens: draw.pick(&[None, Some(20_000)]) };
-    plan.patience = Some(Duration::from_secs(300));
-    let limiter = Layer::RateLimit { shared: true, pace: plan.pace };
-    for _ in 0..2 {
-        let mut layers = Vec::new();
-        if draw.random.bool() {
-            layers.extend([Layer::Cached(0), draw.retry()]);
-        }
-        if draw.random.bool() {
-            layers.push(limiter);
-        }
-        layers.push(Layer::SharedGate);
-        // Longer than any call takes, shorter than a consumer is busy.
-        layers.push(Layer::Timeout(Duration::from_secs(60)));
-        plan.stacks.push(layers);
-    }
-    for number in 0..draw.random.usize(2..=4) {
-        let stream = How::Stream {
-            window: draw.random.usize(1..=3),
-            windows: draw.random.usize(1..=3),
-            busy: Duration::from_secs(draw.random.u64(1..=600)),
-            embeds: draw.random.bool(),
-        };
-        let how = if number < 2 && draw.random.bool() || number == 0 { stream } else { How::All };
-        let texts = draw.texts(12, 10);
-        let stack = draw.random.usize(..2);
-        plan.callers.push(Caller { stack, begins: draw.time(20_000), ..draw.caller(how, texts) });
-    }
-}
-
-fn absurd(draw: &mut Draw, plan: &mut Plan) {
-    plan.member = Habits { tricks: vec![Trick::Absurd], budget: 1, every: 2, omits: None, ..draw.calm() };
-    plan.pace = Pace { requests: None, tokens: draw.pick(&[Some(1000), Some(20_000), Some(1_000_000)]) };
-    plan.stacks = vec![vec![draw.retry(), Layer::RateLimit { shared: true, pace: plan.pace }]];
-    if draw.random.bool() {
-        plan.stacks[0].insert(0, Layer::Cached(0));
-    }
-    for _ in 0..draw.random.usize(2..=5) {
-        let texts = draw.texts(10, 10);
-        plan.callers.push(draw.caller(How::All, texts));
-    }
-}
-
-/// Several callers of the same few texts.
-fn crowd(draw: &mut Draw, plan: &mut Plan, stay: usize, leave: usize, begins: u64) {
-    let pool = draw.random.usize(1..=5);
-    for number in 0..stay + leave {
-        let texts = draw.texts(pool, 4);
-        let leaves = if number < stay { Leaves::Never } else { draw.leaves() };
-        let begins = draw.time(begins);
-        plan.callers.push(Caller { begins, leaves, ..draw.caller(How::All, texts) });
-    }
-}
-
-fn store(draw: &mut Draw, plan: &mut Plan) {
-    let mut moods = draw.moods();
-    moods.panics_in_put = draw.pick(&[1, 2, 4]);
-    moods.fails = draw.pick(&[0, 0, 3]);
-    plan.stores = vec![Keeps::Moody(moods)];
-    plan.stacks = vec![vec![Layer::Cached(0)]];
-    crowd(draw, plan, 5, 0, 500);
-}
-
-fn storing(draw: &mut Draw, plan: &mut Plan) {
-    let mut moods = draw.moods();
-    moods.put = if draw.random.bool() { Takes::This(draw.time(2000)) } else { Takes::Turns(5) };
-    plan.stores = vec![Keeps::Moody(moods)];
-    plan.stacks = vec![vec![Layer::Cached(0)]];
-    if draw.random.bool() {
-        plan.stacks = vec![draw.advised(Layer::Concurrency(2), false)];
-    }
-    let stay = draw.random.usize(..2);
-    crowd(draw, plan, stay, 3, 3000);
-}
-
-fn bills(draw: &mut Draw, plan: &mut Plan) {
-    plan.stacks = vec![draw.advised(Layer::Concurrency(3), false)];
-    let leave = draw.random.usize(1..=4);
-    crowd(draw, plan, 3, leave, 300);
-}
-
-fn panics(draw: &mut Draw, plan: &mut Plan) {
-    plan.member = draw.tricky(&[&FAILURES[..], &PANICS].concat());
-    plan.stacks = vec![draw.advised(Layer::Concurrency(3), false)];
-    if draw.random.bool() {
-        plan.stacks = vec![draw.any_stack(1, false)];
-    }
-    crowd(draw, plan, 5, 0, 1000);
-}
-
-fn wake(draw: &mut Draw, plan: &mut Plan) {
-    let spins = Takes::Spins(Duration::from_micros(draw.random.u64(50..400)));
-    plan.member = Habits { limits: small_calls(1), takes: vec![spins], punctual: false, ..draw.calm() };
-    plan.stores = vec![Keeps::Memory];
-    plan.stacks = vec![vec![Layer::Cached(0)]];
-    for pair in 0..10 {
-        for leaves in [Leaves::InPoll(1), Leaves::Never] {
-            let begins = Duration::from_millis(pair as u64);
-            let lane = Some(Lane::Bulk);
-            let caller = draw.caller(How::All, vec![texts::text(pair)]);
-            plan.callers.push(Caller { begins, lane, leaves, ..caller });
-        }
     }
 }

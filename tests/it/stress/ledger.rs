@@ -1,8 +1,9 @@
 //! Keeps what a member was asked and what it charged: [`Ledger`].
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
-use docvector_embed::{Batch, InputKind, Lane, TooLong, Usage};
+use docvector_embed::{Batch, InputKind, TooLong, Usage};
+use tokio::time::Instant;
 
 /// How a call of a member ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub(super) enum Ending {
     /// With an error, or with rows that break a law.
     Failed,
     Panicked,
+    /// With an answer that was read too late.
+    Unread,
     /// Nobody waited for the answer.
     Dropped,
 }
@@ -23,8 +26,8 @@ pub(super) enum Ending {
 pub(super) struct Call {
     pub(super) kind: InputKind,
     pub(super) too_long: TooLong,
-    pub(super) lane: Lane,
     pub(super) texts: Vec<String>,
+    pub(super) began: Instant,
     pub(super) ending: Ending,
     /// What its answer told that it cost.
     pub(super) charged: Usage,
@@ -44,7 +47,7 @@ impl Ledger {
         self.calls.push(Call {
             kind: batch.kind(),
             too_long: batch.too_long(),
-            lane: batch.lane(),
+            began: Instant::now(),
             texts: batch.texts().iter().map(ToString::to_string).collect(),
             ending: Ending::UnderWay,
             charged: Usage::ZERO,
@@ -75,15 +78,12 @@ impl Ledger {
         self.calls.iter().filter(|call| call.ending == ending).count() as u64
     }
 
-    /// How often each text was paid for with a right answer, and in which lanes it was asked for.
-    pub(super) fn paid(&self) -> BTreeMap<Asked, (usize, BTreeSet<Lane>)> {
-        let mut paid: BTreeMap<Asked, (usize, BTreeSet<Lane>)> = BTreeMap::new();
-        for call in &self.calls {
+    /// How often each text was paid for with a whole answer.
+    pub(super) fn paid(&self) -> BTreeMap<Asked, usize> {
+        let mut paid = BTreeMap::new();
+        for call in self.calls.iter().filter(|call| matches!(call.ending, Ending::Right | Ending::Unread)) {
             for text in &call.texts {
-                let (times, lanes) =
-                    paid.entry((text.clone(), call.kind, call.too_long == TooLong::Truncate)).or_default();
-                *times += usize::from(call.ending == Ending::Right);
-                lanes.insert(call.lane);
+                *paid.entry((text.clone(), call.kind, call.too_long == TooLong::Truncate)).or_default() += 1;
             }
         }
         paid

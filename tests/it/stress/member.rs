@@ -7,6 +7,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use docvector_embed::{
@@ -14,6 +15,7 @@ use docvector_embed::{
     Result, Space, TooLong, Usage, async_trait,
 };
 use fastrand::Rng;
+use tokio::time::Instant;
 
 use super::{
     api,
@@ -73,6 +75,8 @@ pub(super) struct Habits {
     pub(super) waits: Waits,
     /// Whether it ends at a batch's deadline.
     pub(super) punctual: bool,
+    /// How soon its answer must be read when it is there, before the connection is given up.
+    pub(super) read_within: Option<Duration>,
 }
 
 /// A provider of the stress. Clones share everything.
@@ -200,7 +204,9 @@ impl Member {
             [] => error,
             _ => error.with_partial(part(of, &self.0.space)),
         };
-        let spent = if random.bool() { api::request(Some(random.u64(..50))) } else { Usage::ZERO };
+        // No more than the texts may have.
+        let spent = random.u64(..=self.tokens(batch, &all));
+        let spent = if random.bool() { api::request(Some(spent)) } else { Usage::ZERO };
         let names = |index: usize| Error::invalid_texts(vec![BadText::new(index, BadTextReason::Rejected)]);
         let error = match trick {
             Trick::FewerRows | Trick::MoreRows | Trick::OtherSpace | Trick::Absurd => {
@@ -315,9 +321,16 @@ impl Embedder for Member {
         let (trick, takes) = self.draw();
         if trick != Some(Trick::PanicsFirst) {
             let deadline = batch.deadline().filter(|_| self.0.habits.punctual);
+            let began = Instant::now();
             if takes.wait(deadline).await.is_err() {
                 call.ending = Ending::Failed;
                 return Err(Error::new(ErrorKind::DeadlinePassed, "in the member").with_embedder(self));
+            }
+            let late = began.elapsed().saturating_sub(takes.at_least());
+            if self.0.habits.read_within.is_some_and(|limit| late > limit) {
+                (call.ending, call.charged) = (Ending::Unread, Usage::of_unanswered());
+                let error = Error::new(ErrorKind::Timeout, "the answer was there and not read").with_embedder(self);
+                return Err(error.with_usage(Usage::of_unanswered()));
             }
         }
         let result = self.answer(&batch, trick, &mut call);

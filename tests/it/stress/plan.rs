@@ -1,6 +1,6 @@
 //! Says what a round is: [`Plan`], all of it drawn from one seed, and which promises hold in it.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use docvector_embed::TooLong;
 
@@ -49,8 +49,8 @@ pub(super) struct Plan {
     /// The layers of each stack, the outermost first.
     pub(super) stacks: Vec<Vec<Layer>>,
     pub(super) callers: Vec<Caller>,
-    /// How long a caller may wait, where that is known.
-    pub(super) patience: Option<Duration>,
+    /// Whether all calls go through the limiter that the stacks share, next to the member.
+    pub(super) keeps_pace: bool,
     /// Whether a time limit may pass.
     pub(super) times_out: bool,
 }

@@ -10,6 +10,7 @@ use docvector_embed::{
 
 use super::{
     member::Member,
+    saboteur::{Sabotage, Saboteur},
     store::{Moods, Moody},
 };
 
@@ -40,6 +41,8 @@ pub(super) enum Layer {
     SharedGate,
     Timeout(Duration),
     Metered,
+    /// Breaks a promise on purpose.
+    Sabotage(Sabotage),
 }
 
 /// What a limiter lets through in a minute.
@@ -184,6 +187,7 @@ impl Stack {
                 }
                 Layer::Timeout(limit) => Arc::new(embedder.timeout(limit)),
                 Layer::Metered => Arc::new(embedder.metered(Totals::new())),
+                Layer::Sabotage(sabotage) => Arc::new(Saboteur::new(embedder, sabotage)),
             };
         }
         Self { embedder, gates, caches }

@@ -29,6 +29,14 @@ impl Takes {
         Ok(())
     }
 
+    /// The time that passes in any case.
+    pub(super) const fn at_least(self) -> Duration {
+        match self {
+            Self::This(long) => long,
+            Self::NoTime | Self::Turns(_) | Self::Spins(_) => Duration::ZERO,
+        }
+    }
+
     async fn wait_long(self) {
         match self {
             Self::NoTime => {}
