@@ -172,9 +172,9 @@ fn stress(mode: Mode) {
     }
     println!("{mode:?}: {totals}");
     let is_whole = asked.forms.len() == Form::ALL.len() && !asked.survey;
-    let floor = asked.time.as_secs() * 10;
+    let floor = asked.time.as_secs() * if mode == Mode::FourThreads { 3 } else { 20 };
     assert!(!is_whole || totals.rounds >= floor, "{} rounds are few, {floor} is the least", totals.rounds);
-    assert!(!is_whole || totals.rows >= 10 * floor, "{} rows are few", totals.rows);
+    assert!(!is_whole || totals.rows >= 5 * floor, "{} rows are few", totals.rows);
 }
 
 /// Plays one round, and shows it.

@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use docvector_embed::{Batch, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Lane, StreamOptions, TooLong};
+use docvector_embed::{
+    Batch, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Lane, SpaceId, StreamOptions, TooLong,
+};
 use futures_util::{FutureExt, StreamExt, stream};
 
 use super::{
@@ -63,6 +65,8 @@ pub(super) struct Caller {
     pub(super) leaves: Leaves,
     /// How long it may wait for its answer, where that is known.
     pub(super) patience: Option<Duration>,
+    /// Whether it names the space that it wants.
+    pub(super) names_space: bool,
 }
 
 impl Caller {
@@ -83,9 +87,10 @@ impl Caller {
         }
     }
 
-    fn batch<'a>(&'a self, texts: &'a [&'a str]) -> Batch<'a> {
+    fn batch<'a>(&'a self, texts: &'a [&'a str], space: SpaceId) -> Batch<'a> {
         let batch = Batch::new(self.kind, texts).with_too_long(self.too_long).with_lane(self.lane());
         let batch = self.key.map_or(batch, |key| batch.with_key(key));
+        let batch = if self.names_space { batch.with_space(space) } else { batch };
         match self.deadline {
             Some(deadline) => batch.with_deadline((tokio::time::Instant::now() + deadline).into_std()),
             None => batch,
@@ -132,6 +137,7 @@ async fn leaving<F: Future<Output: Send> + Send>(leaves: Leaves, future: F) -> O
 async fn ask(round: &Round, number: usize) -> Option<ErrorKind> {
     let caller = &round.plan.callers[number];
     let stack = &round.stacks[caller.stack].embedder;
+    let space = round.member.spaces()[0].id();
     let mut texts: Vec<&str> = caller.texts.iter().map(String::as_str).collect();
     round.calls.fetch_add(1, Ordering::Relaxed);
     match caller.how {
@@ -139,7 +145,7 @@ async fn ask(round: &Round, number: usize) -> Option<ErrorKind> {
             if caller.how == How::Embed {
                 texts.truncate(stack.limits().texts.unwrap_or(usize::MAX));
             }
-            let batch = caller.batch(&texts);
+            let batch = caller.batch(&texts, space);
             let result = match caller.how {
                 How::Embed => stack.embed(batch).await,
                 _ => stack.embed_all(batch).await,
@@ -149,7 +155,7 @@ async fn ask(round: &Round, number: usize) -> Option<ErrorKind> {
             result.err().map(|error| error.kind())
         }
         How::Each => {
-            let each = stack.embed_each(caller.batch(&texts)).await;
+            let each = stack.embed_each(caller.batch(&texts, space)).await;
             round.tell(each.usage());
             answers::check_each(round, number, &texts, &each);
             each.errors().next().map(|(_, error)| error.kind())
@@ -158,6 +164,7 @@ async fn ask(round: &Round, number: usize) -> Option<ErrorKind> {
             let mut options = StreamOptions::new(caller.kind).with_too_long(caller.too_long);
             options = options.with_window(window, 1 << 20).with_windows(windows);
             options = caller.key.map_or(options.clone(), |key| options.with_key(key));
+            options = if caller.names_space { options.with_space(space) } else { options };
             let mut items = pin!(stack.embed_stream(stream::iter(caller.texts.clone()), options));
             let mut next = 0;
             while let Some(result) = items.next().await {

@@ -43,22 +43,29 @@ pub(super) fn gate(draw: &mut Draw, plan: &mut Plan, lanes: bool) {
 }
 
 pub(super) fn many(draw: &mut Draw, plan: &mut Plan) {
-    let places = draw.random.usize(2..=8);
+    let places = draw.pick(&[2, 4, 8]);
+    let takes = draw.scaled(1000);
+    // All that the first caller has under way fails, and waits to be tried again.
     plan.member = Habits {
         limits: small_calls(1),
         tricks: vec![Trick::FailsForNow],
-        every: 1,
-        budget: draw.random.u32(1..=places as u32),
-        takes: vec![Takes::This(draw.time(2000))],
+        budget: places as u32,
+        first: places as u32,
+        takes: vec![Takes::This(takes)],
         ..draw.calm()
     };
-    plan.stacks = vec![vec![Layer::Cached(0), draw.retry(), Layer::Concurrency(places)]];
+    let longest = draw.scaled(20_000);
+    let retry = Layer::Retry { attempts: 6, first: longest, longest, seed: draw.random.u64(..), budget: false };
+    plan.stores = vec![Keeps::Memory];
+    plan.stacks = vec![vec![Layer::Cached(0), retry, Layer::Concurrency(places)]];
     let all: Vec<String> = (0..2 * places).map(texts::text).collect();
     let owner = draw.caller(How::All, all.clone());
     plan.callers.push(Caller { begins: Duration::ZERO, ..owner });
     for text in &all[places..] {
-        let leaves = draw.leaves();
-        plan.callers.push(Caller { leaves, ..draw.caller(How::All, vec![text.clone()]) });
+        // Meanwhile others come for the rest, and leave before they have it.
+        let leaves = if draw.random.bool() { Leaves::InPoll(1) } else { Leaves::After(draw.time(900)) };
+        let begins = takes + draw.time(300);
+        plan.callers.push(Caller { begins, leaves, ..draw.caller(How::All, vec![text.clone()]) });
     }
 }
 
@@ -90,13 +97,13 @@ pub(super) fn names(draw: &mut Draw, plan: &mut Plan) {
 }
 
 pub(super) fn busy(draw: &mut Draw, plan: &mut Plan) {
-    let takes = vec![Takes::This(draw.time(2000))];
+    let takes = vec![Takes::This(draw.time(2000)), Takes::This(draw.time(200))];
     // Longer than any call takes, shorter than a consumer is busy.
     let read_within = Some(Duration::from_secs(60));
     plan.member = Habits { limits: small_calls(draw.random.usize(1..=3)), takes, read_within, ..draw.calm() };
     plan.pace = Pace { requests: Some(60), tokens: draw.pick(&[None, Some(20_000)]) };
     let limiter = Layer::RateLimit { shared: true, pace: plan.pace };
-    let caches = draw.pick(&[0, 1, 2]);
+    let caches = draw.pick(&[0, 1, 2, 2]);
     for number in 0..2 {
         let mut layers = Vec::new();
         if number < caches {
@@ -112,7 +119,7 @@ pub(super) fn busy(draw: &mut Draw, plan: &mut Plan) {
     for number in 0..draw.random.usize(2..=4) {
         let stream = How::Stream {
             window: draw.random.usize(1..=3),
-            windows: draw.random.usize(1..=3),
+            windows: draw.random.usize(2..=3),
             busy: Duration::from_secs(draw.random.u64(1..=600)),
             embeds: draw.random.bool(),
         };

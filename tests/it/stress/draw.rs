@@ -37,10 +37,16 @@ impl Draw {
         matches!(self.mode, Mode::FourThreads)
     }
 
-    /// A time up to so many milliseconds; a small part of it where the clock is real.
+    /// A time up to so many milliseconds.
     pub(super) fn time(&mut self, most: u64) -> Duration {
-        let time = Duration::from_micros(self.random.u64(..=most * 1000));
-        if self.is_real() { (time / 400).min(Duration::from_millis(5)) } else { time.max(Duration::from_millis(1)) }
+        let part = self.random.f64();
+        self.scaled(most).mul_f64(part)
+    }
+
+    /// So many milliseconds; a small part of it where the clock is real.
+    pub(super) fn scaled(&self, millis: u64) -> Duration {
+        let time = Duration::from_millis(millis);
+        if self.is_real() { (time / 400).min(Duration::from_millis(5)) } else { time }
     }
 
     pub(super) fn limits(&mut self) -> Limits {
@@ -89,6 +95,7 @@ impl Draw {
             waits: Waits { longest: self.time(10_000) },
             punctual: self.one_in(3),
             read_within: None,
+            allows: !self.is_real() && self.one_in(6),
         }
     }
 
@@ -205,8 +212,8 @@ impl Draw {
 
     pub(super) fn leaves(&mut self) -> Leaves {
         match self.random.u8(..4) {
-            0 => Leaves::InPoll(self.random.usize(1..=6)),
-            1 => Leaves::AfterPolls(self.random.usize(1..=6)),
+            0 => Leaves::InPoll(self.random.usize(1..=12)),
+            1 => Leaves::AfterPolls(self.random.usize(1..=12)),
             2 if self.mode == Mode::ByHand => Leaves::ByHand,
             _ => Leaves::After(self.time(4000)),
         }
@@ -231,6 +238,7 @@ impl Draw {
             texts,
             leaves: Leaves::Never,
             patience: None,
+            names_space: self.one_in(4),
         }
     }
 

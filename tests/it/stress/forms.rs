@@ -163,6 +163,11 @@ fn any(draw: &mut Draw, plan: &mut Plan) {
         };
         plan.stacks.push(layers);
     }
+    if plan.stacks.len() > 1 && draw.one_in(3) {
+        // Other wrappers around the same stack. Nobody waits for a gate with a place of it.
+        plan.stacks[1].retain(|layer| !matches!(layer, Layer::SharedGate));
+        plan.stacks[1].push(Layer::First);
+    }
     let (leavers, deadlines) = (draw.random.bool(), draw.one_in(4));
     let (pool, most) = (draw.random.usize(2..=12), draw.random.usize(1..=10));
     let bad = draw.one_in(8);

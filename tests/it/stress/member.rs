@@ -11,8 +11,8 @@ use std::{
 };
 
 use docvector_embed::{
-    BadText, BadTextReason, Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Limits, Normalization, Partial,
-    Result, Space, TooLong, Usage, async_trait,
+    Allowance, BadText, BadTextReason, Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Limits, Normalization,
+    Partial, Quota, Result, Space, TooLong, Usage, async_trait,
 };
 use fastrand::Rng;
 use tokio::time::Instant;
@@ -77,6 +77,8 @@ pub(super) struct Habits {
     pub(super) punctual: bool,
     /// How soon its answer must be read when it is there, before the connection is given up.
     pub(super) read_within: Option<Duration>,
+    /// Whether it says what it still allows.
+    pub(super) allows: bool,
 }
 
 /// A provider of the stress. Clones share everything.
@@ -191,7 +193,10 @@ impl Member {
         let usage = api::request((!omits).then(|| self.tokens(batch, &all)));
         let Some(trick) = trick else {
             call.ending = Ending::Right;
-            return Ok(self.rows(batch, &all, &self.0.space, usage));
+            let rows = self.rows(batch, &all, &self.0.space, usage);
+            let quota = Quota::new(600).with_remaining(random.u64(..600)).with_reset(Duration::from_secs(30));
+            let allowance = Allowance::default().with_requests(quota);
+            return Ok(if self.0.habits.allows { rows.with_allowance(allowance) } else { rows });
         };
         call.ending = Ending::Failed;
         let refused = random.usize(..batch.len());

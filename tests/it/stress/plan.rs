@@ -81,7 +81,11 @@ impl Plan {
 
     /// Whether each stack has a cache.
     pub(super) fn is_cached(&self) -> bool {
-        self.stacks.iter().all(|layers| layers.iter().any(|layer| matches!(layer, Layer::Cached(_))))
+        let caches = |layers: &[Layer]| layers.iter().any(|layer| matches!(layer, Layer::Cached(_)));
+        self.stacks.iter().all(|layers| {
+            let is_on_first = matches!(layers.last(), Some(Layer::First));
+            caches(layers) || is_on_first && caches(&self.stacks[0])
+        })
     }
 
     /// Whether the stores keep what they are given.
@@ -129,7 +133,8 @@ impl Plan {
             let caches = layers.iter().rposition(|layer| matches!(layer, Layer::Cached(_)));
             layers[caches.map_or(0, |last| last + 1)..].to_vec()
         };
-        let stacks: Vec<Vec<Layer>> = self.stacks.iter().map(inside).collect();
+        let is_apart = |layers: &&Vec<Layer>| !matches!(layers.last(), Some(Layer::First));
+        let stacks: Vec<Vec<Layer>> = self.stacks.iter().filter(is_apart).map(inside).collect();
         let all_share = |layers: &Vec<Layer>| layers.iter().any(|layer| matches!(layer, Layer::SharedGate));
         match &stacks[..] {
             [layers] => layers.iter().filter_map(of).min(),

@@ -75,7 +75,7 @@ impl Round {
         let member = Member::new(plan.seed, plan.member.clone());
         let stores = Stores::new(plan.seed, &plan.stores);
         let commons = Commons::new(&member, &stores, plan.gate, plan.pace);
-        let stacks = plan.stacks.iter().map(|layers| Stack::build(layers, &commons)).collect();
+        let stacks = Stack::build_all(&plan.stacks, &commons);
         let notes = Notes { ended: vec![None; plan.callers.len()], ..Notes::default() };
         let (rows, calls, notes) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::new(notes));
         Self { plan, member, stores, stacks, rows, calls, notes }

@@ -89,6 +89,12 @@ impl Saboteur {
     }
 }
 
+/// The same rows with another bill.
+fn retold(rows: &Embeddings, usage: Usage) -> Result<Embeddings> {
+    let told = Embeddings::new(rows.len(), rows.space(), rows.as_slice().to_vec(), usage)?;
+    Ok(told.with_truncated(rows.truncated().to_vec()))
+}
+
 impl fmt::Display for Saboteur {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}({})", self.sabotage, self.inner)
@@ -126,8 +132,8 @@ impl Embedder for Saboteur {
                 rows.select(&order)
             }
             Sabotage::HidesCuts => rows.with_truncated(Vec::new()),
-            Sabotage::HidesBills => rows.with_usage(Usage::ZERO),
-            Sabotage::TellsTwice | Sabotage::AsksTwice => rows.with_usage(usage + other),
+            Sabotage::HidesBills => retold(&rows, Usage::ZERO)?,
+            Sabotage::TellsTwice | Sabotage::AsksTwice => retold(&rows, usage + other)?,
             _ => rows,
         })
     }

@@ -41,6 +41,8 @@ pub(super) enum Layer {
     SharedGate,
     Timeout(Duration),
     Metered,
+    /// The first stack, in the place of the member.
+    First,
     /// Breaks a promise on purpose.
     Sabotage(Sabotage),
 }
@@ -154,8 +156,17 @@ pub(super) struct Stack {
 }
 
 impl Stack {
-    /// Builds it from the layers, the outermost first.
-    pub(super) fn build(layers: &[Layer], commons: &Commons<'_>) -> Self {
+    /// Builds stacks from their layers, the outermost first.
+    pub(super) fn build_all(stacks: &[Vec<Layer>], commons: &Commons<'_>) -> Vec<Self> {
+        let mut built: Vec<Self> = Vec::new();
+        for layers in stacks {
+            let stack = Self::build(layers, commons, built.first());
+            built.push(stack);
+        }
+        built
+    }
+
+    fn build(layers: &[Layer], commons: &Commons<'_>, first: Option<&Self>) -> Self {
         let mut embedder: AnyEmbedder = Arc::new(commons.member.clone());
         let (mut gates, mut caches) = (Vec::new(), Vec::new());
         for layer in layers.iter().rev() {
@@ -187,6 +198,7 @@ impl Stack {
                 }
                 Layer::Timeout(limit) => Arc::new(embedder.timeout(limit)),
                 Layer::Metered => Arc::new(embedder.metered(Totals::new())),
+                Layer::First => first.map_or(embedder, |first| first.embedder.clone()),
                 Layer::Sabotage(sabotage) => Arc::new(Saboteur::new(embedder, sabotage)),
             };
         }
