@@ -69,7 +69,36 @@ pub(super) fn many(draw: &mut Draw, plan: &mut Plan) {
     }
 }
 
+/// Names the texts of so many callers each: the first asks for one that is refused and for one that the second waits for
+/// as well. What the second asks for besides is refused once, and embedded for the third while the second waits.
+fn refused_once(draw: &mut Draw, plan: &mut Plan) {
+    const THREES: usize = 3;
+    let takes = [1000, 200, 100].map(|millis| Takes::This(draw.scaled(millis)));
+    plan.member = Habits {
+        limits: small_calls(5),
+        tricks: vec![Trick::RefusesOnce],
+        budget: 2 * THREES as u32,
+        first: 2 * THREES as u32,
+        takes: takes.into_iter().flat_map(|takes| [takes; THREES]).collect(),
+        in_turn: true,
+        ..draw.calm()
+    };
+    plan.stores = vec![Keeps::Memory];
+    plan.stacks = vec![vec![Layer::Cached(0)]];
+    let second = draw.pick(&[How::Each, How::Each, How::All]);
+    for (begins, how, own) in [(1, How::All, [1, 2].as_slice()), (100, second, &[3, 2, 4]), (400, How::All, &[3])] {
+        for three in 0..THREES {
+            let texts = own.iter().map(|number| texts::text(three * 7 + number)).collect();
+            let begins = draw.scaled(begins) + draw.time(50);
+            plan.callers.push(Caller { begins, lane: Some(Lane::Bulk), ..draw.caller(how, texts) });
+        }
+    }
+}
+
 pub(super) fn each(draw: &mut Draw, plan: &mut Plan) {
+    if draw.random.bool() {
+        return refused_once(draw, plan);
+    }
     let tricks = [Trick::RefusesOnce, Trick::RefusesOnceWithRows, Trick::NamesFinished];
     let tricks = if draw.one_in(4) { &tricks[..] } else { &tricks[..2] };
     plan.member = Habits { limits: small_calls(draw.random.usize(2..=5)), ..draw.tricky(tricks) };

@@ -92,6 +92,7 @@ impl Draw {
             first: 0,
             omits: self.one_in(8).then_some(3),
             takes: self.takes(),
+            in_turn: false,
             waits: Waits { longest: self.time(10_000) },
             punctual: self.one_in(3),
             read_within: None,
@@ -127,7 +128,8 @@ impl Draw {
         match self.random.u8(..16) {
             0..4 if !faulty => Keeps::Memory,
             4..8 if !faulty => Keeps::Tiers,
-            8 if !faulty && cfg!(feature = "sqlite") && self.one_in(4) => Keeps::Sqlite,
+            // Its own thread takes real time, which a clock that jumps does not wait for.
+            8 if !faulty && self.is_real() && self.one_in(2) => Keeps::Sqlite,
             9..12 => Keeps::MoodyTiers(moods),
             _ => Keeps::Moody(moods),
         }

@@ -72,6 +72,8 @@ pub(super) struct Habits {
     /// One answer in so many has no count of tokens.
     pub(super) omits: Option<u8>,
     pub(super) takes: Vec<Takes>,
+    /// Whether the calls take these times in turn, the last one from then on; else any of them.
+    pub(super) in_turn: bool,
     pub(super) waits: Waits,
     /// Whether it ends at a batch's deadline.
     pub(super) punctual: bool,
@@ -157,8 +159,10 @@ impl Member {
         }
         let habits = &self.0.habits;
         let state = &mut *self.state();
+        let turn = habits.takes.get(state.calls as usize).or(habits.takes.last());
+        let takes = if habits.in_turn { turn } else { state.random.choice(&habits.takes) };
+        let takes = *takes.unwrap_or(&Takes::NoTime);
         state.calls += 1;
-        let takes = *state.random.choice(&habits.takes).unwrap_or(&Takes::NoTime);
         let due = state.calls <= habits.first || state.random.u8(..habits.every.max(1)) == 0;
         let trick = state.random.choice(&habits.tricks).copied().filter(|_| state.budget > 0 && due);
         state.budget -= u32::from(trick.is_some());

@@ -28,7 +28,7 @@ pub(super) fn is_over(text: &str, limit: Option<usize>) -> bool {
 }
 
 /// What is left of a text after it was cut. All texts here are ASCII.
-pub(super) fn cut<'t>(text: &'t str, limit: Option<usize>, too_long: TooLong) -> &'t str {
+pub(super) fn cut(text: &str, limit: Option<usize>, too_long: TooLong) -> &str {
     match limit {
         Some(limit) if too_long == TooLong::Truncate && is_over(text, Some(limit)) => &text[..limit * TOKEN],
         _ => text,
