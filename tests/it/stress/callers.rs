@@ -15,7 +15,7 @@ use docvector_embed::{
 use futures_util::{FutureExt, StreamExt, stream};
 
 use super::{
-    answers, api,
+    answers,
     checks::Check,
     round::{Ended, Round},
 };
@@ -150,7 +150,7 @@ async fn ask(round: &Round, number: usize) -> Option<ErrorKind> {
                 How::Embed => stack.embed(batch).await,
                 _ => stack.embed_all(batch).await,
             };
-            round.tell(result.as_ref().map_or_else(api::total_usage, |rows| rows.usage()));
+            round.tell(result.as_ref().map_or_else(docvector_embed::Error::total_usage, |rows| rows.usage()));
             answers::check(round, number, &texts, 0, &result);
             result.err().map(|error| error.kind())
         }
@@ -168,7 +168,7 @@ async fn ask(round: &Round, number: usize) -> Option<ErrorKind> {
             let mut items = pin!(stack.embed_stream(stream::iter(caller.texts.clone()), options));
             let mut next = 0;
             while let Some(result) = items.next().await {
-                round.tell(result.as_ref().map_or_else(api::total_usage, |rows| rows.usage()));
+                round.tell(result.as_ref().map_or_else(docvector_embed::Error::total_usage, |rows| rows.usage()));
                 let part = result.as_ref().map_or(0, |rows| rows.len());
                 let (texts, first) = if result.is_ok() {
                     (texts.get(next..next + part).unwrap_or_default(), next)
@@ -186,7 +186,7 @@ async fn ask(round: &Round, number: usize) -> Option<ErrorKind> {
                     let texts = &texts[..1];
                     let batch = Batch::new(caller.kind, texts).with_too_long(caller.too_long).with_lane(Lane::Bulk);
                     let result = stack.embed_all(batch).await;
-                    round.tell(result.as_ref().map_or_else(api::total_usage, |rows| rows.usage()));
+                    round.tell(result.as_ref().map_or_else(docvector_embed::Error::total_usage, |rows| rows.usage()));
                     answers::check(round, number, texts, 0, &result);
                 }
             }
@@ -208,7 +208,7 @@ pub(super) async fn last(round: &Round, stack: usize) -> Result<(), Error> {
     let batch = Batch::new(caller.kind, &texts).with_too_long(caller.too_long).with_lane(caller.lane());
     round.calls.fetch_add(1, Ordering::Relaxed);
     let result = round.stacks[stack].embedder.embed_all(batch).await;
-    round.tell(result.as_ref().map_or_else(api::total_usage, |rows| rows.usage()));
+    round.tell(result.as_ref().map_or_else(docvector_embed::Error::total_usage, |rows| rows.usage()));
     answers::check(round, number, &texts, 0, &result);
     result.map(|_| ())
 }

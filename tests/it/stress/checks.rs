@@ -129,7 +129,7 @@ fn pace(round: &Round, ledger: &Ledger) {
     let (Some(first), Some(last)) = (ledger.calls.iter().map(began).min(), ledger.calls.iter().map(began).max()) else {
         return;
     };
-    let of = |call: &super::ledger::Call| api::bill(call.charged).tokens.unwrap_or(0) as f64;
+    let of = |call: &super::ledger::Call| call.charged.tokens as f64;
     let charged: f64 = ledger.calls.iter().map(of).sum();
     let most = ledger.calls.iter().map(of).fold(0.0, f64::max);
     let rate = tokens as f64 / 60.0;
@@ -181,7 +181,8 @@ pub(super) fn bills(round: &Round) -> Option<Fault> {
     let ledger = round.member.ledger();
     let plan = &round.plan;
     let told = round.told();
-    let untold: Usage = round.stacks.iter().flat_map(|stack| &stack.caches).map(api::untold).sum();
+    let untold: Usage =
+        round.stacks.iter().flat_map(|stack| &stack.caches).map(|cache| cache.unclaimed().usage()).sum();
     let (charged, panics) = (api::bill(ledger.charged()), ledger.count(Ending::Panicked));
     let (callers, all) = (api::bill(told), api::bill(told + untold));
     let shown = format!("told {callers:?}, told or counted {all:?}, charged {charged:?}, {panics} panics");
@@ -208,8 +209,7 @@ pub(super) fn bills(round: &Round) -> Option<Fault> {
 
 /// Whether more was told than was charged. What got no answer counts as requests where they were begun.
 fn exceeds(told: Bill, charged: Bill) -> bool {
-    let more_tokens = told.tokens.zip(charged.tokens).is_some_and(|(told, charged)| told > charged);
-    more_tokens || told.requests > charged.requests + told.unanswered
+    told.tokens > charged.tokens || told.requests > charged.requests + told.unanswered
 }
 
 /// Whether the answers told are those that were given; what got no answer is beside them.

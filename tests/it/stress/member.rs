@@ -18,7 +18,6 @@ use fastrand::Rng;
 use tokio::time::Instant;
 
 use super::{
-    api,
     ledger::{Ending, Ledger},
     takes::{Takes, Waits},
     texts,
@@ -194,7 +193,7 @@ impl Member {
         let random = &mut state.random;
         let all: Vec<usize> = (0..batch.len()).collect();
         let omits = self.0.habits.omits.is_some_and(|one_in| random.u8(..one_in) == 0);
-        let usage = api::request((!omits).then(|| self.tokens(batch, &all)));
+        let usage = Usage::of_request((!omits).then(|| self.tokens(batch, &all)));
         let Some(trick) = trick else {
             call.ending = Ending::Right;
             let rows = self.rows(batch, &all, &self.0.space, usage);
@@ -206,7 +205,7 @@ impl Member {
         let refused = random.usize(..batch.len());
         let some: Vec<usize> = all.iter().copied().filter(|&index| index != refused && random.bool()).collect();
         let part = |of: &[usize], space: &Space| {
-            let usage = api::request(Some(self.tokens(batch, of)));
+            let usage = Usage::of_request(Some(self.tokens(batch, of)));
             Partial::new(of.to_vec(), self.rows(batch, of, space, usage)).expect("indices ascend")
         };
         let with_part = |error: Error, of: &[usize]| match of {
@@ -215,7 +214,7 @@ impl Member {
         };
         // No more than the texts may have.
         let spent = random.u64(..=self.tokens(batch, &all));
-        let spent = if random.bool() { api::request(Some(spent)) } else { Usage::ZERO };
+        let spent = if random.bool() { Usage::of_request(Some(spent)) } else { Usage::ZERO };
         let names = |index: usize| Error::invalid_texts(vec![BadText::new(index, BadTextReason::Rejected)]);
         let error = match trick {
             Trick::FewerRows | Trick::MoreRows | Trick::OtherSpace | Trick::Absurd => {
@@ -226,7 +225,7 @@ impl Member {
                     Trick::MoreRows => of.push(0),
                     Trick::OtherSpace => space = &self.0.other,
                     _ => {
-                        usage = api::request(Some(1_000_000_000));
+                        usage = Usage::of_request(Some(1_000_000_000));
                         call.ending = Ending::Right;
                     }
                 }
@@ -251,7 +250,7 @@ impl Member {
             }
             Trick::NamesOther => names(batch.len() + random.usize(..5)),
             Trick::FinishesOther => {
-                let rows = self.rows(batch, &all, &self.0.space, api::request(Some(self.tokens(batch, &all))));
+                let rows = self.rows(batch, &all, &self.0.space, Usage::of_request(Some(self.tokens(batch, &all))));
                 let places = all.iter().map(|index| index + 1).collect();
                 let part = Partial::new(places, rows).expect("indices ascend");
                 failure(random, true, &self.0.habits.waits).with_partial(part)
@@ -345,7 +344,7 @@ impl Embedder for Member {
         let result = self.answer(&batch, trick, &mut call);
         call.charged = match &result {
             Ok(rows) => rows.usage(),
-            Err(error) => api::total_usage(error),
+            Err(error) => error.total_usage(),
         };
         result
     }
