@@ -112,7 +112,8 @@ pub(super) fn after_callers(round: &Round) {
         round.fault(Check::Panic, format!("{panicked} callers panicked, {allowed} might have"));
     }
     for (number, caller) in round.plan.callers.iter().enumerate() {
-        if let Some((patience, took)) = caller.patience.zip(round.took(number))
+        let patience = caller.patience.or_else(|| round.plan.ends_by(caller));
+        if let Some((patience, took)) = patience.zip(round.took(number))
             && took > patience
         {
             round.fault(Check::Slow, format!("caller {number} had its answer after {took:?}"));

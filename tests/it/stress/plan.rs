@@ -1,6 +1,6 @@
 //! Says what a round is: [`Plan`], all of it drawn from one seed, and which promises hold in it.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use docvector_embed::TooLong;
 
@@ -108,6 +108,14 @@ impl Plan {
 
     pub(super) const fn may_time_out(&self) -> bool {
         self.times_out
+    }
+
+    /// When a caller has its answer at the latest: a cache outermost keeps to its deadline, on a clock that tells.
+    pub(super) fn ends_by(&self, caller: &Caller) -> Option<Duration> {
+        let cached = matches!(self.stacks[caller.stack].first(), Some(Layer::Cached(_)));
+        let is_one_call = matches!(caller.how, How::Embed | How::All);
+        let keeps = cached && is_one_call && self.mode != Mode::FourThreads;
+        caller.deadline.filter(|_| keeps).map(|deadline| deadline + Duration::from_millis(10))
     }
 
     /// Whether a cache counts all that those who leave are not told: where a cache is outermost, and those who leave
