@@ -1,12 +1,12 @@
 //! Stresses the core: random stacks over a member that misbehaves, with callers that come, leave and are late.
 //!
-//! One seed decides a round: its stacks, member, stores, callers, and who leaves when. A round on the clock that jumps is the same
-//! each time; one on four threads is as like as threads let it be.
+//! One seed decides a round: its stacks, member, stores, callers, and who leaves when. A round on the clock that jumps
+//! is the same each time; one on four threads is as like as threads let it be.
 //!
 //! | variable | meaning |
 //! |---|---|
 //! | `DOCVECTOR_EMBED_STRESS_SEED=n` | plays this round alone, and shows what it is |
-//! | `DOCVECTOR_EMBED_STRESS_SECONDS=n` | how long all tests here take together: 100, or 1,800 with `DOCVECTOR_EMBED_FULL=1` |
+//! | `DOCVECTOR_EMBED_STRESS_SECONDS=n` | how long all take together: 100, or 1,800 with `DOCVECTOR_EMBED_FULL=1` |
 //! | `DOCVECTOR_EMBED_STRESS_FROM=n` | begins with a later seed |
 //! | `DOCVECTOR_EMBED_STRESS_CHECKS=rows,hang` | looks at these promises alone, see `checks.rs` |
 //! | `DOCVECTOR_EMBED_STRESS_FORMS=gate,each` | plays rounds of these forms alone, see `forms.rs` |

@@ -178,6 +178,15 @@ pub(super) fn after_last(round: &Round, before: &Ledger) {
 }
 
 /// Compares what was told with what was charged; tells what differs.
+///
+/// Charged is what the member's answers said, rows or errors. Told is what all callers heard, in rows, errors, windows
+/// and results for each text; counted is what the caches say that they could tell nobody. Then:
+/// - told and counted are never more than charged;
+/// - where everybody stays and nothing panics, told is charged, and nothing is unanswered;
+/// - where everybody stays and something panics, told is charged as far as there was an answer, and each call that
+///   panicked is told of as unanswered;
+/// - where callers leave or are late, nothing fails, and a cache is outermost, told and counted together are charged. A
+///   call that was dropped under way had no answer, and is charged to nobody here.
 pub(super) fn bills(round: &Round) -> Option<Fault> {
     let ledger = round.member.ledger();
     let plan = &round.plan;

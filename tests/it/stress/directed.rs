@@ -69,8 +69,8 @@ pub(super) fn many(draw: &mut Draw, plan: &mut Plan) {
     }
 }
 
-/// Names the texts of so many callers each: the first asks for one that is refused and for one that the second waits for
-/// as well. What the second asks for besides is refused once, and embedded for the third while the second waits.
+/// Three callers, three times: the first asks for a text that is refused, and for one that the second waits for as well.
+/// What the second asks for besides is refused once, and embedded for the third while the second waits.
 fn refused_once(draw: &mut Draw, plan: &mut Plan) {
     const THREES: usize = 3;
     let takes = [1000, 200, 100].map(|millis| Takes::This(draw.scaled(millis)));

@@ -65,8 +65,8 @@ impl fmt::Display for Totals {
         let [whole, failed, left, panicked] = self.ends;
         writeln!(
             f,
-            "{} rounds, {} calls ({whole} whole, {failed} failed, {left} left, {panicked} panicked), {} rows checked, {} calls of \
-             members, in {seconds:.1} s",
+            "{} rounds, {} calls, {} rows checked, {} calls of members, in {seconds:.1} s; callers: {whole} whole, \
+             {failed} failed, {left} left, {panicked} panicked",
             self.rounds, self.calls, self.rows, self.paid
         )?;
         writeln!(f, "  forms: {:?}", self.forms)?;
