@@ -69,7 +69,7 @@ pub(super) fn many(draw: &mut Draw, plan: &mut Plan) {
     }
 }
 
-/// Three callers, three times: the first asks for a text that is refused, and for one that the second waits for as well.
+/// Three callers, three times: the first asks for a text that is refused, and for one that the second waits for, too.
 /// What the second asks for besides is refused once, and embedded for the third while the second waits.
 fn refused_once(draw: &mut Draw, plan: &mut Plan) {
     const THREES: usize = 3;
