@@ -3,13 +3,16 @@
 mod each;
 mod stream;
 
-use std::{ops::Range, time::Duration};
+use std::{ops::Range, panic::AssertUnwindSafe, time::Duration};
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::{
+    FutureExt,
+    stream::{FuturesUnordered, StreamExt},
+};
 
 pub use self::{each::Each, stream::StreamOptions};
 use crate::{
-    Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Partial, Result, Space,
+    Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Partial, Result, Space, Usage,
     cache::CacheStore,
     embeddings::Gather,
     plan,
@@ -77,7 +80,8 @@ pub trait EmbedderExt: Embedder {
     /// # Errors
     /// Of the first call that fails; no further calls begin, those in flight are awaited, and the finished rows are in
     /// [`Error::into_partial`]. Texts that no call can hold are found before the first call, all at once. An embedder
-    /// that breaks the laws of shape or space is a [`Protocol`](ErrorKind::Protocol) error, never wrong rows.
+    /// that breaks the laws of shape or space is a [`Protocol`](ErrorKind::Protocol) error, never wrong rows; one that
+    /// panics is an [`Inference`](ErrorKind::Inference) error.
     fn embed_all(&self, batch: Batch<'_>) -> impl Future<Output = Result<Embeddings>> + Send {
         embed_all(self, batch)
     }
@@ -287,11 +291,17 @@ async fn embed_range<E: Embedder + ?Sized>(
 }
 
 /// Holds an embedder to laws 1, 5 and 6 where a breach would put wrong rows into somebody's index, or blame a text that
-/// nobody asked about. Every place that maps indices stands behind this check.
+/// nobody asked about. Every place that maps indices, or keeps rows or bills of several calls, stands behind this check.
 pub(crate) async fn embed_checked<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Result<Embeddings> {
     let wanted =
         |space: &Space| embedder.spaces().contains(space) && batch.space().is_none_or(|wanted| wanted == space.id());
-    let result = embedder.embed(batch).await.map_err(|error| {
+    // A panic is the embedder's mistake. Its caller may have the rows and bills of other calls in its hands, which would go
+    // with it; and what the call itself was billed by then, nobody can say.
+    let answer = AssertUnwindSafe(embedder.embed(batch)).catch_unwind().await.unwrap_or_else(|_| {
+        let panicked = Error::new(ErrorKind::Inference, "the embedder panicked");
+        Err(panicked.with_embedder(embedder).with_usage(Usage::of_given_up()))
+    });
+    let result = answer.map_err(|error| {
         if let Some(index) = error.highest_index().filter(|&index| index >= batch.len()) {
             // Rows that cannot be placed are not handed on; what they cost is.
             let message = format!("the error is about text {index}, but the call has {} texts", batch.len());

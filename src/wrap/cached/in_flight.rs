@@ -16,7 +16,6 @@
 
 use std::{
     collections::HashMap,
-    panic::AssertUnwindSafe,
     pin::pin,
     sync::{
         Arc, OnceLock,
@@ -33,13 +32,33 @@ use super::{
     shared::{SharedCall, WeakCall},
 };
 use crate::{
-    Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Lane, Limits, OwnedOptions, Result, Usage, batch,
+    Batch, Charges, Embedder, Embeddings, Lane, Limits, OwnedOptions, Result, Usage, batch,
     cache::{HashOfKey, Key},
     ext::embed_checked,
 };
 
-/// The calls under way, by the texts they are for.
-pub(super) type InFlightTable = HashMap<Key, Slot, HashOfKey>;
+/// The calls under way, by the texts they are for: one table per lane, so that a bulk call for a text is found again when
+/// an interactive one has come and gone.
+#[derive(Default)]
+pub(super) struct InFlightTable {
+    interactive: HashMap<Key, Slot, HashOfKey>,
+    bulk: HashMap<Key, Slot, HashOfKey>,
+}
+
+impl InFlightTable {
+    /// The calls for a text that are as quick as one of this lane, the quickest first.
+    pub(super) fn slots(&self, key: &Key, lane: Lane) -> impl Iterator<Item = &Slot> {
+        let bulk = Lane::Bulk.serves(lane).then(|| self.bulk.get(key)).flatten();
+        self.interactive.get(key).into_iter().chain(bulk)
+    }
+
+    const fn of(&mut self, lane: Lane) -> &mut HashMap<Key, Slot, HashOfKey> {
+        match lane {
+            Lane::Interactive => &mut self.interactive,
+            Lane::Bulk => &mut self.bulk,
+        }
+    }
+}
 
 /// Where a text's row will be.
 pub(super) struct Slot {
@@ -47,7 +66,6 @@ pub(super) struct Slot {
     pub(super) row: usize,
     /// Whose slot it is: a later call for the same text is not to be forgotten by an earlier one.
     pub(super) id: u64,
-    pub(super) lane: Lane,
 }
 
 impl Slot {
@@ -171,6 +189,7 @@ impl<E: Embedder> NewCall<E> {
                 inner: inner.clone(),
                 keys: keys.into(),
                 id,
+                lane: batch.lane(),
                 progress: Arc::default(),
                 stage: Stage::Waiting,
             },
@@ -184,13 +203,13 @@ impl<E: Embedder> NewCall<E> {
 
     /// Puts its texts on the table, which is the inner's.
     pub(super) fn enter(self, table: &mut InFlightTable) -> InFlightCall {
-        let (id, keys, lane) = (self.entered.id, self.entered.keys.clone(), self.options.lane);
+        let (id, keys, lane) = (self.entered.id, self.entered.keys.clone(), self.entered.lane);
         let progress = self.entered.progress.clone();
         let answer = SharedCall::new(self.run());
         let _ = progress.call.set(answer.downgrade());
+        let table = table.of(lane);
         for (row, &key) in keys.iter().enumerate() {
-            // A call for the same text that is of a lower lane finds no more callers.
-            table.insert(key, Slot { progress: progress.clone(), row, id, lane });
+            table.insert(key, Slot { progress: progress.clone(), row, id });
         }
         InFlightCall { answer, progress }
     }
@@ -280,13 +299,7 @@ impl<E: Embedder> NewCall<E> {
             self.tokens.as_ref().map(|tokens| places.iter().map(|&place| tokens[place]).collect());
         let counted = tokens.as_deref().map(|tokens| batch::Counted::by(&self.limits, tokens));
         batch = counted.map_or(batch, |counted| batch.with_counted(counted));
-        // A panic would take the call from those who did not cause it.
-        let called = AssertUnwindSafe(embed_checked(embedder, batch)).catch_unwind().await;
-        called.unwrap_or_else(|_| {
-            let panicked = Error::new(ErrorKind::Inference, "the embedder panicked");
-            // It may have been paid by then, and nobody can say.
-            Err(panicked.with_embedder(embedder).with_usage(Usage::of_given_up()))
-        })
+        embed_checked(embedder, batch).await
     }
 }
 
@@ -316,6 +329,7 @@ struct Entered<E> {
     inner: Arc<Inner<E>>,
     keys: Arc<[Key]>,
     id: u64,
+    lane: Lane,
     progress: Arc<Progress>,
     stage: Stage,
 }
@@ -327,6 +341,7 @@ impl<E> Drop for Entered<E> {
             self.progress.abandoned.store(true, Ordering::Release);
         }
         self.inner.in_flight.with(|table| {
+            let table = table.of(self.lane);
             for key in &*self.keys {
                 if table.get(key).is_some_and(|slot| slot.id == self.id) {
                     table.remove(key);

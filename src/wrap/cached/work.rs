@@ -223,8 +223,9 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         let own = self.inner.in_flight.with(|table| {
             for first in firsts {
                 let key = self.keys[first];
-                let slot = table.get(&key).filter(|slot| self.may_join(&key, slot));
-                let Some((id, row, call)) = slot.and_then(|slot| Some((slot.id, slot.row, slot.join()?))) else {
+                let mut slots = table.slots(&key, self.batch.lane()).filter(|slot| self.may_join(&key, slot));
+                let joined_call = slots.find_map(|slot| Some((slot.id, slot.row, slot.join()?)));
+                let Some((id, row, call)) = joined_call else {
                     own_firsts.push(first);
                     keys.push(key);
                     continue;
@@ -257,11 +258,10 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         joined.chain(own).map(part).collect()
     }
 
-    /// Whether a call of another caller may be waited for: one of a lower lane takes its time, one that has failed this
-    /// text may not be asked twice, and in the end none.
+    /// Whether a call of another caller may be waited for: one that has failed this text may not be asked twice, and in
+    /// the end none.
     fn may_join(&self, key: &Key, slot: &Slot) -> bool {
-        slot.lane.serves(self.batch.lane())
-            && self.failed.get(key).is_none_or(|&(failures, last)| failures < PATIENCE && slot.id > last)
+        self.failed.get(key).is_none_or(|&(failures, last)| failures < PATIENCE && slot.id > last)
     }
 
     /// Takes the rows of a call, and its error.
