@@ -14,7 +14,7 @@ pub use self::{each::Each, stream::StreamOptions};
 use crate::{
     Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Partial, Result, Space, Usage,
     cache::CacheStore,
-    embeddings::Gather,
+    gather::Gather,
     plan,
     wrap::{Cached, Concurrency, Dedup, Meter, Metered, RateLimit, RateLimiter, Retry, RetryPolicy, Timeout},
 };

@@ -58,6 +58,7 @@ mod embedder;
 mod embeddings;
 mod error;
 mod ext;
+mod gather;
 #[cfg(feature = "openai")]
 mod http;
 mod limits;

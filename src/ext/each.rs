@@ -6,8 +6,8 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::{
     BadText, BadTextReason, Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Result, Usage,
-    embeddings::Gather,
     ext::{IN_FLIGHT, embed_checked},
+    gather::Gather,
     plan,
 };
 

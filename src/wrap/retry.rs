@@ -45,9 +45,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use crate::{
-    Batch, Charges, Embedder, Embeddings, Error, Limits, Result, Space, embeddings::Gather, ext::embed_checked,
-};
+use crate::{Batch, Charges, Embedder, Embeddings, Error, Limits, Result, Space, ext::embed_checked, gather::Gather};
 
 /// How to retry.
 ///
