@@ -572,6 +572,9 @@ impl Error {
     /// Adds finished rows of later texts: to those of their space, where there are some, else beside them.
     #[must_use]
     pub(crate) fn with_more_partials(mut self, more: Vec<Partial>) -> Self {
+        if more.is_empty() {
+            return self;
+        }
         let own = std::mem::take(&mut self.inner().partials);
         let all = own.into_iter().map(Arc::unwrap_or_clone).chain(more);
         let mut spaces: Vec<Vec<Partial>> = Vec::new();

@@ -14,7 +14,7 @@ pub use self::{each::Each, stream::StreamOptions};
 use crate::{
     Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Partial, Result, Space, Usage,
     cache::CacheStore,
-    gather::Gather,
+    gather::RowCollector,
     plan,
     wrap::{Cached, Concurrency, Dedup, Meter, Metered, RateLimit, RateLimiter, Retry, RetryPolicy, Timeout},
 };
@@ -244,7 +244,7 @@ async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Resu
     }
     let mut waiting = calls.into_iter();
     let mut in_flight = FuturesUnordered::new();
-    let mut gather = Gather::new(batch.len());
+    let mut rows = RowCollector::new(batch.len());
     let mut failed: Option<Error> = None;
     loop {
         while failed.is_none() && in_flight.len() < limits.in_flight.unwrap_or(IN_FLIGHT).max(1) {
@@ -254,14 +254,17 @@ async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Resu
         let Some((call, result)) = in_flight.next().await else { break };
         let error = match result {
             Ok(part) => {
-                let other = gather.put(&part, |row| call.start + row).err();
+                let other = rows.put(&part, |row| call.start + row).err();
                 // Rows of another space than those of the calls before: paid, and not to be mixed with them.
-                other.map(|error| error.with_more_partials(Partial::new(call.collect(), part).into_iter().collect()))
+                other.map(|error| {
+                    let beside = Partial::new(call.collect(), part).into_iter().collect();
+                    error.without_charges().with_more_partials(beside)
+                })
             }
             Err(error) => {
                 let error = error.map_indices(|index| [call.start + index]);
                 let parts = error.clone().into_partials();
-                let left_over = |part: &Partial| gather.put(part.embeddings(), |row| part.indices()[row]).is_err();
+                let left_over = |part: &Partial| rows.put(part.embeddings(), |row| part.indices()[row]).is_err();
                 Some(error.without_partial().with_more_partials(parts.into_iter().filter(left_over).collect()))
             }
         };
@@ -276,8 +279,8 @@ async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Resu
         };
     }
     match failed {
-        None => gather.finish(),
-        Some(error) => Err(gather.fail(error)),
+        None => rows.finish(),
+        Some(error) => Err(rows.fail(error)),
     }
 }
 

@@ -1,10 +1,77 @@
-//! Puts the rows of several calls together: [`Gather`].
+//! Puts the rows of several calls together: [`RowCollector`].
 
 use crate::{Charges, Embeddings, Error, ErrorKind, Partial, Result, Space};
 
-/// Puts the rows of several calls together in the caller's order, in one matrix.
+/// Puts the rows of several calls together in the caller's order, in one matrix. For routers and for wrappers that make
+/// several inner calls of one.
+///
+/// ```
+/// use docvector_embed::{
+///     Batch, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, Limits, Result, RowCollector, Space, async_trait,
+///     provider::Fake,
+/// };
+///
+/// /// Makes two inner calls of one.
+/// #[derive(Debug)]
+/// struct Halves<E>(E);
+///
+/// impl<E: std::fmt::Display> std::fmt::Display for Halves<E> {
+///     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+///         write!(f, "Halves({})", self.0)
+///     }
+/// }
+///
+/// #[async_trait]
+/// impl<E: Embedder> Embedder for Halves<E> {
+///     async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
+///         batch.check(self.spaces(), &self.limits())?;
+///         if batch.is_empty() {
+///             return self.0.embed(batch).await;
+///         }
+///         let mut rows = RowCollector::new(batch.len());
+///         let (first, second) = batch.texts().split_at(batch.len() / 2);
+///         for (start, texts) in [(0, first), (first.len(), second)] {
+///             // `embed_all` also checks what the inner embedder answers.
+///             let result = self.0.embed_all(batch.with_texts(texts)).await;
+///             let put = match result {
+///                 Ok(part) => rows.put(&part, |row| start + row),
+///                 Err(error) => Err(error.map_indices(|index| [start + index])),
+///             };
+///             if let Err(error) = put {
+///                 // The rows of the other half come with the error, and what they cost.
+///                 return Err(rows.fail(error));
+///             }
+///         }
+///         rows.finish()
+///     }
+///     fn spaces(&self) -> &[Space] {
+///         self.0.spaces()
+///     }
+///     fn limits(&self) -> Limits {
+///         self.0.limits()
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let fake = Fake::new(8);
+/// fake.succeed_next();
+/// fake.fail_next(Error::new(ErrorKind::Quota, "as scripted"));
+/// let error = Halves(fake.clone()).embed_documents(&["a", "b", "c", "d"]).await.expect_err("the second half fails");
+/// assert_eq!(error.partial().map(|partial| partial.indices().to_vec()), Some(vec![0, 1]));
+/// assert_eq!(error.total_usage(), fake.charged());
+/// docvector_embed::conformance::wrapper(Halves).await?;
+/// # Ok(()) }
+/// ```
+///
+/// # Charges
+/// The sum of the charges of all parts is the whole's, with the payees that they name. It comes with
+/// [`finish`](Self::finish) and with [`fail`](Self::fail), so none is lost and none is told twice. A part that
+/// [`put`](Self::put) refuses is not counted; the refusal carries its charges.
+///
+/// # Cost
+/// One matrix for all rows, made when the first part arrives, and one copy of each row.
 #[derive(Debug)]
-pub(crate) struct Gather {
+pub struct RowCollector {
     rows: usize,
     /// Empty until the first rows arrive and tell the space.
     components: Vec<f32>,
@@ -14,21 +81,32 @@ pub(crate) struct Gather {
     truncated: Vec<usize>,
 }
 
-impl Gather {
-    pub(crate) fn new(rows: usize) -> Self {
+impl RowCollector {
+    /// Begins to collect the rows of so many texts. For a call without texts, answer [`Embeddings::empty`] or ask the inner
+    /// embedder: a collector knows a space only once a part has come.
+    pub fn new(rows: usize) -> Self {
         let (components, truncated) = (Vec::new(), Vec::new());
         Self { rows, components, space: None, done: vec![false; rows], charges: Charges::NONE, truncated }
     }
 
-    /// Puts row `r` of `part` at index `indices(r)`.
-    pub(crate) fn put(&mut self, part: &Embeddings, indices: impl Fn(usize) -> usize) -> Result<()> {
+    /// Puts row `r` of `part` at index `indices(r)`, with its mark where its text was cut, and adds what the part cost.
+    /// Parts may come in any order. A row that is already there is replaced.
+    ///
+    /// Finished rows of a failed call are put in the same way: `put(partial.embeddings(), |row| partial.indices()[row])`.
+    ///
+    /// # Errors
+    /// [`Protocol`](ErrorKind::Protocol) where an index is not that of a text, and
+    /// [`SpaceMismatch`](ErrorKind::SpaceMismatch) where the rows lie in another space than those before. Nothing of the
+    /// part is taken then. The error carries the part's charges, because somebody was paid for it.
+    pub fn put(&mut self, part: &Embeddings, indices: impl Fn(usize) -> usize) -> Result<()> {
         if let Some(index) = (0..part.len()).map(&indices).find(|&index| index >= self.rows) {
-            return Err(Error::new(ErrorKind::Protocol, format!("a row for text {index} of {}", self.rows)));
+            let message = format!("a row for text {index} of {}", self.rows);
+            return Err(Error::new(ErrorKind::Protocol, message).with_charges(part.charges()));
         }
         let space = self.space.get_or_insert_with(|| part.space().clone());
         if space != part.space() {
             let message = format!("the calls of one batch were answered in {space} and in {}", part.space());
-            return Err(Error::new(ErrorKind::SpaceMismatch, message));
+            return Err(Error::new(ErrorKind::SpaceMismatch, message).with_charges(part.charges()));
         }
         let width = space.dimensions();
         if self.components.is_empty() {
@@ -44,14 +122,21 @@ impl Gather {
         Ok(())
     }
 
-    /// The whole, when every row is there.
-    pub(crate) fn finish(self) -> Result<Embeddings> {
+    /// Gives the whole, when every row is there.
+    ///
+    /// # Errors
+    /// [`Protocol`](ErrorKind::Protocol) where a row is missing: a part had fewer rows than it should. The error says
+    /// how many are missing, and carries the charges of all parts.
+    pub fn finish(self) -> Result<Embeddings> {
         let missing = self.done.iter().filter(|done| !**done).count();
         match self.space {
             Some(space) if missing == 0 => {
                 Ok(Embeddings::new(self.rows, &space, self.components, self.charges)?.with_truncated(self.truncated))
             }
-            _ => Err(Error::new(ErrorKind::Protocol, format!("{missing} of {} rows never came", self.rows))),
+            _ => {
+                let message = format!("{missing} of {} rows never came", self.rows);
+                Err(Error::new(ErrorKind::Protocol, message).with_charges(&self.charges))
+            }
         }
     }
 
@@ -65,17 +150,97 @@ impl Gather {
         (rows, self.done, self.charges)
     }
 
-    /// What is there, with the error that ended the rest.
-    pub(crate) fn fail(self, error: Error) -> Error {
+    /// Adds what is there to the error that ended the rest: the rows as [partial results](Error::partials), with what
+    /// all parts cost. Where there is no row, the charges are added to the error's own.
+    ///
+    /// The error's indices are to be the caller's: see [`Error::map_indices`]. Rows that came with the error are kept.
+    /// Those of the same space join the others; those of another space stay beside them. A text that has a row is not
+    /// [named as bad](Error::bad_texts).
+    #[must_use]
+    pub fn fail(mut self, mut error: Error) -> Error {
+        let mut others = Vec::new();
+        if error.partial().is_some() {
+            let partials = error.clone().into_partials();
+            error = error.without_partial();
+            others.extend(partials.into_iter().filter(|partial| {
+                let indices = partial.indices();
+                self.put(partial.embeddings(), |row| indices[row]).is_err()
+            }));
+        }
         let (rows, done, charges) = self.into_done();
-        let Some(embeddings) = rows else { return error.with_charges(&charges) };
+        let Some(embeddings) = rows else { return error.with_charges(&charges).with_more_partials(others) };
         let indices = (0..done.len()).filter(|&index| done[index]).collect();
         match Partial::new(indices, embeddings) {
-            Ok(partial) => {
-                let others = error.clone().into_partials();
-                error.with_partial(partial).with_more_partials(others)
-            }
-            Err(_) => error,
+            Ok(partial) => error.with_partial(partial).with_more_partials(others),
+            // There is one index for each row, and they ascend.
+            Err(_) => error.with_charges(&charges).with_more_partials(others),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BadText, BadTextReason, Payee, Tier, Usage};
+
+    fn part(model: &str, payee: &str, first: f32, rows: usize) -> Embeddings {
+        let space = Space::builder(model, 2).build().expect("a valid space");
+        let components = (0..rows * 2).map(|i| first + (i / 2) as f32).collect();
+        let payee = Payee::new("test", payee, Tier::Standard);
+        let usage = Charges::of(&payee, Usage::of_request(Some(rows as u64)));
+        Embeddings::new(rows, &space, components, usage).expect("valid")
+    }
+
+    #[test]
+    fn parts_in_any_order_make_the_whole_with_marks_and_payees() {
+        let mut rows = RowCollector::new(3);
+        rows.put(&part("one", "a", 1.0, 2).with_truncated(vec![1]), |row| [2, 1][row]).expect("fits");
+        rows.put(&part("one", "b", 5.0, 1), |_| 0).expect("fits");
+        let all = rows.finish().expect("complete");
+        assert_eq!(all.as_slice(), [5., 5., 2., 2., 1., 1.]);
+        assert_eq!(all.truncated(), [1]);
+        let paid: Vec<(&str, u64)> =
+            all.charges().iter().map(|charge| (charge.payee.model(), charge.usage.tokens)).collect();
+        assert_eq!(paid, [("a", 2), ("b", 1)]);
+    }
+
+    #[test]
+    fn what_is_refused_is_not_taken_and_its_charges_are_told() {
+        let mut rows = RowCollector::new(2);
+        rows.put(&part("one", "a", 1.0, 1), |_| 0).expect("fits");
+        let foreign = rows.put(&part("one", "a", 7.0, 2), |row| row + 1).expect_err("there is no text 2");
+        assert_eq!((foreign.kind(), foreign.usage().tokens), (ErrorKind::Protocol, 2));
+        let other = rows.put(&part("two", "b", 7.0, 1), |_| 1).expect_err("another space");
+        assert_eq!((other.kind(), other.usage().tokens), (ErrorKind::SpaceMismatch, 1));
+        let missing = rows.finish().expect_err("text 1 has no row");
+        assert_eq!((missing.kind(), missing.usage().tokens), (ErrorKind::Protocol, 1));
+    }
+
+    #[test]
+    fn a_failure_comes_with_all_rows_of_each_space() {
+        let mut rows = RowCollector::new(5);
+        rows.put(&part("one", "a", 3.0, 1), |_| 3).expect("fits");
+        let own = Partial::new(vec![1], part("one", "a", 1.0, 1)).expect("valid");
+        let other = Partial::new(vec![0, 4], part("two", "b", 8.0, 2)).expect("valid");
+        let bad = [1, 2, 3].map(|index| BadText::new(index, BadTextReason::Rejected)).to_vec();
+        let error = Error::invalid_texts(bad).with_partial(own).with_more_partials(vec![other]);
+        let failed = rows.fail(error.with_usage(Usage::of_request(None)));
+        let have: Vec<(&[usize], &[f32])> =
+            failed.partials().map(|partial| (partial.indices(), partial.embeddings().as_slice())).collect();
+        assert_eq!(have, [(&[1, 3][..], &[1., 1., 3., 3.][..]), (&[0, 4], &[8., 8., 9., 9.])]);
+        let named: Vec<usize> = failed.bad_texts().iter().map(|bad| bad.index).collect();
+        assert_eq!(named, [2]);
+        let (total, spent) = (failed.total_usage(), failed.usage());
+        assert_eq!((total.tokens, total.requests, total.unreported), (4, 4, 1));
+        assert_eq!((spent.tokens, spent.requests), (0, 1));
+    }
+
+    #[test]
+    fn without_a_row_the_error_carries_what_was_paid() {
+        let mut rows = RowCollector::new(2);
+        rows.put(&part("one", "a", 0.0, 0).with_usage(Usage::of_unanswered()), |row| row).expect("no rows fit");
+        let failed = rows.fail(Error::new(ErrorKind::Quota, "no more"));
+        assert!(failed.partial().is_none());
+        assert_eq!((failed.usage().requests, failed.usage().unanswered), (2, 1));
     }
 }

@@ -82,6 +82,7 @@ pub use self::{
     embeddings::Embeddings,
     error::{BadText, BadTextReason, Error, ErrorKind, Partial, Result},
     ext::{Each, EmbedderExt, StreamOptions},
+    gather::RowCollector,
     limits::{CountTokens, Limits, TokenCount},
     options::{InputKind, Lane, Options, OwnedOptions, TooLong},
     space::{Normalization, Pooling, Precision, Prompts, PromptsBy, Space, SpaceBuilder, SpaceId},

@@ -7,7 +7,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use crate::{
     BadText, BadTextReason, Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Result, Usage,
     ext::{IN_FLIGHT, embed_checked},
-    gather::Gather,
+    gather::RowCollector,
     plan,
 };
 
@@ -109,7 +109,7 @@ struct Refused {
 }
 
 struct Run {
-    gather: Gather,
+    rows: RowCollector,
     errors: Vec<Option<Error>>,
     failures: usize,
     /// What failed calls are known to have cost.
@@ -121,8 +121,13 @@ struct Run {
 /// See [`EmbedderExt::embed_each`](crate::EmbedderExt::embed_each).
 pub(super) async fn embed_each<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Each {
     let count = batch.len();
-    let mut run =
-        Run { gather: Gather::new(count), errors: vec![None; count], failures: 0, charges: Charges::NONE, ended: None };
+    let mut run = Run {
+        rows: RowCollector::new(count),
+        errors: vec![None; count],
+        failures: 0,
+        charges: Charges::NONE,
+        ended: None,
+    };
     if let Err(error) = batch.check_space(embedder.spaces()) {
         run.errors.fill(Some(error));
         return run.finish();
@@ -210,12 +215,12 @@ impl Run {
     /// into: refused, with or without others being named.
     fn settle(&mut self, mut call: Vec<usize>, result: Result<Embeddings>) -> std::result::Result<(), Refused> {
         let error = match result {
-            Ok(part) => match self.gather.put(&part, |row| call[row]) {
+            Ok(part) => match self.rows.put(&part, |row| call[row]) {
                 Ok(()) => {
                     self.failures = 0;
                     return Ok(());
                 }
-                Err(error) => error.with_charges(part.charges()),
+                Err(error) => error,
             },
             Err(error) => error,
         };
@@ -224,7 +229,7 @@ impl Run {
         error.partials().skip(1).for_each(|other| self.charges += other.embeddings().charges());
         if let Some(part) = error.partial() {
             let placed = part.indices().iter().all(|&index| index < call.len());
-            if placed && self.gather.put(part.embeddings(), |row| call[part.indices()[row]]).is_ok() {
+            if placed && self.rows.put(part.embeddings(), |row| call[part.indices()[row]]).is_ok() {
                 let done: Vec<usize> = part.indices().iter().map(|&index| call[index]).collect();
                 self.set_aside(&mut call, &error);
                 call.retain(|index| done.binary_search(index).is_err());
@@ -322,7 +327,7 @@ impl Run {
     }
 
     fn finish(self) -> Each {
-        let (embeddings, done, mut charges) = self.gather.into_done();
+        let (embeddings, done, mut charges) = self.rows.into_done();
         charges += self.charges;
         let mut rows = 0..;
         let outcomes = done.into_iter().zip(self.errors).map(|(done, error)| match (done, error) {

@@ -45,7 +45,9 @@ use std::{
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use crate::{Batch, Charges, Embedder, Embeddings, Error, Limits, Result, Space, ext::embed_checked, gather::Gather};
+use crate::{
+    Batch, Charges, Embedder, Embeddings, Error, Limits, Result, Space, ext::embed_checked, gather::RowCollector,
+};
 
 /// How to retry.
 ///
@@ -324,18 +326,18 @@ impl<E: Embedder> Embedder for Retry<E> {
 
 /// The rows that earlier attempts have finished; empty for nearly all calls.
 #[derive(Default)]
-struct Finished(Option<(Gather, Vec<usize>)>);
+struct Finished(Option<(RowCollector, Vec<usize>)>);
 
 impl Finished {
     /// Embeds what is not finished, and gives all rows.
     async fn embed_rest<E: Embedder>(&mut self, inner: &E, batch: &Batch<'_>) -> Result<Embeddings> {
-        let Some((gather, todo)) = &mut self.0 else { return embed_checked(inner, *batch).await };
+        let Some((rows, todo)) = &mut self.0 else { return embed_checked(inner, *batch).await };
         let texts: Vec<&str> = todo.iter().map(|&index| batch.texts()[index]).collect();
         let counted = batch.picked(todo.iter().copied());
         let rest = embed_checked(inner, batch.with_picked(&texts, counted.as_deref())).await;
         let rest = rest.map_err(|error| error.map_indices(|index| todo.get(index).copied()))?;
-        gather.put(&rest, |row| todo[row]).map_err(|error| error.with_charges(rest.charges()))?;
-        std::mem::replace(gather, Gather::new(0)).finish()
+        rows.put(&rest, |row| todo[row])?;
+        std::mem::replace(rows, RowCollector::new(0)).finish()
     }
 
     /// Keeps the rows that an attempt has finished before it failed. Gives back the cost of those that have no place.
@@ -343,9 +345,9 @@ impl Finished {
         let partials = error.into_partials();
         let Some((partial, others)) = partials.split_first() else { return Charges::NONE };
         let mut lost: Charges = others.iter().map(|other| other.embeddings().charges()).sum();
-        let (gather, todo) = self.0.get_or_insert_with(|| (Gather::new(batch.len()), (0..batch.len()).collect()));
+        let (rows, todo) = self.0.get_or_insert_with(|| (RowCollector::new(batch.len()), (0..batch.len()).collect()));
         let indices = partial.indices();
-        if gather.put(partial.embeddings(), |row| indices[row]).is_err() {
+        if rows.put(partial.embeddings(), |row| indices[row]).is_err() {
             lost += partial.embeddings().charges();
             return lost;
         }
@@ -360,7 +362,7 @@ impl Finished {
         }
         let lost = self.keep(batch, error.clone());
         match self.0 {
-            Some((gather, _)) => gather.fail(error.without_partial().with_charges(&lost)),
+            Some((rows, _)) => rows.fail(error.without_partial().with_charges(&lost)),
             None => error,
         }
     }
