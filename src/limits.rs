@@ -86,12 +86,70 @@ impl Limits {
         self
     }
 
+    /// Gives the limits that fit both: what a router over two embedders states. A batch that passes
+    /// [`check`](crate::Batch::check) under the combination passes it under each.
+    ///
+    /// ```
+    /// use docvector_embed::Limits;
+    /// let hosted = Limits::none().with_texts(2048).with_tokens_per_text(8000).with_tokens_per_call(300_000);
+    /// let local = Limits::none().with_tokens_per_text(500).with_in_flight(2);
+    /// let both = hosted.combine(&local);
+    /// assert_eq!((both.texts, both.tokens_per_text, both.in_flight), (Some(2048), Some(500), Some(2)));
+    /// // A text that is cut has 500 tokens at one and up to 8,000 at the other.
+    /// assert_eq!(both.tokens_per_call, Some(300_000 * 500 / 8000));
+    /// ```
+    ///
+    /// - Each number is the smaller of the two; `None` is no limit.
+    /// - Tokens a call: where one of the two takes longer texts than the other, its tokens a call shrink in the same
+    ///   proportion first. A text that is to be cut counts as the shorter limit in the combination, and may have as many
+    ///   tokens as the longer one where it is sent to.
+    /// - Tokens are counted by the counter of both where it is the same one. Of two counters, the larger count holds.
+    /// - Where only one of the two counts tokens exactly, its counter holds. Over-long texts by the measure of the other
+    ///   are then the other's to find, as they are without a combination. A call may also have more tokens than the other
+    ///   takes; a router that asks it through [`embed_all`](crate::EmbedderExt::embed_all) has such a call split.
+    /// - [`AtMostBytes`](TokenCount::AtMostBytes) and [`Unknown`](TokenCount::Unknown) are `AtMostBytes`: calls are no
+    ///   larger than either needs.
+    ///
+    /// Combine once, when the router is built, and give out clones: what is counted goes with a batch only as long as the
+    /// counter is the same one.
+    #[must_use]
+    pub fn combine(&self, other: &Self) -> Self {
+        // Every field by name: a new one cannot be forgotten here.
+        let Self { texts, bytes, tokens_per_text, tokens_per_call: _, in_flight, tokens } = self;
+        let text = smaller(self.tokens_of_one_text(), other.tokens_of_one_text());
+        Self {
+            texts: smaller(*texts, other.texts),
+            bytes: smaller(*bytes, other.bytes),
+            tokens_per_text: smaller(*tokens_per_text, other.tokens_per_text),
+            tokens_per_call: smaller(self.tokens_per_call_of(text), other.tokens_per_call_of(text)),
+            in_flight: smaller(*in_flight, other.in_flight),
+            tokens: tokens.combine(&other.tokens),
+        }
+    }
+
+    /// The tokens of a call if each text is counted up to `text` tokens only.
+    fn tokens_per_call_of(&self, text: Option<usize>) -> Option<usize> {
+        let (call, own) = (self.tokens_per_call?, self.tokens_of_one_text()?);
+        let text = text.map_or(own, |text| text.min(own));
+        // 128 bits: the product of any two numbers fits. The quotient is not above `call`.
+        let scaled = (call as u128 * text as u128).checked_div(own as u128).unwrap_or(call as u128);
+        usize::try_from(scaled).ok()
+    }
+
     /// The most tokens that a single text can have: it must fit in a call, too.
     pub fn tokens_of_one_text(&self) -> Option<usize> {
         match (self.tokens_per_text, self.tokens_per_call) {
             (Some(text), Some(call)) => Some(text.min(call)),
             (text, call) => text.or(call),
         }
+    }
+}
+
+/// The smaller of two limits, where `None` is no limit.
+fn smaller(a: Option<usize>, b: Option<usize>) -> Option<usize> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }
 
@@ -106,6 +164,22 @@ pub enum TokenCount {
     AtMostBytes,
     /// They can be counted exactly.
     Exact(Arc<dyn CountTokens>),
+}
+
+impl TokenCount {
+    /// What can be said of the tokens of two embedders at once. See [`Limits::combine`].
+    fn combine(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::Exact(a), Self::Exact(b)) if std::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b)) => self.clone(),
+            (Self::Exact(a), Self::Exact(b)) => Self::Exact(Arc::new(Larger(a.clone(), b.clone()))),
+            (Self::Exact(_), Self::AtMostBytes | Self::Unknown) => self.clone(),
+            (Self::AtMostBytes | Self::Unknown, Self::Exact(_)) => other.clone(),
+            (Self::Unknown, Self::Unknown) => Self::Unknown,
+            (Self::AtMostBytes, Self::AtMostBytes | Self::Unknown) | (Self::Unknown, Self::AtMostBytes) => {
+                Self::AtMostBytes
+            }
+        }
+    }
 }
 
 /// Counts the tokens that an embedder would see. Cheap enough to be called for every text, and pure.
@@ -141,5 +215,189 @@ pub trait CountTokens: fmt::Debug + Send + Sync + 'static {
             }
         }
         &text[..fits]
+    }
+}
+
+/// Counts as the larger of two counters does.
+#[derive(Debug)]
+struct Larger(Arc<dyn CountTokens>, Arc<dyn CountTokens>);
+
+impl CountTokens for Larger {
+    fn count(&self, kind: InputKind, text: &str) -> usize {
+        self.0.count(kind, text).max(self.1.count(kind, text))
+    }
+
+    fn at_most(&self, kind: InputKind, text: &str) -> usize {
+        self.0.at_most(kind, text).max(self.1.at_most(kind, text))
+    }
+
+    fn count_to(&self, kind: InputKind, text: &str, limit: usize) -> usize {
+        let tokens = self.0.count_to(kind, text, limit);
+        // One that is over the limit settles it.
+        if tokens > limit { tokens } else { tokens.max(self.1.count_to(kind, text, limit)) }
+    }
+
+    fn truncate<'t>(&self, kind: InputKind, text: &'t str, limit: usize) -> &'t str {
+        let mut text = text;
+        loop {
+            let cut = self.1.truncate(kind, self.0.truncate(kind, text, limit), limit);
+            // A beginning can have more tokens than the whole, so what one has cut is shown to the other again.
+            if cut.len() >= text.len() {
+                return text;
+            }
+            text = cut;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Batch, TooLong};
+
+    /// Counts so many characters as a token, and some more for each text.
+    #[derive(Debug)]
+    struct Every(usize, usize);
+
+    impl CountTokens for Every {
+        fn count(&self, _: InputKind, text: &str) -> usize {
+            text.chars().count().div_ceil(self.0) + self.1
+        }
+
+        fn at_most(&self, _: InputKind, text: &str) -> usize {
+            text.len().div_ceil(self.0) + self.1
+        }
+    }
+
+    /// Counts the words, and those that are cut short as two.
+    #[derive(Debug)]
+    struct Words;
+
+    impl CountTokens for Words {
+        fn count(&self, _: InputKind, text: &str) -> usize {
+            text.split(' ').map(|word| if word.len() < 4 { 2 } else { 1 }).sum()
+        }
+
+        fn at_most(&self, _: InputKind, _: &str) -> usize {
+            usize::MAX
+        }
+
+        fn count_to(&self, kind: InputKind, text: &str, limit: usize) -> usize {
+            self.count(kind, text).min(limit.saturating_add(1))
+        }
+    }
+
+    fn counts() -> impl Strategy<Value = TokenCount> {
+        let shared: Arc<dyn CountTokens> = Arc::new(Every(3, 0));
+        prop_oneof![
+            Just(TokenCount::Unknown),
+            Just(TokenCount::AtMostBytes),
+            Just(TokenCount::Exact(shared)),
+            (1..6_usize, 0..3_usize).prop_map(|(every, more)| TokenCount::Exact(Arc::new(Every(every, more)))),
+            Just(TokenCount::Exact(Arc::new(Words))),
+        ]
+    }
+
+    fn limits() -> impl Strategy<Value = Limits> {
+        let number = |to: usize| proptest::option::of(1..to);
+        let numbers = (number(8), number(120), number(12), number(40), number(5));
+        (numbers, counts()).prop_map(|((texts, bytes, tokens_per_text, tokens_per_call, in_flight), tokens)| Limits {
+            texts,
+            bytes,
+            tokens_per_text,
+            tokens_per_call,
+            in_flight,
+            tokens,
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn what_passes_the_combination_passes_each(
+            a in limits(),
+            b in limits(),
+            texts in proptest::collection::vec("[a-zä ]{1,24}", 0..7),
+            cut in any::<bool>(),
+        ) {
+            let both = a.combine(&b);
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            let batch = Batch::documents(&texts).with_too_long(if cut { TooLong::Truncate } else { TooLong::Error });
+            if batch.check(&[], &both).is_ok() {
+                prop_assert!(batch.check(&[], &a).is_ok(), "{both:?} and {a:?}");
+                prop_assert!(batch.check(&[], &b).is_ok(), "{both:?} and {b:?}");
+            }
+            // Of a larger batch, each call that a planner makes by the combination.
+            for call in crate::plan::split(&batch, &both).unwrap_or_default() {
+                let call = batch.part(call);
+                if call.check(&[], &both).is_ok() {
+                    prop_assert!(call.check(&[], &a).is_ok() && call.check(&[], &b).is_ok(), "{:?}", call.texts());
+                }
+            }
+        }
+
+        #[test]
+        fn a_single_text_of_the_smaller_limit_still_fits(a in limits(), b in limits()) {
+            let both = a.combine(&b);
+            let one = smaller(a.tokens_of_one_text(), b.tokens_of_one_text());
+            prop_assert_eq!(both.tokens_of_one_text(), one);
+            let turned = b.combine(&a);
+            let numbers = |l: &Limits| (l.texts, l.bytes, l.tokens_per_text, l.tokens_per_call, l.in_flight);
+            prop_assert_eq!(numbers(&both), numbers(&turned));
+            prop_assert_eq!(numbers(&a.combine(&a)), numbers(&a));
+            prop_assert_eq!(numbers(&a.combine(&Limits::none())), numbers(&a));
+        }
+
+        #[test]
+        fn the_larger_count_holds(text in "[a-zä ]{0,40}", every in 1..6_usize, limit in 0..20_usize) {
+            let counters: [Arc<dyn CountTokens>; 2] = [Arc::new(Every(every, 1)), Arc::new(Words)];
+            let both = Larger(counters[0].clone(), counters[1].clone());
+            let kind = InputKind::Document;
+            let counts = counters.each_ref().map(|counter| counter.count(kind, &text));
+            let most = counts[0].max(counts[1]);
+            prop_assert_eq!(both.count(kind, &text), most);
+            prop_assert!(both.at_most(kind, &text) >= most);
+            let to = both.count_to(kind, &text, limit);
+            let exact = most <= limit;
+            prop_assert!((exact && to == most) || (!exact && to > limit && to <= most));
+            let cut = both.truncate(kind, &text, limit);
+            prop_assert!(text.starts_with(cut));
+            // A text without anything in it has tokens, too: the prompt's.
+            prop_assert!(cut.is_empty() || both.count(kind, cut) <= limit, "{cut:?}");
+            let even: [Arc<dyn CountTokens>; 2] = [Arc::new(Every(every, 1)), Arc::new(Every(3, 0))];
+            let shorter = even.each_ref().map(|counter| counter.truncate(kind, &text, limit).len());
+            let [first, second] = even;
+            let cut = Larger(first, second).truncate(kind, &text, limit);
+            prop_assert_eq!(cut.len(), shorter[0].min(shorter[1]));
+        }
+    }
+
+    #[test]
+    fn the_same_counter_stays_and_two_become_one() {
+        let counter: Arc<dyn CountTokens> = Arc::new(Every(4, 0));
+        let limits = |tokens| Limits::none().with_tokens(tokens);
+        let one = limits(TokenCount::Exact(counter.clone()));
+        let same = |limits: &Limits| matches!(&limits.tokens, TokenCount::Exact(c) if Arc::ptr_eq(c, &counter));
+        assert!(same(&one.combine(&one.clone())));
+        for other in [TokenCount::Unknown, TokenCount::AtMostBytes] {
+            assert!(same(&one.combine(&limits(other.clone()))) && same(&limits(other).combine(&one)));
+        }
+        let other = limits(TokenCount::Exact(Arc::new(Every(4, 0))));
+        assert!(!same(&one.combine(&other)) && matches!(one.combine(&other).tokens, TokenCount::Exact(_)));
+        let bytes = limits(TokenCount::AtMostBytes).combine(&limits(TokenCount::Unknown));
+        assert!(matches!(bytes.tokens, TokenCount::AtMostBytes));
+        assert!(matches!(Limits::none().combine(&Limits::none()).tokens, TokenCount::Unknown));
+    }
+
+    #[test]
+    fn numbers_of_any_size_combine() {
+        let large = Limits::none().with_tokens_per_text(usize::MAX).with_tokens_per_call(usize::MAX);
+        let both = large.combine(&Limits::none().with_tokens_per_text(2));
+        assert_eq!((both.tokens_per_text, both.tokens_per_call), (Some(2), Some(2)));
+        let none = Limits::none().with_tokens_per_text(0).with_tokens_per_call(0);
+        assert_eq!(large.combine(&none).tokens_per_call, Some(0));
     }
 }
