@@ -20,6 +20,7 @@
 //! # Stability
 //! New checks of the same laws may be added in any release: an embedder that passes only by luck may fail then.
 
+mod inside;
 mod store;
 mod wrapper;
 
@@ -63,6 +64,9 @@ static RUNS: AtomicU64 = AtomicU64::new(0);
 
 /// The longest text, in words, that is made to be over a limit.
 const LONGEST: usize = 200_000;
+
+/// Texts that are given to an embedder which should refuse so many: few, as it may take and bill them.
+const MORE: usize = 32;
 
 /// The checks of all laws for one embedder, from outside.
 ///
@@ -263,7 +267,7 @@ impl<'a> Suite<'a> {
         other[0] ^= 0xff;
         let batch = probe.batch(InputKind::Document, &refs).with_space(SpaceId::from_bytes(other));
         match self.embedder.embed(batch).await {
-            Err(error) if error.kind() == ErrorKind::SpaceMismatch => {}
+            Err(error) if error.kind() == ErrorKind::SpaceMismatch => probe.expect_of_the_call(&error, refs.len())?,
             Err(error) => return Err(probe.violation(format!("an unknown space gives another error: {error}"))),
             Ok(_) => return Err(probe.violation("an unknown space was asked for and rows came".into())),
         }
@@ -271,7 +275,8 @@ impl<'a> Suite<'a> {
         probe.expect(before == after, || "the announced spaces have changed".into())
     }
 
-    /// Law 6: empty texts are named, all at once, by the caller's indices.
+    /// Law 6: empty texts are named, all at once, by the caller's indices; no error is about a text that the call does not
+    /// have.
     ///
     /// # Errors
     /// The first violation found.
@@ -293,7 +298,15 @@ impl<'a> Suite<'a> {
             };
             let empty = error.bad_texts().iter().all(|bad| bad.reason == BadTextReason::Empty);
             probe.expect_named(&error, &expected)?;
+            probe.expect_of_the_call(&error, count)?;
             probe.expect(empty, || format!("empty texts are called otherwise: {error}"))?;
+        }
+        // An embedder may take more than it says, but if it refuses that, it is not by a text that nobody gave it.
+        if let Some(limit) = probe.limits.texts.filter(|&limit| limit <= MORE) {
+            let texts = probe.any_texts(limit + 1);
+            if let Err(error) = probe.try_embed(InputKind::Document, &texts, TooLong::Error).await {
+                probe.expect_of_the_call(&error, texts.len())?;
+            }
         }
         Ok(())
     }
@@ -446,6 +459,13 @@ impl<'a> Probe<'a> {
         let named: Vec<usize> = error.bad_texts().iter().map(|bad| bad.index).collect();
         self.expect(error.kind() == ErrorKind::InvalidInput && named == expected, || {
             format!("texts {expected:?} are bad, the error names {named:?}: {error}")
+        })
+    }
+
+    /// Whatever an error is about, it is about texts of the call.
+    fn expect_of_the_call(&self, error: &Error, texts: usize) -> Outcome {
+        self.expect(error.highest_index().is_none_or(|index| index < texts), || {
+            format!("a call of {texts} texts gives an error about text {:?}: {error}", error.highest_index())
         })
     }
 

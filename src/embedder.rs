@@ -71,7 +71,7 @@ use crate::{Batch, Embeddings, Limits, Result, Space};
 /// 7. **Length.** A text over the limit is `InvalidInput`; or it is truncated, where the batch says so, and then the
 ///    result names it.
 /// 8. **Cancellation.** Dropping the future withdraws what has not begun and leaves everything usable.
-/// 9. **Usage.** Tokens and requests are conserved: no wrapper invents, doubles or loses any.
+/// 9. **Usage.** Tokens and requests are conserved, and who is paid for them: no wrapper invents, doubles or loses any.
 ///
 /// # Cancellation
 /// `embed` is cancelled by dropping its future (law 8). What a provider has already begun may still be finished, and

@@ -1,9 +1,15 @@
 //! Checks a wrapper from inside: over fakes whose log tells what it did.
 
-use super::{Outcome, Suite, Violation, distance};
+use super::{
+    Outcome, Suite, Violation, distance,
+    inside::{
+        Inside, Script, conserved, embed_documents, expect, own_results, own_rows, some_refused, texts, told,
+        unless_panics, violation,
+    },
+};
 use crate::{
-    BadText, BadTextReason, Batch, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Lane, Limits, SpaceId, TooLong,
-    Usage,
+    BadText, BadTextReason, Batch, Charges, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Lane, Limits, SpaceId,
+    TooLong, Usage,
     provider::{Fake, fake},
 };
 
@@ -28,6 +34,9 @@ pub async fn wrapper<E: Embedder>(wrap: impl Fn(Fake) -> E + Send + Sync) -> Out
         check.conserves_usage().await?;
         check.gives_finished_rows_back().await?;
         check.names_the_callers_texts().await?;
+        check.believes_in_no_other_texts().await?;
+        check.keeps_rows_beside_refused_texts().await?;
+        check.conserves_usage_of_failures().await?;
         check.lets_go().await?;
     }
     Ok(())
@@ -39,13 +48,9 @@ struct Check<'a, F> {
     texts: Option<usize>,
 }
 
-fn violation(law: u8, wrapped: &dyn Embedder, what: String) -> Violation {
-    Violation { law, embedder: wrapped.to_string(), what }
-}
-
-fn expect(holds: bool, law: u8, wrapped: &dyn Embedder, what: impl FnOnce() -> String) -> Outcome {
-    if holds { Ok(()) } else { Err(violation(law, wrapped, what())) }
-}
+/// What failed calls may say of their cost: known, not reported, not even answered, nothing sent.
+const COSTS: [Usage; 5] =
+    [Usage::of_request(Some(11)), Usage::of_request(None), Usage::of_unanswered(), Usage::of_given_up(), Usage::ZERO];
 
 impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
     fn make(&self) -> Result<(Fake, E), Violation> {
@@ -74,19 +79,36 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         expect(worked == 0, 6, &wrapped, || format!("{worked} calls were paid before an empty text was refused"))
     }
 
-    /// Key, kind, lane, length policy and deadline reach the inside.
+    /// The same with a script that has an account.
+    fn make_with_script(&self) -> Result<([(Fake, Script); 1], E), Violation> {
+        let (fake, wrapped) = self.make()?;
+        Ok(([(fake, Script::default())], wrapped))
+    }
+
+    /// Texts with repetitions: as many as the fake has in one call, and as it has in several.
+    fn batches(&self, name: &str) -> [Vec<String>; 2] {
+        [self.texts.unwrap_or(7).min(7), 25].map(|count| texts(name, count))
+    }
+
+    /// Key, tenant, trace, kind, lane, length policy and deadline reach the inside.
     async fn forwards_the_batch(&self) -> Outcome {
         let (fake, wrapped) = self.make()?;
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(3600);
         let texts = ["a text to forward"];
         let batch = Batch::new(InputKind::Query, &texts).with_key("key").with_lane(Lane::Bulk);
-        let batch = batch.with_too_long(TooLong::Truncate).with_deadline(deadline);
+        let batch = batch
+            .with_tenant("tenant")
+            .with_trace("00-trace-01")
+            .with_too_long(TooLong::Truncate)
+            .with_deadline(deadline);
         wrapped.embed(batch).await.map_err(|error| violation(3, &wrapped, error.to_string()))?;
         let calls = fake.calls();
         let inner = calls.iter().find(|call| call.texts == texts);
         let inner = inner.ok_or_else(|| violation(3, &wrapped, "the text did not reach the inside".into()))?;
         let kept = inner.kind == InputKind::Query
             && inner.key.as_deref() == Some("key")
+            && inner.tenant.as_deref() == Some("tenant")
+            && inner.trace.as_deref() == Some("00-trace-01")
             && inner.lane == Lane::Bulk
             && inner.too_long == TooLong::Truncate
             && inner.deadline.is_some_and(|inner| inner <= deadline);
@@ -95,23 +117,17 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
 
     /// What callers are told is what the inside charged.
     async fn conserves_usage(&self) -> Outcome {
-        let (fake, wrapped) = self.make()?;
-        let mut told = Usage::ZERO;
+        let (inside, wrapped) = self.make_with_script()?;
+        let mut sum = Charges::NONE;
         for round in 0..3 {
             // Within the batch and from one batch to the next, some texts come again.
             let texts: Vec<String> = (0..10).map(|i| format!("round {} text {}", round % 2, i % 7)).collect();
             let rows = wrapped.embed_documents(&texts).await;
             let rows = rows.map_err(|error| violation(9, &wrapped, error.to_string()))?;
-            told += rows.usage();
-            for (text, row) in texts.iter().zip(rows.rows()) {
-                let far = distance(row, &fake.vector_of(InputKind::Document, text));
-                expect(far < 1e-6, 2, &wrapped, || format!("a row is {far:e} from its text's vector"))?;
-            }
+            sum += rows.charges();
+            own_rows(&inside, &wrapped, InputKind::Document, &texts, &Ok(rows))?;
         }
-        let charged = fake.charged();
-        expect(told.tokens == charged.tokens && told.requests == charged.requests, 9, &wrapped, || {
-            format!("callers are told {told:?}, the inside charged {charged:?}")
-        })
+        conserved(&inside, &wrapped, &sum)
     }
 
     /// A failure half-way loses nothing that was done.
@@ -181,6 +197,78 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         let places = texts.iter().filter(|text| Some(*text) == refused).count();
         let right = right && (!whole || named.len() == places);
         expect(right, 6, &wrapped, || format!("the inside refused {refused:?}, texts {named:?} are named"))
+    }
+
+    /// An answer about a text that the call does not have blames no text of the caller, and gives none a row.
+    async fn believes_in_no_other_texts(&self) -> Outcome {
+        for (past, row) in [0, 2, usize::MAX].into_iter().flat_map(|past| [(past, false), (past, true)]) {
+            for texts in self.batches("of another call") {
+                let (inside, wrapped) = self.make_with_script()?;
+                let [(fake, script)] = &inside;
+                script.about_no_text(fake, past, row, Usage::of_request(Some(11)));
+                let law = if row { 4 } else { 6 };
+                let result = unless_panics(&wrapped, law, embed_documents(&wrapped, &texts)).await?;
+                own_rows(&inside, &wrapped, InputKind::Document, &texts, &result)?;
+                let named = result.as_ref().err().and_then(|error| error.bad_texts().first());
+                expect(named.is_none(), 6, &wrapped, || {
+                    format!("the inside was wrong about a text that it was not given, and it is said of {named:?}")
+                })?;
+                // Nor is anything of it kept for later.
+                self.goes_on(&inside, &wrapped, &texts, told(&result)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where an error names texts and gives finished rows of others, each text has what is its own.
+    async fn keeps_rows_beside_refused_texts(&self) -> Outcome {
+        for (cost, texts) in COSTS.into_iter().flat_map(|cost| self.batches("refused").map(|texts| (cost, texts))) {
+            let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
+            for before in [true, false] {
+                let (inside, wrapped) = self.make_with_script()?;
+                let [(fake, script)] = &inside;
+                script.refuses_some(fake, cost);
+                let mut sum = Charges::NONE;
+                if before {
+                    let result = embed_documents(&wrapped, &texts).await;
+                    own_rows(&inside, &wrapped, InputKind::Document, &texts, &result)?;
+                    some_refused(&inside, &wrapped, &texts, &result)?;
+                    sum += told(&result);
+                }
+                let each = wrapped.embed_each(Batch::documents(&refs)).await;
+                own_results(&inside, &wrapped, InputKind::Document, &texts, &each)?;
+                sum += each.charges();
+                conserved(&inside, &wrapped, &sum)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a failed call has cost is told, also where nobody can say how much it was.
+    async fn conserves_usage_of_failures(&self) -> Outcome {
+        let passing = (ErrorKind::Unavailable, true, Usage::of_request(None));
+        let kinds = COSTS.into_iter().flat_map(|cost| [true, false].map(|rows| (ErrorKind::Inference, rows, cost)));
+        for (kind, rows, cost) in kinds.chain([passing]) {
+            for texts in self.batches("failed") {
+                let (inside, wrapped) = self.make_with_script()?;
+                let [(fake, script)] = &inside;
+                script.fails(fake, kind, rows, cost);
+                let result = embed_documents(&wrapped, &texts).await;
+                own_rows(&inside, &wrapped, InputKind::Document, &texts, &result)?;
+                self.goes_on(&inside, &wrapped, &texts, told(&result)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// After a failure inside, the same texts have their rows, and the bill of both calls is right.
+    async fn goes_on(&self, inside: &Inside, wrapped: &E, texts: &[String], mut sum: Charges) -> Outcome {
+        let again = embed_documents(wrapped, texts).await;
+        own_rows(inside, wrapped, InputKind::Document, texts, &again)?;
+        let error = again.as_ref().err();
+        expect(error.is_none(), 4, wrapped, || format!("after one failure inside, good texts fail: {error:?}"))?;
+        sum += told(&again);
+        conserved(inside, wrapped, &sum)
     }
 
     /// A dropped call leaves everything usable, also when the inside was at work on it.

@@ -63,9 +63,13 @@ struct Shared {
 #[derive(Default)]
 struct State {
     script: VecDeque<Option<Error>>,
+    refusal: Option<Refusal>,
     calls: Vec<Call>,
     usage: Usage,
 }
+
+/// Answers a call with an error, or lets it succeed.
+type Refusal = Arc<dyn Fn(&Fake, &Batch<'_>) -> Option<Error> + Send + Sync>;
 
 /// One call as [`Fake::calls`] tells it.
 #[derive(Clone, Debug)]
@@ -77,6 +81,10 @@ pub struct Call {
     pub kind: InputKind,
     /// The routing key.
     pub key: Option<String>,
+    /// The tenant.
+    pub tenant: Option<String>,
+    /// The trace.
+    pub trace: Option<String>,
     /// The wanted space.
     pub space: Option<SpaceId>,
     /// What was asked for over-long texts.
@@ -127,6 +135,16 @@ impl Fake {
     /// Makes the next call that is not scripted yet succeed, so that a later one can be made to fail.
     pub fn succeed_next(&self) {
         self.state().script.push_back(None);
+    }
+
+    /// Asks `refusal` about each call that no script makes fail: for errors that depend on the texts of the call.
+    pub(crate) fn refuse_by(&self, refusal: impl Fn(&Self, &Batch<'_>) -> Option<Error> + Send + Sync + 'static) {
+        self.state().refusal = Some(Arc::new(refusal));
+    }
+
+    /// Who is paid for its calls.
+    pub(crate) fn payee(&self) -> &Payee {
+        &self.0.payee
     }
 
     /// Stops every call, now and later, before its answer, until the guard is dropped.
@@ -231,7 +249,9 @@ impl Embedder for Fake {
         let log = LoggedCall::begin(self, &batch);
         let scripted = self.state().script.pop_front().flatten();
         self.wait(batch.deadline()).await.inspect_err(|_| log.end(Outcome::Failed))?;
-        if let Some(error) = scripted {
+        let refusal = self.state().refusal.clone();
+        let refused = scripted.or_else(|| refusal.and_then(|refusal| refusal(self, &batch)));
+        if let Some(error) = refused {
             log.end(Outcome::Failed);
             return Err(error.with_embedder(self).with_payee(&self.0.payee));
         }
@@ -296,6 +316,8 @@ impl<'a> LoggedCall<'a> {
                 texts: batch.texts().iter().map(ToString::to_string).collect(),
                 kind: batch.kind(),
                 key: batch.key().map(str::to_owned),
+                tenant: batch.tenant().map(str::to_owned),
+                trace: batch.trace().map(str::to_owned),
                 space: batch.space(),
                 too_long: batch.too_long(),
                 lane: batch.lane(),

@@ -9,8 +9,8 @@ use std::{
 };
 
 use docvector_embed::{
-    Batch, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Limits, Result, Space, SpaceId, TooLong,
-    Usage, async_trait,
+    BadText, BadTextReason, Batch, Charges, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Limits,
+    Partial, Result, Space, SpaceId, TooLong, Usage, async_trait,
     conformance::{self, Suite},
     provider::Fake,
     wrap::Dedup,
@@ -75,6 +75,7 @@ enum Fault {
     KindForgotten,
     WrongIndices,
     OneIndexOnly,
+    NamesTextsBeyond,
     EmbedsEmpty,
     EmbedsOverLong,
     TruncationNotNamed,
@@ -167,6 +168,9 @@ impl Embedder for Broken {
         }
         let rows = self.inner.embed(inner).await.map_err(|error| match self.fault {
             Fault::WrongIndices => error.map_indices(|index| [index + 1]),
+            Fault::NamesTextsBeyond if error.bad_texts().is_empty() && error.kind() == ErrorKind::InvalidInput => {
+                Error::invalid_texts(vec![BadText::new(batch.len(), BadTextReason::Rejected)])
+            }
             Fault::OneIndexOnly => match error.bad_texts() {
                 [first, _, ..] => Error::invalid_texts(vec![first.clone()]),
                 _ => error,
@@ -239,6 +243,7 @@ async fn broken_embedders_fail_the_law_they_break() {
         (Fault::SpacesChange, 5),
         (Fault::WrongIndices, 6),
         (Fault::OneIndexOnly, 6),
+        (Fault::NamesTextsBeyond, 6),
         (Fault::EmbedsOverLong, 7),
         (Fault::TruncationNotNamed, 7),
         (Fault::WrongTextNamed, 7),
@@ -306,6 +311,155 @@ async fn broken_wrappers_fail_from_inside() {
     let violation = conformance::wrapper(|inner| Broken::new(inner, Fault::ForgetsTheKey)).await;
     let violation = violation.expect_err("passed");
     assert!(violation.law == 3 && violation.what.contains("was not asked inside"), "{violation}");
+}
+
+/// How a wrapper is broken that passes everything on but what a failure says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failing {
+    BlamesTheLastTextForAnother,
+    PanicsAtAnother,
+    GivesTheLastTextTheRowOfAnother,
+    NamesOnePlace,
+    LosesRowsBesideNames,
+    MixesRowsBesideNames,
+    MixesRowsAfterNames,
+    LosesTheCost,
+    HidesTheUnreported,
+    HidesTheUnanswered,
+    LosesThePayeeOfRows,
+    LosesThePayeeOfErrors,
+    ForgetsTheTenant,
+    ForgetsTheTrace,
+}
+
+#[derive(Debug)]
+struct Fails {
+    inner: Fake,
+    fault: Failing,
+    named: AtomicBool,
+}
+
+impl Fails {
+    fn new(inner: Fake, fault: Failing) -> Self {
+        Self { inner, fault, named: AtomicBool::new(false) }
+    }
+
+    /// The same error with another cost and payee.
+    fn charged(error: &Error, charges: impl Into<Charges>) -> Error {
+        let plain = match error.bad_texts() {
+            [] => Error::new(error.kind(), error.message()),
+            named => Error::invalid_texts(named.to_vec()),
+        };
+        let plain = plain.with_charges(&charges.into());
+        error.partial().cloned().into_iter().fold(plain, Error::with_partial)
+    }
+
+    fn fail(&self, error: Error, texts: usize) -> Error {
+        let both = error.partial().is_some() && !error.bad_texts().is_empty();
+        let with_rows = |indices: &[usize], order: &[usize]| {
+            let rows = error.partial().expect("there are rows").embeddings().select(order);
+            error.clone().with_partial(Partial::new(indices.to_vec(), rows).expect("ascending"))
+        };
+        let mut usage = error.usage();
+        match (self.fault, error.partial()) {
+            (Failing::BlamesTheLastTextForAnother, None) => error.map_indices(|index| [index.min(texts - 1)]),
+            (Failing::PanicsAtAnother, _) => {
+                let places: Vec<usize> = (0..texts).collect();
+                error.map_indices(|index| [places[index]])
+            }
+            (Failing::GivesTheLastTextTheRowOfAnother, Some(partial)) if partial.indices()[0] >= texts => {
+                with_rows(&[texts - 1], &[0])
+            }
+            (Failing::NamesOnePlace, Some(partial)) if both => Error::invalid_texts(vec![error.bad_texts()[0].clone()])
+                .with_charges(error.charges())
+                .with_partial(partial.clone()),
+            (Failing::LosesRowsBesideNames, _) if both => error.without_rows(),
+            (Failing::MixesRowsBesideNames, Some(partial)) if both => {
+                let order: Vec<usize> = (0..partial.indices().len()).rev().collect();
+                with_rows(partial.indices(), &order)
+            }
+            (Failing::LosesTheCost, _) => Self::charged(&error, Charges::NONE),
+            (Failing::HidesTheUnreported, _) => {
+                usage.unreported = 0;
+                Self::charged(&error, usage)
+            }
+            (Failing::HidesTheUnanswered, _) => {
+                usage.unanswered = 0;
+                Self::charged(&error, usage)
+            }
+            (Failing::LosesThePayeeOfErrors, _) => Self::charged(&error, usage),
+            _ => error,
+        }
+    }
+}
+
+impl fmt::Display for Fails {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}({})", self.fault, self.inner)
+    }
+}
+
+#[async_trait]
+impl Embedder for Fails {
+    async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
+        let mut options = batch.options();
+        match self.fault {
+            Failing::ForgetsTheTenant => options.tenant = None,
+            Failing::ForgetsTheTrace => options.trace = None,
+            _ => {}
+        }
+        let rows = match self.inner.embed(Batch::with_options(batch.texts(), options)).await {
+            Ok(rows) => rows,
+            Err(error) => {
+                let both = error.partial().is_some() && !error.bad_texts().is_empty();
+                self.named.fetch_or(both, Ordering::Relaxed);
+                return Err(self.fail(error, batch.len()));
+            }
+        };
+        match self.fault {
+            Failing::MixesRowsAfterNames if self.named.load(Ordering::Relaxed) => {
+                Ok(rows.select(&(0..rows.len()).rev().collect::<Vec<_>>()))
+            }
+            Failing::LosesThePayeeOfRows => {
+                Embeddings::new(rows.len(), rows.space(), rows.as_slice().to_vec(), rows.usage())
+                    .map(|plain| plain.with_truncated(rows.truncated().to_vec()))
+            }
+            _ => Ok(rows),
+        }
+    }
+
+    fn spaces(&self) -> &[Space] {
+        self.inner.spaces()
+    }
+
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+}
+
+#[tokio::test]
+async fn wrappers_that_are_broken_in_failures_fail_from_inside() {
+    for (fault, law, what) in [
+        (Failing::BlamesTheLastTextForAnother, 6, "was wrong about a text"),
+        (Failing::PanicsAtAnother, 6, "panics where the inside is wrong"),
+        (Failing::GivesTheLastTextTheRowOfAnother, 4, "the finished row of text"),
+        (Failing::NamesOnePlace, 6, "beside finished rows, the inside refused texts [0, 2], and [0] are named"),
+        (Failing::LosesRowsBesideNames, 4, "beside refused texts, a finished row is lost"),
+        (Failing::MixesRowsBesideNames, 4, "the finished row of text"),
+        (Failing::MixesRowsAfterNames, 2, "with a result for each text, row"),
+        (Failing::LosesTheCost, 9, "callers are told"),
+        (Failing::HidesTheUnreported, 9, "unreported: 0"),
+        (Failing::HidesTheUnanswered, 9, "unanswered: 0"),
+        (Failing::LosesThePayeeOfRows, 9, "callers are told that fake/fake is paid for"),
+        (Failing::LosesThePayeeOfErrors, 9, "callers are told that fake/fake is paid for"),
+        (Failing::ForgetsTheTenant, 3, "was not asked inside"),
+        (Failing::ForgetsTheTrace, 3, "was not asked inside"),
+    ] {
+        let violation = conformance::wrapper(|inner| Fails::new(inner, fault)).await;
+        let violation = violation.expect_err(&format!("{fault:?} passed"));
+        assert_eq!(violation.law, law, "{violation}");
+        assert!(violation.what.contains(what), "{violation}");
+    }
 }
 
 #[test]

@@ -1,0 +1,298 @@
+//! What the checks from inside share: fakes that refuse some texts, and the comparison of what callers are told with it.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use futures_util::FutureExt;
+
+use super::{Outcome, Violation, distance};
+use crate::{
+    BadText, BadTextReason, Batch, Charges, Embedder, Embeddings, Error, ErrorKind, InputKind, Partial, Result, Usage,
+    ext::Each, provider::Fake,
+};
+
+pub(super) fn violation(law: u8, embedder: &dyn Embedder, what: String) -> Violation {
+    Violation { law, embedder: embedder.to_string(), what }
+}
+
+pub(super) fn expect(holds: bool, law: u8, embedder: &dyn Embedder, what: impl FnOnce() -> String) -> Outcome {
+    if holds { Ok(()) } else { Err(violation(law, embedder, what())) }
+}
+
+/// Numbers of texts in an order with repetitions. No consecutive part holds all of them, and neither do the even or the
+/// odd places: so it shows whether a call that held all of them was made of equal texts, or of all places.
+const NUMBERS: [usize; 7] = [1, 0, 1, 0, 2, 3, 2];
+
+/// So many texts with repetitions. See [`is_refused`] and [`is_left`].
+pub(super) fn texts(name: &str, count: usize) -> Vec<String> {
+    (0..count).map(|i| format!("{name} {}", i / NUMBERS.len() * 4 + NUMBERS[i % NUMBERS.len()])).collect()
+}
+
+fn number(text: &str) -> usize {
+    text.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or_default()
+}
+
+/// Texts that a [`Script`] names as bad.
+pub(super) fn is_refused(text: &str) -> bool {
+    number(text) % 4 == 1
+}
+
+/// Texts that a [`Script`] neither names nor gives rows of.
+fn is_left(text: &str) -> bool {
+    number(text) % 4 == 3
+}
+
+/// Makes a fake fail, and keeps the account of what its errors have cost and which rows they have given. Clones share.
+#[derive(Clone, Default)]
+pub(super) struct Script(Arc<Mutex<Account>>);
+
+#[derive(Default)]
+struct Account {
+    charged: Usage,
+    finished: Vec<String>,
+    /// The texts of the calls that failed.
+    failed: Vec<Vec<String>>,
+}
+
+impl Script {
+    fn account(&self) -> MutexGuard<'_, Account> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, batch: &Batch<'_>, error: Error) -> Error {
+        let mut account = self.account();
+        account.charged += error.total_usage();
+        account.failed.push(batch.texts().iter().map(ToString::to_string).collect());
+        error
+    }
+
+    /// What its errors have cost.
+    pub(super) fn charged(&self) -> Usage {
+        self.account().charged
+    }
+
+    /// The texts whose rows came with its errors.
+    pub(super) fn finished(&self) -> Vec<String> {
+        self.account().finished.clone()
+    }
+
+    /// The texts of each call that it made fail.
+    pub(super) fn failed(&self) -> Vec<Vec<String>> {
+        self.account().failed.clone()
+    }
+
+    /// Makes the next call fail by an error about an index that it does not have, `past` behind its last text: as a bad
+    /// text, or as that of a finished row.
+    pub(super) fn about_no_text(&self, fake: &Fake, past: usize, row: bool, usage: Usage) {
+        self.once(fake, move |fake, batch| {
+            let index = batch.len().saturating_add(past);
+            let error = if row {
+                let rows = rows_of(fake, batch.kind(), &["nobody's text"])?;
+                let error = Error::new(ErrorKind::InvalidInput, "scripted, with a row of no text");
+                error.with_partial(Partial::new(vec![index], rows).ok()?)
+            } else {
+                Error::invalid_texts(vec![BadText::new(index, BadTextReason::Rejected)])
+            };
+            Some(error.with_usage(usage))
+        });
+    }
+
+    /// Makes the next call fail by such an error, without a word about its texts, or with rows of some.
+    pub(super) fn fails(&self, fake: &Fake, kind: ErrorKind, rows: bool, usage: Usage) {
+        let script = self.clone();
+        self.once(fake, move |fake, batch| {
+            let error = Error::new(kind, "scripted").with_usage(usage);
+            Some(if rows { script.with_rows(fake, batch, error) } else { error })
+        });
+    }
+
+    fn once(&self, fake: &Fake, error: impl Fn(&Fake, &Batch<'_>) -> Option<Error> + Send + Sync + 'static) {
+        let (script, done) = (self.clone(), AtomicBool::new(false));
+        fake.refuse_by(move |fake, batch| {
+            if done.swap(true, Ordering::Relaxed) {
+                return None;
+            }
+            error(fake, batch).map(|error| script.note(batch, error))
+        });
+    }
+
+    /// Makes every call with a text that [is refused](is_refused) fail: it names those, and gives the rows of the others
+    /// but for those that [are left](is_left).
+    pub(super) fn refuses_some(&self, fake: &Fake, usage: Usage) {
+        let script = self.clone();
+        fake.refuse_by(move |fake, batch| {
+            let bad: Vec<BadText> = (0..batch.len())
+                .filter(|&index| is_refused(batch.texts()[index]))
+                .map(|index| BadText::new(index, BadTextReason::Rejected))
+                .collect();
+            if bad.is_empty() {
+                return None;
+            }
+            let error = script.with_rows(fake, batch, Error::invalid_texts(bad).with_usage(usage));
+            Some(script.note(batch, error))
+        });
+    }
+
+    fn with_rows(&self, fake: &Fake, batch: &Batch<'_>, error: Error) -> Error {
+        let is_done = |text: &str| !is_refused(text) && !is_left(text);
+        let done: Vec<usize> = (0..batch.len()).filter(|&index| is_done(batch.texts()[index])).collect();
+        let texts: Vec<&str> = done.iter().map(|&index| batch.texts()[index]).collect();
+        let partial = rows_of(fake, batch.kind(), &texts).and_then(|rows| Partial::new(done, rows).ok());
+        let Some(partial) = partial.filter(|partial| !partial.indices().is_empty()) else { return error };
+        self.account().finished.extend(texts.iter().map(ToString::to_string));
+        error.with_partial(partial)
+    }
+}
+
+/// The rows that the fake has for these texts, as another request of it would give them.
+fn rows_of(fake: &Fake, kind: InputKind, texts: &[&str]) -> Option<Embeddings> {
+    let components = texts.iter().flat_map(|text| fake.vector_of(kind, text)).collect();
+    let charges = Charges::of(fake.payee(), Usage::of_request(Some(3)));
+    Embeddings::new(texts.len(), &fake.spaces()[0], components, charges).ok()
+}
+
+/// Fakes inside of an embedder, each with what makes it fail.
+pub(super) type Inside = [(Fake, Script)];
+
+/// How far a row is from the vector that its text has in the row's space; infinitely far in a space of no fake.
+fn off(inside: &Inside, kind: InputKind, text: &str, rows: &Embeddings, row: usize) -> f32 {
+    let fake = inside.iter().find(|(fake, _)| fake.spaces()[0] == *rows.space());
+    fake.map_or(f32::INFINITY, |(fake, _)| distance(rows.row(row), &fake.vector_of(kind, text)))
+}
+
+/// Checks that each row is its text's: those of a result, and those that were finished before an error.
+pub(super) fn own_rows(
+    inside: &Inside,
+    embedder: &dyn Embedder,
+    kind: InputKind,
+    texts: &[String],
+    result: &Result<Embeddings>,
+) -> Outcome {
+    let error = match result {
+        Ok(rows) => {
+            let count = rows.len();
+            expect(count == texts.len(), 1, embedder, || format!("{} texts gave {count} rows", texts.len()))?;
+            return texts.iter().enumerate().try_for_each(|(at, text)| {
+                let far = off(inside, kind, text, rows, at);
+                expect(far < 1e-6, 2, embedder, || format!("row {at} is {far:e} from its text's vector"))
+            });
+        }
+        Err(error) => error,
+    };
+    for partial in error.partials() {
+        for (row, &at) in partial.indices().iter().enumerate() {
+            let far = texts.get(at).map_or(f32::INFINITY, |text| off(inside, kind, text, partial.embeddings(), row));
+            expect(far < 1e-6, 4, embedder, || format!("the finished row of text {at} is {far:e} off"))?;
+            let named = error.bad_texts().iter().any(|bad| bad.index == at);
+            expect(!named, 6, embedder, || format!("text {at} has a row and is named as bad"))?;
+        }
+    }
+    let beyond = error.bad_texts().iter().find(|bad| bad.index >= texts.len());
+    expect(beyond.is_none(), 6, embedder, || format!("an error about {} texts names another: {beyond:?}", texts.len()))
+}
+
+/// Checks what [`Script::refuses_some`] did to a call: the texts refused are named, all rows that came are given back.
+pub(super) fn some_refused(
+    inside: &Inside,
+    embedder: &dyn Embedder,
+    texts: &[String],
+    result: &Result<Embeddings>,
+) -> Outcome {
+    let failed: Vec<Vec<String>> = inside.iter().flat_map(|(_, script)| script.failed()).collect();
+    let error = match result {
+        Err(error) => error,
+        Ok(_) if failed.is_empty() => return Ok(()),
+        Ok(_) => return Err(violation(6, embedder, "a refusal inside was not reported".into())),
+    };
+    let named: Vec<usize> = error.bad_texts().iter().map(|bad| bad.index).collect();
+    let right = !named.is_empty() && named.iter().all(|&at| texts.get(at).is_some_and(|text| is_refused(text)));
+    let refused: Vec<usize> = (0..texts.len()).filter(|&at| is_refused(&texts[at])).collect();
+    // Where the inside had all texts in one call, every place is to be named and to have its row.
+    let whole = failed.iter().any(|call| texts.iter().all(|text| call.contains(text)));
+    expect(right && (!whole || named == refused), 6, embedder, || {
+        format!("beside finished rows, the inside refused texts {refused:?}, and {named:?} are named")
+    })?;
+    let given: Vec<usize> = error.partials().flat_map(|partial| partial.indices().iter().copied()).collect();
+    for text in inside.iter().flat_map(|(_, script)| script.finished()) {
+        let mut places = (0..texts.len()).filter(|&at| texts[at] == text);
+        let back = if whole { places.all(|at| given.contains(&at)) } else { places.any(|at| given.contains(&at)) };
+        expect(back, 4, embedder, || {
+            format!("beside refused texts, a finished row is lost: the rows of texts {given:?} are given")
+        })?;
+    }
+    Ok(())
+}
+
+/// Checks that each text has its own row, or, where it was refused, its own error.
+pub(super) fn own_results(
+    inside: &Inside,
+    embedder: &dyn Embedder,
+    kind: InputKind,
+    texts: &[String],
+    each: &Each,
+) -> Outcome {
+    expect(each.len() == texts.len(), 1, embedder, || format!("{} texts gave {} results", texts.len(), each.len()))?;
+    let space = each.embeddings().map(Embeddings::space);
+    for (at, text) in texts.iter().enumerate() {
+        match each.get(at) {
+            Ok(row) => {
+                let fake = inside.iter().find(|(fake, _)| space.is_some_and(|space| fake.spaces()[0] == *space));
+                let far = fake.map_or(f32::INFINITY, |(fake, _)| distance(row, &fake.vector_of(kind, text)));
+                expect(far < 1e-6, 2, embedder, || format!("with a result for each text, row {at} is {far:e} off"))?;
+                expect(!is_refused(text), 6, embedder, || format!("text {at} is refused inside and has a row"))?;
+            }
+            Err(error) => {
+                let named: Vec<usize> = error.bad_texts().iter().map(|bad| bad.index).collect();
+                expect(is_refused(text) && named == [at], 6, embedder, || {
+                    format!("with a result for each text, text {at} has another's error: {error}")
+                })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// All that a caller is told of the cost.
+pub(super) fn told(result: &Result<Embeddings>) -> Charges {
+    match result {
+        Ok(rows) => rows.charges().clone(),
+        Err(error) => error.total_charges(),
+    }
+}
+
+/// Checks that callers are told what the inside charged, and who is paid for it.
+pub(super) fn conserved(inside: &Inside, embedder: &dyn Embedder, told: &Charges) -> Outcome {
+    let of = |(fake, script): &(Fake, Script)| fake.charged() + script.charged();
+    let charged: Usage = inside.iter().map(of).sum();
+    let usage = told.usage().billable();
+    expect(usage == charged, 9, embedder, || format!("callers are told {usage:?}, the inside charged {charged:?}"))?;
+    for one in inside {
+        let payee = one.0.payee();
+        let paid = told.iter().find(|charge| charge.payee == *payee).map_or(Usage::ZERO, |charge| charge.usage);
+        expect(paid == of(one), 9, embedder, || {
+            format!("callers are told that {payee} is paid for {paid:?}, it charged {:?}", of(one))
+        })?;
+    }
+    Ok(())
+}
+
+/// What a call gives whose inside is wrong about a text: an embedder that believes it may panic.
+pub(super) async fn unless_panics(
+    embedder: &dyn Embedder,
+    law: u8,
+    call: impl Future<Output = Result<Embeddings>>,
+) -> Result<Result<Embeddings>, Violation> {
+    let result = AssertUnwindSafe(call).catch_unwind().await;
+    result.map_err(|_| violation(law, embedder, "panics where the inside is wrong about a text".into()))
+}
+
+/// Embeds them as documents, however many they are.
+pub(super) async fn embed_documents(embedder: &dyn Embedder, texts: &[String]) -> Result<Embeddings> {
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    crate::EmbedderExt::embed_all(embedder, Batch::documents(&texts)).await
+}
