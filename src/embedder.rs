@@ -85,6 +85,17 @@ pub trait Embedder: fmt::Debug + fmt::Display + Send + Sync + 'static {
 
     /// The vector spaces that results can lie in: exactly one, except for a router across models. Constant from
     /// construction on.
+    ///
+    /// An embedder with several spaces is a router. Whoever searches an index has to come back to the space of its
+    /// vectors, so a router owes its callers more than the laws say ([`conformance::router`](crate::conformance::router)
+    /// checks it):
+    /// - A wanted space is answered in, whatever the key. One that is not there is a
+    ///   [`SpaceMismatch`](crate::ErrorKind::SpaceMismatch) before any work.
+    /// - A routing key has one arm for good: for every kind, size and number of calls, after failures, and in every
+    ///   process with the same configuration. An arm that is down is an error, and no reason to answer in another space.
+    /// - A batch without a key and a wanted space has one fixed arm, or is a `SpaceMismatch` before any work. A random
+    ///   arm would let one [`embed_all`](crate::EmbedderExt::embed_all) be answered in two spaces, and so be paid and fail.
+    /// - Its [`limits`](Self::limits) fit every arm: [`Limits::combine`].
     fn spaces(&self) -> &[Space];
 
     /// What one call may hold, and how its tokens are counted.

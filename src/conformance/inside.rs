@@ -111,6 +111,14 @@ impl Script {
         });
     }
 
+    /// Makes every call fail, as long as it is down.
+    pub(super) fn is_down(&self, fake: &Fake, is_down: bool) {
+        let script = self.clone();
+        // Nobody's business to try again.
+        let error = Error::new(ErrorKind::Unavailable, "scripted").exhausted();
+        fake.refuse_by(move |_, batch| is_down.then(|| script.note(batch, error.clone())));
+    }
+
     fn once(&self, fake: &Fake, error: impl Fn(&Fake, &Batch<'_>) -> Option<Error> + Send + Sync + 'static) {
         let (script, done) = (self.clone(), AtomicBool::new(false));
         fake.refuse_by(move |fake, batch| {

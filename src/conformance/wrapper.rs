@@ -1,7 +1,7 @@
 //! Checks a wrapper from inside: over fakes whose log tells what it did.
 
 use super::{
-    Outcome, Suite, Violation, distance,
+    COSTS, Outcome, Suite, Violation, distance,
     inside::{
         Inside, Script, conserved, embed_documents, expect, own_results, own_rows, some_refused, texts, told,
         unless_panics, violation,
@@ -47,10 +47,6 @@ struct Check<'a, F> {
     /// Texts a call that the fake takes.
     texts: Option<usize>,
 }
-
-/// What failed calls may say of their cost: known, not reported, not even answered, nothing sent.
-const COSTS: [Usage; 5] =
-    [Usage::of_request(Some(11)), Usage::of_request(None), Usage::of_unanswered(), Usage::of_given_up(), Usage::ZERO];
 
 impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
     fn make(&self) -> Result<(Fake, E), Violation> {

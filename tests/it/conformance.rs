@@ -1,5 +1,7 @@
 //! The suite passes what keeps the laws, and fails what breaks one, by that law.
 
+mod router;
+
 use std::{
     fmt,
     sync::{

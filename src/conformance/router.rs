@@ -1,0 +1,449 @@
+//! Checks a router across several spaces from inside: over two fakes whose logs tell who was asked what.
+
+use std::{
+    future::poll_fn,
+    pin::pin,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use super::{
+    COSTS, Outcome, Suite, Violation,
+    inside::{Script, conserved, expect, own_results, own_rows, some_refused, texts, told, unless_panics, violation},
+};
+use crate::{
+    Batch, Charges, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Lane, Limits, OwnedOptions, Result,
+    Space, SpaceId, TooLong, plan,
+    provider::{Fake, fake},
+};
+
+/// Routing keys that are tried.
+const KEYS: usize = 24;
+
+/// Tokens a text that the two fakes take.
+const TOKENS: [usize; 2] = [32, 48];
+
+/// Checks an embedder that lies in several spaces, a router: that it keeps each text's space, and otherwise cannot be told
+/// from what it routes to. `make` makes a fresh router over two fakes of different models, widths and limits each time; two
+/// routers that it makes have to agree.
+///
+/// ```
+/// use docvector_embed::{
+///     Batch, Embedder, Embeddings, Limits, Result, Space, async_trait, conformance, provider::Fake,
+/// };
+///
+/// /// Keys of even length go to the first arm, others to the second; without a key, it is the first.
+/// #[derive(Debug)]
+/// struct ByLength {
+///     arms: Vec<Fake>,
+///     spaces: Vec<Space>,
+///     limits: Limits,
+/// }
+///
+/// impl std::fmt::Display for ByLength {
+///     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+///         write!(f, "ByLength({}, {})", self.arms[0], self.arms[1])
+///     }
+/// }
+///
+/// #[async_trait]
+/// impl Embedder for ByLength {
+///     async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
+///         batch.check(self.spaces(), &self.limits())?;
+///         let of = |wanted| self.spaces.iter().position(|space| space.id() == wanted);
+///         let by_key = batch.key().map_or(0, |key| key.len() % 2);
+///         self.arms[batch.space().and_then(of).unwrap_or(by_key)].embed(batch).await
+///     }
+///     fn spaces(&self) -> &[Space] {
+///         &self.spaces
+///     }
+///     fn limits(&self) -> Limits {
+///         self.limits.clone()
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), conformance::Violation> {
+/// conformance::router(|arms| {
+///     let spaces = arms.iter().flat_map(|arm| arm.spaces().to_vec()).collect();
+///     let limits = arms[0].limits().combine(&arms[1].limits());
+///     ByLength { arms, spaces, limits }
+/// })
+/// .await
+/// # }
+/// ```
+///
+/// Runs the [`Suite`] too, with a key for each arm. What is particular to routers counts as law 5: which space a batch is
+/// answered in. A refused batch within the router's own limits counts as law 1, as in the suite.
+///
+/// # Errors
+/// The first violation found.
+pub async fn router<E: Embedder>(make: impl Fn(Vec<Fake>) -> E + Send + Sync) -> Outcome {
+    let check = Check { make: &make };
+    check.lists_its_spaces()?;
+    check.takes_what_its_limits_say().await?;
+    check.answers_in_the_wanted_space().await?;
+    check.refuses_before_any_work().await?;
+    let keyless = check.has_fixed_arms().await?;
+    check.forwards_the_batch().await?;
+    check.keeps_what_its_arms_say().await?;
+    check.gives_finished_rows_back().await?;
+    check.lets_go().await?;
+    check.suites(keyless).await
+}
+
+struct Check<'a, F> {
+    make: &'a F,
+}
+
+type Arms = [(Fake, Script); 2];
+
+impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
+    fn make(&self) -> Result<(Arms, E), Violation> {
+        let limits = Limits::none().with_in_flight(1);
+        let left = limits.clone().with_texts(3).with_tokens_per_text(TOKENS[0]);
+        let right = limits.with_texts(5).with_tokens_per_text(TOKENS[1]).with_tokens_per_call(120).with_bytes(1000);
+        let fake = |model: &str, width, limits| {
+            let fake = Fake::builder().with_model(model).with_dimensions(width).with_limits(limits).build();
+            let unusable = |error: Error| Violation { law: 0, embedder: "fake".into(), what: error.to_string() };
+            fake.map(|fake| (fake, Script::default())).map_err(unusable)
+        };
+        let arms = [fake("left", 12, left)?, fake("right", 16, right)?];
+        let router = (self.make)(arms.iter().map(|(fake, _)| fake.clone()).collect());
+        Ok((arms, router))
+    }
+
+    /// Both spaces are announced, and no other.
+    fn lists_its_spaces(&self) -> Outcome {
+        let (arms, router) = self.make()?;
+        let mut have: Vec<SpaceId> = router.spaces().iter().map(Space::id).collect();
+        let mut both: Vec<SpaceId> = arms.iter().map(|(fake, _)| fake.spaces()[0].id()).collect();
+        have.sort_unstable();
+        both.sort_unstable();
+        expect(have == both, 5, &router, || format!("its arms have the spaces {both:?}, it announces {have:?}"))
+    }
+
+    /// A wanted space is answered in, whatever the key, and only its arm is asked.
+    async fn answers_in_the_wanted_space(&self) -> Outcome {
+        for (key, wanted) in [None, Some(0), Some(1), Some(2), Some(3)].into_iter().flat_map(|k| [(k, 0), (k, 1)]) {
+            let (arms, router) = self.make()?;
+            let before = router.spaces().to_vec();
+            let space = arms[wanted].0.spaces()[0].id();
+            let options = OwnedOptions { key: key.map(name), space: Some(space), ..documents() };
+            for count in [1, 3, 20] {
+                let texts = texts("wanted", count);
+                let rows = ask(&router, &options, &texts).await;
+                let rows = rows.map_err(|error| violation(5, &router, format!("refuses its own space: {error}")))?;
+                let have = rows.space().id();
+                expect(have == space, 5, &router, || format!("asked for {space}, it gives {have}"))?;
+                own_rows(&arms, &router, InputKind::Document, &texts, &Ok(rows))?;
+            }
+            let others = arms[1 - wanted].0.calls().len();
+            expect(others == 0, 5, &router, || format!("for another arm's space, an arm was asked {others} times"))?;
+            expect(router.spaces() == before, 5, &router, || "the announced spaces have changed".into())?;
+        }
+        Ok(())
+    }
+
+    /// A space that is not there is refused at once, and so is an empty text; no texts are no work.
+    async fn refuses_before_any_work(&self) -> Outcome {
+        let (arms, router) = self.make()?;
+        let other = SpaceId::from_bytes([0xab; 16]);
+        for key in [None, Some(name(0)), Some(name(1))] {
+            let options = OwnedOptions { key, ..documents() };
+            let unknown = router.embed(Batch::with_options(&["a text"], options.borrow()).with_space(other)).await;
+            let refused = unknown.is_err_and(|error| error.kind() == ErrorKind::SpaceMismatch);
+            expect(refused, 5, &router, || "a space that is not there is not a mismatch of spaces".into())?;
+            self.unasked(&arms, &router, 5, "a space was refused")?;
+            for space in [Some(arms[0].0.spaces()[0].id()), None]
+                .into_iter()
+                .filter(|space| options.key.is_some() || space.is_some())
+            {
+                let options = OwnedOptions { space, ..options.clone() };
+                let bad = router.embed(Batch::with_options(&["a text", "", ""], options.borrow())).await;
+                let named = bad.as_ref().err().map(|error| error.bad_texts().iter().map(|bad| bad.index).collect());
+                expect(named == Some(vec![1, 2]), 6, &router, || {
+                    format!("texts 1 and 2 are empty, named are {named:?}")
+                })?;
+                let none = router.embed(Batch::with_options(&[], options.borrow())).await;
+                expect(none.is_ok_and(|rows| rows.is_empty()), 1, &router, || "no texts gave no answer".into())?;
+                self.unasked(&arms, &router, 6, "an empty text was refused")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn unasked(&self, arms: &Arms, router: &E, law: u8, before: &str) -> Outcome {
+        let asked: usize = arms.iter().map(|(fake, _)| fake.calls().len()).sum();
+        expect(asked == 0, law, router, || format!("{asked} calls were made before {before}"))
+    }
+
+    /// A key has one arm for good, and so has no key, unless batches without one are refused. Tells which.
+    async fn has_fixed_arms(&self) -> Result<bool, Violation> {
+        for key in (0..KEYS).map(name) {
+            self.has_one_arm(&OwnedOptions { key: Some(key), ..documents() }).await?;
+        }
+        let (arms, router) = self.make()?;
+        match router.embed(Batch::documents(&["without a key"])).await {
+            Ok(_) => self.has_one_arm(&documents()).await.map(|()| true),
+            Err(error) if error.kind() == ErrorKind::SpaceMismatch => {
+                let texts = texts("without a key", 20);
+                let all = ask(&router, &documents(), &texts).await;
+                let all = all.err().map(|error| error.kind());
+                expect(all == Some(ErrorKind::SpaceMismatch), 5, &router, || {
+                    format!("one text without a key is a mismatch of spaces, many are {all:?}")
+                })?;
+                self.unasked(&arms, &router, 5, "a batch without a key was refused")?;
+                Ok(false)
+            }
+            Err(error) => Err(violation(5, &router, format!("without a key, it is not a mismatch of spaces: {error}"))),
+        }
+    }
+
+    async fn has_one_arm(&self, options: &OwnedOptions) -> Outcome {
+        let key = options.key.as_deref();
+        let mut first = None;
+        // Two routers: a process that begins anew must not move what is in somebody's index.
+        for _ in 0..2 {
+            let (arms, router) = self.make()?;
+            let mut sum = Charges::NONE;
+            for (count, kind) in
+                [(1, InputKind::Document), (2, InputKind::Query), (3, InputKind::Document), (20, InputKind::Document)]
+            {
+                let lane = if count == 3 { Lane::Interactive } else { Lane::of(kind) };
+                let options = OwnedOptions { kind, lane, ..options.clone() };
+                let texts = texts(&format!("{count} for one arm"), count);
+                let result = ask(&router, &options, &texts).await;
+                self.in_one_space(&router, key, &mut first, &texts, &result, false)?;
+                own_rows(&arms, &router, kind, &texts, &result)?;
+                sum += told(&result);
+            }
+            conserved(&arms, &router, &sum)?;
+            let asked: usize = arms.iter().flat_map(|(fake, _)| fake.calls()).map(|call| call.texts.len()).sum();
+            expect(asked <= 26, 9, &router, || format!("for 26 texts, {asked} were embedded"))?;
+            // An arm that is down is not replaced by another one, then or later.
+            for (fake, script) in &arms {
+                script.is_down(fake, true);
+            }
+            let down = texts("while it is down", 3);
+            let result = ask(&router, options, &down).await;
+            expect(result.is_err(), 4, &router, || "all arms are down, and rows came".into())?;
+            for (fake, script) in &arms {
+                script.is_down(fake, false);
+                let result = ask(&router, options, &down).await;
+                self.in_one_space(&router, key, &mut first, &down, &result, true)?;
+                script.is_down(fake, true);
+            }
+            arms.iter().for_each(|(fake, script)| script.is_down(fake, false));
+            for count in [1, 20] {
+                let after = texts("after it was down", count);
+                let result = ask(&router, options, &after).await;
+                self.in_one_space(&router, key, &mut first, &after, &result, false)?;
+                own_rows(&arms, &router, InputKind::Document, &after, &result)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows lie in the space of those before.
+    fn in_one_space(
+        &self,
+        router: &E,
+        key: Option<&str>,
+        first: &mut Option<SpaceId>,
+        texts: &[String],
+        result: &Result<Embeddings>,
+        may_fail: bool,
+    ) -> Outcome {
+        let rows = match result {
+            Ok(rows) => rows,
+            Err(error) if may_fail && error.kind() != ErrorKind::SpaceMismatch => return Ok(()),
+            Err(error) => {
+                return Err(violation(5, router, format!("{} texts of key {key:?} have no arm: {error}", texts.len())));
+            }
+        };
+        let have = rows.space().id();
+        let before = *first.get_or_insert(have);
+        expect(have == before, 5, router, || format!("texts of key {key:?} lie in {before} and in {have}"))
+    }
+
+    /// What is within the limits that it states, each arm takes.
+    async fn takes_what_its_limits_say(&self) -> Outcome {
+        let (arms, router) = self.make()?;
+        let limits = router.limits();
+        let longest = limits.tokens_of_one_text().unwrap_or(100).min(100);
+        for too_long in [TooLong::Error, TooLong::Truncate] {
+            let longest = if too_long == TooLong::Truncate { 100 } else { longest };
+            // A token is four characters, and numbers of three digits tell texts apart.
+            let lengths = [longest, 1, longest, longest / 2, longest, longest, 2].into_iter().cycle().take(28);
+            let all: Vec<String> =
+                lengths.enumerate().map(|(i, tokens)| format!("{i:03} {}", "some".repeat(tokens.max(1) - 1))).collect();
+            let all: Vec<&str> = all.iter().map(String::as_str).collect();
+            let batch = Batch::documents(&all).with_too_long(too_long);
+            let calls = plan::split(&batch, &limits);
+            let calls = calls.map_err(|error| violation(7, &router, format!("by its own limits: {error}")))?;
+            for (call, (fake, _)) in calls.iter().flat_map(|call| arms.iter().map(move |arm| (call.clone(), arm))) {
+                let call = batch.part(call).with_space(fake.spaces()[0].id());
+                let rows = router.embed(call).await;
+                let rows = rows.map_err(|error| {
+                    let law = if error.kind() == ErrorKind::SpaceMismatch { 5 } else { 1 };
+                    violation(law, &router, format!("{} texts within its limits are refused: {error}", call.len()))
+                })?;
+                let tokens = |index: usize| call.texts()[index].len().div_ceil(4);
+                let named = |index: &usize| rows.truncated().contains(index);
+                let right = (0..call.len()).all(|index| match tokens(index) {
+                    few if few <= TOKENS[0].min(longest) => !named(&index),
+                    many if many > TOKENS[1] => named(&index),
+                    _ => true,
+                });
+                expect(rows.len() == call.len() && right, 7, &router, || {
+                    format!("of {} texts, {:?} are said to be cut", call.len(), rows.truncated())
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Key, tenant, trace, kind, lane, length policy and deadline reach the arm.
+    async fn forwards_the_batch(&self) -> Outcome {
+        let (arms, router) = self.make()?;
+        let deadline = Instant::now() + Duration::from_secs(3600);
+        let texts = ["a text to forward"];
+        let batch =
+            Batch::new(InputKind::Query, &texts).with_key("key").with_tenant("tenant").with_trace("00-trace-01");
+        let batch = batch.with_lane(Lane::Bulk).with_too_long(TooLong::Truncate).with_deadline(deadline);
+        router.embed(batch).await.map_err(|error| violation(3, &router, error.to_string()))?;
+        let calls: Vec<fake::Call> = arms.iter().flat_map(|(fake, _)| fake.calls()).collect();
+        let kept = calls.iter().all(|call| {
+            call.texts == texts
+                && call.kind == InputKind::Query
+                && call.key.as_deref() == Some("key")
+                && call.tenant.as_deref() == Some("tenant")
+                && call.trace.as_deref() == Some("00-trace-01")
+                && call.lane == Lane::Bulk
+                && call.too_long == TooLong::Truncate
+                && call.deadline.is_some_and(|inner| inner <= deadline)
+        });
+        expect(kept && calls.len() == 1, 3, &router, || format!("what was asked was not asked of one arm: {calls:?}"))
+    }
+
+    /// What an arm says of the texts of a failed call and of its cost comes out, and nothing else.
+    async fn keeps_what_its_arms_say(&self) -> Outcome {
+        for (number, cost) in COSTS.into_iter().enumerate() {
+            for count in [3, 20] {
+                let texts = texts("refused", count);
+                let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
+                let (arms, router) = self.make()?;
+                let options = OwnedOptions { key: Some(name(number)), ..documents() };
+                arms.iter().for_each(|(fake, script)| script.refuses_some(fake, cost));
+                let result = ask(&router, &options, &texts).await;
+                own_rows(&arms, &router, InputKind::Document, &texts, &result)?;
+                some_refused(&arms, &router, &texts, &result)?;
+                let mut sum = told(&result);
+                let each = router.embed_each(Batch::with_options(&refs, options.borrow())).await;
+                own_results(&arms, &router, InputKind::Document, &texts, &each)?;
+                sum += each.charges();
+                conserved(&arms, &router, &sum)?;
+                for row in [false, true] {
+                    let (arms, router) = self.make()?;
+                    arms.iter().for_each(|(fake, script)| script.about_no_text(fake, number, row, cost));
+                    let law = if row { 4 } else { 6 };
+                    let result = unless_panics(&router, law, ask(&router, &options, &texts)).await?;
+                    own_rows(&arms, &router, InputKind::Document, &texts, &result)?;
+                    let named = result.as_ref().err().and_then(|error| error.bad_texts().first());
+                    expect(named.is_none(), 6, &router, || {
+                        format!("an arm was wrong about a text that it was not given, and it is said of {named:?}")
+                    })?;
+                    conserved(&arms, &router, &told(&result))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A failure half-way loses nothing that was done, in whatever space.
+    async fn gives_finished_rows_back(&self) -> Outcome {
+        for key in (0..4).map(name) {
+            let (arms, router) = self.make()?;
+            for (fake, _) in &arms {
+                fake.succeed_next();
+                fake.succeed_next();
+                fake.fail_next(Error::new(ErrorKind::InvalidInput, "scripted"));
+            }
+            let texts: Vec<String> = (0..20).map(|i| format!("half-way {i}")).collect();
+            let result = ask(&router, &OwnedOptions { key: Some(key), ..documents() }, &texts).await;
+            own_rows(&arms, &router, InputKind::Document, &texts, &result)?;
+            let calls: Vec<fake::Call> = arms.iter().flat_map(|(fake, _)| fake.calls()).collect();
+            let Err(error) = &result else {
+                let failed = calls.iter().any(|call| call.outcome == fake::Outcome::Failed);
+                expect(!failed, 4, &router, || "a failure of an arm was not reported".into())?;
+                continue;
+            };
+            let done = calls.iter().filter(|call| call.outcome == fake::Outcome::Done).flat_map(|call| &call.texts);
+            let given: Vec<usize> = error.partials().flat_map(|partial| partial.indices().iter().copied()).collect();
+            for text in done {
+                expect(given.iter().any(|&at| texts[at] == *text), 4, &router, || {
+                    format!("a finished row is lost: {text:?} is not among the rows of {given:?}")
+                })?;
+            }
+            conserved(&arms, &router, &told(&result))?;
+        }
+        Ok(())
+    }
+
+    /// A dropped call leaves everything usable, also when an arm was at work on it.
+    async fn lets_go(&self) -> Outcome {
+        for key in (0..4).map(name) {
+            let (arms, router) = self.make()?;
+            let options = OwnedOptions { key: Some(key), ..documents() };
+            let holds: Vec<fake::Hold> = arms.iter().map(|(fake, _)| fake.hold()).collect();
+            let texts = texts("dropped", 3);
+            {
+                let mut call = pin!(ask(&router, &options, &texts));
+                for _ in 0..4 {
+                    let poll = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
+                    expect(poll.is_pending(), 8, &router, || "answers before an arm does".into())?;
+                    plan::yield_once().await;
+                }
+            }
+            drop(holds);
+            let after = ask(&router, &options, &texts).await;
+            own_rows(&arms, &router, InputKind::Document, &texts, &after)?;
+            let error = after.err();
+            expect(error.is_none(), 8, &router, || format!("after a dropped call, good texts fail: {error:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// The checks from outside, through each arm.
+    async fn suites(&self, keyless: bool) -> Outcome {
+        let (arms, router) = self.make()?;
+        let mut reached: Vec<SpaceId> = Vec::new();
+        for key in (0..KEYS).map(name) {
+            let batch = Batch::documents(&["which arm?"]).with_key(&key);
+            let space =
+                router.embed(batch).await.map_err(|error| violation(5, &router, error.to_string()))?.space().id();
+            if reached.contains(&space) {
+                continue;
+            }
+            reached.push(space);
+            Suite::new(&router).with_key(&key).run().await?;
+            if reached.len() == arms.len() {
+                break;
+            }
+        }
+        if keyless { Suite::new(&router).run().await } else { Ok(()) }
+    }
+}
+
+fn name(key: usize) -> std::sync::Arc<str> {
+    format!("key:{key}").into()
+}
+
+const fn documents() -> OwnedOptions {
+    OwnedOptions::new(InputKind::Document)
+}
+
+async fn ask<E: Embedder>(router: &E, options: &OwnedOptions, texts: &[String]) -> Result<Embeddings> {
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    router.embed_all(Batch::with_options(&texts, options.borrow())).await
+}
