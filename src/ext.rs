@@ -293,6 +293,9 @@ async fn embed_range<E: Embedder + ?Sized>(
     (call, result)
 }
 
+/// What the error says that a panic becomes.
+pub(crate) const PANICKED: &str = "the embedder panicked";
+
 /// Holds an embedder to laws 1, 5 and 6 where a breach would put wrong rows into somebody's index, or blame a text that
 /// nobody asked about. Every place that maps indices, or keeps rows or bills of several calls, stands behind this check.
 pub(crate) async fn embed_checked<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Result<Embeddings> {
@@ -301,7 +304,7 @@ pub(crate) async fn embed_checked<E: Embedder + ?Sized>(embedder: &E, batch: Bat
     // A panic is the embedder's mistake. Its caller may have the rows and bills of other calls in its hands, which would go
     // with it; and what the call itself was billed by then, nobody can say.
     let answer = AssertUnwindSafe(embedder.embed(batch)).catch_unwind().await.unwrap_or_else(|_| {
-        let panicked = Error::new(ErrorKind::Inference, "the embedder panicked");
+        let panicked = Error::new(ErrorKind::Inference, PANICKED);
         Err(panicked.with_embedder(embedder).with_usage(Usage::of_given_up()))
     });
     let result = answer.map_err(|error| {
