@@ -6,7 +6,7 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc, Barrier, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         mpsc,
     },
     task::{Context, Poll, Wake, Waker},
@@ -265,14 +265,15 @@ fn of_two_callers_on_two_threads_the_one_that_stays_always_wakes() {
     const LONG: Duration = Duration::from_secs(3);
     let yields = Yields::new(Some(200));
     let cached = yields.clone().cached(Memory::new(1 << 20)).expect("one space");
-    let (round, end) = (Arc::new(Barrier::new(2)), Arc::new(AtomicBool::new(false)));
+    // The round that is not played any more. (A flag could be seen one round early, and one thread would wait alone.)
+    let (round, end) = (Arc::new(Barrier::new(2)), Arc::new(AtomicU64::new(u64::MAX)));
     let leaver = thread::spawn({
         let (cached, round, end) = (cached.clone(), round.clone(), end.clone());
         move || {
             let mut random = Rng::with_seed(1);
             for number in 0_u64.. {
                 round.wait();
-                if end.load(Ordering::SeqCst) {
+                if number == end.load(Ordering::SeqCst) {
                     return;
                 }
                 (0..random.u32(..200)).for_each(|_| std::hint::spin_loop());
@@ -294,7 +295,7 @@ fn of_two_callers_on_two_threads_the_one_that_stays_always_wakes() {
         }
         rounds += 1;
     }
-    end.store(true, Ordering::SeqCst);
+    end.store(rounds, Ordering::SeqCst);
     round.wait();
     leaver.join().expect("no panic");
     assert_eq!(lost, None, "the one that stayed was not woken in that round, of {rounds}");
