@@ -3,7 +3,7 @@
 mod each;
 mod stream;
 
-use std::{ops::Range, panic::AssertUnwindSafe, time::Duration};
+use std::{collections::VecDeque, ops::Range, panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::{
     FutureExt,
@@ -242,13 +242,24 @@ async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Resu
     if calls.len() <= 1 {
         return embed_checked(embedder, batch).await;
     }
-    let mut waiting = calls.into_iter();
+    let mut waiting = VecDeque::from(calls);
     let mut in_flight = FuturesUnordered::new();
     let mut rows = RowCollector::new(batch.len());
     let mut failed: Option<Error> = None;
     loop {
         while failed.is_none() && in_flight.len() < limits.in_flight.unwrap_or(IN_FLIGHT).max(1) {
-            let Some(call) = waiting.next() else { break };
+            let Some(call) = waiting.pop_front() else { break };
+            // A rate limit may have learned since the plan was made that a call is to hold less.
+            let learned = embedder.limits();
+            if learned.tokens_per_call != limits.tokens_per_call {
+                let parts = plan::plan(&batch.part(call.clone()), &learned).await.calls.unwrap_or_default();
+                if let Some((first, rest)) = parts.split_first().filter(|(_, rest)| !rest.is_empty()) {
+                    let place = |part: &Range<usize>| call.start + part.start..call.start + part.end;
+                    rest.iter().rev().for_each(|part| waiting.push_front(place(part)));
+                    in_flight.push(embed_range(embedder, batch, place(first)));
+                    continue;
+                }
+            }
             in_flight.push(embed_range(embedder, batch, call));
         }
         let Some((call, result)) = in_flight.next().await else { break };

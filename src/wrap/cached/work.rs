@@ -1,7 +1,7 @@
 //! Answers one call of a [`Cached`](super::Cached): looks up, plans what is missing, asks for it, collects the rows.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Usage,
+    batch::Counted,
     cache::{HashOfKey, Key},
     plan::{self, yield_once},
 };
@@ -163,14 +164,22 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
     async fn ask(&mut self, calls: Vec<Vec<usize>>, limits: &Limits) {
         let in_flight = limits.in_flight.unwrap_or(1).max(1);
         let deadline = self.batch.deadline();
-        let mut waiting = calls.into_iter();
+        let mut waiting = VecDeque::from(calls);
         let mut under_way = FuturesUnordered::new();
         let mut parts: Vec<Option<Part>> = Vec::new();
         // Those of others are under way whether this caller joins or not.
         let mut own = 0;
         loop {
             while self.error.is_none() && own < in_flight {
-                let Some(call) = waiting.next() else { break };
+                let Some(mut call) = waiting.pop_front() else { break };
+                // A rate limit may have learned since the plan was made that a call is to hold less.
+                let learned = self.inner.embedder.limits().tokens_per_call;
+                if learned != limits.tokens_per_call {
+                    let limits = Limits { tokens_per_call: learned, ..limits.clone() };
+                    let mut parts = self.split_again(&call, &limits).await;
+                    call = parts.remove(0);
+                    parts.into_iter().rev().for_each(|part| waiting.push_front(part));
+                }
                 for (answer, part) in self.enter(call) {
                     own += usize::from(part.is_own);
                     let number = parts.len();
@@ -209,6 +218,20 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         self.unanswered += abandoned.count() as u64;
         if self.there.left() > 0 {
             self.error.get_or_insert_with(|| late("before all rows were there"));
+        }
+    }
+
+    /// Splits a planned call by other limits: into one part at least, the texts in their order.
+    async fn split_again(&self, firsts: &[usize], limits: &Limits) -> Vec<Vec<usize>> {
+        let texts: Vec<&str> = firsts.iter().map(|&first| self.batch.texts()[first]).collect();
+        let tokens: Option<Vec<u32>> =
+            self.counted.as_ref().map(|counted| firsts.iter().map(|&first| counted[first]).collect());
+        let batch = self.batch.with_texts(&texts);
+        let counted = tokens.as_deref().map(|tokens| Counted::by(limits, tokens));
+        let plan = plan::plan(&counted.map_or(batch, |counted| batch.with_counted(counted)), limits).await;
+        match plan.calls {
+            Ok(calls) if !calls.is_empty() => calls.into_iter().map(|call| firsts[call].to_vec()).collect(),
+            _ => vec![firsts.to_vec()],
         }
     }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use docvector_embed::{
-    Batch, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Lane, Limits, Usage,
+    Allowance, Batch, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Lane, Limits, Quota, Result,
+    Space, Usage, async_trait,
     cache::Memory,
     provider::Fake,
     wrap::{RateLimit, RateLimiter},
@@ -225,4 +226,49 @@ fn a_wrong_configuration_is_that_providers_alone() {
         assert_eq!(Error::new(kind, "as scripted").should_fall_back(), falls_back, "{kind}");
     }
     assert!(!Error::new(Config, "as scripted").is_retryable());
+}
+
+/// Tells with each answer what the account may take in a minute.
+#[derive(Clone, Debug)]
+struct Tells(Fake, u64);
+
+impl std::fmt::Display for Tells {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("tells")
+    }
+}
+
+#[async_trait]
+impl Embedder for Tells {
+    async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
+        let allowed = Allowance::default().with_tokens(Quota::new(self.1));
+        self.0.embed(batch).await.map(|rows| rows.with_allowance(allowed))
+    }
+
+    fn spaces(&self) -> &[Space] {
+        self.0.spaces()
+    }
+
+    fn limits(&self) -> Limits {
+        self.0.limits()
+    }
+}
+
+/// A limit that is learned from the first answer holds for the calls that were planned before it.
+#[tokio::test(start_paused = true)]
+async fn what_a_limiter_learns_makes_the_calls_that_are_planned_smaller() {
+    let limits = Limits::none().with_texts(1_000).with_tokens_per_text(8).with_in_flight(1);
+    let fake = || Fake::builder().with_dimensions(4).with_limits(limits.clone()).build().expect("valid");
+    // Two tokens each; 1,200 a minute are 100 in five seconds.
+    let texts: Vec<String> = (0..3_000).map(|i| format!("t {i:04}")).collect();
+    let sizes = |fake: &Fake| fake.calls().iter().map(|call| call.texts.len()).collect::<Vec<_>>();
+    let plain = fake();
+    let embedder = Tells(plain.clone(), 1_200).rate_limit(RateLimiter::new());
+    embedder.embed_documents(&texts).await.expect("embeds");
+    assert_eq!((sizes(&plain)[0], sizes(&plain)[1..].iter().max()), (1_000, Some(&50)));
+    let cached = fake();
+    let embedder = Tells(cached.clone(), 1_200).rate_limit(RateLimiter::new());
+    let embedder = embedder.cached(Memory::unbounded()).expect("one space");
+    embedder.embed_documents(&texts).await.expect("embeds");
+    assert_eq!((sizes(&cached)[0], sizes(&cached)[1..].iter().max()), (1_000, Some(&50)));
 }
