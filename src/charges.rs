@@ -1,13 +1,8 @@
 //! Says who is to be paid for what: [`Charges`], on every result and every error.
 
-use std::{
-    fmt,
-    iter::Sum,
-    ops::{AddAssign, SubAssign},
-    sync::Arc,
-};
+use std::{fmt, iter::Sum, ops::AddAssign, str::FromStr, sync::Arc};
 
-use crate::Usage;
+use crate::{Error, ErrorKind, Result, Usage};
 
 /// At which price a provider works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,6 +30,21 @@ impl Tier {
 impl fmt::Display for Tier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Tier {
+    type Err = Error;
+
+    /// Takes a name that [`as_str`](Self::as_str) gives.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) for any other.
+    fn from_str(name: &str) -> Result<Self> {
+        [Self::Standard, Self::Batch, Self::Local].into_iter().find(|tier| tier.as_str() == name).ok_or_else(|| {
+            let message = format!("{name:.64?} as a tier: it is one of standard, batch, local");
+            Error::new(ErrorKind::Config, message)
+        })
     }
 }
 
@@ -109,8 +119,8 @@ pub struct Charge {
 /// assert_eq!(by_payee, [("text-embedding-3-small", 12)]);
 /// ```
 ///
-/// The [`usage`](Self::usage) is the sum over all payees, with what was saved, and with what nobody has put a name to:
-/// that of embedders that do not say who they are.
+/// The [`usage`](Self::usage) is the sum over all payees. It also contains cached and deduplicated texts, and usage without
+/// a payee, from embedders that name none.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Charges {
     usage: Usage,
@@ -161,9 +171,14 @@ impl Charges {
         self
     }
 
+    /// Takes off what has no name.
+    pub(crate) fn take_unattributed(&mut self, usage: Usage) {
+        subtract(&mut self.usage, usage);
+    }
+
     /// Divides them by weight, so that the parts add up to the whole: what each of several callers is to pay of a call
     /// that was made for all of them, by the tokens or bytes of their texts. Where a number does not divide evenly, the
-    /// largest remainders get one more. Weights that are all 0 count alike.
+    /// largest remainders get one more. Weights that are all 0 count alike; without any weight there are no parts.
     ///
     /// ```
     /// use docvector_embed::{Charges, Usage};
@@ -268,13 +283,6 @@ impl AddAssign for Charges {
 impl AddAssign<Usage> for Charges {
     fn add_assign(&mut self, usage: Usage) {
         self.usage += usage;
-    }
-}
-
-impl SubAssign<Usage> for Charges {
-    /// Takes off what has no name.
-    fn sub_assign(&mut self, usage: Usage) {
-        subtract(&mut self.usage, usage);
     }
 }
 

@@ -33,7 +33,7 @@ pub enum ErrorKind {
     Inference,
     /// The texts or the batch are not acceptable; [`Error::bad_texts`] says which and why.
     InvalidInput,
-    /// This process's own queue is full: nothing was sent and nothing was paid. Waiting helps.
+    /// A queue of this process, or of a service, is full: this call was not sent any further. Waiting helps.
     Overloaded,
     /// The other side answered something that is not an answer.
     Protocol,
@@ -411,6 +411,11 @@ impl Error {
         self.0.gave_up.as_ref().map(|&(attempts, _)| attempts)
     }
 
+    /// Whether trying again was [given up](Self::exhausted).
+    pub fn is_exhausted(&self) -> bool {
+        self.0.exhausted
+    }
+
     /// Whether the same call may succeed later, and nobody below has already tried that and given up.
     pub fn is_retryable(&self) -> bool {
         use ErrorKind::{Overloaded, RateLimited, Timeout, Unavailable};
@@ -421,9 +426,9 @@ impl Error {
     /// one asked for, and not when it is too late.
     ///
     /// A wrong configuration that shows in a call (a 404, a redirect, a certificate that is not accepted) is that of one
-    /// provider, and another one may well answer: it is fallen back from, and not retried. The caller's own mistakes show
-    /// when a provider is built, and there is no call to fall back with. A server that breaks a TLS handshake off is
-    /// [`Unavailable`](ErrorKind::Unavailable).
+    /// provider, and another one may well answer: a fall-back goes on to the next provider, and `Retry` does not try
+    /// again. The caller's own mistakes show when a provider is built, and there is no call to fall back with. A server
+    /// that breaks a TLS handshake off is [`Unavailable`](ErrorKind::Unavailable).
     pub fn should_fall_back(&self) -> bool {
         use ErrorKind::{DeadlinePassed, InvalidInput, SpaceMismatch};
         !matches!(self.0.kind, DeadlinePassed | InvalidInput | SpaceMismatch)
@@ -578,14 +583,22 @@ impl Error {
         let own = std::mem::take(&mut self.inner().partials);
         let all = own.into_iter().map(Arc::unwrap_or_clone).chain(more);
         let mut spaces: Vec<Vec<Partial>> = Vec::new();
-        for partial in all.filter(|partial| !partial.indices.is_empty()) {
+        let mut nobodys = Charges::NONE;
+        for partial in all {
+            if partial.indices.is_empty() {
+                nobodys += partial.embeddings.charges();
+                continue;
+            }
             let same = |of: &&mut Vec<Partial>| of[0].embeddings.space() == partial.embeddings.space();
             match spaces.iter_mut().find(same) {
                 Some(of) => of.push(partial),
                 None => spaces.push(vec![partial]),
             }
         }
-        for of in spaces {
+        self.inner().charges += nobodys;
+        for mut of in spaces {
+            // Calls end in any order.
+            of.sort_by_key(|part| part.indices[0]);
             let indices: Vec<usize> = of.iter().flat_map(|part| part.indices.iter().copied()).collect();
             let rows = Embeddings::concat(of.iter().map(|part| &part.embeddings));
             let joined = rows.and_then(|rows| Partial::new(indices, rows).ok());

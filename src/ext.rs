@@ -314,7 +314,7 @@ pub(crate) async fn embed_checked<E: Embedder + ?Sized>(embedder: &E, batch: Bat
         |space: &Space| embedder.spaces().contains(space) && batch.space().is_none_or(|wanted| wanted == space.id());
     // A panic is the embedder's mistake. Its caller may have the rows and bills of other calls in its hands, which would go
     // with it; and what the call itself was billed by then, nobody can say.
-    let answer = AssertUnwindSafe(embedder.embed(batch)).catch_unwind().await.unwrap_or_else(|_| {
+    let answer = AssertUnwindSafe(async { embedder.embed(batch).await }).catch_unwind().await.unwrap_or_else(|_| {
         let panicked = Error::new(ErrorKind::Inference, PANICKED);
         Err(panicked.with_embedder(embedder).with_usage(Usage::of_given_up()))
     });

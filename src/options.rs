@@ -1,8 +1,8 @@
 //! Says how texts are to be embedded: [`Options`], borrowed with a batch, and [`OwnedOptions`], which outlive it.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{fmt, str::FromStr, sync::Arc, time::Instant};
 
-use crate::SpaceId;
+use crate::{Error, ErrorKind, Result, SpaceId};
 
 /// What the texts are: many models embed a document and a query about it differently, so the caller always says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,10 +16,7 @@ pub enum InputKind {
 
 impl fmt::Display for InputKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Document => "document",
-            Self::Query => "query",
-        })
+        f.write_str(self.as_str())
     }
 }
 
@@ -43,6 +40,54 @@ pub enum Lane {
     /// Throughput matters, latency does not. What documents get unless told otherwise.
     Bulk,
 }
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for TooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+macro_rules! named {
+    ($type:ident, $what:literal, $($variant:ident = $name:literal),+ $(,)?) => {
+        impl $type {
+            /// Its stable name, for wire formats and files.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name),+
+                }
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = Error;
+
+            /// Takes a name that [`as_str`](Self::as_str) gives.
+            ///
+            /// # Errors
+            /// [`Config`](ErrorKind::Config) for any other.
+            fn from_str(name: &str) -> Result<Self> {
+                match name {
+                    $($name => Ok(Self::$variant),)+
+                    _ => {
+                        let names = [$($name),+].join(", ");
+                        let message = format!("{name:.64?} as {}: it is one of {names}", $what);
+                        Err(Error::new(ErrorKind::Config, message))
+                    }
+                }
+            }
+        }
+    };
+}
+
+named!(InputKind, "a kind of text", Document = "document", Query = "query");
+named!(TooLong, "what happens to over-long texts", Error = "error", Truncate = "truncate");
+named!(Lane, "a lane", Interactive = "interactive", Bulk = "bulk");
 
 impl Lane {
     /// The lane that texts of this kind wait in unless told otherwise.
@@ -82,7 +127,8 @@ pub struct Options<'a> {
     pub key: Option<&'a str>,
     /// On whose behalf the texts are embedded, for accounting. Never part of what is embedded or cached.
     pub tenant: Option<&'a str>,
-    /// The trace that the call belongs to, as a W3C `traceparent`, for those that speak to other processes.
+    /// The trace that the call belongs to, as a W3C `traceparent`: for embedders that speak to a service of one's own. It is
+    /// not sent to providers.
     pub trace: Option<&'a str>,
     /// The space that the vectors must lie in.
     pub space: Option<SpaceId>,
@@ -146,5 +192,26 @@ impl OwnedOptions {
         let (kind, space, too_long, lane, deadline) = (*kind, *space, *too_long, *lane, *deadline);
         let (key, tenant, trace) = (key.as_deref(), tenant.as_deref(), trace.as_deref());
         Options { kind, key, tenant, trace, space, too_long, lane, deadline }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        for kind in [InputKind::Document, InputKind::Query] {
+            assert_eq!(kind.to_string().parse::<InputKind>().expect("a name"), kind);
+        }
+        for lane in [Lane::Interactive, Lane::Bulk] {
+            assert_eq!(lane.to_string().parse::<Lane>().expect("a name"), lane);
+        }
+        for too_long in [TooLong::Error, TooLong::Truncate] {
+            assert_eq!(too_long.to_string().parse::<TooLong>().expect("a name"), too_long);
+        }
+        let error = "Bulk".parse::<Lane>().expect_err("another case");
+        assert_eq!(error.to_string(), "wrong configuration: \"Bulk\" as a lane: it is one of interactive, bulk");
+        assert!("x".repeat(1 << 20).parse::<Lane>().expect_err("no name").message().len() < 500);
     }
 }

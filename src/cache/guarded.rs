@@ -289,14 +289,17 @@ impl<S: fmt::Display> Guarded<S> {
         let Some(state) = state else {
             return Ok(Pass { breaker: &self.breaker, changes: breaker.changes });
         };
+        let (failures, last) = (breaker.failures, breaker.last.clone());
+        // What a store calls itself is code of its own, and may ask this breaker: not under the lock.
+        drop(breaker);
         let message = format!(
-            "the breaker of {} is open: the store failed {} times in a row, and {} or more open it; {state}; see to the \
-             store, or set `Guarded::with_failures` and `with_pause`",
-            self.store, breaker.failures, self.most_failures
+            "the breaker of {} is open: the store failed {failures} times in a row, and {} or more open it; {state}; see to \
+             the store, or set `Guarded::with_failures` and `with_pause`",
+            self.store, self.most_failures
         );
         let error = Error::new(ErrorKind::Cache, message);
-        Err(match &breaker.last {
-            Some(last) => error.with_source(last.clone()),
+        Err(match last {
+            Some(last) => error.with_source(last),
             None => error,
         })
     }
@@ -304,22 +307,29 @@ impl<S: fmt::Display> Guarded<S> {
     fn succeeded(&self, pass: &Pass<'_>) {
         let Some(mut breaker) = pass.settle() else { return };
         let failures = std::mem::take(&mut breaker.failures);
-        breaker.last = None;
-        if matches!(breaker.phase, Phase::Closed) {
+        let last = breaker.last.take();
+        let was_closed = matches!(breaker.phase, Phase::Closed);
+        if !was_closed {
+            breaker.enter(Phase::Closed);
+        }
+        // An error's source is anybody's code: not dropped under the lock.
+        drop(breaker);
+        drop(last);
+        if was_closed {
             return;
         }
-        breaker.enter(Phase::Closed);
-        drop(breaker);
         tracing::info!(store = %self.store, failures, "the cache store is back: it is asked again");
     }
 
     fn failed(&self, pass: &Pass<'_>, error: &Error) {
         let Some(mut breaker) = pass.settle() else { return };
         breaker.failures = breaker.failures.saturating_add(1);
-        breaker.last = Some(error.clone());
+        let last = breaker.last.replace(error.clone());
         let failures = breaker.failures;
         let was_closed = matches!(breaker.phase, Phase::Closed);
         if was_closed && failures < self.most_failures {
+            drop(breaker);
+            drop(last);
             return;
         }
         breaker.enter(Phase::Open { since: Instant::now() });

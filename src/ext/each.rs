@@ -233,11 +233,11 @@ impl Run {
                 let done: Vec<usize> = part.indices().iter().map(|&index| call[index]).collect();
                 self.set_aside(&mut call, &error);
                 call.retain(|index| done.binary_search(index).is_err());
-                return self.judge(call, error.without_partial(), true);
+                return self.judge(call, error.without_partial().without_charges(), true);
             }
             self.charges += part.embeddings().charges();
         }
-        let error = error.without_partial();
+        let error = error.without_partial().without_charges();
         let before = call.len();
         self.set_aside(&mut call, &error);
         let named = call.len() < before;
@@ -249,7 +249,8 @@ impl Run {
         if call.is_empty() {
             return Ok(());
         }
-        if error.kind() == ErrorKind::InvalidInput {
+        // An error that names texts is about those, whatever its kind; it names at least one each time, so this ends.
+        if error.kind() == ErrorKind::InvalidInput || (smaller && !error.bad_texts().is_empty()) {
             return Err(Refused { rest: call, error, smaller });
         }
         self.give_up(&call, &error);
@@ -317,6 +318,8 @@ impl Run {
 
     /// Makes `error` the result of these texts, and of all further ones where trying them is of no use.
     fn give_up(&mut self, texts: &[usize], error: &Error) {
+        // What it names, it names by the places of one call.
+        let error = &error.clone().with_bad_texts(Vec::new());
         texts.iter().for_each(|&index| self.errors[index] = Some(error.clone()));
         self.failures += 1;
         let hopeless =

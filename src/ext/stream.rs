@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     Batch, Charges, Embedder, Embeddings, Error, ErrorKind, InputKind, Lane, OwnedOptions, Partial, Result, SpaceId,
-    TooLong, driven::Driven, ext::embed_all,
+    TooLong, Usage, driven::Driven, ext::embed_all,
 };
 
 /// Texts of a window where neither the caller nor the embedder's limits ask for more.
@@ -35,6 +35,18 @@ impl StreamOptions {
         let mut options = OwnedOptions::new(kind);
         options.lane = Lane::Bulk;
         Self { options, window_texts: None, window_bytes: 4 << 20, windows: 2 }
+    }
+
+    /// Sets all options of the batches at once, the lane included.
+    #[must_use]
+    pub fn with_options(mut self, options: OwnedOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// The options of the batches.
+    pub const fn options(&self) -> &OwnedOptions {
+        &self.options
     }
 
     /// Sets what happens to over-long texts.
@@ -136,7 +148,7 @@ where
     stream::unfold((embedded, Some(stop)), |(mut embedded, stop)| async move {
         // What comes after a hole cannot be placed by who reads in order: an error is the last item.
         let stop = stop?;
-        let error = match embedded.next().await? {
+        let mut error = match embedded.next().await? {
             (_, Ok(rows)) => return Some((Ok(rows), (embedded, Some(stop)))),
             (_, Err(error)) => error,
         };
@@ -147,6 +159,10 @@ where
             match result {
                 Ok(rows) => finished.extend(Partial::new((first..first + rows.len()).collect(), rows)),
                 Err(later) => {
+                    // Bad texts are named all at once, whichever window they were in.
+                    if !error.bad_texts().is_empty() {
+                        error = error.with_more_bad_texts(later.bad_texts());
+                    }
                     charges += later.charges();
                     finished.extend(later.into_partials());
                 }
@@ -158,6 +174,7 @@ where
 
 fn ended() -> Error {
     Error::new(ErrorKind::Unavailable, "the tokio runtime that embedded this window has ended")
+        .with_usage(Usage::of_given_up())
 }
 
 /// Groups texts into windows, each with the stream index of its first text.

@@ -274,7 +274,7 @@ impl Embedder for OpenAi {
                     span.record("gen_ai.usage.input_tokens", tokens);
                 }
             }
-            Err(error) => _ = span.record("error.type", field::display(error.code().unwrap_or(error.kind().as_str()))),
+            Err(error) => _ = span.record("error.type", field::display(error.code().unwrap_or(error.kind().code()))),
         }
         let payee = &self.0.payee;
         result.map(|rows| rows.with_payee(payee)).map_err(|error| error.with_embedder(self).with_payee(payee))

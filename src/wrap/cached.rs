@@ -43,8 +43,9 @@
 //! calls, are in the error. [`Config`](crate::ErrorKind::Config) when building, where there is more than one space.
 //!
 //! # Cancellation
-//! Dropping the future leaves the calls that others wait for, and drops the rest. What had arrived is stored: on the
-//! tokio runtime, where there is one, storing goes on without a caller. At a
+//! If you drop the future, calls that other callers wait for continue; the others end. Rows that have arrived are still
+//! stored: on the tokio runtime, where there is one, storing goes on without a caller. A batch with a deadline needs that
+//! runtime and its clock. At a
 //! batch's deadline, rows that have arrived are handed out even where the store is still writing them; a look-up ends.
 //!
 //! # Stacking
@@ -224,7 +225,7 @@ impl<E: Embedder> Cached<E> {
         if stored.is_none() {
             let mut value = Vec::new();
             entry::write(&mut value, &key, fresh.row(0), false, Storage::Exact);
-            unpanicked(inner.store.put(&[Entry::new(key, &value)])).await?;
+            unpanicked(async { inner.store.put(&[Entry::new(key, &value)]).await }).await?;
             inner.note().await?;
             // Another may have been the first. A store that keeps nothing has nothing that could be wrong.
             stored = inner.probe(key).await?;
@@ -428,7 +429,7 @@ impl<E: Embedder> Inner<E> {
                 damaged.push((*key, value.to_vec()));
             }
         };
-        if let Err(error) = unpanicked(self.store.get(keys, &mut sink)).await {
+        if let Err(error) = unpanicked(async { self.store.get(keys, &mut sink).await }).await {
             self.failed(&error, "could not be read: all texts it did not give are embedded");
         }
         damaged
@@ -441,7 +442,7 @@ impl<E: Embedder> Inner<E> {
         self.counts.damaged.fetch_add(damaged.len() as u64, Ordering::Relaxed);
         tracing::warn!(store = %self.store, damaged = damaged.len(), "damaged entries are discarded");
         let entries: Vec<Entry<'_>> = damaged.iter().map(|(key, value)| Entry::new(*key, value)).collect();
-        let discarded = unpanicked(self.store.discard(&entries)).await;
+        let discarded = unpanicked(async { self.store.discard(&entries).await }).await;
         if let Err(error) = &discarded {
             self.failed(error, "could not discard damaged entries: their texts will be embedded again another time");
         }
@@ -457,7 +458,7 @@ impl<E: Embedder> Inner<E> {
                 found = entry::read(value, &key, &mut stored).is_some();
                 damaged = (!found).then(|| (key, value.to_vec()));
             };
-            unpanicked(self.store.get(&[key], &mut sink)).await?;
+            unpanicked(async { self.store.get(&[key], &mut sink).await }).await?;
             match damaged {
                 Some(damaged) => self.discard(&mut vec![damaged]).await,
                 None => return Ok(found.then_some(stored)),
@@ -474,7 +475,7 @@ impl<E: Embedder> Inner<E> {
         let space = &self.spaces[0];
         // Two revisions of a model are to be told apart by people.
         let about = space.revision().map_or(space.to_string(), |revision| format!("{space}, revision {revision}"));
-        unpanicked(self.store.note(space.id(), &about))
+        unpanicked(async { self.store.note(space.id(), &about).await })
             .await
             .inspect_err(|_| self.noted.store(false, Ordering::Relaxed))
     }
@@ -487,7 +488,7 @@ impl<E: Embedder> Inner<E> {
             copies.push_with(key, |value| entry::write(value, &key, rows.row(row), cut, self.storage));
         }
         let entries: Vec<Entry<'_>> = copies.iter().collect();
-        if let Err(error) = unpanicked(self.store.put(&entries)).await {
+        if let Err(error) = unpanicked(async { self.store.put(&entries).await }).await {
             self.failed(&error, "could not be written: its texts will be embedded again another time");
             return;
         }

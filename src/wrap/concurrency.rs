@@ -112,8 +112,10 @@ impl<E: Embedder> Concurrency<E> {
             Entry::Place(place) => return Ok(place),
             Entry::Turn(turn) => turn,
             Entry::Full(most) => {
-                let message = format!("{most} calls wait for the gate already, and no more may (`with_max_waiting`)");
-                return Err(Error::new(ErrorKind::Overloaded, message).with_embedder(self));
+                let lane = batch.lane();
+                let message = format!("{most} {lane} calls wait for the gate already, and no more may");
+                // Tried again here, it would wait all the same, only elsewhere.
+                return Err(Error::new(ErrorKind::Overloaded, message).with_embedder(self).exhausted());
             }
         };
         let place = match batch.deadline() {

@@ -19,7 +19,7 @@
 //! within each. A cache finds them across calls.
 //!
 //! # Errors
-//! Creates none. Indices in inner errors come back as the caller's: a bad text is named at each of its places.
+//! Those of the inner embedder; a breach of its laws, or a panic, is an error here where texts repeat. Indices in inner errors come back as the caller's: a bad text is named at each of its places.
 //!
 //! # Cancellation
 //! Holds nothing between calls; dropping the future drops the inner one.

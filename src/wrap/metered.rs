@@ -61,10 +61,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use crate::{
-    Batch, Charges, Embedder, Embeddings, Error, ErrorKind, InputKind, Lane, Limits, Options, Result, Space, SpaceId,
-    Usage,
-};
+use crate::{Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Options, Result, Space, SpaceId, Usage};
 
 /// Is told of each call. Implemented for closures, too.
 ///
@@ -108,14 +105,8 @@ impl<M: Meter + ?Sized> Meter for Arc<M> {
 pub struct Metering<'a> {
     /// The embedder that was called, as it displays itself.
     pub embedder: &'a str,
-    /// What the texts were said to be.
-    pub kind: InputKind,
-    /// The queue.
-    pub lane: Lane,
-    /// The routing key.
-    pub key: Option<&'a str>,
-    /// On whose behalf the texts were embedded.
-    pub tenant: Option<&'a str>,
+    /// All that the batch said beside its texts: kind, lane, routing key, tenant, trace.
+    pub options: Options<'a>,
     /// The space that the rows lie in; `None` where there are none.
     pub space: Option<SpaceId>,
     /// How many texts there were.
@@ -259,13 +250,9 @@ impl<'a> Call<'a> {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        let Options { kind, lane, key, tenant, .. } = self.options;
         let metering = Metering {
             embedder: self.embedder,
-            kind,
-            lane,
-            key,
-            tenant,
+            options: self.options,
             space: self.space,
             texts: self.texts,
             bytes: self.bytes,

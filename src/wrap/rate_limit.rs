@@ -28,8 +28,8 @@
 //!
 //! What the provider tells with its replies ([`Allowance`], from `x-ratelimit-*`) is believed: a limit that was not
 //! given is learned, one that is lower than given is kept to, and what is left there is no more than is left here. When a
-//! reply says that there were too many, everybody waits as long as it asks, but not longer than two minutes: what asks for
-//! more is for [`Retry`](crate::wrap::Retry) and its caller to give up, not for everybody to be silent about.
+//! reply says that there were too many, all calls wait as long as it asks, but not longer than two minutes. If the
+//! provider asks for a longer wait, only that call fails; the others go on.
 //!
 //! [Interactive](crate::Lane::Interactive) calls go before bulk ones; for a bulk call that has been next in line for ten
 //! seconds, they wait too. Within a lane, who comes first goes first.
@@ -219,7 +219,8 @@ impl Bucket {
         let most = (rate * SAVED.as_secs_f64()).max(1.0);
         let (level, at) = self.level.get_or_insert((most, now));
         *level = (*level + now.saturating_duration_since(*at).as_secs_f64() * rate).min(most);
-        *at = now;
+        // Clocks are looked at before the lock: a later look may come first, and no moment counts twice.
+        *at = now.max(*at);
         Some((level, most, rate))
     }
 
@@ -294,8 +295,9 @@ impl RateLimiter {
         self.0.with(|state| state.waiting())
     }
 
-    /// Bounds how many calls may wait, also for the clones: one more is [`Overloaded`](ErrorKind::Overloaded) at once. For
-    /// servers, whose callers had better hear at once that there is too much to do.
+    /// Bounds how many calls may wait in each lane, also for the clones: one more is
+    /// [`Overloaded`](ErrorKind::Overloaded) at once, and no [`Retry`](crate::wrap::Retry) tries it again. A server should
+    /// refuse work at once when it has too much.
     #[must_use]
     pub fn with_max_waiting(self, calls: usize) -> Self {
         self.change(|state| state.most_waiting = Some(calls))
@@ -322,23 +324,32 @@ impl RateLimiter {
 
     /// The tokens that one call is to take at most, so that a query behind it does not wait long.
     fn share(&self) -> Option<usize> {
-        self.0.with(|state| state.tokens.rate()).map(|rate| (rate * SHARE.as_secs_f64()) as usize)
+        let (tokens, requests) = self.0.with(|state| (state.tokens.rate(), state.requests.rate()));
+        // So much at least that the requests of a minute can carry all of its tokens.
+        let carried = tokens? / requests.unwrap_or(f64::INFINITY).max(f64::MIN_POSITIVE);
+        Some((tokens? * SHARE.as_secs_f64()).max(carried) as usize)
     }
 
     /// Waits for a request of so many tokens and takes it.
     async fn acquire(&self, lane: Lane, tokens: f64, deadline: Option<Instant>) -> Result<()> {
         let passed = || Error::new(ErrorKind::DeadlinePassed, "the rate limit would be waited for beyond it");
-        let waiter = self.0.with(|state| {
+        let waiter = self.with(|state| {
             let now = Instant::now();
-            if let Some(most) = state.most_waiting.filter(|&most| state.waiting() >= most) {
+            let most = state.most_waiting;
+            let is_full = |state: &mut State| most.filter(|&most| state.line(lane).len() >= most);
+            if is_full(state).is_some() {
                 // Those that can go at once wait for nobody.
                 state.advance(now);
-                if state.waiting() >= most && (most > 0 || !state.wait((1.0, tokens), now).is_zero()) {
-                    let message = format!("{most} calls wait for the rate limit already, and no more may");
-                    return Err(Error::new(ErrorKind::Overloaded, message));
-                }
+            }
+            if let Some(most) = is_full(state).filter(|&most| most > 0 || !state.wait((1.0, tokens), now).is_zero()) {
+                return Err(most);
             }
             Ok(state.line(lane).push(tokens, now))
+        });
+        let waiter = waiter.map_err(|most| {
+            let message = format!("{most} {lane} calls wait for the rate limit already, and no more may");
+            // Tried again here, it would wait all the same, only elsewhere.
+            Error::new(ErrorKind::Overloaded, message).exhausted()
         })?;
         // Whatever becomes of this future, it does not stay in the line.
         let mut waiting = Waiting { limiter: self, lane, waiter: &waiter, is_over: false };
@@ -561,8 +572,8 @@ impl<E: Embedder> Embedder for RateLimit<E> {
         self.inner.spaces()
     }
 
-    /// The inner embedder's, with fewer tokens per call where a minute's limit is known: what comes in five seconds, or
-    /// one text's tokens if that is more.
+    /// The inner embedder's, with fewer tokens per call where a minute's limit is known: what comes in five seconds; or one
+    /// text's tokens, or a minute's tokens divided by its requests, if that is more.
     fn limits(&self) -> Limits {
         let mut limits = self.inner.limits();
         // What one text may have stays as it is: without that limit there is no telling what a call must hold.

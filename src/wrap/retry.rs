@@ -23,7 +23,7 @@
 //! multiple of its usual load. What comes out then is marked, and a `Retry` further out does not begin anew.
 //!
 //! # Errors
-//! Creates none: gives back the last attempt's, with what all attempts cost, their number, and why no more were made.
+//! Gives back the last attempt's, with what all attempts cost, their number, and why no more were made.
 //! Errors that will not pass (a wrong key, used-up quota, bad texts) come back at once.
 //!
 //! # Cancellation
@@ -46,7 +46,8 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::{
-    Batch, Charges, Embedder, Embeddings, Error, Limits, Result, Space, ext::embed_checked, gather::RowCollector,
+    Batch, Charges, Embedder, Embeddings, Error, Limits, Partial, Result, Space, ext::embed_checked,
+    gather::RowCollector,
 };
 
 /// How to retry.
@@ -304,12 +305,12 @@ impl<E: Embedder> Embedder for Retry<E> {
             };
             tracing::debug!(
                 embedder = %self.inner,
-                error.r#type = error.code().unwrap_or(error.kind().as_str()),
+                error.r#type = error.code().unwrap_or(error.kind().code()),
                 embed.retry.attempt = attempt,
                 embed.retry.wait_ms = wait.as_millis() as u64,
                 "tries again"
             );
-            spent += finished.keep(&batch, error);
+            finished.keep(&batch, error);
             tokio::time::sleep(wait).await;
             attempt += 1;
         }
@@ -326,43 +327,49 @@ impl<E: Embedder> Embedder for Retry<E> {
 
 /// The rows that earlier attempts have finished; empty for nearly all calls.
 #[derive(Default)]
-struct Finished(Option<(RowCollector, Vec<usize>)>);
+struct Finished {
+    /// Those of one space, and the texts that have none yet.
+    rows: Option<(RowCollector, Vec<usize>)>,
+    /// Rows that do not fit with those: of another space, where a router answers. Their texts are asked for again.
+    others: Vec<Partial>,
+}
 
 impl Finished {
     /// Embeds what is not finished, and gives all rows.
     async fn embed_rest<E: Embedder>(&mut self, inner: &E, batch: &Batch<'_>) -> Result<Embeddings> {
-        let Some((rows, todo)) = &mut self.0 else { return embed_checked(inner, *batch).await };
+        let Some((rows, todo)) = &mut self.rows else { return embed_checked(inner, *batch).await };
         let texts: Vec<&str> = todo.iter().map(|&index| batch.texts()[index]).collect();
         let counted = batch.picked(todo.iter().copied());
         let rest = embed_checked(inner, batch.with_picked(&texts, counted.as_deref())).await;
         let rest = rest.map_err(|error| error.map_indices(|index| todo.get(index).copied()))?;
         rows.put(&rest, |row| todo[row])?;
-        std::mem::replace(rows, RowCollector::new(0)).finish()
+        let all = std::mem::replace(rows, RowCollector::new(0)).finish()?;
+        Ok(self.others.drain(..).fold(all, |all, other| all.with_charges(other.embeddings().charges())))
     }
 
-    /// Keeps the rows that an attempt has finished before it failed. Gives back the cost of those that have no place.
-    fn keep(&mut self, batch: &Batch<'_>, error: Error) -> Charges {
-        let partials = error.into_partials();
-        let Some((partial, others)) = partials.split_first() else { return Charges::NONE };
-        let mut lost: Charges = others.iter().map(|other| other.embeddings().charges()).sum();
-        let (rows, todo) = self.0.get_or_insert_with(|| (RowCollector::new(batch.len()), (0..batch.len()).collect()));
-        let indices = partial.indices();
-        if rows.put(partial.embeddings(), |row| indices[row]).is_err() {
-            lost += partial.embeddings().charges();
-            return lost;
+    /// Keeps the rows that an attempt has finished before it failed.
+    fn keep(&mut self, batch: &Batch<'_>, error: Error) {
+        for partial in error.into_partials() {
+            let (rows, todo) =
+                self.rows.get_or_insert_with(|| (RowCollector::new(batch.len()), (0..batch.len()).collect()));
+            let indices = partial.indices();
+            if rows.put(partial.embeddings(), |row| indices[row]).is_ok() {
+                todo.retain(|index| indices.binary_search(index).is_err());
+            } else {
+                self.others.push(partial);
+            }
         }
-        todo.retain(|index| indices.binary_search(index).is_err());
-        lost
     }
 
     /// Puts all finished rows into the error that ends the call.
     fn give_back(mut self, batch: &Batch<'_>, error: Error) -> Error {
-        if self.0.is_none() {
+        if self.rows.is_none() {
             return error;
         }
-        let lost = self.keep(batch, error.clone());
-        match self.0 {
-            Some((rows, _)) => rows.fail(error.without_partial().with_charges(&lost)),
+        self.keep(batch, error.clone());
+        let error = error.without_partial().with_more_partials(self.others);
+        match self.rows {
+            Some((rows, _)) => rows.fail(error),
             None => error,
         }
     }

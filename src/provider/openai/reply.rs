@@ -107,8 +107,11 @@ pub(super) fn read(body: &[u8], rows: usize, space: &Space, has_length: bool) ->
     }
     // What is sound was paid for like the rest, and is kept.
     let bad = unusable.iter().map(|&index| BadText::new(index, BadTextReason::Unusable)).collect();
-    let error = Error::new(ErrorKind::Protocol, "the reply has vectors that are no text's").with_bad_texts(bad);
-    let sound: Vec<usize> = (0..rows).filter(|index| !unusable.contains(index)).collect();
+    let error =
+        Error::new(ErrorKind::Protocol, "the reply has unusable vectors: all zeros, or not finite").with_bad_texts(bad);
+    let mut is_sound = vec![true; rows];
+    unusable.iter().for_each(|&index| is_sound[index] = false);
+    let sound: Vec<usize> = (0..rows).filter(|&index| is_sound[index]).collect();
     if sound.is_empty() {
         return Err(error.with_usage(usage));
     }

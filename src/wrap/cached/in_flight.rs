@@ -79,6 +79,8 @@ impl Slot {
 #[derive(Default)]
 pub(super) struct Progress {
     call: OnceLock<WeakCall<Arc<Answer>>>,
+    /// The inner embedder was asked.
+    asked: AtomicBool,
     /// What it came to, before that was stored.
     arrived: OnceLock<Arc<Answer>>,
     /// It was dropped before that, and its cost is unknown and [unclaimed](Counts::unclaimed).
@@ -99,7 +101,7 @@ impl Progress {
     pub(super) fn claim_abandoned(&self, counts: &Counts) -> bool {
         let claimed = self.abandoned.swap(false, Ordering::AcqRel);
         if claimed {
-            counts.unclaimed.with(|unclaimed| *unclaimed -= Usage::of_given_up());
+            counts.unclaimed.with(|unclaimed| unclaimed.take_unattributed(Usage::of_given_up()));
         }
         claimed
     }
@@ -191,7 +193,6 @@ impl<E: Embedder> NewCall<E> {
                 id,
                 lane: batch.lane(),
                 progress: Arc::default(),
-                stage: Stage::Waiting,
             },
             texts,
             tokens,
@@ -214,16 +215,14 @@ impl<E: Embedder> NewCall<E> {
         InFlightCall { answer, progress }
     }
 
-    async fn run(mut self) -> Arc<Answer> {
+    async fn run(self) -> Arc<Answer> {
         let progress = self.entered.progress.clone();
-        self.entered.stage = Stage::Called;
         let result = self.answer().await;
         let (inner, keys) = (self.entered.inner.clone(), self.entered.keys.clone());
         let (billed, counts) = (AtomicBool::new(false), inner.counts.clone());
         let answer = Arc::new(Answer { result, id: self.entered.id, billed, counts });
         // Told before it is stored: who runs out of time meanwhile has it all the same.
         let _ = progress.arrived.set(answer.clone());
-        self.entered.stage = Stage::Arrived;
         {
             let mut storing = pin!(keep(&inner, &keys, &answer.result));
             // Memory answers at once, and then a task would cost more than the work.
@@ -299,6 +298,7 @@ impl<E: Embedder> NewCall<E> {
             self.tokens.as_ref().map(|tokens| places.iter().map(|&place| tokens[place]).collect());
         let counted = tokens.as_deref().map(|tokens| batch::Counted::by(&self.limits, tokens));
         batch = counted.map_or(batch, |counted| batch.with_counted(counted));
+        self.entered.progress.asked.store(true, Ordering::Release);
         embed_checked(embedder, batch).await
     }
 }
@@ -316,13 +316,6 @@ async fn keep<E: Embedder>(inner: &Inner<E>, keys: &[Key], result: &Result<Embed
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Waiting,
-    Called,
-    Arrived,
-}
-
 /// Takes a call's texts off the table, whether it ends, is dropped, or never begins; and keeps the account of a call that
 /// was dropped before its answer came.
 struct Entered<E> {
@@ -331,12 +324,11 @@ struct Entered<E> {
     id: u64,
     lane: Lane,
     progress: Arc<Progress>,
-    stage: Stage,
 }
 
 impl<E> Drop for Entered<E> {
     fn drop(&mut self) {
-        if self.stage == Stage::Called {
+        if self.progress.asked.load(Ordering::Acquire) && self.progress.arrived().is_none() {
             self.inner.counts.leave_unclaimed(Usage::of_given_up());
             self.progress.abandoned.store(true, Ordering::Release);
         }

@@ -71,10 +71,12 @@ impl Waiting {
     }
 
     fn register(&self, place: usize, waker: &Waker) {
-        drop(self.0.with(|wakers| match &mut wakers.places[place] {
-            Some(same) if same.will_wake(waker) => None,
-            other => other.replace(waker.clone()),
-        }));
+        let is_there = |wakers: &mut Wakers| wakers.places[place].as_ref().is_some_and(|same| same.will_wake(waker));
+        if !self.0.with(is_there) {
+            // Cloned and dropped under no lock: both are code of an executor.
+            let waker = waker.clone();
+            drop(self.0.with(|wakers| wakers.places[place].replace(waker)));
+        }
     }
 
     fn wake_all(&self) {

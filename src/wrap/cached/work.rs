@@ -199,6 +199,8 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
                         // What it stored is of no interest to the calls that are to come.
                         self.seen += 1;
                     }
+                    // Where storing or its log panicked, the answer is there all the same.
+                    let answer = answer.or_else(|| part.progress.arrived().cloned());
                     self.take(answer, part);
                 }
                 Ok(None) => return,

@@ -70,8 +70,9 @@ impl Gate {
         Self(Arc::new(Shared { calls, queue }))
     }
 
-    /// Bounds how many calls may wait, also for the clones: one more is [`Overloaded`](crate::ErrorKind::Overloaded) at
-    /// once. For servers, whose callers had better hear at once that there is too much to do.
+    /// Bounds how many calls may wait in each lane, also for the clones: one more is
+    /// [`Overloaded`](crate::ErrorKind::Overloaded) at once, and no [`Retry`](crate::wrap::Retry) tries it again. A server
+    /// should refuse work at once when it has too much.
     ///
     /// ```
     /// use docvector_embed::wrap::Gate;
@@ -112,10 +113,16 @@ impl Gate {
                 queue.free -= 1;
                 return (Entry::Place(Place(Some(self.clone()))), VecDeque::new());
             }
-            // Those that have left are counted only where it may matter.
-            let queued = queue.interactive.len() + queue.bulk.len();
-            if let Some(most) = queue.most_waiting.filter(|&most| queued >= most && queue.waiting() >= most) {
-                return (Entry::Full(most), VecDeque::new());
+            if let Some(most) = queue.most_waiting {
+                let lane = match lane {
+                    Lane::Interactive => &queue.interactive,
+                    Lane::Bulk => &queue.bulk,
+                };
+                // Those that have left are counted only where it may matter.
+                let waiting = || lane.iter().filter(|waiter| !waiter.is_closed()).count();
+                if lane.len() >= most && waiting() >= most {
+                    return (Entry::Full(most), VecDeque::new());
+                }
             }
             let (waiter, turn) = oneshot::channel();
             let left = queue.push(lane, waiter);

@@ -296,7 +296,9 @@ async fn a_single_text_is_not_blamed_for_an_answer_about_another() {
         let embedder = Scripted::new(&fake, move |_, _| Step::fails(names(index)));
         assert_unusable_answer(&what, embedder.embed_all(Batch::documents(&["a"])).await);
         let each = embedder.embed_each(Batch::documents(&["a"])).await;
-        assert_unusable(&what, each.get(0).expect_err(&what));
+        let error = each.get(0).expect_err(&what);
+        assert_eq!((error.kind(), named(error)), (ErrorKind::Protocol, vec![]), "{what}: {error}");
+        assert_eq!(paid(each.usage()), (COST, 1), "{what}");
         assert_eq!(embedder.asked().len(), 2, "{what}");
     }
 }
@@ -359,4 +361,46 @@ async fn a_stream_blames_no_text_that_there_is_not() {
         let error = windows[2].as_ref().expect_err("unusable");
         assert_unusable(&format!("names text {index}"), error);
     }
+}
+
+/// A text whose vector is unusable is one text without a row, also over a cache that makes many calls of one; and its
+/// error has no bill, which all texts have together.
+#[tokio::test(start_paused = true)]
+async fn one_unusable_vector_sinks_no_other_text() {
+    let fake = fake(Limits::none().with_texts(2).with_in_flight(1));
+    let inner = fake.clone();
+    let provider = Scripted::new(&fake, move |number, batch| match number {
+        0 => {
+            let bad = vec![BadText::new(0, BadTextReason::Unusable)];
+            let error = Error::new(ErrorKind::Protocol, "as scripted").with_bad_texts(bad).with_usage(request_of(3));
+            Step::fails(error.with_partial(finished(&inner, batch.texts(), &[1], request_of(2))))
+        }
+        _ => Step::answers(),
+    });
+    let cached = provider.cached(Memory::unbounded()).expect("one space");
+    let texts = ["zeros", "one", "two", "three", "four", "five", "six"];
+    let each = cached.embed_each(Batch::documents(&texts)).await;
+    let failed: Vec<usize> = each.errors().map(|(index, _)| index).collect();
+    assert_eq!(failed, [0], "{:?}", each.errors().last());
+    for (text, row) in texts.iter().zip(each.iter()).skip(1) {
+        assert_eq!(row.expect("a row"), fake.vector_of(InputKind::Document, text));
+    }
+    let error = each.get(0).expect_err("unusable");
+    assert_eq!((named(error), error.total_usage()), (vec![0], Usage::ZERO), "{error}");
+    let others = fake.charged();
+    assert_eq!(paid(each.usage()), (others.tokens + 5, others.requests + 2));
+}
+
+/// An error that ends a run names no text of the call that it came from, and has no bill: all texts have it together.
+#[tokio::test(start_paused = true)]
+async fn an_error_that_is_spread_over_texts_names_none_and_has_no_bill() {
+    let fake = fake(Limits::none().with_texts(3).with_in_flight(1));
+    fake.fail_next(Error::new(ErrorKind::Protocol, "as scripted").with_usage(request_of(500)));
+    let texts = ["a", "b", "c", "d"];
+    let each = fake.embed_each(Batch::documents(&texts)).await;
+    assert_eq!(each.errors().count(), 3);
+    for (index, error) in each.errors() {
+        assert!(error.bad_texts().is_empty() && error.total_usage() == Usage::ZERO, "{index}: {error:?}");
+    }
+    assert_eq!(each.usage().tokens, 500 + fake.charged().tokens);
 }

@@ -60,9 +60,9 @@ impl Meter for Log {
     fn record(&self, call: &Metering<'_>) {
         self.0.lock().expect("not poisoned").push(Seen {
             embedder: call.embedder.to_owned(),
-            kind: call.kind,
-            lane: call.lane,
-            key: call.key.map(str::to_owned),
+            kind: call.options.kind,
+            lane: call.options.lane,
+            key: call.options.key.map(str::to_owned),
             space: call.space,
             texts: call.texts,
             bytes: call.bytes,
