@@ -25,6 +25,9 @@ use crate::{
 const TURN_TEXTS: usize = 1024;
 const TURN_BYTES: usize = 512 << 10;
 
+/// Texts that are hashed before it is looked at whether it is somebody else's turn.
+const FEW: usize = 64;
+
 /// How often a caller joins calls of others for a text that fail for reasons which are not the text's.
 const PATIENCE: usize = 3;
 
@@ -71,14 +74,20 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         let space = &inner.spaces[0];
         let of = Keys::new(space.id(), batch.kind(), batch.too_long(), limits.tokens_of_one_text());
         let mut keys = Vec::with_capacity(batch.len());
-        let mut bytes = 0;
-        for text in batch.texts() {
-            if bytes >= TURN_BYTES || (keys.len() % TURN_TEXTS == 0 && !keys.is_empty()) {
-                bytes = 0;
-                yield_once().await;
+        let (mut texts, mut bytes) = (0, 0);
+        for few in batch.texts().chunks(FEW) {
+            let their_bytes: usize = few.iter().map(|text| text.len()).sum();
+            // Texts that are a turn's work together are looked at one by one.
+            let at_once = if their_bytes <= TURN_BYTES { FEW } else { 1 };
+            for few in few.chunks(at_once) {
+                if texts >= TURN_TEXTS || bytes >= TURN_BYTES {
+                    (texts, bytes) = (0, 0);
+                    yield_once().await;
+                }
+                keys.extend(few.iter().map(|text| of.key(text)));
+                texts += few.len();
+                bytes += few.iter().map(|text| text.len()).sum::<usize>();
             }
-            bytes += text.len();
-            keys.push(of.key(text));
         }
         Self {
             inner,
