@@ -3,7 +3,7 @@
 use std::{fmt, pin::pin, sync::Arc, time::Duration};
 
 use docvector_embed::{
-    Batch, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Limits, Result, SpaceId, Usage, async_trait,
+    Batch, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Lane, Limits, Result, SpaceId, Usage, async_trait,
     cache::{CacheStore, Entry, Key, Memory, Sink},
     wrap::{Cached, RateLimiter, Totals},
 };
@@ -105,6 +105,25 @@ async fn finished_rows_of_a_failed_call_are_stored_when_the_caller_has_left() {
     tokio::time::sleep(MINUTE).await;
     cached.embed_documents(&["a", "b"]).await.expect("embeds");
     assert_eq!(provider.asked()[1..], [["a"]], "what had arrived is not paid for again");
+}
+
+/// Each lane has its own call for a text: a bulk one is found again when an interactive one has come and gone.
+#[tokio::test(start_paused = true)]
+async fn an_interactive_call_that_comes_and_goes_hides_no_bulk_call() {
+    let provider = Scripted::new(&fake(Limits::none()), |_, _| Step::answers().after(SECOND));
+    let cached = provider.clone().cached(Memory::unbounded()).expect("one space");
+    let texts = ["shared"];
+    let mut bulk = cached.embed(Batch::documents(&texts));
+    assert!(poll(&mut bulk).is_none());
+    let mut quick = cached.embed(Batch::documents(&texts).with_lane(Lane::Interactive));
+    assert!(poll(&mut quick).is_none());
+    assert_eq!(provider.asked().len(), 2, "it does not wait where bulk work waits");
+    drop(quick);
+    for result in <[_; 2]>::from(tokio::join!(bulk, cached.embed(Batch::documents(&texts)))) {
+        sound(&provider.fake, &texts, &result);
+        result.expect("embeds");
+    }
+    assert_eq!(provider.asked().len(), 2, "the other bulk caller joins the call of the first");
 }
 
 // Who is told

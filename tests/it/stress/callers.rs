@@ -63,6 +63,8 @@ pub(super) struct Caller {
     pub(super) deadline: Option<Duration>,
     pub(super) texts: Vec<String>,
     pub(super) leaves: Leaves,
+    /// After how many polls without an answer it polls nothing for a while, and how long.
+    pub(super) rests: Option<(usize, Duration)>,
     /// How long it may wait for its answer, where that is known.
     pub(super) patience: Option<Duration>,
     /// Whether it names the space that it wants.
@@ -103,7 +105,7 @@ pub(super) async fn run(round: Arc<Round>, number: usize) {
     let caller = &round.plan.callers[number];
     tokio::time::sleep(caller.begins).await;
     let began = tokio::time::Instant::now();
-    let asking = AssertUnwindSafe(ask(&round, number)).catch_unwind();
+    let asking = AssertUnwindSafe(resting(caller.rests, ask(&round, number))).catch_unwind();
     let ended = match leaving(caller.leaves, asking).await {
         Some(Ok(failed)) => failed.map_or(Ended::Whole, Ended::Failed),
         Some(Err(_)) => Ended::Panicked,
@@ -131,6 +133,27 @@ async fn leaving<F: Future<Output: Send> + Send>(leaves: Leaves, future: F) -> O
         }
     })
     .await
+}
+
+/// Leaves a future unpolled for a while, as one does who waits for something else in between.
+async fn resting<F: Future<Output: Send> + Send>(rests: Option<(usize, Duration)>, future: F) -> F::Output {
+    let mut future = pin!(future);
+    if let Some((polls, long)) = rests {
+        let mut left = polls;
+        let answer = poll_fn(|context| {
+            left = left.saturating_sub(1);
+            match future.as_mut().poll(context) {
+                Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                Poll::Pending if left == 0 => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        if let Some(answer) = answer.await {
+            return answer;
+        }
+        tokio::time::sleep(long).await;
+    }
+    future.await
 }
 
 /// Asks, looks at every row that comes back, and notes what it was told that it cost.

@@ -1,8 +1,8 @@
 //! Draws the rounds that faults are known to need, one function for each form.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use docvector_embed::{Lane, Limits};
+use docvector_embed::{Lane, Limits, TokenCount};
 
 use super::{
     callers::{Caller, How, Leaves},
@@ -125,7 +125,27 @@ pub(super) fn names(draw: &mut Draw, plan: &mut Plan) {
     }
 }
 
+/// Callers that wait for a limiter, of which some poll nothing for a long time. The others do not wait for them.
+fn resting(draw: &mut Draw, plan: &mut Plan) {
+    let second = Duration::from_secs(1);
+    plan.member = Habits { limits: small_calls(1), takes: vec![Takes::This(second)], allows: false, ..draw.calm() };
+    // Ten are saved up, and one comes a second.
+    plan.pace = Pace { requests: Some(60), tokens: None };
+    plan.stacks = vec![vec![Layer::RateLimit { shared: true, pace: plan.pace }]];
+    let many = draw.random.u32(14..=20);
+    for number in 0..many {
+        let rests = draw.one_in(4).then(|| (draw.random.usize(1..=2), 600 * second));
+        let patience = rests.is_none().then(|| (many + 20) * second);
+        let lane = draw.any_lane();
+        let texts = vec![texts::text(number as usize)];
+        plan.callers.push(Caller { lane, rests, patience, ..draw.caller(How::All, texts) });
+    }
+}
+
 pub(super) fn busy(draw: &mut Draw, plan: &mut Plan) {
+    if draw.one_in(4) {
+        return resting(draw, plan);
+    }
     let takes = vec![Takes::This(draw.time(2000)), Takes::This(draw.time(200))];
     // Longer than any call takes, shorter than a consumer is busy.
     let read_within = Some(Duration::from_secs(60));
@@ -235,7 +255,29 @@ pub(super) fn wake(draw: &mut Draw, plan: &mut Plan) {
     }
 }
 
+/// A query behind bulk calls that have more tokens than come in a minute.
+fn small_query(draw: &mut Draw, plan: &mut Plan) {
+    let second = Duration::from_secs(1);
+    let limits = Limits::none().with_texts(2048).with_tokens_per_text(texts::LIMIT);
+    let limits = limits.with_tokens(TokenCount::Exact(Arc::new(texts::Counter)));
+    plan.member = Habits { limits, takes: vec![Takes::This(second)], omits: None, allows: false, ..draw.calm() };
+    // A hundred are saved up, and ten come a second.
+    plan.pace = Pace { requests: None, tokens: Some(600) };
+    plan.stacks = vec![vec![Layer::RateLimit { shared: true, pace: plan.pace }]];
+    for number in 0..draw.random.usize(1..=3) {
+        let texts = (number * 300..(number + 1) * 300).map(texts::text).collect();
+        plan.callers.push(draw.caller(How::All, texts));
+    }
+    // A bulk call that has waited long enough, the query's own tokens, and its call.
+    let patience = Some(12 * second);
+    let (lane, begins) = (Some(Lane::Interactive), second + draw.time(60_000));
+    plan.callers.push(Caller { begins, lane, patience, ..draw.caller(How::All, vec![texts::text(0)]) });
+}
+
 pub(super) fn query(draw: &mut Draw, plan: &mut Plan) {
+    if draw.random.bool() {
+        return small_query(draw, plan);
+    }
     let second = Duration::from_secs(1);
     plan.member = Habits { limits: small_calls(1), takes: vec![Takes::This(second)], ..draw.calm() };
     plan.stores = vec![Keeps::Memory];

@@ -239,6 +239,7 @@ impl Draw {
             deadline: None,
             texts,
             leaves: Leaves::Never,
+            rests: None,
             patience: None,
             names_space: self.one_in(4),
         }

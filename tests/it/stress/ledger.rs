@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use docvector_embed::{Batch, InputKind, TooLong, Usage};
+use docvector_embed::{Batch, InputKind, Lane, TooLong, Usage};
 use tokio::time::Instant;
 
 /// How a call of a member ended.
@@ -26,6 +26,7 @@ pub(super) enum Ending {
 pub(super) struct Call {
     pub(super) kind: InputKind,
     pub(super) too_long: TooLong,
+    pub(super) lane: Lane,
     pub(super) texts: Vec<String>,
     pub(super) began: Instant,
     pub(super) ending: Ending,
@@ -47,6 +48,7 @@ impl Ledger {
         self.calls.push(Call {
             kind: batch.kind(),
             too_long: batch.too_long(),
+            lane: batch.lane(),
             began: Instant::now(),
             texts: batch.texts().iter().map(ToString::to_string).collect(),
             ending: Ending::UnderWay,
@@ -81,9 +83,19 @@ impl Ledger {
     /// How often each text was paid for with a whole answer.
     pub(super) fn paid(&self) -> BTreeMap<Asked, usize> {
         let mut paid = BTreeMap::new();
+        for ((asked, _), times) in self.paid_by_lane() {
+            *paid.entry(asked).or_default() += times;
+        }
+        paid
+    }
+
+    /// The same for each lane.
+    pub(super) fn paid_by_lane(&self) -> BTreeMap<(Asked, Lane), usize> {
+        let mut paid = BTreeMap::new();
         for call in self.calls.iter().filter(|call| matches!(call.ending, Ending::Right | Ending::Unread)) {
             for text in &call.texts {
-                *paid.entry((text.clone(), call.kind, call.too_long == TooLong::Truncate)).or_default() += 1;
+                let asked = (text.clone(), call.kind, call.too_long == TooLong::Truncate);
+                *paid.entry((asked, call.lane)).or_default() += 1;
             }
         }
         paid

@@ -1,0 +1,214 @@
+"""The mends of the core that scripts/stress-mutations takes back, one at a time: `MUTATIONS`.
+
+Each edit names a file, a text that is there exactly once, and what takes its place. Where the code has moved on, the
+script says so and stops: mend the edit, do not drop it.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutation:
+    """A mend taken back."""
+
+    name: str
+    # A file, what is there once, and what takes its place.
+    edits: tuple[tuple[str, str, str], ...]
+    # Forms of the stress that it plays, all where none is named.
+    forms: str = ""
+    # A test of the binary `it` that is tried where the stress finds nothing.
+    test: str = ""
+    # Whether scripts/loom is tried last.
+    loom: bool = False
+
+
+EACH = "src/ext/each.rs"
+ERROR = "src/error.rs"
+EXT = "src/ext.rs"
+DRIVEN = "src/driven.rs"
+CACHED = "src/wrap/cached.rs"
+WORK = "src/wrap/cached/work.rs"
+IN_FLIGHT = "src/wrap/cached/in_flight.rs"
+SHARED = "src/wrap/cached/shared.rs"
+RATE_LIMIT = "src/wrap/rate_limit.rs"
+RETRY = "src/wrap/retry.rs"
+
+# Of a text that has a row, the name stays.
+NOT_SETTLED = (
+    ERROR,
+    "            self.bad_texts.retain(|bad| partial.indices.binary_search(&bad.index).is_err());\n",
+    "            let _ = partial;\n",
+)
+
+MUTATIONS = (
+    Mutation(
+        "A1: a text with a row keeps its name",
+        (NOT_SETTLED,),
+        test="core_faults::wrong_rows::a_text_that_has_a_row_is_never_named_bad",
+    ),
+    Mutation(
+        "A1: and `embed_each` counts its rows wrongly",
+        (
+            NOT_SETTLED,
+            (
+                EACH,
+                "            (true, _) => Ok(rows.next().unwrap_or_default()),\n"
+                "            (false, Some(error)) => Err(error),\n",
+                "            (_, Some(error)) => Err(error),\n"
+                "            (true, None) => Ok(rows.next().unwrap_or_default()),\n",
+            ),
+        ),
+        test="core_faults::wrong_rows::each_text_gets_its_own_row_where_an_error_names_a_finished_one",
+    ),
+    Mutation(
+        "A2: indices that a call does not have",
+        ((EXT, ".filter(|&index| index >= batch.len())", ".filter(|&index| index == usize::MAX)"),),
+        test="core_faults::wrong_rows::embed_all_blames_no_text_that_there_is_not",
+    ),
+    Mutation(
+        "B1: all calls are entered at once, few are polled",
+        (
+            (
+                WORK,
+                "        let mut waiting = calls.into_iter();\n",
+                "        let entered: Vec<_> = calls.into_iter().flat_map(|call| self.enter(call)).collect();\n"
+                "        let mut waiting = entered.into_iter();\n",
+            ),
+            (WORK, "for (answer, part) in self.enter(call) {", "for (answer, part) in [call] {"),
+        ),
+        test="core_faults::hangs::who_joins_a_call_and_leaves_takes_no_place_with_it",
+    ),
+    Mutation(
+        "B2: no second wake-up",
+        (
+            (
+                SHARED,
+                "                if self.state.waiting.0.with(|wakers| wakers.woken) {\n"
+                "                    self.state.waiting.wake_all();\n"
+                "                }\n",
+                "",
+            ),
+        ),
+        test="core_faults::hangs::who_comes_while_a_call_is_polled_is_woken_when_the_other_leaves",
+        loom=True,
+    ),
+    Mutation(
+        "B3: a stream's windows go on only while polled",
+        ((DRIVEN, "match Handle::try_current() {", "match Err::<Handle, ()>(()) {"),),
+        test="core_faults::streams::windows_that_are_begun_go_on_without_the_consumer",
+    ),
+    Mutation(
+        "B3: only who is told looks at the limiter again",
+        (
+            (
+                RATE_LIMIT,
+                "                (event, state.own_wait(lane, &waiter, now), state.wait((1.0, tokens), now))\n",
+                "                let told = state.told.as_ref().is_some_and(|(told, _)| Arc::ptr_eq(told, &waiter));\n"
+                "                let own = if told { Duration::ZERO } else { Duration::MAX };\n"
+                "                (event, own, state.wait((1.0, tokens), now))\n",
+            ),
+            (RATE_LIMIT, "event.max(own).min(LOOK_AGAIN)", "event.max(own)"),
+        ),
+        test="core_faults::hangs::an_overdue_call_that_nobody_polls_keeps_no_other_waiting",
+    ),
+    Mutation(
+        "B4: any claim of tokens is believed",
+        ((RATE_LIMIT, "(tokens as f64).min(most) - guessed", "tokens as f64 - guessed"),),
+        test="core_faults::fairness::a_reply_that_claims_absurd_tokens_does_not_block_a_limiter",
+    ),
+    Mutation(
+        "B5: a store's panic goes on",
+        (
+            (
+                CACHED,
+                '    let panicked = |_| Err(Error::new(ErrorKind::Cache, "the store panicked"));\n'
+                "    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(panicked)\n",
+                "    work.await\n",
+            ),
+        ),
+        test="core_faults::hangs::a_store_that_panics_once_when_it_writes_costs_no_caller",
+    ),
+    Mutation(
+        "B5: an embedder's panic goes on",
+        (
+            (
+                EXT,
+                "    let answer = AssertUnwindSafe(embedder.embed(batch)).catch_unwind().await.unwrap_or_else(|_| {\n"
+                '        let panicked = Error::new(ErrorKind::Inference, "the embedder panicked");\n'
+                "        Err(panicked.with_embedder(embedder).with_usage(Usage::of_given_up()))\n"
+                "    });\n",
+                "    let answer = embedder.embed(batch).await;\n",
+            ),
+        ),
+        test="core_faults::hangs::an_embedder_that_panics_is_an_error_with_its_bill",
+    ),
+    Mutation(
+        "C1: storing ends with the last caller",
+        ((IN_FLIGHT, "(Handle::try_current(), progress.join())", "(Handle::try_current(), None::<SharedCall<u8>>)"),),
+        test="core_faults::money::rows_that_had_arrived_when_the_caller_left_are_stored",
+    ),
+    Mutation(
+        "C2: the first to take rows takes the bill",
+        (
+            (WORK, "struct Bill {\n", "struct Bill {\n    is_told: bool,\n"),
+            (
+                WORK,
+                "self.taken.push(Bill { answer: answer.clone(), texts, places });",
+                "self.taken.push(Bill { is_told: answer.bill(), answer: answer.clone(), texts, places });",
+            ),
+            (
+                WORK,
+                "        for Bill { answer, texts, places } in &self.taken {\n"
+                "            let is_told = answer.bill();\n",
+                "        for Bill { is_told, answer, texts, places } in &self.taken {\n"
+                "            let is_told = *is_told;\n",
+            ),
+        ),
+        test="core_faults::money::when_the_first_that_took_the_rows_leaves_one_of_the_others_is_told_the_cost",
+    ),
+    Mutation(
+        "C2: what nobody was told is not counted",
+        ((IN_FLIGHT, "        if self.bill() {\n", "        if self.bill() && self.id == u64::MAX {\n"),),
+        test="core_faults::money::when_the_first_that_took_the_rows_leaves_one_of_the_others_is_told_the_cost",
+    ),
+    Mutation(
+        "C2: `Retry` forgets what earlier attempts cost",
+        ((RETRY, "Ok(rows) => return Ok(rows.with_charges(&spent)),", "Ok(rows) => return Ok(rows),"),),
+        test="wrap::retry::the_cost_of_all_attempts_is_told",
+    ),
+    Mutation(
+        "C3: finished rows of a failed call do not count",
+        ((RATE_LIMIT, "let usage = error.total_usage();", "let usage = error.usage();"),),
+        test="core_faults::money::a_rate_limit_counts_the_finished_rows_of_a_failed_call",
+    ),
+    Mutation(
+        "C6: a bulk call takes all tokens that there are",
+        (
+            (
+                RATE_LIMIT,
+                "limits.tokens_per_call = Some(limits.tokens_per_call.map_or(share, |call| call.min(share)));",
+                "let _ = share;",
+            ),
+        ),
+        test="core_faults::fairness::a_query_does_not_wait_for_the_tokens_of_a_bulk_call",
+    ),
+    Mutation(
+        "C6: an interactive call joins a bulk call",
+        ((IN_FLIGHT, "Lane::Bulk.serves(lane).then(|| self.bulk.get(key)).flatten()", "self.bulk.get(key)"),),
+        test="core_faults::fairness::an_interactive_call_does_not_wait_in_the_bulk_lane_for_a_text_of_a_bulk_call",
+    ),
+    Mutation(
+        "C6: both lanes have one place for a text",
+        (
+            (IN_FLIGHT, "    pub(super) row: usize,\n", "    pub(super) row: usize,\n    lane: Lane,\n"),
+            (IN_FLIGHT, "progress: progress.clone(), row, id }", "progress: progress.clone(), row, lane, id }"),
+            (IN_FLIGHT, "Lane::Bulk => &mut self.bulk,", "Lane::Bulk => &mut self.interactive,"),
+            (
+                IN_FLIGHT,
+                "self.interactive.get(key).into_iter().chain(bulk)",
+                "self.interactive.get(key).filter(|slot| slot.lane.serves(lane)).into_iter().chain(bulk)",
+            ),
+        ),
+        test="core_faults::money::an_interactive_call_that_comes_and_goes_hides_no_bulk_call",
+    ),
+)
