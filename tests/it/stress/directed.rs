@@ -229,6 +229,10 @@ pub(super) fn bills(draw: &mut Draw, plan: &mut Plan) {
     plan.stacks = vec![draw.advised(Layer::Concurrency(3), false)];
     let leave = draw.random.usize(1..=4);
     crowd(draw, plan, 3, leave, 300);
+    if draw.random.bool() {
+        // Each lane has its own call for a text, and one that is left is not to hide the other's.
+        plan.callers.iter_mut().for_each(|caller| caller.lane = draw.any_lane());
+    }
 }
 
 pub(super) fn panics(draw: &mut Draw, plan: &mut Plan) {
