@@ -70,9 +70,21 @@ MUTATIONS = (
         (
             (
                 WORK,
-                "        let mut waiting = calls.into_iter();\n",
-                "        let entered: Vec<_> = calls.into_iter().flat_map(|call| self.enter(call)).collect();\n"
-                "        let mut waiting = entered.into_iter();\n",
+                "        let mut waiting = VecDeque::from(calls);\n",
+                "        let mut waiting: VecDeque<_> = calls.into_iter().flat_map(|call| self.enter(call)).collect();\n",
+            ),
+            (
+                WORK,
+                "                let Some(mut call) = waiting.pop_front() else { break };\n"
+                "                // A rate limit may have learned since the plan was made that a call is to hold less.\n"
+                "                let learned = self.inner.embedder.limits().tokens_per_call;\n"
+                "                if learned != limits.tokens_per_call {\n"
+                "                    let limits = Limits { tokens_per_call: learned, ..limits.clone() };\n"
+                "                    let mut parts = self.split_again(&call, &limits).await;\n"
+                "                    call = parts.remove(0);\n"
+                "                    parts.into_iter().rev().for_each(|part| waiting.push_front(part));\n"
+                "                }\n",
+                "                let Some(call) = waiting.pop_front() else { break };\n",
             ),
             (WORK, "for (answer, part) in self.enter(call) {", "for (answer, part) in [call] {"),
         ),
@@ -133,8 +145,9 @@ MUTATIONS = (
         (
             (
                 EXT,
-                "    let answer = AssertUnwindSafe(embedder.embed(batch)).catch_unwind().await.unwrap_or_else(|_| {\n"
-                '        let panicked = Error::new(ErrorKind::Inference, "the embedder panicked");\n'
+                "    let answer = AssertUnwindSafe(async { embedder.embed(batch).await }).catch_unwind().await."
+                "unwrap_or_else(|_| {\n"
+                "        let panicked = Error::new(ErrorKind::Inference, PANICKED);\n"
                 "        Err(panicked.with_embedder(embedder).with_usage(Usage::of_given_up()))\n"
                 "    });\n",
                 "    let answer = embedder.embed(batch).await;\n",
