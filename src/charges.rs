@@ -42,7 +42,8 @@ impl FromStr for Tier {
     /// [`Config`](ErrorKind::Config) for any other.
     fn from_str(name: &str) -> Result<Self> {
         [Self::Standard, Self::Batch, Self::Local].into_iter().find(|tier| tier.as_str() == name).ok_or_else(|| {
-            let message = format!("{name:.64?} as a tier: it is one of standard, batch, local");
+            let shown: String = name.chars().take(64).collect();
+            let message = format!("{shown:?} as a tier: it must be one of standard, batch, local");
             Error::new(ErrorKind::Config, message)
         })
     }

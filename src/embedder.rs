@@ -67,7 +67,7 @@ use crate::{Batch, Embeddings, Limits, Result, Space};
 /// 5. **Spaces.** Every result lies in one of [`spaces`](Self::spaces), which never change; a wanted space that is not
 ///    among them is [`SpaceMismatch`](crate::ErrorKind::SpaceMismatch) before any work.
 /// 6. **Bad texts.** An empty text is [`InvalidInput`](crate::ErrorKind::InvalidInput) before any work. An error names
-///    all bad texts at once, by the caller's indices, through every wrapper.
+///    all bad texts at once, by the caller's indices, through every wrapper. A text that occurs twice is bad in both places.
 /// 7. **Length.** A text over the limit is `InvalidInput`; or it is truncated, where the batch says so, and then the
 ///    result names it.
 /// 8. **Cancellation.** Dropping the future withdraws what has not begun and leaves everything usable.

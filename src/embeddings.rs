@@ -78,7 +78,7 @@ impl Embeddings {
         self
     }
 
-    /// Adds to what they cost.
+    /// Adds to what they cost. Called twice, it counts twice.
     #[must_use]
     pub fn with_usage(mut self, usage: Usage) -> Self {
         self.charges += usage;

@@ -87,7 +87,8 @@ impl ErrorKind {
         }
     }
 
-    /// Names the kind in lower-case words, as error messages begin.
+    /// Names the kind in lower-case words, as error messages begin: for people. For programs, use [`code`](Self::code), which
+    /// is read back.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Auth => "not authorised",
@@ -365,7 +366,7 @@ impl Error {
         self.0.request_id.as_deref()
     }
 
-    /// The provider's code for what went wrong (`rate_limit_exceeded`).
+    /// The provider's code for what went wrong (`rate_limit_exceeded`). The crate's own is `error.kind().code()`.
     pub fn code(&self) -> Option<&str> {
         self.0.code.as_deref()
     }
@@ -515,7 +516,8 @@ impl Error {
         self
     }
 
-    /// Adds to what the failed call is known to have cost, rows in [`partial`](Self::partial) not counted.
+    /// Adds to what the failed call is known to have cost, rows in [`partial`](Self::partial) not counted. Called twice, it
+    /// counts twice.
     #[must_use]
     pub fn with_usage(mut self, usage: Usage) -> Self {
         self.inner().charges += usage;

@@ -171,7 +171,8 @@ pub trait EmbedderExt: Embedder {
         Cached::new(self, store)
     }
 
-    /// Lets so many calls through at once: see [`Concurrency`].
+    /// Lets so many calls through at once: see [`Concurrency`]. For a gate that is shared, or whose queue is bounded, see
+    /// [`Concurrency::with_gate`].
     fn concurrency(self, calls: usize) -> Concurrency<Self>
     where
         Self: Sized,

@@ -35,7 +35,11 @@ use crate::{Charges, Embeddings, Error, ErrorKind, Partial, Result, Space};
 ///             let result = self.0.embed_all(batch.with_texts(texts)).await;
 ///             let put = match result {
 ///                 Ok(part) => rows.put(&part, |row| start + row),
-///                 Err(error) => Err(error.map_indices(|index| [start + index])),
+///                 // A text that occurs twice is refused in both places, also where its second one was not sent.
+///                 Err(error) => Err(error.map_indices(|index| {
+///                     let text = texts.get(index);
+///                     (0..batch.len()).filter(move |&at| batch.texts().get(at) == text)
+///                 })),
 ///             };
 ///             if let Err(error) = put {
 ///                 // The rows of the other half come with the error, and what they cost.

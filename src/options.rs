@@ -75,8 +75,8 @@ macro_rules! named {
                 match name {
                     $($name => Ok(Self::$variant),)+
                     _ => {
-                        let names = [$($name),+].join(", ");
-                        let message = format!("{name:.64?} as {}: it is one of {names}", $what);
+                        let (shown, names) = (name.chars().take(64).collect::<String>(), [$($name),+].join(", "));
+                        let message = format!("{shown:?} as {}: it must be one of {names}", $what);
                         Err(Error::new(ErrorKind::Config, message))
                     }
                 }
@@ -116,12 +116,26 @@ impl Lane {
 /// assert_eq!(later.kind(), InputKind::Document);
 /// ```
 ///
+/// The fields are public, so that many batches can be asked for alike:
+///
+/// ```
+/// use docvector_embed::{Batch, EmbedderExt, InputKind, Options, provider::Fake};
+/// # fn main() -> docvector_embed::Result<()> {
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let mut options = Options::new(InputKind::Document);
+/// options.key = Some("library:serde");
+/// for texts in [["a", "b"], ["c", "d"]] {
+///     Fake::new(8).embed_all(Batch::with_options(&texts, options)).await?;
+/// }
+/// # Ok(()) }) }
+/// ```
+///
 /// # Default
 /// No routing key, tenant, trace or wanted space; over-long texts are an error; the lane of the kind; no deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options<'a> {
-    /// What the texts are.
+    /// What the texts are. Setting it does not change the lane: begin with [`new`](Self::new) of the kind.
     pub kind: InputKind,
     /// The routing key: texts that belong together get the same arm of a split.
     pub key: Option<&'a str>,
@@ -136,7 +150,7 @@ pub struct Options<'a> {
     pub too_long: TooLong,
     /// The queue.
     pub lane: Lane,
-    /// When the answer is of no more use.
+    /// When the answer is of no more use: a moment and no span, to be set anew for each batch.
     pub deadline: Option<Instant>,
 }
 
@@ -211,7 +225,7 @@ mod tests {
             assert_eq!(too_long.to_string().parse::<TooLong>().expect("a name"), too_long);
         }
         let error = "Bulk".parse::<Lane>().expect_err("another case");
-        assert_eq!(error.to_string(), "wrong configuration: \"Bulk\" as a lane: it is one of interactive, bulk");
+        assert_eq!(error.to_string(), "wrong configuration: \"Bulk\" as a lane: it must be one of interactive, bulk");
         assert!("x".repeat(1 << 20).parse::<Lane>().expect_err("no name").message().len() < 500);
     }
 }

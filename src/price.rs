@@ -28,7 +28,7 @@ use std::{
     ops::{Add, AddAssign},
 };
 
-use crate::{Error, ErrorKind, Result, Usage};
+use crate::{Charge, Error, ErrorKind, Result, Tier, Usage};
 
 /// An amount of money: millionths of a millionth of a US dollar. Whole numbers, so that sums are exact.
 ///
@@ -159,9 +159,31 @@ impl Price {
         self
     }
 
-    /// What a result or a run cost; `None` where its tokens are not known.
+    /// What the answered requests of a result or a run cost; `None` where one did not say its tokens. Calls that are
+    /// [`unanswered`](Usage::unanswered) are not in it and may be on the bill: it is then the least.
     pub fn cost_of(&self, usage: Usage) -> Option<PicoDollars> {
         usage.exact_tokens().map(|tokens| self.cost(tokens))
+    }
+
+    /// What a charge cost, at its payee's tier; `None` where the price or the tokens are not known. Nobody bills
+    /// [`Local`](Tier::Local) work.
+    ///
+    /// ```
+    /// use docvector_embed::{Charges, Payee, Tier, Usage, price};
+    /// let batch = Payee::new("openai", "text-embedding-3-small", Tier::Batch);
+    /// let charges = Charges::of(&batch, Usage::of_request(Some(1_000_000)));
+    /// for charge in charges.iter() {
+    ///     let price = price::of(charge.payee.provider(), charge.payee.model()).expect("in the table");
+    ///     assert_eq!(price.of_charge(charge).expect("known").to_string(), "$0.01");
+    /// }
+    /// ```
+    pub fn of_charge(&self, charge: &Charge) -> Option<PicoDollars> {
+        let tokens = charge.usage.exact_tokens()?;
+        match charge.payee.tier() {
+            Tier::Standard => Some(self.cost(tokens)),
+            Tier::Batch => self.batch_cost(tokens),
+            Tier::Local => Some(PicoDollars::ZERO),
+        }
     }
 
     /// What so many tokens cost.

@@ -224,7 +224,10 @@ pub(super) fn some_refused(
     // Where the inside had all texts in one call, every place is to be named and to have its row.
     let whole = failed.iter().any(|call| texts.iter().all(|text| call.contains(text)));
     expect(right && (!whole || named == refused), 6, embedder, || {
-        format!("beside finished rows, the inside refused texts {refused:?}, and {named:?} are named")
+        format!(
+            "beside finished rows, texts {refused:?} are refused by the inner embedder, and {named:?} are named: a text that \
+             occurs twice is to be named in each of its places (Error::map_indices)"
+        )
     })?;
     let given: Vec<usize> = error.partials().flat_map(|partial| partial.indices().iter().copied()).collect();
     for text in inside.iter().flat_map(|(_, script)| script.finished()) {

@@ -192,7 +192,13 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         let whole = self.texts.is_none() && calls.last().is_some_and(seen_once);
         let places = texts.iter().filter(|text| Some(*text) == refused).count();
         let right = right && (!whole || named.len() == places);
-        expect(right, 6, &wrapped, || format!("the inside refused {refused:?}, texts {named:?} are named"))
+        expect(right, 6, &wrapped, || {
+            format!(
+                "the inner embedder refused {:?}, and texts {named:?} are named: name a text that occurs twice in each of its \
+                 places (Error::map_indices)",
+                refused.map_or("", String::as_str)
+            )
+        })
     }
 
     /// An answer about a text that the call does not have blames no text of the caller, and gives none a row.

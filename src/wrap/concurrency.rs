@@ -113,7 +113,10 @@ impl<E: Embedder> Concurrency<E> {
             Entry::Turn(turn) => turn,
             Entry::Full(most) => {
                 let lane = batch.lane();
-                let message = format!("{most} {lane} calls wait for the gate already, and no more may");
+                let message = format!(
+                    "the queue of the gate is full ({lane} calls that may wait: {most}): come back later, or allow more \
+                     (`Gate::with_max_waiting`)"
+                );
                 // Tried again here, it would wait all the same, only elsewhere.
                 return Err(Error::new(ErrorKind::Overloaded, message).with_embedder(self).exhausted());
             }

@@ -347,7 +347,10 @@ impl RateLimiter {
             Ok(state.line(lane).push(tokens, now))
         });
         let waiter = waiter.map_err(|most| {
-            let message = format!("{most} {lane} calls wait for the rate limit already, and no more may");
+            let message = format!(
+                "the queue of the rate limit is full ({lane} calls that may wait: {most}): come back later, or allow more \
+                 (`RateLimiter::with_max_waiting`)"
+            );
             // Tried again here, it would wait all the same, only elsewhere.
             Error::new(ErrorKind::Overloaded, message).exhausted()
         })?;

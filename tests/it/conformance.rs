@@ -445,7 +445,11 @@ async fn wrappers_that_are_broken_in_failures_fail_from_inside() {
         (Failing::BlamesTheLastTextForAnother, 6, "was wrong about a text"),
         (Failing::PanicsAtAnother, 6, "panics where the inside is wrong"),
         (Failing::GivesTheLastTextTheRowOfAnother, 4, "the finished row of text"),
-        (Failing::NamesOnePlace, 6, "beside finished rows, the inside refused texts [0, 2], and [0] are named"),
+        (
+            Failing::NamesOnePlace,
+            6,
+            "beside finished rows, texts [0, 2] are refused by the inner embedder, and [0] are named",
+        ),
         (Failing::LosesRowsBesideNames, 4, "beside refused texts, a finished row is lost"),
         (Failing::MixesRowsBesideNames, 4, "the finished row of text"),
         (Failing::MixesRowsAfterNames, 2, "with a result for each text, row"),

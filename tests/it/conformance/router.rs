@@ -240,7 +240,7 @@ async fn broken_routers_fail_the_law_they_break() {
         (Fault::CutsInSilence, 7, "are said to be cut"),
         (Fault::ForgetsTheTenant, 3, "was not asked of one arm"),
         (Fault::LosesRows, 4, "a finished row is lost"),
-        (Fault::ShiftsNames, 6, "the inside refused texts"),
+        (Fault::ShiftsNames, 6, "are refused by the inner embedder"),
         (Fault::HidesTheCost, 9, "is paid for"),
         (Fault::PaysTwice, 9, "were embedded"),
         (Fault::StaysStuck, 8, "after a dropped call"),

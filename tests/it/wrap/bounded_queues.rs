@@ -11,7 +11,7 @@ fn is_overloaded(error: &Error, most: usize) {
     assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}");
     // A retry would wait all the same, only elsewhere; another provider may have room.
     assert!(!error.is_retryable() && error.should_fall_back(), "{error}");
-    assert!(error.message().starts_with(&format!("{most} interactive calls wait")), "{error}");
+    assert!(error.message().contains(&format!("full (interactive calls that may wait: {most})")), "{error}");
     assert_eq!(error.total_usage(), docvector_embed::Usage::ZERO);
 }
 
