@@ -48,8 +48,8 @@ pub(super) struct Work<'b, 'a, E> {
     counted: Option<Vec<u32>>,
     /// How many calls had stored what they came to before it looked into the store, and its own since.
     seen: u64,
-    /// For the texts of calls of others that failed for reasons of their own: how many did, and the last.
-    failed: HashMap<Key, (usize, u64), HashOfKey>,
+    /// For the texts of calls of others that failed for reasons of their own: which ones did.
+    failed: HashMap<Key, Vec<u64>, HashOfKey>,
 }
 
 /// A row of a call, and the first place of its text.
@@ -295,7 +295,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
     /// Whether a call of another caller may be waited for: one that has failed this text may not be asked twice, and in
     /// the end none.
     fn may_join(&self, key: &Key, slot: &Slot) -> bool {
-        self.failed.get(key).is_none_or(|&(failures, last)| failures < PATIENCE && slot.id > last)
+        self.failed.get(key).is_none_or(|failed| failed.len() < PATIENCE && !failed.contains(&slot.id))
     }
 
     /// Takes the rows of a call, and its error.
@@ -350,8 +350,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         };
         if of_others && !part.is_own {
             for (_, first) in part.rows_of {
-                let (failures, last) = self.failed.entry(self.keys[first]).or_default();
-                (*failures, *last) = (*failures + 1, id.max(*last));
+                self.failed.entry(self.keys[first]).or_default().push(id);
             }
             return;
         }

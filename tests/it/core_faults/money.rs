@@ -277,3 +277,30 @@ async fn hashing_many_large_texts_lets_others_have_their_turn() {
     assert_eq!(rows.row(999), fake.vector_of(InputKind::Document, &text));
     assert!(polls > 200, "{polls} polls for 250 MiB");
 }
+
+/// Who waited for an interactive call that was too late for its own caller finds the bulk call of the same text again, which
+/// was under way before it.
+#[tokio::test(start_paused = true)]
+async fn a_bulk_call_is_found_again_when_an_interactive_one_was_late() {
+    let fake =
+        docvector_embed::provider::Fake::builder().with_dimensions(4).with_latency(10 * SECOND).build().expect("valid");
+    let cached = fake.clone().cached(Memory::unbounded()).expect("one space");
+    let call = |lane: Lane, deadline: Option<std::time::Instant>| {
+        let cached = cached.clone();
+        tokio::spawn(async move {
+            let batch = Batch::documents(&["a text"]).with_lane(lane);
+            cached.embed_all(deadline.map_or(batch, |deadline| batch.with_deadline(deadline))).await
+        })
+    };
+    let first = call(Lane::Bulk, None);
+    tokio::time::sleep(SECOND).await;
+    let late = call(Lane::Interactive, Some((Instant::now() + 2 * SECOND).into_std()));
+    tokio::time::sleep(SECOND).await;
+    let third = call(Lane::Bulk, None);
+    for (bulk, what) in [(first, "first"), (third, "third")] {
+        bulk.await.expect("no panic").expect(what);
+    }
+    let error = late.await.expect("no panic").expect_err("too late");
+    assert_eq!(error.kind(), ErrorKind::DeadlinePassed);
+    assert_eq!(fake.charged().requests, 1, "{:?}", fake.calls());
+}

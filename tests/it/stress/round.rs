@@ -175,6 +175,17 @@ async fn perform(round: &Arc<Round>, real_for_ever: Duration) {
     round.member.behave();
     round.stores.moody.iter().for_each(|store| store.behave());
     settle(round, is_real).await;
+    let mut left = checks::left_behind(round);
+    for _ in 0..if is_real { 100 } else { 0 } {
+        if left.is_none() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        left = checks::left_behind(round);
+    }
+    if let Some(left) = left {
+        round.fault(Check::Stuck, left);
+    }
     checks::after_callers(round);
     let before = round.member.ledger();
     for number in 0..round.stacks.len() {
