@@ -1,0 +1,96 @@
+//! Says which text cannot be embedded, and why: [`BadText`].
+
+use std::fmt;
+
+/// A text that cannot be embedded, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BadText {
+    /// Its position among the caller's texts, from 0.
+    pub index: usize,
+    /// What is wrong with it.
+    pub reason: BadTextReason,
+}
+
+impl BadText {
+    /// Names the text at `index` and what is wrong with it.
+    pub const fn new(index: usize, reason: BadTextReason) -> Self {
+        Self { index, reason }
+    }
+}
+
+/// Why a text cannot be embedded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BadTextReason {
+    /// The text has no bytes. (Whitespace is a text.)
+    Empty,
+    /// The text has more tokens than the model takes, and truncation was not asked for.
+    TooLong {
+        /// Its tokens, prompt and special tokens included; a lower bound where counting stopped early.
+        tokens: usize,
+        /// The most that the model takes.
+        limit: usize,
+    },
+    /// The text has more bytes than one call can hold.
+    TooLarge {
+        /// Its bytes.
+        bytes: usize,
+        /// The most that a call can hold.
+        limit: usize,
+    },
+    /// The provider refused the text without a more exact reason.
+    Rejected,
+    /// The provider answered with what is no text's vector: all zeros, or a component that is not a finite number.
+    Unusable,
+}
+
+impl BadTextReason {
+    /// Names the reason for programs: `empty`, `too_long`, `too_large`, `rejected` or `unusable`. A code never changes.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::TooLong { .. } => "too_long",
+            Self::TooLarge { .. } => "too_large",
+            Self::Rejected => "rejected",
+            Self::Unusable => "unusable",
+        }
+    }
+}
+
+impl fmt::Display for BadTextReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("is empty"),
+            Self::TooLong { tokens, limit } => {
+                write!(
+                    f,
+                    "has at least {tokens} tokens, the limit is {limit}: split it, or cut it (`TooLong::Truncate`)"
+                )
+            }
+            Self::TooLarge { bytes, limit } => write!(f, "has {bytes} bytes, a call holds {limit}: split it"),
+            Self::Rejected => f.write_str("was refused by the provider"),
+            Self::Unusable => f.write_str("got a vector that is all zeros or not finite numbers"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As those of kinds: add to the table; change nothing in it.
+    #[test]
+    fn codes_stay_as_they_are() {
+        let reasons = [
+            (BadTextReason::Empty, "empty"),
+            (BadTextReason::TooLong { tokens: 2, limit: 1 }, "too_long"),
+            (BadTextReason::TooLarge { bytes: 2, limit: 1 }, "too_large"),
+            (BadTextReason::Rejected, "rejected"),
+            (BadTextReason::Unusable, "unusable"),
+        ];
+        for (reason, code) in reasons {
+            assert_eq!(reason.code(), code);
+        }
+    }
+}

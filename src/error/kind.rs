@@ -1,0 +1,218 @@
+//! Names what kind of failure it was, for people and for programs: [`ErrorKind`].
+
+use std::{fmt, str::FromStr};
+
+use super::{Error, Result};
+
+/// What kind of failure it was, and so what a caller can do about it.
+///
+/// ```
+/// use docvector_embed::ErrorKind;
+/// # fn main() -> docvector_embed::Result<()> {
+/// // For people, and for programs.
+/// assert_eq!(ErrorKind::RateLimited.to_string(), "rate limited");
+/// assert_eq!(ErrorKind::RateLimited.code(), "rate_limited");
+/// assert_eq!("rate_limited".parse::<ErrorKind>()?, ErrorKind::RateLimited);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The key is missing, wrong, or not allowed to do this.
+    Auth,
+    /// A cache could not be opened or used.
+    Cache,
+    /// The embedder cannot be built or used as configured: a file, a variable or an option is wrong.
+    Config,
+    /// The batch's [deadline](crate::Batch::with_deadline) passed. Trying again or elsewhere cannot be in time.
+    DeadlinePassed,
+    /// The model failed on this machine.
+    Inference,
+    /// The texts or the batch are not acceptable; [`Error::bad_texts`] says which and why.
+    InvalidInput,
+    /// A queue of this process, or of a service, is full: this call was not sent any further. Waiting helps.
+    Overloaded,
+    /// The other side answered something that is not an answer.
+    Protocol,
+    /// The account's quota or money is used up. Waiting does not help.
+    Quota,
+    /// Too many requests at the moment. Waiting helps.
+    RateLimited,
+    /// The vectors are, or would be, of another space than the one asked for.
+    SpaceMismatch,
+    /// It took longer than allowed.
+    Timeout,
+    /// The provider cannot be reached or is down.
+    Unavailable,
+}
+
+impl ErrorKind {
+    /// All kinds, in the order of their codes. Later versions have more.
+    pub const ALL: &'static [Self] = &[
+        Self::Auth,
+        Self::Cache,
+        Self::Config,
+        Self::DeadlinePassed,
+        Self::Inference,
+        Self::InvalidInput,
+        Self::Overloaded,
+        Self::Protocol,
+        Self::Quota,
+        Self::RateLimited,
+        Self::SpaceMismatch,
+        Self::Timeout,
+        Self::Unavailable,
+    ];
+
+    /// Names the kind for programs: for wire formats, metrics and files. A code never changes, and [`FromStr`] takes it
+    /// back.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Auth => "auth",
+            Self::Cache => "cache",
+            Self::Config => "config",
+            Self::DeadlinePassed => "deadline_passed",
+            Self::Inference => "inference",
+            Self::InvalidInput => "invalid_input",
+            Self::Overloaded => "overloaded",
+            Self::Protocol => "protocol",
+            Self::Quota => "quota",
+            Self::RateLimited => "rate_limited",
+            Self::SpaceMismatch => "space_mismatch",
+            Self::Timeout => "timeout",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    /// Names the kind in lower-case words, as error messages begin: for people. For programs, use [`code`](Self::code), which
+    /// is read back.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auth => "not authorised",
+            Self::Cache => "cache failed",
+            Self::Config => "wrong configuration",
+            Self::DeadlinePassed => "deadline passed",
+            Self::Inference => "inference failed",
+            Self::InvalidInput => "invalid input",
+            Self::Overloaded => "overloaded",
+            Self::Protocol => "unusable answer",
+            Self::Quota => "quota used up",
+            Self::RateLimited => "rate limited",
+            Self::SpaceMismatch => "vector spaces differ",
+            Self::Timeout => "timed out",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for ErrorKind {
+    type Err = Error;
+
+    /// Takes a [`code`](Self::code).
+    ///
+    /// # Errors
+    /// [`Config`](Self::Config) where no kind has it: a newer version, at the other side of a wire, may have more kinds.
+    fn from_str(code: &str) -> Result<Self> {
+        let kind = Self::ALL.iter().find(|kind| kind.code() == code);
+        kind.copied().ok_or_else(|| unknown("the code of an error", code, Self::ALL.iter().map(|kind| kind.code())))
+    }
+}
+
+/// Says that what was given is none of the names that there are.
+pub(crate) fn unknown(what: &str, given: &str, names: impl Iterator<Item = &'static str>) -> Error {
+    /// Characters of what was given: it may come from anywhere.
+    const SHOWN: usize = 64;
+    let given: String = given.chars().take(SHOWN).collect();
+    let names: Vec<&str> = names.collect();
+    Error::new(ErrorKind::Config, format!("{given:?} as {what}: it must be one of {}", names.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Programs, files and other machines hold these: a code that is changed or taken for another kind breaks them. Add
+    /// to the table; change nothing in it.
+    #[test]
+    fn codes_stay_as_they_are() {
+        use ErrorKind::*;
+        let table = [
+            (Auth, "auth"),
+            (Cache, "cache"),
+            (Config, "config"),
+            (DeadlinePassed, "deadline_passed"),
+            (Inference, "inference"),
+            (InvalidInput, "invalid_input"),
+            (Overloaded, "overloaded"),
+            (Protocol, "protocol"),
+            (Quota, "quota"),
+            (RateLimited, "rate_limited"),
+            (SpaceMismatch, "space_mismatch"),
+            (Timeout, "timeout"),
+            (Unavailable, "unavailable"),
+        ];
+        let codes: Vec<(ErrorKind, &str)> = ErrorKind::ALL.iter().map(|kind| (*kind, kind.code())).collect();
+        assert_eq!(codes, table);
+    }
+
+    #[test]
+    fn all_kinds_are_listed() {
+        // Fails to compile where a kind is new: add it to `ALL`, to the table above, and to this count.
+        let number = |kind: ErrorKind| match kind {
+            ErrorKind::Auth => 0,
+            ErrorKind::Cache => 1,
+            ErrorKind::Config => 2,
+            ErrorKind::DeadlinePassed => 3,
+            ErrorKind::Inference => 4,
+            ErrorKind::InvalidInput => 5,
+            ErrorKind::Overloaded => 6,
+            ErrorKind::Protocol => 7,
+            ErrorKind::Quota => 8,
+            ErrorKind::RateLimited => 9,
+            ErrorKind::SpaceMismatch => 10,
+            ErrorKind::Timeout => 11,
+            ErrorKind::Unavailable => 12,
+        };
+        let numbers: Vec<usize> = ErrorKind::ALL.iter().map(|&kind| number(kind)).collect();
+        assert_eq!(numbers, (0..13).collect::<Vec<_>>());
+        assert!(ErrorKind::ALL.is_sorted_by_key(|kind| kind.code()));
+    }
+
+    #[test]
+    fn codes_are_read_back() {
+        for &kind in ErrorKind::ALL {
+            assert_eq!(kind.code().parse::<ErrorKind>().expect("a code"), kind);
+            assert!(kind.code().bytes().all(|c| c.is_ascii_lowercase() || c == b'_'), "{}", kind.code());
+        }
+        // Neither the words for people, nor anything near a code.
+        for given in ["", "rate limited", "Auth", "auth ", "rate-limited", "timed out", "auth,cache"] {
+            let error = given.parse::<ErrorKind>().expect_err(given);
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.message().starts_with(&format!("{given:?} as ")), "{error}");
+            assert!(error.message().ends_with("space_mismatch, timeout, unavailable"), "{error}");
+        }
+        let error = "x".repeat(1 << 20).parse::<ErrorKind>().expect_err("no code");
+        assert!(error.message().len() < 500, "{error}");
+    }
+
+    #[test]
+    fn what_each_kind_asks_of_a_caller() {
+        for &kind in ErrorKind::ALL {
+            use ErrorKind::*;
+            let error = Error::new(kind, "as told");
+            assert_eq!(
+                error.is_retryable(),
+                matches!(kind, Overloaded | RateLimited | Timeout | Unavailable),
+                "{kind}"
+            );
+            let elsewhere = !matches!(kind, DeadlinePassed | InvalidInput | SpaceMismatch);
+            assert_eq!(error.should_fall_back(), elsewhere, "{kind}");
+        }
+    }
+}
