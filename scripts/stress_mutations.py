@@ -31,6 +31,7 @@ WORK = "src/wrap/cached/work.rs"
 IN_FLIGHT = "src/wrap/cached/in_flight.rs"
 SHARED = "src/wrap/cached/shared.rs"
 RATE_LIMIT = "src/wrap/rate_limit.rs"
+LIMITER = "src/wrap/rate_limit/limiter.rs"
 RETRY = "src/wrap/retry.rs"
 
 # Of a text that has a row, the name stays.
@@ -113,19 +114,19 @@ MUTATIONS = (
         "B3: only who is told looks at the limiter again",
         (
             (
-                RATE_LIMIT,
+                LIMITER,
                 "                (event, state.own_wait(lane, &waiter, now), state.wait((1.0, tokens), now))\n",
                 "                let told = state.told.as_ref().is_some_and(|(told, _)| Arc::ptr_eq(told, &waiter));\n"
                 "                let own = if told { Duration::ZERO } else { Duration::MAX };\n"
                 "                (event, own, state.wait((1.0, tokens), now))\n",
             ),
-            (RATE_LIMIT, "event.max(own).min(LOOK_AGAIN)", "event.max(own)"),
+            (LIMITER, "event.max(own).min(LOOK_AGAIN)", "event.max(own)"),
         ),
         test="core_faults::hangs::an_overdue_call_that_nobody_polls_keeps_no_other_waiting",
     ),
     Mutation(
         "B4: any claim of tokens is believed",
-        ((RATE_LIMIT, "(tokens as f64).min(most) - guessed", "tokens as f64 - guessed"),),
+        ((LIMITER, "(tokens as f64).min(most) - guessed", "tokens as f64 - guessed"),),
         test="core_faults::fairness::a_reply_that_claims_absurd_tokens_does_not_block_a_limiter",
     ),
     Mutation(
@@ -191,7 +192,7 @@ MUTATIONS = (
     ),
     Mutation(
         "C3: finished rows of a failed call do not count",
-        ((RATE_LIMIT, "let usage = error.total_usage();", "let usage = error.usage();"),),
+        ((LIMITER, "let usage = error.total_usage();", "let usage = error.usage();"),),
         test="core_faults::money::a_rate_limit_counts_the_finished_rows_of_a_failed_call",
     ),
     Mutation(
