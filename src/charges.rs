@@ -1,8 +1,8 @@
 //! Says who is to be paid for what: [`Charges`], on every result and every error.
 
-use std::{fmt, iter::Sum, ops::AddAssign, str::FromStr, sync::Arc};
+use std::{fmt, iter::Sum, ops::AddAssign, sync::Arc};
 
-use crate::{Error, ErrorKind, Result, Usage};
+use crate::{Usage, named::named};
 
 /// At which price a provider works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,37 +16,12 @@ pub enum Tier {
     Local,
 }
 
-impl Tier {
-    /// Its stable name: `standard`, `batch`, `local`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Standard => "standard",
-            Self::Batch => "batch",
-            Self::Local => "local",
-        }
-    }
-}
-
-impl fmt::Display for Tier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Tier {
-    type Err = Error;
-
-    /// Takes a name that [`as_str`](Self::as_str) gives.
-    ///
-    /// # Errors
-    /// [`Config`](ErrorKind::Config) for any other.
-    fn from_str(name: &str) -> Result<Self> {
-        [Self::Standard, Self::Batch, Self::Local].into_iter().find(|tier| tier.as_str() == name).ok_or_else(|| {
-            let shown: String = name.chars().take(64).collect();
-            let message = format!("{shown:?} as a tier: it must be one of standard, batch, local");
-            Error::new(ErrorKind::Config, message)
-        })
-    }
+named! {
+    /// The name: `standard`, `batch` or `local`.
+    Tier, "a tier",
+    Standard = "standard",
+    Batch = "batch",
+    Local = "local",
 }
 
 /// Who is paid, for which model, at which tier. Cheap to clone.
@@ -349,6 +324,15 @@ mod tests {
                 prop_assert!(off <= 1.0 + share * 1e-9, "{} of {}", part.unattributed().tokens, share);
             }
         }
+    }
+
+    #[test]
+    fn tiers_are_read_back() {
+        for &tier in Tier::ALL {
+            assert_eq!(tier.to_string().parse::<Tier>().expect("a name"), tier);
+        }
+        let error = "Batch".parse::<Tier>().expect_err("another case");
+        assert_eq!(error.message(), "\"Batch\" as a tier: it must be one of standard, batch, local");
     }
 
     #[test]

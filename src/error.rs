@@ -7,7 +7,6 @@ mod show;
 
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
-pub(crate) use self::kind::unknown;
 pub use self::{
     bad_text::{BadText, BadTextReason},
     kind::ErrorKind,

@@ -62,6 +62,7 @@ mod gather;
 #[cfg(feature = "openai")]
 mod http;
 mod limits;
+mod named;
 mod options;
 pub mod plan;
 pub mod price;

@@ -1,8 +1,8 @@
 //! Says how texts are to be embedded: [`Options`], borrowed with a batch, and [`OwnedOptions`], which outlive it.
 
-use std::{fmt, str::FromStr, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
-use crate::{Error, ErrorKind, Result, SpaceId};
+use crate::{SpaceId, named::named};
 
 /// What the texts are: many models embed a document and a query about it differently, so the caller always says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,10 +14,11 @@ pub enum InputKind {
     Query,
 }
 
-impl fmt::Display for InputKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
+named! {
+    /// The name: `document` or `query`.
+    InputKind, "a kind of text",
+    Document = "document",
+    Query = "query",
 }
 
 /// What happens to a text that is longer than the model takes.
@@ -31,6 +32,13 @@ pub enum TooLong {
     Truncate,
 }
 
+named! {
+    /// The name: `error` or `truncate`.
+    TooLong, "what happens to over-long texts",
+    Error = "error",
+    Truncate = "truncate",
+}
+
 /// Which queue the work waits in, where an embedder has queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -41,53 +49,12 @@ pub enum Lane {
     Bulk,
 }
 
-impl fmt::Display for Lane {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
+named! {
+    /// The name: `interactive` or `bulk`.
+    Lane, "a lane",
+    Interactive = "interactive",
+    Bulk = "bulk",
 }
-
-impl fmt::Display for TooLong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-macro_rules! named {
-    ($type:ident, $what:literal, $($variant:ident = $name:literal),+ $(,)?) => {
-        impl $type {
-            /// Its stable name, for wire formats and files.
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name),+
-                }
-            }
-        }
-
-        impl FromStr for $type {
-            type Err = Error;
-
-            /// Takes a name that [`as_str`](Self::as_str) gives.
-            ///
-            /// # Errors
-            /// [`Config`](ErrorKind::Config) for any other.
-            fn from_str(name: &str) -> Result<Self> {
-                match name {
-                    $($name => Ok(Self::$variant),)+
-                    _ => {
-                        let (shown, names) = (name.chars().take(64).collect::<String>(), [$($name),+].join(", "));
-                        let message = format!("{shown:?} as {}: it must be one of {names}", $what);
-                        Err(Error::new(ErrorKind::Config, message))
-                    }
-                }
-            }
-        }
-    };
-}
-
-named!(InputKind, "a kind of text", Document = "document", Query = "query");
-named!(TooLong, "what happens to over-long texts", Error = "error", Truncate = "truncate");
-named!(Lane, "a lane", Interactive = "interactive", Bulk = "bulk");
 
 impl Lane {
     /// The lane that texts of this kind wait in unless told otherwise.
@@ -215,13 +182,13 @@ mod tests {
 
     #[test]
     fn names_are_read_back() {
-        for kind in [InputKind::Document, InputKind::Query] {
+        for &kind in InputKind::ALL {
             assert_eq!(kind.to_string().parse::<InputKind>().expect("a name"), kind);
         }
-        for lane in [Lane::Interactive, Lane::Bulk] {
+        for &lane in Lane::ALL {
             assert_eq!(lane.to_string().parse::<Lane>().expect("a name"), lane);
         }
-        for too_long in [TooLong::Error, TooLong::Truncate] {
+        for &too_long in TooLong::ALL {
             assert_eq!(too_long.to_string().parse::<TooLong>().expect("a name"), too_long);
         }
         let error = "Bulk".parse::<Lane>().expect_err("another case");

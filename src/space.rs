@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use crate::{Error, ErrorKind, InputKind, Result, error::unknown};
+use crate::{Error, ErrorKind, InputKind, Result, named::named};
 
 /// Fixes the meaning of a [`SpaceId`]; a change to how fields are hashed needs a new one, and makes new spaces.
 const CONTEXT: &str = "docvector-embed 2026-11-22 space id v1";
@@ -56,46 +56,6 @@ impl FromStr for SpaceId {
     }
 }
 
-/// Gives each variant its name, both ways, and lists them for the tests.
-macro_rules! named {
-    ($(#[$about:meta])+ $type:ident, $what:literal, $($variant:ident = $name:literal),+ $(,)?) => {
-        impl $type {
-            #[cfg(test)]
-            const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            $(#[$about])+
-            ///
-            /// A name never changes: files and wire formats hold it, and it is a part of [`SpaceId`]s.
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name),+
-                }
-            }
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-
-        impl FromStr for $type {
-            type Err = Error;
-
-            /// Takes a name that [`as_str`](Self::as_str) gives.
-            ///
-            /// # Errors
-            /// [`Config`](ErrorKind::Config) for any other.
-            fn from_str(name: &str) -> Result<Self> {
-                match name {
-                    $($name => Ok(Self::$variant),)+
-                    _ => Err(unknown($what, name, [$($name),+].into_iter())),
-                }
-            }
-        }
-    };
-}
-
 /// How a model makes one vector out of the vectors of a text's tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -115,7 +75,7 @@ pub enum Pooling {
 }
 
 named! {
-    /// The name that sentence-transformers' configurations use: `mean`, `cls`.
+    /// The name that sentence-transformers' configurations use: `mean`, `cls`. It is a part of [`SpaceId`]s.
     Pooling, "a pooling",
     Cls = "cls",
     Max = "max",
@@ -137,7 +97,7 @@ pub enum Normalization {
 }
 
 named! {
-    /// The name: `none` or `l2`.
+    /// The name: `none` or `l2`. It is a part of [`SpaceId`]s.
     Normalization, "a normalization",
     None = "none",
     L2 = "l2",
@@ -155,7 +115,7 @@ pub enum Precision {
 }
 
 named! {
-    /// The name: `full` or `int8`.
+    /// The name: `full` or `int8`. It is a part of [`SpaceId`]s.
     Precision, "a precision",
     Full = "full",
     Int8 = "int8",
@@ -206,7 +166,7 @@ pub enum PromptsBy {
 }
 
 named! {
-    /// The name: `client` or `server`.
+    /// The name: `client` or `server`. It is a part of [`SpaceId`]s.
     PromptsBy, "the one who puts prompts",
     Client = "client",
     Server = "server",

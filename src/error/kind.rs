@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use super::{Error, Result};
+use crate::named::unknown;
 
 /// What kind of failure it was, and so what a caller can do about it.
 ///
@@ -122,15 +123,6 @@ impl FromStr for ErrorKind {
         let kind = Self::ALL.iter().find(|kind| kind.code() == code);
         kind.copied().ok_or_else(|| unknown("the code of an error", code, Self::ALL.iter().map(|kind| kind.code())))
     }
-}
-
-/// Says that what was given is none of the names that there are.
-pub(crate) fn unknown(what: &str, given: &str, names: impl Iterator<Item = &'static str>) -> Error {
-    /// Characters of what was given: it may come from anywhere.
-    const SHOWN: usize = 64;
-    let given: String = given.chars().take(SHOWN).collect();
-    let names: Vec<&str> = names.collect();
-    Error::new(ErrorKind::Config, format!("{given:?} as {what}: it must be one of {}", names.join(", ")))
 }
 
 #[cfg(test)]
