@@ -116,18 +116,11 @@ impl<'a> Batch<'a> {
         Batch { texts: &self.texts[range], counted, ..self }
     }
 
-    /// The same for texts picked out of the batch, with what was counted for them by [`picked`](Self::picked).
-    pub(crate) fn with_picked<'b>(self, texts: &'b [&'b str], tokens: Option<&'b [u32]>) -> Batch<'b>
-    where
-        'a: 'b,
-    {
-        let counted = self.counted.zip(tokens).map(|(counted, tokens)| Counted { tokens, ..counted });
-        Batch { texts, counted, ..self }
-    }
-
-    /// What was counted for these texts.
-    pub(crate) fn picked(&self, indices: impl IntoIterator<Item = usize>) -> Option<Vec<u32>> {
-        self.counted.map(|counted| indices.into_iter().map(|index| counted.tokens[index]).collect())
+    /// Picks texts out of the batch, by their places, to be asked for in a call of their own.
+    pub(crate) fn pick(&self, places: &[usize]) -> Picked<'a> {
+        let texts = places.iter().map(|&place| self.texts[place]).collect();
+        let counted = self.counted.map(|counted| (counted.by, places.iter().map(|&at| counted.tokens[at]).collect()));
+        Picked { texts, options: self.options, counted }
     }
 
     /// Adds what a planner has counted.
@@ -278,6 +271,21 @@ impl<'a> Batch<'a> {
             .enumerate()
             .filter_map(|(index, text)| reason(text).map(|reason| BadText::new(index, reason)))
             .collect()
+    }
+}
+
+/// Some of a batch's texts, with the batch's options and what was counted of them.
+pub(crate) struct Picked<'a> {
+    texts: Vec<&'a str>,
+    options: Options<'a>,
+    counted: Option<(Option<CountedBy>, Vec<u32>)>,
+}
+
+impl Picked<'_> {
+    /// Asks for them.
+    pub(crate) fn batch(&self) -> Batch<'_> {
+        let counted = self.counted.as_ref().map(|(by, tokens)| Counted { by: *by, tokens });
+        Batch { texts: &self.texts, options: self.options, counted }
     }
 }
 

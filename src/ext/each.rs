@@ -137,16 +137,14 @@ pub(super) async fn embed_each<E: Embedder + ?Sized>(embedder: &E, batch: Batch<
     // Texts that no call can hold fall out first; what is left can be planned, with what was counted.
     let first = plan::plan(&batch, &limits).await;
     let mut batch = first.counted(&batch).map_or(batch, |counted| batch.with_counted(counted));
-    let (second, texts, counts);
+    let (second, counts);
     let calls = match &first.calls {
         Ok(calls) => calls,
         Err(error) => {
             run.set_aside(&mut todo, error);
-            texts = todo.iter().map(|&index| batch.texts()[index]).collect::<Vec<_>>();
-            let counted = batch.picked(todo.iter().copied());
-            let rest = batch.with_picked(&texts, counted.as_deref());
-            second = plan::plan(&rest, &limits).await;
-            if let Some(counted) = second.counted(&rest) {
+            let rest = batch.pick(&todo);
+            second = plan::plan(&rest.batch(), &limits).await;
+            if let Some(counted) = second.counted(&rest.batch()) {
                 counts = counted.scatter(&todo, count);
                 batch = batch.with_counted(counted.of(&counts));
             }
@@ -186,9 +184,7 @@ async fn attempt<E: Embedder + ?Sized>(
     batch: Batch<'_>,
     call: Vec<usize>,
 ) -> (Vec<usize>, Result<Embeddings>) {
-    let texts: Vec<&str> = call.iter().map(|&index| batch.texts()[index]).collect();
-    let counted = batch.picked(call.iter().copied());
-    let result = embed_checked(embedder, batch.with_picked(&texts, counted.as_deref())).await;
+    let result = embed_checked(embedder, batch.pick(&call).batch()).await;
     (call, result)
 }
 

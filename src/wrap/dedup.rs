@@ -73,13 +73,12 @@ impl<E: Embedder> Embedder for Dedup<E> {
     async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
         // What there is to check, the inner embedder checks: its error comes back with every place.
         let Some(distinct) = Distinct::of(batch.texts()) else { return self.inner.embed(batch).await };
-        let counted = batch.picked(distinct.firsts.iter().copied());
-        let result = embed_checked(&self.inner, batch.with_picked(&distinct.texts, counted.as_deref())).await;
+        let result = embed_checked(&self.inner, batch.pick(&distinct.firsts).batch()).await;
         let embeddings = result.map_err(|error| {
             let places = distinct.places();
             error.map_indices(|inner| places.get(inner).cloned().unwrap_or_default())
         })?;
-        let saved = batch.len() - distinct.texts.len();
+        let saved = batch.len() - distinct.firsts.len();
         let saved = Usage::ZERO.with_deduplicated(saved as u64);
         Ok(embeddings.select(&distinct.row_of).with_usage(saved))
     }
@@ -93,36 +92,34 @@ impl<E: Embedder> Embedder for Dedup<E> {
     }
 }
 
-/// The distinct texts of a batch in order of first appearance, and which of them each text is.
-struct Distinct<'a> {
-    texts: Vec<&'a str>,
-    /// Where each of them first appears.
+/// The distinct texts of a batch, and which of them each text is.
+struct Distinct {
+    /// Where each of them first appears, ascending.
     firsts: Vec<usize>,
     row_of: Vec<usize>,
 }
 
-impl<'a> Distinct<'a> {
+impl Distinct {
     /// `None` where all are distinct already.
-    fn of(all: &[&'a str]) -> Option<Self> {
+    fn of(all: &[&str]) -> Option<Self> {
         let mut seen = HashMap::with_capacity(all.len());
-        let (mut texts, mut firsts) = (Vec::new(), Vec::new());
+        let mut firsts = Vec::new();
         let row_of: Vec<usize> = all
             .iter()
             .enumerate()
             .map(|(place, &text)| {
                 *seen.entry(text).or_insert_with(|| {
-                    texts.push(text);
                     firsts.push(place);
-                    texts.len() - 1
+                    firsts.len() - 1
                 })
             })
             .collect();
-        (texts.len() < all.len()).then_some(Self { texts, firsts, row_of })
+        (firsts.len() < all.len()).then_some(Self { firsts, row_of })
     }
 
     /// The places of each distinct text.
     fn places(&self) -> Vec<Vec<usize>> {
-        let mut places = vec![Vec::new(); self.texts.len()];
+        let mut places = vec![Vec::new(); self.firsts.len()];
         self.row_of.iter().enumerate().for_each(|(place, &text)| places[text].push(place));
         places
     }

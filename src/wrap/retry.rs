@@ -338,9 +338,7 @@ impl Finished {
     /// Embeds what is not finished, and gives all rows.
     async fn embed_rest<E: Embedder>(&mut self, inner: &E, batch: &Batch<'_>) -> Result<Embeddings> {
         let Some((rows, todo)) = &mut self.rows else { return embed_checked(inner, *batch).await };
-        let texts: Vec<&str> = todo.iter().map(|&index| batch.texts()[index]).collect();
-        let counted = batch.picked(todo.iter().copied());
-        let rest = embed_checked(inner, batch.with_picked(&texts, counted.as_deref())).await;
+        let rest = embed_checked(inner, batch.pick(todo).batch()).await;
         let rest = rest.map_err(|error| error.map_indices(|index| todo.get(index).copied()))?;
         rows.put(&rest, |row| todo[row])?;
         let all = std::mem::replace(rows, RowCollector::new(0)).finish()?;

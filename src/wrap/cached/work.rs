@@ -148,11 +148,9 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
                 None => firsts.push(index),
             }
         }
-        let texts: Vec<&str> = firsts.iter().map(|&first| self.batch.texts()[first]).collect();
-        let counted = self.batch.picked(firsts.iter().copied());
-        let distinct = self.batch.with_picked(&texts, counted.as_deref());
-        let plan = plan::plan(&distinct, limits).await;
-        self.counted = plan.counted(&distinct).map(|counted| counted.scatter(&firsts, self.keys.len()));
+        let distinct = self.batch.pick(&firsts);
+        let plan = plan::plan(&distinct.batch(), limits).await;
+        self.counted = plan.counted(&distinct.batch()).map(|counted| counted.scatter(&firsts, self.keys.len()));
         match plan.calls {
             Ok(calls) => calls.into_iter().map(|call| firsts[call].to_vec()).collect(),
             Err(error) => {
