@@ -249,17 +249,12 @@ async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Resu
     let mut failed: Option<Error> = None;
     loop {
         while failed.is_none() && in_flight.len() < limits.in_flight.unwrap_or(IN_FLIGHT).max(1) {
-            let Some(call) = waiting.pop_front() else { break };
-            // A rate limit may have learned since the plan was made that a call is to hold less.
-            let learned = embedder.limits();
-            if learned.tokens_per_call != limits.tokens_per_call {
-                let parts = plan::plan(&batch.part(call.clone()), &learned).await.calls.unwrap_or_default();
-                if let Some((first, rest)) = parts.split_first().filter(|(_, rest)| !rest.is_empty()) {
-                    let place = |part: &Range<usize>| call.start + part.start..call.start + part.end;
-                    rest.iter().rev().for_each(|part| waiting.push_front(place(part)));
-                    in_flight.push(embed_range(embedder, batch, place(first)));
-                    continue;
-                }
+            let Some(mut call) = waiting.pop_front() else { break };
+            let now = embedder.limits();
+            if plan::is_outdated(&limits, &now) {
+                let Range { start, .. } = call;
+                let part = |part: Range<usize>| start + part.start..start + part.end;
+                call = plan::again(&batch.part(call), &now, &mut waiting, part).await;
             }
             in_flight.push(embed_range(embedder, batch, call));
         }
@@ -274,10 +269,8 @@ async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Resu
                 })
             }
             Err(error) => {
-                let error = error.map_indices(|index| [call.start + index]);
-                let parts = error.clone().into_partials();
-                let left_over = |part: &Partial| rows.put(part.embeddings(), |row| part.indices()[row]).is_err();
-                Some(error.without_partial().with_more_partials(parts.into_iter().filter(left_over).collect()))
+                // Rows of another space stay with the error.
+                Some(rows.take(error.map_indices(|index| [call.start + index])))
             }
         };
         failed = match (failed, error) {

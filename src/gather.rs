@@ -132,7 +132,7 @@ impl RowCollector {
     /// [`Protocol`](ErrorKind::Protocol) where a row is missing: a part had fewer rows than it should. The error says
     /// how many are missing, and carries the charges of all parts.
     pub fn finish(self) -> Result<Embeddings> {
-        let missing = self.done.iter().filter(|done| !**done).count();
+        let missing = self.missing().count();
         match self.space {
             Some(space) if missing == 0 => {
                 Ok(Embeddings::new(self.rows, &space, self.components, self.charges)?.with_truncated(self.truncated))
@@ -162,23 +162,37 @@ impl RowCollector {
     /// [named as bad](Error::bad_texts).
     #[must_use]
     pub fn fail(mut self, mut error: Error) -> Error {
-        let mut others = Vec::new();
-        if error.partial().is_some() {
-            let partials = error.clone().into_partials();
-            error = error.without_partial();
-            others.extend(partials.into_iter().filter(|partial| {
-                let indices = partial.indices();
-                self.put(partial.embeddings(), |row| indices[row]).is_err()
-            }));
-        }
+        error = self.take(error);
+        let others = error.clone().into_partials();
         let (rows, done, charges) = self.into_done();
-        let Some(embeddings) = rows else { return error.with_charges(&charges).with_more_partials(others) };
+        let Some(embeddings) = rows else { return error.with_charges(&charges) };
         let indices = (0..done.len()).filter(|&index| done[index]).collect();
         match Partial::new(indices, embeddings) {
             Ok(partial) => error.with_partial(partial).with_more_partials(others),
             // There is one index for each row, and they ascend.
-            Err(_) => error.with_charges(&charges).with_more_partials(others),
+            Err(_) => error.with_charges(&charges),
         }
+    }
+
+    /// Takes the rows that came with an error, whose indices are the caller's, and what they cost. Those that do not fit
+    /// stay with the error: they lie in another space.
+    pub(crate) fn take(&mut self, error: Error) -> Error {
+        if error.partial().is_none() {
+            return error;
+        }
+        let mut others = error.clone().into_partials();
+        others.retain(|partial| self.put(partial.embeddings(), |row| partial.indices()[row]).is_err());
+        error.without_partial().with_more_partials(others)
+    }
+
+    /// The texts without a row, ascending.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = usize> {
+        (0..self.rows).filter(|&index| !self.done[index])
+    }
+
+    /// Whether this text has a row.
+    pub(crate) fn has(&self, index: usize) -> bool {
+        self.done[index]
     }
 }
 

@@ -13,7 +13,7 @@
 //! bytes, say) does not settle the matter; what was counted goes with the texts to the embedder, which does not count
 //! again.
 
-use std::{future::poll_fn, ops::Range, task::Poll};
+use std::{collections::VecDeque, future::poll_fn, ops::Range, task::Poll};
 
 use crate::{
     BadText, Batch, Error, Limits, Result, TokenCount,
@@ -45,6 +45,26 @@ pub(crate) async fn plan<'l>(batch: &Batch<'_>, limits: &'l Limits) -> Plan<'l> 
         yield_once().await;
     }
     planner.finish()
+}
+
+/// Whether calls that were planned by some limits are to be looked at again: a rate limit learns with the first reply how
+/// many tokens a call is to hold.
+pub(crate) fn is_outdated(planned: &Limits, now: &Limits) -> bool {
+    planned.tokens_per_call != now.tokens_per_call
+}
+
+/// Splits a planned call by other limits, where it has to be. Gives its first part; the others are the next that wait.
+pub(crate) async fn again<C>(
+    call: &Batch<'_>,
+    now: &Limits,
+    waiting: &mut VecDeque<C>,
+    part: impl Fn(Range<usize>) -> C,
+) -> C {
+    // What no call can hold any more is for the embedder to refuse.
+    let parts = plan(call, now).await.calls.unwrap_or_default();
+    let Some((first, rest)) = parts.split_first() else { return part(0..call.len()) };
+    rest.iter().rev().for_each(|rest| waiting.push_front(part(rest.clone())));
+    part(first.clone())
 }
 
 /// The calls for a batch, or the texts that stand in their way, and what was counted to find out.

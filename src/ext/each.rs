@@ -158,13 +158,18 @@ pub(super) async fn embed_each<E: Embedder + ?Sized>(embedder: &E, batch: Batch<
         }
     };
     // Several calls at a time; but what was refused is looked into before more is sent: it may be everything.
-    let mut waiting = calls.iter().map(|call| todo[call.clone()].to_vec());
+    let mut waiting: VecDeque<Vec<usize>> = calls.iter().map(|call| todo[call.clone()].to_vec()).collect();
     let mut in_flight = FuturesUnordered::new();
     let mut refused = Vec::new();
     loop {
         let room = limits.in_flight.unwrap_or(IN_FLIGHT).max(1);
         while run.ended.is_none() && refused.is_empty() && in_flight.len() < room {
-            let Some(call) = waiting.next() else { break };
+            let Some(mut call) = waiting.pop_front() else { break };
+            let now = embedder.limits();
+            if plan::is_outdated(&limits, &now) {
+                let picked = batch.pick(&call);
+                call = plan::again(&picked.batch(), &now, &mut waiting, |part| call[part].to_vec()).await;
+            }
             in_flight.push(attempt(embedder, batch, call));
         }
         if let Some((call, result)) = in_flight.next().await {
@@ -175,7 +180,7 @@ pub(super) async fn embed_each<E: Embedder + ?Sized>(embedder: &E, batch: Batch<
             break;
         }
     }
-    waiting.for_each(|call| run.spread_the_end(&call));
+    waiting.iter().for_each(|call| run.spread_the_end(call));
     run.finish()
 }
 
@@ -194,17 +199,13 @@ fn rejected(index: usize, error: Error) -> Error {
 }
 
 impl Run {
-    /// Takes the texts to blame out of `todo`, each with an error of its own under the caller's index.
+    /// Takes the texts to blame and those that have a row out of `todo`; the former get an error of their own. `error`
+    /// has neither rows nor a bill: both are told once, for all.
     fn set_aside(&mut self, todo: &mut Vec<usize>, error: &Error) {
         for bad in error.bad_texts() {
-            if let Some(&index) = todo.get(bad.index) {
-                let own = vec![BadText::new(index, bad.reason.clone())];
-                // The cost and the rows are told once, for all.
-                let error = error.clone().without_partial().without_charges();
-                self.errors[index] = Some(error.with_bad_texts(own));
-            }
+            self.errors[bad.index] = Some(error.clone().with_bad_texts(vec![bad.clone()]));
         }
-        todo.retain(|&index| self.errors[index].is_none());
+        todo.retain(|&index| self.errors[index].is_none() && !self.rows.has(index));
     }
 
     /// Takes a call's rows, or those that were finished before it failed. Gives back the texts that are to be looked
@@ -218,26 +219,15 @@ impl Run {
                 }
                 Err(error) => error,
             },
-            Err(error) => error,
+            Err(error) => self.rows.take(error.map_indices(|index| [call[index]])),
         };
-        self.charges += error.charges();
         // A call's error has rows of several spaces only where a router answers: those cannot all be given.
-        error.partials().skip(1).for_each(|other| self.charges += other.embeddings().charges());
-        if let Some(part) = error.partial() {
-            let placed = part.indices().iter().all(|&index| index < call.len());
-            if placed && self.rows.put(part.embeddings(), |row| call[part.indices()[row]]).is_ok() {
-                let done: Vec<usize> = part.indices().iter().map(|&index| call[index]).collect();
-                self.set_aside(&mut call, &error);
-                call.retain(|index| done.binary_search(index).is_err());
-                return self.judge(call, error.without_partial().without_charges(), true);
-            }
-            self.charges += part.embeddings().charges();
-        }
+        self.charges += error.total_charges();
         let error = error.without_partial().without_charges();
         let before = call.len();
         self.set_aside(&mut call, &error);
-        let named = call.len() < before;
-        self.judge(call, error, named)
+        let smaller = call.len() < before;
+        self.judge(call, error, smaller)
     }
 
     /// What is to be done about the texts that a failed call leaves.

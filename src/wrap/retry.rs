@@ -296,12 +296,12 @@ impl<E: Embedder> Embedder for Retry<E> {
             spent += error.charges();
             let error = error.without_charges().with_charges(&spent);
             if !error.is_retryable() {
-                return Err(finished.give_back(&batch, error));
+                return Err(finished.give_back(error));
             }
             let began = *began.get_or_insert_with(Instant::now);
             let wait = match self.wait(&error, attempt, began, batch.deadline().map(Instant::from_std)) {
                 Ok(wait) => wait,
-                Err(why) => return Err(finished.give_back(&batch, error.gave_up(attempt, why))),
+                Err(why) => return Err(finished.give_back(error.gave_up(attempt, why))),
             };
             tracing::debug!(
                 embedder = %self.inner,
@@ -328,8 +328,8 @@ impl<E: Embedder> Embedder for Retry<E> {
 /// The rows that earlier attempts have finished; empty for nearly all calls.
 #[derive(Default)]
 struct Finished {
-    /// Those of one space, and the texts that have none yet.
-    rows: Option<(RowCollector, Vec<usize>)>,
+    /// Those of one space.
+    rows: Option<RowCollector>,
     /// Rows that do not fit with those: of another space, where a router answers. Their texts are asked for again.
     others: Vec<Partial>,
 }
@@ -337,8 +337,9 @@ struct Finished {
 impl Finished {
     /// Embeds what is not finished, and gives all rows.
     async fn embed_rest<E: Embedder>(&mut self, inner: &E, batch: &Batch<'_>) -> Result<Embeddings> {
-        let Some((rows, todo)) = &mut self.rows else { return embed_checked(inner, *batch).await };
-        let rest = embed_checked(inner, batch.pick(todo).batch()).await;
+        let Some(rows) = &mut self.rows else { return embed_checked(inner, *batch).await };
+        let todo: Vec<usize> = rows.missing().collect();
+        let rest = embed_checked(inner, batch.pick(&todo).batch()).await;
         let rest = rest.map_err(|error| error.map_indices(|index| todo.get(index).copied()))?;
         rows.put(&rest, |row| todo[row])?;
         let all = std::mem::replace(rows, RowCollector::new(0)).finish()?;
@@ -347,27 +348,16 @@ impl Finished {
 
     /// Keeps the rows that an attempt has finished before it failed.
     fn keep(&mut self, batch: &Batch<'_>, error: Error) {
-        for partial in error.into_partials() {
-            let (rows, todo) =
-                self.rows.get_or_insert_with(|| (RowCollector::new(batch.len()), (0..batch.len()).collect()));
-            let indices = partial.indices();
-            if rows.put(partial.embeddings(), |row| indices[row]).is_ok() {
-                todo.retain(|index| indices.binary_search(index).is_err());
-            } else {
-                self.others.push(partial);
-            }
+        if error.partial().is_some() {
+            let rows = self.rows.get_or_insert_with(|| RowCollector::new(batch.len()));
+            self.others.extend(rows.take(error).into_partials());
         }
     }
 
     /// Puts all finished rows into the error that ends the call.
-    fn give_back(mut self, batch: &Batch<'_>, error: Error) -> Error {
-        if self.rows.is_none() {
-            return error;
-        }
-        self.keep(batch, error.clone());
-        let error = error.without_partial().with_more_partials(self.others);
+    fn give_back(self, error: Error) -> Error {
         match self.rows {
-            Some((rows, _)) => rows.fail(error),
+            Some(rows) => rows.fail(error).with_more_partials(self.others),
             None => error,
         }
     }

@@ -179,15 +179,14 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         loop {
             while self.error.is_none() && own < in_flight {
                 let Some(mut call) = waiting.pop_front() else { break };
-                // A rate limit may have learned since the plan was made that a call is to hold less.
-                let learned = self.inner.embedder.limits().tokens_per_call;
-                if learned != limits.tokens_per_call {
-                    let limits = Limits { tokens_per_call: learned, ..limits.clone() };
-                    let mut parts = self.split_again(&call, &limits).await;
-                    call = parts.remove(0);
-                    parts.into_iter().rev().for_each(|part| waiting.push_front(part));
+                let now = self.inner.embedder.limits();
+                if plan::is_outdated(limits, &now) {
+                    let counted = self.counted.as_ref().map(|tokens| Counted::by(limits, tokens));
+                    let batch = counted.map_or(self.batch, |counted| self.batch.with_counted(counted));
+                    let picked = batch.pick(&call);
+                    call = plan::again(&picked.batch(), &now, &mut waiting, |part| call[part].to_vec()).await;
                 }
-                for (answer, part) in self.enter(call) {
+                for (answer, part) in self.enter(call, now) {
                     own += usize::from(part.is_own);
                     let number = parts.len();
                     parts.push(Some(part));
@@ -230,28 +229,14 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         }
     }
 
-    /// Splits a planned call by other limits: into one part at least, the texts in their order.
-    async fn split_again(&self, firsts: &[usize], limits: &Limits) -> Vec<Vec<usize>> {
-        let texts: Vec<&str> = firsts.iter().map(|&first| self.batch.texts()[first]).collect();
-        let tokens: Option<Vec<u32>> =
-            self.counted.as_ref().map(|counted| firsts.iter().map(|&first| counted[first]).collect());
-        let batch = self.batch.with_texts(&texts);
-        let counted = tokens.as_deref().map(|tokens| Counted::by(limits, tokens));
-        let plan = plan::plan(&counted.map_or(batch, |counted| batch.with_counted(counted)), limits).await;
-        match plan.calls {
-            Ok(calls) if !calls.is_empty() => calls.into_iter().map(|call| firsts[call].to_vec()).collect(),
-            _ => vec![firsts.to_vec()],
-        }
-    }
-
     /// Finds a call for each of these texts: those of others first, which are under way, and a new one for the rest.
-    fn enter(&self, firsts: Vec<usize>) -> Vec<(SharedCall<Arc<Answer>>, Part)> {
+    /// `limits` are the inner embedder's, which is asked nothing under the lock.
+    fn enter(&self, firsts: Vec<usize>, limits: Limits) -> Vec<(SharedCall<Arc<Answer>>, Part)> {
         let mut joined: Vec<(InFlightCall, Vec<RowOf>)> = Vec::new();
         let mut by_id: HashMap<u64, usize> = HashMap::new();
         let (mut own_firsts, mut keys) = (Vec::with_capacity(firsts.len()), Vec::with_capacity(firsts.len()));
-        // Dropped after the lock is: what is dropped may take it itself. And so may an embedder that is asked something.
+        // Dropped after the lock is: what is dropped may take it itself.
         let mut held = Vec::new();
-        let limits = self.inner.embedder.limits();
         let own = self.inner.in_flight.with(|table| {
             for first in firsts {
                 let key = self.keys[first];

@@ -266,6 +266,11 @@ async fn what_a_limiter_learns_makes_the_calls_that_are_planned_smaller() {
     let embedder = Tells(plain.clone(), 1_200).rate_limit(RateLimiter::new());
     embedder.embed_documents(&texts).await.expect("embeds");
     assert_eq!((sizes(&plain)[0], sizes(&plain)[1..].iter().max()), (1_000, Some(&50)));
+    let each = fake();
+    let embedder = Tells(each.clone(), 1_200).rate_limit(RateLimiter::new());
+    let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
+    assert_eq!(embedder.embed_each(Batch::documents(&refs)).await.errors().count(), 0);
+    assert_eq!((sizes(&each)[0], sizes(&each)[1..].iter().max()), (1_000, Some(&50)));
     let cached = fake();
     let embedder = Tells(cached.clone(), 1_200).rate_limit(RateLimiter::new());
     let embedder = embedder.cached(Memory::unbounded()).expect("one space");
