@@ -72,22 +72,18 @@ MUTATIONS = (
             (
                 WORK,
                 "        let mut waiting = VecDeque::from(calls);\n",
-                "        let mut waiting: VecDeque<_> = calls.into_iter().flat_map(|call| self.enter(call)).collect();\n",
+                "        let now = || self.inner.embedder.limits();\n"
+                "        let mut waiting: VecDeque<_> =\n"
+                "            calls.into_iter().flat_map(|call| self.enter(call, now())).collect();\n",
             ),
             (
                 WORK,
-                "                let Some(mut call) = waiting.pop_front() else { break };\n"
-                "                // A rate limit may have learned since the plan was made that a call is to hold less.\n"
-                "                let learned = self.inner.embedder.limits().tokens_per_call;\n"
-                "                if learned != limits.tokens_per_call {\n"
-                "                    let limits = Limits { tokens_per_call: learned, ..limits.clone() };\n"
-                "                    let mut parts = self.split_again(&call, &limits).await;\n"
-                "                    call = parts.remove(0);\n"
-                "                    parts.into_iter().rev().for_each(|part| waiting.push_front(part));\n"
-                "                }\n",
-                "                let Some(call) = waiting.pop_front() else { break };\n",
+                "                if plan::is_outdated(limits, &now) {\n",
+                "                if false {\n                    let mut waiting = VecDeque::new();\n"
+                "                    let mut call = Vec::new();\n",
             ),
-            (WORK, "for (answer, part) in self.enter(call) {", "for (answer, part) in [call] {"),
+            (WORK, "let Some(mut call) = waiting.pop_front()", "let Some(call) = waiting.pop_front()"),
+            (WORK, "for (answer, part) in self.enter(call, now) {", "for (answer, part) in [call] {"),
         ),
         test="core_faults::hangs::who_joins_a_call_and_leaves_takes_no_place_with_it",
     ),
@@ -115,10 +111,10 @@ MUTATIONS = (
         (
             (
                 LIMITER,
-                "                (event, state.own_wait(lane, &waiter, now), state.wait((1.0, tokens), now))\n",
+                "                (event, state.wait(ahead, tokens, now), state.wait(NOBODY, tokens, now))\n",
                 "                let told = state.told.as_ref().is_some_and(|(told, _)| Arc::ptr_eq(told, &waiter));\n"
                 "                let own = if told { Duration::ZERO } else { Duration::MAX };\n"
-                "                (event, own, state.wait((1.0, tokens), now))\n",
+                "                let _ = ahead;\n                (event, own, state.wait(NOBODY, tokens, now))\n",
             ),
             (LIMITER, "event.max(own).min(LOOK_AGAIN)", "event.max(own)"),
         ),

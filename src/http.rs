@@ -263,19 +263,19 @@ impl fmt::Debug for Http {
 fn failed(error: reqwest::Error, url: &Url) -> Error {
     // What was not sent was not billed.
     let sent = !error.is_connect() && !error.is_builder();
-    let (kind, message) = match () {
-        () if tls_failure(&error).is_some_and(|tls| matches!(tls, rustls::Error::AlertReceived(_))) => {
-            // The server ended the handshake: it is broken or overloaded, as it may be with any other answer.
+    let (kind, message) = match tls_failure(&error) {
+        // The server ended the handshake: it is broken or overloaded, as it may be with any other answer.
+        Some(rustls::Error::AlertReceived(_)) => {
             (ErrorKind::Unavailable, "no encrypted connection: the server refused the handshake")
         }
-        () if tls_failure(&error).is_some() => {
+        Some(_) => {
             (ErrorKind::Config, "no encrypted connection: the certificate is not accepted, or it is not the right port")
         }
-        () if error.is_builder() => (ErrorKind::Config, "the request cannot be built"),
-        () if error.is_connect() && error.is_timeout() => (ErrorKind::Timeout, "no connection in time"),
-        () if error.is_connect() => (ErrorKind::Unavailable, "no connection"),
-        () if error.is_timeout() => (ErrorKind::Timeout, "no reply in time"),
-        () => (ErrorKind::Unavailable, "the connection ended before the reply did"),
+        None if error.is_builder() => (ErrorKind::Config, "the request cannot be built"),
+        None if error.is_connect() && error.is_timeout() => (ErrorKind::Timeout, "no connection in time"),
+        None if error.is_connect() => (ErrorKind::Unavailable, "no connection"),
+        None if error.is_timeout() => (ErrorKind::Timeout, "no reply in time"),
+        None => (ErrorKind::Unavailable, "the connection ended before the reply did"),
     };
     let usage = if sent { Usage::of_unanswered() } else { Usage::ZERO };
     // Who was asked, without a path or anything that could hold a secret.

@@ -218,13 +218,13 @@ impl<E: Embedder> NewCall<E> {
     async fn run(self) -> Arc<Answer> {
         let progress = self.entered.progress.clone();
         let result = self.answer().await;
-        let (inner, keys) = (self.entered.inner.clone(), self.entered.keys.clone());
+        let (inner, keys) = (&*self.entered.inner, &*self.entered.keys);
         let (billed, counts) = (AtomicBool::new(false), inner.counts.clone());
         let answer = Arc::new(Answer { result, id: self.entered.id, billed, counts });
         // Told before it is stored: who runs out of time meanwhile has it all the same.
         let _ = progress.arrived.set(answer.clone());
         {
-            let mut storing = pin!(keep(&inner, &keys, &answer.result));
+            let mut storing = pin!(keep(inner, keys, &answer.result));
             // Memory answers at once, and then a task would cost more than the work.
             if storing.as_mut().now_or_never().is_none() {
                 // Paid rows are not to be lost with the last caller. Without a runtime they go the way of their callers.

@@ -25,9 +25,6 @@ use crate::{
 const TURN_TEXTS: usize = 1024;
 const TURN_BYTES: usize = 512 << 10;
 
-/// Texts that are hashed before it is looked at whether it is somebody else's turn.
-const FEW: usize = 64;
-
 /// How often a caller joins calls of others for a text that fail for reasons which are not the text's.
 const PATIENCE: usize = 3;
 
@@ -74,20 +71,11 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         let space = &inner.spaces[0];
         let of = Keys::new(space.id(), batch.kind(), batch.too_long(), limits.tokens_of_one_text());
         let mut keys = Vec::with_capacity(batch.len());
-        let (mut texts, mut bytes) = (0, 0);
-        for few in batch.texts().chunks(FEW) {
-            let their_bytes: usize = few.iter().map(|text| text.len()).sum();
-            // Texts that are a turn's work together are looked at one by one.
-            let at_once = if their_bytes <= TURN_BYTES { FEW } else { 1 };
-            for few in few.chunks(at_once) {
-                if texts >= TURN_TEXTS || bytes >= TURN_BYTES {
-                    (texts, bytes) = (0, 0);
-                    yield_once().await;
-                }
-                keys.extend(few.iter().map(|text| of.key(text)));
-                texts += few.len();
-                bytes += few.iter().map(|text| text.len()).sum::<usize>();
+        for (turn, texts) in turns(batch.texts()).enumerate() {
+            if turn > 0 {
+                yield_once().await;
             }
+            keys.extend(texts.iter().map(|text| of.key(text)));
         }
         Self {
             inner,
@@ -384,6 +372,20 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
             None => error.with_charges(&of_rows),
         })
     }
+}
+
+/// Divides texts into turns: as many as can be hashed before other tasks have their turn, and one at least.
+fn turns<'t, 'a>(mut texts: &'t [&'a str]) -> impl Iterator<Item = &'t [&'a str]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |text: &&&str| {
+            let before = bytes;
+            bytes += text.len();
+            before < TURN_BYTES
+        };
+        let count = texts.iter().take(TURN_TEXTS).take_while(fits).count();
+        texts.split_off(..count).filter(|turn| !turn.is_empty())
+    })
 }
 
 fn late(what: &str) -> Error {

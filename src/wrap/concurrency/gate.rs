@@ -114,13 +114,9 @@ impl Gate {
                 return (Entry::Place(Place(Some(self.clone()))), VecDeque::new());
             }
             if let Some(most) = queue.most_waiting {
-                let lane = match lane {
-                    Lane::Interactive => &queue.interactive,
-                    Lane::Bulk => &queue.bulk,
-                };
+                let lane = queue.lane(lane);
                 // Those that have left are counted only where it may matter.
-                let waiting = || lane.iter().filter(|waiter| !waiter.is_closed()).count();
-                if lane.len() >= most && waiting() >= most {
+                if lane.len() >= most && those_waiting(lane) >= most {
                     return (Entry::Full(most), VecDeque::new());
                 }
             }
@@ -157,10 +153,7 @@ impl Queue {
     /// Queues a waiter. Before a lane would grow, those that have left are taken out and given back, so that its size
     /// is that of those who wait; with room made for as many again, that is seldom.
     fn push(&mut self, lane: Lane, waiter: Waiter) -> VecDeque<Waiter> {
-        let queue = match lane {
-            Lane::Interactive => &mut self.interactive,
-            Lane::Bulk => &mut self.bulk,
-        };
+        let queue = self.lane(lane);
         let mut left = VecDeque::new();
         if queue.len() == queue.capacity() {
             let all = mem::take(queue);
@@ -193,9 +186,21 @@ impl Queue {
         next
     }
 
-    fn waiting(&self) -> usize {
-        self.interactive.iter().chain(&self.bulk).filter(|waiter| !waiter.is_closed()).count()
+    const fn lane(&mut self, lane: Lane) -> &mut VecDeque<Waiter> {
+        match lane {
+            Lane::Interactive => &mut self.interactive,
+            Lane::Bulk => &mut self.bulk,
+        }
     }
+
+    fn waiting(&self) -> usize {
+        those_waiting(&self.interactive) + those_waiting(&self.bulk)
+    }
+}
+
+/// How many of those in a lane have not left.
+fn those_waiting(lane: &VecDeque<Waiter>) -> usize {
+    lane.iter().filter(|waiter| !waiter.is_closed()).count()
 }
 
 /// Room for one call. It travels to whoever waits, and wherever it is dropped, it goes to the next.

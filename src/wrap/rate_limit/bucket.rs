@@ -45,13 +45,8 @@ impl Bucket {
         Some((level, most, rate))
     }
 
-    /// How long until this much can be taken.
-    pub(super) fn wait(&mut self, cost: f64, now: Instant) -> Duration {
-        self.wait_behind(0.0, cost, now)
-    }
-
     /// How long at least until this much can be taken after others have taken so much.
-    pub(super) fn wait_behind(&mut self, ahead: f64, cost: f64, now: Instant) -> Duration {
+    pub(super) fn wait(&mut self, ahead: f64, cost: f64, now: Instant) -> Duration {
         let Some((level, most, rate)) = self.fill(now) else { return Duration::ZERO };
         let missing = ahead + cost.min(most) - *level;
         // Sums of parts are a little less than the whole.

@@ -26,6 +26,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 /// How long a call sleeps at most before it looks again whether its turn came earlier than it seemed.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
+/// The requests and tokens of nobody.
+const NOBODY: (f64, f64) = (0.0, 0.0);
+
 /// Hands out requests and tokens at an even pace. Clones share.
 ///
 /// # Default
@@ -121,14 +124,14 @@ impl RateLimiter {
         let passed = || Error::new(ErrorKind::DeadlinePassed, "the rate limit would be waited for beyond it");
         let waiter = self.with(|state| {
             let now = Instant::now();
-            let most = state.most_waiting;
-            let is_full = |state: &mut State| most.filter(|&most| state.line(lane).len() >= most);
-            if is_full(state).is_some() {
-                // Those that can go at once wait for nobody.
+            if let Some(most) = state.most_waiting {
+                // Those that can go at once take nobody's room, and this call needs none if it can.
                 state.advance(now);
-            }
-            if let Some(most) = is_full(state).filter(|&most| most > 0 || !state.wait((1.0, tokens), now).is_zero()) {
-                return Err(most);
+                let waiting = state.line(lane).len();
+                let goes = waiting == 0 && state.wait(NOBODY, tokens, now).is_zero();
+                if waiting >= most && !goes {
+                    return Err(most);
+                }
             }
             Ok(state.line(lane).push(tokens, now))
         });
@@ -146,7 +149,8 @@ impl RateLimiter {
             let now = Instant::now();
             let (event, own, alone) = self.with(|state| {
                 let event = state.advance(now);
-                (event, state.own_wait(lane, &waiter, now), state.wait((1.0, tokens), now))
+                let ahead = state.line(lane).ahead(&waiter);
+                (event, state.wait(ahead, tokens, now), state.wait(NOBODY, tokens, now))
             });
             if waiter.granted.load(Ordering::Relaxed) {
                 waiting.is_over = true;
@@ -229,7 +233,7 @@ impl State {
                     return Duration::MAX;
                 }
             };
-            let wait = self.wait((1.0, next.tokens), now);
+            let wait = self.wait(NOBODY, next.tokens, now);
             if wait.is_zero() {
                 self.requests.take(1.0, now);
                 self.tokens.take(next.tokens, now);
@@ -249,19 +253,10 @@ impl State {
         }
     }
 
-    /// How long until there are so many requests and tokens.
-    fn wait(&mut self, (requests, tokens): (f64, f64), now: Instant) -> Duration {
+    /// How long at least until a call of so many tokens can go, after calls of so many requests and tokens.
+    fn wait(&mut self, ahead: (f64, f64), tokens: f64, now: Instant) -> Duration {
         let pause = self.paused.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-        pause.max(self.requests.wait(requests, now)).max(self.tokens.wait(tokens, now))
-    }
-
-    /// How long this call has to wait at least, those ahead of it in its line counted in.
-    fn own_wait(&mut self, lane: Lane, waiter: &Waiter, now: Instant) -> Duration {
-        let gone = self.line(lane).gone;
-        let ahead = ((waiter.before.0 - gone.0).max(0.0), (waiter.before.1 - gone.1).max(0.0));
-        let pause = self.paused.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-        let requests = self.requests.wait_behind(ahead.0, 1.0, now);
-        pause.max(requests).max(self.tokens.wait_behind(ahead.1, waiter.tokens, now))
+        pause.max(self.requests.wait(ahead.0, 1.0, now)).max(self.tokens.wait(ahead.1, tokens, now))
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) struct Line {
     /// Requests and tokens of all that ever came, and of those that are no longer here: the difference tells how much is
     /// ahead of whom.
     came: (f64, f64),
-    pub(super) gone: (f64, f64),
+    gone: (f64, f64),
     /// Since when the first one is first.
     pub(super) since: Option<Instant>,
     /// How many in the line have left it.
@@ -27,7 +27,7 @@ pub(super) struct Line {
 pub(super) struct Waiter {
     pub(super) tokens: f64,
     /// What had come to its line before it.
-    pub(super) before: (f64, f64),
+    before: (f64, f64),
     pub(super) granted: AtomicBool,
     pub(super) left: AtomicBool,
     /// Told to look again.
@@ -80,6 +80,11 @@ impl Line {
                 self.since = None;
             }
         }
+    }
+
+    /// The requests and tokens of those ahead of one that waits here.
+    pub(super) fn ahead(&self, waiter: &Waiter) -> (f64, f64) {
+        ((waiter.before.0 - self.gone.0).max(0.0), (waiter.before.1 - self.gone.1).max(0.0))
     }
 
     /// How many wait.
