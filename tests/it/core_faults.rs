@@ -22,41 +22,12 @@ use docvector_embed::{
 };
 use futures_util::FutureExt;
 
+use crate::support::own;
+
 const SECOND: Duration = Duration::from_secs(1);
 /// Longer than anything takes here that is not held up: who has no answer by then hangs.
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
-
-// What differs between the crate with these faults and without them is written down here, and nowhere else.
-
-/// Tokens as far as they are known.
-trait Known {
-    fn known(self) -> u64;
-}
-
-impl Known for u64 {
-    fn known(self) -> u64 {
-        self
-    }
-}
-
-impl Known for Option<u64> {
-    fn known(self) -> u64 {
-        self.unwrap_or(0)
-    }
-}
-
-/// The tokens that are known to have been taken.
-fn tokens(usage: Usage) -> u64 {
-    usage.tokens.known()
-}
-
-/// How many requests were answered without a word about their tokens; `None` where a usage does not say.
-fn unreported(usage: Usage) -> Option<u64> {
-    let shown = format!("{usage:?}");
-    let number = shown.split("unreported: ").nth(1)?;
-    number.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
-}
 
 /// One request that took so many tokens.
 fn request_of(tokens: u64) -> Usage {
@@ -68,21 +39,14 @@ fn silent_request() -> Usage {
     Usage::of_request(None)
 }
 
-// To here.
-
 /// What is paid: tokens and requests.
 fn paid(usage: Usage) -> (u64, u64) {
-    (tokens(usage), usage.requests)
-}
-
-/// All that a failed call is known to have cost.
-fn total(error: &Error) -> Usage {
-    error.total_usage()
+    (usage.tokens, usage.requests)
 }
 
 /// What a caller is told that its call cost.
 fn told(result: &Result<Embeddings>) -> Usage {
-    result.as_ref().map_or_else(total, Embeddings::usage)
+    result.as_ref().map_or_else(Error::total_usage, Embeddings::usage)
 }
 
 fn fake(limits: Limits) -> Fake {
@@ -119,17 +83,7 @@ async fn polls_of<F: Future<Output: Send> + Send>(future: F) -> (F::Output, usiz
 /// Fails where a row that came back, be it with an error, is not its text's own, or where one text is both named and
 /// finished; tells the places that have a row.
 fn sound(fake: &Fake, texts: &[impl AsRef<str>], result: &Result<Embeddings>) -> Vec<usize> {
-    let (places, rows): (Vec<usize>, Option<&Embeddings>) = match result {
-        Ok(rows) => ((0..texts.len()).collect(), Some(rows)),
-        Err(error) => match error.partial() {
-            Some(partial) => (partial.indices().to_vec(), Some(partial.embeddings())),
-            None => (Vec::new(), None),
-        },
-    };
-    assert_eq!(rows.map_or(0, Embeddings::len), places.len(), "a row a place");
-    for (&place, row) in places.iter().zip(rows.into_iter().flat_map(Embeddings::rows)) {
-        assert_eq!(row, fake.vector_of(InputKind::Document, texts[place].as_ref()), "row {place}");
-    }
+    let places = own(fake, texts, result);
     for bad in result.as_ref().err().iter().flat_map(|error| error.bad_texts()) {
         assert!(bad.index < texts.len(), "text {} of {} is named bad", bad.index, texts.len());
         assert!(!places.contains(&bad.index), "text {} is named bad, and its row is there", bad.index);

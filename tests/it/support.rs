@@ -1,4 +1,4 @@
-//! What the tests share: where assets and golden data are, and how they are read.
+//! What the tests share: where assets and golden data are, how they are read, and whether rows are their texts' own.
 
 #[cfg(feature = "sqlite")]
 pub(crate) mod processes;
@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use docvector_embed::ndarray::Array2;
+use docvector_embed::{Embeddings, InputKind, Result, ndarray::Array2, provider::Fake};
 use serde_json::Value;
 
 /// The folder that scripts/fetch-assets fills.
@@ -66,6 +66,22 @@ pub(crate) fn npy(file: &Path) -> Array2<f32> {
     let data =
         bytes[10 + length..].chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().expect("four bytes")));
     Array2::from_shape_vec((sizes[0], sizes[1]), data.collect()).expect("the shape fits")
+}
+
+/// Fails where a row that came back, be it with an error, is not its text's own; tells the places that have one.
+pub(crate) fn own(fake: &Fake, texts: &[impl AsRef<str>], result: &Result<Embeddings>) -> Vec<usize> {
+    let (places, rows): (Vec<usize>, Option<&Embeddings>) = match result {
+        Ok(rows) => ((0..texts.len()).collect(), Some(rows)),
+        Err(error) => match error.partial() {
+            Some(partial) => (partial.indices().to_vec(), Some(partial.embeddings())),
+            None => (Vec::new(), None),
+        },
+    };
+    assert_eq!(rows.map_or(0, Embeddings::len), places.len(), "a row a place");
+    for (&place, row) in places.iter().zip(rows.into_iter().flat_map(Embeddings::rows)) {
+        assert_eq!(row, fake.vector_of(InputKind::Document, texts[place].as_ref()), "row {place}");
+    }
+    places
 }
 
 /// How far vectors are from those they should be.

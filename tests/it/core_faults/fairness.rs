@@ -128,7 +128,7 @@ async fn longest_wait_behind_many(tokens_a_minute: u64, callers: usize) -> Durat
     bulk.iter().for_each(tokio::task::JoinHandle::abort);
     // And the bulk calls have most of the tokens all the same.
     let minutes = began.elapsed().as_secs_f64() / 60.0;
-    let had = super::tokens(fake.charged()) as f64;
+    let had = fake.charged().tokens as f64;
     assert!(had >= 0.5 * minutes * tokens_a_minute as f64, "{had} tokens in {minutes} minutes");
     longest
 }
@@ -150,32 +150,39 @@ async fn no_query_starves_behind_bulk_calls_without_end_at_a_low_limit() {
     }
 }
 
+/// How long an interactive call for a text waits that the last of so many bulk calls, one more than these, is waiting
+/// with; and what all bulk calls are told.
+async fn wait_beside_bulk<E: Embedder>(fake: &Fake, embedder: E, bulk: usize) -> (Duration, Usage) {
+    let cached = embedder.cached(Memory::unbounded()).expect("one space");
+    let call = |text: String| {
+        let cached = cached.clone();
+        tokio::spawn(async move { cached.embed_documents(&[text]).await.map(|rows| rows.usage()) })
+    };
+    let mut calls: Vec<_> = (0..bulk).map(|i| call(format!("bulk {i}"))).collect();
+    tokio::time::sleep(SECOND / 10).await;
+    calls.push(call("shared".to_owned()));
+    tokio::time::sleep(SECOND / 10).await;
+    let began = Instant::now();
+    let texts = ["shared"];
+    let result = cached.embed(Batch::documents(&texts).with_lane(Lane::Interactive)).await;
+    sound(fake, &texts, &result);
+    result.expect("embeds");
+    let waited = began.elapsed();
+    let mut usage = Usage::ZERO;
+    for call in calls {
+        usage += tokio::time::timeout(HOUR, call).await.expect("nobody hangs").expect("no panic").expect("embeds");
+    }
+    (waited, usage)
+}
+
 /// An interactive call for a text that a bulk call is waiting with does not wait where that one does.
 #[tokio::test(start_paused = true)]
 async fn an_interactive_call_does_not_wait_in_the_bulk_lane_for_a_text_of_a_bulk_call() {
     let fake = fake(Limits::none().with_texts(1));
     let provider = Scripted::new(&fake, |_, _| Step::answers().after(SECOND));
-    let cached = provider.concurrency(1).cached(Memory::unbounded()).expect("one space");
-    let call = |text: String| {
-        let cached = cached.clone();
-        tokio::spawn(async move { cached.embed_documents(&[text]).await.map(|rows| rows.usage()) })
-    };
-    let mut bulk: Vec<_> = (0..9).map(|i| call(format!("bulk {i}"))).collect();
-    tokio::time::sleep(SECOND / 10).await;
-    bulk.push(call("shared".to_owned()));
-    tokio::time::sleep(SECOND / 10).await;
-    let began = Instant::now();
-    let texts = ["shared"];
-    let result = cached.embed(Batch::documents(&texts).with_lane(Lane::Interactive)).await;
-    sound(&fake, &texts, &result);
-    result.expect("embeds");
-    let waited = began.elapsed();
+    let (waited, usage) = wait_beside_bulk(&fake, provider.concurrency(1), 9).await;
     // What is left of the call under way, and its own.
     assert!(waited <= 3 * SECOND, "{waited:?} behind nine bulk calls of a second each");
-    let mut usage = Usage::ZERO;
-    for call in bulk {
-        usage += tokio::time::timeout(HOUR, call).await.expect("nobody hangs").expect("no panic").expect("embeds");
-    }
     assert!(usage.requests <= 10);
     assert_eq!(fake.vector_of(InputKind::Document, "shared").len(), 4);
 }
@@ -184,27 +191,10 @@ async fn an_interactive_call_does_not_wait_in_the_bulk_lane_for_a_text_of_a_bulk
 #[tokio::test(start_paused = true)]
 async fn an_interactive_call_does_not_wait_in_the_bulk_lane_of_a_rate_limit() {
     let fake = fake(Limits::none().with_texts(1));
-    let limited = fake.clone().rate_limit(RateLimiter::new().with_requests(60));
-    let cached = limited.cached(Memory::unbounded()).expect("one space");
     // Ten that are saved, and then one a second.
-    let call = |text: String| {
-        let cached = cached.clone();
-        tokio::spawn(async move { cached.embed_documents(&[text]).await.map(drop) })
-    };
-    let mut bulk: Vec<_> = (0..18).map(|i| call(format!("bulk {i}"))).collect();
-    tokio::time::sleep(SECOND / 10).await;
-    bulk.push(call("shared".to_owned()));
-    tokio::time::sleep(SECOND / 10).await;
-    let began = Instant::now();
-    let texts = ["shared"];
-    let result = cached.embed(Batch::documents(&texts).with_lane(Lane::Interactive)).await;
-    sound(&fake, &texts, &result);
-    result.expect("embeds");
-    let waited = began.elapsed();
+    let limited = fake.clone().rate_limit(RateLimiter::new().with_requests(60));
+    let (waited, _) = wait_beside_bulk(&fake, limited, 18).await;
     assert!(waited <= 3 * SECOND, "{waited:?} behind eight bulk calls of a second each");
-    for call in bulk {
-        tokio::time::timeout(HOUR, call).await.expect("nobody hangs").expect("no panic").expect("embeds");
-    }
 }
 
 // Who is to blame

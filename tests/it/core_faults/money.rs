@@ -10,8 +10,7 @@ use docvector_embed::{
 use tokio::time::Instant;
 
 use super::{
-    MINUTE, SECOND, Scripted, Step, fake, finished, paid, poll, polls_of, request_of, silent_request, sound, tokens,
-    told, unreported,
+    MINUTE, SECOND, Scripted, Step, fake, finished, paid, poll, polls_of, request_of, silent_request, sound, told,
 };
 
 // What had arrived is stored
@@ -229,7 +228,7 @@ async fn totals_keep_the_known_sum_and_count_the_unknown_calls() {
     }
     let usage = totals.snapshot().usage;
     assert_eq!(paid(usage), (15, 4));
-    assert_eq!(unreported(usage), Some(1), "{usage:?}");
+    assert_eq!(usage.unreported, 1, "{usage:?}");
 }
 
 /// The same for a sum of usages, as every result of several calls is one.
@@ -237,10 +236,10 @@ async fn totals_keep_the_known_sum_and_count_the_unknown_calls() {
 fn a_sum_of_usages_keeps_what_is_known() {
     let sum: Usage = [request_of(7), silent_request(), request_of(5), silent_request()].into_iter().sum();
     assert_eq!(paid(sum), (12, 4));
-    assert_eq!(unreported(sum), Some(2), "{sum:?}");
+    assert_eq!(sum.unreported, 2, "{sum:?}");
     // A call without an answer is another matter.
     let sum = sum + Usage::of_unanswered();
-    assert_eq!((tokens(sum), sum.unanswered, unreported(sum)), (12, 1, Some(2)), "{sum:?}");
+    assert_eq!((sum.tokens, sum.unanswered, sum.unreported), (12, 1, 2), "{sum:?}");
 }
 
 /// A rate limit counts what is known, beside a reply that does not say.
@@ -257,7 +256,7 @@ async fn a_result_of_many_calls_tells_the_known_sum() {
         cached.embed_documents(&["a", "b", "c"]).await.expect("embeds").usage(),
     ] {
         assert_eq!(usage.requests, 3);
-        assert!(tokens(usage) >= 10, "{usage:?}");
+        assert!(usage.tokens >= 10, "{usage:?}");
     }
 }
 

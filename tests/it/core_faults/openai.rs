@@ -12,7 +12,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use super::{paid, total};
+use super::paid;
 use crate::support::{
     server::{DIMENSIONS, Server, Step},
     stand_in,
@@ -79,7 +79,7 @@ async fn one_impossible_row_does_not_cost_the_reply() {
                 assert_eq!(row, stand_in::vector(TEXTS[index], DIMENSIONS), "{what}: the row of text {index}");
             }
             assert_eq!(paid(partial.embeddings().usage()), (charged(&TEXTS), 1), "{what}");
-            assert_eq!(paid(total(&error)), (charged(&TEXTS), 1), "{what}");
+            assert_eq!(paid(error.total_usage()), (charged(&TEXTS), 1), "{what}");
         }
     }
 }

@@ -17,7 +17,7 @@ use docvector_embed::{
 use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 
-use super::{HOUR, MINUTE, SECOND, Scripted, Step, fake, finished, numbered, paid, patient, request_of, total};
+use super::{HOUR, MINUTE, SECOND, Scripted, Step, fake, finished, numbered, paid, patient, request_of};
 
 /// One text a window, two windows at once.
 fn options() -> StreamOptions {
@@ -206,7 +206,7 @@ async fn over_two_spaces(finishes: bool, names: [&str; 6]) -> (Router, Partial) 
     assert_eq!(windows.len(), 2);
     let first = windows[0].as_ref().expect("the first window is handed over");
     let error = windows[1].as_ref().expect_err("the second fails").clone();
-    let usage = first.usage() + total(&error);
+    let usage = first.usage() + error.total_usage();
     assert_eq!(paid(usage), paid(router.charged() + request_of(HALF_WAY)), "all that was paid is told");
     let partial = error.into_partial().expect("rows were finished");
     let fake = router.of(&texts[partial.indices()[0]]).clone();

@@ -11,7 +11,7 @@ use docvector_embed::{
 };
 use futures_util::{StreamExt, stream};
 
-use super::{MINUTE, SECOND, Scripted, Step, fake, finished, paid, patient, request_of, sound, total};
+use super::{MINUTE, SECOND, Scripted, Step, fake, finished, paid, patient, request_of, sound};
 
 /// Says that the texts at these places are refused.
 fn refused(places: &[usize]) -> Error {
@@ -239,7 +239,7 @@ fn strays(fake: &Fake) -> Vec<(String, Scripted)> {
 fn assert_unusable(what: &str, error: &Error) {
     assert_eq!(error.kind(), ErrorKind::Protocol, "{what}: {error}");
     assert_eq!(named(error), [0; 0], "{what}: {error}");
-    assert_eq!(paid(total(error)), (COST, 1), "{what}: {error}");
+    assert_eq!(paid(error.total_usage()), (COST, 1), "{what}: {error}");
 }
 
 fn assert_unusable_answer(what: &str, result: Result<Embeddings>) {
@@ -268,7 +268,7 @@ async fn embed_all_blames_no_text_of_another_call() {
         assert_eq!(sound(&fake, &texts, &result), [0, 1], "index {index}");
         let error = result.expect_err("unusable");
         assert_eq!((error.kind(), named(&error)), (ErrorKind::Protocol, vec![]), "index {index}: {error}");
-        assert_eq!(paid(total(&error)), (COST + 2, 2), "index {index}: {error}");
+        assert_eq!(paid(error.total_usage()), (COST + 2, 2), "index {index}: {error}");
     }
 }
 

@@ -27,6 +27,8 @@ use futures_util::{
     stream,
 };
 
+use crate::support::own;
+
 /// Different texts of a race.
 const TEXTS: usize = 50;
 const CALLERS: usize = 40;
@@ -46,22 +48,6 @@ fn cached<E: Embedder>(embedder: E, store: impl CacheStore) -> Cached<E> {
 
 fn asked(fake: &Fake) -> Vec<String> {
     fake.calls().into_iter().flat_map(|call| call.texts).collect()
-}
-
-/// Fails where a row that came back, be it with an error, is not its text's own; tells the places that have one.
-fn own(fake: &Fake, texts: &[impl AsRef<str>], result: &Result<Embeddings>) -> Vec<usize> {
-    let (places, rows): (Vec<usize>, Option<&Embeddings>) = match result {
-        Ok(rows) => ((0..texts.len()).collect(), Some(rows)),
-        Err(error) => match error.partial() {
-            Some(partial) => (partial.indices().to_vec(), Some(partial.embeddings())),
-            None => (Vec::new(), None),
-        },
-    };
-    assert_eq!(rows.map_or(0, Embeddings::len), places.len(), "a row a place");
-    for (&place, row) in places.iter().zip(rows.into_iter().flat_map(Embeddings::rows)) {
-        assert_eq!(row, fake.vector_of(InputKind::Document, texts[place].as_ref()), "row {place}");
-    }
-    places
 }
 
 /// How long a store takes.
