@@ -24,7 +24,7 @@ class Mutation:
 
 EACH = "src/ext/each.rs"
 ERROR = "src/error.rs"
-EXT = "src/ext.rs"
+CHECKED = "src/checked.rs"
 DRIVEN = "src/driven.rs"
 CACHED = "src/wrap/cached.rs"
 WORK = "src/wrap/cached/work.rs"
@@ -63,7 +63,7 @@ MUTATIONS = (
     ),
     Mutation(
         "A2: indices that a call does not have",
-        ((EXT, ".filter(|&index| index >= batch.len())", ".filter(|&index| index == usize::MAX)"),),
+        ((CHECKED, ".filter(|&index| index >= batch.len())", ".filter(|&index| index == usize::MAX)"),),
         test="core_faults::wrong_rows::embed_all_blames_no_text_that_there_is_not",
     ),
     Mutation(
@@ -141,7 +141,7 @@ MUTATIONS = (
         "B5: an embedder's panic goes on",
         (
             (
-                EXT,
+                CHECKED,
                 "    let answer = AssertUnwindSafe(async { embedder.embed(batch).await }).catch_unwind().await."
                 "unwrap_or_else(|_| {\n"
                 "        let panicked = Error::new(ErrorKind::Inference, PANICKED);\n"

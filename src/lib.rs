@@ -52,6 +52,7 @@ mod allowance;
 mod batch;
 pub mod cache;
 mod charges;
+mod checked;
 pub mod conformance;
 mod driven;
 mod embedder;

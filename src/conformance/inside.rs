@@ -6,15 +6,17 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use futures_util::FutureExt;
 
 use super::{Outcome, Violation, distance};
 use crate::{
-    BadText, BadTextReason, Batch, Charges, Embedder, Embeddings, Error, ErrorKind, InputKind, Partial, Result, Usage,
-    ext::{Each, PANICKED},
-    provider::Fake,
+    BadText, BadTextReason, Batch, Charges, Each, Embedder, Embeddings, Error, ErrorKind, InputKind, Lane, Options,
+    Partial, Result, Space, TooLong, Usage,
+    checked::PANICKED,
+    provider::{Fake, fake},
 };
 
 pub(super) fn violation(law: u8, embedder: &dyn Embedder, what: String) -> Violation {
@@ -169,9 +171,9 @@ fn rows_of(fake: &Fake, kind: InputKind, texts: &[&str]) -> Option<Embeddings> {
 pub(super) type Inside = [(Fake, Script)];
 
 /// How far a row is from the vector that its text has in the row's space; infinitely far in a space of no fake.
-fn off(inside: &Inside, kind: InputKind, text: &str, rows: &Embeddings, row: usize) -> f32 {
-    let fake = inside.iter().find(|(fake, _)| fake.spaces()[0] == *rows.space());
-    fake.map_or(f32::INFINITY, |(fake, _)| distance(rows.row(row), &fake.vector_of(kind, text)))
+fn off(inside: &Inside, kind: InputKind, text: &str, space: &Space, row: &[f32]) -> f32 {
+    let fake = inside.iter().find(|(fake, _)| fake.spaces()[0] == *space);
+    fake.map_or(f32::INFINITY, |(fake, _)| distance(row, &fake.vector_of(kind, text)))
 }
 
 /// Checks that each row is its text's: those of a result, and those that were finished before an error.
@@ -187,15 +189,16 @@ pub(super) fn own_rows(
             let count = rows.len();
             expect(count == texts.len(), 1, embedder, || format!("{} texts gave {count} rows", texts.len()))?;
             return texts.iter().enumerate().try_for_each(|(at, text)| {
-                let far = off(inside, kind, text, rows, at);
+                let far = off(inside, kind, text, rows.space(), rows.row(at));
                 expect(far < 1e-6, 2, embedder, || format!("row {at} is {far:e} from its text's vector"))
             });
         }
         Err(error) => error,
     };
     for partial in error.partials() {
-        for (row, &at) in partial.indices().iter().enumerate() {
-            let far = texts.get(at).map_or(f32::INFINITY, |text| off(inside, kind, text, partial.embeddings(), row));
+        let rows = partial.embeddings();
+        for (row, &at) in rows.rows().zip(partial.indices()) {
+            let far = texts.get(at).map_or(f32::INFINITY, |text| off(inside, kind, text, rows.space(), row));
             expect(far < 1e-6, 4, embedder, || format!("the finished row of text {at} is {far:e} off"))?;
             let named = error.bad_texts().iter().any(|bad| bad.index == at);
             expect(!named, 6, embedder, || format!("text {at} has a row and is named as bad"))?;
@@ -253,8 +256,7 @@ pub(super) fn own_results(
     for (at, text) in texts.iter().enumerate() {
         match each.get(at) {
             Ok(row) => {
-                let fake = inside.iter().find(|(fake, _)| space.is_some_and(|space| fake.spaces()[0] == *space));
-                let far = fake.map_or(f32::INFINITY, |(fake, _)| distance(row, &fake.vector_of(kind, text)));
+                let far = space.map_or(f32::INFINITY, |space| off(inside, kind, text, space, row));
                 expect(far < 1e-6, 2, embedder, || format!("with a result for each text, row {at} is {far:e} off"))?;
                 expect(!is_refused(text), 6, embedder, || format!("text {at} is refused inside and has a row"))?;
             }
@@ -269,12 +271,33 @@ pub(super) fn own_results(
     Ok(())
 }
 
-/// All that a caller is told of the cost.
-pub(super) fn told(result: &Result<Embeddings>) -> Charges {
-    match result {
-        Ok(rows) => rows.charges().clone(),
-        Err(error) => error.total_charges(),
-    }
+/// Checks that no text is blamed for what the inside said of a text that it was not given.
+pub(super) fn blames_nobody(embedder: &dyn Embedder, result: &Result<Embeddings>) -> Outcome {
+    let named = result.as_ref().err().and_then(|error| error.bad_texts().first());
+    expect(named.is_none(), 6, embedder, || {
+        format!("the inside was wrong about a text that it was not given, and it is said of {named:?}")
+    })
+}
+
+/// Options that all differ from the default ones, but for the space.
+pub(super) fn marked_options() -> Options<'static> {
+    let mut options = Options::new(InputKind::Query);
+    options.key = Some("key");
+    options.tenant = Some("tenant");
+    options.trace = Some("00-trace-01");
+    options.lane = Lane::Bulk;
+    options.too_long = TooLong::Truncate;
+    options.deadline = Some(Instant::now() + Duration::from_secs(3600));
+    options
+}
+
+/// Whether what was asked of an embedder was asked of the fake inside; it may have had less time.
+pub(super) fn was_asked(call: &fake::Call, options: Options<'_>) -> bool {
+    // Every field by name: a new one cannot be forgotten here.
+    let Options { kind, key, tenant, trace, space: _, too_long, lane, deadline } = options;
+    (call.kind, call.too_long, call.lane) == (kind, too_long, lane)
+        && (call.key.as_deref(), call.tenant.as_deref(), call.trace.as_deref()) == (key, tenant, trace)
+        && call.deadline.is_some_and(|inner| deadline.is_some_and(|deadline| inner <= deadline))
 }
 
 /// Checks that callers are told what the inside charged, and who is paid for it.

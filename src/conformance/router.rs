@@ -1,19 +1,19 @@
 //! Checks a router across several spaces from inside: over two fakes whose logs tell who was asked what.
 
-use std::{
-    future::poll_fn,
-    pin::pin,
-    task::Poll,
-    time::{Duration, Instant},
-};
+use std::{future::poll_fn, pin::pin, task::Poll};
 
 use super::{
     COSTS, Outcome, Suite, Violation,
-    inside::{Script, conserved, expect, own_results, own_rows, some_refused, texts, told, unless_panics, violation},
+    inside::{
+        Script, blames_nobody, conserved, expect, marked_options, own_results, own_rows, some_refused, texts,
+        unless_panics, violation, was_asked,
+    },
 };
 use crate::{
     Batch, Charges, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Lane, Limits, OwnedOptions, Result,
-    Space, SpaceId, TooLong, plan,
+    Space, SpaceId, TooLong,
+    checked::cost_of,
+    plan,
     provider::{Fake, fake},
 };
 
@@ -215,7 +215,7 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
                 let result = ask(&router, &options, &texts).await;
                 self.in_one_space(&router, key, &mut first, &texts, &result, false)?;
                 own_rows(&arms, &router, kind, &texts, &result)?;
-                sum += told(&result);
+                sum += cost_of(&result);
             }
             conserved(&arms, &router, &sum)?;
             let asked: usize = arms.iter().flat_map(|(fake, _)| fake.calls()).map(|call| call.texts.len()).sum();
@@ -306,23 +306,11 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
     /// Key, tenant, trace, kind, lane, length policy and deadline reach the arm.
     async fn forwards_the_batch(&self) -> Outcome {
         let (arms, router) = self.make()?;
-        let deadline = Instant::now() + Duration::from_secs(3600);
-        let texts = ["a text to forward"];
-        let batch =
-            Batch::new(InputKind::Query, &texts).with_key("key").with_tenant("tenant").with_trace("00-trace-01");
-        let batch = batch.with_lane(Lane::Bulk).with_too_long(TooLong::Truncate).with_deadline(deadline);
-        router.embed(batch).await.map_err(|error| violation(3, &router, error.to_string()))?;
+        let (texts, options) = (["a text to forward"], marked_options());
+        let result = router.embed(Batch::with_options(&texts, options)).await;
+        result.map_err(|error| violation(3, &router, error.to_string()))?;
         let calls: Vec<fake::Call> = arms.iter().flat_map(|(fake, _)| fake.calls()).collect();
-        let kept = calls.iter().all(|call| {
-            call.texts == texts
-                && call.kind == InputKind::Query
-                && call.key.as_deref() == Some("key")
-                && call.tenant.as_deref() == Some("tenant")
-                && call.trace.as_deref() == Some("00-trace-01")
-                && call.lane == Lane::Bulk
-                && call.too_long == TooLong::Truncate
-                && call.deadline.is_some_and(|inner| inner <= deadline)
-        });
+        let kept = calls.iter().all(|call| call.texts == texts && was_asked(call, options));
         expect(kept && calls.len() == 1, 3, &router, || format!("what was asked was not asked of one arm: {calls:?}"))
     }
 
@@ -338,7 +326,7 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
                 let result = ask(&router, &options, &texts).await;
                 own_rows(&arms, &router, InputKind::Document, &texts, &result)?;
                 some_refused(&arms, &router, &texts, &result)?;
-                let mut sum = told(&result);
+                let mut sum = cost_of(&result);
                 let each = router.embed_each(Batch::with_options(&refs, options.borrow())).await;
                 own_results(&arms, &router, InputKind::Document, &texts, &each)?;
                 sum += each.charges();
@@ -349,11 +337,8 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
                     let law = if row { 4 } else { 6 };
                     let result = unless_panics(&router, law, ask(&router, &options, &texts)).await?;
                     own_rows(&arms, &router, InputKind::Document, &texts, &result)?;
-                    let named = result.as_ref().err().and_then(|error| error.bad_texts().first());
-                    expect(named.is_none(), 6, &router, || {
-                        format!("an arm was wrong about a text that it was not given, and it is said of {named:?}")
-                    })?;
-                    conserved(&arms, &router, &told(&result))?;
+                    blames_nobody(&router, &result)?;
+                    conserved(&arms, &router, &cost_of(&result))?;
                 }
             }
         }
@@ -385,7 +370,7 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
                     format!("a finished row is lost: {text:?} is not among the rows of {given:?}")
                 })?;
             }
-            conserved(&arms, &router, &told(&result))?;
+            conserved(&arms, &router, &cost_of(&result))?;
         }
         Ok(())
     }

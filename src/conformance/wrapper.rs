@@ -3,13 +3,13 @@
 use super::{
     COSTS, Outcome, Suite, Violation, distance,
     inside::{
-        Inside, Script, conserved, embed_documents, expect, own_results, own_rows, some_refused, texts, told,
-        unless_panics, violation,
+        Inside, Script, blames_nobody, conserved, embed_documents, expect, marked_options, own_results, own_rows,
+        some_refused, texts, unless_panics, violation, was_asked,
     },
 };
 use crate::{
-    BadText, BadTextReason, Batch, Charges, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Lane, Limits, SpaceId,
-    TooLong, Usage,
+    BadText, BadTextReason, Batch, Charges, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Limits, SpaceId, Usage,
+    checked::cost_of,
     provider::{Fake, fake},
 };
 
@@ -89,26 +89,15 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
     /// Key, tenant, trace, kind, lane, length policy and deadline reach the inside.
     async fn forwards_the_batch(&self) -> Outcome {
         let (fake, wrapped) = self.make()?;
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(3600);
-        let texts = ["a text to forward"];
-        let batch = Batch::new(InputKind::Query, &texts).with_key("key").with_lane(Lane::Bulk);
-        let batch = batch
-            .with_tenant("tenant")
-            .with_trace("00-trace-01")
-            .with_too_long(TooLong::Truncate)
-            .with_deadline(deadline);
-        wrapped.embed(batch).await.map_err(|error| violation(3, &wrapped, error.to_string()))?;
+        let (texts, options) = (["a text to forward"], marked_options());
+        let result = wrapped.embed(Batch::with_options(&texts, options)).await;
+        result.map_err(|error| violation(3, &wrapped, error.to_string()))?;
         let calls = fake.calls();
         let inner = calls.iter().find(|call| call.texts == texts);
         let inner = inner.ok_or_else(|| violation(3, &wrapped, "the text did not reach the inside".into()))?;
-        let kept = inner.kind == InputKind::Query
-            && inner.key.as_deref() == Some("key")
-            && inner.tenant.as_deref() == Some("tenant")
-            && inner.trace.as_deref() == Some("00-trace-01")
-            && inner.lane == Lane::Bulk
-            && inner.too_long == TooLong::Truncate
-            && inner.deadline.is_some_and(|inner| inner <= deadline);
-        expect(kept, 3, &wrapped, || format!("what was asked of the text was not asked inside: {inner:?}"))
+        expect(was_asked(inner, options), 3, &wrapped, || {
+            format!("what was asked of the text was not asked inside: {inner:?}")
+        })
     }
 
     /// What callers are told is what the inside charged.
@@ -211,12 +200,9 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
                 let law = if row { 4 } else { 6 };
                 let result = unless_panics(&wrapped, law, embed_documents(&wrapped, &texts)).await?;
                 own_rows(&inside, &wrapped, InputKind::Document, &texts, &result)?;
-                let named = result.as_ref().err().and_then(|error| error.bad_texts().first());
-                expect(named.is_none(), 6, &wrapped, || {
-                    format!("the inside was wrong about a text that it was not given, and it is said of {named:?}")
-                })?;
+                blames_nobody(&wrapped, &result)?;
                 // Nor is anything of it kept for later.
-                self.goes_on(&inside, &wrapped, &texts, told(&result)).await?;
+                self.goes_on(&inside, &wrapped, &texts, cost_of(&result)).await?;
             }
         }
         Ok(())
@@ -235,7 +221,7 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
                     let result = embed_documents(&wrapped, &texts).await;
                     own_rows(&inside, &wrapped, InputKind::Document, &texts, &result)?;
                     some_refused(&inside, &wrapped, &texts, &result)?;
-                    sum += told(&result);
+                    sum += cost_of(&result);
                 }
                 let each = wrapped.embed_each(Batch::documents(&refs)).await;
                 own_results(&inside, &wrapped, InputKind::Document, &texts, &each)?;
@@ -257,7 +243,7 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
                 script.fails(fake, kind, rows, cost);
                 let result = embed_documents(&wrapped, &texts).await;
                 own_rows(&inside, &wrapped, InputKind::Document, &texts, &result)?;
-                self.goes_on(&inside, &wrapped, &texts, told(&result)).await?;
+                self.goes_on(&inside, &wrapped, &texts, cost_of(&result)).await?;
             }
         }
         Ok(())
@@ -269,7 +255,7 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         own_rows(inside, wrapped, InputKind::Document, texts, &again)?;
         let error = again.as_ref().err();
         expect(error.is_none(), 4, wrapped, || format!("after one failure inside, good texts fail: {error:?}"))?;
-        sum += told(&again);
+        sum += cost_of(&again);
         conserved(inside, wrapped, &sum)
     }
 

@@ -80,7 +80,7 @@ use self::{entry::Keys, in_flight::InFlightTable, rows::Rows, work::Work};
 use crate::{
     Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, TooLong, Usage,
     cache::{CacheStore, Entry, Key, copies::Copies},
-    ext::embed_checked,
+    checked::embed_checked,
     sync::Mutex,
 };
 

@@ -36,7 +36,7 @@ use std::{collections::HashMap, fmt};
 
 use async_trait::async_trait;
 
-use crate::{Batch, Embedder, Embeddings, Limits, Result, Space, Usage, ext::embed_checked};
+use crate::{Batch, Embedder, Embeddings, Limits, Result, Space, Usage, checked::embed_checked};
 
 /// Embeds each distinct text of a call once. See the [module](self).
 #[derive(Clone, Debug)]

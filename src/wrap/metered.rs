@@ -61,7 +61,10 @@ use std::{
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use crate::{Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Options, Result, Space, SpaceId, Usage};
+use crate::{
+    Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Options, Result, Space, SpaceId, Usage,
+    checked::cost_of,
+};
 
 /// Is told of each call. Implemented for closures, too.
 ///
@@ -232,15 +235,14 @@ impl<'a> Call<'a> {
     }
 
     fn end(&mut self, result: &Result<Embeddings>) {
+        self.charges = cost_of(result);
         match result {
             Ok(rows) => {
                 self.space = Some(rows.space().id());
-                self.charges = rows.charges().clone();
                 self.outcome = Outcome::Done;
             }
             Err(error) => {
                 self.space = error.partial().map(|partial| partial.embeddings().space().id());
-                self.charges = error.total_charges();
                 self.outcome = Outcome::Failed(error.kind());
                 self.error = Some(error.clone());
             }

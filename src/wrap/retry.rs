@@ -46,7 +46,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::{
-    Batch, Charges, Embedder, Embeddings, Error, Limits, Partial, Result, Space, ext::embed_checked,
+    Batch, Charges, Embedder, Embeddings, Error, Limits, Partial, Result, Space, checked::embed_checked,
     gather::RowCollector,
 };
 

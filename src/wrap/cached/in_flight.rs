@@ -34,7 +34,7 @@ use super::{
 use crate::{
     Batch, Charges, Embedder, Embeddings, Lane, Limits, OwnedOptions, Result, Usage, batch,
     cache::{HashOfKey, Key},
-    ext::embed_checked,
+    checked::{cost_of, embed_checked},
 };
 
 /// The calls under way, by the texts they are for: one table per lane, so that a bulk call for a text is found again when
@@ -132,10 +132,7 @@ impl Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         if self.bill() {
-            self.counts.leave_unclaimed(match &self.result {
-                Ok(rows) => rows.charges().clone(),
-                Err(error) => error.total_charges(),
-            });
+            self.counts.leave_unclaimed(cost_of(&self.result));
         }
     }
 }
