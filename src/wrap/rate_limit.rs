@@ -26,7 +26,7 @@
 //! A call is to take no more tokens than come in five seconds, so that a query never waits long behind bulk work: where
 //! the limit and the most tokens of a text are known, [`limits`](Embedder::limits) says so, and larger batches are split.
 //!
-//! What the provider tells with its replies ([`Allowance`], from `x-ratelimit-*`) is believed: a limit that was not
+//! What the provider tells with its replies ([`Allowance`](crate::Allowance), from `x-ratelimit-*`) is believed: a limit that was not
 //! given is learned, one that is lower than given is kept to, and what is left there is no more than is left here. When a
 //! reply says that there were too many, all calls wait as long as it asks, but not longer than two minutes. If the
 //! provider asks for a longer wait, only that call fails; the others go on.
