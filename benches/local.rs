@@ -17,8 +17,8 @@ use std::{
 };
 
 use docvector_embed::{
-    Batch, EmbedderExt, Embeddings, InputKind, Precision, StreamOptions, TooLong,
-    provider::{Onnx, onnx::OnnxBuilder},
+    Batch, EmbedderExt, Embeddings, InputKind, Precision, StreamOptions, Truncation,
+    provider::{Onnx, OnnxBuilder},
 };
 use futures_util::{StreamExt, stream};
 
@@ -57,7 +57,7 @@ fn builder() -> OnnxBuilder {
 
 async fn embed(embedder: &Onnx, texts: &[String]) -> docvector_embed::Result<Embeddings> {
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    embedder.embed_all(Batch::documents(&texts).with_too_long(TooLong::Truncate)).await
+    embedder.embed_all(Batch::documents(&texts).with_truncation(Truncation::Truncate)).await
 }
 
 /// int8 and fp32, packed and with a text a batch.

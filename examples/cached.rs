@@ -12,7 +12,7 @@ async fn main() -> Result<()> {
     // At most 256 MiB; the vectors of the least use are let go.
     let store = Memory::new(256 << 20);
     // `open` also checks that the model is the one whose vectors the store holds.
-    let embedder = Cached::open(Fake::new(384), store).await?;
+    let embedder = Cached::new_verified(Fake::new(384), store).await?;
 
     let texts: Vec<String> = (0..1000).map(|i| format!("passage {}", i % 600)).collect();
     for run in ["first", "second"] {

@@ -87,7 +87,7 @@ fn explain(error: &Error) {
     }
     let advice = match error.kind() {
         ErrorKind::Auth => "is OPENAI_API_KEY a key of this account, and allowed to embed?",
-        ErrorKind::Quota => "the account's money is used up: waiting does not help",
+        ErrorKind::QuotaExhausted => "the account's money is used up: waiting does not help",
         ErrorKind::RateLimited => "the account's limit is reached, after several attempts: wait a minute",
         ErrorKind::Timeout | ErrorKind::Unavailable => {
             "the server cannot be reached, after several attempts: is the network there, is OPENAI_BASE_URL right?"

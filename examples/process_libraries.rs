@@ -19,7 +19,7 @@ use std::{
 use docvector_embed::{
     Batch, Embedder, EmbedderExt, Error, ErrorKind, Limits, Result, Usage, price,
     provider::{Fake, OpenAi},
-    wrap::{Meter, Metering, RateLimiter, RetryPolicy, Totals, metered::Outcome},
+    wrap::{CallOutcome, CallRecord, MetricsSink, RateLimiter, RetryPolicy, Totals},
 };
 use futures_util::{StreamExt, stream};
 
@@ -67,7 +67,7 @@ async fn run(provider: Box<dyn Embedder>) -> ExitCode {
     let totals = Totals::new();
     let meter = {
         let (progress, totals) = (progress.clone(), totals.clone());
-        move |call: &Metering<'_>| {
+        move |call: &CallRecord<'_>| {
             totals.record(call);
             progress.call_ended(call);
         }
@@ -77,7 +77,7 @@ async fn run(provider: Box<dyn Embedder>) -> ExitCode {
         .metered(meter)
         .timeout(Duration::from_secs(60))
         .concurrency(8)
-        .rate_limit(RateLimiter::new().with_requests(3_000).with_tokens(1_000_000))
+        .rate_limit(RateLimiter::new().with_requests_per_minute(3_000).with_tokens_per_minute(1_000_000))
         .retry(RetryPolicy::default());
     println!("{embedder}: {} libraries, {AT_ONCE} at once", LIBRARIES.len());
 
@@ -164,8 +164,8 @@ impl Progress {
         Self { chunks, embedded: AtomicUsize::new(0), terminal: io::stderr().is_terminal() }
     }
 
-    fn call_ended(&self, call: &Metering<'_>) {
-        if call.outcome == Outcome::Done {
+    fn call_ended(&self, call: &CallRecord<'_>) {
+        if call.outcome == CallOutcome::Done {
             let embedded = self.embedded.fetch_add(call.texts, Ordering::Relaxed) + call.texts;
             if self.terminal {
                 eprint!("\r{embedded} of {} chunks ({} %)", self.chunks, embedded * 100 / self.chunks);

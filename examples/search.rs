@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use docvector_embed::{Batch, EmbedderExt, Embeddings, TooLong, provider::Onnx};
+use docvector_embed::{Batch, EmbedderExt, Embeddings, Truncation, provider::Onnx};
 
 /// Results shown a query.
 const SHOWN: usize = 3;
@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn error::Error>> {
     let texts: Vec<&str> = chunks.iter().map(|chunk| chunk.text.as_str()).collect();
 
     let start = Instant::now();
-    let documents = embedder.embed_all(Batch::documents(&texts).with_too_long(TooLong::Truncate)).await?;
+    let documents = embedder.embed_all(Batch::documents(&texts).with_truncation(Truncation::Truncate)).await?;
     let seconds = start.elapsed().as_secs_f64();
     let tokens = documents.usage().tokens;
     println!(

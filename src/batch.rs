@@ -4,14 +4,14 @@ use std::{fmt, ops::Range, sync::Arc, time::Instant};
 
 use crate::{
     BadText, BadTextReason, Error, ErrorKind, InputKind, Lane, Limits, Options, Result, Space, SpaceId, TokenCount,
-    TooLong,
+    Truncation,
 };
 
 /// The texts of one call and how to embed them. Borrowed and `Copy`.
 ///
 /// ```
-/// use docvector_embed::{Batch, InputKind, TooLong};
-/// let batch = Batch::new(InputKind::Document, &["a text", "another"]).with_too_long(TooLong::Truncate).with_key("library:serde");
+/// use docvector_embed::{Batch, InputKind, Truncation};
+/// let batch = Batch::new(InputKind::Document, &["a text", "another"]).with_truncation(Truncation::Truncate).with_key("library:serde");
 /// // Borrowed and `Copy`: a retry or a fall-back costs nothing.
 /// let again = batch;
 /// assert_eq!(again.len(), batch.len());
@@ -81,8 +81,8 @@ impl<'a> Batch<'a> {
 
     /// Sets what happens to over-long texts.
     #[must_use]
-    pub const fn with_too_long(mut self, too_long: TooLong) -> Self {
-        self.options.too_long = too_long;
+    pub const fn with_truncation(mut self, truncation: Truncation) -> Self {
+        self.options.truncation = truncation;
         self
     }
 
@@ -181,8 +181,8 @@ impl<'a> Batch<'a> {
     }
 
     /// What happens to over-long texts.
-    pub const fn too_long(&self) -> TooLong {
-        self.options.too_long
+    pub const fn truncation(&self) -> Truncation {
+        self.options.truncation
     }
 
     /// The queue.
@@ -206,7 +206,7 @@ impl<'a> Batch<'a> {
         self.check_space(spaces)?;
         let mut bad = self.bad_texts(limits);
         let mut counting = Counting::new(self, limits);
-        bad.extend((0..self.len()).filter_map(|index| counting.too_long(self, index)));
+        bad.extend((0..self.len()).filter_map(|index| counting.truncation(self, index)));
         if !bad.is_empty() {
             return Err(Error::invalid_texts(bad));
         }
@@ -377,8 +377,8 @@ impl<'l> Counting<'l> {
     }
 
     /// Whether the text is longer than a text may be, which must be an error; counted only if its bytes leave it open.
-    pub(crate) fn too_long(&mut self, batch: &Batch<'_>, index: usize) -> Option<BadText> {
-        let limit = self.by.limit.filter(|_| batch.too_long() == TooLong::Error)?;
+    pub(crate) fn truncation(&mut self, batch: &Batch<'_>, index: usize) -> Option<BadText> {
+        let limit = self.by.limit.filter(|_| batch.truncation() == Truncation::Error)?;
         let tokens = self.over(batch, index, limit)?;
         Some(BadText::new(index, BadTextReason::TooLong { tokens, limit }))
     }

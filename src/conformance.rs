@@ -42,7 +42,7 @@ use futures_util::future::join_all;
 pub use self::{router::router, store::store, wrapper::wrapper};
 use crate::{
     BadTextReason, Batch, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Limits, SpaceId, TokenCount,
-    TooLong, Usage, plan, plan::yield_once,
+    Truncation, Usage, plan, plan::yield_once,
 };
 
 /// A law, and how an embedder breaks it.
@@ -59,7 +59,7 @@ pub struct Violation {
 }
 
 /// What a check gives.
-pub type Outcome = Result<(), Violation>;
+pub type Verdict = Result<(), Violation>;
 
 /// Tells runs apart, so that no text is embedded by two of them.
 static RUNS: AtomicU64 = AtomicU64::new(0);
@@ -110,7 +110,7 @@ impl<'a> Suite<'a> {
     ///
     /// # Errors
     /// The first violation found.
-    pub async fn run(&self) -> Outcome {
+    pub async fn run(&self) -> Verdict {
         self.shape().await?;
         self.spaces().await?;
         self.order().await?;
@@ -126,7 +126,7 @@ impl<'a> Suite<'a> {
     ///
     /// # Errors
     /// The first violation found.
-    pub async fn shape(&self) -> Outcome {
+    pub async fn shape(&self) -> Verdict {
         let probe = Probe::new(self, 1);
         for kind in [InputKind::Document, InputKind::Query] {
             let none = probe.embed(kind, &[]).await?;
@@ -150,7 +150,7 @@ impl<'a> Suite<'a> {
     ///
     /// # Errors
     /// The first violation found.
-    pub async fn order(&self) -> Outcome {
+    pub async fn order(&self) -> Verdict {
         let probe = Probe::new(self, 2);
         let texts = probe.texts(16);
         let alone = probe.each_alone(InputKind::Document, &texts).await?;
@@ -172,7 +172,7 @@ impl<'a> Suite<'a> {
     ///
     /// # Errors
     /// The first violation found.
-    pub async fn independence(&self) -> Outcome {
+    pub async fn independence(&self) -> Verdict {
         let probe = Probe::new(self, 3);
         for kind in [InputKind::Document, InputKind::Query] {
             let texts = probe.texts(8);
@@ -195,7 +195,7 @@ impl<'a> Suite<'a> {
                 ("in the same batch again", &forward),
             ] {
                 let batch: Vec<String> = order.iter().map(|&text| texts[text].clone()).collect();
-                if !probe.is_one_call(&batch, TooLong::Error) {
+                if !probe.is_one_call(&batch, Truncation::Error) {
                     continue;
                 }
                 check(what, &probe.embed(kind, &batch).await?, order)?;
@@ -205,8 +205,8 @@ impl<'a> Suite<'a> {
             if let Some(last) = uneven.last_mut() {
                 *last = format!("{last} {}", probe.texts(4).join(" "));
             }
-            if probe.is_one_call(&uneven, TooLong::Truncate) {
-                let rows = probe.embed_with(kind, &uneven, TooLong::Truncate).await?;
+            if probe.is_one_call(&uneven, Truncation::Truncate) {
+                let rows = probe.embed_with(kind, &uneven, Truncation::Truncate).await?;
                 check("beside a longer text", &rows, &forward[..forward.len() - 1])?;
             }
             let calls = join_all(texts.iter().map(|text| probe.embed(kind, std::slice::from_ref(text)))).await;
@@ -221,13 +221,13 @@ impl<'a> Suite<'a> {
     ///
     /// # Errors
     /// The first violation found.
-    pub async fn all_or_nothing(&self) -> Outcome {
+    pub async fn all_or_nothing(&self) -> Verdict {
         let probe = Probe::new(self, 4);
         let texts = probe.texts(4);
         for bad in 0..texts.len() {
             let mut batch = texts.clone();
             batch[bad].clear();
-            let result = probe.try_embed(InputKind::Document, &batch, TooLong::Error).await;
+            let result = probe.try_embed(InputKind::Document, &batch, Truncation::Error).await;
             probe.expect(result.is_err(), || format!("a batch with an empty text at {bad} gave rows"))?;
         }
         let rows = probe.embed(InputKind::Document, &texts).await?;
@@ -250,7 +250,7 @@ impl<'a> Suite<'a> {
     ///
     /// # Errors
     /// The first violation found.
-    pub async fn spaces(&self) -> Outcome {
+    pub async fn spaces(&self) -> Verdict {
         let probe = Probe::new(self, 5);
         let before: Vec<SpaceId> = self.embedder.spaces().iter().map(crate::Space::id).collect();
         probe.expect(!before.is_empty(), || "no space is announced".into())?;
@@ -286,7 +286,7 @@ impl<'a> Suite<'a> {
     ///
     /// # Errors
     /// The first violation found.
-    pub async fn bad_texts(&self) -> Outcome {
+    pub async fn bad_texts(&self) -> Verdict {
         let probe = Probe::new(self, 6);
         let good = probe.texts(6);
         let count = good.len();
@@ -298,7 +298,7 @@ impl<'a> Suite<'a> {
             }
             let batch: Vec<String> =
                 (0..count).map(|i| if is_bad(i) { String::new() } else { good[i].clone() }).collect();
-            let error = match probe.try_embed(InputKind::Document, &batch, TooLong::Error).await {
+            let error = match probe.try_embed(InputKind::Document, &batch, Truncation::Error).await {
                 Ok(_) => return Err(probe.violation(format!("empty texts at {expected:?} were embedded"))),
                 Err(error) => error,
             };
@@ -310,7 +310,7 @@ impl<'a> Suite<'a> {
         // An embedder may take more than it says, but if it refuses that, it is not by a text that nobody gave it.
         if let Some(limit) = probe.limits.texts.filter(|&limit| limit <= MORE) {
             let texts = probe.any_texts(limit + 1);
-            if let Err(error) = probe.try_embed(InputKind::Document, &texts, TooLong::Error).await {
+            if let Err(error) = probe.try_embed(InputKind::Document, &texts, Truncation::Error).await {
                 probe.expect_of_the_call(&error, texts.len())?;
             }
         }
@@ -322,7 +322,7 @@ impl<'a> Suite<'a> {
     ///
     /// # Errors
     /// The first violation found.
-    pub async fn length(&self) -> Outcome {
+    pub async fn length(&self) -> Verdict {
         let probe = Probe::new(self, 7);
         let Some(long) = probe.over_long() else { return Ok(()) };
         let short = probe.texts(3);
@@ -338,16 +338,16 @@ impl<'a> Suite<'a> {
         if short.len() >= 3 {
             tries.push((vec![long.clone(), last.clone(), long.clone()], vec![0, 2]));
         }
-        tries.retain(|(texts, _)| probe.is_one_call(texts, TooLong::Truncate));
+        tries.retain(|(texts, _)| probe.is_one_call(texts, Truncation::Truncate));
         for (texts, expected) in tries {
-            match probe.try_embed(InputKind::Document, &texts, TooLong::Error).await {
+            match probe.try_embed(InputKind::Document, &texts, Truncation::Error).await {
                 Ok(_) if several => {}
                 Ok(_) => {
                     return Err(probe.violation("an over-long text was embedded without being asked to cut".into()));
                 }
                 Err(error) => probe.expect_named(&error, &expected)?,
             }
-            let rows = probe.embed_with(InputKind::Document, &texts, TooLong::Truncate).await?;
+            let rows = probe.embed_with(InputKind::Document, &texts, Truncation::Truncate).await?;
             probe.expect(rows.len() == texts.len(), || format!("{} texts gave {} rows", texts.len(), rows.len()))?;
             let named = rows.truncated();
             let right = named == expected || (several && named.iter().all(|index| expected.contains(index)));
@@ -371,7 +371,7 @@ impl<'a> Suite<'a> {
     ///
     /// # Errors
     /// The first violation found.
-    pub async fn cancellation(&self) -> Outcome {
+    pub async fn cancellation(&self) -> Verdict {
         let probe = Probe::new(self, 8);
         let texts = probe.texts(4);
         let alone = probe.each_alone(InputKind::Document, &texts).await?;
@@ -405,7 +405,7 @@ impl<'a> Suite<'a> {
     ///
     /// # Errors
     /// The first violation found.
-    pub async fn usage(&self) -> Outcome {
+    pub async fn usage(&self) -> Verdict {
         let probe = Probe::new(self, 9);
         let TokenCount::Exact(counter) = self.embedder.limits().tokens else { return Ok(()) };
         let texts = probe.texts(5);
@@ -461,11 +461,11 @@ impl<'a> Probe<'a> {
         Violation { law: self.law, embedder: self.suite.embedder.to_string(), what }
     }
 
-    fn expect(&self, holds: bool, what: impl FnOnce() -> String) -> Outcome {
+    fn expect(&self, holds: bool, what: impl FnOnce() -> String) -> Verdict {
         if holds { Ok(()) } else { Err(self.violation(what())) }
     }
 
-    fn expect_named(&self, error: &Error, expected: &[usize]) -> Outcome {
+    fn expect_named(&self, error: &Error, expected: &[usize]) -> Verdict {
         let named: Vec<usize> = error.bad_texts().iter().map(|bad| bad.index).collect();
         self.expect(error.kind() == ErrorKind::InvalidInput && named == expected, || {
             format!("texts {expected:?} are bad, the error names {named:?}: {error}")
@@ -473,7 +473,7 @@ impl<'a> Probe<'a> {
     }
 
     /// Whatever an error is about, it is about texts of the call.
-    fn expect_of_the_call(&self, error: &Error, texts: usize) -> Outcome {
+    fn expect_of_the_call(&self, error: &Error, texts: usize) -> Verdict {
         self.expect(error.highest_index().is_none_or(|index| index < texts), || {
             format!("a call of {texts} texts gives an error about text {:?}: {error}", error.highest_index())
         })
@@ -493,7 +493,7 @@ impl<'a> Probe<'a> {
     /// New short texts that have little to do with each other, at most so many as one call holds (and at least one).
     fn texts(&self, count: usize) -> Vec<String> {
         let mut texts = self.any_texts(count);
-        while texts.len() > 1 && !self.is_one_call(&texts, TooLong::Error) {
+        while texts.len() > 1 && !self.is_one_call(&texts, Truncation::Error) {
             texts.pop();
         }
         texts
@@ -542,24 +542,29 @@ impl<'a> Probe<'a> {
         }
     }
 
-    fn is_one_call(&self, texts: &[String], too_long: TooLong) -> bool {
+    fn is_one_call(&self, texts: &[String], truncation: Truncation) -> bool {
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let batch = self.batch(InputKind::Document, &texts).with_too_long(too_long);
+        let batch = self.batch(InputKind::Document, &texts).with_truncation(truncation);
         plan::split(&batch, &self.limits).is_ok_and(|calls| calls.len() <= 1)
     }
 
     async fn embed(&self, kind: InputKind, texts: &[String]) -> Result<Embeddings, Violation> {
-        self.embed_with(kind, texts, TooLong::Error).await
+        self.embed_with(kind, texts, Truncation::Error).await
     }
 
-    async fn embed_with(&self, kind: InputKind, texts: &[String], too_long: TooLong) -> Result<Embeddings, Violation> {
-        let result = self.try_embed(kind, texts, too_long).await;
+    async fn embed_with(
+        &self,
+        kind: InputKind,
+        texts: &[String],
+        truncation: Truncation,
+    ) -> Result<Embeddings, Violation> {
+        let result = self.try_embed(kind, texts, truncation).await;
         result.map_err(|error| self.violation(format!("{} good texts cannot be embedded: {error}", texts.len())))
     }
 
-    async fn try_embed(&self, kind: InputKind, texts: &[String], too_long: TooLong) -> crate::Result<Embeddings> {
+    async fn try_embed(&self, kind: InputKind, texts: &[String], truncation: Truncation) -> crate::Result<Embeddings> {
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        self.suite.embedder.embed(self.batch(kind, &texts).with_too_long(too_long)).await
+        self.suite.embedder.embed(self.batch(kind, &texts).with_truncation(truncation)).await
     }
 
     async fn each_alone(&self, kind: InputKind, texts: &[String]) -> Result<Vec<Embeddings>, Violation> {

@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, ArrayView2};
 
-use crate::{Allowance, Charges, Error, ErrorKind, Payee, Result, Space, Usage};
+use crate::{Charges, Error, ErrorKind, Payee, RateLimitStatus, Result, Space, Usage};
 
 /// The vectors of some texts: row `i` belongs to text `i`.
 ///
@@ -24,7 +24,7 @@ pub struct Embeddings {
     space: Space,
     charges: Charges,
     truncated: Vec<usize>,
-    allowance: Option<Allowance>,
+    rate_limit_status: Option<RateLimitStatus>,
 }
 
 impl Embeddings {
@@ -59,13 +59,13 @@ impl Embeddings {
         let vectors = Array2::from_shape_vec((rows, width), components)
             .map_err(|error| Error::new(ErrorKind::Protocol, "components do not make a matrix").with_source(error))?;
         let charges = charges.into();
-        Ok(Self { vectors, space: space.clone(), charges, truncated: Vec::new(), allowance: None })
+        Ok(Self { vectors, space: space.clone(), charges, truncated: Vec::new(), rate_limit_status: None })
     }
 
     /// The vectors of no texts, at no cost.
     pub fn empty(space: &Space) -> Self {
         let vectors = Array2::from_elem((0, space.dimensions()), 0.0);
-        Self { vectors, space: space.clone(), charges: Charges::NONE, truncated: Vec::new(), allowance: None }
+        Self { vectors, space: space.clone(), charges: Charges::NONE, truncated: Vec::new(), rate_limit_status: None }
     }
 
     /// Names the texts, by index, of which only the beginning was embedded. Indices past the last row are ignored.
@@ -101,8 +101,8 @@ impl Embeddings {
 
     /// Adds what the provider said, with these rows, that it still allows.
     #[must_use]
-    pub const fn with_allowance(mut self, allowance: Allowance) -> Self {
-        self.allowance = Some(allowance);
+    pub const fn with_rate_limit_status(mut self, rate_limit_status: RateLimitStatus) -> Self {
+        self.rate_limit_status = Some(rate_limit_status);
         self
     }
 
@@ -173,8 +173,8 @@ impl Embeddings {
 
     /// What the provider said, with these rows, that it still allows; `None` where it did not, or where the rows are
     /// those of several calls.
-    pub const fn allowance(&self) -> Option<Allowance> {
-        self.allowance
+    pub const fn rate_limit_status(&self) -> Option<RateLimitStatus> {
+        self.rate_limit_status
     }
 
     /// Puts the rows of several one after the other; `None` where there are none or they lie in several spaces.
@@ -207,8 +207,8 @@ impl Embeddings {
             slot.assign(&self.vectors.row(row));
         }
         let truncated = (0..rows.len()).filter(|&row| self.truncated.binary_search(&rows[row]).is_ok()).collect();
-        let (space, charges, allowance) = (self.space.clone(), self.charges.clone(), self.allowance);
-        Self { vectors, space, charges, truncated, allowance }
+        let (space, charges, rate_limit_status) = (self.space.clone(), self.charges.clone(), self.rate_limit_status);
+        Self { vectors, space, charges, truncated, rate_limit_status }
     }
 }
 

@@ -12,7 +12,7 @@ pub use self::{
     kind::ErrorKind,
     partial::Partial,
 };
-use crate::{Allowance, Charges, Embeddings, Payee, Usage};
+use crate::{Charges, Embeddings, Payee, RateLimitStatus, Usage};
 
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -47,7 +47,7 @@ struct Inner {
     code: Option<String>,
     provider_message: Option<String>,
     charges: Charges,
-    allowance: Option<Allowance>,
+    rate_limit_status: Option<RateLimitStatus>,
     exhausted: bool,
     /// How many attempts were made, and why no more.
     gave_up: Option<(u32, String)>,
@@ -83,7 +83,7 @@ impl Error {
             code: None,
             provider_message: None,
             charges: Charges::NONE,
-            allowance: None,
+            rate_limit_status: None,
             exhausted: false,
             gave_up: None,
             source: None,
@@ -138,8 +138,8 @@ impl Error {
         self.0.request_id.as_deref()
     }
 
-    /// The provider's code for what went wrong (`rate_limit_exceeded`). The crate's own is `error.kind().code()`.
-    pub fn code(&self) -> Option<&str> {
+    /// The provider's code for what went wrong (`rate_limit_exceeded`). The crate's own is `error.kind().as_str()`.
+    pub fn provider_code(&self) -> Option<&str> {
         self.0.code.as_deref()
     }
 
@@ -175,8 +175,8 @@ impl Error {
     }
 
     /// What the provider said, with the error, that it still allows.
-    pub fn allowance(&self) -> Option<Allowance> {
-        self.0.allowance
+    pub fn rate_limit_status(&self) -> Option<RateLimitStatus> {
+        self.0.rate_limit_status
     }
 
     /// After how many attempts [`Retry`](crate::wrap::Retry) gave up; `None` where it did not, or there is none.
@@ -184,7 +184,7 @@ impl Error {
         self.0.gave_up.as_ref().map(|&(attempts, _)| attempts)
     }
 
-    /// Whether trying again was [given up](Self::exhausted).
+    /// Whether trying again was [given up](Self::mark_exhausted).
     pub fn is_exhausted(&self) -> bool {
         self.0.exhausted
     }
@@ -274,7 +274,7 @@ impl Error {
     /// Adds the provider's code, if it looks like one: up to 64 letters and underscores. Keys have other characters, and
     /// so have nearly all texts.
     #[must_use]
-    pub fn with_code(mut self, code: &str) -> Self {
+    pub fn with_provider_code(mut self, code: &str) -> Self {
         if (1..=64).contains(&code.len()) && code.chars().all(|c| c.is_ascii_alphabetic() || c == '_') {
             self.inner().code = Some(code.to_owned());
         }
@@ -326,8 +326,8 @@ impl Error {
 
     /// Adds what the provider still allows.
     #[must_use]
-    pub fn with_allowance(mut self, allowance: Allowance) -> Self {
-        self.inner().allowance = Some(allowance);
+    pub fn with_rate_limit_status(mut self, rate_limit_status: RateLimitStatus) -> Self {
+        self.inner().rate_limit_status = Some(rate_limit_status);
         self
     }
 
@@ -426,7 +426,7 @@ impl Error {
 
     /// Marks that retrying was tried and given up, so that an outer retry does not multiply the attempts.
     #[must_use]
-    pub fn exhausted(mut self) -> Self {
+    pub fn mark_exhausted(mut self) -> Self {
         self.inner().exhausted = true;
         self
     }
@@ -435,7 +435,7 @@ impl Error {
     #[must_use]
     pub(crate) fn gave_up(mut self, attempts: u32, why: String) -> Self {
         self.inner().gave_up = Some((attempts, why));
-        self.exhausted()
+        self.mark_exhausted()
     }
 
     /// Gives the indices of an inner call back as the caller's: in [`bad_texts`](Self::bad_texts) and
@@ -496,8 +496,8 @@ mod tests {
     fn what_was_retried_to_the_end_is_not_retryable() {
         let error = Error::new(ErrorKind::Unavailable, "down");
         assert!(error.is_retryable());
-        assert!(!error.exhausted().is_retryable());
-        assert!(!Error::new(ErrorKind::Quota, "no money").is_retryable());
+        assert!(!error.mark_exhausted().is_retryable());
+        assert!(!Error::new(ErrorKind::QuotaExhausted, "no money").is_retryable());
     }
 
     #[test]
@@ -506,11 +506,11 @@ mod tests {
         assert_eq!((error.message(), error.attempts()), ("no connection", None));
         let error = error.gave_up(3, "as told".into());
         assert_eq!((error.message(), error.attempts()), ("no connection", Some(3)));
-        assert_eq!(error.clone().exhausted().attempts(), Some(3));
+        assert_eq!(error.clone().mark_exhausted().attempts(), Some(3));
         let text = "unavailable in fake (status 503): no connection (gave up after 3 attempts: as told)";
         assert_eq!(error.to_string(), text);
         assert_eq!(Error::invalid_texts(vec![BadText::new(0, BadTextReason::Empty)]).message(), "");
-        assert_eq!(Error::new(ErrorKind::Timeout, "late").exhausted().attempts(), None);
+        assert_eq!(Error::new(ErrorKind::Timeout, "late").mark_exhausted().attempts(), None);
     }
 
     #[test]

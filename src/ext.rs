@@ -14,7 +14,7 @@ use crate::{
     checked::embed_checked,
     gather::RowCollector,
     plan,
-    wrap::{Cached, Concurrency, Dedup, Meter, Metered, RateLimit, RateLimiter, Retry, RetryPolicy, Timeout},
+    wrap::{Cached, Concurrency, Dedup, Metered, MetricsSink, RateLimit, RateLimiter, Retry, RetryPolicy, Timeout},
 };
 
 /// Calls at once where an embedder does not say: enough to hide a network's latency, few enough to be polite.
@@ -158,7 +158,7 @@ pub trait EmbedderExt: Embedder {
     }
 
     /// Embeds each text once, ever: see [`Cached`]. Whether the model is the one whose vectors are stored is not looked
-    /// at: [`Cached::open`] and [`Cached::check_model`] do that.
+    /// at: [`Cached::new_verified`] and [`Cached::check_model`] do that.
     ///
     /// # Errors
     /// [`Config`](ErrorKind::Config) for a router across several spaces: cache each of them.
@@ -179,7 +179,7 @@ pub trait EmbedderExt: Embedder {
     }
 
     /// Tells a meter what each call cost: see [`Metered`].
-    fn metered(self, meter: impl Meter) -> Metered<Self>
+    fn metered(self, meter: impl MetricsSink) -> Metered<Self>
     where
         Self: Sized,
     {

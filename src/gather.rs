@@ -59,7 +59,7 @@ use crate::{Charges, Embeddings, Error, ErrorKind, Partial, Result, Space};
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let fake = Fake::new(8);
 /// fake.succeed_next();
-/// fake.fail_next(Error::new(ErrorKind::Quota, "as scripted"));
+/// fake.fail_next(Error::new(ErrorKind::QuotaExhausted, "as scripted"));
 /// let error = Halves(fake.clone()).embed_documents(&["a", "b", "c", "d"]).await.expect_err("the second half fails");
 /// assert_eq!(error.partial().map(|partial| partial.indices().to_vec()), Some(vec![0, 1]));
 /// assert_eq!(error.total_usage(), fake.charged());
@@ -257,7 +257,7 @@ mod tests {
     fn without_a_row_the_error_carries_what_was_paid() {
         let mut rows = RowCollector::new(2);
         rows.put(&part("one", "a", 0.0, 0).with_usage(Usage::of_unanswered()), |row| row).expect("no rows fit");
-        let failed = rows.fail(Error::new(ErrorKind::Quota, "no more"));
+        let failed = rows.fail(Error::new(ErrorKind::QuotaExhausted, "no more"));
         assert!(failed.partial().is_none());
         assert_eq!((failed.usage().requests, failed.usage().unanswered), (2, 1));
     }

@@ -20,7 +20,7 @@ use reqwest::{
 use rustls_platform_verifier::BuilderVerifierExt;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::{Allowance, Error, ErrorKind, Quota, Result, Usage};
+use crate::{Error, ErrorKind, RateLimitStatus, RateLimitWindow, Result, Usage};
 
 /// The most of an error's reply that is read: enough for any message, and nothing to fill memory with.
 const ERROR_REPLY: usize = 64 << 10;
@@ -342,7 +342,7 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// What the server says that it still allows, in the headers that OpenAI uses.
-pub(crate) fn allowance(headers: &HeaderMap) -> Option<Allowance> {
+pub(crate) fn rate_limit_status(headers: &HeaderMap) -> Option<RateLimitStatus> {
     let read = |what: &str, of: &str| {
         let value = headers.get(format!("x-ratelimit-{what}-{of}"))?;
         value.to_str().ok().map(str::trim)
@@ -350,13 +350,13 @@ pub(crate) fn allowance(headers: &HeaderMap) -> Option<Allowance> {
     let quota = |of: &str| {
         // Azure has sent -1 and 0, which mean nothing.
         let limit: u64 = read("limit", of)?.parse().ok().filter(|&limit| limit > 0)?;
-        let mut quota = Quota::new(limit);
+        let mut quota = RateLimitWindow::new(limit);
         quota.remaining = read("remaining", of).and_then(|left| left.parse().ok());
         quota.reset = read("reset", of).and_then(go_duration);
         Some(quota)
     };
-    let allowance = Allowance { requests: quota("requests"), tokens: quota("tokens") };
-    (allowance != Allowance::default()).then_some(allowance)
+    let rate_limit_status = RateLimitStatus { requests: quota("requests"), tokens: quota("tokens") };
+    (rate_limit_status != RateLimitStatus::default()).then_some(rate_limit_status)
 }
 
 /// Reads a duration as Go writes it: `1s`, `6m0s`, `12ms`, `1h2m3.5s`.
@@ -421,17 +421,17 @@ mod tests {
 
     #[test]
     fn reads_what_is_allowed_and_ignores_what_means_nothing() {
-        let allowed = allowance(&headers(&[
+        let allowed = rate_limit_status(&headers(&[
             ("x-ratelimit-limit-requests", "3000"),
             ("x-ratelimit-remaining-requests", "2999"),
             ("x-ratelimit-reset-requests", "20ms"),
             ("x-ratelimit-limit-tokens", "-1"),
             ("x-ratelimit-remaining-tokens", "0"),
         ]))
-        .expect("an allowance");
-        let requests = Quota::new(3000).with_remaining(2999).with_reset(Duration::from_millis(20));
-        assert_eq!(allowed, Allowance::default().with_requests(requests));
-        assert_eq!(allowance(&headers(&[("x-ratelimit-limit-tokens", "0")])), None);
+        .expect("a status");
+        let requests = RateLimitWindow::new(3000).with_remaining(2999).with_reset(Duration::from_millis(20));
+        assert_eq!(allowed, RateLimitStatus::default().with_requests(requests));
+        assert_eq!(rate_limit_status(&headers(&[("x-ratelimit-limit-tokens", "0")])), None);
     }
 
     #[test]

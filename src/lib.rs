@@ -22,7 +22,7 @@
 //! # The ideas, in reading order
 //! - [`Embedder`] is the one trait: three methods, nine laws. Providers and wrappers implement it.
 //! - [`EmbedderExt`] is what users call: any number of texts, streams, a result a text, and the wrappers as methods.
-//! - A [`Batch`] asks: borrowed texts, [what they are](InputKind), what to do with those that are [too long](TooLong).
+//! - A [`Batch`] asks: borrowed texts, [what they are](InputKind), what to do with those that are [too long](Truncation).
 //!   [`Embeddings`] answer: a matrix with its [`Space`], its [`Usage`], and the names of the texts that were cut.
 //! - A [`Space`] says what vectors can be compared; its [`SpaceId`] is what to name a collection by.
 //! - An [`Error`] says what failed, which texts are to blame, and gives back the rows that were finished.
@@ -48,7 +48,6 @@
 #![cfg_attr(docvector_docs, feature(doc_cfg))]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
-mod allowance;
 mod batch;
 pub mod cache;
 mod charges;
@@ -68,6 +67,7 @@ mod options;
 pub mod plan;
 pub mod price;
 pub mod provider;
+mod rate_limit_status;
 mod space;
 mod sync;
 mod usage;
@@ -77,7 +77,6 @@ pub use async_trait::async_trait;
 pub use ndarray;
 
 pub use self::{
-    allowance::{Allowance, Quota},
     batch::Batch,
     charges::{Charge, Charges, Payee, Tier},
     embedder::Embedder,
@@ -86,7 +85,8 @@ pub use self::{
     ext::{Each, EmbedderExt, StreamOptions},
     gather::RowCollector,
     limits::{CountTokens, Limits, TokenCount},
-    options::{InputKind, Lane, Options, OwnedOptions, TooLong},
+    options::{InputKind, Lane, Options, OwnedOptions, Truncation},
+    rate_limit_status::{RateLimitStatus, RateLimitWindow},
     space::{Normalization, Pooling, Precision, Prompts, PromptsBy, Space, SpaceBuilder, SpaceId},
     usage::Usage,
 };
@@ -94,7 +94,7 @@ pub use self::{
 /// What `tests/fuzz` takes apart.
 #[cfg(fuzzing)]
 #[doc(hidden)]
-pub use self::wrap::cached::fuzz;
+pub use self::wrap::fuzz;
 
 /// Pages about the crate as a whole.
 pub mod docs {

@@ -255,7 +255,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Batch, TooLong};
+    use crate::{Batch, Truncation};
 
     /// Counts so many characters as a token, and some more for each text.
     #[derive(Debug)]
@@ -325,7 +325,7 @@ mod tests {
         ) {
             let both = a.combine(&b);
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            let batch = Batch::documents(&texts).with_too_long(if cut { TooLong::Truncate } else { TooLong::Error });
+            let batch = Batch::documents(&texts).with_truncation(if cut { Truncation::Truncate } else { Truncation::Error });
             if batch.check(&[], &both).is_ok() {
                 prop_assert!(batch.check(&[], &a).is_ok(), "{both:?} and {a:?}");
                 prop_assert!(batch.check(&[], &b).is_ok(), "{both:?} and {b:?}");

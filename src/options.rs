@@ -24,7 +24,7 @@ named! {
 /// What happens to a text that is longer than the model takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum TooLong {
+pub enum Truncation {
     /// It is an error that names every such text.
     #[default]
     Error,
@@ -34,7 +34,7 @@ pub enum TooLong {
 
 named! {
     /// The name: `error` or `truncate`.
-    TooLong, "what happens to over-long texts",
+    Truncation, "what happens to over-long texts",
     Error = "error",
     Truncate = "truncate",
 }
@@ -114,7 +114,7 @@ pub struct Options<'a> {
     /// The space that the vectors must lie in.
     pub space: Option<SpaceId>,
     /// What happens to over-long texts.
-    pub too_long: TooLong,
+    pub truncation: Truncation,
     /// The queue.
     pub lane: Lane,
     /// When the answer is of no more use: a moment and no span, to be set anew for each batch.
@@ -125,16 +125,16 @@ impl<'a> Options<'a> {
     /// The default options for texts of this kind.
     pub const fn new(kind: InputKind) -> Self {
         let (key, tenant, trace, space, deadline) = (None, None, None, None, None);
-        Self { kind, key, tenant, trace, space, too_long: TooLong::Error, lane: Lane::of(kind), deadline }
+        Self { kind, key, tenant, trace, space, truncation: Truncation::Error, lane: Lane::of(kind), deadline }
     }
 
     /// Copies them, so that they can outlive the batch.
     #[must_use]
     pub fn to_owned(&self) -> OwnedOptions {
         // Every field by name: a new one cannot be forgotten here.
-        let Self { kind, key, tenant, trace, space, too_long, lane, deadline } = *self;
+        let Self { kind, key, tenant, trace, space, truncation, lane, deadline } = *self;
         let (key, tenant, trace) = (key.map(Into::into), tenant.map(Into::into), trace.map(Into::into));
-        OwnedOptions { kind, key, tenant, trace, space, too_long, lane, deadline }
+        OwnedOptions { kind, key, tenant, trace, space, truncation, lane, deadline }
     }
 }
 
@@ -152,8 +152,8 @@ pub struct OwnedOptions {
     pub trace: Option<Arc<str>>,
     /// See [`Options::space`].
     pub space: Option<SpaceId>,
-    /// See [`Options::too_long`].
-    pub too_long: TooLong,
+    /// See [`Options::truncation`].
+    pub truncation: Truncation,
     /// See [`Options::lane`].
     pub lane: Lane,
     /// See [`Options::deadline`].
@@ -164,15 +164,15 @@ impl OwnedOptions {
     /// The default options for texts of this kind.
     pub const fn new(kind: InputKind) -> Self {
         let (key, tenant, trace, space, deadline) = (None, None, None, None, None);
-        Self { kind, key, tenant, trace, space, too_long: TooLong::Error, lane: Lane::of(kind), deadline }
+        Self { kind, key, tenant, trace, space, truncation: Truncation::Error, lane: Lane::of(kind), deadline }
     }
 
     /// Lends them to a batch.
     pub fn borrow(&self) -> Options<'_> {
-        let Self { kind, key, tenant, trace, space, too_long, lane, deadline } = self;
-        let (kind, space, too_long, lane, deadline) = (*kind, *space, *too_long, *lane, *deadline);
+        let Self { kind, key, tenant, trace, space, truncation, lane, deadline } = self;
+        let (kind, space, truncation, lane, deadline) = (*kind, *space, *truncation, *lane, *deadline);
         let (key, tenant, trace) = (key.as_deref(), tenant.as_deref(), trace.as_deref());
-        Options { kind, key, tenant, trace, space, too_long, lane, deadline }
+        Options { kind, key, tenant, trace, space, truncation, lane, deadline }
     }
 }
 
@@ -188,8 +188,8 @@ mod tests {
         for &lane in Lane::ALL {
             assert_eq!(lane.to_string().parse::<Lane>().expect("a name"), lane);
         }
-        for &too_long in TooLong::ALL {
-            assert_eq!(too_long.to_string().parse::<TooLong>().expect("a name"), too_long);
+        for &truncation in Truncation::ALL {
+            assert_eq!(truncation.to_string().parse::<Truncation>().expect("a name"), truncation);
         }
         let error = "Bulk".parse::<Lane>().expect_err("another case");
         assert_eq!(error.to_string(), "wrong configuration: \"Bulk\" as a lane: it must be one of interactive, bulk");

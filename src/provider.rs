@@ -1,17 +1,20 @@
 //! Provides vectors: the embedders at the bottom of a stack.
 
-pub mod fake;
+mod fake;
 #[cfg(feature = "onnx")]
-#[cfg_attr(docvector_docs, doc(cfg(feature = "onnx")))]
-pub mod onnx;
+mod onnx;
 #[cfg(feature = "openai")]
-#[cfg_attr(docvector_docs, doc(cfg(feature = "openai")))]
-pub mod openai;
+mod openai;
 
-pub use fake::Fake;
+pub use self::fake::{Fake, FakeBuilder, FakeCall, FakeOutcome, Hold};
 #[cfg(feature = "onnx")]
 #[cfg_attr(docvector_docs, doc(cfg(feature = "onnx")))]
-pub use onnx::Onnx;
+pub use self::onnx::{
+    Device, NodeShare, Onnx, OnnxBuilder, OnnxInfo, OnnxLibrary, OnnxLibrarySource, OnnxStats, Tuning, TuningSource,
+};
+#[cfg(all(feature = "openai", feature = "__bench"))]
+#[doc(hidden)]
+pub use self::openai::bench;
 #[cfg(feature = "openai")]
 #[cfg_attr(docvector_docs, doc(cfg(feature = "openai")))]
-pub use openai::{OpenAi, OpenAiBuilder};
+pub use self::openai::{OpenAi, OpenAiBuilder, OpenAiEncoding};

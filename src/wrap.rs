@@ -1,17 +1,21 @@
 //! Wraps embedders with one job each; wrappers are embedders, so they stack.
 
-pub mod cached;
-pub mod concurrency;
-pub mod dedup;
-pub mod metered;
-pub mod rate_limit;
-pub mod retry;
-pub mod timeout;
+mod cached;
+mod concurrency;
+mod dedup;
+mod metered;
+mod rate_limit;
+mod retry;
+mod timeout;
 
-pub use cached::Cached;
-pub use concurrency::{Concurrency, Gate};
-pub use dedup::Dedup;
-pub use metered::{Meter, Metered, Metering, Totals};
-pub use rate_limit::{RateLimit, RateLimiter};
-pub use retry::{Retry, RetryBudget, RetryPolicy};
-pub use timeout::Timeout;
+#[cfg(fuzzing)]
+pub use self::cached::fuzz;
+pub use self::{
+    cached::{CacheCounts, Cached, CachedBuilder, EntryInfo, VectorEncoding},
+    concurrency::{Concurrency, Gate},
+    dedup::Dedup,
+    metered::{CallOutcome, CallRecord, Metered, MetricsSink, Totals, TotalsSnapshot},
+    rate_limit::{RateLimit, RateLimiter},
+    retry::{Retry, RetryBudget, RetryPolicy},
+    timeout::Timeout,
+};

@@ -260,7 +260,7 @@ impl Sqlite {
     }
 
     /// Has SQLite check the file, and gives what it finds wrong, at most some 100 things; nothing where all is well. What is
-    /// wrong within a value is found by [`inspect`](crate::wrap::cached::inspect). Reads all of the file in one
+    /// wrong within a value is found by [`inspect`](crate::wrap::EntryInfo::inspect). Reads all of the file in one
     /// transaction, so its journal grows as long as others write.
     ///
     /// # Errors

@@ -11,19 +11,19 @@ use std::{
 
 use futures_util::FutureExt;
 
-use super::{Outcome, Violation, distance};
+use super::{Verdict, Violation, distance};
 use crate::{
     BadText, BadTextReason, Batch, Charges, Each, Embedder, Embeddings, Error, ErrorKind, InputKind, Lane, Options,
-    Partial, Result, Space, TooLong, Usage,
+    Partial, Result, Space, Truncation, Usage,
     checked::PANICKED,
-    provider::{Fake, fake},
+    provider::{Fake, FakeCall},
 };
 
 pub(super) fn violation(law: u8, embedder: &dyn Embedder, what: String) -> Violation {
     Violation { law, embedder: embedder.to_string(), what }
 }
 
-pub(super) fn expect(holds: bool, law: u8, embedder: &dyn Embedder, what: impl FnOnce() -> String) -> Outcome {
+pub(super) fn expect(holds: bool, law: u8, embedder: &dyn Embedder, what: impl FnOnce() -> String) -> Verdict {
     if holds { Ok(()) } else { Err(violation(law, embedder, what())) }
 }
 
@@ -118,7 +118,7 @@ impl Script {
     pub(super) fn is_down(&self, fake: &Fake, is_down: bool) {
         let script = self.clone();
         // Nobody's business to try again.
-        let error = Error::new(ErrorKind::Unavailable, "scripted").exhausted();
+        let error = Error::new(ErrorKind::Unavailable, "scripted").mark_exhausted();
         fake.refuse_by(move |_, batch| is_down.then(|| script.note(batch, error.clone())));
     }
 
@@ -183,7 +183,7 @@ pub(super) fn own_rows(
     kind: InputKind,
     texts: &[String],
     result: &Result<Embeddings>,
-) -> Outcome {
+) -> Verdict {
     let error = match result {
         Ok(rows) => {
             let count = rows.len();
@@ -214,7 +214,7 @@ pub(super) fn some_refused(
     embedder: &dyn Embedder,
     texts: &[String],
     result: &Result<Embeddings>,
-) -> Outcome {
+) -> Verdict {
     let failed: Vec<Vec<String>> = inside.iter().flat_map(|(_, script)| script.failed()).collect();
     let error = match result {
         Err(error) => error,
@@ -250,11 +250,11 @@ pub(super) fn own_results(
     kind: InputKind,
     texts: &[String],
     each: &Each,
-) -> Outcome {
+) -> Verdict {
     expect(each.len() == texts.len(), 1, embedder, || format!("{} texts gave {} results", texts.len(), each.len()))?;
     let space = each.embeddings().map(Embeddings::space);
     for (at, text) in texts.iter().enumerate() {
-        match each.get(at) {
+        match each.result(at) {
             Ok(row) => {
                 let far = space.map_or(f32::INFINITY, |space| off(inside, kind, text, space, row));
                 expect(far < 1e-6, 2, embedder, || format!("with a result for each text, row {at} is {far:e} off"))?;
@@ -272,7 +272,7 @@ pub(super) fn own_results(
 }
 
 /// Checks that no text is blamed for what the inside said of a text that it was not given.
-pub(super) fn blames_nobody(embedder: &dyn Embedder, result: &Result<Embeddings>) -> Outcome {
+pub(super) fn blames_nobody(embedder: &dyn Embedder, result: &Result<Embeddings>) -> Verdict {
     let named = result.as_ref().err().and_then(|error| error.bad_texts().first());
     expect(named.is_none(), 6, embedder, || {
         format!("the inside was wrong about a text that it was not given, and it is said of {named:?}")
@@ -286,22 +286,22 @@ pub(super) fn marked_options() -> Options<'static> {
     options.tenant = Some("tenant");
     options.trace = Some("00-trace-01");
     options.lane = Lane::Bulk;
-    options.too_long = TooLong::Truncate;
+    options.truncation = Truncation::Truncate;
     options.deadline = Some(Instant::now() + Duration::from_secs(3600));
     options
 }
 
 /// Whether what was asked of an embedder was asked of the fake inside; it may have had less time.
-pub(super) fn was_asked(call: &fake::Call, options: Options<'_>) -> bool {
+pub(super) fn was_asked(call: &FakeCall, options: Options<'_>) -> bool {
     // Every field by name: a new one cannot be forgotten here.
-    let Options { kind, key, tenant, trace, space: _, too_long, lane, deadline } = options;
-    (call.kind, call.too_long, call.lane) == (kind, too_long, lane)
+    let Options { kind, key, tenant, trace, space: _, truncation, lane, deadline } = options;
+    (call.kind, call.truncation, call.lane) == (kind, truncation, lane)
         && (call.key.as_deref(), call.tenant.as_deref(), call.trace.as_deref()) == (key, tenant, trace)
         && call.deadline.is_some_and(|inner| deadline.is_some_and(|deadline| inner <= deadline))
 }
 
 /// Checks that callers are told what the inside charged, and who is paid for it.
-pub(super) fn conserved(inside: &Inside, embedder: &dyn Embedder, told: &Charges) -> Outcome {
+pub(super) fn conserved(inside: &Inside, embedder: &dyn Embedder, told: &Charges) -> Verdict {
     let of = |(fake, script): &(Fake, Script)| fake.charged() + script.charged();
     let charged: Usage = inside.iter().map(of).sum();
     let usage = told.usage().billable();

@@ -3,7 +3,7 @@
 use std::{future::poll_fn, pin::pin, task::Poll};
 
 use super::{
-    COSTS, Outcome, Suite, Violation,
+    COSTS, Suite, Verdict, Violation,
     inside::{
         Script, blames_nobody, conserved, expect, marked_options, own_results, own_rows, some_refused, texts,
         unless_panics, violation, was_asked,
@@ -11,10 +11,10 @@ use super::{
 };
 use crate::{
     Batch, Charges, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Lane, Limits, OwnedOptions, Result,
-    Space, SpaceId, TooLong,
+    Space, SpaceId, Truncation,
     checked::cost_of,
     plan,
-    provider::{Fake, fake},
+    provider::{Fake, FakeCall, FakeOutcome, Hold},
 };
 
 /// Routing keys that are tried.
@@ -77,7 +77,7 @@ const TOKENS: [usize; 2] = [32, 48];
 ///
 /// # Errors
 /// The first violation found.
-pub async fn router<E: Embedder>(make: impl Fn(Vec<Fake>) -> E + Send + Sync) -> Outcome {
+pub async fn router<E: Embedder>(make: impl Fn(Vec<Fake>) -> E + Send + Sync) -> Verdict {
     let check = Check { make: &make };
     check.lists_its_spaces()?;
     check.takes_what_its_limits_say().await?;
@@ -113,7 +113,7 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
     }
 
     /// Both spaces are announced, and no other.
-    fn lists_its_spaces(&self) -> Outcome {
+    fn lists_its_spaces(&self) -> Verdict {
         let (arms, router) = self.make()?;
         let mut have: Vec<SpaceId> = router.spaces().iter().map(Space::id).collect();
         let mut both: Vec<SpaceId> = arms.iter().map(|(fake, _)| fake.spaces()[0].id()).collect();
@@ -123,7 +123,7 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
     }
 
     /// A wanted space is answered in, whatever the key, and only its arm is asked.
-    async fn answers_in_the_wanted_space(&self) -> Outcome {
+    async fn answers_in_the_wanted_space(&self) -> Verdict {
         for (key, wanted) in [None, Some(0), Some(1), Some(2), Some(3)].into_iter().flat_map(|k| [(k, 0), (k, 1)]) {
             let (arms, router) = self.make()?;
             let before = router.spaces().to_vec();
@@ -145,7 +145,7 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
     }
 
     /// A space that is not there is refused at once, and so is an empty text; no texts are no work.
-    async fn refuses_before_any_work(&self) -> Outcome {
+    async fn refuses_before_any_work(&self) -> Verdict {
         let (arms, router) = self.make()?;
         let other = SpaceId::from_bytes([0xab; 16]);
         for key in [None, Some(name(0)), Some(name(1))] {
@@ -172,7 +172,7 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         Ok(())
     }
 
-    fn unasked(&self, arms: &Arms, router: &E, law: u8, before: &str) -> Outcome {
+    fn unasked(&self, arms: &Arms, router: &E, law: u8, before: &str) -> Verdict {
         let asked: usize = arms.iter().map(|(fake, _)| fake.calls().len()).sum();
         expect(asked == 0, law, router, || format!("{asked} calls were made before {before}"))
     }
@@ -199,7 +199,7 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         }
     }
 
-    async fn has_one_arm(&self, options: &OwnedOptions) -> Outcome {
+    async fn has_one_arm(&self, options: &OwnedOptions) -> Verdict {
         let key = options.key.as_deref();
         let mut first = None;
         // Two routers: a process that begins anew must not move what is in somebody's index.
@@ -253,7 +253,7 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         texts: &[String],
         result: &Result<Embeddings>,
         may_fail: bool,
-    ) -> Outcome {
+    ) -> Verdict {
         let rows = match result {
             Ok(rows) => rows,
             Err(error) if may_fail && error.kind() != ErrorKind::SpaceMismatch => return Ok(()),
@@ -267,18 +267,18 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
     }
 
     /// What is within the limits that it states, each arm takes.
-    async fn takes_what_its_limits_say(&self) -> Outcome {
+    async fn takes_what_its_limits_say(&self) -> Verdict {
         let (arms, router) = self.make()?;
         let limits = router.limits();
         let longest = limits.tokens_of_one_text().unwrap_or(100).min(100);
-        for too_long in [TooLong::Error, TooLong::Truncate] {
-            let longest = if too_long == TooLong::Truncate { 100 } else { longest };
+        for truncation in [Truncation::Error, Truncation::Truncate] {
+            let longest = if truncation == Truncation::Truncate { 100 } else { longest };
             // A token is four characters, and numbers of three digits tell texts apart.
             let lengths = [longest, 1, longest, longest / 2, longest, longest, 2].into_iter().cycle().take(28);
             let all: Vec<String> =
                 lengths.enumerate().map(|(i, tokens)| format!("{i:03} {}", "some".repeat(tokens.max(1) - 1))).collect();
             let all: Vec<&str> = all.iter().map(String::as_str).collect();
-            let batch = Batch::documents(&all).with_too_long(too_long);
+            let batch = Batch::documents(&all).with_truncation(truncation);
             let calls = plan::split(&batch, &limits);
             let calls = calls.map_err(|error| violation(7, &router, format!("by its own limits: {error}")))?;
             for (call, (fake, _)) in calls.iter().flat_map(|call| arms.iter().map(move |arm| (call.clone(), arm))) {
@@ -304,18 +304,18 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
     }
 
     /// Key, tenant, trace, kind, lane, length policy and deadline reach the arm.
-    async fn forwards_the_batch(&self) -> Outcome {
+    async fn forwards_the_batch(&self) -> Verdict {
         let (arms, router) = self.make()?;
         let (texts, options) = (["a text to forward"], marked_options());
         let result = router.embed(Batch::with_options(&texts, options)).await;
         result.map_err(|error| violation(3, &router, error.to_string()))?;
-        let calls: Vec<fake::Call> = arms.iter().flat_map(|(fake, _)| fake.calls()).collect();
+        let calls: Vec<FakeCall> = arms.iter().flat_map(|(fake, _)| fake.calls()).collect();
         let kept = calls.iter().all(|call| call.texts == texts && was_asked(call, options));
         expect(kept && calls.len() == 1, 3, &router, || format!("what was asked was not asked of one arm: {calls:?}"))
     }
 
     /// What an arm says of the texts of a failed call and of its cost comes out, and nothing else.
-    async fn keeps_what_its_arms_say(&self) -> Outcome {
+    async fn keeps_what_its_arms_say(&self) -> Verdict {
         for (number, cost) in COSTS.into_iter().enumerate() {
             for count in [3, 20] {
                 let texts = texts("refused", count);
@@ -346,7 +346,7 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
     }
 
     /// A failure half-way loses nothing that was done, in whatever space.
-    async fn gives_finished_rows_back(&self) -> Outcome {
+    async fn gives_finished_rows_back(&self) -> Verdict {
         for key in (0..4).map(name) {
             let (arms, router) = self.make()?;
             for (fake, _) in &arms {
@@ -357,13 +357,13 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
             let texts: Vec<String> = (0..20).map(|i| format!("half-way {i}")).collect();
             let result = ask(&router, &OwnedOptions { key: Some(key), ..documents() }, &texts).await;
             own_rows(&arms, &router, InputKind::Document, &texts, &result)?;
-            let calls: Vec<fake::Call> = arms.iter().flat_map(|(fake, _)| fake.calls()).collect();
+            let calls: Vec<FakeCall> = arms.iter().flat_map(|(fake, _)| fake.calls()).collect();
             let Err(error) = &result else {
-                let failed = calls.iter().any(|call| call.outcome == fake::Outcome::Failed);
+                let failed = calls.iter().any(|call| call.outcome == FakeOutcome::Failed);
                 expect(!failed, 4, &router, || "a failure of an arm was not reported".into())?;
                 continue;
             };
-            let done = calls.iter().filter(|call| call.outcome == fake::Outcome::Done).flat_map(|call| &call.texts);
+            let done = calls.iter().filter(|call| call.outcome == FakeOutcome::Done).flat_map(|call| &call.texts);
             let given: Vec<usize> = error.partials().flat_map(|partial| partial.indices().iter().copied()).collect();
             for text in done {
                 expect(given.iter().any(|&at| texts[at] == *text), 4, &router, || {
@@ -376,11 +376,11 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
     }
 
     /// A dropped call leaves everything usable, also when an arm was at work on it.
-    async fn lets_go(&self) -> Outcome {
+    async fn lets_go(&self) -> Verdict {
         for key in (0..4).map(name) {
             let (arms, router) = self.make()?;
             let options = OwnedOptions { key: Some(key), ..documents() };
-            let holds: Vec<fake::Hold> = arms.iter().map(|(fake, _)| fake.hold()).collect();
+            let holds: Vec<Hold> = arms.iter().map(|(fake, _)| fake.hold()).collect();
             let texts = texts("dropped", 3);
             {
                 let mut call = pin!(ask(&router, &options, &texts));
@@ -400,7 +400,7 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
     }
 
     /// The checks from outside, through each arm.
-    async fn suites(&self, keyless: bool) -> Outcome {
+    async fn suites(&self, keyless: bool) -> Verdict {
         let (arms, router) = self.make()?;
         let mut reached: Vec<SpaceId> = Vec::new();
         for key in (0..KEYS).map(name) {

@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::future::{join_all, join3};
 
-use super::{Outcome, RUNS, Violation};
+use super::{RUNS, Verdict, Violation};
 use crate::{
     SpaceId,
     cache::{CacheStore, Entry, Key},
@@ -43,7 +43,7 @@ const SIZES: [usize; 8] = [0, 1, 2, 255, 256, 65_535, 65_537, 1 << 20];
 /// # Errors
 /// The first violation found. Its [`law`](Violation::law) is the number in [`CacheStore`]'s list, its
 /// [`embedder`](Violation::embedder) the store, as it displays itself.
-pub async fn store<S: CacheStore>(make: impl Fn() -> S + Send + Sync) -> Outcome {
+pub async fn store<S: CacheStore>(make: impl Fn() -> S + Send + Sync) -> Verdict {
     let check = |law| Check::new(law, make());
     // Each relies on those before: what breaks a law is to be blamed by that one.
     check(1).found().await?;
@@ -86,7 +86,7 @@ impl<S: CacheStore> Check<S> {
     }
 
     /// Law 1: what was put is found. With letters for values: that other bytes are values, too, is law 4.
-    async fn found(&self) -> Outcome {
+    async fn found(&self) -> Verdict {
         let text = || -> Vec<u8> { self.value(VECTOR).into_iter().map(|byte| b'a' + byte % 16).collect() };
         let one = [(self.key(), text())];
         self.put(&one).await?;
@@ -98,7 +98,7 @@ impl<S: CacheStore> Check<S> {
     }
 
     /// Law 1: what was not put is not found, however close its key.
-    async fn unknown(&self) -> Outcome {
+    async fn unknown(&self) -> Verdict {
         self.expect_none("before a put").await?;
         let known = self.key();
         self.put(&[(known, b"known".to_vec())]).await?;
@@ -110,7 +110,7 @@ impl<S: CacheStore> Check<S> {
         }
     }
 
-    async fn expect_none(&self, what: &str) -> Outcome {
+    async fn expect_none(&self, what: &str) -> Verdict {
         let keys: Vec<Key> = (0..20).map(|_| self.key()).collect();
         for keys in [&keys[..1], &keys[..]] {
             let count = self.get(keys).await?.iter().flatten().count();
@@ -120,7 +120,7 @@ impl<S: CacheStore> Check<S> {
     }
 
     /// Law 4: any bytes are a value.
-    async fn values(&self) -> Outcome {
+    async fn values(&self) -> Verdict {
         let mut written = Vec::new();
         for bytes in SIZES {
             let text: Vec<u8> = b"'\"\\%\r\n;\xff\0".iter().copied().cycle().take(bytes).collect();
@@ -139,7 +139,7 @@ impl<S: CacheStore> Check<S> {
 
     /// Law 7: each place is handed over once with the value of its key, in whatever order keys are asked for, however
     /// often, with whatever unknown ones in between.
-    async fn places(&self) -> Outcome {
+    async fn places(&self) -> Verdict {
         let known = self.entries(8, 40);
         self.put(&known).await?;
         let mut keys: Vec<Key> = known.iter().map(|(key, _)| *key).collect();
@@ -173,7 +173,7 @@ impl<S: CacheStore> Check<S> {
     }
 
     /// Law 1: keys that differ in one bit have values of their own.
-    async fn neighbours(&self) -> Outcome {
+    async fn neighbours(&self) -> Verdict {
         let key = self.key();
         let keys = neighbours(key).into_iter().chain([key]);
         let entries: Vec<Written> = keys.map(|key| (key, self.value(24))).collect();
@@ -182,7 +182,7 @@ impl<S: CacheStore> Check<S> {
     }
 
     /// Law 2: of the values that one put has for a key, the first stays.
-    async fn first_of_one_put(&self) -> Outcome {
+    async fn first_of_one_put(&self) -> Verdict {
         let first = self.entries(3, 20);
         let later = |bytes| first.iter().map(|(key, _)| (*key, self.value(bytes))).collect::<Vec<Written>>();
         let all = [first.clone(), later(30), later(20), later(0)].concat();
@@ -191,7 +191,7 @@ impl<S: CacheStore> Check<S> {
     }
 
     /// Law 2: the first value stays, whatever is put later, and what is put beside it is stored.
-    async fn first_of_several_puts(&self) -> Outcome {
+    async fn first_of_several_puts(&self) -> Verdict {
         for (first, later) in [(20, 20), (0, 20), (20, 0), (20, VECTOR), (VECTOR, 20)] {
             let entry = [(self.key(), self.value(first))];
             self.put(&entry).await?;
@@ -209,7 +209,7 @@ impl<S: CacheStore> Check<S> {
     }
 
     /// Law 2: of those who write at once, one is first, and all agree on who.
-    async fn first_of_writers_at_once(&self) -> Outcome {
+    async fn first_of_writers_at_once(&self) -> Verdict {
         let keys: Vec<Key> = (0..16).map(|_| self.key()).collect();
         let writer = |number: usize| {
             let entries = keys.iter().map(|key| (*key, self.value(100 + number)));
@@ -241,7 +241,7 @@ impl<S: CacheStore> Check<S> {
     }
 
     /// Law 3: nothing is no work and no error.
-    async fn nothing(&self) -> Outcome {
+    async fn nothing(&self) -> Verdict {
         let entries = self.entries(3, 20);
         for what in ["in a new store", "in a store with entries"] {
             let mut handed = 0;
@@ -258,7 +258,7 @@ impl<S: CacheStore> Check<S> {
     }
 
     /// Law 8: any number of entries and keys.
-    async fn number(&self) -> Outcome {
+    async fn number(&self) -> Verdict {
         let entries: Vec<Written> = (0..5_000).map(|number| (self.key(), self.value(number % 300))).collect();
         self.put(&entries).await?;
         // As many unknown ones in between.
@@ -276,7 +276,7 @@ impl<S: CacheStore> Check<S> {
     }
 
     /// Law 5: a get beside puts finds the whole value or none, and what it found stays.
-    async fn whole(&self) -> Outcome {
+    async fn whole(&self) -> Verdict {
         for _ in 0..4 {
             let ours = self.entries(48, 8 << 10);
             let keys: Vec<Key> = ours.iter().map(|(key, _)| *key).collect();
@@ -292,7 +292,7 @@ impl<S: CacheStore> Check<S> {
         Ok(())
     }
 
-    async fn put_in_parts(&self, entries: &[Written]) -> Outcome {
+    async fn put_in_parts(&self, entries: &[Written]) -> Verdict {
         for part in entries.chunks(8) {
             self.put(part).await?;
             yield_once().await;
@@ -300,7 +300,7 @@ impl<S: CacheStore> Check<S> {
         Ok(())
     }
 
-    async fn read_meanwhile(&self, keys: &[Key], written: [&[Written]; 2]) -> Outcome {
+    async fn read_meanwhile(&self, keys: &[Key], written: [&[Written]; 2]) -> Verdict {
         let mut seen: Found = vec![None; keys.len()];
         for _ in 0..24 {
             for ((key, seen), found) in keys.iter().zip(&mut seen).zip(self.get(keys).await?) {
@@ -325,7 +325,7 @@ impl<S: CacheStore> Check<S> {
     }
 
     /// Law 6: dropped calls leave everything usable, and nothing half done.
-    async fn usable(&self) -> Outcome {
+    async fn usable(&self) -> Verdict {
         for polls in 0..6 {
             let kept = self.entries(4, 100);
             self.put(&kept).await?;
@@ -348,7 +348,7 @@ impl<S: CacheStore> Check<S> {
     }
 
     /// Law 9: notes and flushes at any time, any number of times, change no entry; and the name is one line.
-    async fn upkeep(&self) -> Outcome {
+    async fn upkeep(&self) -> Verdict {
         let name = self.store.to_string();
         self.expect(!name.trim().is_empty() && !name.contains('\n'), || "its name is not one line".into())?;
         self.flush().await?;
@@ -380,7 +380,7 @@ impl<S: CacheStore> Check<S> {
     }
 
     /// Law 10: what is discarded is gone, and nothing else; who puts next is the first.
-    async fn discard(&self) -> Outcome {
+    async fn discard(&self) -> Verdict {
         let entries = self.entries(8, VECTOR);
         self.put(&entries).await?;
         self.remove(&[]).await?;
@@ -446,11 +446,11 @@ impl<S: CacheStore> Check<S> {
         Violation { law, embedder: self.store.to_string(), what }
     }
 
-    fn expect(&self, holds: bool, what: impl FnOnce() -> String) -> Outcome {
+    fn expect(&self, holds: bool, what: impl FnOnce() -> String) -> Verdict {
         if holds { Ok(()) } else { Err(self.violation(what())) }
     }
 
-    async fn put(&self, entries: &[Written]) -> Outcome {
+    async fn put(&self, entries: &[Written]) -> Verdict {
         let result = self.store.put(&borrowed(entries)).await;
         result.map_err(|error| self.violation(format!("{} entries cannot be put: {error}", entries.len())))
     }
@@ -473,7 +473,7 @@ impl<S: CacheStore> Check<S> {
         }
     }
 
-    async fn remove(&self, entries: &[Written]) -> Outcome {
+    async fn remove(&self, entries: &[Written]) -> Verdict {
         let result = self.store.discard(&borrowed(entries)).await;
         result.map_err(|error| self.violation(format!("{} entries cannot be discarded: {error}", entries.len())))
     }
@@ -483,12 +483,12 @@ impl<S: CacheStore> Check<S> {
         self.get(keys).await
     }
 
-    async fn flush(&self) -> Outcome {
+    async fn flush(&self) -> Verdict {
         self.store.flush().await.map_err(|error| self.violation(format!("it cannot be flushed: {error}")))
     }
 
     /// Looks entries up in one call.
-    async fn expect_found(&self, what: &str, entries: &[Written]) -> Outcome {
+    async fn expect_found(&self, what: &str, entries: &[Written]) -> Verdict {
         let keys: Vec<Key> = entries.iter().map(|(key, _)| *key).collect();
         for (found, (_, value)) in self.get(&keys).await?.iter().zip(entries) {
             let wrong = difference(found.as_deref(), value);
@@ -500,7 +500,7 @@ impl<S: CacheStore> Check<S> {
     }
 
     /// Looks entries up in a call each, which has but one place to hand over.
-    async fn expect_alone(&self, what: &str, entries: &[Written]) -> Outcome {
+    async fn expect_alone(&self, what: &str, entries: &[Written]) -> Verdict {
         for entry in entries {
             self.expect_found(what, std::slice::from_ref(entry)).await?;
         }

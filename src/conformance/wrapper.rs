@@ -1,7 +1,7 @@
 //! Checks a wrapper from inside: over fakes whose log tells what it did.
 
 use super::{
-    COSTS, Outcome, Suite, Violation, distance,
+    COSTS, Suite, Verdict, Violation, distance,
     inside::{
         Inside, Script, blames_nobody, conserved, embed_documents, expect, marked_options, own_results, own_rows,
         some_refused, texts, unless_panics, violation, was_asked,
@@ -10,7 +10,7 @@ use super::{
 use crate::{
     BadText, BadTextReason, Batch, Charges, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Limits, SpaceId, Usage,
     checked::cost_of,
-    provider::{Fake, fake},
+    provider::{Fake, FakeCall, FakeOutcome},
 };
 
 /// Tokens a text that the fakes take: more than the checks' short texts have.
@@ -23,7 +23,7 @@ const TOKENS: usize = 32;
 ///
 /// # Errors
 /// The first violation found.
-pub async fn wrapper<E: Embedder>(wrap: impl Fn(Fake) -> E + Send + Sync) -> Outcome {
+pub async fn wrapper<E: Embedder>(wrap: impl Fn(Fake) -> E + Send + Sync) -> Verdict {
     for texts in [None, Some(1), Some(3), Some(7)] {
         let check = Check { wrap: &wrap, texts };
         let (fake, wrapped) = check.make()?;
@@ -61,7 +61,7 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
     }
 
     /// What can be refused at once is, and nothing costs nothing.
-    async fn refuses_before_any_work(&self) -> Outcome {
+    async fn refuses_before_any_work(&self) -> Verdict {
         let (fake, wrapped) = self.make()?;
         let texts = ["one", "two", "", "four"];
         let other = SpaceId::from_bytes([0xab; 16]);
@@ -87,7 +87,7 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
     }
 
     /// Key, tenant, trace, kind, lane, length policy and deadline reach the inside.
-    async fn forwards_the_batch(&self) -> Outcome {
+    async fn forwards_the_batch(&self) -> Verdict {
         let (fake, wrapped) = self.make()?;
         let (texts, options) = (["a text to forward"], marked_options());
         let result = wrapped.embed(Batch::with_options(&texts, options)).await;
@@ -101,7 +101,7 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
     }
 
     /// What callers are told is what the inside charged.
-    async fn conserves_usage(&self) -> Outcome {
+    async fn conserves_usage(&self) -> Verdict {
         let (inside, wrapped) = self.make_with_script()?;
         let mut sum = Charges::NONE;
         for round in 0..3 {
@@ -116,7 +116,7 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
     }
 
     /// A failure half-way loses nothing that was done.
-    async fn gives_finished_rows_back(&self) -> Outcome {
+    async fn gives_finished_rows_back(&self) -> Verdict {
         let (fake, wrapped) = self.make()?;
         fake.succeed_next();
         fake.succeed_next();
@@ -125,14 +125,14 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         let texts: Vec<String> = (0..25).map(|i| format!("half-way {i}")).collect();
         let result = wrapped.embed_documents(&texts).await;
         let calls = fake.calls();
-        let failed = calls.iter().any(|call| call.outcome == fake::Outcome::Failed);
+        let failed = calls.iter().any(|call| call.outcome == FakeOutcome::Failed);
         let error = match result {
             Ok(_) if !failed => return Ok(()),
             Ok(_) => return Err(violation(4, &wrapped, "a failure inside was not reported".into())),
             Err(error) => error,
         };
         expect(error.kind() == ErrorKind::InvalidInput, 4, &wrapped, || format!("a failure became another: {error}"))?;
-        let finished = calls.iter().filter(|call| call.outcome == fake::Outcome::Done).flat_map(|call| &call.texts);
+        let finished = calls.iter().filter(|call| call.outcome == FakeOutcome::Done).flat_map(|call| &call.texts);
         let partial = error.partial();
         let given = partial.map_or(&[][..], |partial| partial.indices());
         for text in finished {
@@ -157,7 +157,7 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
     }
 
     /// A text that the inside refuses is named by the caller's index, at every place that it has.
-    async fn names_the_callers_texts(&self) -> Outcome {
+    async fn names_the_callers_texts(&self) -> Verdict {
         let (fake, wrapped) = self.make()?;
         if self.texts.is_some() {
             fake.succeed_next();
@@ -168,16 +168,15 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         let calls = fake.calls();
         let error = match result {
             Err(error) => error,
-            Ok(_) if calls.iter().all(|call| call.outcome != fake::Outcome::Failed) => return Ok(()),
+            Ok(_) if calls.iter().all(|call| call.outcome != FakeOutcome::Failed) => return Ok(()),
             Ok(_) => return Err(violation(6, &wrapped, "a refusal inside was not reported".into())),
         };
-        let refused =
-            calls.iter().find(|call| call.outcome == fake::Outcome::Failed).and_then(|call| call.texts.first());
+        let refused = calls.iter().find(|call| call.outcome == FakeOutcome::Failed).and_then(|call| call.texts.first());
         let named: Vec<usize> = error.bad_texts().iter().map(|bad| bad.index).collect();
         let right = !named.is_empty() && named.iter().all(|&at| texts.get(at) == refused);
         // Where the inside saw each text once, and all of them in one call, every place is to be named.
         let seen_once =
-            |call: &fake::Call| refused.is_some_and(|text| call.texts.iter().filter(|seen| *seen == text).count() == 1);
+            |call: &FakeCall| refused.is_some_and(|text| call.texts.iter().filter(|seen| *seen == text).count() == 1);
         let whole = self.texts.is_none() && calls.last().is_some_and(seen_once);
         let places = texts.iter().filter(|text| Some(*text) == refused).count();
         let right = right && (!whole || named.len() == places);
@@ -191,7 +190,7 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
     }
 
     /// An answer about a text that the call does not have blames no text of the caller, and gives none a row.
-    async fn believes_in_no_other_texts(&self) -> Outcome {
+    async fn believes_in_no_other_texts(&self) -> Verdict {
         for (past, row) in [0, 2, usize::MAX].into_iter().flat_map(|past| [(past, false), (past, true)]) {
             for texts in self.batches("of another call") {
                 let (inside, wrapped) = self.make_with_script()?;
@@ -209,7 +208,7 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
     }
 
     /// Where an error names texts and gives finished rows of others, each text has what is its own.
-    async fn keeps_rows_beside_refused_texts(&self) -> Outcome {
+    async fn keeps_rows_beside_refused_texts(&self) -> Verdict {
         for (cost, texts) in COSTS.into_iter().flat_map(|cost| self.batches("refused").map(|texts| (cost, texts))) {
             let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
             for before in [true, false] {
@@ -233,7 +232,7 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
     }
 
     /// What a failed call has cost is told, also where nobody can say how much it was.
-    async fn conserves_usage_of_failures(&self) -> Outcome {
+    async fn conserves_usage_of_failures(&self) -> Verdict {
         let passing = (ErrorKind::Unavailable, true, Usage::of_request(None));
         let kinds = COSTS.into_iter().flat_map(|cost| [true, false].map(|rows| (ErrorKind::Inference, rows, cost)));
         for (kind, rows, cost) in kinds.chain([passing]) {
@@ -250,7 +249,7 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
     }
 
     /// After a failure inside, the same texts have their rows, and the bill of both calls is right.
-    async fn goes_on(&self, inside: &Inside, wrapped: &E, texts: &[String], mut sum: Charges) -> Outcome {
+    async fn goes_on(&self, inside: &Inside, wrapped: &E, texts: &[String], mut sum: Charges) -> Verdict {
         let again = embed_documents(wrapped, texts).await;
         own_rows(inside, wrapped, InputKind::Document, texts, &again)?;
         let error = again.as_ref().err();
@@ -260,7 +259,7 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
     }
 
     /// A dropped call leaves everything usable, also when the inside was at work on it.
-    async fn lets_go(&self) -> Outcome {
+    async fn lets_go(&self) -> Verdict {
         let (fake, wrapped) = self.make()?;
         let hold = fake.hold();
         {

@@ -47,7 +47,7 @@ pub enum BadTextReason {
 
 impl BadTextReason {
     /// Names the reason for programs: `empty`, `too_long`, `too_large`, `rejected` or `unusable`. A code never changes.
-    pub const fn code(&self) -> &'static str {
+    pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Empty => "empty",
             Self::TooLong { .. } => "too_long",
@@ -90,7 +90,7 @@ mod tests {
             (BadTextReason::Unusable, "unusable"),
         ];
         for (reason, code) in reasons {
-            assert_eq!(reason.code(), code);
+            assert_eq!(reason.as_str(), code);
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::named::unknown;
 /// # fn main() -> docvector_embed::Result<()> {
 /// // For people, and for programs.
 /// assert_eq!(ErrorKind::RateLimited.to_string(), "rate limited");
-/// assert_eq!(ErrorKind::RateLimited.code(), "rate_limited");
+/// assert_eq!(ErrorKind::RateLimited.as_str(), "rate_limited");
 /// assert_eq!("rate_limited".parse::<ErrorKind>()?, ErrorKind::RateLimited);
 /// # Ok(()) }
 /// ```
@@ -36,7 +36,7 @@ pub enum ErrorKind {
     /// The other side answered something that is not an answer.
     Protocol,
     /// The account's quota or money is used up. Waiting does not help.
-    Quota,
+    QuotaExhausted,
     /// Too many requests at the moment. Waiting helps.
     RateLimited,
     /// The vectors are, or would be, of another space than the one asked for.
@@ -58,7 +58,7 @@ impl ErrorKind {
         Self::InvalidInput,
         Self::Overloaded,
         Self::Protocol,
-        Self::Quota,
+        Self::QuotaExhausted,
         Self::RateLimited,
         Self::SpaceMismatch,
         Self::Timeout,
@@ -67,7 +67,7 @@ impl ErrorKind {
 
     /// Names the kind for programs: for wire formats, metrics and files. A code never changes, and [`FromStr`] takes it
     /// back.
-    pub const fn code(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Auth => "auth",
             Self::Cache => "cache",
@@ -77,7 +77,7 @@ impl ErrorKind {
             Self::InvalidInput => "invalid_input",
             Self::Overloaded => "overloaded",
             Self::Protocol => "protocol",
-            Self::Quota => "quota",
+            Self::QuotaExhausted => "quota",
             Self::RateLimited => "rate_limited",
             Self::SpaceMismatch => "space_mismatch",
             Self::Timeout => "timeout",
@@ -85,9 +85,9 @@ impl ErrorKind {
         }
     }
 
-    /// Names the kind in lower-case words, as error messages begin: for people. For programs, use [`code`](Self::code), which
+    /// Names the kind in lower-case words, as error messages begin: for people. For programs, use [`as_str`](Self::as_str), which
     /// is read back.
-    pub const fn as_str(self) -> &'static str {
+    const fn words(self) -> &'static str {
         match self {
             Self::Auth => "not authorised",
             Self::Cache => "cache failed",
@@ -97,7 +97,7 @@ impl ErrorKind {
             Self::InvalidInput => "invalid input",
             Self::Overloaded => "overloaded",
             Self::Protocol => "unusable answer",
-            Self::Quota => "quota used up",
+            Self::QuotaExhausted => "quota used up",
             Self::RateLimited => "rate limited",
             Self::SpaceMismatch => "vector spaces differ",
             Self::Timeout => "timed out",
@@ -108,20 +108,20 @@ impl ErrorKind {
 
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(self.words())
     }
 }
 
 impl FromStr for ErrorKind {
     type Err = Error;
 
-    /// Takes a [`code`](Self::code).
+    /// Takes a [`as_str`](Self::as_str).
     ///
     /// # Errors
     /// [`Config`](Self::Config) where no kind has it: a newer version, at the other side of a wire, may have more kinds.
     fn from_str(code: &str) -> Result<Self> {
-        let kind = Self::ALL.iter().find(|kind| kind.code() == code);
-        kind.copied().ok_or_else(|| unknown("the code of an error", code, Self::ALL.iter().map(|kind| kind.code())))
+        let kind = Self::ALL.iter().find(|kind| kind.as_str() == code);
+        kind.copied().ok_or_else(|| unknown("the code of an error", code, Self::ALL.iter().map(|kind| kind.as_str())))
     }
 }
 
@@ -143,13 +143,13 @@ mod tests {
             (InvalidInput, "invalid_input"),
             (Overloaded, "overloaded"),
             (Protocol, "protocol"),
-            (Quota, "quota"),
+            (QuotaExhausted, "quota"),
             (RateLimited, "rate_limited"),
             (SpaceMismatch, "space_mismatch"),
             (Timeout, "timeout"),
             (Unavailable, "unavailable"),
         ];
-        let codes: Vec<(ErrorKind, &str)> = ErrorKind::ALL.iter().map(|kind| (*kind, kind.code())).collect();
+        let codes: Vec<(ErrorKind, &str)> = ErrorKind::ALL.iter().map(|kind| (*kind, kind.as_str())).collect();
         assert_eq!(codes, table);
     }
 
@@ -165,7 +165,7 @@ mod tests {
             ErrorKind::InvalidInput => 5,
             ErrorKind::Overloaded => 6,
             ErrorKind::Protocol => 7,
-            ErrorKind::Quota => 8,
+            ErrorKind::QuotaExhausted => 8,
             ErrorKind::RateLimited => 9,
             ErrorKind::SpaceMismatch => 10,
             ErrorKind::Timeout => 11,
@@ -173,14 +173,14 @@ mod tests {
         };
         let numbers: Vec<usize> = ErrorKind::ALL.iter().map(|&kind| number(kind)).collect();
         assert_eq!(numbers, (0..13).collect::<Vec<_>>());
-        assert!(ErrorKind::ALL.is_sorted_by_key(|kind| kind.code()));
+        assert!(ErrorKind::ALL.is_sorted_by_key(|kind| kind.as_str()));
     }
 
     #[test]
     fn codes_are_read_back() {
         for &kind in ErrorKind::ALL {
-            assert_eq!(kind.code().parse::<ErrorKind>().expect("a code"), kind);
-            assert!(kind.code().bytes().all(|c| c.is_ascii_lowercase() || c == b'_'), "{}", kind.code());
+            assert_eq!(kind.as_str().parse::<ErrorKind>().expect("a code"), kind);
+            assert!(kind.as_str().bytes().all(|c| c.is_ascii_lowercase() || c == b'_'), "{}", kind.as_str());
         }
         // Neither the words for people, nor anything near a code.
         for given in ["", "rate limited", "Auth", "auth ", "rate-limited", "timed out", "auth,cache"] {

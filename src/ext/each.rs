@@ -22,8 +22,8 @@ const ALONE: usize = 3;
 /// use docvector_embed::{Batch, EmbedderExt, provider::Fake};
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 /// let each = Fake::new(8).embed_each(Batch::documents(&["good", "", "good too"])).await;
-/// assert!(each.get(0).is_ok() && each.get(2).is_ok());
-/// assert_eq!(each.get(1).unwrap_err().bad_texts()[0].index, 1);
+/// assert!(each.result(0).is_ok() && each.result(2).is_ok());
+/// assert_eq!(each.result(1).unwrap_err().bad_texts()[0].index, 1);
 /// assert_eq!(each.embeddings().unwrap().len(), 2);
 /// # });
 /// ```
@@ -50,7 +50,7 @@ impl Each {
     /// # Panics
     /// Where `i` is not below [`len`](Self::len).
     #[allow(clippy::missing_errors_doc, reason = "the error is the text's own")]
-    pub fn get(&self, i: usize) -> Result<&[f32], &Error> {
+    pub fn result(&self, i: usize) -> Result<&[f32], &Error> {
         match (&self.outcomes[i], &self.embeddings) {
             (Ok(row), Some(embeddings)) => Ok(embeddings.row(*row)),
             (Err(error), _) => Err(error),
@@ -60,7 +60,7 @@ impl Each {
 
     /// The results, in the order of the texts.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Result<&[f32], &Error>> {
-        (0..self.len()).map(|i| self.get(i))
+        (0..self.len()).map(|i| self.result(i))
     }
 
     /// The texts without a vector, by index, ascending, and why.
@@ -306,8 +306,10 @@ impl Run {
         let error = &error.clone().with_bad_texts(Vec::new());
         texts.iter().for_each(|&index| self.errors[index] = Some(error.clone()));
         self.failures += 1;
-        let hopeless =
-            matches!(error.kind(), ErrorKind::Auth | ErrorKind::Config | ErrorKind::Quota | ErrorKind::SpaceMismatch);
+        let hopeless = matches!(
+            error.kind(),
+            ErrorKind::Auth | ErrorKind::Config | ErrorKind::QuotaExhausted | ErrorKind::SpaceMismatch
+        );
         if hopeless || self.failures >= FAILURES_IN_A_ROW {
             self.ended = Some(error.clone());
         }

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     Batch, Charges, Embedder, Embeddings, Error, ErrorKind, InputKind, Lane, OwnedOptions, Partial, Result, SpaceId,
-    TooLong, Usage, driven::Driven, ext::embed_all,
+    Truncation, Usage, driven::Driven, ext::embed_all,
 };
 
 /// Texts of a window where neither the caller nor the embedder's limits ask for more.
@@ -51,8 +51,8 @@ impl StreamOptions {
 
     /// Sets what happens to over-long texts.
     #[must_use]
-    pub const fn with_too_long(mut self, too_long: TooLong) -> Self {
-        self.options.too_long = too_long;
+    pub const fn with_truncation(mut self, truncation: Truncation) -> Self {
+        self.options.truncation = truncation;
         self
     }
 
@@ -98,17 +98,23 @@ impl StreamOptions {
         self
     }
 
-    /// Sets the most texts (at least 1) and bytes of a window. A window holds at least one text.
+    /// Sets the most texts of a window (at least 1).
     #[must_use]
-    pub const fn with_window(mut self, texts: usize, bytes: usize) -> Self {
+    pub const fn with_window_texts(mut self, texts: usize) -> Self {
         self.window_texts = Some(if texts == 0 { 1 } else { texts });
+        self
+    }
+
+    /// Sets the most bytes of text of a window. A window holds at least one text, however long.
+    #[must_use]
+    pub const fn with_window_bytes(mut self, bytes: usize) -> Self {
         self.window_bytes = bytes;
         self
     }
 
     /// Sets how many windows are embedded at once (at least 1).
     #[must_use]
-    pub const fn with_windows(mut self, windows: usize) -> Self {
+    pub const fn with_windows_in_flight(mut self, windows: usize) -> Self {
         self.windows = if windows == 0 { 1 } else { windows };
         self
     }

@@ -1,31 +1,4 @@
 //! Stands in for a model in tests: [`Fake`], with deterministic vectors, scripted failures, latency, and a log of calls.
-//!
-//! ```
-//! use docvector_embed::{EmbedderExt, Error, ErrorKind, provider::Fake};
-//! # fn main() -> docvector_embed::Result<()> {
-//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-//! let fake = Fake::new(8);
-//! fake.fail_next(Error::new(ErrorKind::Unavailable, "as scripted"));
-//! assert_eq!(fake.embed_query("hello").await.unwrap_err().kind(), ErrorKind::Unavailable);
-//! let first = fake.embed_query("hello").await?;
-//! assert_eq!(first, fake.embed_query("hello").await?);
-//! assert_eq!(fake.calls().len(), 3);
-//! # Ok(()) }) }
-//! ```
-//!
-//! # Semantics
-//! A vector is the blake3 hash of space, kind and text, stretched to unit length: equal texts have equal vectors, other
-//! texts have others, and nothing is similar to anything. A token is up to four characters. The space is that of a
-//! model called `fake`. Clones share the script, the log and the gate.
-//!
-//! # Errors
-//! Those scripted, and those of [`Batch::check`].
-//!
-//! # Cancellation
-//! A dropped call is logged with [`Outcome::Dropped`] and has cost nothing.
-//!
-//! # Cost
-//! The log keeps every text; [`without_log`](FakeBuilder::without_log) turns it off for long runs and benchmarks.
 
 use std::{
     collections::VecDeque,
@@ -39,13 +12,40 @@ use tokio::sync::watch;
 
 use crate::{
     BadText, BadTextReason, Batch, Charges, CountTokens, Embedder, Embeddings, Error, ErrorKind, InputKind, Lane,
-    Limits, Normalization, Payee, Result, Space, SpaceId, Tier, TokenCount, TooLong, Usage,
+    Limits, Normalization, Payee, Result, Space, SpaceId, Tier, TokenCount, Truncation, Usage,
 };
 
 /// Characters a token.
 const TOKEN: usize = 4;
 
-/// An embedder without a model. See the [module](self).
+/// An embedder without a model.
+///
+/// ```
+/// use docvector_embed::{EmbedderExt, Error, ErrorKind, provider::Fake};
+/// # fn main() -> docvector_embed::Result<()> {
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let fake = Fake::new(8);
+/// fake.fail_next(Error::new(ErrorKind::Unavailable, "as scripted"));
+/// assert_eq!(fake.embed_query("hello").await.unwrap_err().kind(), ErrorKind::Unavailable);
+/// let first = fake.embed_query("hello").await?;
+/// assert_eq!(first, fake.embed_query("hello").await?);
+/// assert_eq!(fake.calls().len(), 3);
+/// # Ok(()) }) }
+/// ```
+///
+/// # Semantics
+/// A vector is the blake3 hash of space, kind and text, stretched to unit length: equal texts have equal vectors, other
+/// texts have others, and nothing is similar to anything. A token is up to four characters. The space is that of a
+/// model called `fake`. Clones share the script, the log and the gate.
+///
+/// # Errors
+/// Those scripted, and those of [`Batch::check`].
+///
+/// # Cancellation
+/// A dropped call is logged with [`FakeOutcome::Dropped`] and has cost nothing.
+///
+/// # Cost
+/// The log keeps every text; [`without_log`](FakeBuilder::without_log) turns it off for long runs and benchmarks.
 #[derive(Clone)]
 pub struct Fake(Arc<Shared>);
 
@@ -64,7 +64,7 @@ struct Shared {
 struct State {
     script: VecDeque<Option<Error>>,
     refusal: Option<Refusal>,
-    calls: Vec<Call>,
+    calls: Vec<FakeCall>,
     usage: Usage,
 }
 
@@ -74,7 +74,7 @@ type Refusal = Arc<dyn Fn(&Fake, &Batch<'_>) -> Option<Error> + Send + Sync>;
 /// One call as [`Fake::calls`] tells it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Call {
+pub struct FakeCall {
     /// The texts, in the order they came in.
     pub texts: Vec<String>,
     /// What they were said to be.
@@ -88,19 +88,19 @@ pub struct Call {
     /// The wanted space.
     pub space: Option<SpaceId>,
     /// What was asked for over-long texts.
-    pub too_long: TooLong,
+    pub truncation: Truncation,
     /// The lane.
     pub lane: Lane,
     /// The deadline.
     pub deadline: Option<Instant>,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: FakeOutcome,
 }
 
 /// How a call of a [`Fake`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Outcome {
+pub enum FakeOutcome {
     /// It has not.
     Running,
     /// With vectors.
@@ -168,7 +168,7 @@ impl Fake {
     }
 
     /// The calls so far, in the order they came in.
-    pub fn calls(&self) -> Vec<Call> {
+    pub fn calls(&self) -> Vec<FakeCall> {
         self.state().calls.clone()
     }
 
@@ -248,11 +248,11 @@ impl Embedder for Fake {
         }
         let log = LoggedCall::begin(self, &batch);
         let scripted = self.state().script.pop_front().flatten();
-        self.wait(batch.deadline()).await.inspect_err(|_| log.end(Outcome::Failed))?;
+        self.wait(batch.deadline()).await.inspect_err(|_| log.end(FakeOutcome::Failed))?;
         let refusal = self.state().refusal.clone();
         let refused = scripted.or_else(|| refusal.and_then(|refusal| refusal(self, &batch)));
         if let Some(error) = refused {
-            log.end(Outcome::Failed);
+            log.end(FakeOutcome::Failed);
             return Err(error.with_embedder(self).with_payee(&self.0.payee));
         }
         let limit = self.0.limits.tokens_of_one_text().unwrap_or(usize::MAX);
@@ -268,13 +268,13 @@ impl Embedder for Fake {
             self.push_vector(batch.kind(), &text[..end], &mut components);
         }
         // Where the limits say that tokens cannot be counted from outside, this is the first to know.
-        if batch.too_long() == TooLong::Error && !over_long.is_empty() {
-            log.end(Outcome::Failed);
+        if batch.truncation() == Truncation::Error && !over_long.is_empty() {
+            log.end(FakeOutcome::Failed);
             return Err(Error::invalid_texts(over_long).with_embedder(self));
         }
         let usage = Usage::of_request(Some(tokens));
         self.state().usage += usage;
-        log.end(Outcome::Done);
+        log.end(FakeOutcome::Done);
         let charges = Charges::of(&self.0.payee, usage);
         Ok(Embeddings::new(batch.len(), &self.0.space, components, charges)?.with_truncated(truncated))
     }
@@ -312,17 +312,17 @@ struct LoggedCall<'a> {
 impl<'a> LoggedCall<'a> {
     fn begin(fake: &'a Fake, batch: &Batch<'_>) -> Self {
         let place = fake.0.logs.then(|| {
-            let call = Call {
+            let call = FakeCall {
                 texts: batch.texts().iter().map(ToString::to_string).collect(),
                 kind: batch.kind(),
                 key: batch.key().map(str::to_owned),
                 tenant: batch.tenant().map(str::to_owned),
                 trace: batch.trace().map(str::to_owned),
                 space: batch.space(),
-                too_long: batch.too_long(),
+                truncation: batch.truncation(),
                 lane: batch.lane(),
                 deadline: batch.deadline(),
-                outcome: Outcome::Running,
+                outcome: FakeOutcome::Running,
             };
             let mut state = fake.state();
             state.calls.push(call);
@@ -331,7 +331,7 @@ impl<'a> LoggedCall<'a> {
         Self { fake, place }
     }
 
-    fn end(&self, outcome: Outcome) {
+    fn end(&self, outcome: FakeOutcome) {
         if let Some(place) = self.place {
             self.fake.state().calls[place].outcome = outcome;
         }
@@ -342,8 +342,8 @@ impl Drop for LoggedCall<'_> {
     fn drop(&mut self) {
         if let Some(place) = self.place {
             let call = &mut self.fake.state().calls[place];
-            if call.outcome == Outcome::Running {
-                call.outcome = Outcome::Dropped;
+            if call.outcome == FakeOutcome::Running {
+                call.outcome = FakeOutcome::Dropped;
             }
         }
     }

@@ -1,112 +1,4 @@
 //! Runs a sentence-transformers model in this process, on ONNX Runtime: [`Onnx`].
-//!
-//! ```no_run
-//! use docvector_embed::{EmbedderExt, provider::Onnx};
-//! # async fn example() -> docvector_embed::Result<()> {
-//! let embedder = Onnx::load("assets/all-MiniLM-L6-v2")?;
-//! let documents = embedder.embed_documents(&["Ownership is Rust's most unique feature.", "Sheep are kept for wool."]).await?;
-//! let query = embedder.embed_query("who owns a value?").await?;
-//! let score = |row: &[f32]| row.iter().zip(&query).map(|(a, b)| a * b).sum::<f32>();
-//! assert!(score(documents.row(0)) > score(documents.row(1)));
-//! # Ok(()) }
-//! ```
-//!
-//! # Model
-//! A folder as sentence-transformers saves it. With `model.safetensors`, the graph is built here from `config.json` and
-//! the weights (BERT, RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT, MPNet), pooling and normalisation in it. Without, or
-//! [where asked](OnnxBuilder::with_file), an `.onnx` file of the folder is taken as it is; what it leaves out (pooling,
-//! Dense, Normalize) is done behind it. `modules.json`, pooling configuration, maximal length, prompts, lower-casing
-//! and `truncate_dim` are honoured; what is not understood is an error.
-//!
-//! # Library
-//! ONNX Runtime is loaded when the first model is: from [`with_library`](OnnxBuilder::with_library), or the file or
-//! folder that `ORT_DYLIB_PATH` names, or the asset folder (`DOCVECTOR_EMBED_ASSETS`, or the folder that the model lies
-//! in, or `assets` in the folder of the program or of the package that cargo runs, or up to three levels above), or the
-//! Python package `onnxruntime`. A process loads one library and makes one environment; a program that uses the `ort`
-//! crate itself must leave making it to this crate.
-//!
-//! # Semantics
-//! A text that is too long is an error unless the batch says otherwise: `embedder.embed_all(Batch::documents(&texts)
-//! .with_too_long(TooLong::Truncate))` cuts it, as sentence-transformers does without being asked.
-//!
-//! Vectors are those of sentence-transformers in fp32: cosine at least 0.99999. On a CPU they depend on their
-//! batch-mates by less than 1e-5. Vectors cut by `truncate_dim` are scaled to length 1 again if they were before, which
-//! sentence-transformers leaves undone. A folder that defines a `passage` prompt beside an empty `document` one means
-//! the former, which sentence-transformers does not see; [`Space::prompts`](crate::Space::prompts) shows what is
-//! applied.
-//!
-//! # Scheduling
-//! Texts are tokenised once, ahead of inference. On a CPU all texts of a call are, before the first is embedded: a bad
-//! text fails its call before anything of it is embedded. A text of a megabyte or more is tokenised on a thread of
-//! its own, and holds up its own call only.
-//!
-//! Batches are packed by padded tokens (texts times the longest one's tokens), out of all calls that wait in a
-//! [lane](crate::Lane), documents and queries alike: many small calls at once cost no more than one large one. A batch
-//! begins with the longest text of the call whose turn it is. Another text joins where padding it is cheaper than
-//! another batch: on a CPU, lengths in a batch differ by 8 tokens at most, on a card by 1,024. Rows go straight into
-//! their call's matrix, in the order of its texts.
-//!
-//! Calls of a lane take turns, a piece of work at a time: a batch, or 8 KB of text to be tokenised. So a small call is
-//! not stuck behind a large one. The interactive lane goes first; a thread that has done eight pieces of it does one of
-//! the bulk lane, so neither starves. [`Onnx::stats`] tells the batches, padding, and time of each stage.
-//!
-//! A batch that fails is run again call by call, so that nobody's call fails for another's text.
-//!
-//! # Devices
-//! The CPU, or [cards](Device::Cuda) by CUDA's number; several cards share the work.
-//!
-//! ```no_run
-//! use docvector_embed::provider::{Onnx, onnx::Device};
-//! # fn main() -> docvector_embed::Result<()> {
-//! let embedder = Onnx::builder("assets/all-MiniLM-L6-v2").with_device(Device::Cuda(0)).build()?;
-//! println!("{:?}", embedder.placement()?); // nodes by provider
-//! # Ok(()) }
-//! ```
-//!
-//! **CUDA has not been run on a card so far.** Its graph and its inputs are tested as far as a CPU can tell, its errors
-//! with a library that has no CUDA. It needs the feature `cuda`, and when it runs ONNX Runtime's build for CUDA (Python
-//! package `onnxruntime-gpu`), NVIDIA's driver, and the libraries of CUDA and cuDNN. A card that was asked for and
-//! cannot be used is an error when the model is loaded, with the reason; nothing runs on the CPU in its place. Of
-//! weights, the layers run in fp16 and pooling and what follows in fp32, in the space of the CPU's vectors, and each
-//! node runs on the card or loading fails. An `.onnx` file keeps its precision, and nodes that the card has no kernels
-//! for run on the CPU; [`Onnx::placement`] and `docvector-embed doctor` tell how many.
-//!
-//! A batch for which the card has too little memory is halved until it fits, and later ones are as small. Only a single
-//! text that does not fit is an error.
-//!
-//! # Precision
-//! [`with_precision(Int8)`](OnnxBuilder::with_precision) makes the layers' weights 8 bits wide when loading: -64 to 64
-//! with a scale a column, so that products are exact on every CPU. Inputs of the layers have a scale a token. So a
-//! vector does not depend on its batch-mates (by 3e-8 where it was measured), law 3 holds, and batches are packed as
-//! ever. Attention, normalisation and pooling stay fp32. Of all-MiniLM-L6-v2, the cosine to fp32 is 0.9959 on average
-//! and at least 0.990 over 200 chunks of documentation, and at least 0.977 of odd texts (emoji, symbols), at 1.5 times
-//! the speed. Such vectors are a space of their own. It needs `model.safetensors`, and AVX2 on x86-64 or dot products on 64-bit
-//! Arm; otherwise it is an error that says what is missing. An `.onnx` file that quantises while it runs, with a scale
-//! a batch, is given one text a batch.
-//!
-//! # Tuning
-//! The defaults: on a CPU a thread a core and 256 padded tokens a batch, on a card two sessions and 16,384 tokens.
-//! `docvector-embed bench` shows what other budgets do; `docvector-embed tune` measures threads and budgets and keeps
-//! what is surely faster. Loading looks for it, unless threads or budget are given or it was asked [not
-//! to](OnnxBuilder::without_tuning); [`OnnxInfo::settings`] says what was taken, and [`Tuning`] where it is kept.
-//!
-//! # Errors
-//! Loading: [`Config`](crate::ErrorKind::Config) names the file, field, variable, device or instructions. Embedding:
-//! [`InvalidInput`](crate::ErrorKind::InvalidInput) for empty and over-long texts,
-//! [`Inference`](crate::ErrorKind::Inference) where the runtime fails,
-//! [`DeadlinePassed`](crate::ErrorKind::DeadlinePassed) past the batch's deadline.
-//!
-//! # Cancellation
-//! A dropped future withdraws its queued work. A batch being run (on a CPU a few hundred tokens, milliseconds) is
-//! finished; the caller's rows of it are forgotten. Dropping the last clone waits for what is being run: milliseconds,
-//! but seconds where that is to tokenise a text of megabytes.
-//!
-//! # Cost
-//! Loading reads the weights once and makes a session a thread. On a CPU, sessions of weights share one copy of them;
-//! of an `.onnx` file, and on a card, each has its own. Threads are this embedder's own: on a CPU they tokenise and
-//! embed; beside a card's, a thread a core tokenises; one more is for giant texts. Nothing runs on an async executor. A
-//! call holds a copy of its texts until they are tokenised, their ids until they are embedded, and its rows: of more
-//! texts than fit into memory, use [`embed_stream`](crate::EmbedderExt::embed_stream).
 
 mod device;
 mod folder;
@@ -133,10 +25,10 @@ use ort::environment::Environment;
 
 pub use self::{
     device::Device,
-    library::{Library, LibrarySource},
+    library::{OnnxLibrary, OnnxLibrarySource},
     scheduler::OnnxStats,
     session::NodeShare,
-    tuning::{Settings, Tuning},
+    tuning::{Tuning, TuningSource},
 };
 use self::{
     folder::{Folder, Step},
@@ -164,7 +56,115 @@ const SESSIONS_A_CARD: usize = 2;
 /// What a batch costs on a CPU besides its tokens, in tokens: how much a text may be padded to share one.
 const BATCH_OVERHEAD: usize = 8;
 
-/// A model in this process. Cheap to clone; clones share everything. See the [module](self).
+/// A model in this process. Cheap to clone; clones share everything.
+///
+/// ```no_run
+/// use docvector_embed::{EmbedderExt, provider::Onnx};
+/// # async fn example() -> docvector_embed::Result<()> {
+/// let embedder = Onnx::load("assets/all-MiniLM-L6-v2")?;
+/// let documents = embedder.embed_documents(&["Ownership is Rust's most unique feature.", "Sheep are kept for wool."]).await?;
+/// let query = embedder.embed_query("who owns a value?").await?;
+/// let score = |row: &[f32]| row.iter().zip(&query).map(|(a, b)| a * b).sum::<f32>();
+/// assert!(score(documents.row(0)) > score(documents.row(1)));
+/// # Ok(()) }
+/// ```
+///
+/// # Model
+/// A folder as sentence-transformers saves it. With `model.safetensors`, the graph is built here from `config.json` and
+/// the weights (BERT, RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT, MPNet), pooling and normalisation in it. Without, or
+/// [where asked](OnnxBuilder::with_file), an `.onnx` file of the folder is taken as it is; what it leaves out (pooling,
+/// Dense, Normalize) is done behind it. `modules.json`, pooling configuration, maximal length, prompts, lower-casing
+/// and `truncate_dim` are honoured; what is not understood is an error.
+///
+/// # OnnxLibrary
+/// ONNX Runtime is loaded when the first model is: from [`with_library`](OnnxBuilder::with_library), or the file or
+/// folder that `ORT_DYLIB_PATH` names, or the asset folder (`DOCVECTOR_EMBED_ASSETS`, or the folder that the model lies
+/// in, or `assets` in the folder of the program or of the package that cargo runs, or up to three levels above), or the
+/// Python package `onnxruntime`. A process loads one library and makes one environment; a program that uses the `ort`
+/// crate itself must leave making it to this crate.
+///
+/// # Semantics
+/// A text that is too long is an error unless the batch says otherwise: `embedder.embed_all(Batch::documents(&texts)
+/// .with_truncation(Truncation::Truncate))` cuts it, as sentence-transformers does without being asked.
+///
+/// Vectors are those of sentence-transformers in fp32: cosine at least 0.99999. On a CPU they depend on their
+/// batch-mates by less than 1e-5. Vectors cut by `truncate_dim` are scaled to length 1 again if they were before, which
+/// sentence-transformers leaves undone. A folder that defines a `passage` prompt beside an empty `document` one means
+/// the former, which sentence-transformers does not see; [`Space::prompts`](crate::Space::prompts) shows what is
+/// applied.
+///
+/// # Scheduling
+/// Texts are tokenised once, ahead of inference. On a CPU all texts of a call are, before the first is embedded: a bad
+/// text fails its call before anything of it is embedded. A text of a megabyte or more is tokenised on a thread of
+/// its own, and holds up its own call only.
+///
+/// Batches are packed by padded tokens (texts times the longest one's tokens), out of all calls that wait in a
+/// [lane](crate::Lane), documents and queries alike: many small calls at once cost no more than one large one. A batch
+/// begins with the longest text of the call whose turn it is. Another text joins where padding it is cheaper than
+/// another batch: on a CPU, lengths in a batch differ by 8 tokens at most, on a card by 1,024. Rows go straight into
+/// their call's matrix, in the order of its texts.
+///
+/// Calls of a lane take turns, a piece of work at a time: a batch, or 8 KB of text to be tokenised. So a small call is
+/// not stuck behind a large one. The interactive lane goes first; a thread that has done eight pieces of it does one of
+/// the bulk lane, so neither starves. [`Onnx::stats`] tells the batches, padding, and time of each stage.
+///
+/// A batch that fails is run again call by call, so that nobody's call fails for another's text.
+///
+/// # Devices
+/// The CPU, or [cards](Device::Cuda) by CUDA's number; several cards share the work.
+///
+/// ```no_run
+/// use docvector_embed::provider::{Onnx, Device};
+/// # fn main() -> docvector_embed::Result<()> {
+/// let embedder = Onnx::builder("assets/all-MiniLM-L6-v2").with_device(Device::Cuda(0)).build()?;
+/// println!("{:?}", embedder.placement()?); // nodes by provider
+/// # Ok(()) }
+/// ```
+///
+/// **CUDA has not been run on a card so far.** Its graph and its inputs are tested as far as a CPU can tell, its errors
+/// with a library that has no CUDA. It needs the feature `cuda`, and when it runs ONNX Runtime's build for CUDA (Python
+/// package `onnxruntime-gpu`), NVIDIA's driver, and the libraries of CUDA and cuDNN. A card that was asked for and
+/// cannot be used is an error when the model is loaded, with the reason; nothing runs on the CPU in its place. Of
+/// weights, the layers run in fp16 and pooling and what follows in fp32, in the space of the CPU's vectors, and each
+/// node runs on the card or loading fails. An `.onnx` file keeps its precision, and nodes that the card has no kernels
+/// for run on the CPU; [`Onnx::placement`] and `docvector-embed doctor` tell how many.
+///
+/// A batch for which the card has too little memory is halved until it fits, and later ones are as small. Only a single
+/// text that does not fit is an error.
+///
+/// # Precision
+/// [`with_precision(Int8)`](OnnxBuilder::with_precision) makes the layers' weights 8 bits wide when loading: -64 to 64
+/// with a scale a column, so that products are exact on every CPU. Inputs of the layers have a scale a token. So a
+/// vector does not depend on its batch-mates (by 3e-8 where it was measured), law 3 holds, and batches are packed as
+/// ever. Attention, normalisation and pooling stay fp32. Of all-MiniLM-L6-v2, the cosine to fp32 is 0.9959 on average
+/// and at least 0.990 over 200 chunks of documentation, and at least 0.977 of odd texts (emoji, symbols), at 1.5 times
+/// the speed. Such vectors are a space of their own. It needs `model.safetensors`, and AVX2 on x86-64 or dot products on 64-bit
+/// Arm; otherwise it is an error that says what is missing. An `.onnx` file that quantises while it runs, with a scale
+/// a batch, is given one text a batch.
+///
+/// # Tuning
+/// The defaults: on a CPU a thread a core and 256 padded tokens a batch, on a card two sessions and 16,384 tokens.
+/// `docvector-embed bench` shows what other budgets do; `docvector-embed tune` measures threads and budgets and keeps
+/// what is surely faster. Loading looks for it, unless threads or budget are given or it was asked [not
+/// to](OnnxBuilder::without_tuning); [`OnnxInfo::tuning_source`] says what was taken, and [`Tuning`] where it is kept.
+///
+/// # Errors
+/// Loading: [`Config`](crate::ErrorKind::Config) names the file, field, variable, device or instructions. Embedding:
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput) for empty and over-long texts,
+/// [`Inference`](crate::ErrorKind::Inference) where the runtime fails,
+/// [`DeadlinePassed`](crate::ErrorKind::DeadlinePassed) past the batch's deadline.
+///
+/// # Cancellation
+/// A dropped future withdraws its queued work. A batch being run (on a CPU a few hundred tokens, milliseconds) is
+/// finished; the caller's rows of it are forgotten. Dropping the last clone waits for what is being run: milliseconds,
+/// but seconds where that is to tokenise a text of megabytes.
+///
+/// # Cost
+/// Loading reads the weights once and makes a session a thread. On a CPU, sessions of weights share one copy of them;
+/// of an `.onnx` file, and on a card, each has its own. Threads are this embedder's own: on a CPU they tokenise and
+/// embed; beside a card's, a thread a core tokenises; one more is for giant texts. Nothing runs on an async executor. A
+/// call holds a copy of its texts until they are tokenised, their ids until they are embedded, and its rows: of more
+/// texts than fit into memory, use [`embed_stream`](crate::EmbedderExt::embed_stream).
 #[derive(Clone)]
 pub struct Onnx(Arc<Inner>);
 
@@ -184,7 +184,7 @@ struct Inner {
 #[non_exhaustive]
 pub struct OnnxInfo {
     /// ONNX Runtime.
-    pub library: Library,
+    pub library: OnnxLibrary,
     /// The file with the weights.
     pub model: PathBuf,
     /// Whether the graph was built here from the weights, rather than taken from a file.
@@ -198,7 +198,7 @@ pub struct OnnxInfo {
     /// Padded tokens of a batch, as asked for. A card that ran out of memory takes less.
     pub batch_tokens: usize,
     /// Where these two numbers are from.
-    pub settings: Settings,
+    pub tuning_source: TuningSource,
     /// What the processor calls itself, where the system tells.
     pub cpu: Option<String>,
 }
@@ -207,7 +207,7 @@ impl Onnx {
     /// Loads a sentence-transformers folder with the defaults. Blocks for as long as reading the weights takes.
     ///
     /// # Errors
-    /// See the [module](self#errors).
+    /// See [`Onnx`](Onnx#errors).
     pub fn load(folder: impl Into<PathBuf>) -> Result<Self> {
         Self::builder(folder).build()
     }
@@ -272,7 +272,7 @@ impl Onnx {
     ///
     /// # Errors
     /// [`Config`](ErrorKind::Config) lists the places tried.
-    pub fn load_library(path: Option<&Path>) -> Result<Library> {
+    pub fn load_library(path: Option<&Path>) -> Result<OnnxLibrary> {
         library::load(path, None).map(|(library, _)| library)
     }
 }
@@ -324,7 +324,7 @@ impl Embedder for Onnx {
 /// Builds an [`Onnx`].
 ///
 /// # Default
-/// - the library: searched for as the [module](self#library) says;
+/// - the library: searched for as [`Onnx`](Onnx#library) says;
 /// - the file: `model.safetensors`, else `model.onnx`, else `onnx/model.onnx`;
 /// - the device: the CPU, in full precision;
 /// - threads and padded tokens of a batch: what [`docvector-embed tune`](Tuning) found for this model on this machine;
@@ -374,7 +374,7 @@ impl OnnxBuilder {
     }
 
     /// Sets the precision. [`Int8`](Precision::Int8) makes the layers' weights 8 bits wide when loading: half as fast again
-    /// on a CPU with AVX2, and a quarter of their memory, at a mean cosine of 0.996. See the [module](self#precision).
+    /// on a CPU with AVX2, and a quarter of their memory, at a mean cosine of 0.996. See [`Onnx`](Onnx#precision).
     #[must_use]
     pub const fn with_precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
@@ -429,7 +429,7 @@ impl OnnxBuilder {
     /// blocking is allowed.
     ///
     /// # Errors
-    /// See the [module](self#errors).
+    /// See [`Onnx`](Onnx#errors).
     pub fn build(self) -> Result<Onnx> {
         let wrong = |message: String| Error::new(ErrorKind::Config, message);
         if self.batch_tokens == Some(0) || self.threads == Some(0) {
@@ -511,12 +511,12 @@ impl OnnxBuilder {
         // The two were measured together: one of them without the other was not.
         let given = self.threads.is_some() || self.batch_tokens.is_some();
         let found = if self.tuned && !given { tuning::find(&key) } else { Found::Nothing };
-        let (tuning, settings) = match found {
-            Found::Tuned(tuning, file) => (tuning, Settings::Tuned(file)),
-            Found::Nothing => (defaults, if given { Settings::Given } else { Settings::Defaults }),
+        let (tuning, tuning_source) = match found {
+            Found::Tuned(tuning, file) => (tuning, TuningSource::Tuned(file)),
+            Found::Nothing => (defaults, if given { TuningSource::Given } else { TuningSource::Defaults }),
             Found::Unreadable(file, why) => {
                 tracing::warn!(file = %file.display(), why, "what tune found cannot be used");
-                (defaults, Settings::Unusable(file, why))
+                (defaults, TuningSource::Unusable(file, why))
             }
         };
         // What was asked for goes before what was measured.
@@ -551,7 +551,7 @@ impl OnnxBuilder {
             threads,
             max_tokens,
             batch_tokens,
-            settings,
+            tuning_source,
             cpu: tuning::cpu(),
         };
         let payee = Payee::new("onnx", space.model(), Tier::Local);

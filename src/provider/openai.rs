@@ -1,53 +1,4 @@
 //! Embeds with OpenAI's API, at OpenAI, Azure, or any server that speaks it: [`OpenAi`].
-//!
-//! ```no_run
-//! use docvector_embed::{EmbedderExt, provider::OpenAi, wrap::RetryPolicy};
-//! # async fn run() -> docvector_embed::Result<()> {
-//! // Reads OPENAI_API_KEY. One request a call; `retry` tries again what may pass.
-//! let embedder = OpenAi::from_env("text-embedding-3-small")?.retry(RetryPolicy::default());
-//! let documents = embedder.embed_documents(&["Any number of texts,", "split by OpenAI's limits."]).await?;
-//! assert_eq!(documents.dimensions(), 1536);
-//! println!("{:?} tokens", documents.usage().tokens);
-//! # Ok(()) }
-//! ```
-//!
-//! # Semantics
-//! One `embed` call is one HTTP request. Vectors are asked for as base64, a quarter of the bytes of JSON numbers, and
-//! accepted as both; rows are placed by `index`. What does not fit is an error, never a vector: another count, a
-//! repeated or missing `index`, another width, a component that is not finite, a row of zeros.
-//!
-//! For OpenAI's models the limits are 2,048 texts, 8,191 tokens a text and 300,000 tokens a request. Tokens are counted
-//! with tiktoken's cl100k, each text at most once, and only where its bytes leave the answer open. Over-long texts are an
-//! error by index, or [cut](crate::TooLong::Truncate) at a token and named in the result. They are never split and
-//! averaged behind your back.
-//!
-//! # Space
-//! A space is named by the model, not by who runs it: `text-embedding-3-small` at OpenAI and at Azure is one space, at
-//! 512 and at 1,536 dimensions two. For a model that is not OpenAI's, say what it is with
-//! [`with_space`](OpenAiBuilder::with_space). Where it was trained with prompts, give them: they are put before the texts
-//! here, and a query without its prompt is an error.
-//!
-//! # Errors
-//! The [kind](crate::ErrorKind) says what to do: [`RateLimited`](crate::ErrorKind::RateLimited),
-//! [`Unavailable`](crate::ErrorKind::Unavailable) and [`Timeout`](crate::ErrorKind::Timeout) may pass and are retried by
-//! [`Retry`](crate::wrap::Retry); [`Quota`](crate::ErrorKind::Quota) and [`Auth`](crate::ErrorKind::Auth) will not.
-//! Each error has the HTTP status, OpenAI's code, the request's id and the wait that was asked for, where there were
-//! some, and what the call is known to have [cost](crate::Error::usage). The server's own words are in
-//! [`provider_message`](crate::Error::provider_message) only, because they may quote a text.
-//!
-//! # Cancellation
-//! Dropping the future closes the connection. A request that was sent by then may be billed.
-//!
-//! # Stacking
-//! At the bottom: `Retry > RateLimit > Concurrency > Timeout > Metered > OpenAi`. Clones share connections.
-//!
-//! # Cost
-//! The reply's body is held once, as it comes, and its vectors are decoded straight into the result: no allocation a
-//! row. Large replies are decoded off the async executor.
-//!
-//! # Tracing
-//! One span a call, `embeddings`, with the fields of OpenTelemetry's conventions for generative AI
-//! (`gen_ai.request.model`, `gen_ai.usage.input_tokens`, `error.type`, ...). Never a text, a key or a body.
 
 mod builder;
 mod failure;
@@ -65,7 +16,7 @@ use tracing::{Instrument, Span, field};
 pub use self::builder::OpenAiBuilder;
 use crate::{
     BadText, BadTextReason, Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Limits, Payee, Prompts,
-    PromptsBy, Result, Space, TokenCount, TooLong, Usage,
+    PromptsBy, Result, Space, TokenCount, Truncation, Usage,
     http::{self, Http, Reply},
     plan,
 };
@@ -73,7 +24,56 @@ use crate::{
 /// Bodies from this size on are decoded off the async executor: a millisecond's work.
 const LARGE: usize = 1 << 20;
 
-/// An embedder behind OpenAI's API. See the [module](self).
+/// An embedder behind OpenAI's API.
+///
+/// ```no_run
+/// use docvector_embed::{EmbedderExt, provider::OpenAi, wrap::RetryPolicy};
+/// # async fn run() -> docvector_embed::Result<()> {
+/// // Reads OPENAI_API_KEY. One request a call; `retry` tries again what may pass.
+/// let embedder = OpenAi::from_env("text-embedding-3-small")?.retry(RetryPolicy::default());
+/// let documents = embedder.embed_documents(&["Any number of texts,", "split by OpenAI's limits."]).await?;
+/// assert_eq!(documents.dimensions(), 1536);
+/// println!("{:?} tokens", documents.usage().tokens);
+/// # Ok(()) }
+/// ```
+///
+/// # Semantics
+/// One `embed` call is one HTTP request. Vectors are asked for as base64, a quarter of the bytes of JSON numbers, and
+/// accepted as both; rows are placed by `index`. What does not fit is an error, never a vector: another count, a
+/// repeated or missing `index`, another width, a component that is not finite, a row of zeros.
+///
+/// For OpenAI's models the limits are 2,048 texts, 8,191 tokens a text and 300,000 tokens a request. Tokens are counted
+/// with tiktoken's cl100k, each text at most once, and only where its bytes leave the answer open. Over-long texts are an
+/// error by index, or [cut](crate::Truncation::Truncate) at a token and named in the result. They are never split and
+/// averaged behind your back.
+///
+/// # Space
+/// A space is named by the model, not by who runs it: `text-embedding-3-small` at OpenAI and at Azure is one space, at
+/// 512 and at 1,536 dimensions two. For a model that is not OpenAI's, say what it is with
+/// [`with_space`](OpenAiBuilder::with_space). Where it was trained with prompts, give them: they are put before the texts
+/// here, and a query without its prompt is an error.
+///
+/// # Errors
+/// The [kind](crate::ErrorKind) says what to do: [`RateLimited`](crate::ErrorKind::RateLimited),
+/// [`Unavailable`](crate::ErrorKind::Unavailable) and [`Timeout`](crate::ErrorKind::Timeout) may pass and are retried by
+/// [`Retry`](crate::wrap::Retry); [`RateLimitWindow`](crate::ErrorKind::QuotaExhausted) and [`Auth`](crate::ErrorKind::Auth) will not.
+/// Each error has the HTTP status, OpenAI's code, the request's id and the wait that was asked for, where there were
+/// some, and what the call is known to have [cost](crate::Error::usage). The server's own words are in
+/// [`provider_message`](crate::Error::provider_message) only, because they may quote a text.
+///
+/// # Cancellation
+/// Dropping the future closes the connection. A request that was sent by then may be billed.
+///
+/// # Stacking
+/// At the bottom: `Retry > RateLimit > Concurrency > Timeout > Metered > OpenAi`. Clones share connections.
+///
+/// # Cost
+/// The reply's body is held once, as it comes, and its vectors are decoded straight into the result: no allocation a
+/// row. Large replies are decoded off the async executor.
+///
+/// # Tracing
+/// One span a call, `embeddings`, with the fields of OpenTelemetry's conventions for generative AI
+/// (`gen_ai.request.model`, `gen_ai.usage.input_tokens`, `error.type`, ...). Never a text, a key or a body.
 #[derive(Clone)]
 pub struct OpenAi(Arc<Inner>);
 
@@ -88,7 +88,7 @@ struct Inner {
     /// What the request calls the model; `None` where the URL names it.
     model: Option<String>,
     dimensions: Option<usize>,
-    encoding: Encoding,
+    encoding: OpenAiEncoding,
     space: Space,
     limits: Limits,
     http: Http,
@@ -97,7 +97,7 @@ struct Inner {
 /// How vectors are asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Encoding {
+pub enum OpenAiEncoding {
     /// As base64 of little-endian 32-bit floats: a quarter of the bytes, and exact.
     #[default]
     Base64,
@@ -137,7 +137,7 @@ impl OpenAi {
         let mut input: Vec<Cow<'_, str>> = Vec::with_capacity(batch.len());
         for (index, &text) in batch.texts().iter().enumerate() {
             let mut text = text;
-            if batch.too_long() == TooLong::Truncate && counting.is_over(batch, index) {
+            if batch.truncation() == Truncation::Truncate && counting.is_over(batch, index) {
                 text = self.cut(batch, index)?;
                 truncated.push(index);
                 plan::yield_once().await;
@@ -148,8 +148,8 @@ impl OpenAi {
             model: inner.model.as_deref(),
             input: &input,
             encoding_format: match inner.encoding {
-                Encoding::Base64 => "base64",
-                Encoding::Float => "float",
+                OpenAiEncoding::Base64 => "base64",
+                OpenAiEncoding::Float => "float",
             },
             dimensions: inner.dimensions,
         };
@@ -185,12 +185,12 @@ impl OpenAi {
         let unquoted = |error: Error| error.without_words(|words| !failure::is_known(words) && quoted(words));
         let reply = inner.http.post_json(&inner.url, &inner.headers, body, batch.deadline(), cap).await;
         let reply = reply.map_err(unquoted)?;
-        let (status, allowance) = (reply.status, http::allowance(&reply.headers));
+        let (status, rate_limit_status) = (reply.status, http::rate_limit_status(&reply.headers));
         let id = http::request_id(&reply.headers);
         let about = |error: Error| {
             let error = error.with_status(status.as_u16());
             let error = id.iter().fold(error, |error, id| error.with_request_id(id));
-            unquoted(allowance.into_iter().fold(error, Error::with_allowance))
+            unquoted(rate_limit_status.into_iter().fold(error, Error::with_rate_limit_status))
         };
         if !status.is_success() {
             return Err(about(failure::of(&reply, &inner.url)));
@@ -200,7 +200,7 @@ impl OpenAi {
             span.record("gen_ai.response.model", model);
         }
         let embeddings = read.embeddings.with_truncated(truncated);
-        Ok(allowance.into_iter().fold(embeddings, Embeddings::with_allowance))
+        Ok(rate_limit_status.into_iter().fold(embeddings, Embeddings::with_rate_limit_status))
     }
 
     async fn read(&self, reply: Reply, rows: usize) -> Result<reply::Read> {
@@ -237,8 +237,8 @@ impl OpenAi {
         let inner = &*self.0;
         let model = inner.model.as_deref().unwrap_or_else(|| inner.space.model());
         let encoding = match inner.encoding {
-            Encoding::Base64 => "base64",
-            Encoding::Float => "float",
+            OpenAiEncoding::Base64 => "base64",
+            OpenAiEncoding::Float => "float",
         };
         tracing::info_span!(
             "embeddings",
@@ -274,7 +274,9 @@ impl Embedder for OpenAi {
                     span.record("gen_ai.usage.input_tokens", tokens);
                 }
             }
-            Err(error) => _ = span.record("error.type", field::display(error.code().unwrap_or(error.kind().code()))),
+            Err(error) => {
+                _ = span.record("error.type", field::display(error.provider_code().unwrap_or(error.kind().as_str())))
+            }
         }
         let payee = &self.0.payee;
         result.map(|rows| rows.with_payee(payee)).map_err(|error| error.with_embedder(self).with_payee(payee))
@@ -331,7 +333,8 @@ fn prompt_of(prompts: &Prompts, kind: InputKind) -> Option<&str> {
 }
 
 /// What the benchmarks measure alone. Not part of the API.
-#[doc(hidden)]
+#[cfg(feature = "__bench")]
+#[allow(missing_docs, unnameable_types)]
 pub mod bench {
     use crate::{Embeddings, Result, Space};
 

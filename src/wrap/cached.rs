@@ -1,59 +1,4 @@
 //! Embeds each text once, ever: [`Cached`], over any [`CacheStore`].
-//!
-//! ```
-//! use docvector_embed::{EmbedderExt, cache::Memory, provider::Fake};
-//! # fn main() -> docvector_embed::Result<()> {
-//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-//! let fake = Fake::new(8);
-//! let embedder = fake.clone().cached(Memory::new(64 << 20))?;
-//! let first = embedder.embed_documents(&["one", "two", "one"]).await?;
-//! let again = embedder.embed_documents(&["two", "three"]).await?;
-//! assert_eq!(first.row(1), again.row(0));
-//! assert_eq!(again.usage().cached, 1);
-//! // The provider has seen each text once.
-//! let asked: Vec<String> = fake.calls().into_iter().flat_map(|call| call.texts).collect();
-//! assert_eq!(asked, ["one", "two", "three"]);
-//! # Ok(()) }) }
-//! ```
-//!
-//! # Semantics
-//! A text's key is the blake3 hash of its space, kind, truncation and bytes; nothing is trimmed or folded. What the store
-//! has is taken from there and costs nothing; the rest goes to the inner embedder in calls within its limits, and each
-//! call's rows are stored as soon as they arrive, before they are handed out. Rows come in the caller's order, whatever
-//! the mix. Whether a text was cut is stored with its vector.
-//!
-//! Concurrent calls that miss the same text share one inner call ("single flight"). It goes on as long as anybody waits
-//! for it: a caller that leaves does not take it from the others. An interactive call never waits for a bulk call of the
-//! same text: it asks again, and that text is paid for twice.
-//!
-//! What a shared call cost is told to one caller: the first that has its whole answer. A caller that leaves before takes
-//! no bill with it. Where all have left, [`CacheCounts::unclaimed`] has it.
-//!
-//! An entry that is damaged (another length, a wrong checksum, another key's) is counted, said in the log, never
-//! returned, and discarded: where no tier has a sound one, the text is embedded anew and stored. A store that fails,
-//! reading or writing, costs a warning, and never a vector.
-//!
-//! # Space
-//! One cache holds any number of spaces without mixing them. Around an embedder with several spaces it is an error: cache
-//! each of them. A model that was changed behind its name is caught by [`open`](Cached::open), which embeds a probe text
-//! and compares it with the one that is stored.
-//!
-//! # Errors
-//! Those of the inner embedder, with the caller's indices. All rows that are there, from the store and from finished
-//! calls, are in the error. [`Config`](crate::ErrorKind::Config) when building, where there is more than one space.
-//!
-//! # Cancellation
-//! If you drop the future, calls that other callers wait for continue; the others end. Rows that have arrived are still
-//! stored: on the tokio runtime, where there is one, storing goes on without a caller. A batch with a deadline needs that
-//! runtime and its clock. At a
-//! batch's deadline, rows that have arrived are handed out even where the store is still writing them; a look-up ends.
-//!
-//! # Stacking
-//! Outside everything that costs or waits: `Cached(Retry(... provider))`. It makes [`Dedup`](crate::wrap::Dedup)
-//! superfluous. Clones share the calls in flight.
-//!
-//! # Cost
-//! One hash of each text and one look into the store a call; a hit is a checksum and a copy into the result.
 
 mod entry;
 mod in_flight;
@@ -75,10 +20,10 @@ use futures_util::FutureExt;
 
 #[cfg(fuzzing)]
 pub use self::entry::fuzz;
-pub use self::entry::{EntryInfo, Storage, inspect};
+pub use self::entry::{EntryInfo, VectorEncoding};
 use self::{entry::Keys, in_flight::InFlightTable, rows::Rows, work::Work};
 use crate::{
-    Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, TooLong, Usage,
+    Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, Truncation, Usage,
     cache::{CacheStore, Entry, Key, copies::Copies},
     checked::embed_checked,
     sync::Mutex,
@@ -101,13 +46,68 @@ const CALLS: usize = 2;
 /// How often a store is asked again for an entry that was damaged: as many tiers as anybody has.
 const LOOKS: usize = 4;
 
-/// Embeds each text once, ever. See the [module](self).
+/// Embeds each text once, ever.
+///
+/// ```
+/// use docvector_embed::{EmbedderExt, cache::Memory, provider::Fake};
+/// # fn main() -> docvector_embed::Result<()> {
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let fake = Fake::new(8);
+/// let embedder = fake.clone().cached(Memory::new(64 << 20))?;
+/// let first = embedder.embed_documents(&["one", "two", "one"]).await?;
+/// let again = embedder.embed_documents(&["two", "three"]).await?;
+/// assert_eq!(first.row(1), again.row(0));
+/// assert_eq!(again.usage().cached, 1);
+/// // The provider has seen each text once.
+/// let asked: Vec<String> = fake.calls().into_iter().flat_map(|call| call.texts).collect();
+/// assert_eq!(asked, ["one", "two", "three"]);
+/// # Ok(()) }) }
+/// ```
+///
+/// # Semantics
+/// A text's key is the blake3 hash of its space, kind, truncation and bytes; nothing is trimmed or folded. What the store
+/// has is taken from there and costs nothing; the rest goes to the inner embedder in calls within its limits, and each
+/// call's rows are stored as soon as they arrive, before they are handed out. Rows come in the caller's order, whatever
+/// the mix. Whether a text was cut is stored with its vector.
+///
+/// Concurrent calls that miss the same text share one inner call ("single flight"). It goes on as long as anybody waits
+/// for it: a caller that leaves does not take it from the others. An interactive call never waits for a bulk call of the
+/// same text: it asks again, and that text is paid for twice.
+///
+/// What a shared call cost is told to one caller: the first that has its whole answer. A caller that leaves before takes
+/// no bill with it. Where all have left, [`CacheCounts::unclaimed`] has it.
+///
+/// An entry that is damaged (another length, a wrong checksum, another key's) is counted, said in the log, never
+/// returned, and discarded: where no tier has a sound one, the text is embedded anew and stored. A store that fails,
+/// reading or writing, costs a warning, and never a vector.
+///
+/// # Space
+/// One cache holds any number of spaces without mixing them. Around an embedder with several spaces it is an error: cache
+/// each of them. A model that was changed behind its name is caught by [`new_verified`](Cached::new_verified), which embeds a probe text
+/// and compares it with the one that is stored.
+///
+/// # Errors
+/// Those of the inner embedder, with the caller's indices. All rows that are there, from the store and from finished
+/// calls, are in the error. [`Config`](crate::ErrorKind::Config) when building, where there is more than one space.
+///
+/// # Cancellation
+/// If you drop the future, calls that other callers wait for continue; the others end. Rows that have arrived are still
+/// stored: on the tokio runtime, where there is one, storing goes on without a caller. A batch with a deadline needs that
+/// runtime and its clock. At a
+/// batch's deadline, rows that have arrived are handed out even where the store is still writing them; a look-up ends.
+///
+/// # Stacking
+/// Outside everything that costs or waits: `Cached(Retry(... provider))`. It makes [`Dedup`](crate::wrap::Dedup)
+/// superfluous. Clones share the calls in flight.
+///
+/// # Cost
+/// One hash of each text and one look into the store a call; a hit is a checksum and a copy into the result.
 pub struct Cached<E>(Arc<Inner<E>>);
 
 struct Inner<E> {
     embedder: E,
     store: Arc<dyn CacheStore>,
-    storage: Storage,
+    storage: VectorEncoding,
     spaces: [Space; 1],
     in_flight: Mutex<InFlightTable>,
     /// How many calls there were.
@@ -177,7 +177,7 @@ impl<E: Embedder> Cached<E> {
 
     /// Begins with other than the default properties.
     pub fn builder(embedder: E, store: impl CacheStore) -> CachedBuilder<E> {
-        CachedBuilder { embedder, store: Arc::new(store), storage: Storage::default() }
+        CachedBuilder { embedder, store: Arc::new(store), storage: VectorEncoding::default() }
     }
 
     fn build(CachedBuilder { embedder, store, storage }: CachedBuilder<E>) -> Result<Self> {
@@ -207,24 +207,24 @@ impl<E: Embedder> Cached<E> {
     /// # Errors
     /// [`SpaceMismatch`](ErrorKind::SpaceMismatch) where the vectors differ; those of [`new`](Self::new), of the
     /// embedder, and of the store.
-    pub async fn open(embedder: E, store: impl CacheStore) -> Result<Self> {
-        Self::builder(embedder, store).open().await
+    pub async fn new_verified(embedder: E, store: impl CacheStore) -> Result<Self> {
+        Self::builder(embedder, store).build_verified().await
     }
 
     /// Embeds a probe text and compares it with the stored one, or stores it. Costs one call of some 30 tokens.
     ///
     /// # Errors
-    /// Those of [`open`](Self::open).
+    /// Those of [`new_verified`](Self::new_verified).
     pub async fn check_model(&self) -> Result<()> {
         let inner = &*self.0;
         let space = &inner.spaces[0];
         let key = Keys::of_probe(space.id()).key(PROBE);
-        let probe = Batch::documents(&[PROBE]).with_too_long(TooLong::Truncate);
+        let probe = Batch::documents(&[PROBE]).with_truncation(Truncation::Truncate);
         let fresh = embed_checked(&inner.embedder, probe).await?;
         let mut stored = inner.probe(key).await?;
         if stored.is_none() {
             let mut value = Vec::new();
-            entry::write(&mut value, &key, fresh.row(0), false, Storage::Exact);
+            entry::write(&mut value, &key, fresh.row(0), false, VectorEncoding::Exact);
             unpanicked(async { inner.store.put(&[Entry::new(key, &value)]).await }).await?;
             inner.note().await?;
             // Another may have been the first. A store that keeps nothing has nothing that could be wrong.
@@ -246,10 +246,10 @@ impl<E: Embedder> Cached<E> {
 /// Builds a [`Cached`].
 ///
 /// ```
-/// use docvector_embed::{EmbedderExt, cache::Memory, provider::Fake, wrap::cached::{Cached, Storage}};
+/// use docvector_embed::{EmbedderExt, cache::Memory, provider::Fake, wrap::cached::{Cached, VectorEncoding}};
 /// # fn main() -> docvector_embed::Result<()> {
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// let cached = Cached::builder(Fake::new(8), Memory::new(64 << 20)).with_storage(Storage::Half).open().await?;
+/// let cached = Cached::builder(Fake::new(8), Memory::new(64 << 20)).with_vector_encoding(VectorEncoding::Half).build_verified().await?;
 /// assert_eq!(cached.embed_documents(&["half the room"]).await?.len(), 1);
 /// # Ok(()) }) }
 /// ```
@@ -261,12 +261,12 @@ impl<E: Embedder> Cached<E> {
 pub struct CachedBuilder<E> {
     embedder: E,
     store: Arc<dyn CacheStore>,
-    storage: Storage,
+    storage: VectorEncoding,
 }
 
 impl<E: Embedder> CachedBuilder<E> {
     /// Sets how vectors are written.
-    pub const fn with_storage(mut self, storage: Storage) -> Self {
+    pub const fn with_vector_encoding(mut self, storage: VectorEncoding) -> Self {
         self.storage = storage;
         self
     }
@@ -279,11 +279,11 @@ impl<E: Embedder> CachedBuilder<E> {
         Cached::build(self)
     }
 
-    /// Makes the cache, and checks that the model is the one whose vectors are stored: see [`Cached::open`].
+    /// Makes the cache, and checks that the model is the one whose vectors are stored: see [`Cached::new_verified`].
     ///
     /// # Errors
-    /// Those of [`Cached::open`].
-    pub async fn open(self) -> Result<Cached<E>> {
+    /// Those of [`Cached::new_verified`].
+    pub async fn build_verified(self) -> Result<Cached<E>> {
         let cached = self.build()?;
         cached.check_model().await?;
         Ok(cached)

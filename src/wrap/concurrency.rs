@@ -1,55 +1,4 @@
 //! Lets only so many calls through at once: [`Concurrency`], and the [`Gate`] that several stacks can share.
-//!
-//! ```
-//! use docvector_embed::{EmbedderExt, provider::Fake};
-//! # fn main() -> docvector_embed::Result<()> {
-//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-//! let embedder = Fake::new(8).concurrency(2);
-//! let hold = embedder.get_ref().hold();
-//! let calls: Vec<_> = (0..5)
-//!     .map(|i| {
-//!         let embedder = embedder.clone();
-//!         tokio::spawn(async move { embedder.embed_query(&format!("query {i}")).await })
-//!     })
-//!     .collect();
-//! tokio::task::yield_now().await;
-//! assert_eq!((embedder.gate().running(), embedder.gate().waiting()), (2, 3));
-//!
-//! drop(hold);
-//! for call in calls {
-//!     call.await.unwrap()?;
-//! }
-//! assert_eq!(embedder.gate().running(), 0);
-//! # Ok(()) }) }
-//! ```
-//!
-//! # Semantics
-//! Rows, space and usage are the inner embedder's; so are the limits, but that
-//! [`in_flight`](Limits::in_flight) is no more than the gate lets through. Clones share the gate.
-//!
-//! Those that wait stand in the queue of their batch's [`Lane`](crate::Lane): the interactive ones go first, but when
-//! eight of them in a row have passed a waiting bulk call, one bulk call goes. Within a lane it is first come, first
-//! served. What needs no work (no texts, an empty text, a space that is not there) waits for nobody: the inner embedder
-//! answers it.
-//!
-//! # Errors
-//! [`DeadlinePassed`](ErrorKind::DeadlinePassed) where the batch's [deadline](Batch::deadline) passes in the queue; the
-//! inner embedder was not asked, and it has cost nothing. [`Overloaded`](ErrorKind::Overloaded) where
-//! [so many](Gate::with_max_waiting) wait already. All other errors are the inner embedder's.
-//!
-//! # Cancellation
-//! Dropping the future leaves the queue or gives the place back, at once, to the next in turn. A place that was on its
-//! way to a call dropped meanwhile goes on to the next, so none is ever lost.
-//!
-//! # Stacking
-//! Inside [`Retry`](super::Retry) and [`RateLimit`](super::RateLimit), so that a call that waits for either takes no
-//! place; outside [`Timeout`](super::Timeout), so that waiting for a place does not count. Stacks that lead to one
-//! server, as two models on one machine do, share one gate: [`Concurrency::with_gate`]. But a call must not come to one
-//! gate twice, nor to two gates in another order than other calls do: then they could wait for each other for ever.
-//!
-//! # Cost
-//! A short lock when a call comes and when it goes; a channel for a call that waits. A look at each text for whether it
-//! is empty. Only a wait with a deadline needs a tokio runtime with its clock, otherwise any executor will do.
 
 mod gate;
 
@@ -61,7 +10,58 @@ pub use self::gate::Gate;
 use self::gate::{Entry, Place};
 use crate::{Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space};
 
-/// Lets only so many calls through at once. See the [module](self).
+/// Lets only so many calls through at once.
+///
+/// ```
+/// use docvector_embed::{EmbedderExt, provider::Fake};
+/// # fn main() -> docvector_embed::Result<()> {
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let embedder = Fake::new(8).concurrency(2);
+/// let hold = embedder.get_ref().hold();
+/// let calls: Vec<_> = (0..5)
+///     .map(|i| {
+///         let embedder = embedder.clone();
+///         tokio::spawn(async move { embedder.embed_query(&format!("query {i}")).await })
+///     })
+///     .collect();
+/// tokio::task::yield_now().await;
+/// assert_eq!((embedder.gate().running(), embedder.gate().waiting()), (2, 3));
+///
+/// drop(hold);
+/// for call in calls {
+///     call.await.unwrap()?;
+/// }
+/// assert_eq!(embedder.gate().running(), 0);
+/// # Ok(()) }) }
+/// ```
+///
+/// # Semantics
+/// Rows, space and usage are the inner embedder's; so are the limits, but that
+/// [`in_flight`](Limits::in_flight) is no more than the gate lets through. Clones share the gate.
+///
+/// Those that wait stand in the queue of their batch's [`Lane`](crate::Lane): the interactive ones go first, but when
+/// eight of them in a row have passed a waiting bulk call, one bulk call goes. Within a lane it is first come, first
+/// served. What needs no work (no texts, an empty text, a space that is not there) waits for nobody: the inner embedder
+/// answers it.
+///
+/// # Errors
+/// [`DeadlinePassed`](ErrorKind::DeadlinePassed) where the batch's [deadline](Batch::deadline) passes in the queue; the
+/// inner embedder was not asked, and it has cost nothing. [`Overloaded`](ErrorKind::Overloaded) where
+/// [so many](Gate::with_max_waiting) wait already. All other errors are the inner embedder's.
+///
+/// # Cancellation
+/// Dropping the future leaves the queue or gives the place back, at once, to the next in turn. A place that was on its
+/// way to a call dropped meanwhile goes on to the next, so none is ever lost.
+///
+/// # Stacking
+/// Inside [`Retry`](super::Retry) and [`RateLimit`](super::RateLimit), so that a call that waits for either takes no
+/// place; outside [`Timeout`](super::Timeout), so that waiting for a place does not count. Stacks that lead to one
+/// server, as two models on one machine do, share one gate: [`Concurrency::with_gate`]. But a call must not come to one
+/// gate twice, nor to two gates in another order than other calls do: then they could wait for each other for ever.
+///
+/// # Cost
+/// A short lock when a call comes and when it goes; a channel for a call that waits. A look at each text for whether it
+/// is empty. Only a wait with a deadline needs a tokio runtime with its clock, otherwise any executor will do.
 #[derive(Clone, Debug)]
 pub struct Concurrency<E> {
     inner: E,
@@ -118,7 +118,7 @@ impl<E: Embedder> Concurrency<E> {
                      (`Gate::with_max_waiting`)"
                 );
                 // Tried again here, it would wait all the same, only elsewhere.
-                return Err(Error::new(ErrorKind::Overloaded, message).with_embedder(self).exhausted());
+                return Err(Error::new(ErrorKind::Overloaded, message).with_embedder(self).mark_exhausted());
             }
         };
         let place = match batch.deadline() {

@@ -1,36 +1,4 @@
 //! Embeds each distinct text of a call once: [`Dedup`].
-//!
-//! ```
-//! use docvector_embed::{EmbedderExt, provider::Fake};
-//! # fn main() -> docvector_embed::Result<()> {
-//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-//! let fake = Fake::new(8);
-//! let embeddings = fake.clone().dedup().embed_documents(&["same", "other", "same"]).await?;
-//! assert_eq!(embeddings.row(0), embeddings.row(2));
-//! assert_eq!(embeddings.usage().deduplicated, 1);
-//! assert_eq!(fake.calls()[0].texts, ["same", "other"]);
-//! # Ok(()) }) }
-//! ```
-//!
-//! # Semantics
-//! Rows, space and limits are the inner embedder's. Usage is the inner usage with the texts saved counted in
-//! [`deduplicated`](crate::Usage::deduplicated). Texts are equal byte for byte; nothing is trimmed or folded. Each call is
-//! looked at alone: [`embed_all`](crate::EmbedderExt::embed_all) of more texts than a call holds finds the duplicates
-//! within each. A cache finds them across calls.
-//!
-//! # Errors
-//! Those of the inner embedder; a breach of its laws, or a panic, is an error here where texts repeat. Indices in inner errors come back as the caller's: a bad text is named at each of its places.
-//!
-//! # Cancellation
-//! Holds nothing between calls; dropping the future drops the inner one.
-//!
-//! # Stacking
-//! For stacks without a cache: a cache does this itself, across calls. Put it outside retries and limits, so that
-//! they handle the fewer texts.
-//!
-//! # Cost
-//! One hash of each text; without a duplicate the batch and the result pass through untouched, with one they are
-//! copied once.
 
 use std::{collections::HashMap, fmt};
 
@@ -38,7 +6,39 @@ use async_trait::async_trait;
 
 use crate::{Batch, Embedder, Embeddings, Limits, Result, Space, Usage, checked::embed_checked};
 
-/// Embeds each distinct text of a call once. See the [module](self).
+/// Embeds each distinct text of a call once.
+///
+/// ```
+/// use docvector_embed::{EmbedderExt, provider::Fake};
+/// # fn main() -> docvector_embed::Result<()> {
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let fake = Fake::new(8);
+/// let embeddings = fake.clone().dedup().embed_documents(&["same", "other", "same"]).await?;
+/// assert_eq!(embeddings.row(0), embeddings.row(2));
+/// assert_eq!(embeddings.usage().deduplicated, 1);
+/// assert_eq!(fake.calls()[0].texts, ["same", "other"]);
+/// # Ok(()) }) }
+/// ```
+///
+/// # Semantics
+/// Rows, space and limits are the inner embedder's. Usage is the inner usage with the texts saved counted in
+/// [`deduplicated`](crate::Usage::deduplicated). Texts are equal byte for byte; nothing is trimmed or folded. Each call is
+/// looked at alone: [`embed_all`](crate::EmbedderExt::embed_all) of more texts than a call holds finds the duplicates
+/// within each. A cache finds them across calls.
+///
+/// # Errors
+/// Those of the inner embedder; a breach of its laws, or a panic, is an error here where texts repeat. Indices in inner errors come back as the caller's: a bad text is named at each of its places.
+///
+/// # Cancellation
+/// Holds nothing between calls; dropping the future drops the inner one.
+///
+/// # Stacking
+/// For stacks without a cache: a cache does this itself, across calls. Put it outside retries and limits, so that
+/// they handle the fewer texts.
+///
+/// # Cost
+/// One hash of each text; without a duplicate the batch and the result pass through untouched, with one they are
+/// copied once.
 #[derive(Clone, Debug)]
 pub struct Dedup<E> {
     inner: E,

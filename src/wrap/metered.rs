@@ -1,55 +1,4 @@
-//! Tells what each call took and cost: [`Metered`], to any [`Meter`], such as the [`Totals`] here.
-//!
-//! ```
-//! use docvector_embed::{EmbedderExt, provider::Fake, wrap::Totals};
-//! # fn main() -> docvector_embed::Result<()> {
-//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-//! let totals = Totals::new();
-//! let embedder = Fake::new(8).metered(totals.clone());
-//! embedder.embed_documents(&["one text", "another"]).await?;
-//! embedder.embed_query("which one?").await?;
-//!
-//! let sum = totals.snapshot();
-//! assert_eq!((sum.calls, sum.texts), (2, 3));
-//! assert_eq!(sum.usage.tokens, 7);
-//! // A small table of it all.
-//! println!("{sum}");
-//! # Ok(()) }) }
-//! ```
-//!
-//! # Semantics
-//! Rows, space, usage and limits are the inner embedder's. The meter gets exactly one [`Metering`] for each call with
-//! texts, however it ends: with rows, with an error, or dropped. A call without texts is not told of, nor is a future
-//! dropped before it was first polled: no call was made. Texts are counted, never shown.
-//!
-//! # Errors
-//! Creates none. A meter that panics costs a warning (through `tracing`), not the rows.
-//!
-//! # Cancellation
-//! A dropped call is told of as [`Dropped`](Outcome::Dropped), with one call
-//! [`unanswered`](crate::Usage::unanswered): what it cost will never be known.
-//!
-//! # Stacking
-//! Directly around a provider, inside everything else: there a call is what the provider was asked once, and its
-//! latency is the provider's alone. A call that [`Timeout`](super::Timeout) gives up is a dropped one there. Further
-//! outside it tells what callers see, waiting and attempts included. Both have their use, in one stack too, but what
-//! the two tell must not be added up.
-//!
-//! # Cost
-//! The meter's own; two looks at the clock and a sum over the lengths of the texts.
-//!
-//! # OpenTelemetry
-//! A [`Metering`] holds what the conventions for generative AI ask of a client:
-//!
-//! | metric, a histogram | value | its own attribute |
-//! |---|---|---|
-//! | `gen_ai.client.operation.duration`, `s` | [`latency`](Metering::latency) | `error.type`: the kind where it [`Failed`](Outcome::Failed) |
-//! | `gen_ai.client.token.usage`, `{token}` | tokens of [`usage`](Metering::usage), as far as they are known | `gen_ai.token.type`: `input` |
-//!
-//! Both have `gen_ai.operation.name`, which is `embeddings`, and `gen_ai.provider.name` and `gen_ai.request.model`, of
-//! which a provider's [`embedder`](Metering::embedder) is made, as in `openai/text-embedding-3-small`. The buckets advised for the
-//! duration are those of [`TotalsSnapshot::latency_histogram`]. Lane and kind make useful attributes of one's own; the
-//! routing key has too many values for one.
+//! Tells what each call took and cost: [`Metered`], to any [`MetricsSink`], such as the [`Totals`] here.
 
 use std::{
     fmt,
@@ -70,12 +19,12 @@ use crate::{
 ///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
-/// use docvector_embed::{EmbedderExt, provider::Fake, wrap::Metering};
+/// use docvector_embed::{EmbedderExt, provider::Fake, wrap::CallRecord};
 /// # fn main() -> docvector_embed::Result<()> {
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 /// let bytes = Arc::new(AtomicU64::new(0));
 /// let sink = bytes.clone();
-/// let embedder = Fake::new(8).metered(move |call: &Metering<'_>| {
+/// let embedder = Fake::new(8).metered(move |call: &CallRecord<'_>| {
 ///     sink.fetch_add(call.bytes as u64, Ordering::Relaxed);
 /// });
 /// embedder.embed_documents(&["four", "five5"]).await?;
@@ -84,28 +33,28 @@ use crate::{
 /// ```
 ///
 /// An `Arc` of a meter is one, so that several embedders can have it.
-pub trait Meter: Send + Sync + 'static {
+pub trait MetricsSink: Send + Sync + 'static {
     /// Takes note of a call that has ended. Runs where the call ran, often on an async executor and inside a `drop`: it
     /// should be quick, and hand on whatever is not.
-    fn record(&self, call: &Metering<'_>);
+    fn record(&self, call: &CallRecord<'_>);
 }
 
-impl<F: Fn(&Metering<'_>) + Send + Sync + 'static> Meter for F {
-    fn record(&self, call: &Metering<'_>) {
+impl<F: Fn(&CallRecord<'_>) + Send + Sync + 'static> MetricsSink for F {
+    fn record(&self, call: &CallRecord<'_>) {
         self(call);
     }
 }
 
-impl<M: Meter + ?Sized> Meter for Arc<M> {
-    fn record(&self, call: &Metering<'_>) {
+impl<M: MetricsSink + ?Sized> MetricsSink for Arc<M> {
+    fn record(&self, call: &CallRecord<'_>) {
         (**self).record(call);
     }
 }
 
-/// One call that has ended, as a [`Meter`] is told of it.
+/// One call that has ended, as a [`MetricsSink`] is told of it.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub struct Metering<'a> {
+pub struct CallRecord<'a> {
     /// The embedder that was called, as it displays itself.
     pub embedder: &'a str,
     /// All that the batch said beside its texts: kind, lane, routing key, tenant, trace.
@@ -123,15 +72,15 @@ pub struct Metering<'a> {
     /// How long it took, on tokio's clock.
     pub latency: Duration,
     /// How it ended.
-    pub outcome: Outcome,
-    /// The error where it [`Failed`](Outcome::Failed), with the status and the provider's name for the request.
+    pub outcome: CallOutcome,
+    /// The error where it [`Failed`](CallOutcome::Failed), with the status and the provider's name for the request.
     pub error: Option<&'a Error>,
 }
 
 /// How a metered call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Outcome {
+pub enum CallOutcome {
     /// With rows.
     Done,
     /// With an error of this kind.
@@ -140,18 +89,69 @@ pub enum Outcome {
     Dropped,
 }
 
-/// Tells a meter of each call. See the [module](self).
+/// Tells a meter of each call.
+///
+/// ```
+/// use docvector_embed::{EmbedderExt, provider::Fake, wrap::Totals};
+/// # fn main() -> docvector_embed::Result<()> {
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let totals = Totals::new();
+/// let embedder = Fake::new(8).metered(totals.clone());
+/// embedder.embed_documents(&["one text", "another"]).await?;
+/// embedder.embed_query("which one?").await?;
+///
+/// let sum = totals.snapshot();
+/// assert_eq!((sum.calls, sum.texts), (2, 3));
+/// assert_eq!(sum.usage.tokens, 7);
+/// // A small table of it all.
+/// println!("{sum}");
+/// # Ok(()) }) }
+/// ```
+///
+/// # Semantics
+/// Rows, space, usage and limits are the inner embedder's. The meter gets exactly one [`CallRecord`] for each call with
+/// texts, however it ends: with rows, with an error, or dropped. A call without texts is not told of, nor is a future
+/// dropped before it was first polled: no call was made. Texts are counted, never shown.
+///
+/// # Errors
+/// Creates none. A meter that panics costs a warning (through `tracing`), not the rows.
+///
+/// # Cancellation
+/// A dropped call is told of as [`Dropped`](CallOutcome::Dropped), with one call
+/// [`unanswered`](crate::Usage::unanswered): what it cost will never be known.
+///
+/// # Stacking
+/// Directly around a provider, inside everything else: there a call is what the provider was asked once, and its
+/// latency is the provider's alone. A call that [`Timeout`](super::Timeout) gives up is a dropped one there. Further
+/// outside it tells what callers see, waiting and attempts included. Both have their use, in one stack too, but what
+/// the two tell must not be added up.
+///
+/// # Cost
+/// The meter's own; two looks at the clock and a sum over the lengths of the texts.
+///
+/// # OpenTelemetry
+/// A [`CallRecord`] holds what the conventions for generative AI ask of a client:
+///
+/// | metric, a histogram | value | its own attribute |
+/// |---|---|---|
+/// | `gen_ai.client.operation.duration`, `s` | [`latency`](CallRecord::latency) | `error.type`: the kind where it [`Failed`](CallOutcome::Failed) |
+/// | `gen_ai.client.token.usage`, `{token}` | tokens of [`usage`](CallRecord::usage), as far as they are known | `gen_ai.token.type`: `input` |
+///
+/// Both have `gen_ai.operation.name`, which is `embeddings`, and `gen_ai.provider.name` and `gen_ai.request.model`, of
+/// which a provider's [`embedder`](CallRecord::embedder) is made, as in `openai/text-embedding-3-small`. The buckets advised for the
+/// duration are those of [`TotalsSnapshot::latency_histogram`]. Lane and kind make useful attributes of one's own; the
+/// routing key has too many values for one.
 #[derive(Clone)]
 pub struct Metered<E> {
     inner: E,
     /// The inner embedder as it displays itself.
     name: Arc<str>,
-    meter: Arc<dyn Meter>,
+    meter: Arc<dyn MetricsSink>,
 }
 
 impl<E: fmt::Display> Metered<E> {
     /// Wraps `inner`, and tells `meter` of its calls.
-    pub fn new(inner: E, meter: impl Meter) -> Self {
+    pub fn new(inner: E, meter: impl MetricsSink) -> Self {
         let name = inner.to_string().into();
         Self { inner, name, meter: Arc::new(meter) }
     }
@@ -205,7 +205,7 @@ impl<E: Embedder> Embedder for Metered<E> {
 
 /// A call under way. The meter is told of it when this is dropped, and that happens once, whatever else does.
 struct Call<'a> {
-    meter: &'a dyn Meter,
+    meter: &'a dyn MetricsSink,
     embedder: &'a str,
     options: Options<'a>,
     texts: usize,
@@ -214,12 +214,12 @@ struct Call<'a> {
     // What there is to tell if the call is dropped now.
     space: Option<SpaceId>,
     charges: Charges,
-    outcome: Outcome,
+    outcome: CallOutcome,
     error: Option<Error>,
 }
 
 impl<'a> Call<'a> {
-    fn begin(embedder: &'a str, meter: &'a dyn Meter, batch: &Batch<'a>) -> Self {
+    fn begin(embedder: &'a str, meter: &'a dyn MetricsSink, batch: &Batch<'a>) -> Self {
         Self {
             meter,
             embedder,
@@ -229,7 +229,7 @@ impl<'a> Call<'a> {
             begun: Instant::now(),
             space: None,
             charges: Usage::of_given_up().into(),
-            outcome: Outcome::Dropped,
+            outcome: CallOutcome::Dropped,
             error: None,
         }
     }
@@ -239,11 +239,11 @@ impl<'a> Call<'a> {
         match result {
             Ok(rows) => {
                 self.space = Some(rows.space().id());
-                self.outcome = Outcome::Done;
+                self.outcome = CallOutcome::Done;
             }
             Err(error) => {
                 self.space = error.partial().map(|partial| partial.embeddings().space().id());
-                self.outcome = Outcome::Failed(error.kind());
+                self.outcome = CallOutcome::Failed(error.kind());
                 self.error = Some(error.clone());
             }
         }
@@ -252,7 +252,7 @@ impl<'a> Call<'a> {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        let metering = Metering {
+        let metering = CallRecord {
             embedder: self.embedder,
             options: self.options,
             space: self.space,
@@ -308,8 +308,8 @@ impl Totals {
     }
 }
 
-impl Meter for Totals {
-    fn record(&self, call: &Metering<'_>) {
+impl MetricsSink for Totals {
+    fn record(&self, call: &CallRecord<'_>) {
         self.sum().add(call);
     }
 }
@@ -356,21 +356,21 @@ pub struct TotalsSnapshot {
 }
 
 impl TotalsSnapshot {
-    fn add(&mut self, call: &Metering<'_>) {
+    fn add(&mut self, call: &CallRecord<'_>) {
         self.calls += 1;
         self.texts = self.texts.saturating_add(call.texts as u64);
         self.bytes = self.bytes.saturating_add(call.bytes as u64);
         self.usage += call.usage;
         self.charges += call.charges;
         match call.outcome {
-            Outcome::Done => {}
-            Outcome::Failed(kind) => {
+            CallOutcome::Done => {}
+            CallOutcome::Failed(kind) => {
                 match self.failed.binary_search_by_key(&kind.as_str(), |(kind, _)| kind.as_str()) {
                     Ok(at) => self.failed[at].1 += 1,
                     Err(at) => self.failed.insert(at, (kind, 1)),
                 }
             }
-            Outcome::Dropped => self.dropped += 1,
+            CallOutcome::Dropped => self.dropped += 1,
         }
         self.latency_sum = self.latency_sum.saturating_add(call.latency);
         self.latency_max = self.latency_max.max(call.latency);

@@ -1,53 +1,4 @@
 //! Keeps within requests and tokens a minute: [`RateLimit`], whose [`RateLimiter`] learns from the provider.
-//!
-//! ```
-//! use docvector_embed::{EmbedderExt, Limits, provider::Fake, wrap::RateLimiter};
-//! # fn main() -> docvector_embed::Result<()> {
-//! # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
-//! // One limiter for all that share an account: clones share.
-//! let limiter = RateLimiter::new().with_requests(60);
-//! let fake = Fake::builder().with_limits(Limits::none().with_texts(1)).build()?;
-//! let embedder = fake.rate_limit(limiter.clone());
-//! let began = tokio::time::Instant::now();
-//! let texts: Vec<String> = (0..70).map(|i| format!("text {i}")).collect();
-//! embedder.embed_documents(&texts).await?;
-//! // Ten seconds' worth at once, and then one a second.
-//! assert_eq!(began.elapsed().as_secs(), 60);
-//! # Ok(()) }) }
-//! ```
-//!
-//! # Semantics
-//! A call waits until the limiter has a request and the call's tokens for it. Both refill evenly; what is not used is
-//! saved up to ten seconds' worth. Tokens are known exactly where they had to be counted, else guessed at four bytes
-//! each, and the guess is put right when the provider says what it was. A call larger than what can be saved waits for
-//! all of it and leaves a debt. What a refused call would have taken is given back. A reply that claims more tokens than
-//! its texts have bytes (and 64 for each text's prompt) is not believed.
-//!
-//! A call is to take no more tokens than come in five seconds, so that a query never waits long behind bulk work: where
-//! the limit and the most tokens of a text are known, [`limits`](Embedder::limits) says so, and larger batches are split.
-//!
-//! What the provider tells with its replies ([`Allowance`](crate::Allowance), from `x-ratelimit-*`) is believed: a limit that was not
-//! given is learned, one that is lower than given is kept to, and what is left there is no more than is left here. When a
-//! reply says that there were too many, all calls wait as long as it asks, but not longer than two minutes. If the
-//! provider asks for a longer wait, only that call fails; the others go on.
-//!
-//! [Interactive](crate::Lane::Interactive) calls go before bulk ones; for a bulk call that has been next in line for ten
-//! seconds, they wait too. Within a lane, who comes first goes first.
-//!
-//! # Errors
-//! [`DeadlinePassed`](crate::ErrorKind::DeadlinePassed) where the wait would go beyond the batch's deadline: at once where
-//! that is sure, at the deadline where it depends on those ahead. [`Overloaded`](crate::ErrorKind::Overloaded) where
-//! [so many](RateLimiter::with_max_waiting) wait already.
-//!
-//! # Cancellation
-//! A dropped call that waits has taken nothing. One that was sent counts. A call that is not polled holds nobody up.
-//!
-//! # Stacking
-//! Inside [`Retry`](crate::wrap::Retry), so that retries count; outside [`Timeout`](crate::wrap::Timeout), so that waiting
-//! does not.
-//!
-//! # Cost
-//! A lock for the time of an addition.
 
 mod bucket;
 mod limiter;
@@ -64,7 +15,56 @@ use crate::{Batch, Embedder, Embeddings, Limits, Result, Space};
 /// Tokens that a text can have beside its own: prompt and special tokens.
 const BESIDE_A_TEXT: usize = 64;
 
-/// Keeps within requests and tokens a minute. See the [module](self).
+/// Keeps within requests and tokens a minute.
+///
+/// ```
+/// use docvector_embed::{EmbedderExt, Limits, provider::Fake, wrap::RateLimiter};
+/// # fn main() -> docvector_embed::Result<()> {
+/// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+/// // One limiter for all that share an account: clones share.
+/// let limiter = RateLimiter::new().with_requests_per_minute(60);
+/// let fake = Fake::builder().with_limits(Limits::none().with_texts(1)).build()?;
+/// let embedder = fake.rate_limit(limiter.clone());
+/// let began = tokio::time::Instant::now();
+/// let texts: Vec<String> = (0..70).map(|i| format!("text {i}")).collect();
+/// embedder.embed_documents(&texts).await?;
+/// // Ten seconds' worth at once, and then one a second.
+/// assert_eq!(began.elapsed().as_secs(), 60);
+/// # Ok(()) }) }
+/// ```
+///
+/// # Semantics
+/// A call waits until the limiter has a request and the call's tokens for it. Both refill evenly; what is not used is
+/// saved up to ten seconds' worth. Tokens are known exactly where they had to be counted, else guessed at four bytes
+/// each, and the guess is put right when the provider says what it was. A call larger than what can be saved waits for
+/// all of it and leaves a debt. What a refused call would have taken is given back. A reply that claims more tokens than
+/// its texts have bytes (and 64 for each text's prompt) is not believed.
+///
+/// A call is to take no more tokens than come in five seconds, so that a query never waits long behind bulk work: where
+/// the limit and the most tokens of a text are known, [`limits`](Embedder::limits) says so, and larger batches are split.
+///
+/// What the provider tells with its replies ([`RateLimitStatus`](crate::RateLimitStatus), from `x-ratelimit-*`) is believed: a limit that was not
+/// given is learned, one that is lower than given is kept to, and what is left there is no more than is left here. When a
+/// reply says that there were too many, all calls wait as long as it asks, but not longer than two minutes. If the
+/// provider asks for a longer wait, only that call fails; the others go on.
+///
+/// [Interactive](crate::Lane::Interactive) calls go before bulk ones; for a bulk call that has been next in line for ten
+/// seconds, they wait too. Within a lane, who comes first goes first.
+///
+/// # Errors
+/// [`DeadlinePassed`](crate::ErrorKind::DeadlinePassed) where the wait would go beyond the batch's deadline: at once where
+/// that is sure, at the deadline where it depends on those ahead. [`Overloaded`](crate::ErrorKind::Overloaded) where
+/// [so many](RateLimiter::with_max_waiting) wait already.
+///
+/// # Cancellation
+/// A dropped call that waits has taken nothing. One that was sent counts. A call that is not polled holds nobody up.
+///
+/// # Stacking
+/// Inside [`Retry`](crate::wrap::Retry), so that retries count; outside [`Timeout`](crate::wrap::Timeout), so that waiting
+/// does not.
+///
+/// # Cost
+/// A lock for the time of an addition.
 #[derive(Clone, Debug)]
 pub struct RateLimit<E> {
     inner: E,

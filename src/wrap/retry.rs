@@ -1,40 +1,4 @@
 //! Tries again what may pass: [`Retry`], with full jitter, limits, a shared budget, and the server's own wishes.
-//!
-//! ```
-//! use docvector_embed::{EmbedderExt, Error, ErrorKind, provider::Fake, wrap::RetryPolicy};
-//! # fn main() -> docvector_embed::Result<()> {
-//! # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
-//! let fake = Fake::new(8);
-//! fake.fail_next(Error::new(ErrorKind::Unavailable, "as scripted"));
-//! let vector = fake.clone().retry(RetryPolicy::default()).embed_query("hello").await?;
-//! assert_eq!(vector.len(), 8);
-//! assert_eq!(fake.calls().len(), 2);
-//! # Ok(()) }) }
-//! ```
-//!
-//! # Semantics
-//! A call that fails in a way that [may pass](crate::Error::is_retryable) is made again after a while: a random time up
-//! to a bound that doubles with each attempt ("full jitter": many clients that failed together do not come back
-//! together), or, where the server said how long to wait, that long and a little more. Rows that were finished before
-//! the failure are kept, and only the rest is asked for again. What all attempts cost is in the result's usage.
-//!
-//! Retrying ends with the number of attempts, the time limit, the batch's deadline, a wait that is longer than one is
-//! willing to, or an empty [`RetryBudget`]: the last is shared by all calls, and keeps a failing provider from getting a
-//! multiple of its usual load. What comes out then is marked, and a `Retry` further out does not begin anew.
-//!
-//! # Errors
-//! Gives back the last attempt's, with what all attempts cost, their number, and why no more were made.
-//! Errors that will not pass (a wrong key, used-up quota, bad texts) come back at once.
-//!
-//! # Cancellation
-//! Dropping the future ends the attempt or the wait.
-//!
-//! # Stacking
-//! Outside everything that belongs to one attempt: `Retry > RateLimit > Concurrency > Timeout > Metered > provider`.
-//! Inside a cache or a fall-back. Inside [`Timeout`](crate::wrap::Timeout) it would lose what it still wanted to try.
-//!
-//! # Cost
-//! Nothing on success.
 
 use std::{
     fmt,
@@ -94,7 +58,7 @@ impl RetryPolicy {
 
     /// Sets the bound of the wait before the second attempt, and how far the doubling goes.
     #[must_use]
-    pub const fn with_delays(mut self, first: Duration, longest: Duration) -> Self {
+    pub const fn with_backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.first = first;
         self.longest = longest;
         self
@@ -103,14 +67,14 @@ impl RetryPolicy {
     /// Sets how long after the first failure the last attempt may begin. What the first attempt took, or waited for its
     /// turn, does not count.
     #[must_use]
-    pub const fn with_time_limit(mut self, limit: Duration) -> Self {
+    pub const fn with_max_elapsed(mut self, limit: Duration) -> Self {
         self.time_limit = limit;
         self
     }
 
     /// Sets the longest wait asked for by a server that is honoured; one that asks for more gets no further attempt.
     #[must_use]
-    pub const fn with_longest_wait(mut self, wait: Duration) -> Self {
+    pub const fn with_max_retry_after(mut self, wait: Duration) -> Self {
         self.longest_wait = wait;
         self
     }
@@ -204,7 +168,43 @@ impl Default for RetryBudget {
     }
 }
 
-/// Tries again what may pass. See the [module](self).
+/// Tries again what may pass.
+///
+/// ```
+/// use docvector_embed::{EmbedderExt, Error, ErrorKind, provider::Fake, wrap::RetryPolicy};
+/// # fn main() -> docvector_embed::Result<()> {
+/// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+/// let fake = Fake::new(8);
+/// fake.fail_next(Error::new(ErrorKind::Unavailable, "as scripted"));
+/// let vector = fake.clone().retry(RetryPolicy::default()).embed_query("hello").await?;
+/// assert_eq!(vector.len(), 8);
+/// assert_eq!(fake.calls().len(), 2);
+/// # Ok(()) }) }
+/// ```
+///
+/// # Semantics
+/// A call that fails in a way that [may pass](crate::Error::is_retryable) is made again after a while: a random time up
+/// to a bound that doubles with each attempt ("full jitter": many clients that failed together do not come back
+/// together), or, where the server said how long to wait, that long and a little more. Rows that were finished before
+/// the failure are kept, and only the rest is asked for again. What all attempts cost is in the result's usage.
+///
+/// Retrying ends with the number of attempts, the time limit, the batch's deadline, a wait that is longer than one is
+/// willing to, or an empty [`RetryBudget`]: the last is shared by all calls, and keeps a failing provider from getting a
+/// multiple of its usual load. What comes out then is marked, and a `Retry` further out does not begin anew.
+///
+/// # Errors
+/// Gives back the last attempt's, with what all attempts cost, their number, and why no more were made.
+/// Errors that will not pass (a wrong key, used-up quota, bad texts) come back at once.
+///
+/// # Cancellation
+/// Dropping the future ends the attempt or the wait.
+///
+/// # Stacking
+/// Outside everything that belongs to one attempt: `Retry > RateLimit > Concurrency > Timeout > Metered > provider`.
+/// Inside a cache or a fall-back. Inside [`Timeout`](crate::wrap::Timeout) it would lose what it still wanted to try.
+///
+/// # Cost
+/// Nothing on success.
 #[derive(Clone)]
 pub struct Retry<E> {
     inner: E,
@@ -305,7 +305,7 @@ impl<E: Embedder> Embedder for Retry<E> {
             };
             tracing::debug!(
                 embedder = %self.inner,
-                error.r#type = error.code().unwrap_or(error.kind().code()),
+                error.r#type = error.provider_code().unwrap_or(error.kind().as_str()),
                 embed.retry.attempt = attempt,
                 embed.retry.wait_ms = wait.as_millis() as u64,
                 "tries again"

@@ -1,44 +1,4 @@
 //! Gives up calls that take too long: [`Timeout`].
-//!
-//! ```
-//! use std::time::Duration;
-//! use docvector_embed::{EmbedderExt, ErrorKind, provider::Fake};
-//! # fn main() -> docvector_embed::Result<()> {
-//! # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
-//! let slow = Fake::builder().with_dimensions(8).with_latency(Duration::from_secs(60)).build()?;
-//! let error = slow.timeout(Duration::from_secs(5)).embed_query("hello").await.unwrap_err();
-//! assert_eq!(error.kind(), ErrorKind::Timeout);
-//! assert!(error.is_retryable());
-//! // The provider may have done the work, and bill it, all the same.
-//! assert_eq!(error.usage().unanswered, 1);
-//! # Ok(()) }) }
-//! ```
-//!
-//! # Semantics
-//! Rows, space, usage and limits are the inner embedder's, and so is the batch: its deadline stays what it was. Each
-//! call has the whole limit to itself, counted from when the inner call begins:
-//! [`embed_all`](crate::EmbedderExt::embed_all) of many calls may take many times as long. Time is tokio's, so a
-//! runtime with its clock is needed, and a test can pause it.
-//!
-//! # Errors
-//! - [`Timeout`](ErrorKind::Timeout): no answer within the limit, which the message names.
-//! - [`DeadlinePassed`](ErrorKind::DeadlinePassed) in its place where by then the batch's own
-//!   [deadline](Batch::deadline) has passed as well: to try again would be no use.
-//!
-//! Both count one [`unanswered`](crate::Usage::unanswered) call. All other errors are the inner embedder's, and one
-//! that heeds the deadline says so itself when that comes first.
-//!
-//! # Cancellation
-//! Holds nothing between calls; dropping the future drops the inner one, and so does running out of time.
-//!
-//! # Stacking
-//! Inside [`Retry`](super::Retry), so that each attempt has the limit; inside [`RateLimit`](super::RateLimit) and
-//! [`Concurrency`](super::Concurrency), so that waiting for one's turn does not count. Around one call to one provider:
-//! around a wrapper that makes several calls of one, what those had finished is dropped with the rest. Providers that
-//! speak HTTP have a limit of their own; this one is for a tighter one, and for those that have none.
-//!
-//! # Cost
-//! One timer a call.
 
 use std::{fmt, time::Duration};
 
@@ -47,7 +7,47 @@ use tokio::time::Instant;
 
 use crate::{Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, Usage};
 
-/// Gives up calls that take too long. See the [module](self).
+/// Gives up calls that take too long.
+///
+/// ```
+/// use std::time::Duration;
+/// use docvector_embed::{EmbedderExt, ErrorKind, provider::Fake};
+/// # fn main() -> docvector_embed::Result<()> {
+/// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+/// let slow = Fake::builder().with_dimensions(8).with_latency(Duration::from_secs(60)).build()?;
+/// let error = slow.timeout(Duration::from_secs(5)).embed_query("hello").await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Timeout);
+/// assert!(error.is_retryable());
+/// // The provider may have done the work, and bill it, all the same.
+/// assert_eq!(error.usage().unanswered, 1);
+/// # Ok(()) }) }
+/// ```
+///
+/// # Semantics
+/// Rows, space, usage and limits are the inner embedder's, and so is the batch: its deadline stays what it was. Each
+/// call has the whole limit to itself, counted from when the inner call begins:
+/// [`embed_all`](crate::EmbedderExt::embed_all) of many calls may take many times as long. Time is tokio's, so a
+/// runtime with its clock is needed, and a test can pause it.
+///
+/// # Errors
+/// - [`Timeout`](ErrorKind::Timeout): no answer within the limit, which the message names.
+/// - [`DeadlinePassed`](ErrorKind::DeadlinePassed) in its place where by then the batch's own
+///   [deadline](Batch::deadline) has passed as well: to try again would be no use.
+///
+/// Both count one [`unanswered`](crate::Usage::unanswered) call. All other errors are the inner embedder's, and one
+/// that heeds the deadline says so itself when that comes first.
+///
+/// # Cancellation
+/// Holds nothing between calls; dropping the future drops the inner one, and so does running out of time.
+///
+/// # Stacking
+/// Inside [`Retry`](super::Retry), so that each attempt has the limit; inside [`RateLimit`](super::RateLimit) and
+/// [`Concurrency`](super::Concurrency), so that waiting for one's turn does not count. Around one call to one provider:
+/// around a wrapper that makes several calls of one, what those had finished is dropped with the rest. Providers that
+/// speak HTTP have a limit of their own; this one is for a tighter one, and for those that have none.
+///
+/// # Cost
+/// One timer a call.
 #[derive(Clone, Debug)]
 pub struct Timeout<E> {
     inner: E,

@@ -12,7 +12,7 @@ use std::{
 
 use docvector_embed::{
     BadText, BadTextReason, Batch, Charges, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Limits,
-    Partial, Result, Space, SpaceId, TooLong, Usage, async_trait,
+    Partial, Result, Space, SpaceId, Truncation, Usage, async_trait,
     conformance::{self, Suite},
     provider::Fake,
     wrap::Dedup,
@@ -153,15 +153,15 @@ impl Embedder for Broken {
         if self.is(Fault::KindForgotten) {
             let alone = batch.len() == 1;
             inner = Batch::new(if alone { batch.kind() } else { InputKind::Document }, batch.texts());
-            inner = batch.space().map_or(inner, |space| inner.with_space(space)).with_too_long(batch.too_long());
+            inner = batch.space().map_or(inner, |space| inner.with_space(space)).with_truncation(batch.truncation());
         }
         if self.is(Fault::ForgetsTheKey) {
-            inner = Batch::new(batch.kind(), batch.texts()).with_too_long(batch.too_long()).with_lane(batch.lane());
+            inner = Batch::new(batch.kind(), batch.texts()).with_truncation(batch.truncation()).with_lane(batch.lane());
             inner = batch.space().map_or(inner, |space| inner.with_space(space));
             inner = batch.deadline().map_or(inner, |deadline| inner.with_deadline(deadline));
         }
         if self.is(Fault::EmbedsOverLong) {
-            inner = inner.with_too_long(TooLong::Truncate);
+            inner = inner.with_truncation(Truncation::Truncate);
         }
         let filled: Vec<&str> =
             batch.texts().iter().map(|&text| if text.is_empty() { "nothing" } else { text }).collect();

@@ -55,7 +55,7 @@ fn fake(limits: Limits) -> Fake {
 
 /// A policy with which only what the server asks for is waited, and at most a millisecond more.
 fn patient() -> RetryPolicy {
-    RetryPolicy::default().with_delays(Duration::from_millis(1), Duration::from_millis(1)).without_budget()
+    RetryPolicy::default().with_backoff(Duration::from_millis(1), Duration::from_millis(1)).without_budget()
 }
 
 /// Owned texts.

@@ -10,7 +10,7 @@ use std::{
 
 use docvector_embed::{
     BadText, BadTextReason, Batch, CountTokens, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Limits,
-    Result, Space, StreamOptions, TokenCount, TooLong, Usage, async_trait, plan, provider::Fake, wrap::RetryPolicy,
+    Result, Space, StreamOptions, TokenCount, Truncation, Usage, async_trait, plan, provider::Fake, wrap::RetryPolicy,
 };
 use futures_util::{StreamExt, stream};
 use proptest::prelude::*;
@@ -121,7 +121,7 @@ fn bad_texts_are_named_before_the_first_call_all_at_once() {
         ]
     );
     // Cut, they are no problem, but for those that no call can hold.
-    let calls = plan::split(&Batch::documents(&["ok", &long, "ok"]).with_too_long(TooLong::Truncate), &limits);
+    let calls = plan::split(&Batch::documents(&["ok", &long, "ok"]).with_truncation(Truncation::Truncate), &limits);
     assert_eq!(calls.expect("plans"), [0..2, 2..3]);
 }
 
@@ -131,10 +131,10 @@ async fn a_failure_gives_the_finished_rows_back() {
     for _ in 0..49 {
         fake.succeed_next();
     }
-    fake.fail_next(Error::new(ErrorKind::Quota, "no money"));
+    fake.fail_next(Error::new(ErrorKind::QuotaExhausted, "no money"));
     let texts = numbered(600);
     let error = fake.embed_documents(&texts).await.expect_err("fails");
-    assert_eq!(error.kind(), ErrorKind::Quota);
+    assert_eq!(error.kind(), ErrorKind::QuotaExhausted);
     assert_eq!(fake.calls().len(), 50, "nothing is sent after the failure");
     let partial = error.into_partial().expect("490 rows");
     assert_eq!(partial.indices(), (0..490).collect::<Vec<_>>());
@@ -166,7 +166,7 @@ async fn one_bad_text_does_not_sink_the_rest() {
     let each = fake.embed_each(Batch::documents(&refs)).await;
     let failed: Vec<usize> = each.errors().map(|(index, _)| index).collect();
     assert_eq!(failed, [3, 17]);
-    assert_eq!(each.get(17).expect_err("too long").bad_texts()[0].index, 17);
+    assert_eq!(each.result(17).expect_err("too long").bad_texts()[0].index, 17);
     for (i, result) in each.iter().enumerate().filter(|(i, _)| ![3, 17].contains(i)) {
         assert_eq!(result.expect("a row"), fake.vector_of(InputKind::Document, &texts[i]));
     }
@@ -210,7 +210,7 @@ async fn a_refusal_that_names_nothing_is_isolated_by_halving() {
     let (each, calls) = each_over_a_refusing_server(64, &[5, 40]).await;
     let failed: Vec<usize> = each.errors().map(|(index, _)| index).collect();
     assert_eq!(failed, [5, 40]);
-    assert_eq!(each.get(5).expect_err("refused").bad_texts(), [BadText::new(5, BadTextReason::Rejected)]);
+    assert_eq!(each.result(5).expect_err("refused").bad_texts(), [BadText::new(5, BadTextReason::Rejected)]);
     assert!(calls <= 2 * 2 * 7, "{calls} calls");
 }
 
@@ -257,7 +257,10 @@ async fn a_stream_gives_windows_in_order_and_holds_few() {
         most.fetch_max(now, Ordering::Relaxed);
         Text(format!("streamed {i}"), alive.clone())
     }));
-    let options = StreamOptions::new(InputKind::Document).with_window(10, 1 << 20).with_windows(2);
+    let options = StreamOptions::new(InputKind::Document)
+        .with_window_texts(10)
+        .with_window_bytes(1 << 20)
+        .with_windows_in_flight(2);
     let mut windows = std::pin::pin!(fake.embed_stream(corpus, options));
     let mut next = 0;
     while let Some(window) = windows.next().await {
@@ -274,7 +277,7 @@ async fn a_stream_gives_windows_in_order_and_holds_few() {
 async fn a_stream_ends_after_an_error_with_the_streams_indices() {
     let fake = fake(Limits::none());
     let corpus = stream::iter((0..100).map(|i| if i == 57 { String::new() } else { format!("text {i}") }));
-    let options = StreamOptions::new(InputKind::Document).with_window(10, 1 << 20);
+    let options = StreamOptions::new(InputKind::Document).with_window_texts(10).with_window_bytes(1 << 20);
     let windows: Vec<_> = fake.embed_stream(corpus, options).collect().await;
     assert_eq!(windows.len(), 6);
     let error = windows[5].as_ref().expect_err("an empty text");
@@ -284,7 +287,7 @@ async fn a_stream_ends_after_an_error_with_the_streams_indices() {
 #[tokio::test]
 async fn a_window_of_no_bytes_holds_a_text() {
     let fake = fake(Limits::none());
-    let options = StreamOptions::new(InputKind::Document).with_window(5, 0);
+    let options = StreamOptions::new(InputKind::Document).with_window_texts(5).with_window_bytes(0);
     let sizes: Vec<usize> = fake
         .embed_stream(stream::iter(["a", "b"]), options)
         .map(|window| window.expect("embeds").len())
@@ -331,7 +334,7 @@ async fn finished_rows_of_a_failed_call_are_kept() {
 async fn windows_are_bounded_by_bytes_too() {
     let fake = fake(Limits::none());
     let corpus = stream::iter(["aaaa", "bbbb", "a long text of its own window", "c"]);
-    let options = StreamOptions::new(InputKind::Document).with_window(100, 10);
+    let options = StreamOptions::new(InputKind::Document).with_window_texts(100).with_window_bytes(10);
     let sizes: Vec<usize> =
         fake.embed_stream(corpus, options).map(|window| window.expect("embeds").len()).collect().await;
     assert_eq!(sizes, [2, 1, 1]);
@@ -401,13 +404,16 @@ async fn planning_lets_others_have_their_turn() {
 async fn a_stream_gives_back_what_was_begun_behind_its_failure() {
     let fake = fake(Limits::none());
     fake.succeed_next();
-    fake.fail_next(Error::new(ErrorKind::Quota, "no money").with_usage(Usage::of_request(Some(5))));
-    let options = StreamOptions::new(InputKind::Document).with_window(10, usize::MAX).with_windows(3);
+    fake.fail_next(Error::new(ErrorKind::QuotaExhausted, "no money").with_usage(Usage::of_request(Some(5))));
+    let options = StreamOptions::new(InputKind::Document)
+        .with_window_texts(10)
+        .with_window_bytes(usize::MAX)
+        .with_windows_in_flight(3);
     let texts = numbered(100);
     let mut windows = std::pin::pin!(fake.embed_stream(stream::iter(texts.clone()), options));
     assert_eq!(windows.next().await.expect("a window").expect("the first").len(), 10);
     let error = windows.next().await.expect("a window").expect_err("the second");
-    assert_eq!((error.kind(), error.usage()), (ErrorKind::Quota, Usage::of_request(Some(5))));
+    assert_eq!((error.kind(), error.usage()), (ErrorKind::QuotaExhausted, Usage::of_request(Some(5))));
     assert!(windows.next().await.is_none());
     let (indices, rows) = error.into_partial().expect("what was begun").into_parts();
     assert_eq!(indices, (20..40).collect::<Vec<_>>());
@@ -423,7 +429,10 @@ async fn a_slow_source_does_not_hold_up_what_is_under_way() {
     let fake = fake(Limits::none());
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel::<String>();
     let source = stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|text| (text, receiver)) });
-    let options = StreamOptions::new(InputKind::Document).with_window(1, usize::MAX).with_windows(4);
+    let options = StreamOptions::new(InputKind::Document)
+        .with_window_texts(1)
+        .with_window_bytes(usize::MAX)
+        .with_windows_in_flight(4);
     let mut windows = std::pin::pin!(fake.embed_stream(source, options));
     sender.send("the only text so far".into()).expect("it is read");
     // The source has not ended, and says nothing.

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use docvector_embed::{
     SpaceId,
     cache::{CacheStore, Entry, Key, Sink, Sqlite},
-    wrap::cached::inspect,
+    wrap::EntryInfo,
 };
 
 use crate::{
@@ -140,8 +140,8 @@ struct Found {
 
 impl Found {
     fn add(&mut self, key: Key, value: &[u8]) {
-        if let Some(about) = inspect(&key, value) {
-            let (entries, cut) = self.sound.entry((about.dimensions, about.halves)).or_default();
+        if let Some(about) = EntryInfo::inspect(&key, value) {
+            let (entries, cut) = self.sound.entry((about.dimensions, about.half_precision)).or_default();
             *entries += 1;
             *cut += u64::from(about.truncated);
         } else {
@@ -201,7 +201,7 @@ async fn remove(store: &Sqlite, keys: &[Key]) -> Result<u64, Failure> {
     for keys in keys.chunks(REMOVED_AT_ONCE) {
         let mut damaged: Vec<(Key, Vec<u8>)> = Vec::new();
         let mut sink = |place: usize, value: &[u8]| {
-            if inspect(&keys[place], value).is_none() {
+            if EntryInfo::inspect(&keys[place], value).is_none() {
                 damaged.push((keys[place], value.to_vec()));
             }
         };

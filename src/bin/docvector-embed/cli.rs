@@ -9,10 +9,7 @@ use std::{
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use docvector_embed::{
     InputKind, Precision,
-    provider::{
-        Onnx,
-        onnx::{Device, OnnxBuilder},
-    },
+    provider::{Device, Onnx, OnnxBuilder},
 };
 
 const EXAMPLES: &str = "\
@@ -121,8 +118,8 @@ pub(crate) struct EmbedArgs {
     #[arg(long, value_enum)]
     format: Option<Format>,
     /// What happens to a text longer than the model takes
-    #[arg(long, value_enum, default_value_t = TooLong::Truncate)]
-    too_long: TooLong,
+    #[arg(long, value_enum, default_value_t = Truncation::Truncate)]
+    too_long: Truncation,
     /// What happens to a line that cannot be embedded: no file is written, or it gets a row that says why
     #[arg(long, value_enum, default_value_t = OnError::Fail)]
     on_error: OnError,
@@ -358,7 +355,7 @@ pub(crate) enum Format {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum TooLong {
+enum Truncation {
     /// Embed its beginning
     Truncate,
     /// Treat it as a line that cannot be embedded
@@ -379,7 +376,7 @@ pub(crate) struct Job {
     pub(crate) model: PathBuf,
     pub(crate) load: LoadArgs,
     pub(crate) kind: InputKind,
-    pub(crate) too_long: docvector_embed::TooLong,
+    pub(crate) too_long: docvector_embed::Truncation,
     pub(crate) on_error: OnError,
     pub(crate) input: PathBuf,
     pub(crate) jsonl: bool,
@@ -419,8 +416,8 @@ impl EmbedArgs {
             load: self.load,
             kind: self.kind.into(),
             too_long: match self.too_long {
-                TooLong::Truncate => docvector_embed::TooLong::Truncate,
-                TooLong::Error => docvector_embed::TooLong::Error,
+                Truncation::Truncate => docvector_embed::Truncation::Truncate,
+                Truncation::Error => docvector_embed::Truncation::Error,
             },
             on_error: self.on_error,
             jsonl: self.jsonl || is_json_lines(&self.input),
@@ -499,7 +496,7 @@ mod tests {
     fn has_defaults() {
         let job = job(&[]).expect("valid");
         assert_eq!((job.kind, job.format, job.on_error), (InputKind::Document, Format::Jsonl, OnError::Fail));
-        assert_eq!(job.too_long, docvector_embed::TooLong::Truncate);
+        assert_eq!(job.too_long, docvector_embed::Truncation::Truncate);
         assert!(is_standard(&job.input) && is_standard(&job.output) && !job.jsonl);
     }
 

@@ -10,10 +10,7 @@ use std::{
 
 use docvector_embed::{
     EmbedderExt, Normalization, Pooling, Precision, Space,
-    provider::{
-        Onnx,
-        onnx::{Device, OnnxInfo},
-    },
+    provider::{Device, Onnx, OnnxInfo},
 };
 
 use crate::{
@@ -99,7 +96,7 @@ fn model(report: &mut Report<impl Write>, folder: &Path, embedder: &Onnx) -> Res
     report.line("  device", devices(info))?;
     report.line("  threads", info.threads)?;
     report.line("  batch tokens", info.batch_tokens)?;
-    report.line("  settings", &info.settings)?;
+    report.line("  settings", &info.tuning_source)?;
     // That it cannot be told is no reason not to check the vectors.
     let nodes = match embedder.placement() {
         Ok(shares) => {

@@ -13,8 +13,8 @@ use std::{
 };
 
 use docvector_embed::{
-    Batch, Embedder, EmbedderExt, InputKind, Lane, TooLong,
-    provider::{Onnx, onnx::Settings},
+    Batch, Embedder, EmbedderExt, InputKind, Lane, Truncation,
+    provider::{Onnx, TuningSource},
     wrap::Cached,
 };
 use futures_util::stream::{self, StreamExt};
@@ -121,11 +121,11 @@ async fn interrupted() -> &'static str {
 
 /// Ends a run that went well. That stderr is gone does not make it a failure.
 fn say(job: &Job, tally: &Tally, model: &Onnx, dimensions: usize, time: Duration) {
-    let (max_tokens, settings) = (model.info().max_tokens, &model.info().settings);
+    let (max_tokens, settings) = (model.info().max_tokens, &model.info().tuning_source);
     let mut stderr = io::stderr().lock();
     if !job.quiet {
         let settings = match settings {
-            Settings::Defaults => String::new(),
+            TuningSource::Defaults => String::new(),
             others => format!("; settings: {others}"),
         };
         let _ = writeln!(stderr, "{}{settings}", tally.summary(dimensions, max_tokens, time));
@@ -169,7 +169,7 @@ fn join<T>(thread: JoinHandle<T>) -> Result<T, Failure> {
 struct Run<'a> {
     embedder: &'a dyn Embedder,
     kind: InputKind,
-    too_long: TooLong,
+    too_long: Truncation,
     on_error: OnError,
     /// A bad line was found: nothing more is embedded, the rest is only checked.
     failing: AtomicBool,
@@ -286,7 +286,7 @@ impl Run<'_> {
 
     fn batch<'a>(&self, texts: &'a [&'a str]) -> Batch<'a> {
         // Queries of a file are bulk work, too.
-        Batch::new(self.kind, texts).with_too_long(self.too_long).with_lane(Lane::Bulk)
+        Batch::new(self.kind, texts).with_truncation(self.too_long).with_lane(Lane::Bulk)
     }
 }
 

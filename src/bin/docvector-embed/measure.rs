@@ -9,11 +9,8 @@ use std::{
 };
 
 use docvector_embed::{
-    Batch, EmbedderExt, InputKind, Lane, TooLong,
-    provider::{
-        Onnx,
-        onnx::{Device, OnnxInfo},
-    },
+    Batch, EmbedderExt, InputKind, Lane, Truncation,
+    provider::{Device, Onnx, OnnxInfo},
 };
 use tokio::runtime::Runtime;
 
@@ -39,7 +36,7 @@ pub(crate) struct Work<'a> {
 
 impl Work<'_> {
     fn batch(&self) -> Batch<'_> {
-        Batch::new(self.kind, &self.texts).with_too_long(TooLong::Truncate).with_lane(Lane::Bulk)
+        Batch::new(self.kind, &self.texts).with_truncation(Truncation::Truncate).with_lane(Lane::Bulk)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Compares a model's vectors with those that sentence-transformers computed for all-MiniLM-L6-v2.
 
-use docvector_embed::{Batch, Embedder, EmbedderExt, Embeddings, Precision, Space, TooLong};
+use docvector_embed::{Batch, Embedder, EmbedderExt, Embeddings, Precision, Space, Truncation};
 use serde_json::Value;
 
 use crate::{failure::Failure, npy};
@@ -79,7 +79,7 @@ impl Reference {
             return Err(Failure::new(message));
         }
         let texts: Vec<&str> = self.texts.iter().map(String::as_str).collect();
-        let batch = Batch::documents(&texts).with_too_long(TooLong::Truncate);
+        let batch = Batch::documents(&texts).with_truncation(Truncation::Truncate);
         Ok(self.measure(&embedder.embed_all(batch).await?))
     }
 

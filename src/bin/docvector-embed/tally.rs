@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use docvector_embed::{Usage, wrap::cached::CacheCounts};
+use docvector_embed::{Usage, wrap::CacheCounts};
 
 use crate::{input::Fault, output::Rows};
 

@@ -7,7 +7,7 @@ use std::{
 
 use docvector_embed::{
     InputKind,
-    provider::{Onnx, onnx::Tuning},
+    provider::{Onnx, Tuning},
 };
 
 use crate::{
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &TuneArgs) -> Result<(), Failure> {
     if !args.dry_run {
         Onnx::tuning_file()?;
     }
-    let now = args.load.builder(&args.model).build()?.info().settings.clone();
+    let now = args.load.builder(&args.model).build()?.info().tuning_source.clone();
     let builder = || args.load.builder(&args.model).without_tuning();
     let base = builder().build()?;
     let (info, runtime) = (base.info(), runtime()?);

@@ -13,7 +13,7 @@ use crate::{Error, ErrorKind, Result};
 /// Where a model runs.
 ///
 /// ```
-/// use docvector_embed::provider::onnx::Device;
+/// use docvector_embed::provider::Device;
 /// # fn main() -> docvector_embed::Result<()> {
 /// assert_eq!("cuda:1".parse::<Device>()?, Device::Cuda(1));
 /// assert_eq!(Device::Cpu.to_string(), "cpu");

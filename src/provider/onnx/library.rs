@@ -23,7 +23,7 @@ const LEVELS: usize = 4;
 /// Where the library was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum LibrarySource {
+pub enum OnnxLibrarySource {
     /// [`with_library`](super::OnnxBuilder::with_library).
     Path,
     /// The variable `ORT_DYLIB_PATH`.
@@ -34,7 +34,7 @@ pub enum LibrarySource {
     Python,
 }
 
-impl fmt::Display for LibrarySource {
+impl fmt::Display for OnnxLibrarySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Path => "the path given",
@@ -48,22 +48,22 @@ impl fmt::Display for LibrarySource {
 /// The loaded library.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Library {
+pub struct OnnxLibrary {
     /// Its file.
     pub path: PathBuf,
     /// How it was found.
-    pub source: LibrarySource,
+    pub source: OnnxLibrarySource,
     /// Its version, `1.32.0` say.
     pub version: String,
 }
 
 /// The library and environment of this process: ONNX Runtime allows one of each.
-static LOADED: Mutex<Option<(Library, Environment)>> = Mutex::new(None);
+static LOADED: Mutex<Option<(OnnxLibrary, Environment)>> = Mutex::new(None);
 
 /// Loads the library, or gives the one that is loaded.
 ///
 /// `beside` is a model's folder: what was fetched with the model lies beside it.
-pub(super) fn load(explicit: Option<&Path>, beside: Option<&Path>) -> Result<(Library, Environment)> {
+pub(super) fn load(explicit: Option<&Path>, beside: Option<&Path>) -> Result<(OnnxLibrary, Environment)> {
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((library, environment)) = &*loaded {
         let loaded = canonical(&library.path);
@@ -99,7 +99,7 @@ pub(super) fn load(explicit: Option<&Path>, beside: Option<&Path>) -> Result<(Li
         for path in candidates {
             match open(&path) {
                 Ok((version, environment)) => {
-                    let library = Library { path, source, version };
+                    let library = OnnxLibrary { path, source, version };
                     *loaded = Some((library.clone(), environment.clone()));
                     return Ok((library, environment));
                 }
@@ -107,7 +107,7 @@ pub(super) fn load(explicit: Option<&Path>, beside: Option<&Path>) -> Result<(Li
             }
         }
         // What somebody named is what they meant: nothing else is taken in its place.
-        if matches!(source, LibrarySource::Path | LibrarySource::Variable) {
+        if matches!(source, OnnxLibrarySource::Path | OnnxLibrarySource::Variable) {
             break;
         }
     }
@@ -127,12 +127,12 @@ enum Place {
 }
 
 /// The places to look in, in order. The Python package is last because asking for it starts a Python.
-fn places(explicit: Option<&Path>, beside: Option<&Path>) -> impl Iterator<Item = (LibrarySource, Place)> {
+fn places(explicit: Option<&Path>, beside: Option<&Path>) -> impl Iterator<Item = (OnnxLibrarySource, Place)> {
     let named = |path: PathBuf| if path.is_dir() { Place::Folder(path) } else { Place::File(path) };
-    let explicit = explicit.map(|path| (LibrarySource::Path, named(path.to_owned())));
+    let explicit = explicit.map(|path| (OnnxLibrarySource::Path, named(path.to_owned())));
     let variable = env::var_os("ORT_DYLIB_PATH")
         .filter(|value| !value.is_empty())
-        .map(|value| (LibrarySource::Variable, named(value.into())));
+        .map(|value| (OnnxLibrarySource::Variable, named(value.into())));
     let mut assets: Vec<Place> =
         asset_folders(beside).into_iter().map(|folder| Place::Folder(folder.join("onnxruntime"))).collect();
     if assets.is_empty() {
@@ -140,10 +140,10 @@ fn places(explicit: Option<&Path>, beside: Option<&Path>) -> impl Iterator<Item 
             "no folder onnxruntime beside the model, nor assets/onnxruntime near the program".into(),
         ));
     }
-    let assets = assets.into_iter().map(|place| (LibrarySource::Assets, place));
+    let assets = assets.into_iter().map(|place| (OnnxLibrarySource::Assets, place));
     let python = std::iter::once_with(|| {
         let place = python_package().map_or_else(Place::Nowhere, |folder| Place::Folder(folder.join("capi")));
-        (LibrarySource::Python, place)
+        (OnnxLibrarySource::Python, place)
     });
     explicit.into_iter().chain(variable).chain(assets).chain(python)
 }

@@ -29,7 +29,7 @@ use self::{
     queue::{Job, Part, Queue},
 };
 use super::tokens::{Encoded, Over};
-use crate::{BadText, Batch, Error, ErrorKind, InputKind, Result, TooLong};
+use crate::{BadText, Batch, Error, ErrorKind, InputKind, Result, Truncation};
 
 /// A text that is tokenised on a thread of its own, one at a time: it can take seconds, and a hundred times its size in
 /// memory, where it has no place to be cut at.
@@ -41,7 +41,7 @@ const TEXT_BYTES: usize = 64;
 
 /// Makes ids of texts.
 pub(super) trait Encode: Send + Sync + 'static {
-    fn encode(&self, kind: InputKind, text: &str, too_long: TooLong) -> Result<Result<Encoded, Over>>;
+    fn encode(&self, kind: InputKind, text: &str, truncation: Truncation) -> Result<Result<Encoded, Over>>;
 
     /// Tokens at the beginning that do not take part in pooling.
     fn unpooled(&self, kind: InputKind) -> usize;
@@ -245,7 +245,7 @@ impl Shared {
         }
         let started = Instant::now();
         let encode =
-            || piece.texts().map(|(at, text)| (at, self.tokens.encode(call.kind, text, call.too_long))).collect();
+            || piece.texts().map(|(at, text)| (at, self.tokens.encode(call.kind, text, call.truncation))).collect();
         let encoded = catch_unwind(AssertUnwindSafe(encode));
         self.counters.took(Stage::Tokenising, started.elapsed());
         let Ok(encoded) = encoded else {

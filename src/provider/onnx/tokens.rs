@@ -12,7 +12,7 @@ use super::{
     folder::{Folder, Json},
     scheduler::Encode,
 };
-use crate::{CountTokens, Error, ErrorKind, InputKind, Prompts, Result, TooLong};
+use crate::{CountTokens, Error, ErrorKind, InputKind, Prompts, Result, Truncation};
 
 /// Tokens more than needed that the beginning of a long text must have, before its rest is left unread.
 const MARGIN: usize = 16;
@@ -128,13 +128,13 @@ impl Tokens {
     }
 
     /// Makes ids out of a text, or says that it is too long.
-    pub(super) fn encode(&self, kind: InputKind, text: &str, too_long: TooLong) -> Result<Result<Encoded, Over>> {
+    pub(super) fn encode(&self, kind: InputKind, text: &str, truncation: Truncation) -> Result<Result<Encoded, Over>> {
         let text = &*self.prompted(kind, text);
         let special = self.before.len() + self.after.len();
         let room = self.max.saturating_sub(special);
         let (mut own, whole) = self.beginning(text, room)?;
         let truncated = own.len() > room;
-        if truncated && too_long == TooLong::Error {
+        if truncated && truncation == Truncation::Error {
             return Ok(Err(Over(own.len() + special)));
         }
         if truncated && self.left {
@@ -190,8 +190,8 @@ impl std::fmt::Debug for Tokens {
 }
 
 impl Encode for Tokens {
-    fn encode(&self, kind: InputKind, text: &str, too_long: TooLong) -> Result<Result<Encoded, Over>> {
-        self.encode(kind, text, too_long)
+    fn encode(&self, kind: InputKind, text: &str, truncation: Truncation) -> Result<Result<Encoded, Over>> {
+        self.encode(kind, text, truncation)
     }
 
     fn unpooled(&self, kind: InputKind) -> usize {

@@ -38,7 +38,7 @@ const BATCH_TOKENS: RangeInclusive<usize> = 1..=1 << 24;
 /// file and [`Space`](crate::Space), which the length of texts is part of.
 ///
 /// ```no_run
-/// use docvector_embed::provider::{Onnx, onnx::Tuning};
+/// use docvector_embed::provider::{Onnx, Tuning};
 /// # fn main() -> docvector_embed::Result<()> {
 /// let embedder = Onnx::load("all-MiniLM-L6-v2")?;
 /// // Measured by other means: threads, padded tokens of a batch, and tokens a second with them.
@@ -80,7 +80,7 @@ impl fmt::Display for Tuning {
 /// Where the threads and the size of batches of an [`Onnx`](super::Onnx) are from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Settings {
+pub enum TuningSource {
     /// The defaults: nothing was measured for this model on this machine, or it was not to be used.
     Defaults,
     /// What [`Tuning`] this file holds.
@@ -91,7 +91,7 @@ pub enum Settings {
     Unusable(PathBuf, String),
 }
 
-impl fmt::Display for Settings {
+impl fmt::Display for TuningSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Defaults => f.write_str("defaults"),
@@ -336,7 +336,7 @@ fn place_of(os: &str, home: Option<PathBuf>, variable: impl Fn(&str) -> Option<O
     let home = home.filter(|path| path.has_root());
     let folder = match os {
         "windows" => named("LOCALAPPDATA"),
-        "macos" | "ios" => home.map(|home| home.join("Library/Caches")),
+        "macos" | "ios" => home.map(|home| home.join("OnnxLibrary/Caches")),
         _ => named("XDG_CACHE_HOME").or_else(|| home.map(|home| home.join(".cache"))),
     };
     folder.map(|folder| folder.join("docvector-embed").join("tuning.json"))
@@ -555,7 +555,12 @@ mod tests {
             ("linux", home(), &[("XDG_CACHE_HOME", "c")], Some("/home/x/.cache/docvector-embed/tuning.json")),
             ("linux", None, &[], None),
             ("linux", Some(PathBuf::new()), &[], None),
-            ("macos", home(), &[("XDG_CACHE_HOME", "/c")], Some("/home/x/Library/Caches/docvector-embed/tuning.json")),
+            (
+                "macos",
+                home(),
+                &[("XDG_CACHE_HOME", "/c")],
+                Some("/home/x/OnnxLibrary/Caches/docvector-embed/tuning.json"),
+            ),
             ("windows", home(), &[("LOCALAPPDATA", "/c")], Some("/c/docvector-embed/tuning.json")),
             ("windows", home(), &[], None),
             ("linux", home(), &[(VARIABLE, "t.json"), ("XDG_CACHE_HOME", "/c")], Some("t.json")),
@@ -581,10 +586,10 @@ mod tests {
     #[test]
     fn settings_say_where_they_are_from() {
         let file = PathBuf::from("t.json");
-        assert_eq!(Settings::Defaults.to_string(), "defaults");
-        assert_eq!(Settings::Given.to_string(), "given; what was tuned is not used");
-        assert_eq!(Settings::Tuned(file.clone()).to_string(), "tuned, from t.json");
-        let unusable = Settings::Unusable(file, "is not JSON".to_owned());
+        assert_eq!(TuningSource::Defaults.to_string(), "defaults");
+        assert_eq!(TuningSource::Given.to_string(), "given; what was tuned is not used");
+        assert_eq!(TuningSource::Tuned(file.clone()).to_string(), "tuned, from t.json");
+        let unusable = TuningSource::Unusable(file, "is not JSON".to_owned());
         assert_eq!(unusable.to_string(), "defaults, because t.json is not JSON");
         assert_eq!(Tuning::new(1, 64).to_string(), "1 thread, 64 padded tokens a batch");
     }

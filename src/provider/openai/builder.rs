@@ -8,7 +8,7 @@ use reqwest::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Encoding, Inner, OpenAi, models, tokens::Cl100k};
+use super::{Inner, OpenAi, OpenAiEncoding, models, tokens::Cl100k};
 use crate::{
     Error, ErrorKind, InputKind, Limits, Normalization, Payee, Prompts, PromptsBy, Result, Space, Tier, TokenCount,
     http::{self, Http, HttpOptions},
@@ -40,7 +40,7 @@ const BASE_URL: &str = "https://api.openai.com/v1";
 /// - base64 on the wire;
 /// - 10 s to connect, 120 s for a whole call;
 /// - no proxy, whatever the environment says;
-/// - for OpenAI's models, their space and [limits](crate::provider::openai#semantics), and 8 requests at once;
+/// - for OpenAI's models, their space and [limits](crate::provider::OpenAi#semantics), and 8 requests at once;
 /// - for others, 2,048 texts a request.
 #[derive(Clone)]
 pub struct OpenAiBuilder {
@@ -56,7 +56,7 @@ pub struct OpenAiBuilder {
     prompts: Option<Prompts>,
     unprompted: bool,
     limits: Option<Limits>,
-    encoding: Encoding,
+    encoding: OpenAiEncoding,
     plain_http: bool,
     payee: Option<Payee>,
     http: HttpOptions,
@@ -84,7 +84,7 @@ impl OpenAiBuilder {
             prompts: None,
             unprompted: false,
             limits: None,
-            encoding: Encoding::Base64,
+            encoding: OpenAiEncoding::Base64,
             plain_http: false,
             payee: None,
             http: HttpOptions::default(),
@@ -187,7 +187,7 @@ impl OpenAiBuilder {
 
     /// Sets how vectors are asked for.
     #[must_use]
-    pub const fn with_encoding(mut self, encoding: Encoding) -> Self {
+    pub const fn with_encoding(mut self, encoding: OpenAiEncoding) -> Self {
         self.encoding = encoding;
         self
     }

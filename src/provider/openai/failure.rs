@@ -89,7 +89,7 @@ pub(super) fn of(reply: &Reply, url: &Url) -> Error {
     let status = reply.status.as_u16();
     let usage = if UNANSWERED.contains(&status) { Usage::of_unanswered() } else { Usage::of_request(Some(0)) };
     let mut error = Error::new(kind, message).with_status(status).with_usage(usage);
-    error = error.with_code(if said.code.is_empty() { &said.kind } else { &said.code });
+    error = error.with_provider_code(if said.code.is_empty() { &said.kind } else { &said.code });
     if !said.message.is_empty() {
         error = error.with_provider_message(said.message);
     }
@@ -97,7 +97,7 @@ pub(super) fn of(reply: &Reply, url: &Url) -> Error {
         error = error.with_retry_after(wait);
     }
     match reply.headers.get("x-should-retry").map(|value| value.as_bytes()) {
-        Some(b"false") => error.exhausted(),
+        Some(b"false") => error.mark_exhausted(),
         _ => error,
     }
 }
@@ -108,12 +108,14 @@ pub(super) fn is_known(word: &str) -> bool {
 }
 
 fn judge(status: StatusCode, said: &Said, url: &Url) -> (ErrorKind, String) {
-    use ErrorKind::{Auth, Config, InvalidInput, Protocol, Quota, RateLimited, Timeout, Unavailable};
+    use ErrorKind::{Auth, Config, InvalidInput, Protocol, QuotaExhausted, RateLimited, Timeout, Unavailable};
     let is = |kind: ErrorKind, message: &str| (kind, message.to_owned());
     match status.as_u16() {
         401 | 403 => is(Auth, "the key was not accepted for this: check the key, the organisation and the project"),
-        402 => is(Quota, "the account has no money or quota left: waiting does not help"),
-        429 if said.is_one_of(&QUOTA) => is(Quota, "the account has no money or quota left: waiting does not help"),
+        402 => is(QuotaExhausted, "the account has no money or quota left: waiting does not help"),
+        429 if said.is_one_of(&QUOTA) => {
+            is(QuotaExhausted, "the account has no money or quota left: waiting does not help")
+        }
         429 => match (said.number_after("Limit"), said.number_after("Requested")) {
             (Some(limit), Some(requested)) if requested > limit => {
                 let advice = "send less in a call (`with_limits`)";

@@ -88,7 +88,7 @@ pub(super) fn read(body: &[u8], rows: usize, space: &Space, has_length: bool) ->
     }
     let wrong = |message: String| Error::new(ErrorKind::Protocol, message).with_usage(usage);
     if let Some(code) = &reply.error {
-        return Err(wrong("the reply is an error with a status of success".into()).with_code(code));
+        return Err(wrong("the reply is an error with a status of success".into()).with_provider_code(code));
     }
     if let Some(fault) = reply.fault.take() {
         return Err(wrong(fault));
@@ -438,7 +438,7 @@ mod tests {
     fn an_error_with_a_status_of_success_is_one() {
         let body = br#"{"error": {"code": "overloaded", "message": "not shown"}}"#;
         let error = read(body, 1, &space(8), true).err().expect("an error");
-        assert_eq!((error.kind(), error.code()), (ErrorKind::Protocol, Some("overloaded")));
+        assert_eq!((error.kind(), error.provider_code()), (ErrorKind::Protocol, Some("overloaded")));
         assert!(!error.to_string().contains("not shown"), "{error}");
     }
 }

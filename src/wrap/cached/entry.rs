@@ -14,7 +14,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use crate::{InputKind, SpaceId, TooLong, cache::Key};
+use crate::{InputKind, SpaceId, Truncation, cache::Key};
 
 /// Fixes what a key means; a change to how fields are hashed needs a new one, and starts an empty cache.
 const CONTEXT: &str = "docvector-embed 2026-11-22 cache key v1";
@@ -36,14 +36,14 @@ const PROBE: u8 = 2;
 
 impl Keys {
     /// `limit` is that of the embedder for the tokens of one text: it says where a text is cut.
-    pub(super) fn new(space: SpaceId, kind: InputKind, too_long: TooLong, limit: Option<usize>) -> Self {
+    pub(super) fn new(space: SpaceId, kind: InputKind, truncation: Truncation, limit: Option<usize>) -> Self {
         let kind = match kind {
             InputKind::Document => 0,
             InputKind::Query => 1,
         };
-        let cut_at = match too_long {
-            TooLong::Error => 0,
-            TooLong::Truncate => limit.map_or(u64::MAX, |limit| limit as u64),
+        let cut_at = match truncation {
+            Truncation::Error => 0,
+            Truncation::Truncate => limit.map_or(u64::MAX, |limit| limit as u64),
         };
         Self::of(space, kind, cut_at)
     }
@@ -69,7 +69,7 @@ impl Keys {
 /// How components are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Storage {
+pub enum VectorEncoding {
     /// As 32-bit floats: exact.
     #[default]
     Exact,
@@ -94,15 +94,15 @@ fn is_close(halves: &[f16], row: &[f32]) -> bool {
 }
 
 /// Appends an entry to `out`.
-pub(super) fn write(out: &mut Vec<u8>, key: &Key, row: &[f32], truncated: bool, storage: Storage) {
+pub(super) fn write(out: &mut Vec<u8>, key: &Key, row: &[f32], truncated: bool, storage: VectorEncoding) {
     let start = out.len();
     let halves = match storage {
-        Storage::Exact => None,
-        Storage::Half | Storage::HalfWhereExact => {
+        VectorEncoding::Exact => None,
+        VectorEncoding::Half | VectorEncoding::HalfWhereExact => {
             let mut halves = vec![f16::ZERO; row.len()];
             halves.convert_from_f32_slice(row);
             let same = || halves.iter().zip(row).all(|(half, number)| half.to_f32().to_bits() == number.to_bits());
-            (if storage == Storage::Half { is_close(&halves, row) } else { same() }).then_some(halves)
+            (if storage == VectorEncoding::Half { is_close(&halves, row) } else { same() }).then_some(halves)
         }
     };
     let dtype = if halves.is_some() { F16 } else { F32 } | if truncated { TRUNCATED } else { 0 };
@@ -126,27 +126,29 @@ pub struct EntryInfo {
     /// Components of the vector.
     pub dimensions: usize,
     /// Whether they are written as 16-bit floats.
-    pub halves: bool,
+    pub half_precision: bool,
     /// Whether only the beginning of the text was embedded.
     pub truncated: bool,
 }
 
-/// Checks an entry of a store, as [`Cached`](super::Cached) does before it uses one. `None` where it is not what was
-/// written under this key: damaged, cut, another key's, or no vector.
-///
-/// ```
-/// use docvector_embed::{cache::Key, wrap::cached::inspect};
-/// assert_eq!(inspect(&Key::from_bytes([7; 32]), b"no entry"), None);
-/// ```
-pub fn inspect(key: &Key, value: &[u8]) -> Option<EntryInfo> {
-    let header = value.get(..HEADER)?;
-    let dimensions = u32::from_le_bytes(header[4..8].try_into().ok()?) as usize;
-    // Before there is room made for so many.
-    if dimensions.checked_mul(2)? > value.len() {
-        return None;
+impl EntryInfo {
+    /// Checks an entry of a store, as [`Cached`](super::Cached) does before it uses one. `None` where it is not what was
+    /// written under this key: damaged, cut, another key's, or no vector.
+    ///
+    /// ```
+    /// use docvector_embed::{cache::Key, wrap::EntryInfo};
+    /// assert_eq!(EntryInfo::inspect(&Key::from_bytes([7; 32]), b"no entry"), None);
+    /// ```
+    pub fn inspect(key: &Key, value: &[u8]) -> Option<Self> {
+        let header = value.get(..HEADER)?;
+        let dimensions = u32::from_le_bytes(header[4..8].try_into().ok()?) as usize;
+        // Before there is room made for so many.
+        if dimensions.checked_mul(2)? > value.len() {
+            return None;
+        }
+        let truncated = read(value, key, &mut vec![0.0; dimensions])?;
+        Some(Self { dimensions, half_precision: header[3] & !TRUNCATED == F16, truncated })
     }
-    let truncated = read(value, key, &mut vec![0.0; dimensions])?;
-    Some(EntryInfo { dimensions, halves: header[3] & !TRUNCATED == F16, truncated })
 }
 
 /// Appends the row of an entry to `rows`; tells what [`read`] does. Where the bytes lie as floats do, they are copied
@@ -216,7 +218,7 @@ fn checksum(key: &Key, entry: &[u8]) -> u64 {
 pub mod fuzz {
     #![allow(missing_docs)]
 
-    use super::{HEADER, Key, Storage, checksum};
+    use super::{HEADER, Key, VectorEncoding, checksum};
 
     pub fn read(entry: &[u8], key: [u8; 32], row: &mut [f32]) -> Option<bool> {
         super::read(entry, &Key::from_bytes(key), row)
@@ -226,7 +228,7 @@ pub mod fuzz {
         super::append(entry, &Key::from_bytes(key), rows, width)
     }
 
-    pub fn write(key: [u8; 32], row: &[f32], truncated: bool, storage: Storage) -> Vec<u8> {
+    pub fn write(key: [u8; 32], row: &[f32], truncated: bool, storage: VectorEncoding) -> Vec<u8> {
         let mut out = Vec::new();
         super::write(&mut out, &Key::from_bytes(key), row, truncated, storage);
         out
@@ -251,7 +253,7 @@ mod tests {
         Key::from_bytes([byte; 32])
     }
 
-    fn entry(row: &[f32], storage: Storage) -> Vec<u8> {
+    fn entry(row: &[f32], storage: VectorEncoding) -> Vec<u8> {
         let mut out = vec![9; 3];
         write(&mut out, &key(1), row, false, storage);
         out.split_off(3)
@@ -264,7 +266,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(row in prop::collection::vec(finite(), 1..40), truncated: bool) {
-            for storage in [Storage::Exact, Storage::HalfWhereExact] {
+            for storage in [VectorEncoding::Exact, VectorEncoding::HalfWhereExact] {
                 let mut out = Vec::new();
                 write(&mut out, &key(1), &row, truncated, storage);
                 let mut read_back = vec![0.0; row.len()];
@@ -284,7 +286,7 @@ mod tests {
         /// Half the room, and each component within what 16 bits can say.
         #[test]
         fn halves_are_close(row in prop::collection::vec(-1.0_f32..1.0, 1..40)) {
-            let out = entry(&row, Storage::Half);
+            let out = entry(&row, VectorEncoding::Half);
             prop_assert_eq!(out.len(), HEADER + 2 * row.len());
             let mut read_back = vec![0.0; row.len()];
             prop_assert_eq!(read(&out, &key(1), &mut read_back), Some(false));
@@ -298,7 +300,7 @@ mod tests {
         fn halves_keep_the_direction(row in prop::collection::vec(-1.0_f32..1.0, 4..40), scale in -40_i32..40) {
             let row: Vec<f32> = row.iter().map(|number| number * 2.0_f32.powi(scale)).collect();
             let mut read_back = vec![0.0; row.len()];
-            prop_assert_eq!(read(&entry(&row, Storage::Half), &key(1), &mut read_back), Some(false));
+            prop_assert_eq!(read(&entry(&row, VectorEncoding::Half), &key(1), &mut read_back), Some(false));
             let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
             let lengths = (dot(&row, &row) * dot(&read_back, &read_back)).sqrt();
             prop_assert!(lengths == 0.0 && dot(&row, &row) == 0.0 || dot(&row, &read_back) / lengths > 1.0 - 1e-6);
@@ -306,7 +308,7 @@ mod tests {
 
         #[test]
         fn any_changed_byte_is_seen(row in prop::collection::vec(finite(), 1..20), at: prop::sample::Index, by in 1_u8..) {
-            let mut out = entry(&row, Storage::Exact);
+            let mut out = entry(&row, VectorEncoding::Exact);
             let at = at.index(out.len());
             out[at] ^= by;
             prop_assert_eq!(read(&out, &key(1), &mut vec![0.0; row.len()]), None);
@@ -317,7 +319,7 @@ mod tests {
 
         #[test]
         fn another_length_is_seen(row in prop::collection::vec(finite(), 2..20), cut in 0_usize..60) {
-            let mut out = entry(&row, Storage::Exact);
+            let mut out = entry(&row, VectorEncoding::Exact);
             prop_assert_eq!(read(&out, &key(1), &mut vec![0.0; row.len() - 1]), None);
             prop_assert_eq!(read(&out, &key(2), &mut vec![0.0; row.len()]), None);
             out.truncate(cut.min(out.len() - 1));
@@ -336,15 +338,15 @@ mod tests {
             let space = SpaceId::from_bytes(space);
             let mut keys = Vec::new();
             for kind in [InputKind::Document, InputKind::Query] {
-                for (too_long, limit) in
-                    [(TooLong::Error, None), (TooLong::Truncate, None), (TooLong::Truncate, Some(512))]
+                for (truncation, limit) in
+                    [(Truncation::Error, None), (Truncation::Truncate, None), (Truncation::Truncate, Some(512))]
                 {
-                    keys.extend([&a, &b].map(|text| Keys::new(space, kind, too_long, limit).key(text)));
+                    keys.extend([&a, &b].map(|text| Keys::new(space, kind, truncation, limit).key(text)));
                 }
             }
             keys.extend([&a, &b].map(|text| Keys::of_probe(space).key(text)));
             let elsewhere = SpaceId::from_bytes([0xee; 16]);
-            keys.push(Keys::new(elsewhere, InputKind::Document, TooLong::Error, None).key(&a));
+            keys.push(Keys::new(elsewhere, InputKind::Document, Truncation::Error, None).key(&a));
             let all = keys.len();
             keys.sort_unstable();
             keys.dedup();
@@ -354,32 +356,35 @@ mod tests {
 
     #[test]
     fn entries_say_what_they_are() {
-        for (storage, halves) in [(Storage::Exact, false), (Storage::Half, true)] {
+        for (storage, halves) in [(VectorEncoding::Exact, false), (VectorEncoding::Half, true)] {
             for truncated in [false, true] {
                 let mut out = Vec::new();
                 write(&mut out, &key(1), &[0.5, 0.25, 1.0], truncated, storage);
-                assert_eq!(inspect(&key(1), &out), Some(EntryInfo { dimensions: 3, halves, truncated }));
-                assert_eq!(inspect(&key(2), &out), None);
-                assert_eq!(inspect(&key(1), &out[..out.len() - 1]), None);
+                assert_eq!(
+                    EntryInfo::inspect(&key(1), &out),
+                    Some(EntryInfo { dimensions: 3, half_precision: halves, truncated })
+                );
+                assert_eq!(EntryInfo::inspect(&key(2), &out), None);
+                assert_eq!(EntryInfo::inspect(&key(1), &out[..out.len() - 1]), None);
             }
         }
         // A header that claims four billion components takes no room for them.
-        let mut claims = entry(&[1.0], Storage::Exact);
+        let mut claims = entry(&[1.0], VectorEncoding::Exact);
         claims[4..8].fill(0xff);
-        assert_eq!(inspect(&key(1), &claims), None);
+        assert_eq!(EntryInfo::inspect(&key(1), &claims), None);
     }
 
     #[test]
     fn halves_are_taken_only_where_nothing_is_lost() {
-        assert_eq!(entry(&[0.5, -0.25, 0.0], Storage::HalfWhereExact).len(), HEADER + 6);
+        assert_eq!(entry(&[0.5, -0.25, 0.0], VectorEncoding::HalfWhereExact).len(), HEADER + 6);
         for odd in [0.1, 1e-9, 1e9] {
-            assert_eq!(entry(&[0.5, odd], Storage::HalfWhereExact).len(), HEADER + 8, "{odd}");
+            assert_eq!(entry(&[0.5, odd], VectorEncoding::HalfWhereExact).len(), HEADER + 8, "{odd}");
         }
         // Too large for 16 bits, whatever was asked for.
-        assert_eq!(entry(&[0.5, 1e9], Storage::Half).len(), HEADER + 8);
+        assert_eq!(entry(&[0.5, 1e9], VectorEncoding::Half).len(), HEADER + 8);
         // The sign of zero is a bit, too.
         let mut row = [1.0];
-        assert_eq!(read(&entry(&[-0.0], Storage::HalfWhereExact), &key(1), &mut row), Some(false));
+        assert_eq!(read(&entry(&[-0.0], VectorEncoding::HalfWhereExact), &key(1), &mut row), Some(false));
         assert_eq!(row[0].to_bits(), (-0.0_f32).to_bits());
     }
 
@@ -387,10 +392,10 @@ mod tests {
     #[test]
     fn keys_and_entries_stay_what_they_are() {
         let space = SpaceId::from_bytes(*b"0123456789abcdef");
-        let key = Keys::new(space, InputKind::Query, TooLong::Error, Some(512)).key("text");
+        let key = Keys::new(space, InputKind::Query, Truncation::Error, Some(512)).key("text");
         assert_eq!(key.to_string(), "fb75a302db2a9e6b52addd1c118ff0c4ae41f775871fad0332f7b41492dcb187");
         let mut out = Vec::new();
-        write(&mut out, &key, &[1.0, -2.5], true, Storage::Exact);
+        write(&mut out, &key, &[1.0, -2.5], true, VectorEncoding::Exact);
         let hex: String = out.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, "64760181020000008963e0766f2bae980000803f000020c0");
     }

@@ -69,7 +69,7 @@ struct Bill {
 impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
     pub(super) async fn new(inner: &'b Arc<Inner<E>>, batch: Batch<'a>, limits: &Limits) -> Self {
         let space = &inner.spaces[0];
-        let of = Keys::new(space.id(), batch.kind(), batch.too_long(), limits.tokens_of_one_text());
+        let of = Keys::new(space.id(), batch.kind(), batch.truncation(), limits.tokens_of_one_text());
         let mut keys = Vec::with_capacity(batch.len());
         for (turn, texts) in turns(batch.texts()).enumerate() {
             if turn > 0 {

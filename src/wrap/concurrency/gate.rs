@@ -12,7 +12,7 @@ const HEAD_START: u32 = 8;
 
 /// Has room for so many calls at once; the others wait in two lanes. Clones share the room.
 ///
-/// See the [module](super) for who goes first.
+/// See [`Concurrency`](super::Concurrency) for who goes first.
 #[derive(Clone)]
 pub struct Gate(Arc<Shared>);
 

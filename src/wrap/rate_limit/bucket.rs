@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::Quota;
+use crate::RateLimitWindow;
 
 /// What is saved up when nobody calls.
 const SAVED: Duration = Duration::from_secs(10);
@@ -32,6 +32,11 @@ impl Bucket {
         };
         let rate = limit as f64 / 60.0;
         Some(self.slow.map_or(rate, |slow| rate.min(slow)).max(f64::MIN_POSITIVE))
+    }
+
+    /// The limit that is kept to, per minute.
+    pub(super) fn per_minute(&self) -> Option<u64> {
+        self.rate().map(|rate| (rate * 60.0).round() as u64)
     }
 
     /// What is there now and the most that can be; `None` without a limit.
@@ -64,7 +69,7 @@ impl Bucket {
     }
 
     /// Believes what the provider says.
-    pub(super) fn learn(&mut self, quota: Option<Quota>, now: Instant) {
+    pub(super) fn learn(&mut self, quota: Option<RateLimitWindow>, now: Instant) {
         let Some(quota) = quota.filter(|quota| quota.limit > 0) else { return };
         self.fill(now);
         self.learned = Some(quota.limit);

@@ -12,7 +12,7 @@ use super::{
     bucket::Bucket,
     line::{Line, Waiter},
 };
-use crate::{Allowance, Embeddings, Error, ErrorKind, Lane, Result, sync::Mutex};
+use crate::{Embeddings, Error, ErrorKind, Lane, RateLimitStatus, Result, sync::Mutex};
 
 /// How much of a limit one call is to take: what comes in so long. A query that comes behind it waits no longer.
 const SHARE: Duration = Duration::from_secs(5);
@@ -63,20 +63,24 @@ impl RateLimiter {
 
     /// Sets the requests a minute (at least 1), also for the clones.
     #[must_use]
-    pub fn with_requests(self, a_minute: u64) -> Self {
-        self.change(|state| state.requests.given = Some(a_minute.max(1)))
+    pub fn with_requests_per_minute(self, limit: u64) -> Self {
+        self.change(|state| state.requests.given = Some(limit.max(1)))
     }
 
     /// Sets the tokens a minute (at least 1), also for the clones.
     #[must_use]
-    pub fn with_tokens(self, a_minute: u64) -> Self {
-        self.change(|state| state.tokens.given = Some(a_minute.max(1)))
+    pub fn with_tokens_per_minute(self, limit: u64) -> Self {
+        self.change(|state| state.tokens.given = Some(limit.max(1)))
     }
 
-    /// The requests and tokens a minute that are kept to at the moment, given or learned.
-    pub fn limits(&self) -> (Option<u64>, Option<u64>) {
-        let limit = |bucket: &Bucket| bucket.rate().map(|rate| (rate * 60.0).round() as u64);
-        self.0.with(|state| (limit(&state.requests), limit(&state.tokens)))
+    /// Returns the requests per minute that the limiter keeps to now: given or learned, `None` where neither.
+    pub fn requests_per_minute(&self) -> Option<u64> {
+        self.0.with(|state| state.requests.per_minute())
+    }
+
+    /// Returns the tokens per minute that the limiter keeps to now: given or learned, `None` where neither.
+    pub fn tokens_per_minute(&self) -> Option<u64> {
+        self.0.with(|state| state.tokens.per_minute())
     }
 
     /// How many calls wait for their turn now.
@@ -141,7 +145,7 @@ impl RateLimiter {
                  (`RateLimiter::with_max_waiting`)"
             );
             // Tried again here, it would wait all the same, only elsewhere.
-            Error::new(ErrorKind::Overloaded, message).exhausted()
+            Error::new(ErrorKind::Overloaded, message).mark_exhausted()
         })?;
         // Whatever becomes of this future, it does not stay in the line.
         let mut waiting = Waiting { limiter: self, lane, waiter: &waiter, is_over: false };
@@ -175,8 +179,8 @@ impl RateLimiter {
     pub(super) fn settle(&self, guessed: f64, most: f64, result: &Result<Embeddings>) {
         let now = Instant::now();
         self.with(|state| {
-            let (usage, allowance) = match result {
-                Ok(embeddings) => (embeddings.usage(), embeddings.allowance()),
+            let (usage, rate_limit_status) = match result {
+                Ok(embeddings) => (embeddings.usage(), embeddings.rate_limit_status()),
                 Err(error) => {
                     if error.kind() == ErrorKind::RateLimited {
                         let asked = error.retry_after().unwrap_or_default();
@@ -190,7 +194,7 @@ impl RateLimiter {
                         // It never came to a request: its deadline passed in a queue further in.
                         state.requests.take(-1.0, now);
                     }
-                    (usage, error.allowance())
+                    (usage, error.rate_limit_status())
                 }
             };
             if let Some(tokens) = usage.exact_tokens() {
@@ -198,7 +202,7 @@ impl RateLimiter {
                 // What got no answer may have been counted there; what was refused was not.
                 state.tokens.take(if usage.unanswered > 0 { more.max(0.0) } else { more }, now);
             }
-            let Allowance { requests, tokens } = allowance.unwrap_or_default();
+            let RateLimitStatus { requests, tokens } = rate_limit_status.unwrap_or_default();
             state.requests.learn(requests, now);
             state.tokens.learn(tokens, now);
             state.advance(now);
@@ -290,7 +294,7 @@ impl Drop for Waiting<'_> {
 
 impl fmt::Debug for RateLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (requests, tokens) = self.limits();
+        let (requests, tokens) = (self.requests_per_minute(), self.tokens_per_minute());
         f.debug_struct("RateLimiter")
             .field("requests_a_minute", &requests)
             .field("tokens_a_minute", &tokens)

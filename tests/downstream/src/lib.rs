@@ -12,7 +12,7 @@ use std::{
 
 use docvector_embed::{
     BadText, BadTextReason, Batch, CountTokens, Embedder, Embeddings, Error, InputKind, Limits, Result, Space,
-    TokenCount, TooLong, Usage, async_trait,
+    TokenCount, Truncation, Usage, async_trait,
 };
 
 pub use self::folder::Folder;
@@ -148,6 +148,6 @@ impl<E: Embedder> Embedder for Screened<E> {
 /// What a program does with any embedder: the rows of what could be embedded, and the indices of what could not.
 pub async fn embed_what_can_be(embedder: &dyn Embedder, texts: &[&str]) -> (usize, Vec<usize>) {
     use docvector_embed::EmbedderExt;
-    let each = embedder.embed_each(Batch::documents(texts).with_too_long(TooLong::Truncate)).await;
+    let each = embedder.embed_each(Batch::documents(texts).with_truncation(Truncation::Truncate)).await;
     (each.embeddings().map_or(0, Embeddings::len), each.errors().map(|(index, _)| index).collect())
 }

@@ -12,7 +12,7 @@ use docvector_embed::{
     EmbedderExt, Space,
     cache::{Key, Sqlite},
     provider::Fake,
-    wrap::{Cached, cached::Storage},
+    wrap::{Cached, VectorEncoding},
 };
 use tempfile::TempDir;
 
@@ -117,7 +117,8 @@ async fn made(file: &Path) -> [Space; 2] {
     let store = Sqlite::open(file).expect("it opens");
     let whole = Cached::new(Fake::new(8), store.clone()).expect("one space");
     whole.embed_documents(&texts).await.expect("embedded");
-    let halves = Cached::builder(Fake::new(16), store).with_storage(Storage::Half).build().expect("one space");
+    let halves =
+        Cached::builder(Fake::new(16), store).with_vector_encoding(VectorEncoding::Half).build().expect("one space");
     halves.embed_documents(&texts[..7]).await.expect("embedded");
     [whole.space().expect("one").clone(), halves.space().expect("one").clone()]
 }

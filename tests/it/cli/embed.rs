@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use docvector_embed::{Batch, EmbedderExt, TooLong, provider::Onnx};
+use docvector_embed::{Batch, EmbedderExt, Truncation, provider::Onnx};
 
 use super::{embed, files, program, rows, run, stderr, stdout, vector};
 use crate::support::{distance, golden, minilm, npy, texts};
@@ -51,7 +51,7 @@ async fn golden_texts_as_json_lines() {
     // What was cut is marked, and counted on stderr.
     let embedder = Onnx::load(minilm()).expect("loads");
     let refs: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
-    let cut = embedder.embed_all(Batch::documents(&refs).with_too_long(TooLong::Truncate)).await.expect("embeds");
+    let cut = embedder.embed_all(Batch::documents(&refs).with_truncation(Truncation::Truncate)).await.expect("embeds");
     let marked: Vec<usize> = (0..have.len()).filter(|&i| have[i]["truncated"] == true).collect();
     assert_eq!(marked, cut.truncated());
     assert!(!marked.is_empty());

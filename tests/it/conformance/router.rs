@@ -6,8 +6,8 @@ use std::{
 };
 
 use docvector_embed::{
-    BadText, Batch, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, Limits, Result, RowCollector, Space, TooLong,
-    async_trait, conformance, provider::Fake,
+    BadText, Batch, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, Limits, Result, RowCollector, Space,
+    Truncation, async_trait, conformance, provider::Fake,
 };
 
 /// How a router is broken.
@@ -117,7 +117,7 @@ impl fmt::Display for Router {
 impl Embedder for Router {
     async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
         if self.is(Fault::AsksBeforeItRefuses) {
-            let other = Batch::new(batch.kind(), batch.texts()).with_key("any").with_too_long(TooLong::Truncate);
+            let other = Batch::new(batch.kind(), batch.texts()).with_key("any").with_truncation(Truncation::Truncate);
             if batch.space().is_some_and(|wanted| self.spaces.iter().all(|space| space.id() != wanted)) {
                 self.arms[0].embed(other).await?;
             }
@@ -128,7 +128,7 @@ impl Embedder for Router {
         }
         let arm = self.arm(&batch)?;
         if self.is(Fault::StaysStuck) && self.busy.swap(true, Ordering::Relaxed) {
-            return Err(Error::new(ErrorKind::Overloaded, "the one place is taken").exhausted());
+            return Err(Error::new(ErrorKind::Overloaded, "the one place is taken").mark_exhausted());
         }
         let mut options = batch.options();
         if self.is(Fault::ForgetsTheTenant) {

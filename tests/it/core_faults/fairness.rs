@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use docvector_embed::{
-    Allowance, Batch, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Lane, Limits, Quota, Result,
-    Space, Usage, async_trait,
+    Batch, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Lane, Limits, RateLimitStatus,
+    RateLimitWindow, Result, Space, Usage, async_trait,
     cache::Memory,
     provider::Fake,
     wrap::{RateLimit, RateLimiter},
@@ -23,7 +23,7 @@ async fn wait_after(tokens_a_minute: u64, step: impl Fn(&Fake, &Batch<'_>) -> St
         0 => step(&inner, batch),
         _ => Step::answers(),
     });
-    let embedder = provider.rate_limit(RateLimiter::new().with_tokens(tokens_a_minute));
+    let embedder = provider.rate_limit(RateLimiter::new().with_tokens_per_minute(tokens_a_minute));
     let _ = embedder.embed_documents(&["a short text"]).await;
     let began = Instant::now();
     let call = tokio::time::timeout(24 * HOUR, embedder.embed_documents(&["another short text"]));
@@ -47,7 +47,7 @@ async fn a_reply_that_claims_absurd_tokens_does_not_block_a_limiter() {
 /// Nor what an error or its finished rows claim.
 #[tokio::test(start_paused = true)]
 async fn an_error_that_claims_absurd_tokens_does_not_block_a_limiter() {
-    let quota = || Error::new(ErrorKind::Quota, "as scripted");
+    let quota = || Error::new(ErrorKind::QuotaExhausted, "as scripted");
     let seconds = wait_after(1_000_000, move |_, _| Step::fails(quota().with_usage(request_of(1_000_000_000)))).await;
     assert!(seconds <= 5.0, "{seconds} s after an error");
     let claims = move |fake: &Fake, batch: &Batch<'_>| {
@@ -64,7 +64,7 @@ fn limited(tokens_a_minute: u64) -> (Fake, RateLimit<Fake>, Vec<String>) {
     let limits = Limits::none().with_texts(2048).with_tokens_per_text(8191).with_tokens_per_call(300_000);
     let fake = Fake::builder().with_dimensions(1).with_limits(limits).with_latency(SECOND).without_log();
     let fake = fake.build().expect("valid");
-    let embedder = fake.clone().rate_limit(RateLimiter::new().with_tokens(tokens_a_minute));
+    let embedder = fake.clone().rate_limit(RateLimiter::new().with_tokens_per_minute(tokens_a_minute));
     (fake, embedder, vec!["four".repeat(120); 2048])
 }
 
@@ -192,7 +192,7 @@ async fn an_interactive_call_does_not_wait_in_the_bulk_lane_for_a_text_of_a_bulk
 async fn an_interactive_call_does_not_wait_in_the_bulk_lane_of_a_rate_limit() {
     let fake = fake(Limits::none().with_texts(1));
     // Ten that are saved, and then one a second.
-    let limited = fake.clone().rate_limit(RateLimiter::new().with_requests(60));
+    let limited = fake.clone().rate_limit(RateLimiter::new().with_requests_per_minute(60));
     let (waited, _) = wait_beside_bulk(&fake, limited, 18).await;
     assert!(waited <= 3 * SECOND, "{waited:?} behind eight bulk calls of a second each");
 }
@@ -231,8 +231,8 @@ impl std::fmt::Display for Tells {
 #[async_trait]
 impl Embedder for Tells {
     async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
-        let allowed = Allowance::default().with_tokens(Quota::new(self.1));
-        self.0.embed(batch).await.map(|rows| rows.with_allowance(allowed))
+        let allowed = RateLimitStatus::default().with_tokens(RateLimitWindow::new(self.1));
+        self.0.embed(batch).await.map(|rows| rows.with_rate_limit_status(allowed))
     }
 
     fn spaces(&self) -> &[Space] {

@@ -307,7 +307,7 @@ fn of_two_callers_on_two_threads_the_one_that_stays_always_wakes() {
 /// A limited embedder that has used up what was saved.
 async fn used_up() -> (Fake, RateLimit<Fake>) {
     let fake = fake(Limits::none());
-    let embedder = fake.clone().rate_limit(RateLimiter::new().with_requests(60));
+    let embedder = fake.clone().rate_limit(RateLimiter::new().with_requests_per_minute(60));
     for _ in 0..10 {
         embedder.embed_query("uses up what is saved").await.expect("embeds");
     }
@@ -336,7 +336,7 @@ async fn a_waiting_call_that_nobody_polls_keeps_no_other_waiting() {
 #[tokio::test(start_paused = true)]
 async fn an_overdue_call_that_nobody_polls_keeps_no_other_waiting() {
     let fake = fake(Limits::none());
-    let embedder = fake.rate_limit(RateLimiter::new().with_tokens(600));
+    let embedder = fake.rate_limit(RateLimiter::new().with_tokens_per_minute(600));
     // A debt of 90 seconds.
     embedder.embed_documents(&["four".repeat(1000)]).await.expect("takes what is saved");
     let mut overdue = embedder.embed(Batch::documents(&["overdue"]));
@@ -363,7 +363,7 @@ async fn a_call_that_nobody_polls_keeps_no_other_from_an_earlier_turn() {
         }
         _ => Step::answers(),
     });
-    let embedder = provider.rate_limit(RateLimiter::new().with_tokens(60));
+    let embedder = provider.rate_limit(RateLimiter::new().with_tokens_per_minute(60));
     // An hour's worth.
     let texts = ["four".repeat(3600)];
     let large = embedder.embed_documents(&texts);
@@ -408,7 +408,7 @@ async fn who_is_dropped_by_being_told_of_its_turn_blocks_no_limiter() {
         let limiter = limiter.clone();
         // It tells the waiting one.
         move || {
-            drop(limiter.with_requests(600));
+            drop(limiter.with_requests_per_minute(600));
             done.send(())
         }
     });

@@ -88,7 +88,7 @@ async fn finished_rows_of_a_failed_call_are_stored_when_the_caller_has_left() {
     let fake = fake(Limits::none());
     let inner = fake.clone();
     let provider = Scripted::new(&fake, move |number, batch| match number {
-        0 => Step::fails(Error::new(ErrorKind::Quota, "as scripted").with_partial(finished(
+        0 => Step::fails(Error::new(ErrorKind::QuotaExhausted, "as scripted").with_partial(finished(
             &inner,
             batch.texts(),
             &[1],
@@ -163,7 +163,9 @@ async fn when_the_first_that_took_the_rows_leaves_one_of_the_others_is_told_the_
 async fn when_the_first_that_took_an_error_leaves_one_of_the_others_is_told_the_cost() {
     let fake = fake(Limits::none().with_texts(1).with_in_flight(2));
     let provider = Scripted::new(&fake, |_, batch| match batch.texts()[0] {
-        "shared" => Step::fails(Error::new(ErrorKind::Quota, "as scripted").with_usage(request_of(7))).after(SECOND),
+        "shared" => {
+            Step::fails(Error::new(ErrorKind::QuotaExhausted, "as scripted").with_usage(request_of(7))).after(SECOND)
+        }
         _ => Step::answers().after(MINUTE),
     });
     let cached = provider.cached(Memory::unbounded()).expect("one space");
@@ -180,7 +182,7 @@ async fn when_the_first_that_took_an_error_leaves_one_of_the_others_is_told_the_
     for other in others {
         let result = tokio::time::timeout(MINUTE / 2, other).await.expect("nobody hangs");
         told_to_each.push(paid(told(&result)));
-        assert_eq!(result.expect_err("scripted").kind(), ErrorKind::Quota);
+        assert_eq!(result.expect_err("scripted").kind(), ErrorKind::QuotaExhausted);
     }
     told_to_each.sort_unstable();
     assert_eq!(told_to_each, [(0, 0), (0, 0), (7, 1)], "of those that remain");
@@ -203,7 +205,7 @@ async fn a_rate_limit_counts_the_finished_rows_of_a_failed_call() {
         _ => Step::answers(),
     });
     // A hundred are saved, and ten come each second.
-    let embedder = provider.rate_limit(RateLimiter::new().with_tokens(600));
+    let embedder = provider.rate_limit(RateLimiter::new().with_tokens_per_minute(600));
     let texts = ["four".repeat(50), "five".repeat(50)];
     let began = Instant::now();
     embedder.embed_documents(&texts).await.expect_err("scripted");

@@ -93,7 +93,7 @@ async fn one_impossible_row_is_one_text_without_a_row() {
         let failed: Vec<usize> = each.errors().map(|(index, _)| index).collect();
         assert_eq!(failed, [1], "{what}");
         for index in [0, 2] {
-            assert_eq!(each.get(index).expect("a row"), stand_in::vector(TEXTS[index], DIMENSIONS), "{what}");
+            assert_eq!(each.result(index).expect("a row"), stand_in::vector(TEXTS[index], DIMENSIONS), "{what}");
         }
         assert_eq!(paid(each.usage()), (charged(&TEXTS), 1), "{what}");
     }

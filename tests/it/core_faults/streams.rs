@@ -11,7 +11,7 @@ use std::{
 use docvector_embed::{
     Batch, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Limits, Partial, Result, Space,
     StreamOptions, Usage, async_trait,
-    provider::{Fake, fake::Outcome},
+    provider::{Fake, FakeOutcome},
     wrap::RateLimiter,
 };
 use futures_util::{StreamExt, stream};
@@ -21,7 +21,7 @@ use super::{HOUR, MINUTE, SECOND, Scripted, Step, fake, finished, numbered, paid
 
 /// One text a window, two windows at once.
 fn options() -> StreamOptions {
-    StreamOptions::new(InputKind::Document).with_window(1, 1 << 20).with_windows(2)
+    StreamOptions::new(InputKind::Document).with_window_texts(1).with_window_bytes(1 << 20).with_windows_in_flight(2)
 }
 
 fn slow_fake() -> Fake {
@@ -54,7 +54,7 @@ async fn a_loop_over_a_stream_may_use_the_same_gate() {
 #[tokio::test(start_paused = true)]
 async fn a_loop_over_a_stream_may_use_the_same_rate_limit() {
     for kind in [InputKind::Document, InputKind::Query] {
-        with_a_body(slow_fake().rate_limit(RateLimiter::new().with_requests(60)), kind).await;
+        with_a_body(slow_fake().rate_limit(RateLimiter::new().with_requests_per_minute(60)), kind).await;
     }
 }
 
@@ -68,9 +68,9 @@ async fn windows_that_are_begun_go_on_without_the_consumer() {
     let mut windows = pin!(fake.embed_stream(texts, options()));
     windows.next().await.expect("a window").expect("embeds");
     tokio::time::sleep(MINUTE).await;
-    let outcomes: Vec<Outcome> = fake.calls().iter().map(|call| call.outcome).collect();
+    let outcomes: Vec<FakeOutcome> = fake.calls().iter().map(|call| call.outcome).collect();
     assert!(outcomes.len() >= 2, "the second was begun with the first");
-    assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Done), "{outcomes:?} while the consumer was busy");
+    assert!(outcomes.iter().all(|outcome| *outcome == FakeOutcome::Done), "{outcomes:?} while the consumer was busy");
     // One was handed over, two are ready.
     assert!(outcomes.len() <= 3, "{} windows were begun", outcomes.len());
     let read = read.load(Ordering::Relaxed);
@@ -85,7 +85,7 @@ async fn windows_that_are_begun_go_on_without_the_consumer() {
 /// Two stacks share a limiter, and one of them has a stream whose consumer is busy for ten minutes.
 #[tokio::test(start_paused = true)]
 async fn a_limiter_does_not_wait_for_the_consumer_of_a_stream() {
-    let limiter = RateLimiter::new().with_requests(60);
+    let limiter = RateLimiter::new().with_requests_per_minute(60);
     let streaming = Fake::new(4).rate_limit(limiter.clone());
     let other = Fake::new(4).rate_limit(limiter);
     // Until what was saved is used up.
@@ -178,7 +178,7 @@ impl Embedder for Router {
         if !fails {
             return fake.embed(batch).await;
         }
-        let error = Error::new(ErrorKind::Quota, "as scripted");
+        let error = Error::new(ErrorKind::QuotaExhausted, "as scripted");
         let usage = request_of(HALF_WAY);
         Err(if self.finishes {
             error.with_partial(finished(fake, batch.texts(), &[0], usage))
@@ -201,7 +201,10 @@ impl Embedder for Router {
 async fn over_two_spaces(finishes: bool, names: [&str; 6]) -> (Router, Partial) {
     let router = Router::new(finishes);
     let texts: Vec<String> = names.iter().flat_map(|name| [format!("{name} a"), format!("{name} b")]).collect();
-    let options = StreamOptions::new(InputKind::Document).with_window(2, 1 << 20).with_windows(4);
+    let options = StreamOptions::new(InputKind::Document)
+        .with_window_texts(2)
+        .with_window_bytes(1 << 20)
+        .with_windows_in_flight(4);
     let windows: Vec<_> = router.embed_stream(stream::iter(texts.clone()), options).collect().await;
     assert_eq!(windows.len(), 2);
     let first = windows[0].as_ref().expect("the first window is handed over");

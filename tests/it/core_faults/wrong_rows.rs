@@ -125,7 +125,7 @@ async fn no_text_with_a_row_is_named_by_a_stream() {
         _ => Step::answers(),
     });
     let texts = ["a", "b", "c", "d", "e", "f"].map(str::to_owned);
-    let options = StreamOptions::new(InputKind::Document).with_window(2, 1 << 20);
+    let options = StreamOptions::new(InputKind::Document).with_window_texts(2).with_window_bytes(1 << 20);
     let windows: Vec<_> = embedder.embed_stream(stream::iter(texts.clone()), options).collect().await;
     let last = windows.last().expect("an error");
     // The row of the failed window, and the one that was begun behind it.
@@ -296,7 +296,7 @@ async fn a_single_text_is_not_blamed_for_an_answer_about_another() {
         let embedder = Scripted::new(&fake, move |_, _| Step::fails(names(index)));
         assert_unusable_answer(&what, embedder.embed_all(Batch::documents(&["a"])).await);
         let each = embedder.embed_each(Batch::documents(&["a"])).await;
-        let error = each.get(0).expect_err(&what);
+        let error = each.result(0).expect_err(&what);
         assert_eq!((error.kind(), named(error)), (ErrorKind::Protocol, vec![]), "{what}: {error}");
         assert_eq!(paid(each.usage()), (COST, 1), "{what}");
         assert_eq!(embedder.asked().len(), 2, "{what}");
@@ -355,7 +355,7 @@ async fn a_stream_blames_no_text_that_there_is_not() {
             _ => Step::answers(),
         });
         let texts: Vec<String> = super::numbered(6);
-        let options = StreamOptions::new(InputKind::Document).with_window(2, 1 << 20);
+        let options = StreamOptions::new(InputKind::Document).with_window_texts(2).with_window_bytes(1 << 20);
         let windows: Vec<_> = embedder.embed_stream(stream::iter(texts), options).collect().await;
         assert_eq!(windows.len(), 3);
         let error = windows[2].as_ref().expect_err("unusable");
@@ -385,7 +385,7 @@ async fn one_unusable_vector_sinks_no_other_text() {
     for (text, row) in texts.iter().zip(each.iter()).skip(1) {
         assert_eq!(row.expect("a row"), fake.vector_of(InputKind::Document, text));
     }
-    let error = each.get(0).expect_err("unusable");
+    let error = each.result(0).expect_err("unusable");
     assert_eq!((named(error), error.total_usage()), (vec![0], Usage::ZERO), "{error}");
     let others = fake.charged();
     assert_eq!(paid(each.usage()), (others.tokens + 5, others.requests + 2));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use docvector_embed::{
     ErrorKind,
-    provider::{Onnx, onnx::Device},
+    provider::{Device, Onnx},
 };
 
 use crate::support::{golden, minilm_int8};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use docvector_embed::{
-    Batch, Embedder, EmbedderExt, InputKind, Normalization, Precision, TooLong, conformance::Suite, provider::Onnx,
+    Batch, Embedder, EmbedderExt, InputKind, Normalization, Precision, Truncation, conformance::Suite, provider::Onnx,
 };
 
 use crate::support::{golden, minilm, minilm_int8};
@@ -38,7 +38,7 @@ async fn of_every_family() {
 #[tokio::test]
 async fn the_space_tells_what_matters() {
     let load = || Onnx::builder(golden("tiny").join("bert-cls"));
-    let id = |builder: docvector_embed::provider::onnx::OnnxBuilder| builder.build().expect("loads").spaces()[0].id();
+    let id = |builder: docvector_embed::provider::OnnxBuilder| builder.build().expect("loads").spaces()[0].id();
     let first = id(load());
     assert_eq!(first, id(load().with_threads(1).with_batch_tokens(64)));
     let copy = tempfile::tempdir().expect("a folder");
@@ -109,7 +109,7 @@ async fn over_long_texts_are_named_or_cut() {
     let error = embedder.embed(Batch::documents(&texts)).await.expect_err("too long");
     assert_eq!(error.bad_texts().iter().map(|bad| bad.index).collect::<Vec<_>>(), [1, 3]);
     assert!(error.to_string().contains("text 1 has at least 302 tokens, the limit is 256"), "{error}");
-    let rows = embedder.embed(Batch::documents(&texts).with_too_long(TooLong::Truncate)).await.expect("embeds");
+    let rows = embedder.embed(Batch::documents(&texts).with_truncation(Truncation::Truncate)).await.expect("embeds");
     assert_eq!(rows.truncated(), [1, 3]);
     assert_eq!(rows.usage().exact_tokens(), Some(3 + 3 * 256));
     // Cut after 254 words, it is the text of 254 words.

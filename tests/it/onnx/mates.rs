@@ -1,6 +1,6 @@
 //! The same vectors whatever the batch-mates, the order, the batches' size and the other callers.
 
-use docvector_embed::{Batch, Embedder, InputKind, Lane, Precision, TooLong, provider::Onnx};
+use docvector_embed::{Batch, Embedder, InputKind, Lane, Precision, Truncation, provider::Onnx};
 use futures_util::future::try_join_all;
 use proptest::{
     collection::vec,
@@ -36,7 +36,7 @@ fn alone(embedder: &Onnx, kind: InputKind, texts: &[String]) -> Vec<Vec<f32>> {
     let row = |text: &String| {
         let batch = [text.as_str()];
         let rows = runtime()
-            .block_on(embedder.embed(Batch::new(kind, &batch).with_too_long(TooLong::Truncate)))
+            .block_on(embedder.embed(Batch::new(kind, &batch).with_truncation(Truncation::Truncate)))
             .expect("embeds");
         rows.row(0).to_vec()
     };
@@ -54,7 +54,7 @@ fn check(
         calls.iter().map(|(places, _)| places.iter().map(|&at| texts[at].as_str()).collect()).collect();
     let at_once = refs.iter().zip(calls).map(|(refs, &(_, bulk))| {
         let lane = if bulk { Lane::Bulk } else { Lane::Interactive };
-        embedder.embed(Batch::new(kind, refs).with_lane(lane).with_too_long(TooLong::Truncate))
+        embedder.embed(Batch::new(kind, refs).with_lane(lane).with_truncation(Truncation::Truncate))
     });
     let results = runtime().block_on(try_join_all(at_once)).expect("embeds");
     for (rows, (places, _)) in results.iter().zip(calls) {

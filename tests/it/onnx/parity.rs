@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use docvector_embed::{Batch, EmbedderExt, Embeddings, InputKind, Prompts, TooLong, provider::Onnx};
+use docvector_embed::{Batch, EmbedderExt, Embeddings, InputKind, Prompts, Truncation, provider::Onnx};
 
 use crate::support::{Distance, distance, golden, json, minilm, minilm_int8, npy, texts};
 
@@ -12,7 +12,7 @@ const DIFFERENCE: f64 = 1e-4;
 
 async fn embed(embedder: &Onnx, kind: InputKind, texts: &[(String, String)]) -> Embeddings {
     let texts: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
-    let batch = Batch::new(kind, &texts).with_too_long(TooLong::Truncate);
+    let batch = Batch::new(kind, &texts).with_truncation(Truncation::Truncate);
     embedder.embed_all(batch).await.expect("the golden texts can be embedded")
 }
 

@@ -1,9 +1,9 @@
 //! int8 on a CPU: near fp32, in a space of its own, and as independent of batch-mates as fp32 is.
 
 use docvector_embed::{
-    Batch, EmbedderExt, ErrorKind, InputKind, Precision, TooLong,
+    Batch, EmbedderExt, ErrorKind, InputKind, Precision, Truncation,
     conformance::Suite,
-    provider::{Onnx, onnx::Device},
+    provider::{Device, Onnx},
 };
 
 use crate::support::{distance, golden, minilm, minilm_int8, npy, texts};
@@ -18,7 +18,7 @@ async fn int8_is_near_full_precision() {
     let golden_texts = texts(&golden("all-MiniLM-L6-v2/texts.jsonl"));
     let texts: Vec<&str> = golden_texts.iter().map(|(_, text)| text.as_str()).collect();
     let have =
-        int8(minilm()).embed_all(Batch::documents(&texts).with_too_long(TooLong::Truncate)).await.expect("embeds");
+        int8(minilm()).embed_all(Batch::documents(&texts).with_truncation(Truncation::Truncate)).await.expect("embeds");
     let want = npy(&golden("all-MiniLM-L6-v2/vectors.npy"));
     let found = distance(have.rows(), want.rows().into_iter().map(|row| row.to_slice().expect("row-major")));
     println!("int8: {found:?}, worst text {}", golden_texts[found.worst].0);
@@ -46,7 +46,7 @@ async fn int8_of_every_family_is_near_full_precision() {
         let folder = golden("tiny").join(name);
         let golden_texts = texts(&folder.join("texts.jsonl"));
         let texts: Vec<&str> = golden_texts.iter().map(|(_, text)| text.as_str()).collect();
-        let batch = Batch::new(InputKind::Document, &texts).with_too_long(TooLong::Truncate);
+        let batch = Batch::new(InputKind::Document, &texts).with_truncation(Truncation::Truncate);
         let want = Onnx::load(&folder).expect("loads").embed_all(batch).await.expect("embeds");
         let have = int8(&folder).embed_all(batch).await.expect("embeds");
         let found = distance(have.rows(), want.rows());

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use docvector_embed::{Batch, Embedder, EmbedderExt, ErrorKind, InputKind, Lane, TooLong, provider::Onnx};
+use docvector_embed::{Batch, Embedder, EmbedderExt, ErrorKind, InputKind, Lane, Truncation, provider::Onnx};
 
 use crate::support::{golden, minilm};
 
@@ -19,7 +19,7 @@ async fn a_giant_text_is_cut_and_blocks_nobody() {
     let embedder = Onnx::builder(minilm()).with_threads(1).build().expect("loads");
     for giant in giants() {
         let texts = [giant.as_str()];
-        let batch = Batch::documents(&texts).with_too_long(TooLong::Truncate);
+        let batch = Batch::documents(&texts).with_truncation(Truncation::Truncate);
         let mut bulk = std::pin::pin!(embedder.embed(batch));
         let begun = std::future::poll_fn(|context| std::task::Poll::Ready(bulk.as_mut().poll(context))).await;
         assert!(begun.is_pending());
@@ -39,7 +39,7 @@ async fn queries_overtake_a_giant_text_that_must_be_read_whole() {
         let embedder = embedder.clone();
         async move {
             let texts = [giant.as_str()];
-            embedder.embed(Batch::documents(&texts).with_too_long(TooLong::Truncate)).await
+            embedder.embed(Batch::documents(&texts).with_truncation(Truncation::Truncate)).await
         }
     });
     tokio::task::yield_now().await;
@@ -62,7 +62,8 @@ async fn the_beginning_is_enough_to_cut_a_text() {
             let near: String = unit.repeat(limit + 40);
             let far = unit.repeat(200_000);
             let texts = [near.as_str(), far.as_str()];
-            let rows = embedder.embed(Batch::documents(&texts).with_too_long(TooLong::Truncate)).await.expect("embeds");
+            let rows =
+                embedder.embed(Batch::documents(&texts).with_truncation(Truncation::Truncate)).await.expect("embeds");
             assert_eq!(rows.row(0), rows.row(1), "unit {i}");
         }
     }

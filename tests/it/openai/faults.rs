@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use docvector_embed::{
-    Batch, Embedder, EmbedderExt, Error, ErrorKind, Quota, Usage,
+    Batch, Embedder, EmbedderExt, Error, ErrorKind, RateLimitWindow, Usage,
     provider::OpenAi,
     wrap::{Retry, RetryPolicy},
 };
@@ -53,7 +53,7 @@ fn answered(tokens: Option<u64>) -> Usage {
 
 #[tokio::test]
 async fn every_status_has_its_kind() {
-    use ErrorKind::{Auth, Config, InvalidInput, Quota, RateLimited, Timeout, Unavailable};
+    use ErrorKind::{Auth, Config, InvalidInput, QuotaExhausted, RateLimited, Timeout, Unavailable};
     let plain = |message: &str| stand_in::refusal(message, "invalid_request_error", None, None);
     let about = |param: &str| stand_in::refusal("Not like this.", "invalid_request_error", Some(param), None);
     let named = |kind: &str, code: &str| stand_in::refusal("In words.", kind, None, Some(code));
@@ -78,7 +78,7 @@ async fn every_status_has_its_kind() {
         ),
         (401, named("invalid_request_error", "invalid_api_key"), Auth, Some("invalid_api_key")),
         (403, named("invalid_request_error", "unsupported_country_region_territory"), Auth, None),
-        (402, json!({"error": {"message": "Insufficient credits", "code": 402}}), Quota, None),
+        (402, json!({"error": {"message": "Insufficient credits", "code": 402}}), QuotaExhausted, None),
         (404, named("invalid_request_error", "model_not_found"), Config, Some("model_not_found")),
         (404, json!({"error": "model \"m\" not found, try pulling it first"}), Config, None),
         (405, Value::Null, Config, None),
@@ -100,11 +100,11 @@ async fn every_status_has_its_kind() {
         (429, named("tokens", "rate_limit_exceeded"), RateLimited, Some("rate_limit_exceeded")),
         (429, plain("The engine is currently overloaded, please try again later."), RateLimited, None),
         (429, Value::Null, RateLimited, None),
-        (429, named("insufficient_quota", "insufficient_quota"), Quota, Some("insufficient_quota")),
+        (429, named("insufficient_quota", "insufficient_quota"), QuotaExhausted, Some("insufficient_quota")),
         // The code may be missing, or the type may say less.
-        (429, stand_in::refusal("In words.", "insufficient_quota", None, None), Quota, None),
-        (429, named("billing_error", "billing_hard_limit_reached"), Quota, Some("billing_hard_limit_reached")),
-        (429, named("billing_error", "billing_not_active"), Quota, Some("billing_not_active")),
+        (429, stand_in::refusal("In words.", "insufficient_quota", None, None), QuotaExhausted, None),
+        (429, named("billing_error", "billing_hard_limit_reached"), QuotaExhausted, Some("billing_hard_limit_reached")),
+        (429, named("billing_error", "billing_not_active"), QuotaExhausted, Some("billing_not_active")),
     ];
     for (status, body, kind, code) in cases {
         let shown = format!("{status} {body}");
@@ -114,9 +114,9 @@ async fn every_status_has_its_kind() {
         assert_eq!(error.status(), Some(status), "{shown}");
         assert_eq!(error.request_id(), Some("req_7"), "{shown}");
         if let Some(code) = code {
-            assert_eq!(error.code(), Some(code), "{shown}");
+            assert_eq!(error.provider_code(), Some(code), "{shown}");
         } else if body.is_null() {
-            assert_eq!(error.code(), None, "{shown}");
+            assert_eq!(error.provider_code(), None, "{shown}");
         }
         assert_eq!(error.retry_after(), None, "{shown}");
         // No bill is outstanding, but where a gateway gave up what may have been done behind it.
@@ -291,10 +291,10 @@ async fn a_refusal_says_what_is_still_allowed() {
         .header("x-ratelimit-remaining-requests", "0")
         .header("x-ratelimit-reset-requests", "20ms")
         .header("x-ratelimit-limit-tokens", "-1");
-    let allowance = error_of(step).await.allowance().expect("an allowance");
-    let requests = Quota::new(3000).with_remaining(0).with_reset(Duration::from_millis(20));
-    assert_eq!((allowance.requests, allowance.tokens), (Some(requests), None));
-    assert_eq!(error_of(Step::status(429)).await.allowance(), None);
+    let rate_limit_status = error_of(step).await.rate_limit_status().expect("an rate_limit_status");
+    let requests = RateLimitWindow::new(3000).with_remaining(0).with_reset(Duration::from_millis(20));
+    assert_eq!((rate_limit_status.requests, rate_limit_status.tokens), (Some(requests), None));
+    assert_eq!(error_of(Step::status(429)).await.rate_limit_status(), None);
 }
 
 #[tokio::test]
@@ -540,7 +540,7 @@ async fn only_gzip_is_unpacked() {
 // Retries
 
 fn policy() -> RetryPolicy {
-    RetryPolicy::default().with_delays(Duration::from_millis(1), Duration::from_millis(5)).without_budget()
+    RetryPolicy::default().with_backoff(Duration::from_millis(1), Duration::from_millis(5)).without_budget()
 }
 
 fn down() -> Step {

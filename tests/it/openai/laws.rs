@@ -9,7 +9,7 @@ use std::{
 use docvector_embed::{
     Embedder, EmbedderExt, Limits, Space, TokenCount,
     conformance::Suite,
-    provider::{OpenAi, openai::Encoding},
+    provider::{OpenAi, OpenAiEncoding},
     wrap::{RateLimiter, RetryPolicy, Totals},
 };
 use serde_json::json;
@@ -27,7 +27,7 @@ fn limits() -> Limits {
 }
 
 fn policy() -> RetryPolicy {
-    RetryPolicy::default().with_delays(Duration::from_millis(1), Duration::from_millis(5)).without_budget()
+    RetryPolicy::default().with_backoff(Duration::from_millis(1), Duration::from_millis(5)).without_budget()
 }
 
 /// The documented stack.
@@ -38,7 +38,7 @@ fn stack(openai: OpenAi) -> impl Embedder + Clone {
 
 #[tokio::test]
 async fn in_both_encodings() {
-    for encoding in [Encoding::Base64, Encoding::Float] {
+    for encoding in [OpenAiEncoding::Base64, OpenAiEncoding::Float] {
         for limits in [limits(), limits().with_texts(1), limits().with_tokens_per_call(60), Limits::none()] {
             let server = StandIn::start(16).await;
             let space = Space::builder("stand-in", 16).build().expect("valid");

@@ -10,7 +10,7 @@ use std::{
 
 use docvector_embed::{
     BadText, BadTextReason, Batch, CountTokens, Embedder, EmbedderExt, ErrorKind, InputKind, Limits, TokenCount,
-    TooLong, provider::OpenAi,
+    Truncation, provider::OpenAi,
 };
 
 use super::{assert_rows, builder, client, small};
@@ -163,7 +163,7 @@ async fn too_long_texts_are_cut_at_a_token_and_named() {
     let plain = of_tokens(3 * TOKENS);
     let dense = [dense(1), dense(2), dense(3)].join(" ");
     let texts = ["before", &plain, "between", &dense, "after"];
-    let rows = client.embed(Batch::documents(&texts).with_too_long(TooLong::Truncate)).await.expect("cut");
+    let rows = client.embed(Batch::documents(&texts).with_truncation(Truncation::Truncate)).await.expect("cut");
     assert_eq!(rows.truncated(), [1, 3]);
     // One row a text, of its beginning: not of its parts, averaged.
     let sent = server.requests()[0].texts();
@@ -187,7 +187,7 @@ async fn cut_texts_are_named_by_the_callers_indices_in_every_call() {
     let at = [0, 5, 6, 19];
     at.iter().for_each(|&index| texts[index] = "hello".to_owned() + &" hello".repeat(index + 4));
     let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let rows = client.embed_all(Batch::documents(&refs).with_too_long(TooLong::Truncate)).await.expect("cut");
+    let rows = client.embed_all(Batch::documents(&refs).with_truncation(Truncation::Truncate)).await.expect("cut");
     assert_eq!(rows.truncated(), at);
     at.iter().for_each(|&index| texts[index] = "hello hello hello hello".to_owned());
     assert_rows(rows.rows(), &texts);
@@ -205,7 +205,7 @@ async fn one_disliked_text_is_found_and_the_others_have_their_rows() {
     let each = client(&server).embed_each(Batch::documents(&refs)).await;
     let failed: Vec<usize> = each.errors().map(|(index, _)| index).collect();
     assert_eq!(failed, [PLANTED]);
-    let error = each.get(PLANTED).expect_err("refused");
+    let error = each.result(PLANTED).expect_err("refused");
     assert_eq!(error.bad_texts(), [BadText::new(PLANTED, BadTextReason::Rejected)]);
     assert_eq!(error.status(), Some(400));
     let (before, after) = texts.split_at(PLANTED);
@@ -275,7 +275,7 @@ async fn work_that_was_paid_for_is_not_lost() {
     let client = builder(&server.base_url()).with_limits(limits).build().expect("valid");
     let texts = numbered(600);
     let error = client.embed_documents(&texts).await.expect_err("no money");
-    assert_eq!((error.kind(), error.code()), (ErrorKind::Quota, Some("insufficient_quota")));
+    assert_eq!((error.kind(), error.provider_code()), (ErrorKind::QuotaExhausted, Some("insufficient_quota")));
     // Those that were under way finish, and then none begins.
     let requests = server.requests().len();
     assert!((FAILS..FAILS + 50).contains(&requests), "{requests} requests");

@@ -33,7 +33,7 @@ const IN_FLIGHT: usize = 8;
 fn policy() -> RetryPolicy {
     RetryPolicy::default()
         .with_attempts(5)
-        .with_delays(Duration::from_millis(200), Duration::from_secs(5))
+        .with_backoff(Duration::from_millis(200), Duration::from_secs(5))
         .with_seed(39)
 }
 
@@ -81,7 +81,7 @@ async fn refusals_are_not_tried_again() {
     for (status, kind, code) in cases {
         server.script(&json!({"type": "fail", "status": status, "times": null}));
         let error = stack.embed_documents(&[format!("refused with {status}")]).await.expect_err("refused");
-        assert_eq!((error.kind(), error.status(), error.code()), (kind, Some(status), Some(code)), "{error}");
+        assert_eq!((error.kind(), error.status(), error.provider_code()), (kind, Some(status), Some(code)), "{error}");
         assert_eq!(server.statuses(), [status]);
         server.judge();
         server.forget();

@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use docvector_embed::{
-    Allowance, Batch, Embedder, EmbedderExt, Embeddings, ErrorKind, Limits, Quota, TokenCount, TooLong, Usage,
-    provider::{OpenAi, openai::Encoding},
+    Batch, Embedder, EmbedderExt, Embeddings, ErrorKind, Limits, RateLimitStatus, RateLimitWindow, TokenCount,
+    Truncation, Usage,
+    provider::{OpenAi, OpenAiEncoding},
 };
 use serde_json::{Value, json};
 
@@ -33,7 +34,7 @@ async fn an_honest_reply_is_read_exactly() {
     let rows = read(Step::Honest).await;
     assert_rows(rows.rows(), &TEXTS);
     assert_eq!(rows.usage(), Usage::of_request(Some(charged())));
-    assert_eq!((rows.dimensions(), rows.truncated(), rows.allowance()), (DIMENSIONS, &[][..], None));
+    assert_eq!((rows.dimensions(), rows.truncated(), rows.rate_limit_status()), (DIMENSIONS, &[][..], None));
 }
 
 /// Some servers give numbers whatever is asked for, and some base64.
@@ -48,7 +49,7 @@ async fn either_encoding_is_read_whichever_was_asked_for() {
             }
         })
     };
-    for encoding in [Encoding::Base64, Encoding::Float] {
+    for encoding in [OpenAiEncoding::Base64, OpenAiEncoding::Float] {
         let server = Server::start([Step::Honest, turned()]).await;
         let client = builder(&server.base_url()).with_encoding(encoding).build().expect("valid");
         for _ in 0..2 {
@@ -150,7 +151,7 @@ async fn numbers_of_every_form_are_numbers() {
 
 #[tokio::test]
 async fn white_space_is_white_space() {
-    for encoding in [Encoding::Base64, Encoding::Float] {
+    for encoding in [OpenAiEncoding::Base64, OpenAiEncoding::Float] {
         let pretty = |spaces: fn(&str) -> String| {
             Step::Body(Box::new(move |request| {
                 let (_, reply) = stand_in::answer(&request.json(), DIMENSIONS);
@@ -223,7 +224,7 @@ async fn large_replies_are_read_as_small_ones_are() {
     let reversed = Step::rows(|rows| rows.reverse());
     let server = Server::start_with(1536, [Step::Honest, reversed, Step::Gzip]).await;
     let client = OpenAi::builder("text-embedding-3-small").with_base_url(server.base_url());
-    let client = client.with_encoding(Encoding::Float).build().expect("valid");
+    let client = client.with_encoding(OpenAiEncoding::Float).build().expect("valid");
     let texts: Vec<String> = (0..60).map(|i| format!("text {i}")).collect();
     for _ in 0..3 {
         assert_rows(client.embed_documents(&texts).await.expect("a good reply").rows(), &texts);
@@ -240,7 +241,7 @@ async fn cut_texts_are_named() {
     let error = client.embed_documents(&texts).await.expect_err("too long");
     let named: Vec<usize> = error.bad_texts().iter().map(|bad| bad.index).collect();
     assert_eq!((error.kind(), &named[..]), (ErrorKind::InvalidInput, &[1, 3][..]));
-    let rows = client.embed(Batch::documents(&texts).with_too_long(TooLong::Truncate)).await.expect("cut");
+    let rows = client.embed(Batch::documents(&texts).with_truncation(Truncation::Truncate)).await.expect("cut");
     assert_eq!(rows.truncated(), [1, 3]);
     let sent = server.requests()[0].texts();
     assert_eq!(sent[..3], ["short", "a text of more than ", "just twenty bytes!!!"]);
@@ -257,20 +258,24 @@ async fn what_is_still_allowed_comes_with_the_rows() {
         .header("x-ratelimit-limit-tokens", "1000000")
         .header("x-ratelimit-remaining-tokens", "7")
         .header("x-ratelimit-reset-tokens", "6m0s");
-    let requests = Quota::new(3000).with_remaining(2999).with_reset(Duration::from_millis(12));
-    let tokens = Quota::new(1_000_000).with_remaining(7).with_reset(Duration::from_secs(360));
-    let want = Allowance::default().with_requests(requests).with_tokens(tokens);
-    assert_eq!(read(step).await.allowance(), Some(want));
+    let requests = RateLimitWindow::new(3000).with_remaining(2999).with_reset(Duration::from_millis(12));
+    let tokens = RateLimitWindow::new(1_000_000).with_remaining(7).with_reset(Duration::from_secs(360));
+    let want = RateLimitStatus::default().with_requests(requests).with_tokens(tokens);
+    assert_eq!(read(step).await.rate_limit_status(), Some(want));
     // What Azure has sent, and what cannot be read, is not a limit of zero.
     for (limit, remaining, reset) in [("-1", "-1", "0s"), ("0", "0", ""), ("many", "some", "soon")] {
         let step = Step::Honest
             .header("x-ratelimit-limit-requests", limit)
             .header("x-ratelimit-remaining-requests", remaining)
             .header("x-ratelimit-reset-requests", reset);
-        assert_eq!(read(step).await.allowance().and_then(|allowance| allowance.requests), None, "{limit}");
+        assert_eq!(
+            read(step).await.rate_limit_status().and_then(|rate_limit_status| rate_limit_status.requests),
+            None,
+            "{limit}"
+        );
     }
     // A reset that is in another unit than Go's does not spoil the rest.
     let step = Step::Honest.header("x-ratelimit-limit-tokens", "50").header("x-ratelimit-reset-tokens", "1x");
-    let tokens = read(step).await.allowance().and_then(|allowance| allowance.tokens);
+    let tokens = read(step).await.rate_limit_status().and_then(|rate_limit_status| rate_limit_status.tokens);
     assert_eq!(tokens.map(|tokens| (tokens.limit, tokens.reset)), Some((50, None)));
 }

@@ -5,7 +5,7 @@ use std::{env, io, net::TcpListener, process::Command};
 use docvector_embed::{
     Batch, Embedder, EmbedderExt, Error, ErrorKind, Limits, Normalization, Prompts, PromptsBy, Space, SpaceId,
     TokenCount,
-    provider::{OpenAi, OpenAiBuilder, openai::Encoding},
+    provider::{OpenAi, OpenAiBuilder, OpenAiEncoding},
 };
 use serde_json::{Value, json};
 
@@ -66,7 +66,7 @@ async fn dimensions_are_sent_when_asked_for() {
 
 #[tokio::test]
 async fn both_encodings_can_be_asked_for() {
-    for (encoding, name) in [(Encoding::Base64, "base64"), (Encoding::Float, "float")] {
+    for (encoding, name) in [(OpenAiEncoding::Base64, "base64"), (OpenAiEncoding::Float, "float")] {
         let request = request_of(|builder| builder.with_encoding(encoding)).await;
         assert_eq!(request.fields().get("encoding_format"), Some(&json!(name)));
     }
@@ -360,7 +360,7 @@ fn the_space_is_the_models_wherever_it_runs() {
     let small = || of("text-embedding-3-small");
     let other_server = OpenAi::builder("text-embedding-3-small").with_base_url("http://127.0.0.1:2/other");
     assert_eq!(id(small()), id(other_server));
-    assert_eq!(id(small()), id(small().with_encoding(Encoding::Float).with_api_key("sk-some")));
+    assert_eq!(id(small()), id(small().with_encoding(OpenAiEncoding::Float).with_api_key("sk-some")));
     assert_eq!(id(small()), id(small().with_dimensions(1536)), "the width that it has anyway");
     assert_ne!(id(small()), id(small().with_dimensions(512)));
     assert_ne!(id(small()), id(of("text-embedding-ada-002")), "as wide, and another model");

@@ -82,7 +82,8 @@ fn ways(error: &Error) -> Vec<String> {
         source = cause.source();
     }
     // What programs are meant to show beside.
-    shown.extend([error.code(), error.request_id(), error.embedder()].into_iter().flatten().map(str::to_owned));
+    shown
+        .extend([error.provider_code(), error.request_id(), error.embedder()].into_iter().flatten().map(str::to_owned));
     shown
 }
 
@@ -164,14 +165,14 @@ async fn all_of(step: fn() -> Step, id: Option<&'static str>, timeout: Duration)
     let metered = client.clone().metered(totals.clone());
     let stack = metered.timeout(Duration::from_secs(60)).concurrency(4).rate_limit(RateLimiter::new());
     let policy =
-        RetryPolicy::default().with_attempts(2).with_delays(Duration::from_millis(1), Duration::from_millis(2));
+        RetryPolicy::default().with_attempts(2).with_backoff(Duration::from_millis(1), Duration::from_millis(2));
     let stack = stack.retry(policy).dedup();
     let batch = Batch::documents(&TEXTS);
     let mut shown = vec![format!("{builder:?} {client:?} {stack:?} {client} {stack} {batch:?}")];
     shown.push(format!("{builder:#?} {client:#?} {stack:#?}"));
     for embedder in [&client as &dyn Embedder, &stack] {
         match embedder.embed_all(batch).await {
-            Ok(rows) => shown.push(format!("{rows:?} {:?}", rows.allowance())),
+            Ok(rows) => shown.push(format!("{rows:?} {:?}", rows.rate_limit_status())),
             Err(error) => shown.extend(ways(&error)),
         }
         let each = embedder.embed_each(batch).await;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use docvector_embed::{BadText, Each, Embeddings, Error, Result, TooLong};
+use docvector_embed::{BadText, Each, Embeddings, Error, Result, Truncation};
 
 use super::{callers::Caller, checks::Check, round::Round, texts};
 
@@ -28,7 +28,7 @@ fn check_rows(round: &Round, number: usize, texts: &[&str], first: usize, places
     for (row, &place) in places.iter().enumerate() {
         let Some(text) = texts.get(place) else { continue };
         check_row(round, number, caller, text, first + place, rows.row(row));
-        let over = caller.too_long == TooLong::Truncate && texts::is_over(text, limit);
+        let over = caller.truncation == Truncation::Truncate && texts::is_over(text, limit);
         if rows.truncated().contains(&row) != over {
             let what = if over { "is not marked as cut" } else { "is marked as cut" };
             round.fault(Check::Marks, format!("caller {number}: text {} {what}", first + place));
@@ -38,10 +38,10 @@ fn check_rows(round: &Round, number: usize, texts: &[&str], first: usize, places
 
 fn check_row(round: &Round, number: usize, caller: &Caller, text: &str, index: usize, row: &[f32]) {
     round.rows.fetch_add(1, Ordering::Relaxed);
-    let wanted = texts::vector(caller.kind, texts::cut(text, round.member.limit(), caller.too_long));
+    let wanted = texts::vector(caller.kind, texts::cut(text, round.member.limit(), caller.truncation));
     if row != wanted {
         let of = caller.texts.iter().position(|other| {
-            row == texts::vector(caller.kind, texts::cut(other, round.member.limit(), caller.too_long))
+            row == texts::vector(caller.kind, texts::cut(other, round.member.limit(), caller.truncation))
         });
         let whose = of.map_or("nobody's".to_owned(), |of| format!("that of its text {of}"));
         round.fault(Check::Rows, format!("caller {number}, {:?}: the row of text {index} is {whose}", caller.how));
@@ -92,7 +92,7 @@ pub(super) fn check_each(round: &Round, number: usize, texts: &[&str], each: &Ea
             Ok(row) => {
                 there += 1;
                 check_row(round, number, caller, text, index, row);
-                let over = caller.too_long == TooLong::Truncate && texts::is_over(text, round.member.limit());
+                let over = caller.truncation == Truncation::Truncate && texts::is_over(text, round.member.limit());
                 if each.is_truncated(index) != over {
                     round.fault(Check::Marks, format!("caller {number}: text {index} has the wrong mark"));
                 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use docvector_embed::{
-    Batch, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Lane, SpaceId, StreamOptions, TooLong,
+    Batch, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Lane, SpaceId, StreamOptions, Truncation,
 };
 use futures_util::{FutureExt, StreamExt, stream};
 
@@ -58,7 +58,7 @@ pub(super) struct Caller {
     pub(super) how: How,
     pub(super) kind: InputKind,
     pub(super) lane: Option<Lane>,
-    pub(super) too_long: TooLong,
+    pub(super) truncation: Truncation,
     pub(super) key: Option<&'static str>,
     pub(super) deadline: Option<Duration>,
     pub(super) texts: Vec<String>,
@@ -90,7 +90,7 @@ impl Caller {
     }
 
     fn batch<'a>(&'a self, texts: &'a [&'a str], space: SpaceId) -> Batch<'a> {
-        let batch = Batch::new(self.kind, texts).with_too_long(self.too_long).with_lane(self.lane());
+        let batch = Batch::new(self.kind, texts).with_truncation(self.truncation).with_lane(self.lane());
         let batch = self.key.map_or(batch, |key| batch.with_key(key));
         let batch = if self.names_space { batch.with_space(space) } else { batch };
         match self.deadline {
@@ -184,8 +184,8 @@ async fn ask(round: &Round, number: usize) -> Option<ErrorKind> {
             each.errors().next().map(|(_, error)| error.kind())
         }
         How::Stream { window, windows, busy, embeds } => {
-            let mut options = StreamOptions::new(caller.kind).with_too_long(caller.too_long);
-            options = options.with_window(window, 1 << 20).with_windows(windows);
+            let mut options = StreamOptions::new(caller.kind).with_truncation(caller.truncation);
+            options = options.with_window_texts(window).with_window_bytes(1 << 20).with_windows_in_flight(windows);
             options = caller.key.map_or(options.clone(), |key| options.with_key(key));
             options = if caller.names_space { options.with_space(space) } else { options };
             let mut items = pin!(stack.embed_stream(stream::iter(caller.texts.clone()), options));
@@ -207,7 +207,7 @@ async fn ask(round: &Round, number: usize) -> Option<ErrorKind> {
                 if embeds {
                     round.calls.fetch_add(1, Ordering::Relaxed);
                     let texts = &texts[..1];
-                    let batch = Batch::new(caller.kind, texts).with_too_long(caller.too_long).with_lane(Lane::Bulk);
+                    let batch = Batch::new(caller.kind, texts).with_truncation(caller.truncation).with_lane(Lane::Bulk);
                     let result = stack.embed_all(batch).await;
                     round.tell(result.as_ref().map_or_else(docvector_embed::Error::total_usage, |rows| rows.usage()));
                     answers::check(round, number, texts, 0, &result);
@@ -228,7 +228,7 @@ pub(super) async fn last(round: &Round, stack: usize) -> Result<(), Error> {
     let caller = &round.plan.callers[number];
     let mut texts: Vec<&str> = round.plan.good_texts(caller);
     texts.truncate(20);
-    let batch = Batch::new(caller.kind, &texts).with_too_long(caller.too_long).with_lane(caller.lane());
+    let batch = Batch::new(caller.kind, &texts).with_truncation(caller.truncation).with_lane(caller.lane());
     round.calls.fetch_add(1, Ordering::Relaxed);
     let result = round.stacks[stack].embedder.embed_all(batch).await;
     round.tell(result.as_ref().map_or_else(docvector_embed::Error::total_usage, |rows| rows.usage()));

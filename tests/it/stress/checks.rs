@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use docvector_embed::{TooLong, Usage};
+use docvector_embed::{Truncation, Usage};
 
 use super::{
     api::{self, Bill},
@@ -152,7 +152,7 @@ fn paid(round: &Round, ledger: &Ledger) {
     for ((asked, lane), times) in ledger.paid_by_lane() {
         let (text, kind, cuts) = &asked;
         let asks = |caller: &&Caller| {
-            (caller.kind, caller.too_long == TooLong::Truncate) == (*kind, *cuts) && caller.texts.contains(text)
+            (caller.kind, caller.truncation == Truncation::Truncate) == (*kind, *cuts) && caller.texts.contains(text)
         };
         let impatient = plan.callers.iter().filter(asks).filter(|caller| caller.deadline.is_some()).count();
         if impatient < SEVERAL && times > plan.stacks.len() {

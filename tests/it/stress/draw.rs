@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use docvector_embed::{InputKind, Lane, Limits, TokenCount, TooLong};
+use docvector_embed::{InputKind, Lane, Limits, TokenCount, Truncation};
 use fastrand::Rng;
 
 use super::{
@@ -234,7 +234,7 @@ impl Draw {
             how,
             kind: InputKind::Document,
             lane: None,
-            too_long: TooLong::Truncate,
+            truncation: Truncation::Truncate,
             key: None,
             deadline: None,
             texts,

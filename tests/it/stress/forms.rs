@@ -1,6 +1,6 @@
 //! Draws a round of some form: anything at all, or what a fault is known to need.
 
-use docvector_embed::{InputKind, TooLong};
+use docvector_embed::{InputKind, Truncation};
 use fastrand::Rng;
 
 use super::{
@@ -171,7 +171,7 @@ fn any(draw: &mut Draw, plan: &mut Plan) {
     let (leavers, deadlines) = (draw.random.bool(), draw.one_in(4));
     let (pool, most) = (draw.random.usize(2..=12), draw.random.usize(1..=10));
     let bad = draw.one_in(8);
-    let too_long = if draw.random.bool() { TooLong::Truncate } else { TooLong::Error };
+    let truncation = if draw.random.bool() { Truncation::Truncate } else { Truncation::Error };
     for _ in 0..draw.random.usize(1..=10) {
         let how = match draw.how() {
             // Who calls the embedder itself is given what it gives, lies too.
@@ -187,7 +187,7 @@ fn any(draw: &mut Draw, plan: &mut Plan) {
             stack: draw.random.usize(..plan.stacks.len()),
             kind: if draw.one_in(4) { InputKind::Query } else { InputKind::Document },
             lane: draw.any_lane(),
-            too_long: if draw.one_in(5) { TooLong::Truncate } else { too_long },
+            truncation: if draw.one_in(5) { Truncation::Truncate } else { truncation },
             key: draw.one_in(4).then_some("library:stress"),
             deadline: (deadlines && draw.one_in(3)).then(|| draw.time(3000)),
             leaves: if leavers && draw.random.bool() { draw.leaves() } else { Leaves::Never },

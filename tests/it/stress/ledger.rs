@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use docvector_embed::{Batch, InputKind, Lane, TooLong, Usage};
+use docvector_embed::{Batch, InputKind, Lane, Truncation, Usage};
 use tokio::time::Instant;
 
 /// How a call of a member ended.
@@ -25,7 +25,7 @@ pub(super) enum Ending {
 #[derive(Clone, Debug)]
 pub(super) struct Call {
     pub(super) kind: InputKind,
-    pub(super) too_long: TooLong,
+    pub(super) truncation: Truncation,
     pub(super) lane: Lane,
     pub(super) texts: Vec<String>,
     pub(super) began: Instant,
@@ -47,7 +47,7 @@ impl Ledger {
     pub(super) fn begin(&mut self, batch: &Batch<'_>) -> usize {
         self.calls.push(Call {
             kind: batch.kind(),
-            too_long: batch.too_long(),
+            truncation: batch.truncation(),
             lane: batch.lane(),
             began: Instant::now(),
             texts: batch.texts().iter().map(ToString::to_string).collect(),
@@ -94,7 +94,7 @@ impl Ledger {
         let mut paid = BTreeMap::new();
         for call in self.calls.iter().filter(|call| matches!(call.ending, Ending::Right | Ending::Unread)) {
             for text in &call.texts {
-                let asked = (text.clone(), call.kind, call.too_long == TooLong::Truncate);
+                let asked = (text.clone(), call.kind, call.truncation == Truncation::Truncate);
                 *paid.entry((asked, call.lane)).or_default() += 1;
             }
         }

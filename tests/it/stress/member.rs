@@ -11,8 +11,8 @@ use std::{
 };
 
 use docvector_embed::{
-    Allowance, BadText, BadTextReason, Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Limits, Normalization,
-    Partial, Quota, Result, Space, TooLong, Usage, async_trait,
+    BadText, BadTextReason, Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Limits, Normalization, Partial,
+    RateLimitStatus, RateLimitWindow, Result, Space, Truncation, Usage, async_trait,
 };
 use fastrand::Rng;
 use tokio::time::Instant;
@@ -170,7 +170,7 @@ impl Member {
 
     fn rows(&self, batch: &Batch<'_>, of: &[usize], space: &Space, usage: Usage) -> Embeddings {
         let limit = self.limit();
-        let text = |index: usize| texts::cut(batch.texts()[index], limit, batch.too_long());
+        let text = |index: usize| texts::cut(batch.texts()[index], limit, batch.truncation());
         let components = of.iter().flat_map(|&index| texts::vector(batch.kind(), text(index))).collect();
         let rows = Embeddings::new(of.len(), space, components, usage).expect("finite rows of the space's width");
         let cut = (0..of.len()).filter(|&row| texts::is_over(batch.texts()[of[row]], limit));
@@ -179,7 +179,7 @@ impl Member {
 
     fn tokens(&self, batch: &Batch<'_>, of: &[usize]) -> u64 {
         let limit = self.limit();
-        of.iter().map(|&index| texts::tokens(texts::cut(batch.texts()[index], limit, batch.too_long())) as u64).sum()
+        of.iter().map(|&index| texts::tokens(texts::cut(batch.texts()[index], limit, batch.truncation())) as u64).sum()
     }
 
     /// What the call comes to.
@@ -197,9 +197,9 @@ impl Member {
         let Some(trick) = trick else {
             call.ending = Ending::Right;
             let rows = self.rows(batch, &all, &self.0.space, usage);
-            let quota = Quota::new(600).with_remaining(random.u64(..600)).with_reset(Duration::from_secs(30));
-            let allowance = Allowance::default().with_requests(quota);
-            return Ok(if self.0.habits.allows { rows.with_allowance(allowance) } else { rows });
+            let quota = RateLimitWindow::new(600).with_remaining(random.u64(..600)).with_reset(Duration::from_secs(30));
+            let rate_limit_status = RateLimitStatus::default().with_requests(quota);
+            return Ok(if self.0.habits.allows { rows.with_rate_limit_status(rate_limit_status) } else { rows });
         };
         call.ending = Ending::Failed;
         let refused = random.usize(..batch.len());
@@ -266,11 +266,11 @@ impl Member {
 /// An error of a random kind. Only those that may pass ask for a wait.
 fn failure(random: &mut Rng, for_now: bool, waits: &Waits) -> Error {
     use ErrorKind::{
-        Auth, Cache, Config, DeadlinePassed, Inference, Protocol, Quota, RateLimited, SpaceMismatch, Timeout,
+        Auth, Cache, Config, DeadlinePassed, Inference, Protocol, QuotaExhausted, RateLimited, SpaceMismatch, Timeout,
         Unavailable,
     };
     let passing = [RateLimited, Timeout, Unavailable, Unavailable];
-    let all = [Auth, Cache, Config, DeadlinePassed, Inference, Protocol, Quota, SpaceMismatch, Unavailable];
+    let all = [Auth, Cache, Config, DeadlinePassed, Inference, Protocol, QuotaExhausted, SpaceMismatch, Unavailable];
     let kind = if for_now { passing[random.usize(..4)] } else { all[random.usize(..9)] };
     let error = Error::new(kind, "as scripted");
     if for_now && random.bool() { error.with_retry_after(waits.draw(random)) } else { error }
@@ -321,7 +321,7 @@ impl Embedder for Member {
         }
         let limit = self.limit();
         let over: Vec<usize> = (0..batch.len()).filter(|&at| texts::is_over(batch.texts()[at], limit)).collect();
-        if batch.too_long() == TooLong::Error && !over.is_empty() {
+        if batch.truncation() == Truncation::Error && !over.is_empty() {
             let bad = |at: usize| BadText::new(at, BadTextReason::TooLong { tokens: 99, limit: limit.unwrap_or(0) });
             return Err(Error::invalid_texts(over.into_iter().map(bad).collect()).with_embedder(self));
         }

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use docvector_embed::TooLong;
+use docvector_embed::Truncation;
 
 use super::{
     callers::{Caller, How, Leaves},
@@ -74,7 +74,7 @@ impl Plan {
         let is_good = |text: &&str| {
             !text.is_empty()
                 && limits.bytes.is_none_or(|limit| text.len() <= limit)
-                && (caller.too_long == TooLong::Truncate || !texts::is_over(text, limits.tokens_of_one_text()))
+                && (caller.truncation == Truncation::Truncate || !texts::is_over(text, limits.tokens_of_one_text()))
         };
         caller.texts.iter().map(String::as_str).filter(is_good).collect()
     }

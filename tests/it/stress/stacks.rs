@@ -57,8 +57,8 @@ pub(super) struct Pace {
 impl Pace {
     fn limiter(self) -> RateLimiter {
         let limiter = RateLimiter::new();
-        let limiter = self.requests.map_or(limiter.clone(), |requests| limiter.with_requests(requests));
-        self.tokens.map_or(limiter.clone(), |tokens| limiter.with_tokens(tokens))
+        let limiter = self.requests.map_or(limiter.clone(), |requests| limiter.with_requests_per_minute(requests));
+        self.tokens.map_or(limiter.clone(), |tokens| limiter.with_tokens_per_minute(tokens))
     }
 }
 
@@ -179,7 +179,7 @@ impl Stack {
                 Layer::Dedup => Arc::new(embedder.dedup()),
                 Layer::Retry { attempts, first, longest, seed, budget } => {
                     let policy =
-                        RetryPolicy::default().with_attempts(attempts).with_delays(first, longest).with_seed(seed);
+                        RetryPolicy::default().with_attempts(attempts).with_backoff(first, longest).with_seed(seed);
                     let policy =
                         if budget { policy.with_budget(RetryBudget::new(0.5, 1.0)) } else { policy.without_budget() };
                     Arc::new(Retry::new(embedder, policy))

@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use docvector_embed::{CountTokens, InputKind, TooLong};
+use docvector_embed::{CountTokens, InputKind, Truncation};
 
 /// Components of a vector.
 pub(super) const WIDTH: usize = 4;
@@ -28,9 +28,9 @@ pub(super) fn is_over(text: &str, limit: Option<usize>) -> bool {
 }
 
 /// What is left of a text after it was cut. All texts here are ASCII.
-pub(super) fn cut(text: &str, limit: Option<usize>, too_long: TooLong) -> &str {
+pub(super) fn cut(text: &str, limit: Option<usize>, truncation: Truncation) -> &str {
     match limit {
-        Some(limit) if too_long == TooLong::Truncate && is_over(text, Some(limit)) => &text[..limit * TOKEN],
+        Some(limit) if truncation == Truncation::Truncate && is_over(text, Some(limit)) => &text[..limit * TOKEN],
         _ => text,
     }
 }

@@ -49,7 +49,7 @@ async fn a_limiter_lets_no_more_wait_than_it_may() {
     for most in [0, 2] {
         let fake = Fake::new(4);
         // One request at once, and one a minute after it.
-        let limiter = RateLimiter::new().with_requests(1).with_max_waiting(most);
+        let limiter = RateLimiter::new().with_requests_per_minute(1).with_max_waiting(most);
         let embedder = fake.clone().rate_limit(limiter.clone());
         embedder.embed_query("goes at once").await.expect("embeds");
         let waiting: Vec<_> = (0..most)

@@ -9,12 +9,12 @@ use std::{
 };
 
 use docvector_embed::{
-    Batch, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Limits, Result, Space, SpaceId, TooLong,
+    Batch, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Limits, Result, Space, SpaceId, Truncation,
     Usage, async_trait,
     cache::{CacheStore, Entry, Key, Memory, Sink, Tiered},
     conformance,
     provider::Fake,
-    wrap::{Cached, cached::Storage},
+    wrap::{Cached, VectorEncoding},
 };
 use proptest::prelude::*;
 
@@ -202,9 +202,9 @@ proptest! {
             let some: Vec<&String> = known.iter().map(|&i| &texts[i]).collect();
             cached.embed_documents(&some).await.expect("embeds");
             (0..fails_at).for_each(|_| fake.succeed_next());
-            fake.fail_next(Error::new(ErrorKind::Quota, "no money"));
+            fake.fail_next(Error::new(ErrorKind::QuotaExhausted, "no money"));
             if let Err(error) = cached.embed_documents(&texts).await {
-                prop_assert_eq!(error.kind(), ErrorKind::Quota);
+                prop_assert_eq!(error.kind(), ErrorKind::QuotaExhausted);
                 if let Some(partial) = error.partial() {
                     for (row, &index) in partial.indices().iter().enumerate() {
                         prop_assert_eq!(partial.embeddings().row(row), fake.vector_of(InputKind::Document, &texts[index]));
@@ -234,7 +234,7 @@ async fn kinds_and_truncation_are_kept_apart_and_cuts_are_remembered() {
     let query = cached.embed_queries(&["text"]).await.expect("embeds");
     assert_ne!(document.row(0), query.row(0));
     for _ in 0..2 {
-        let batch = Batch::documents(&["short", "much too long for it"]).with_too_long(TooLong::Truncate);
+        let batch = Batch::documents(&["short", "much too long for it"]).with_truncation(Truncation::Truncate);
         assert_eq!(cached.embed_all(batch).await.expect("cuts").truncated(), [1]);
         // The same text where it must not be cut is not answered from the cut one.
         let error = cached.embed_documents(&["much too long for it"]).await.expect_err("too long");
@@ -305,7 +305,7 @@ async fn when_all_leave_the_call_ends() {
         let call = tokio::time::timeout(Duration::from_millis(5), cached.embed_documents(&["a"]));
         call.await.expect_err("held");
     }
-    assert!(fake.calls().iter().all(|call| call.outcome == docvector_embed::provider::fake::Outcome::Dropped));
+    assert!(fake.calls().iter().all(|call| call.outcome == docvector_embed::provider::FakeOutcome::Dropped));
     drop(hold);
     cached.embed_documents(&["a"]).await.expect("usable");
 }
@@ -466,7 +466,8 @@ async fn halves_take_half_the_room() {
     let sizes = async |storage| {
         let store = Moody::default();
         let fake = Fake::new(256);
-        let cached = Cached::builder(fake.clone(), store.clone()).with_storage(storage).build().expect("one space");
+        let cached =
+            Cached::builder(fake.clone(), store.clone()).with_vector_encoding(storage).build().expect("one space");
         cached.embed_documents(&["a"]).await.expect("embeds");
         let rows = cached.embed_documents(&["a"]).await.expect("a hit");
         let far = rows.row(0).iter().zip(fake.vector_of(InputKind::Document, "a")).map(|(a, b)| (a - b).abs());
@@ -474,9 +475,9 @@ async fn halves_take_half_the_room() {
         let size = store.0.values.lock().expect("not poisoned")[0].1.len();
         (size, far)
     };
-    assert_eq!(sizes(Storage::Exact).await, (16 + 1024, 0.0));
-    assert_eq!(sizes(Storage::HalfWhereExact).await, (16 + 1024, 0.0));
-    let (size, far) = sizes(Storage::Half).await;
+    assert_eq!(sizes(VectorEncoding::Exact).await, (16 + 1024, 0.0));
+    assert_eq!(sizes(VectorEncoding::HalfWhereExact).await, (16 + 1024, 0.0));
+    let (size, far) = sizes(VectorEncoding::Half).await;
     assert_eq!(size, 16 + 512);
     assert!(far > 0.0 && far < 1e-3, "{far}");
 }
@@ -512,10 +513,10 @@ impl Embedder for Swapped {
 async fn a_model_changed_behind_its_name_is_caught() {
     let store = memory();
     let fake = Fake::new(4);
-    Cached::open(fake.clone(), store.clone()).await.expect("the first");
-    Cached::open(fake.clone(), store.clone()).await.expect("the same");
-    let error = Cached::open(Swapped(fake.clone()), store.clone()).await.expect_err("another model");
+    Cached::new_verified(fake.clone(), store.clone()).await.expect("the first");
+    Cached::new_verified(fake.clone(), store.clone()).await.expect("the same");
+    let error = Cached::new_verified(Swapped(fake.clone()), store.clone()).await.expect_err("another model");
     assert_eq!(error.kind(), ErrorKind::SpaceMismatch);
     // In another space it is another model's.
-    Cached::open(Fake::new(8), store).await.expect("another space");
+    Cached::new_verified(Fake::new(8), store).await.expect("another space");
 }

@@ -15,9 +15,9 @@ use std::{
 
 use docvector_embed::{
     BadText, BadTextReason, Batch, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Limits, Partial,
-    Result, Space, SpaceId, StreamOptions, TooLong, Usage, async_trait,
+    Result, Space, SpaceId, StreamOptions, Truncation, Usage, async_trait,
     cache::{CacheStore, Entry, Key, Memory, Sink},
-    provider::{Fake, fake::Outcome},
+    provider::{Fake, FakeOutcome},
     wrap::Cached,
 };
 use fastrand::Rng;
@@ -167,7 +167,7 @@ async fn ask(cached: &Cached<Fake>, caller: &Caller) -> Answer {
             Err(error) => (Usage::ZERO, Some(error)),
         };
     };
-    let options = StreamOptions::new(InputKind::Document).with_window(window, 1 << 20);
+    let options = StreamOptions::new(InputKind::Document).with_window_texts(window).with_window_bytes(1 << 20);
     let mut windows = pin!(cached.embed_stream(stream::iter(texts.clone()), options));
     let (mut usage, mut next) = (Usage::ZERO, 0);
     while let Some(result) = windows.next().await {
@@ -301,7 +301,7 @@ async fn a_thousand_tasks_pay_for_a_hundred_texts() {
 fn mishap(random: &mut Rng) -> Error {
     match random.u8(..5) {
         0 => Error::new(ErrorKind::Unavailable, "as scripted"),
-        1 => Error::new(ErrorKind::Quota, "as scripted"),
+        1 => Error::new(ErrorKind::QuotaExhausted, "as scripted"),
         2 => Error::new(ErrorKind::DeadlinePassed, "as scripted"),
         3 => Error::new(ErrorKind::InvalidInput, "as scripted"),
         _ => Error::invalid_texts(vec![BadText::new(0, BadTextReason::Rejected)]),
@@ -329,10 +329,10 @@ async fn who_leaves_and_what_fails_costs_the_others_no_row() {
         let answers = race(&cached, &callers).await;
 
         let calls = fake.calls();
-        assert!(calls.iter().all(|call| call.outcome != Outcome::Running), "seed {seed}: a call that nobody wants");
+        assert!(calls.iter().all(|call| call.outcome != FakeOutcome::Running), "seed {seed}: a call that nobody wants");
         for text in &all {
             let asked = |done: bool| {
-                let calls = calls.iter().filter(|call| (call.outcome == Outcome::Done) == done);
+                let calls = calls.iter().filter(|call| (call.outcome == FakeOutcome::Done) == done);
                 calls.filter(|call| call.texts.contains(text)).count()
             };
             // What was answered but not stored when the last caller left is asked for again.
@@ -623,7 +623,7 @@ async fn what_is_cut_elsewhere_is_another_text() {
             let fake = fake(Limits::none().with_tokens_per_text(limit));
             let cached = cached(fake.clone(), store.clone());
             for round in 0..2 {
-                let rows = cached.embed_all(Batch::documents(&texts).with_too_long(TooLong::Truncate)).await;
+                let rows = cached.embed_all(Batch::documents(&texts).with_truncation(Truncation::Truncate)).await;
                 own(&fake, &[short, rest], &rows);
                 let rows = rows.expect("cuts");
                 assert_eq!(rows.truncated().contains(&1), rest != long, "limit {limit}, round {round}");

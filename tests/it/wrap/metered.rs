@@ -10,10 +10,7 @@ use docvector_embed::{
     Batch, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Lane, Limits, Partial, Result, Space,
     SpaceId, Usage, async_trait, conformance,
     provider::Fake,
-    wrap::{
-        Meter, Metered, Metering, Timeout, Totals,
-        metered::{Outcome, TotalsSnapshot},
-    },
+    wrap::{CallOutcome, CallRecord, Metered, MetricsSink, Timeout, Totals, TotalsSnapshot},
 };
 use futures_util::{FutureExt, future::join_all};
 
@@ -36,7 +33,7 @@ struct Seen {
     bytes: usize,
     usage: Usage,
     seconds: u64,
-    outcome: Outcome,
+    outcome: CallOutcome,
 }
 
 /// Keeps every record.
@@ -56,8 +53,8 @@ impl Log {
     }
 }
 
-impl Meter for Log {
-    fn record(&self, call: &Metering<'_>) {
+impl MetricsSink for Log {
+    fn record(&self, call: &CallRecord<'_>) {
         self.0.lock().expect("not poisoned").push(Seen {
             embedder: call.embedder.to_owned(),
             kind: call.options.kind,
@@ -85,7 +82,7 @@ fn fake_taking(latency: Duration) -> Fake {
 #[tokio::test]
 async fn keeps_the_laws() {
     conformance::wrapper(|fake| Metered::new(fake, Totals::new())).await.expect("Metered keeps the laws");
-    conformance::wrapper(|fake| Metered::new(Metered::new(fake, Log::default()).dedup(), |_: &Metering<'_>| {}))
+    conformance::wrapper(|fake| Metered::new(Metered::new(fake, Log::default()).dedup(), |_: &CallRecord<'_>| {}))
         .await
         .expect("in a stack, with a closure");
 }
@@ -108,7 +105,7 @@ async fn tells_everything_of_a_call() {
         bytes: 7,
         usage: fake.charged(),
         seconds: 3,
-        outcome: Outcome::Done,
+        outcome: CallOutcome::Done,
     };
     assert_eq!(log.only(), expected);
 }
@@ -133,19 +130,22 @@ async fn a_failure_is_told_with_all_that_it_cost() {
     let partial = Partial::new(vec![0], finished).expect("one row");
     let error = Error::new(ErrorKind::Unavailable, "as scripted").with_partial(partial);
     fake.fail_next(error.with_usage(Usage::of_unanswered()));
-    fake.fail_next(Error::new(ErrorKind::Quota, "as scripted"));
+    fake.fail_next(Error::new(ErrorKind::QuotaExhausted, "as scripted"));
 
     let (log, embedder) = logged(&fake);
     let error = embedder.embed_documents(&["finished before", "not"]).await.expect_err("scripted");
     assert_eq!((error.kind(), error.embedder()), (ErrorKind::Unavailable, Some("fake")));
     let seen = log.only();
-    assert_eq!(seen.outcome, Outcome::Failed(ErrorKind::Unavailable));
+    assert_eq!(seen.outcome, CallOutcome::Failed(ErrorKind::Unavailable));
     assert_eq!(seen.usage, known + Usage::of_unanswered());
     assert_eq!((seen.texts, seen.space), (2, Some(space)));
 
     embedder.embed_query("no money").await.expect_err("scripted");
     let seen = log.only();
-    assert_eq!((seen.outcome, seen.usage, seen.space), (Outcome::Failed(ErrorKind::Quota), Usage::ZERO, None));
+    assert_eq!(
+        (seen.outcome, seen.usage, seen.space),
+        (CallOutcome::Failed(ErrorKind::QuotaExhausted), Usage::ZERO, None)
+    );
 }
 
 #[tokio::test]
@@ -153,7 +153,7 @@ async fn a_refusal_is_a_call_and_no_texts_are_none() {
     let fake = Fake::new(4);
     let (log, embedder) = logged(&fake);
     embedder.embed(Batch::documents(&["", "good"])).await.expect_err("an empty text");
-    assert_eq!(log.only().outcome, Outcome::Failed(ErrorKind::InvalidInput));
+    assert_eq!(log.only().outcome, CallOutcome::Failed(ErrorKind::InvalidInput));
 
     let nothing = Batch::documents(&[]);
     embedder.embed(nothing).await.expect("no rows");
@@ -178,11 +178,11 @@ async fn a_dropped_call_is_told_once() {
     tokio::time::advance(Duration::from_secs(2)).await;
     drop(call);
     let seen = log.only();
-    assert_eq!((seen.outcome, seen.usage, seen.space), (Outcome::Dropped, unanswered(), None));
+    assert_eq!((seen.outcome, seen.usage, seen.space), (CallOutcome::Dropped, unanswered(), None));
     assert_eq!((seen.key.as_deref(), seen.texts, seen.bytes, seen.seconds), (Some("key"), 1, 4, 2));
     drop(hold);
     embedder.embed_query("after").await.expect("embeds");
-    assert_eq!(log.only().outcome, Outcome::Done);
+    assert_eq!(log.only().outcome, CallOutcome::Done);
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,7 +190,7 @@ async fn a_call_given_up_outside_is_a_dropped_one() {
     let (log, embedder) = logged(&fake_taking(Duration::from_secs(60)));
     let error = Timeout::new(embedder, Duration::from_secs(5)).embed_query("slow").await.expect_err("too slow");
     let seen = log.only();
-    assert_eq!((seen.outcome, seen.seconds), (Outcome::Dropped, 5));
+    assert_eq!((seen.outcome, seen.seconds), (CallOutcome::Dropped, 5));
     assert_eq!(seen.usage, error.usage(), "what is told here is what the caller is told");
 }
 
@@ -228,7 +228,7 @@ async fn a_call_that_panics_is_told_once() {
     let call = tokio::spawn(async move { embedder.embed(Batch::documents(&["a text"])).await });
     assert!(call.await.expect_err("panics").is_panic());
     let seen = log.only();
-    assert_eq!((seen.outcome, seen.embedder.as_str()), (Outcome::Dropped, "panics"));
+    assert_eq!((seen.outcome, seen.embedder.as_str()), (CallOutcome::Dropped, "panics"));
 }
 
 #[tokio::test]
@@ -236,7 +236,7 @@ async fn a_meter_that_panics_costs_nothing_but_its_record() {
     let fake = Fake::new(4);
     let totals = Totals::new();
     let inner = Metered::new(fake.clone(), totals.clone());
-    let embedder = Metered::new(inner, |call: &Metering<'_>| assert_eq!(call.texts, 0, "the meter's own fault"));
+    let embedder = Metered::new(inner, |call: &CallRecord<'_>| assert_eq!(call.texts, 0, "the meter's own fault"));
     for _ in 0..2 {
         let row = embedder.embed_query("a text").await.expect("the row is there");
         assert_eq!(row, fake.vector_of(InputKind::Query, "a text"));
@@ -248,7 +248,8 @@ async fn a_meter_that_panics_costs_nothing_but_its_record() {
     assert_eq!(totals.snapshot().calls, 3);
 
     // Two panics at once: the meter's comes while the call's is under way.
-    let embedder = Metered::new(Panics(fake), |call: &Metering<'_>| assert_eq!(call.texts, 0, "the meter's own fault"));
+    let embedder =
+        Metered::new(Panics(fake), |call: &CallRecord<'_>| assert_eq!(call.texts, 0, "the meter's own fault"));
     let call = tokio::spawn(async move { embedder.embed(Batch::documents(&["a text"])).await });
     assert!(call.await.expect_err("panics").is_panic());
 }
@@ -256,7 +257,7 @@ async fn a_meter_that_panics_costs_nothing_but_its_record() {
 #[tokio::test]
 async fn a_meter_can_be_shared_behind_a_pointer() {
     let totals = Totals::new();
-    let shared: Arc<dyn Meter> = Arc::new(totals.clone());
+    let shared: Arc<dyn MetricsSink> = Arc::new(totals.clone());
     let (one, other) = (Metered::new(Fake::new(4), shared.clone()), Metered::new(Fake::new(8), shared));
     one.embed_query("one").await.expect("embeds");
     other.clone().embed_query("other").await.expect("embeds");

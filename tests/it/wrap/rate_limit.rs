@@ -7,8 +7,8 @@ use std::{
 };
 
 use docvector_embed::{
-    Allowance, Batch, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, Lane, Limits, Quota, Result, Space,
-    async_trait, conformance, provider::Fake, wrap::RateLimiter,
+    Batch, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, Lane, Limits, RateLimitStatus, RateLimitWindow, Result,
+    Space, async_trait, conformance, provider::Fake, wrap::RateLimiter,
 };
 use proptest::prelude::*;
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 #[derive(Clone, Debug)]
 struct Telling {
     fake: Fake,
-    tells: Arc<Mutex<VecDeque<Allowance>>>,
+    tells: Arc<Mutex<VecDeque<RateLimitStatus>>>,
     times: Arc<Mutex<Vec<Instant>>>,
 }
 
@@ -26,8 +26,8 @@ impl Telling {
         Self { fake, tells: Arc::default(), times: Arc::default() }
     }
 
-    fn tell(self, allowance: Allowance) -> Self {
-        self.tells.lock().expect("not poisoned").push_back(allowance);
+    fn tell(self, rate_limit_status: RateLimitStatus) -> Self {
+        self.tells.lock().expect("not poisoned").push_back(rate_limit_status);
         self
     }
 
@@ -48,9 +48,9 @@ impl std::fmt::Display for Telling {
 impl Embedder for Telling {
     async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
         self.times.lock().expect("not poisoned").push(Instant::now());
-        let allowance = self.tells.lock().expect("not poisoned").pop_front();
+        let rate_limit_status = self.tells.lock().expect("not poisoned").pop_front();
         let rows = self.fake.embed(batch).await?;
-        Ok(allowance.into_iter().fold(rows, Embeddings::with_allowance))
+        Ok(rate_limit_status.into_iter().fold(rows, Embeddings::with_rate_limit_status))
     }
 
     fn spaces(&self) -> &[Space] {
@@ -73,7 +73,8 @@ fn near(have: f64, want: f64) -> bool {
 #[tokio::test(start_paused = true)]
 async fn cannot_be_told_from_what_it_wraps() {
     conformance::wrapper(|fake| fake.rate_limit(RateLimiter::new())).await.expect("lawful");
-    let limited = |fake: Fake| fake.rate_limit(RateLimiter::new().with_requests(6000).with_tokens(60_000));
+    let limited =
+        |fake: Fake| fake.rate_limit(RateLimiter::new().with_requests_per_minute(6000).with_tokens_per_minute(60_000));
     conformance::wrapper(limited).await.expect("lawful");
 }
 
@@ -90,7 +91,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("one");
         runtime.block_on(async {
             let telling = fake();
-            let embedder = telling.clone().rate_limit(RateLimiter::new().with_requests(requests).with_tokens(tokens));
+            let embedder = telling.clone().rate_limit(RateLimiter::new().with_requests_per_minute(requests).with_tokens_per_minute(tokens));
             let began = Instant::now();
             let mut sizes = Vec::new();
             for (size, pause) in calls {
@@ -119,7 +120,7 @@ proptest! {
 
 #[tokio::test(start_paused = true)]
 async fn clones_and_other_stacks_share_one_limiter() {
-    let limiter = RateLimiter::new().with_requests(60);
+    let limiter = RateLimiter::new().with_requests_per_minute(60);
     let (first, second) = (fake(), fake());
     let (one, two) = (first.clone().rate_limit(limiter.clone()), second.clone().rate_limit(limiter));
     let began = Instant::now();
@@ -135,7 +136,7 @@ async fn clones_and_other_stacks_share_one_limiter() {
 async fn guesses_of_tokens_are_put_right() {
     // 100 bytes of which the fake makes 25 tokens: as guessed. In "é", two bytes are one character.
     let telling = fake();
-    let embedder = telling.clone().rate_limit(RateLimiter::new().with_tokens(600));
+    let embedder = telling.clone().rate_limit(RateLimiter::new().with_tokens_per_minute(600));
     let text = "é".repeat(200);
     for _ in 0..4 {
         embedder.embed_query(&text).await.expect("embeds");
@@ -147,15 +148,15 @@ async fn guesses_of_tokens_are_put_right() {
 
 #[tokio::test(start_paused = true)]
 async fn learns_limits_from_the_provider() {
-    let allowance = Allowance::default().with_requests(Quota::new(60).with_remaining(2));
-    let telling = fake().tell(allowance);
+    let rate_limit_status = RateLimitStatus::default().with_requests(RateLimitWindow::new(60).with_remaining(2));
+    let telling = fake().tell(rate_limit_status);
     let limiter = RateLimiter::new();
-    assert_eq!(limiter.limits(), (None, None));
+    assert_eq!((limiter.requests_per_minute(), limiter.tokens_per_minute()), (None, None));
     let embedder = telling.clone().rate_limit(limiter.clone());
     for _ in 0..6 {
         embedder.embed_query("text").await.expect("embeds");
     }
-    assert_eq!(limiter.limits(), (Some(60), None));
+    assert_eq!((limiter.requests_per_minute(), limiter.tokens_per_minute()), (Some(60), None));
     // Two are left, and then one a second.
     let seconds = telling.seconds();
     assert!(near(seconds[2], 0.0) && near(seconds[3], 1.0) && near(seconds[5], 3.0), "{seconds:?}");
@@ -164,16 +165,16 @@ async fn learns_limits_from_the_provider() {
 #[tokio::test(start_paused = true)]
 async fn the_lower_of_given_and_learned_limits_holds() {
     for (given, told) in [(60, 6000), (6000, 60)] {
-        let telling = fake().tell(Allowance::default().with_requests(Quota::new(told)));
-        let limiter = RateLimiter::new().with_requests(given);
+        let telling = fake().tell(RateLimitStatus::default().with_requests(RateLimitWindow::new(told)));
+        let limiter = RateLimiter::new().with_requests_per_minute(given);
         telling.rate_limit(limiter.clone()).embed_query("text").await.expect("embeds");
-        assert_eq!(limiter.limits(), (Some(60), None));
+        assert_eq!((limiter.requests_per_minute(), limiter.tokens_per_minute()), (Some(60), None));
     }
     // What makes no sense is ignored.
-    let telling = fake().tell(Allowance::default().with_requests(Quota::new(0)));
+    let telling = fake().tell(RateLimitStatus::default().with_requests(RateLimitWindow::new(0)));
     let limiter = RateLimiter::new();
     telling.rate_limit(limiter.clone()).embed_query("text").await.expect("embeds");
-    assert_eq!(limiter.limits(), (None, None));
+    assert_eq!((limiter.requests_per_minute(), limiter.tokens_per_minute()), (None, None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -191,7 +192,7 @@ async fn everybody_waits_where_one_was_told_to() {
 #[tokio::test(start_paused = true)]
 async fn interactive_calls_go_first_but_do_not_starve_the_others() {
     let telling = fake();
-    let embedder = telling.clone().rate_limit(RateLimiter::new().with_requests(60));
+    let embedder = telling.clone().rate_limit(RateLimiter::new().with_requests_per_minute(60));
     for _ in 0..10 {
         embedder.embed_query("uses up what is saved").await.expect("embeds");
     }
@@ -234,7 +235,7 @@ async fn nobody_is_held_back_for_ever() {
 #[tokio::test(start_paused = true)]
 async fn a_large_bulk_call_gets_its_tokens_in_the_end() {
     let telling = fake();
-    let embedder = telling.clone().rate_limit(RateLimiter::new().with_tokens(6000));
+    let embedder = telling.clone().rate_limit(RateLimiter::new().with_tokens_per_minute(6000));
     embedder.embed_documents(&["four".repeat(1000)]).await.expect("takes what is saved");
     let large = {
         let embedder = embedder.clone();
@@ -259,7 +260,7 @@ async fn a_large_bulk_call_gets_its_tokens_in_the_end() {
 async fn a_refused_call_leaves_no_debt() {
     let telling = fake();
     telling.fake.fail_next(Error::new(ErrorKind::InvalidInput, "too large"));
-    let embedder = telling.clone().rate_limit(RateLimiter::new().with_tokens(600));
+    let embedder = telling.clone().rate_limit(RateLimiter::new().with_tokens_per_minute(600));
     embedder.embed_documents(&["four".repeat(5000)]).await.expect_err("scripted");
     embedder.embed_query("text").await.expect("embeds");
     assert!(near(telling.seconds()[1], 0.0), "{:?}", telling.seconds());
@@ -269,8 +270,8 @@ async fn a_refused_call_leaves_no_debt() {
 #[tokio::test(start_paused = true)]
 async fn windows_longer_than_a_minute_are_seen() {
     let reset = Duration::from_secs(86_400 * 9 / 10);
-    let quota = Quota::new(100).with_remaining(0).with_reset(reset);
-    let telling = fake().tell(Allowance::default().with_requests(quota));
+    let quota = RateLimitWindow::new(100).with_remaining(0).with_reset(reset);
+    let telling = fake().tell(RateLimitStatus::default().with_requests(quota));
     let embedder = telling.clone().rate_limit(RateLimiter::new());
     embedder.embed_query("text").await.expect("embeds");
     embedder.embed_query("text").await.expect("embeds");
@@ -281,7 +282,7 @@ async fn windows_longer_than_a_minute_are_seen() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_beyond_the_deadline_is_not_begun() {
     let telling = fake();
-    let embedder = telling.clone().rate_limit(RateLimiter::new().with_requests(6));
+    let embedder = telling.clone().rate_limit(RateLimiter::new().with_requests_per_minute(6));
     embedder.embed_query("takes what is saved").await.expect("embeds");
     let began = Instant::now();
     let deadline = began.into_std() + Duration::from_secs(5);
@@ -295,7 +296,7 @@ async fn a_wait_beyond_the_deadline_is_not_begun() {
 #[tokio::test(start_paused = true)]
 async fn dropped_waiters_take_nothing_and_block_nobody() {
     let telling = fake();
-    let embedder = telling.clone().rate_limit(RateLimiter::new().with_requests(60));
+    let embedder = telling.clone().rate_limit(RateLimiter::new().with_requests_per_minute(60));
     for _ in 0..10 {
         embedder.embed_query("uses up what is saved").await.expect("embeds");
     }

@@ -92,7 +92,7 @@ async fn what_will_not_pass_is_not_tried_again() {
         ErrorKind::DeadlinePassed,
         ErrorKind::InvalidInput,
         ErrorKind::Protocol,
-        ErrorKind::Quota,
+        ErrorKind::QuotaExhausted,
         ErrorKind::SpaceMismatch,
     ] {
         let fake = failing(1, || Error::new(kind, "as scripted"));
@@ -101,7 +101,7 @@ async fn what_will_not_pass_is_not_tried_again() {
         assert!(!error.to_string().contains("gave up"), "{error}");
     }
     // Neither what somebody below has given up already.
-    let fake = failing(1, || down().exhausted());
+    let fake = failing(1, || down().mark_exhausted());
     fake.clone().retry(RetryPolicy::default()).embed_query("text").await.expect_err("scripted");
     assert_eq!(fake.calls().len(), 1);
 }
@@ -118,7 +118,7 @@ async fn nested_retries_do_not_multiply() {
 
 #[tokio::test(start_paused = true)]
 async fn keeps_to_the_time_limit_and_to_the_deadline() {
-    let policy = RetryPolicy::default().with_attempts(1000).with_time_limit(Duration::from_secs(60)).without_budget();
+    let policy = RetryPolicy::default().with_attempts(1000).with_max_elapsed(Duration::from_secs(60)).without_budget();
     let fake = failing(1000, down);
     let began = Instant::now();
     let error = fake.clone().retry(policy).embed_query("text").await.expect_err("down");
@@ -145,8 +145,8 @@ async fn the_time_limit_begins_with_the_first_failure() {
 
 #[tokio::test(start_paused = true)]
 async fn endless_waits_are_no_overflow() {
-    let policy = RetryPolicy::default().with_longest_wait(Duration::MAX).with_time_limit(Duration::MAX);
-    let policy = policy.with_delays(Duration::MAX, Duration::MAX);
+    let policy = RetryPolicy::default().with_max_retry_after(Duration::MAX).with_max_elapsed(Duration::MAX);
+    let policy = policy.with_backoff(Duration::MAX, Duration::MAX);
     let fake = failing(1, || limited(Duration::MAX));
     // It is waited for as long as a clock goes, which on this clock takes no time.
     fake.clone().retry(policy).embed_query("text").await.expect("the second attempt");
@@ -174,7 +174,7 @@ async fn one_budget_bounds_the_load_of_all() {
 async fn a_budget_fills_with_time_but_not_without_bound() {
     let budget = RetryBudget::new(0.0, 2.0);
     let fake = failing(10_000, down);
-    let policy = RetryPolicy::default().with_delays(Duration::ZERO, Duration::ZERO).with_attempts(1000);
+    let policy = RetryPolicy::default().with_backoff(Duration::ZERO, Duration::ZERO).with_attempts(1000);
     let embedder = fake.clone().retry(policy.with_budget(budget));
     let attempts = async || {
         let before = fake.calls().len();

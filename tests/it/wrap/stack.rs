@@ -15,7 +15,7 @@ fn calls(fake: Fake, totals: &Totals) -> impl Embedder + use<> {
     fake.metered(totals.clone())
         .timeout(Duration::from_secs(30))
         .concurrency(4)
-        .rate_limit(RateLimiter::new().with_requests(60_000).with_tokens(6_000_000))
+        .rate_limit(RateLimiter::new().with_requests_per_minute(60_000).with_tokens_per_minute(6_000_000))
         .retry(RetryPolicy::default())
 }
 

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use docvector_embed::{
     Batch, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Limits, Result, Space, Usage, async_trait,
     conformance,
-    provider::{Fake, fake::Outcome},
+    provider::{Fake, FakeOutcome},
     wrap::Timeout,
 };
 use futures_util::FutureExt;
@@ -63,7 +63,7 @@ async fn a_slow_call_is_given_up_and_says_so() {
     assert!(error.is_retryable() && error.should_fall_back());
     assert_eq!(error.usage().unanswered, 1);
     assert_eq!((error.usage().exact_tokens(), error.usage().requests), (Some(0), 0));
-    assert_eq!(fake.calls()[0].outcome, Outcome::Dropped);
+    assert_eq!(fake.calls()[0].outcome, FakeOutcome::Dropped);
 }
 
 #[tokio::test(start_paused = true)]
@@ -142,7 +142,7 @@ async fn a_dropped_call_drops_the_inner_one() {
     let fake = fake_taking(1);
     let embedder = Timeout::new(fake.clone(), LIMIT);
     assert!(embedder.embed(Batch::documents(&["dropped"])).now_or_never().is_none());
-    assert_eq!(fake.calls()[0].outcome, Outcome::Dropped);
+    assert_eq!(fake.calls()[0].outcome, FakeOutcome::Dropped);
 }
 
 #[test]

@@ -81,9 +81,10 @@ async fn measure<E: Embedder>(embedder: &Cached<E>, texts: &[String], args: &Arg
             seconds
         }
         "stream" => {
-            let options = StreamOptions::new(InputKind::Document).with_window(call, usize::MAX);
+            let options = StreamOptions::new(InputKind::Document).with_window_texts(call).with_window_bytes(usize::MAX);
+            let owned = texts.to_vec();
             let start = Instant::now();
-            let mut windows = pin!(embedder.embed_stream(stream::iter(texts.iter().map(String::as_str)), options));
+            let mut windows = pin!(embedder.embed_stream(stream::iter(owned), options));
             while let Some(window) = windows.next().await {
                 check.look_at(&window?);
             }

@@ -76,7 +76,7 @@ fn body(rows: usize) -> Vec<u8> {
 }
 
 fn ours(body: &[u8], rows: usize, space: &Space) -> Result<Embeddings> {
-    Ok(docvector_embed::provider::openai::bench::decode(body, rows, space)?)
+    Ok(docvector_embed::provider::bench::decode(body, rows, space)?)
 }
 
 fn theirs(body: &[u8]) -> Result<Vec<Vec<f32>>> {

@@ -16,7 +16,7 @@ use std::{
     time::Instant,
 };
 
-use docvector_embed::{Batch, EmbedderExt as _, TooLong, provider::Onnx};
+use docvector_embed::{Batch, EmbedderExt as _, Truncation, provider::Onnx};
 use peers::{Args, Result};
 
 #[tokio::main(flavor = "current_thread")]
@@ -53,7 +53,7 @@ async fn main() -> Result<()> {
         let texts = corpora[corpus].get(..texts.parse()?).ok_or_else(|| format!("{corpus} has not {texts} texts"))?;
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let start = Instant::now();
-        let rows = embedder.embed_all(Batch::documents(&texts).with_too_long(TooLong::Truncate)).await?;
+        let rows = embedder.embed_all(Batch::documents(&texts).with_truncation(Truncation::Truncate)).await?;
         let seconds = start.elapsed().as_secs_f64();
         if rows.len() != texts.len() {
             return Err(format!("{} rows for {} texts", rows.len(), texts.len()).into());

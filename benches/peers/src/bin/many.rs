@@ -48,8 +48,8 @@ async fn main() -> Result<()> {
         "stream" => {
             // A window is one request.
             let options = StreamOptions::new(InputKind::Document)
-                .with_window(TEXTS_A_REQUEST, usize::MAX)
-                .with_windows(in_flight);
+                .with_window_texts(TEXTS_A_REQUEST).with_window_bytes(usize::MAX)
+                .with_windows_in_flight(in_flight);
             let start = Instant::now();
             let mut windows = pin!(embedder.embed_stream(stream::iter((0..texts).map(text)), options));
             let (mut rows, mut requests) = (0, 0);

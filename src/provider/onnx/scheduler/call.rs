@@ -13,14 +13,14 @@ use tokio::sync::oneshot;
 
 use super::{GIANT_BYTES, PIECE_BYTES, TEXT_BYTES, lock};
 use crate::{
-    BadText, BadTextReason, Batch, Error, ErrorKind, InputKind, Lane, Result, TooLong,
+    BadText, BadTextReason, Batch, Error, ErrorKind, InputKind, Lane, Result, Truncation,
     provider::onnx::tokens::{Encoded, Over},
 };
 
 /// One call.
 pub(super) struct Call {
     pub(super) kind: InputKind,
-    pub(super) too_long: TooLong,
+    pub(super) truncation: Truncation,
     pub(super) lane: Lane,
     deadline: Option<Instant>,
     pub(super) has_giants: bool,
@@ -146,7 +146,7 @@ impl Call {
         };
         let call = Self {
             kind: batch.kind(),
-            too_long: batch.too_long(),
+            truncation: batch.truncation(),
             lane: batch.lane(),
             deadline: batch.deadline(),
             has_giants: !giants.is_empty(),

@@ -38,7 +38,7 @@ fn good_calls() -> impl Strategy<Value = Vec<Ask>> {
         Ask {
             kind: if query { InputKind::Query } else { InputKind::Document },
             lane: if bulk { Lane::Bulk } else { Lane::Interactive },
-            too_long: if cut { TooLong::Truncate } else { TooLong::Error },
+            truncation: if cut { Truncation::Truncate } else { Truncation::Error },
             ..Ask::documents(texts)
         }
     });
@@ -112,7 +112,7 @@ proptest! {
                 continue;
             }
             let good = asked.ask.texts.iter().all(|text| {
-                ids_of(text, asked.ask.too_long).is_some_and(|ids| {
+                ids_of(text, asked.ask.truncation).is_some_and(|ids| {
                     ids.len() <= room && !ids.iter().any(|&id| [POISON, SHOCK].map(u32::from).contains(&id))
                 })
             });
@@ -303,12 +303,12 @@ fn all_bad_texts_of_all_pieces_are_named_and_nothing_is_embedded() {
     let texts = [with(OVER), with('a'), with(UNKNOWN), "a".into(), giant.clone(), with('b'), with(OVER)];
     let error = stage.ask(&Ask::documents(&texts)).end_badly();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
-    let too_long = |text: &str| BadTextReason::TooLong { tokens: text.len(), limit: LIMIT };
+    let truncation = |text: &str| BadTextReason::TooLong { tokens: text.len(), limit: LIMIT };
     let bad = [
-        BadText::new(0, too_long(&texts[0])),
+        BadText::new(0, truncation(&texts[0])),
         BadText::new(2, BadTextReason::Rejected),
-        BadText::new(4, too_long(&giant)),
-        BadText::new(6, too_long(&texts[6])),
+        BadText::new(4, truncation(&giant)),
+        BadText::new(6, truncation(&texts[6])),
     ];
     assert_eq!(error.bad_texts(), bad);
     assert!(stage.log.batches().is_empty());
@@ -409,7 +409,7 @@ fn texts_that_were_cut_are_named_in_order_whichever_was_tokenised_first() {
     stage.log.set(|state| state.texts = Some(0));
     let mut texts: Vec<String> = (0..4).map(|i| format!("{}{OVER}", text(PIECE_BYTES, i))).collect();
     texts[0].insert(0, SLOW);
-    let call = stage.ask(&Ask { too_long: TooLong::Truncate, ..Ask::documents(texts) });
+    let call = stage.ask(&Ask { truncation: Truncation::Truncate, ..Ask::documents(texts) });
     // The other thread begins a piece when it is done with the one before.
     stage.log.wait_until(|state| state.texts().len() == 4);
     stage.log.open();

@@ -5,7 +5,7 @@
 
 use docvector_embed::{
     fuzz::{append, seal, write},
-    wrap::cached::Storage,
+    wrap::VectorEncoding,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -60,7 +60,7 @@ fn anything(mut input: Input<'_>) {
     };
     assert_eq!(truncated, Some(wanted_truncated), "an entry is refused that is whole, or its mark is lost");
     assert_eq!(bits(&row), bits(&wanted), "other components are read than are there");
-    let storages: &[Storage] = if halves { &[Storage::Half, Storage::HalfWhereExact] } else { &[Storage::Exact] };
+    let storages: &[VectorEncoding] = if halves { &[VectorEncoding::Half, VectorEncoding::HalfWhereExact] } else { &[VectorEncoding::Exact] };
     for &storage in storages {
         let again = write(key, &row, wanted_truncated, storage);
         assert_eq!(again, entry, "what is read is written in another way ({storage:?})");
@@ -73,7 +73,7 @@ fn anything(mut input: Input<'_>) {
 fn written(mut input: Input<'_>) {
     let flags = input.byte();
     let (truncated, in_halves) = (flags & 1 != 0, flags & 2 != 0);
-    let storage = [Storage::Exact, Storage::HalfWhereExact, Storage::Half][usize::from(flags >> 2) % 3];
+    let storage = [VectorEncoding::Exact, VectorEncoding::HalfWhereExact, VectorEncoding::Half][usize::from(flags >> 2) % 3];
     let key = [input.byte(); 32];
     let (change, one, two, by) = (input.byte(), input.place(), input.place(), input.byte());
     let row = row(input.0, in_halves);
@@ -81,7 +81,7 @@ fn written(mut input: Input<'_>) {
 
     let mut found = vec![0.0; row.len()];
     assert_eq!(read(&entry, key, &mut found), Some(truncated), "what is written is not read ({storage:?})");
-    if storage == Storage::Half {
+    if storage == VectorEncoding::Half {
         for (found, number) in found.iter().zip(&row) {
             let (found, number) = (f64::from(*found), f64::from(*number));
             // Half of the distance to the next 16-bit float, be it the smallest one.
@@ -91,8 +91,8 @@ fn written(mut input: Input<'_>) {
     } else {
         assert_eq!(bits(&found), bits(&row), "a component is not what it was ({storage:?})");
     }
-    if storage == Storage::Exact || in_halves {
-        let bytes = if storage == Storage::Exact { 4 } else { 2 };
+    if storage == VectorEncoding::Exact || in_halves {
+        let bytes = if storage == VectorEncoding::Exact { 4 } else { 2 };
         assert_eq!(entry.len(), HEADER + bytes * row.len(), "it takes another room ({storage:?})");
     }
 
@@ -126,7 +126,7 @@ fn changed(entry: &[u8], row: &[f32], other: [u8; 32], change: u8, [one, two]: [
         2 => changed.resize(entry.len() + 1 + one % 64, by),
         _ => {
             let reversed: Vec<f32> = row.iter().rev().copied().collect();
-            let other = write(other, &reversed, by % 2 != 0, Storage::Exact);
+            let other = write(other, &reversed, by % 2 != 0, VectorEncoding::Exact);
             let end = entry.len().min(other.len());
             let (start, end) = (one % end, (two % end) + 1);
             if start < end {

@@ -51,7 +51,7 @@ fn of_width(width: usize, rounds: usize, texts: &[String]) -> Result<()> {
     let fake = Fake::builder().with_dimensions(width).without_log().build()?;
     let five = || {
         // So much that nobody waits, and still is counted.
-        let limiter = RateLimiter::new().with_requests(1_000_000_000).with_tokens(1_000_000_000_000);
+        let limiter = RateLimiter::new().with_requests_per_minute(1_000_000_000).with_tokens_per_minute(1_000_000_000_000);
         fake.clone()
             .metered(Totals::new())
             .timeout(Duration::from_secs(60))

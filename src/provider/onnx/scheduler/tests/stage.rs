@@ -112,9 +112,9 @@ impl State {
 pub(super) struct Characters(Arc<Log>);
 
 /// The ids of a text, unless it is bad.
-pub(super) fn ids_of(text: &str, too_long: TooLong) -> Option<Vec<u32>> {
+pub(super) fn ids_of(text: &str, truncation: Truncation) -> Option<Vec<u32>> {
     let over = text.find(OVER);
-    if text.contains([UNKNOWN, CONFUSING]) || (over.is_some() && too_long == TooLong::Error) {
+    if text.contains([UNKNOWN, CONFUSING]) || (over.is_some() && truncation == Truncation::Error) {
         return None;
     }
     let end = over.map_or(text.len(), |at| at + OVER.len_utf8());
@@ -129,7 +129,7 @@ pub(super) fn unpooled_of(kind: InputKind) -> usize {
 }
 
 impl Encode for Characters {
-    fn encode(&self, _: InputKind, text: &str, too_long: TooLong) -> Result<Result<Encoded, Over>> {
+    fn encode(&self, _: InputKind, text: &str, truncation: Truncation) -> Result<Result<Encoded, Over>> {
         let slow = text.contains(SLOW);
         self.0.begin(Event::Text(text.to_owned()), if slow { Some(|state| &mut state.texts) } else { None });
         if text.contains(CONFUSING) {
@@ -140,7 +140,7 @@ impl Encode for Characters {
             return Err(Error::new(ErrorKind::Inference, "an unknown character"));
         }
         let truncated = text.contains(OVER);
-        let encoded = ids_of(text, too_long).map(|ids| Encoded { ids, truncated });
+        let encoded = ids_of(text, truncation).map(|ids| Encoded { ids, truncated });
         Ok(encoded.ok_or_else(|| Over(text.chars().count())))
     }
 
@@ -279,7 +279,7 @@ pub(super) struct Ask {
     pub(super) texts: Vec<String>,
     pub(super) kind: InputKind,
     pub(super) lane: Lane,
-    pub(super) too_long: TooLong,
+    pub(super) truncation: Truncation,
     pub(super) deadline: Option<Instant>,
     pub(super) bad: Vec<BadText>,
 }
@@ -290,7 +290,7 @@ impl Ask {
             texts: texts.into_iter().map(Into::into).collect(),
             kind: InputKind::Document,
             lane: Lane::Bulk,
-            too_long: TooLong::Error,
+            truncation: Truncation::Error,
             deadline: None,
             bad: Vec::new(),
         }
@@ -301,7 +301,7 @@ impl Ask {
     }
 
     pub(super) fn ids(&self) -> Vec<Vec<u32>> {
-        self.texts.iter().map(|text| ids_of(text, self.too_long).expect("a good text")).collect()
+        self.texts.iter().map(|text| ids_of(text, self.truncation).expect("a good text")).collect()
     }
 
     pub(super) fn check(&self, done: &Done) {
@@ -320,7 +320,7 @@ pub(super) fn answer(scheduler: &Arc<Scheduler>, ask: &Ask) -> Answer {
     let (scheduler, ask) = (Arc::clone(scheduler), ask.clone());
     Box::pin(async move {
         let texts: Vec<&str> = ask.texts.iter().map(String::as_str).collect();
-        let mut batch = Batch::new(ask.kind, &texts).with_lane(ask.lane).with_too_long(ask.too_long);
+        let mut batch = Batch::new(ask.kind, &texts).with_lane(ask.lane).with_truncation(ask.truncation);
         if let Some(deadline) = ask.deadline {
             batch = batch.with_deadline(deadline);
         }

@@ -1,35 +1,35 @@
-//! Says what a provider still allows: [`Allowance`], read from its replies, for who paces calls.
+//! Says what a provider still allows: [`RateLimitStatus`], read from its replies, for who paces calls.
 
 use std::time::Duration;
 
 /// What a provider said, with a reply, that it still allows.
 ///
 /// ```
-/// use docvector_embed::{Allowance, Quota};
-/// let allowance = Allowance::default().with_requests(Quota::new(3000).with_remaining(2999));
-/// assert_eq!(allowance.requests.and_then(|requests| requests.remaining), Some(2999));
-/// assert_eq!(allowance.tokens, None);
+/// use docvector_embed::{RateLimitStatus, RateLimitWindow};
+/// let rate_limit_status = RateLimitStatus::default().with_requests(RateLimitWindow::new(3000).with_remaining(2999));
+/// assert_eq!(rate_limit_status.requests.and_then(|requests| requests.remaining), Some(2999));
+/// assert_eq!(rate_limit_status.tokens, None);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Allowance {
+pub struct RateLimitStatus {
     /// Requests, where the provider says.
-    pub requests: Option<Quota>,
+    pub requests: Option<RateLimitWindow>,
     /// Tokens, where the provider says.
-    pub tokens: Option<Quota>,
+    pub tokens: Option<RateLimitWindow>,
 }
 
-impl Allowance {
+impl RateLimitStatus {
     /// Sets what is allowed in requests.
     #[must_use]
-    pub const fn with_requests(mut self, requests: Quota) -> Self {
+    pub const fn with_requests(mut self, requests: RateLimitWindow) -> Self {
         self.requests = Some(requests);
         self
     }
 
     /// Sets what is allowed in tokens.
     #[must_use]
-    pub const fn with_tokens(mut self, tokens: Quota) -> Self {
+    pub const fn with_tokens(mut self, tokens: RateLimitWindow) -> Self {
         self.tokens = Some(tokens);
         self
     }
@@ -38,7 +38,7 @@ impl Allowance {
 /// A limit of so much in a provider's window, usually a minute, and what is left of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Quota {
+pub struct RateLimitWindow {
     /// The most in a window.
     pub limit: u64,
     /// What is left now.
@@ -47,7 +47,7 @@ pub struct Quota {
     pub reset: Option<Duration>,
 }
 
-impl Quota {
+impl RateLimitWindow {
     /// So much in a window.
     pub const fn new(limit: u64) -> Self {
         Self { limit, remaining: None, reset: None }
