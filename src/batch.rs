@@ -206,7 +206,7 @@ impl<'a> Batch<'a> {
         self.check_space(spaces)?;
         let mut bad = self.bad_texts(limits);
         let mut counting = Counting::new(self, limits);
-        bad.extend((0..self.len()).filter_map(|index| counting.truncation(self, index)));
+        bad.extend((0..self.len()).filter_map(|index| counting.too_long(self, index)));
         if !bad.is_empty() {
             return Err(Error::invalid_texts(bad));
         }
@@ -377,7 +377,7 @@ impl<'l> Counting<'l> {
     }
 
     /// Whether the text is longer than a text may be, which must be an error; counted only if its bytes leave it open.
-    pub(crate) fn truncation(&mut self, batch: &Batch<'_>, index: usize) -> Option<BadText> {
+    pub(crate) fn too_long(&mut self, batch: &Batch<'_>, index: usize) -> Option<BadText> {
         let limit = self.by.limit.filter(|_| batch.truncation() == Truncation::Error)?;
         let tokens = self.over(batch, index, limit)?;
         Some(BadText::new(index, BadTextReason::TooLong { tokens, limit }))

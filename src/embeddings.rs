@@ -1,8 +1,10 @@
 //! Holds vectors: [`Embeddings`], one contiguous matrix with its space, its cost, and what was truncated.
 
+mod new;
+
 use ndarray::{Array2, ArrayView2};
 
-use crate::{Charges, Error, ErrorKind, Payee, RateLimitStatus, Result, Space, Usage};
+use crate::{Charges, Payee, RateLimitStatus, Space, Usage};
 
 /// The vectors of some texts: row `i` belongs to text `i`.
 ///
@@ -28,38 +30,17 @@ pub struct Embeddings {
 }
 
 impl Embeddings {
-    /// Takes the vectors of `rows` texts: `rows * space.dimensions()` components, row after row.
-    ///
-    /// What they cost is a [`Usage`], or [`Charges`] that say who is paid.
-    ///
-    /// # Errors
-    /// [`Protocol`](ErrorKind::Protocol) where the shape is another or a component is not finite; it says which row.
-    pub fn new(rows: usize, space: &Space, components: Vec<f32>, charges: impl Into<Charges>) -> Result<Self> {
-        if let Some(at) = not_finite(&components) {
-            let (row, column) = (at / space.dimensions(), at % space.dimensions());
-            let message = format!("row {row}, component {column} is {}, not a finite number", components[at]);
-            return Err(Error::new(ErrorKind::Protocol, message));
-        }
-        Self::of_finite(rows, space, components, charges)
-    }
-
-    /// Does the same for components that were looked at one row at a time.
-    pub(crate) fn of_finite(
+    /// Makes a matrix of components that are known to be finite; `None` unless they are `rows` rows of the space's width.
+    pub(crate) fn matrix(
         rows: usize,
         space: &Space,
         components: Vec<f32>,
         charges: impl Into<Charges>,
-    ) -> Result<Self> {
-        let width = space.dimensions();
-        if rows.checked_mul(width) != Some(components.len()) {
-            let message = format!("{} components for {rows} texts of {width} dimensions", components.len());
-            return Err(Error::new(ErrorKind::Protocol, message));
-        }
+    ) -> Option<Self> {
         debug_assert!(not_finite(&components).is_none());
-        let vectors = Array2::from_shape_vec((rows, width), components)
-            .map_err(|error| Error::new(ErrorKind::Protocol, "components do not make a matrix").with_source(error))?;
+        let vectors = Array2::from_shape_vec((rows, space.dimensions()), components).ok()?;
         let charges = charges.into();
-        Ok(Self { vectors, space: space.clone(), charges, truncated: Vec::new(), rate_limit_status: None })
+        Some(Self { vectors, space: space.clone(), charges, truncated: Vec::new(), rate_limit_status: None })
     }
 
     /// The vectors of no texts, at no cost.
@@ -193,7 +174,7 @@ impl Embeddings {
             part.truncated.iter().map(move |index| before + index)
         });
         let truncated = truncated.collect();
-        Some(Self::of_finite(rows, space, components, charges).ok()?.with_truncated(truncated))
+        Some(Self::matrix(rows, space, components, charges)?.with_truncated(truncated))
     }
 
     /// Copies the rows named, in the order named, repetitions allowed; the usage stays that of the whole.
@@ -239,18 +220,6 @@ mod tests {
 
     fn space() -> Space {
         Space::builder("test", 2).build().expect("a valid space")
-    }
-
-    #[test]
-    fn refuses_wrong_shapes_and_what_is_not_finite() {
-        for (rows, components) in [(1, vec![1.0]), (2, vec![1.0, 2.0]), (usize::MAX, vec![]), (1, vec![f32::NAN, 0.0])]
-        {
-            let error = Embeddings::new(rows, &space(), components, Usage::ZERO).expect_err("must be refused");
-            assert_eq!(error.kind(), ErrorKind::Protocol);
-        }
-        let error =
-            Embeddings::new(2, &space(), vec![0.0, 0.0, 0.0, f32::INFINITY], Usage::ZERO).expect_err("infinite");
-        assert!(error.to_string().contains("row 1, component 1 is inf"), "{error}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub use self::{
     kind::ErrorKind,
     partial::Partial,
 };
-use crate::{Charges, Embeddings, Payee, RateLimitStatus, Usage};
+use crate::{Charges, Embeddings, ParseError, Payee, RateLimitStatus, Usage};
 
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -375,7 +375,7 @@ impl Error {
             of.sort_by_key(|part| part.indices[0]);
             let indices: Vec<usize> = of.iter().flat_map(|part| part.indices.iter().copied()).collect();
             let rows = Embeddings::concat(of.iter().map(|part| &part.embeddings));
-            let joined = rows.and_then(|rows| Partial::new(indices, rows).ok());
+            let joined = rows.and_then(|rows| Partial::pair(indices, rows));
             let parts = joined.map_or(of, |joined| vec![joined]);
             self.inner().partials.extend(parts.into_iter().map(Arc::new));
         }
@@ -472,6 +472,26 @@ impl Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl Partial {
+    /// Says that row `r` of `embeddings` belongs to the caller's text `indices[r]`.
+    ///
+    /// # Errors
+    /// [`Protocol`](ErrorKind::Protocol) unless there is one index per row and they ascend.
+    pub fn new(indices: Vec<usize>, embeddings: Embeddings) -> Result<Self> {
+        let (given, rows) = (indices.len(), embeddings.len());
+        Self::pair(indices, embeddings).ok_or_else(|| {
+            let message = format!("{given} indices for {rows} finished rows, or not ascending");
+            Error::new(ErrorKind::Protocol, message)
+        })
+    }
+}
+
+impl From<ParseError> for Error {
+    fn from(error: ParseError) -> Self {
+        Self::new(ErrorKind::Config, error.message())
     }
 }
 

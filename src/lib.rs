@@ -61,6 +61,7 @@ mod ext;
 mod gather;
 #[cfg(feature = "openai")]
 mod http;
+mod input_kind;
 mod limits;
 mod named;
 mod options;
@@ -84,8 +85,10 @@ pub use self::{
     error::{BadText, BadTextReason, Error, ErrorKind, Partial, Result},
     ext::{Each, EmbedderExt, StreamOptions},
     gather::RowCollector,
+    input_kind::InputKind,
     limits::{CountTokens, Limits, TokenCount},
-    options::{InputKind, Lane, Options, OwnedOptions, Truncation},
+    named::ParseError,
+    options::{Lane, Options, OwnedOptions, Truncation},
     rate_limit_status::{RateLimitStatus, RateLimitWindow},
     space::{Normalization, Pooling, Precision, Prompts, PromptsBy, Space, SpaceBuilder, SpaceId},
     usage::Usage,

@@ -1,8 +1,48 @@
-//! Gives the variants of an enum stable names, both ways: `named!`, and what is said of a name that there is not.
+//! Gives the variants of an enum stable names, both ways: `named!`, and [`ParseError`] for a name that does not exist.
 
-use crate::{Error, ErrorKind};
+use std::{error::Error as StdError, fmt};
 
-/// Gives each variant its name, both ways, and lists them for the tests.
+/// A string that stands for no value of the type it was parsed as.
+///
+/// `?` turns it into an [`Error`](crate::Error) of kind [`Config`](crate::ErrorKind::Config).
+///
+/// ```
+/// use docvector_embed::Lane;
+/// let error = "fast".parse::<Lane>().unwrap_err();
+/// assert_eq!(error.to_string(), "\"fast\" as a lane: it must be one of interactive, bulk");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ParseError(Box<str>);
+
+impl ParseError {
+    pub(crate) fn new(message: impl Into<Box<str>>) -> Self {
+        Self(message.into())
+    }
+
+    /// Returns what is wrong with the string, and what it must be.
+    pub fn message(&self) -> &str {
+        &self.0
+    }
+
+    /// Says that `given` is none of the names of `what`.
+    pub(crate) fn unknown(what: &str, given: &str, names: impl Iterator<Item = &'static str>) -> Self {
+        /// Characters of `given` that are shown: it may come from anywhere.
+        const SHOWN: usize = 64;
+        let given: String = given.chars().take(SHOWN).collect();
+        let names: Vec<&str> = names.collect();
+        Self::new(format!("{given:?} as {what}: it must be one of {}", names.join(", ")))
+    }
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for ParseError {}
+
+/// Gives each variant its name, both ways, and lists the variants for the tests.
 macro_rules! named {
     ($(#[$about:meta])+ $type:ident, $what:literal, $($variant:ident = $name:literal),+ $(,)?) => {
         impl $type {
@@ -26,16 +66,16 @@ macro_rules! named {
         }
 
         impl std::str::FromStr for $type {
-            type Err = $crate::Error;
+            type Err = $crate::ParseError;
 
-            /// Takes a name that [`as_str`](Self::as_str) gives.
+            /// Parses a name that [`as_str`](Self::as_str) returns.
             ///
             /// # Errors
-            /// [`Config`](crate::ErrorKind::Config) for any other.
-            fn from_str(name: &str) -> $crate::Result<Self> {
+            /// [`ParseError`]($crate::ParseError) for any other string.
+            fn from_str(name: &str) -> Result<Self, $crate::ParseError> {
                 match name {
                     $($name => Ok(Self::$variant),)+
-                    _ => Err($crate::named::unknown($what, name, [$($name),+].into_iter())),
+                    _ => Err($crate::ParseError::unknown($what, name, [$($name),+].into_iter())),
                 }
             }
         }
@@ -43,12 +83,3 @@ macro_rules! named {
 }
 
 pub(crate) use named;
-
-/// Says that what was given is none of the names that there are.
-pub(crate) fn unknown(what: &str, given: &str, names: impl Iterator<Item = &'static str>) -> Error {
-    /// Characters of what was given: it may come from anywhere.
-    const SHOWN: usize = 64;
-    let given: String = given.chars().take(SHOWN).collect();
-    let names: Vec<&str> = names.collect();
-    Error::new(ErrorKind::Config, format!("{given:?} as {what}: it must be one of {}", names.join(", ")))
-}

@@ -2,24 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use crate::{SpaceId, named::named};
-
-/// What the texts are: many models embed a document and a query about it differently, so the caller always says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum InputKind {
-    /// A text to be found.
-    Document,
-    /// A text to find others by.
-    Query,
-}
-
-named! {
-    /// The name: `document` or `query`.
-    InputKind, "a kind of text",
-    Document = "document",
-    Query = "query",
-}
+use crate::{InputKind, SpaceId, named::named};
 
 /// What happens to a text that is longer than the model takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -182,9 +165,6 @@ mod tests {
 
     #[test]
     fn names_are_read_back() {
-        for &kind in InputKind::ALL {
-            assert_eq!(kind.to_string().parse::<InputKind>().expect("a name"), kind);
-        }
         for &lane in Lane::ALL {
             assert_eq!(lane.to_string().parse::<Lane>().expect("a name"), lane);
         }
@@ -192,7 +172,10 @@ mod tests {
             assert_eq!(truncation.to_string().parse::<Truncation>().expect("a name"), truncation);
         }
         let error = "Bulk".parse::<Lane>().expect_err("another case");
-        assert_eq!(error.to_string(), "wrong configuration: \"Bulk\" as a lane: it must be one of interactive, bulk");
+        assert_eq!(
+            crate::Error::from(error).to_string(),
+            "wrong configuration: \"Bulk\" as a lane: it must be one of interactive, bulk"
+        );
         assert!("x".repeat(1 << 20).parse::<Lane>().expect_err("no name").message().len() < 500);
     }
 }

@@ -146,7 +146,7 @@ impl<'b, 'a, 'l> Planner<'b, 'a, 'l> {
                 self.counting.is_over(self.batch, index);
                 continue;
             }
-            if let Some(bad) = self.counting.truncation(self.batch, index) {
+            if let Some(bad) = self.counting.too_long(self.batch, index) {
                 self.bad.push(bad);
             }
             // Where there is an error, there will be no calls: only the other bad texts are of interest.

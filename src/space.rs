@@ -1,14 +1,16 @@
 //! Names the vector space that vectors lie in: [`Space`], and its stable fingerprint [`SpaceId`].
 
+mod builder;
+#[cfg(test)]
+mod tests;
+
 use std::{fmt, str::FromStr, sync::Arc};
 
-use crate::{Error, ErrorKind, InputKind, Result, named::named};
+pub use self::builder::SpaceBuilder;
+use crate::{InputKind, ParseError, named::named};
 
 /// Fixes the meaning of a [`SpaceId`]; a change to how fields are hashed needs a new one, and makes new spaces.
 const CONTEXT: &str = "docvector-embed 2026-11-22 space id v1";
-
-/// The most dimensions that a space may have: ten times the widest model known, and far from where products overflow.
-const MAX_DIMENSIONS: usize = 65_536;
 
 /// The fingerprint of a [`Space`]: equal exactly where vectors can be compared. Shown as 32 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,11 +41,11 @@ impl fmt::Debug for SpaceId {
 }
 
 impl FromStr for SpaceId {
-    type Err = Error;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         let digits = text.as_bytes();
-        let wrong = || Error::new(ErrorKind::Config, "a space id is 32 hex digits");
+        let wrong = || ParseError::new("a space id is 32 hex digits");
         if digits.len() != 32 {
             return Err(wrong());
         }
@@ -192,23 +194,22 @@ named! {
 /// Model family, revision or weights hash, dimensions, pooling, normalisation, prompts and who applies them, and the
 /// precision class. Not the vendor, address, key, device, file name or [label](SpaceBuilder::with_label).
 #[derive(Clone)]
-pub struct Space(Arc<SpaceBuilder>, SpaceId);
+pub struct Space(Arc<Fields>, SpaceId);
+
+/// What a space is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Fields {
+    model: String,
+    dimensions: usize,
+    revision: Option<String>,
+    pooling: Vec<Pooling>,
+    normalization: Normalization,
+    prompts: Prompts,
+    precision: Precision,
+    label: Option<String>,
+}
 
 impl Space {
-    /// Begins a space of `dimensions` components (1 to 65,536) of this model family.
-    pub fn builder(model: impl Into<String>, dimensions: usize) -> SpaceBuilder {
-        SpaceBuilder {
-            model: model.into(),
-            dimensions,
-            revision: None,
-            pooling: Vec::new(),
-            normalization: Normalization::None,
-            prompts: Prompts::default(),
-            precision: Precision::Full,
-            label: None,
-        }
-    }
-
     /// The stable fingerprint. Name collections and cache entries by it.
     pub const fn id(&self) -> SpaceId {
         self.1
@@ -253,11 +254,6 @@ impl Space {
     pub fn label(&self) -> Option<&str> {
         self.0.label.as_deref()
     }
-
-    /// Begins another space from this one's fields.
-    pub fn to_builder(&self) -> SpaceBuilder {
-        (*self.0).clone()
-    }
 }
 
 impl PartialEq for Space {
@@ -286,88 +282,7 @@ impl fmt::Debug for Space {
     }
 }
 
-/// Builds a [`Space`].
-///
-/// # Default
-/// No revision, no known pooling, no normalisation, no prompts, full precision, no label.
-#[derive(Clone, Debug)]
-pub struct SpaceBuilder {
-    model: String,
-    dimensions: usize,
-    revision: Option<String>,
-    pooling: Vec<Pooling>,
-    normalization: Normalization,
-    prompts: Prompts,
-    precision: Precision,
-    label: Option<String>,
-}
-
-impl SpaceBuilder {
-    /// Sets the revision, or the hash of the weights.
-    #[must_use]
-    pub fn with_revision(mut self, revision: impl Into<String>) -> Self {
-        self.revision = Some(revision.into());
-        self
-    }
-
-    /// Sets the number of components.
-    #[must_use]
-    pub const fn with_dimensions(mut self, dimensions: usize) -> Self {
-        self.dimensions = dimensions;
-        self
-    }
-
-    /// Sets how token vectors become one; several are concatenated.
-    #[must_use]
-    pub fn with_pooling(mut self, pooling: impl IntoIterator<Item = Pooling>) -> Self {
-        self.pooling = pooling.into_iter().collect();
-        self
-    }
-
-    /// Sets how vectors are scaled.
-    #[must_use]
-    pub const fn with_normalization(mut self, normalization: Normalization) -> Self {
-        self.normalization = normalization;
-        self
-    }
-
-    /// Sets what is put before the texts, and by whom.
-    #[must_use]
-    pub fn with_prompts(mut self, prompts: Prompts) -> Self {
-        self.prompts = prompts;
-        self
-    }
-
-    /// Sets the class of arithmetic.
-    #[must_use]
-    pub const fn with_precision(mut self, precision: Precision) -> Self {
-        self.precision = precision;
-        self
-    }
-
-    /// Sets a name for people. It is not part of the identity.
-    #[must_use]
-    pub fn with_label(mut self, label: impl Into<String>) -> Self {
-        self.label = Some(label.into());
-        self
-    }
-
-    /// Makes the space and its fingerprint.
-    ///
-    /// # Errors
-    /// [`Config`](ErrorKind::Config) where the model has no name or the dimensions are not 1 to 65,536.
-    pub fn build(self) -> Result<Space> {
-        if self.model.is_empty() {
-            return Err(Error::new(ErrorKind::Config, "a vector space needs the name of its model"));
-        }
-        if !(1..=MAX_DIMENSIONS).contains(&self.dimensions) {
-            let message = format!("a vector space of {} dimensions: must be 1 to {MAX_DIMENSIONS}", self.dimensions);
-            return Err(Error::new(ErrorKind::Config, message));
-        }
-        let id = self.fingerprint();
-        Ok(Space(Arc::new(self), id))
-    }
-
+impl Fields {
     /// Hashes every field that matters, each with its length or a tag before it, so that no two spaces run together.
     fn fingerprint(&self) -> SpaceId {
         let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
@@ -394,76 +309,5 @@ impl SpaceBuilder {
         let mut id = [0; 16];
         hasher.finalize_xof().fill(&mut id);
         SpaceId(id)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn builder() -> SpaceBuilder {
-        Space::builder("a-model", 384)
-    }
-
-    fn id(builder: SpaceBuilder) -> String {
-        builder.build().expect("a space").id().to_string()
-    }
-
-    /// Collections and caches are named by these: one that changes loses them. Add to the table; change nothing in it.
-    #[test]
-    fn ids_stay_as_they_are() {
-        let pooled = |pooling: &[Pooling]| builder().with_pooling(pooling.iter().copied());
-        let all = [Pooling::Mean, Pooling::Cls, Pooling::Max];
-        for (what, builder, expected) in [
-            ("nothing", builder(), "f5cee18fa372b5c62e6af5ceb54e1f52"),
-            ("revision", builder().with_revision("1"), "059a56d91028bf4f1a7dbf2182e924f0"),
-            ("label", builder().with_label("a label"), "f5cee18fa372b5c62e6af5ceb54e1f52"),
-            ("l2", builder().with_normalization(Normalization::L2), "ada1bf10714ea43cc8963bb443036054"),
-            ("int8", builder().with_precision(Precision::Int8), "65b5f8ced76908396a710672238cd959"),
-            ("cls", pooled(&[Pooling::Cls]), "b845341cc1f6be9c1b31efed437499d4"),
-            ("max", pooled(&[Pooling::Max]), "2c36d7788431bd37c2dbdbab74cd61b4"),
-            ("mean", pooled(&[Pooling::Mean]), "98a9d09b389570180e40094f118a25ac"),
-            ("mean sqrt", pooled(&[Pooling::MeanSqrtLen]), "998e6c163f7b64ee1d275251e6ab1615"),
-            ("weighted", pooled(&[Pooling::WeightedMean]), "f203e898411bc19e20b47d70445164ec"),
-            ("last", pooled(&[Pooling::LastToken]), "2815d6fce197f928be130e1863af555c"),
-            ("several", pooled(&all), "8d332294945e81cb8e1651fab53c75ad"),
-            ("client", builder().with_prompts(Prompts::new("d: ", "q: ")), "0469e001f0737479170845d8ff70708c"),
-            ("server", builder().with_prompts(Prompts::by_server("d: ", "q: ")), "de0528bb9f283c7520795f76b5480ff3"),
-            ("no prompts", builder().with_prompts(Prompts::by_server("", "")), "f5cee18fa372b5c62e6af5ceb54e1f52"),
-        ] {
-            assert_eq!(id(builder), expected, "{what}");
-        }
-    }
-
-    /// Files and other machines hold these, and ids are made of them. Add to the tables; change nothing in them.
-    #[test]
-    fn names_stay_as_they_are() {
-        let pooling = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"];
-        assert_eq!(Pooling::ALL.iter().map(|pooling| pooling.as_str()).collect::<Vec<_>>(), pooling);
-        assert_eq!((Normalization::None.as_str(), Normalization::L2.as_str()), ("none", "l2"));
-        assert_eq!((Precision::Full.as_str(), Precision::Int8.as_str()), ("full", "int8"));
-        assert_eq!((PromptsBy::Client.as_str(), PromptsBy::Server.as_str()), ("client", "server"));
-    }
-
-    /// Each name is read back, what is near one is not, and the error says which there are.
-    fn check_names<T: Copy + PartialEq + fmt::Debug + fmt::Display + FromStr<Err = Error>>(all: &[T]) {
-        for value in all {
-            assert_eq!(value.to_string().parse::<T>().expect("a name"), *value);
-        }
-        let first = all[0].to_string();
-        for given in ["", "nothing", &first.to_uppercase(), &format!(" {first}"), &format!("{first},{first}")] {
-            let error = given.parse::<T>().expect_err(given);
-            assert_eq!(error.kind(), ErrorKind::Config);
-            assert!(error.message().starts_with(&format!("{given:?} as ")), "{error}");
-            assert!(all.iter().all(|value| error.message().contains(&value.to_string())), "{error}");
-        }
-    }
-
-    #[test]
-    fn names_are_read_back() {
-        check_names(Pooling::ALL);
-        check_names(Normalization::ALL);
-        check_names(Precision::ALL);
-        check_names(PromptsBy::ALL);
     }
 }

@@ -2,8 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{Error, Result};
-use crate::named::unknown;
+use crate::ParseError;
 
 /// What kind of failure it was, and so what a caller can do about it.
 ///
@@ -113,15 +112,16 @@ impl fmt::Display for ErrorKind {
 }
 
 impl FromStr for ErrorKind {
-    type Err = Error;
+    type Err = ParseError;
 
-    /// Takes a [`as_str`](Self::as_str).
+    /// Parses a name that [`as_str`](Self::as_str) returns.
     ///
     /// # Errors
-    /// [`Config`](Self::Config) where no kind has it: a newer version, at the other side of a wire, may have more kinds.
-    fn from_str(code: &str) -> Result<Self> {
-        let kind = Self::ALL.iter().find(|kind| kind.as_str() == code);
-        kind.copied().ok_or_else(|| unknown("the code of an error", code, Self::ALL.iter().map(|kind| kind.as_str())))
+    /// [`ParseError`] if no kind has this name: a newer version at the other end of a wire may have more kinds.
+    fn from_str(name: &str) -> Result<Self, ParseError> {
+        let kind = Self::ALL.iter().find(|kind| kind.as_str() == name);
+        let names = || Self::ALL.iter().map(|kind| kind.as_str());
+        kind.copied().ok_or_else(|| ParseError::unknown("the code of an error", name, names()))
     }
 }
 
@@ -185,7 +185,7 @@ mod tests {
         // Neither the words for people, nor anything near a code.
         for given in ["", "rate limited", "Auth", "auth ", "rate-limited", "timed out", "auth,cache"] {
             let error = given.parse::<ErrorKind>().expect_err(given);
-            assert_eq!(error.kind(), ErrorKind::Config);
+            assert_eq!(crate::Error::from(error.clone()).kind(), ErrorKind::Config);
             assert!(error.message().starts_with(&format!("{given:?} as ")), "{error}");
             assert!(error.message().ends_with("space_mismatch, timeout, unavailable"), "{error}");
         }
@@ -197,7 +197,7 @@ mod tests {
     fn what_each_kind_asks_of_a_caller() {
         for &kind in ErrorKind::ALL {
             use ErrorKind::*;
-            let error = Error::new(kind, "as told");
+            let error = crate::Error::new(kind, "as told");
             assert_eq!(
                 error.is_retryable(),
                 matches!(kind, Overloaded | RateLimited | Timeout | Unavailable),

@@ -1,6 +1,5 @@
 //! Holds the rows that were finished before a call failed: [`Partial`].
 
-use super::{Error, ErrorKind, Result};
 use crate::Embeddings;
 
 /// The rows that were finished before a call failed, and whose they are.
@@ -11,16 +10,10 @@ pub struct Partial {
 }
 
 impl Partial {
-    /// Says that row `r` of `embeddings` belongs to the caller's text `indices[r]`.
-    ///
-    /// # Errors
-    /// [`Protocol`](ErrorKind::Protocol) where there is not one index a row, or they do not ascend.
-    pub fn new(indices: Vec<usize>, embeddings: Embeddings) -> Result<Self> {
-        if indices.len() != embeddings.len() || !indices.is_sorted_by(|a, b| a < b) {
-            let message = format!("{} indices for {} finished rows, or not ascending", indices.len(), embeddings.len());
-            return Err(Error::new(ErrorKind::Protocol, message));
-        }
-        Ok(Self { indices, embeddings })
+    /// Pairs row `r` with the caller's text `indices[r]`; `None` unless there is one index per row and they ascend.
+    pub(super) fn pair(indices: Vec<usize>, embeddings: Embeddings) -> Option<Self> {
+        let pairs = indices.len() == embeddings.len() && indices.is_sorted_by(|a, b| a < b);
+        pairs.then_some(Self { indices, embeddings })
     }
 
     /// The caller's index of each row's text, ascending.

@@ -6,7 +6,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::{
     BadText, BadTextReason, Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Result, Usage,
-    checked::embed_checked, ext::IN_FLIGHT, gather::RowCollector, plan,
+    checked::embed_checked, ext::all::IN_FLIGHT, gather::RowCollector, plan,
 };
 
 /// Provider failures in a row after which the rest is not tried.

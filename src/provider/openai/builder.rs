@@ -338,7 +338,7 @@ impl OpenAiBuilder {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        let mut add = |name: &str, value: &SecretString| {
+        let mut add = |name: &str, value: &SecretString| -> Result<()> {
             let (name, value) = http::header(name, value)?;
             headers.insert(name, value);
             Ok(())
