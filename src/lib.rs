@@ -62,6 +62,7 @@ mod gather;
 #[cfg(feature = "openai")]
 mod http;
 mod input_kind;
+mod lanes;
 mod limits;
 mod named;
 mod options;

@@ -4,11 +4,9 @@ use std::{collections::VecDeque, fmt, mem, sync::Arc};
 
 use crate::{
     Lane,
+    lanes::{HeadStart, PerLane},
     sync::{Mutex, oneshot},
 };
-
-/// Interactive calls in a row that may pass a waiting bulk call.
-const HEAD_START: u32 = 8;
 
 /// Has room for so many calls at once; the others wait in two lanes. Clones share the room.
 ///
@@ -28,10 +26,8 @@ type Waiter = oneshot::Sender<Place>;
 struct Queue {
     /// Places that nobody has. While there are any, nobody waits.
     free: usize,
-    interactive: VecDeque<Waiter>,
-    bulk: VecDeque<Waiter>,
-    /// Interactive calls in a row that have passed a waiting bulk call.
-    ahead: u32,
+    lanes: PerLane<VecDeque<Waiter>>,
+    head_start: HeadStart,
     /// How many may wait.
     most_waiting: Option<usize>,
 }
@@ -103,7 +99,7 @@ impl Gate {
     /// How many are in the longer lane, with those that have left and were not taken out yet.
     #[cfg(test)]
     pub(super) fn queued(&self) -> usize {
-        self.0.queue.with(|queue| queue.interactive.len().max(queue.bulk.len()))
+        self.0.queue.with(|queue| queue.lanes.interactive.len().max(queue.lanes.bulk.len()))
     }
 
     /// Takes a free place, or stands in the queue for one, unless too many do.
@@ -114,7 +110,7 @@ impl Gate {
                 return (Entry::Place(Place(Some(self.clone()))), VecDeque::new());
             }
             if let Some(most) = queue.most_waiting {
-                let lane = queue.lane(lane);
+                let lane = queue.lanes.of(lane);
                 // Those that have left are counted only where it may matter.
                 if lane.len() >= most && those_waiting(lane) >= most {
                     return (Entry::Full(most), VecDeque::new());
@@ -153,7 +149,7 @@ impl Queue {
     /// Queues a waiter. Before a lane would grow, those that have left are taken out and given back, so that its size
     /// is that of those who wait; with room made for as many again, that is seldom.
     fn push(&mut self, lane: Lane, waiter: Waiter) -> VecDeque<Waiter> {
-        let queue = self.lane(lane);
+        let queue = self.lanes.of(lane);
         let mut left = VecDeque::new();
         if queue.len() == queue.capacity() {
             let all = mem::take(queue);
@@ -166,35 +162,26 @@ impl Queue {
 
     /// The waiter whose turn it is; those that have left before it go to `left`.
     fn next(&mut self, left: &mut Vec<Waiter>) -> Option<Waiter> {
-        for lane in [&mut self.interactive, &mut self.bulk] {
+        for lane in self.lanes.both_mut() {
             while lane.front().is_some_and(|waiter| waiter.is_closed()) {
                 left.extend(lane.pop_front());
             }
         }
-        let bulk_waits = !self.bulk.is_empty();
-        let bulk_first = bulk_waits && self.ahead >= HEAD_START;
-        if !bulk_first && !self.interactive.is_empty() {
-            // One that passes nobody takes nobody's turn.
-            self.ahead = if bulk_waits { self.ahead + 1 } else { 0 };
-            return self.interactive.pop_front();
+        let bulk_waits = !self.lanes.bulk.is_empty();
+        let mut order = self.head_start.order().into_iter();
+        let next = order.find_map(|lane| Some((lane, self.lanes.of(lane).pop_front()?)));
+        match next {
+            Some((lane, _)) if bulk_waits => self.head_start.took(lane),
+            _ => self.head_start.passes_nobody(),
         }
-        self.ahead = 0;
-        let next = self.bulk.pop_front();
         if next.is_none() {
             self.free += 1;
         }
-        next
-    }
-
-    const fn lane(&mut self, lane: Lane) -> &mut VecDeque<Waiter> {
-        match lane {
-            Lane::Interactive => &mut self.interactive,
-            Lane::Bulk => &mut self.bulk,
-        }
+        next.map(|(_, waiter)| waiter)
     }
 
     fn waiting(&self) -> usize {
-        those_waiting(&self.interactive) + those_waiting(&self.bulk)
+        self.lanes.both().into_iter().map(those_waiting).sum()
     }
 }
 

@@ -12,13 +12,14 @@ use super::{
     bucket::Bucket,
     line::{Line, Waiter},
 };
-use crate::{Embeddings, Error, ErrorKind, Lane, RateLimitStatus, Result, sync::Mutex};
+use crate::{
+    Embeddings, Error, ErrorKind, Lane, RateLimitStatus, Result,
+    lanes::{BULK_PATIENCE, PerLane},
+    sync::Mutex,
+};
 
 /// How much of a limit one call is to take: what comes in so long. A query that comes behind it waits no longer.
 const SHARE: Duration = Duration::from_secs(5);
-
-/// How long a bulk call that is next in line lets interactive ones pass.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The longest that a provider can make everybody wait at once.
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
@@ -47,8 +48,7 @@ struct State {
     paused: Option<Instant>,
     /// How many calls may wait.
     most_waiting: Option<usize>,
-    interactive: Line,
-    bulk: Line,
+    lanes: PerLane<Line>,
     /// Who was told last to be the next in line, and when it was to be its turn.
     told: Option<(Arc<Waiter>, Instant)>,
     /// Those that are to look again, once the lock is free.
@@ -131,13 +131,13 @@ impl RateLimiter {
             if let Some(most) = state.most_waiting {
                 // Those that can go at once take nobody's room, and this call needs none if it can.
                 state.advance(now);
-                let waiting = state.line(lane).len();
+                let waiting = state.lanes.of(lane).len();
                 let goes = waiting == 0 && state.wait(NOBODY, tokens, now).is_zero();
                 if waiting >= most && !goes {
                     return Err(most);
                 }
             }
-            Ok(state.line(lane).push(tokens, now))
+            Ok(state.lanes.of(lane).push(tokens, now))
         });
         let waiter = waiter.map_err(|most| {
             let message = format!(
@@ -153,7 +153,7 @@ impl RateLimiter {
             let now = Instant::now();
             let (event, own, alone) = self.with(|state| {
                 let event = state.advance(now);
-                let ahead = state.line(lane).ahead(&waiter);
+                let ahead = state.lanes.of(lane).ahead(&waiter);
                 (event, state.wait(ahead, tokens, now), state.wait(NOBODY, tokens, now))
             });
             if waiter.granted.load(Ordering::Relaxed) {
@@ -212,21 +212,15 @@ impl RateLimiter {
 
 impl State {
     fn waiting(&self) -> usize {
-        self.interactive.len() + self.bulk.len()
-    }
-
-    const fn line(&mut self, lane: Lane) -> &mut Line {
-        match lane {
-            Lane::Interactive => &mut self.interactive,
-            Lane::Bulk => &mut self.bulk,
-        }
+        self.lanes.both().into_iter().map(Line::len).sum()
     }
 
     /// Lets everybody go whose turn it is. Says how long until that may be the case for another one.
     fn advance(&mut self, now: Instant) -> Duration {
         loop {
-            let (interactive, bulk) = (self.interactive.first(now), self.bulk.first(now));
-            let patience = self.bulk.since.map_or(PATIENCE, |since| PATIENCE.saturating_sub(now - since));
+            let (interactive, bulk) = (self.lanes.interactive.first(now), self.lanes.bulk.first(now));
+            let since = self.lanes.bulk.since;
+            let patience = since.map_or(BULK_PATIENCE, |since| BULK_PATIENCE.saturating_sub(now - since));
             let (lane, next, until) = match (interactive, bulk) {
                 (Some(_), Some(bulk)) if patience.is_zero() => (Lane::Bulk, bulk, Duration::MAX),
                 (Some(interactive), Some(_)) => (Lane::Interactive, interactive, patience),
@@ -241,7 +235,7 @@ impl State {
             if wait.is_zero() {
                 self.requests.take(1.0, now);
                 self.tokens.take(next.tokens, now);
-                self.line(lane).pop(now);
+                self.lanes.of(lane).pop(now);
                 next.granted.store(true, Ordering::Relaxed);
                 self.to_tell.push(next);
                 continue;
@@ -285,7 +279,7 @@ impl Drop for Waiting<'_> {
                 state.tokens.take(-self.waiter.tokens, now);
             } else {
                 self.waiter.left.store(true, Ordering::Relaxed);
-                state.line(self.lane).sweep();
+                state.lanes.of(self.lane).sweep();
             }
             state.advance(now);
         });
@@ -296,8 +290,8 @@ impl fmt::Debug for RateLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (requests, tokens) = (self.requests_per_minute(), self.tokens_per_minute());
         f.debug_struct("RateLimiter")
-            .field("requests_a_minute", &requests)
-            .field("tokens_a_minute", &tokens)
+            .field("requests_per_minute", &requests)
+            .field("tokens_per_minute", &tokens)
             .finish_non_exhaustive()
     }
 }

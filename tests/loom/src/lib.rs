@@ -10,6 +10,8 @@ mod sync;
 #[allow(dead_code)]
 #[path = "../../../src/wrap/concurrency/gate.rs"]
 mod gate;
+#[path = "../../../src/lanes.rs"]
+mod lanes;
 #[path = "../../../src/wrap/cached/shared.rs"]
 mod shared;
 
@@ -33,7 +35,7 @@ use loom::model::Builder;
 use crate::sync::Mutex;
 
 /// As the crate has it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Lane {
     Interactive,
     Bulk,
