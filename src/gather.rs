@@ -133,25 +133,32 @@ impl RowCollector {
     /// how many are missing, and carries the charges of all parts.
     pub fn finish(self) -> Result<Embeddings> {
         let missing = self.missing().count();
-        match self.space {
-            Some(space) if missing == 0 => {
-                Ok(Embeddings::new(self.rows, &space, self.components, self.charges)?.with_truncated(self.truncated))
-            }
-            _ => {
-                let message = format!("{missing} of {} rows never came", self.rows);
-                Err(Error::new(ErrorKind::Protocol, message).with_charges(&self.charges))
-            }
-        }
+        let message = || format!("{missing} of {} rows never came", self.rows);
+        let incomplete = Error::new(ErrorKind::Protocol, message()).with_charges(&self.charges);
+        let (rows, _, _) = if missing == 0 { self.into_done() } else { (None, Vec::new(), Charges::NONE) };
+        rows.ok_or(incomplete)
     }
 
     /// What is there: the rows in the caller's order, which texts have one, and what it all cost.
-    pub(crate) fn into_done(self) -> (Option<Embeddings>, Vec<bool>, Charges) {
-        let indices: Vec<usize> = (0..self.rows).filter(|&index| self.done[index]).collect();
-        let rows = self.space.filter(|_| !indices.is_empty()).and_then(|space| {
-            let all = Embeddings::new(self.rows, &space, self.components, self.charges.clone()).ok()?;
-            Some(all.with_truncated(self.truncated).select(&indices))
-        });
+    pub(crate) fn into_done(mut self) -> (Option<Embeddings>, Vec<bool>, Charges) {
+        let rows = self.space.take().and_then(|space| self.take_rows(&space));
         (rows, self.done, self.charges)
+    }
+
+    /// Makes a matrix of the rows that are there; `None` if there are none. Every part was found finite when it was made,
+    /// and the matrix is the one that the parts were put into: no row is scanned or moved again. Only if rows are missing do
+    /// the later ones move up.
+    fn take_rows(&mut self, space: &Space) -> Option<Embeddings> {
+        let width = space.dimensions();
+        let mut components = std::mem::take(&mut self.components);
+        let indices: Vec<usize> = (0..self.rows).filter(|&index| self.done[index]).collect();
+        for (row, &index) in indices.iter().enumerate().filter(|(row, index)| row != *index) {
+            components.copy_within(index * width..(index + 1) * width, row * width);
+        }
+        components.truncate(indices.len() * width);
+        let truncated = self.truncated.iter().filter_map(|index| indices.binary_search(index).ok()).collect();
+        let rows = Embeddings::matrix(indices.len(), space, components, self.charges.clone())?;
+        (!rows.is_empty()).then(|| rows.with_truncated(truncated))
     }
 
     /// Adds what is there to the error that ended the rest: the rows as [partial results](Error::partials), with what
