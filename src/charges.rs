@@ -1,5 +1,8 @@
 //! Says who is to be paid for what: [`Charges`], on every result and every error.
 
+#[cfg(feature = "serde")]
+mod stored;
+
 use std::{fmt, iter::Sum, ops::AddAssign, sync::Arc};
 
 use crate::{Usage, named::named};
@@ -73,7 +76,8 @@ impl fmt::Debug for Payee {
 }
 
 /// What one payee did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Charge {
     /// Who is paid.

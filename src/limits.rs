@@ -15,6 +15,7 @@ use crate::InputKind;
 /// A batch within the limits is accepted as a whole; [`EmbedderExt`](crate::EmbedderExt) splits any number of texts by
 /// them. An embedder that schedules whole calls itself states none for a call.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct Limits {
     /// Texts a call.
@@ -27,7 +28,9 @@ pub struct Limits {
     pub tokens_per_call: Option<usize>,
     /// Calls at once that do not slow each other down; `None` where the embedder does not care.
     pub in_flight: Option<usize>,
-    /// How tokens are counted.
+    /// How tokens are counted. That is code: with the feature `serde` it is not stored, and is
+    /// [`Unknown`](TokenCount::Unknown) in what is read back.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub tokens: TokenCount,
 }
 

@@ -79,7 +79,32 @@ macro_rules! named {
                 }
             }
         }
+
+        $crate::named::stored_by_name!($type, |value| value.as_str());
     };
 }
 
-pub(crate) use named;
+/// Stores a value under its name, as one string, with the feature `serde`.
+macro_rules! stored_by_name {
+    ($type:ident, $name:expr) => {
+        #[cfg(feature = "serde")]
+        #[cfg_attr(docvector_docs, doc(cfg(feature = "serde")))]
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let name: fn(&Self) -> _ = $name;
+                serializer.collect_str(&name(self))
+            }
+        }
+
+        #[cfg(feature = "serde")]
+        #[cfg_attr(docvector_docs, doc(cfg(feature = "serde")))]
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let name = <std::borrow::Cow<'de, str> as serde::Deserialize>::deserialize(deserializer)?;
+                name.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+pub(crate) use {named, stored_by_name};

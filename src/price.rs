@@ -78,6 +78,26 @@ impl AddAssign for PicoDollars {
     }
 }
 
+/// As a string of whole pico-dollars: more than the numbers of JSON can hold.
+#[cfg(feature = "serde")]
+#[cfg_attr(docvector_docs, doc(cfg(feature = "serde")))]
+impl serde::Serialize for PicoDollars {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+#[cfg(feature = "serde")]
+#[cfg_attr(docvector_docs, doc(cfg(feature = "serde")))]
+impl<'de> serde::Deserialize<'de> for PicoDollars {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let picos = <Cow<'de, str> as serde::Deserialize>::deserialize(deserializer)?;
+        let wrong =
+            |_| serde::de::Error::custom(format!("{picos:?} as pico-dollars: it must be a whole number as a string"));
+        picos.parse().map(Self).map_err(wrong)
+    }
+}
+
 impl Sum for PicoDollars {
     fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
         parts.fold(Self::ZERO, Add::add)
@@ -95,7 +115,8 @@ impl fmt::Display for PicoDollars {
 }
 
 /// What a token of a model costs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Price {
     /// Who bills, in lower case: `openai`.
@@ -105,10 +126,13 @@ pub struct Price {
     /// Pico-dollars per token of a request that is answered at once.
     pub standard: u64,
     /// Pico-dollars per token of a batch job; `None` where there are none or the price is not known.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub batch: Option<u64>,
     /// The day from which the price is known to hold, as `YYYY-MM-DD`.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub valid_from: Cow<'static, str>,
     /// Where it is published.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub source: Cow<'static, str>,
 }
 

@@ -1,13 +1,18 @@
 //! Names the vector space that vectors lie in: [`Space`], and its stable fingerprint [`SpaceId`].
 
 mod builder;
+#[cfg(feature = "serde")]
+mod stored;
 #[cfg(test)]
 mod tests;
 
 use std::{fmt, str::FromStr, sync::Arc};
 
 pub use self::builder::SpaceBuilder;
-use crate::{InputKind, ParseError, named::named};
+use crate::{
+    InputKind, ParseError,
+    named::{named, stored_by_name},
+};
 
 /// Fixes the meaning of a [`SpaceId`]; a change to how fields are hashed needs a new one, and makes new spaces.
 const CONTEXT: &str = "docvector-embed 2026-11-22 space id v1";
@@ -57,6 +62,8 @@ impl FromStr for SpaceId {
         Ok(Self(bytes))
     }
 }
+
+stored_by_name!(SpaceId, |id| *id);
 
 /// How a model makes one vector out of the vectors of a text's tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -19,6 +19,7 @@ use std::{
 /// assert_eq!(c.exact_tokens(), None);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct Usage {
     /// Tokens that the providers are known to have processed, and billed, where they bill.

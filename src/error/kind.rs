@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::ParseError;
+use crate::{ParseError, named::stored_by_name};
 
 /// What kind of failure it was, and so what a caller can do about it.
 ///
@@ -124,6 +124,8 @@ impl FromStr for ErrorKind {
         kind.copied().ok_or_else(|| ParseError::unknown("the code of an error", name, names()))
     }
 }
+
+stored_by_name!(ErrorKind, |kind| kind.as_str());
 
 #[cfg(test)]
 mod tests {

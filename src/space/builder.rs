@@ -35,7 +35,7 @@ impl Space {
 /// No revision, no known pooling, no normalisation, no prompts, full precision, no label.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[must_use = "a builder does nothing until it is built"]
-pub struct SpaceBuilder(Fields);
+pub struct SpaceBuilder(pub(super) Fields);
 
 impl SpaceBuilder {
     /// Sets the revision, or the hash of the weights.

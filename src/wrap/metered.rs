@@ -1,5 +1,8 @@
 //! Tells what each call took and cost: [`Metered`], to any [`MetricsSink`], such as the [`Totals`] here.
 
+#[cfg(feature = "serde")]
+mod stored;
+
 use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -330,6 +333,7 @@ fn bucket_of(latency: Duration) -> usize {
 
 /// What [`Totals`] came to at one moment. `Display` makes a small table of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct TotalsSnapshot {
     /// Calls that ended, one way or another.
@@ -343,15 +347,19 @@ pub struct TotalsSnapshot {
     /// The same, by who is to be paid.
     pub charges: Charges,
     /// Calls that failed, by kind, ascending by the kind's name.
+    #[cfg_attr(feature = "serde", serde(with = "stored::by_kind"))]
     pub failed: Vec<(ErrorKind, u64)>,
     /// Calls that were dropped.
     pub dropped: u64,
     /// How long all calls took together. A dropped call counts with the time it was given, here and below: a provider
     /// that hangs shows in the latencies, also where nobody waits to the end.
+    #[cfg_attr(feature = "serde", serde(rename = "latency_sum_ns", with = "stored::nanoseconds"))]
     pub latency_sum: Duration,
     /// How long the longest took.
+    #[cfg_attr(feature = "serde", serde(rename = "latency_max_ns", with = "stored::nanoseconds"))]
     pub latency_max: Duration,
     /// How many calls were in each bucket.
+    #[cfg_attr(feature = "serde", serde(rename = "latency_buckets"))]
     buckets: [u64; BOUNDED + 1],
 }
 

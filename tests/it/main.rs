@@ -8,6 +8,8 @@ mod fetch_assets;
 mod many;
 mod onnx;
 mod openai;
+#[cfg(feature = "serde")]
+mod stored;
 mod support;
 mod wrap;
 
