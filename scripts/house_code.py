@@ -1,0 +1,386 @@
+"""Measures Rust code for scripts/house: the length of functions and files, and which files need which."""
+
+import dataclasses
+import pathlib
+import re
+from typing import Iterator
+
+from house_source import CLOSE, OPEN, Rust, Token, closing, read_rust
+
+# ---- functions -------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Function:
+    name: str
+    file: str
+    line: int
+    lines: int
+    is_table: bool
+
+
+# A line that is one arm of a match, or one entry of an array: a pattern and its value, or a literal, a tuple, an array.
+TABLE_LINE = re.compile(r"\s*(?:[^=]+\s=>\s[^{]*,|[^=]+\s=>\s.*\},?|(?:[\"(\[\d-]|r#*\"|b\"|\w+(?:::\w+)*[({]).*[\])}\"\w],)\s*$")
+# From this share of its lines on, a function is a table: as long as what it lists, and as easy to read.
+TABLE = 3 / 4
+
+
+def functions(file: str, rust: Rust, text: str) -> Iterator[Function]:
+    """The functions that have a body, but for tests. One that stands in another counts for both."""
+    code, lines = rust.code, text.split("\n")
+    for at, token in enumerate(code):
+        if token.text != "fn" or token.kind != "ident" or at + 1 == len(code) or code[at + 1].kind != "ident":
+            continue
+        body = at + 2
+        # A body comes before anything that ends a declaration. Bounds have no braces, so the first one is the body's.
+        while body < len(code) and code[body].text not in ("{", ";"):
+            body = closing(code, body) + 1 if code[body].text in ("(", "[") else body + 1
+        if body == len(code) or code[body].text == ";":
+            continue
+        end = code[closing(code, body)].line
+        inside = [line for line in lines[code[body].line : end - 1] if line.strip()]
+        table = [line for line in inside if TABLE_LINE.match(line)]
+        is_table = len(inside) > 0 and len(table) > TABLE * len(inside)
+        yield Function(code[at + 1].text, file, token.line, end - token.line + 1, is_table)
+
+
+# ---- modules ---------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Use:
+    """One name that a `use` brings in: `as_name` for `path`, or all of `path` if it is None."""
+
+    path: list[str]
+    as_name: str | None
+    line: int
+    is_public: bool
+
+
+@dataclasses.dataclass
+class Module:
+    file: str
+    parent: "Module | None"
+    root: "Module"
+    children: dict[str, "Module"] = dataclasses.field(default_factory=dict)
+    defined: set[str] = dataclasses.field(default_factory=set)
+    uses: list[Use] = dataclasses.field(default_factory=list)
+    # Paths in code, with their lines: at least two names, or one that a `use ...::*` may have brought in.
+    paths: list[tuple[list[str], int]] = dataclasses.field(default_factory=list)
+    # Names in code outside of `use`.
+    names: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.root = self.root or self
+
+
+@dataclasses.dataclass
+class Edge:
+    """`file` needs `other`, because of `name` on `line`."""
+
+    file: str
+    other: str
+    name: str
+    line: int
+    is_reexport: bool = False
+
+
+DEFINES = {"fn", "struct", "enum", "union", "trait", "type", "const", "static", "macro_rules"}
+MODIFIERS = {"unsafe", "async", "extern", "default", "auto"}
+
+
+class Tree:
+    """The modules of the crates below a folder `src`, and what they need of one another."""
+
+    def __init__(self, files: dict[str, Rust]) -> None:
+        """`files`: paths relative to the project, with slashes, and what is in them."""
+        self.files = files
+        self.tests: set[str] = set()
+        self.modules: list[Module] = []
+        # Exported macros are at the root of the crate, wherever they are defined.
+        self.macros: dict[str, str] = {}
+        for file in sorted(files):
+            parts = pathlib.PurePosixPath(file).parts
+            is_root = file in ("src/lib.rs", "src/main.rs") or (
+                parts[:2] == ("src", "bin") and (len(parts) == 3 or (len(parts) == 4 and parts[3] == "main.rs"))
+            )
+            if is_root:
+                module = Module(file, None, None)  # type: ignore[arg-type]
+                self.load(module, str(pathlib.PurePosixPath(file).parent))
+
+    # -- reading --
+
+    def load(self, module: Module, folder: str) -> None:
+        """Reads a module's file; `folder` is where the files of its children are."""
+        self.modules.append(module)
+        code = self.files[module.file].code
+        self.read_items(module, code, 0, len(code), folder)
+
+    def read_items(self, module: Module, code: list[Token], at: int, end: int, folder: str) -> None:
+        public = False
+        while at < end:
+            token = code[at]
+            follows = code[at + 1].text if at + 1 < end else ""
+            if token.text == "#" and follows in ("[", "!"):
+                at = closing(code, at + (1 if follows == "[" else 2)) + 1
+                continue
+            if token.text == "pub":
+                public = True
+                at = closing(code, at + 1) + 1 if follows == "(" else at + 1
+                continue
+            if token.text == "use":
+                at = self.read_use(module, code, at + 1, public)
+            elif token.text == "mod" and at + 2 < end:
+                at = self.read_module(module, code, at, folder)
+            elif token.text in DEFINES and not (token.text == "const" and follows in ("fn", "unsafe", "async", "extern")):
+                at = self.read_definition(module, code, at, end)
+            elif token.text in MODIFIERS or token.text == "const" or token.kind == "string":
+                at += 1
+                continue
+            else:
+                # `impl`, or a macro that stands for items.
+                stop = self.item_end(code, at, end, until_semicolon=False)
+                self.read_code(module, code, at, stop)
+                at = stop
+            public = False
+
+    @staticmethod
+    def item_end(code: list[Token], at: int, end: int, until_semicolon: bool) -> int:
+        while at < end:
+            text = code[at].text if code[at].kind == "punct" else ""
+            if text == ";":
+                return at + 1
+            if text in OPEN:
+                close = closing(code, at)
+                if text == "{" and not until_semicolon:
+                    return close + 1
+                at = close
+            at += 1
+        return end
+
+    def read_definition(self, module: Module, code: list[Token], at: int, end: int) -> int:
+        keyword = code[at].text
+        name = at + 2 if keyword == "macro_rules" else at + 1
+        if name < end and code[name].text == "mut":
+            name += 1
+        if name < end and code[name].kind == "ident":
+            module.defined.add(code[name].text)
+            if keyword == "macro_rules":
+                self.macros[code[name].text] = module.file
+        stop = self.item_end(code, at, end, until_semicolon=keyword in ("const", "static", "type"))
+        self.read_code(module, code, name + 1, stop)
+        return stop
+
+    def read_module(self, module: Module, code: list[Token], at: int, folder: str) -> int:
+        name = code[at + 1].text
+        if code[at + 2].text == "{":
+            end = closing(code, at + 2)
+            child = module.children[name] = Module(module.file, module, module.root)
+            self.modules.append(child)
+            self.read_items(child, code, at + 3, end, f"{folder}/{name}")
+            return end + 1
+        for file, inside in ((f"{folder}/{name}.rs", f"{folder}/{name}"), (f"{folder}/{name}/mod.rs", f"{folder}/{name}")):
+            if file in self.files:
+                child = module.children[name] = Module(file, module, module.root)
+                self.load(child, inside)
+                break
+        return at + 3
+
+    def read_use(self, module: Module, code: list[Token], at: int, public: bool) -> int:
+        """Reads a `use` from behind the word to its semicolon."""
+
+        def tree(at: int, prefix: list[str]) -> int:
+            path = list(prefix)
+            while True:
+                token = code[at]
+                if token.text == "{":
+                    close = closing(code, at)
+                    at += 1
+                    while at < close:
+                        at = tree(at, path)
+                        at += code[at].text == ","
+                    return close + 1
+                if token.text == "*":
+                    module.uses.append(Use(path, None, token.line, public))
+                    return at + 1
+                if token.kind == "ident":
+                    path.append(token.text.removeprefix("r#"))
+                    line = token.line
+                    at += 1
+                    if code[at].text == "::":
+                        at += 1
+                        continue
+                    name = path[-1]
+                    if name == "self" and len(path) > 1:
+                        path.pop()
+                        name = path[-1]
+                    if code[at].text == "as":
+                        name = code[at + 1].text
+                        at += 2
+                    module.uses.append(Use(path, name, line, public))
+                    return at
+                at += 1
+
+        return tree(at, []) + 1
+
+    def read_code(self, module: Module, code: list[Token], at: int, end: int) -> None:
+        """Takes the paths out of code, and the `use`s that stand in functions."""
+        while at < end:
+            token = code[at]
+            if token.kind != "ident":
+                at += 1
+                continue
+            before = code[at - 1].text if at else ""
+            if token.text == "use" and before in ("{", "}", ";", "]") and code[at + 1].kind == "ident":
+                at = self.read_use(module, code, at + 1, False)
+                continue
+            if token.text == "pub" and code[at + 1].text == "(":
+                at = closing(code, at + 1) + 1
+                continue
+            path = [token.text.removeprefix("r#")]
+            line = token.line
+            at += 1
+            while at + 1 < end and code[at].text == "::" and code[at + 1].kind == "ident":
+                path.append(code[at + 1].text.removeprefix("r#"))
+                at += 2
+            if before in (".", "::"):
+                # A method or field, or what follows `<T as Trait>`.
+                continue
+            is_macro = at < end and code[at].text == "!" and not (at + 1 < end and code[at + 1].text == "=")
+            if is_macro:
+                path[-1] += "!"
+            if path[0] == "$crate":
+                path[0] = "crate"
+            module.names.setdefault(path[0].removesuffix("!"), line)
+            if len(path) > 1 or is_macro or any(use.as_name is None for use in module.uses):
+                module.paths.append((path, line))
+
+    # -- resolving --
+
+    def find(self, module: Module, path: list[str], seen: frozenset[tuple[int, str]] = frozenset()) -> "Module | str | None":
+        """The module that a path names, or the file that defines what it names; None for what is not of this crate."""
+        at: Module | None = module
+        for index, name in enumerate(path):
+            assert at is not None
+            last = index == len(path) - 1
+            if name == "crate" and index == 0:
+                at = at.root
+            elif name == "self":
+                pass
+            elif name == "super":
+                at = at.parent
+                if at is None:
+                    return None
+            else:
+                found = self.find_name(at, name, last, seen)
+                if not isinstance(found, Module):
+                    # What follows is a variant, a constant or a method of it.
+                    return found
+                at = found
+        return at
+
+    def find_name(self, module: Module, name: str, last: bool, seen: frozenset[tuple[int, str]]) -> "Module | str | None":
+        key = (id(module), name)
+        if key in seen:
+            return None
+        seen = seen | {key}
+        bare = name.removesuffix("!")
+        if not last and bare in module.children:
+            return module.children[bare]
+        if bare in module.defined:
+            return module.file
+        for use in module.uses:
+            if use.as_name == bare:
+                # `pub use wrapper::wrapper` is found by way of itself: the first name then is the module's own child.
+                found = self.find(module, use.path, seen) if use.path[0] != bare or bare not in module.children else (
+                    self.find(module.children[bare], ["self", *use.path[1:]], seen)
+                )
+                if found is not None:
+                    return found
+        if bare in module.children:
+            return module.children[bare]
+        for use in module.uses:
+            if use.as_name is None:
+                target = self.find(module, use.path, seen)
+                if isinstance(target, Module) and target is not module:
+                    found = self.find_name(target, name, last, seen)
+                    if found is not None:
+                        return found
+        if name.endswith("!") and module.parent is None:
+            return self.macros.get(bare)
+        return None
+
+    def edges(self) -> list[Edge]:
+        """Which file needs which, once for each name and pair of files."""
+        found: dict[tuple[str, str, str], Edge] = {}
+
+        def add(module: Module, other: "Module | str | None", name: str, line: int, is_reexport: bool = False) -> None:
+            file = other.file if isinstance(other, Module) else other
+            if file and file != module.file:
+                edge = Edge(module.file, file, name, line, is_reexport)
+                earlier = found.setdefault((module.file, file, name), edge)
+                earlier.is_reexport = earlier.is_reexport and is_reexport
+
+        for module in self.modules:
+            for use in module.uses:
+                if use.as_name is None:
+                    continue
+                other = self.find(module, use.path)
+                if isinstance(other, Module) and not use.path[-1] in ("self", "super", "crate"):
+                    # A module's name alone: what is used of it is found in the code.
+                    continue
+                # What is only passed on is not needed here.
+                add(module, other, "::".join(use.path), use.line, use.is_public and use.as_name not in module.names)
+            for path, line in module.paths:
+                if path[0] in ("self", "Self") and len(path) == 1:
+                    continue
+                other = self.find(module, path)
+                if isinstance(other, str):
+                    add(module, other, "::".join(path), line)
+                elif other is None and path[-1].endswith("!") and len(path) == 1:
+                    add(module, self.macros.get(path[-1][:-1]), path[-1], line)
+        return sorted(found.values(), key=lambda edge: (edge.file, edge.line, edge.other))
+
+
+def circles(edges: list[Edge]) -> list[list[str]]:
+    """Groups of files that need each other: strongly connected components of two or more, by Tarjan's algorithm."""
+    needs: dict[str, list[str]] = {}
+    for edge in edges:
+        needs.setdefault(edge.file, []).append(edge.other)
+        needs.setdefault(edge.other, [])
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    on_stack: set[str] = set()
+    groups = []
+    for first in sorted(needs):
+        if first in index:
+            continue
+        # Without recursion: a crate may be deeper than Python's stack.
+        work = [(first, iter(needs[first]))]
+        index[first] = low[first] = len(index)
+        stack.append(first)
+        on_stack.add(first)
+        while work:
+            file, rest = work[-1]
+            for other in rest:
+                if other not in index:
+                    index[other] = low[other] = len(index)
+                    stack.append(other)
+                    on_stack.add(other)
+                    work.append((other, iter(needs[other])))
+                    break
+                if other in on_stack:
+                    low[file] = min(low[file], index[other])
+            else:
+                work.pop()
+                if work:
+                    low[work[-1][0]] = min(low[work[-1][0]], low[file])
+                if low[file] == index[file]:
+                    group = []
+                    while not group or group[-1] != file:
+                        group.append(stack.pop())
+                        on_stack.discard(group[-1])
+                    if len(group) > 1:
+                        groups.append(sorted(group))
+    return sorted(groups, key=lambda group: (-len(group), group))

@@ -1,0 +1,210 @@
+"""Finds what is not plain English, for scripts/house. Each rule takes a paragraph and yields offset and text."""
+
+import re
+from typing import Iterator
+
+from house_source import CODE, Paragraph
+
+# ---- `a row a text` --------------------------------------------------------------------------------------------------
+
+# What is counted per something. No verb has these forms, so that nothing else needs to be near them.
+MEASURED = (
+    "allocations? bytes? cents? characters? components? dimensions? dollars? entry|entries indices texts? keys? "
+    "kB|KB|KiB|MB|MiB|GB|GiB lines? microseconds? milliseconds? ms|ns|µs results? rows? sessions? seconds? tokens? "
+    "vectors? words?"
+)
+# These are verbs too (`calls a model`), so that a number or the like must stand before them.
+VERBS_TOO = (
+    "attempts? batch|batches calls? chunks? copy|copies documents? errors? hash|hashes hits? index|indexes locks? looks? "
+    "messages? misses objects? passes queries|query reads? requests? retries|retry spans? threads? timers? tries|try turns? "
+    "values? waits? writes?"
+)
+# What it is counted per. A time is no subject of a sentence, the others may be: `the tokens a batch holds`.
+PER_TIME = "second|minute|hour|day|week|month|year"
+PER_THING = (
+    "batch|call|caller|card|chunk|collection|component|core|document|entry|file|GPU|hit|index|key|layer|line|machine|message|"
+    "miss|model|name|number|page|process|provider|query|reply|request|row|run|session|space|step|store|text|thread|token|"
+    "try|turn|value|vector|window|word|write"
+)
+AMOUNT = (
+    r"(?:\d+(?:[.,]\d+)*(?:\s?million)?|one|two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|hundreds?|thousands?|"
+    r"dozens|millions?|many|few|several|all|no|most|fewer|more|single|half)"
+)
+# What may follow when the sentence goes on without a verb.
+FOLLOWS = (
+    r"(?=\s*(?:$|[^\w\s`]|(?:and|or|at(?!\sa\stime)|in|on|by|from|for|with|without|of|to|that|which|who|than|as|where|when|"
+    r"while|if|so|but|then|too|here|there|beside|besides|over|under|only|instead|plus|until|unless|because|before|after|now|"
+    r"are|were|each|already)\b))"
+)
+FOLLOWS_TIME = FOLLOWS.replace("|are|", "|is|was|can|may|will|must|are|")
+
+
+def words_of(words: str) -> str:
+    return "|".join(words.split())
+
+
+PER = re.compile(
+    rf"""
+    (?P<before>(?:[^\s.;:]+\s+){{0,4}})
+    (?:
+        # `one span a call`, `300,000 tokens a request`, `a short lock a call`, `requests and tokens a minute`
+        (?P<measured>\b(?:{words_of(MEASURED)}|{words_of(VERBS_TOO)}))
+      | (?P<amount>\b{AMOUNT}|\bmuch|{CODE})   # `ten a second`, `so much a minute`
+      | (?P<times>\bonce|\btwice)              # `once a text`; `once a day` is what everybody says
+      | (?P<rate>/s)                           # `430,000 hits/s a core`
+      | (?P<inside>\b{AMOUNT}\s+\w+\s+(?:at|into)\s+the\s+\w+)   # `two looks at the clock a call`
+    )
+    \s+an?\s+
+    (?:(?P<time>{PER_TIME})\b{FOLLOWS_TIME} | (?P<thing>{PER_THING})\b{FOLLOWS})
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+VERB_TOO = re.compile(words_of(VERBS_TOO), re.IGNORECASE)
+COUNTED = re.compile(rf"\b(?:{AMOUNT}|and|or|of|an?|how)\b|{CODE}", re.IGNORECASE)
+# `gives a caller a row` has two objects: nothing is counted. What a whole has of its parts is still counted.
+GIVES = re.compile(
+    r"\b(?:gives?|gave|given|giving|hand(?:s|ed|ing)?|lends?|lent|sends?|sent|grants?|makes?|made|making|tells?|told|shows?|"
+    r"shown|owes?|costs?|gets?|names?|calls?|called|calling)\s+(?:(?:an?|the|its|their|each|every|all|other|this|that)\s+)?$",
+    re.IGNORECASE,
+)
+PARTS = {
+    ("row", "text"), ("vector", "text"), ("result", "text"), ("key", "text"), ("row", "token"), ("vector", "token"),
+    ("session", "thread"), ("session", "core"), ("thread", "core"),
+}  # fmt: skip
+ARTICLE = re.compile(r"\b(?:an?|one|no|single|another|each|every|per|\d[\d,.]*)\s+(?:[\w-]+\s+){0,2}$", re.IGNORECASE)
+# `how far a row is`: the article is the clause's own.
+CLAUSE = re.compile(r"\b(?:how\s+\w+|which|what|whether|that|whose)\s+(?:an?\s+)?$", re.IGNORECASE)
+
+
+def a_for_per(paragraph: Paragraph) -> Iterator[tuple[int, str]]:
+    """`a row a text` instead of `one row per text`."""
+    at = 0
+    while match := PER.search(paragraph.text, at):
+        start = match.end("before")
+        at = match.end()
+        # The words before it may reach back over another place: those found first are not found again.
+        if counts(match):
+            yield start, match.group().strip()
+        else:
+            at = start + 1
+
+
+def counts(match: re.Match[str]) -> bool:
+    """Whether a match of PER counts something, rather than saying what somebody does."""
+    before, time = match.group("before"), match.group("time")
+    if match.group("times"):
+        return not time
+    if amount := match.group("amount"):
+        # `half a second` is none, nor is `more a question`. A name in code may be a function's.
+        if amount == CODE:
+            return bool(time)
+        return amount.lower() not in ("half", "all", "no", "most", "more", "fewer", "single", "many")
+    if match.group("rate") or match.group("inside"):
+        return True
+    measured = match.group("measured").lower()
+    singular = measured.rstrip("s") == measured or measured in ("ms", "ns", "µs")
+    thing = (match.group("thing") or "").lower()
+    if GIVES.search(before) and not time:
+        return (measured, thing) in PARTS
+    if measured in ("second", "seconds") and not thing:
+        return False
+    if CLAUSE.search(before) and not time:
+        return False
+    if singular and measured not in ("ms", "ns", "µs", "kb", "kib", "mb", "mib", "gb", "gib", "text"):
+        return bool(ARTICLE.search(before))
+    if VERB_TOO.fullmatch(measured) and not time:
+        return bool(COUNTED.search(before))
+    return True
+
+
+# ---- `What does not fit is ...` --------------------------------------------------------------------------------------
+
+# Not after `e.g.` and the like, nor inside a number.
+SENTENCE_END = re.compile(r"(?<!\be\.g\.)(?<!\bi\.e\.)(?<=[.!?])[\"')»”]*\s+(?=[\"'(“«]*(?:[A-Z0-9]|``))")
+CLAUSE_OPENING = re.compile(
+    r"(?:(?:and|but|so|or)\s+)?"
+    r"(?:(?:of|to|for|by|with|in|from|at|on)\s+(?=what|who))?"
+    r"(?:(?:what|who|whom|whose|whoever|whatever|whichever|where|wherever)\b"
+    r"|(?:(?:of|to|for|by|with|in|from|at|on)\s+)?which\b"
+    r"|that\s+(?:an?|the|it|they|there|no|each|every)\b)",
+    re.IGNORECASE,
+)
+MANNER_OPENING = re.compile(r"(?:how(?!\s+to\b)|why|whether)\b", re.IGNORECASE)
+IN_WHICH_CASE = re.compile(r"in\s+which\s+case\b", re.IGNORECASE)
+
+
+def sentences(paragraph: Paragraph) -> Iterator[tuple[int, str]]:
+    """The sentences of a paragraph and where they begin."""
+    start = 0
+    for end in [*SENTENCE_END.finditer(paragraph.text), None]:
+        sentence = paragraph.text[start : end.start() if end else None]
+        opening = len(sentence) - len(sentence.lstrip(" \"'(“«"))
+        if sentence.strip():
+            yield start + opening, sentence[opening:].rstrip()
+        start = end.end() if end else 0
+
+
+def openings(paragraph: Paragraph, pattern: re.Pattern[str]) -> Iterator[tuple[int, str]]:
+    if paragraph.kind == "heading":
+        return
+    for start, sentence in sentences(paragraph):
+        # A message may begin with a small letter. In a table or a list, what begins so is no sentence.
+        whole = paragraph.kind == "message" or sentence[:1].isupper()
+        if whole and pattern.match(sentence) and not sentence.rstrip("\"')”»").endswith("?"):
+            if not IN_WHICH_CASE.match(sentence):
+                yield start, sentence
+
+
+def clause_for_noun(paragraph: Paragraph) -> Iterator[tuple[int, str]]:
+    """A sentence whose first words are a clause in the place of a noun, or a `Where` in the place of an `If`."""
+    return openings(paragraph, CLAUSE_OPENING)
+
+
+def manner_clause(paragraph: Paragraph) -> Iterator[tuple[int, str]]:
+    """A sentence that begins with How, Why or Whether: usual for a flag or a setting, so there is no limit."""
+    return openings(paragraph, MANNER_OPENING)
+
+
+# ---- words -----------------------------------------------------------------------------------------------------------
+
+# Each word, and what is written instead.
+INSTEAD = (
+    (r"(?<!model )(?<!index )\bcards?\b", "GPU"),
+    (r"\b(?:brought|brings?|bringing) home\b", "checkpoint"),
+    (r"\banew\b", "again"),
+    (r"\bbef[ae]ll?s?\b", "happened to"),
+    (r"\bfor who\b", "for those that"),
+)
+INSTEAD_PATTERNS = tuple((re.compile(pattern, re.IGNORECASE), better) for pattern, better in INSTEAD)
+
+
+def odd_words(paragraph: Paragraph) -> Iterator[tuple[int, str]]:
+    """Words that the field has another word for, and forms that are no English."""
+    for pattern, better in INSTEAD_PATTERNS:
+        for match in pattern.finditer(paragraph.text):
+            yield match.start(), f"{match.group()} (write: {better})"
+
+
+# ---- -is- for -iz- ---------------------------------------------------------------------------------------------------
+
+# The beginnings of words that have both forms. Written without their ending, so that this file is not found itself.
+IZE_STEMS = (
+    "alphabet anonym apolog atom author canonical capital categor central character computer container critic crystall custom "
+    "digit discret econom emphas equal external factor familiar final formal general harmon human hypothes ideal immun "
+    "initial internal international item legal linear local maxim material mechan memor minim mobil modern modular monopol "
+    "national neutral normal object operational optim organ oxid parallel parametr parameter parenthes penal personal plural "
+    "popular prior priorit privat public quant random rational real recogn regular sanit scrutin sensit serial social special "
+    "stabil standard summar symbol sympath synchron synthes systemat theor token trivial util vector verbal victim virtual "
+    "visual"
+).split()
+ISE = re.compile(
+    r"(?:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z])|(?<=_))(?:de|dis|non|over|pre|re|un|under|mis)?-?"
+    r"(?:" + "|".join(IZE_STEMS) + r")is(?:e|ed|er|ers|es|ing|able|ability|ation|ations|ational)(?![a-z])",
+    re.IGNORECASE,
+)
+
+
+def british_spellings(line: str) -> Iterator[str]:
+    """Words on a line of text or code, names included, that are spelt with -is- and have a form with -iz-."""
+    for match in ISE.finditer(line):
+        yield match.group()
