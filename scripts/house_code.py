@@ -58,6 +58,15 @@ class Use:
 
 
 @dataclasses.dataclass
+class Impl:
+    """An `impl Type`, which may stand in another file than the type, and its functions."""
+
+    path: list[str]
+    line: int
+    functions: set[str]
+
+
+@dataclasses.dataclass
 class Module:
     file: str
     parent: "Module | None"
@@ -68,7 +77,8 @@ class Module:
     # Paths in code, with their lines: at least two names, or one that a `use ...::*` may have brought in.
     paths: list[tuple[list[str], int]] = dataclasses.field(default_factory=list)
     # Names in code outside of `use`.
-    names: dict[str, int] = dataclasses.field(default_factory=dict)
+    names: set[str] = dataclasses.field(default_factory=set)
+    impls: list["Impl"] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.root = self.root or self
@@ -139,6 +149,8 @@ class Tree:
                 continue
             else:
                 # `impl`, or a macro that stands for items.
+                if token.text == "impl":
+                    self.read_impl(module, code, at + 1, end)
                 stop = self.item_end(code, at, end, until_semicolon=False)
                 self.read_code(module, code, at, stop)
                 at = stop
@@ -170,6 +182,27 @@ class Tree:
         stop = self.item_end(code, at, end, until_semicolon=keyword in ("const", "static", "type"))
         self.read_code(module, code, name + 1, stop)
         return stop
+
+    @staticmethod
+    def read_impl(module: Module, code: list[Token], at: int, end: int) -> None:
+        """Notes the type of an `impl Type`; `impl Trait for Type` may stand anywhere."""
+        angles = 1 if code[at].text == "<" else 0
+        while angles and at + 1 < end:
+            at += 1
+            angles += (code[at].text == "<") - (code[at].text == ">")
+            at += angles == 0
+        path, line = [], code[at].line
+        while at < end and (code[at].kind == "ident" or code[at].text == "::"):
+            if code[at].text in ("for", "where"):
+                break
+            path += [code[at].text] if code[at].kind == "ident" else []
+            at += 1
+        while at < end and code[at].text not in ("{", "for"):
+            at += 1
+        if path and at < end and code[at].text == "{":
+            body = code[at : closing(code, at)]
+            functions = {name.text for token, name in zip(body, body[1:]) if token.text == "fn" and name.kind == "ident"}
+            module.impls.append(Impl(path, line, functions))
 
     def read_module(self, module: Module, code: list[Token], at: int, folder: str) -> int:
         name = code[at + 1].text
@@ -251,7 +284,7 @@ class Tree:
                 path[-1] += "!"
             if path[0] == "$crate":
                 path[0] = "crate"
-            module.names.setdefault(path[0].removesuffix("!"), line)
+            module.names.add(path[0].removesuffix("!"))
             if len(path) > 1 or is_macro or any(use.as_name is None for use in module.uses):
                 module.paths.append((path, line))
 
@@ -289,6 +322,7 @@ class Tree:
             return module.children[bare]
         if bare in module.defined:
             return module.file
+        imported = False
         for use in module.uses:
             if use.as_name == bare:
                 # `pub use wrapper::wrapper` is found by way of itself: the first name then is the module's own child.
@@ -297,6 +331,7 @@ class Tree:
                 )
                 if found is not None:
                     return found
+                imported = True
         if bare in module.children:
             return module.children[bare]
         for use in module.uses:
@@ -308,7 +343,18 @@ class Tree:
                         return found
         if name.endswith("!") and module.parent is None:
             return self.macros.get(bare)
-        return None
+        # It comes from another crate, by way of this file.
+        return module.file if imported else None
+
+    def find_made(self, module: Module, path: list[str]) -> "Module | str | None":
+        """As `find`. A name of this crate that nothing defines is taken for one that a macro makes in its module."""
+        found = self.find(module, path)
+        if found is None and path[0] in ("crate", "self", "super"):
+            for length in range(len(path) - 1, 1, -1):
+                inner = self.find(module, path[:length])
+                if isinstance(inner, Module):
+                    return inner.file
+        return found
 
     def edges(self) -> list[Edge]:
         """Which file needs which, once for each name and pair of files."""
@@ -325,7 +371,7 @@ class Tree:
             for use in module.uses:
                 if use.as_name is None:
                     continue
-                other = self.find(module, use.path)
+                other = self.find_made(module, use.path)
                 if isinstance(other, Module) and not use.path[-1] in ("self", "super", "crate"):
                     # A module's name alone: what is used of it is found in the code.
                     continue
@@ -334,12 +380,46 @@ class Tree:
             for path, line in module.paths:
                 if path[0] in ("self", "Self") and len(path) == 1:
                     continue
-                other = self.find(module, path)
+                other = self.find_made(module, path)
                 if isinstance(other, str):
                     add(module, other, "::".join(path), line)
                 elif other is None and path[-1].endswith("!") and len(path) == 1:
                     add(module, self.macros.get(path[-1][:-1]), path[-1], line)
-        return sorted(found.values(), key=lambda edge: (edge.file, edge.line, edge.other))
+        edges = list(found.values())
+        edges += self.method_edges(edges)
+        return sorted(edges, key=lambda edge: (edge.file, edge.line, edge.other))
+
+    def spread(self) -> Iterator[tuple[Edge, Impl]]:
+        """Types whose own methods are not all in the file of the type."""
+        for module in self.modules:
+            for block in module.impls:
+                other = self.find(module, block.path)
+                if isinstance(other, str) and other != module.file:
+                    yield Edge(module.file, other, block.path[-1], block.line), block
+
+    def method_edges(self, edges: list[Edge]) -> list[Edge]:
+        """What a file needs without an import: a method of a type that it uses, from another file than the type's.
+
+        Only methods whose name is a function of no other file, because the type of `x` in `x.method()` is not known.
+        """
+        in_crate = {module.file for module in self.modules}
+        named: dict[str, set[str]] = {}
+        called: dict[str, dict[str, int]] = {}
+        for file in in_crate:
+            code = self.files[file].code
+            for before, token in zip(code, code[1:]):
+                if token.kind == "ident" and before.text == "fn":
+                    named.setdefault(token.text, set()).add(file)
+                elif token.kind == "ident" and before.text in (".", "::"):
+                    called.setdefault(file, {}).setdefault(token.text, token.line)
+        found = []
+        for spread, block in self.spread():
+            users = {edge.file for edge in edges if edge.other == spread.other} | {spread.other}
+            for file in users - {spread.file}:
+                for name in sorted(block.functions):
+                    if named[name] == {spread.file} and name in called.get(file, {}):
+                        found.append(Edge(file, spread.file, f"{spread.name}::{name}", called[file][name]))
+        return sorted(found, key=lambda edge: (edge.file, edge.line))
 
 
 def circles(edges: list[Edge]) -> list[list[str]]:

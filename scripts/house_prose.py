@@ -43,9 +43,13 @@ def words_of(words: str) -> str:
     return "|".join(words.split())
 
 
+# The second half first, because it is rare: `a call`.
 PER = re.compile(
+    rf"\s+an?\s+(?:(?P<time>{PER_TIME})\b{FOLLOWS_TIME}|(?P<thing>{PER_THING})\b{FOLLOWS})", re.IGNORECASE
+)
+# Then what stands before it.
+COUNT = re.compile(
     rf"""
-    (?P<before>(?:[^\s.;:]+\s+){{0,4}})
     (?:
         # `one span a call`, `300,000 tokens a request`, `a short lock a call`, `requests and tokens a minute`
         (?P<measured>\b(?:{words_of(MEASURED)}|{words_of(VERBS_TOO)}))
@@ -53,12 +57,13 @@ PER = re.compile(
       | (?P<times>\bonce|\btwice)              # `once a text`; `once a day` is what everybody says
       | (?P<rate>/s)                           # `430,000 hits/s a core`
       | (?P<inside>\b{AMOUNT}\s+\w+\s+(?:at|into)\s+the\s+\w+)   # `two looks at the clock a call`
-    )
-    \s+an?\s+
-    (?:(?P<time>{PER_TIME})\b{FOLLOWS_TIME} | (?P<thing>{PER_THING})\b{FOLLOWS})
+    )$
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+# How far back a count may begin, and how much before it is looked at.
+REACH = 80
+FOUR_WORDS = re.compile(r"(?:[^\s.;:]+\s+){0,4}$")
 VERB_TOO = re.compile(words_of(VERBS_TOO), re.IGNORECASE)
 COUNTED = re.compile(rf"\b(?:{AMOUNT}|and|or|of|an?|how)\b|{CODE}", re.IGNORECASE)
 # `gives a caller a row` has two objects: nothing is counted. What a whole has of its parts is still counted.
@@ -78,32 +83,30 @@ CLAUSE = re.compile(r"\b(?:how\s+\w+|which|what|whether|that|whose)\s+(?:an?\s+)
 
 def a_for_per(paragraph: Paragraph) -> Iterator[tuple[int, str]]:
     """`a row a text` instead of `one row per text`."""
-    at = 0
-    while match := PER.search(paragraph.text, at):
-        start = match.end("before")
-        at = match.end()
-        # The words before it may reach back over another place: those found first are not found again.
-        if counts(match):
-            yield start, match.group().strip()
-        else:
-            at = start + 1
+    for per in PER.finditer(paragraph.text):
+        count = COUNT.search(paragraph.text, max(per.start() - REACH, 0), per.start())
+        if count:
+            words = FOUR_WORDS.search(paragraph.text, max(count.start() - REACH, 0), count.start())
+            before = words.group() if words else ""
+            if counts(before, count, per):
+                yield count.start(), (before + count.group() + per.group()).strip()
 
 
-def counts(match: re.Match[str]) -> bool:
-    """Whether a match of PER counts something, rather than saying what somebody does."""
-    before, time = match.group("before"), match.group("time")
-    if match.group("times"):
+def counts(before: str, count: re.Match[str], per: re.Match[str]) -> bool:
+    """Whether something is counted, rather than said of somebody."""
+    time = per.group("time")
+    if count.group("times"):
         return not time
-    if amount := match.group("amount"):
+    if amount := count.group("amount"):
         # `half a second` is none, nor is `more a question`. A name in code may be a function's.
         if amount == CODE:
             return bool(time)
         return amount.lower() not in ("half", "all", "no", "most", "more", "fewer", "single", "many")
-    if match.group("rate") or match.group("inside"):
+    if count.group("rate") or count.group("inside"):
         return True
-    measured = match.group("measured").lower()
+    measured = count.group("measured").lower()
     singular = measured.rstrip("s") == measured or measured in ("ms", "ns", "µs")
-    thing = (match.group("thing") or "").lower()
+    thing = (per.group("thing") or "").lower()
     if GIVES.search(before) and not time:
         return (measured, thing) in PARTS
     if measured in ("second", "seconds") and not thing:
@@ -197,14 +200,16 @@ IZE_STEMS = (
     "stabil standard summar symbol sympath synchron synthes systemat theor token trivial util vector verbal victim virtual "
     "visual"
 ).split()
-ISE = re.compile(
-    r"(?:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z])|(?<=_))(?:de|dis|non|over|pre|re|un|under|mis)?-?"
-    r"(?:" + "|".join(IZE_STEMS) + r")is(?:e|ed|er|ers|es|ing|able|ability|ation|ations|ational)(?![a-z])",
-    re.IGNORECASE,
-)
+ISE = re.compile(r"is(?:e|ed|er|ers|es|ing|able|ability|ation|ations|ational)(?![a-z])", re.IGNORECASE)
+# The last word before the ending, where names join words with an underscore or a capital letter.
+STEM = re.compile(r"(?:[A-Z]?[a-z]+|[A-Z]+)$")
+PREFIXES = ("", "de", "dis", "mis", "non", "over", "pre", "re", "un", "under")
+STEMS = frozenset(prefix + stem for prefix in PREFIXES for stem in IZE_STEMS)
 
 
-def british_spellings(line: str) -> Iterator[str]:
-    """Words on a line of text or code, names included, that are spelt with -is- and have a form with -iz-."""
-    for match in ISE.finditer(line):
-        yield match.group()
+def british_spellings(text: str) -> Iterator[tuple[int, str]]:
+    """Words of text or code, names included, that are spelt with -is- and have a form with -iz-; and where they are."""
+    for match in ISE.finditer(text):
+        stem = STEM.search(text, max(match.start() - 30, 0), match.start())
+        if stem and stem.group().lower() in STEMS:
+            yield stem.start(), stem.group() + match.group()

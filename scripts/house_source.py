@@ -25,8 +25,8 @@ class Token(NamedTuple):
 
 TOKEN = re.compile(
     r"""
-    (?P<space>\s+)
-  | (?P<comment>//[^\n]*)
+    \s*(?:
+    (?P<comment>//[^\n]*)
   | (?P<block>/\*)
   | (?P<raw>(?:br|cr|r)(?P<hashes>\#*)".*?"(?P=hashes))
   | (?P<string>[bc]?"(?:[^"\\]|\\.)*")
@@ -34,7 +34,8 @@ TOKEN = re.compile(
   | (?P<lifetime>'[^\W\d]\w*)
   | (?P<ident>(?:r\#)?[^\W\d]\w*)
   | (?P<number>\d\w*(?:\.\d\w*)?)
-  | (?P<punct>::|=>|->|.)
+  | (?P<punct>::|=>|->|\S)
+    )
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -44,22 +45,21 @@ BLOCK_EDGE = re.compile(r"/\*|\*/")
 
 def rust_tokens(text: str) -> list[Token]:
     """All tokens of a Rust file but white space. Comments have the kinds `comment`, `doc` and `block`."""
-    tokens, at, line = [], 0, 1
+    tokens, at, line, counted = [], 0, 1, 0
     while match := TOKEN.match(text, at):
-        kind, found, at = match.lastgroup or "", match.group(), match.end()
+        kind = match.lastgroup or ""
+        start, at = match.span(kind)
         if kind == "block":
             depth = 1
             while depth and (edge := BLOCK_EDGE.search(text, at)):
                 depth, at = depth + (1 if edge.group() == "/*" else -1), edge.end()
             at = len(text) if depth else at
-            found = text[match.start() : at]
-        elif kind == "comment" and (found.startswith("//!") or (found.startswith("///") and not found.startswith("////"))):
+        found = text[start:at]
+        if kind == "comment" and (found.startswith("//!") or (found.startswith("///") and not found.startswith("////"))):
             kind = "doc"
-        elif match.group("raw"):
-            kind = "raw"
-        if kind != "space":
-            tokens.append(Token(kind, found, line))
-        line += found.count("\n")
+        line += text.count("\n", counted, start)
+        counted = start
+        tokens.append(Token(kind, found, line))
     return tokens
 
 
