@@ -5,6 +5,7 @@ mod cli;
 mod conformance;
 mod core_faults;
 mod fetch_assets;
+mod house;
 mod many;
 mod onnx;
 mod openai;
