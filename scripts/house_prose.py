@@ -3,38 +3,38 @@
 import re
 from typing import Iterator
 
-from house_source import CODE, Paragraph
+from house_text import CODE, Paragraph
 
 # ---- `a row a text` --------------------------------------------------------------------------------------------------
 
-# What is counted per something. No verb has these forms, so that nothing else needs to be near them.
+# Nouns for things that are counted. No verb has these forms, so that nothing else needs to be near them.
 MEASURED = (
     "allocations? bytes? cents? characters? components? dimensions? dollars? entry|entries indices texts? keys? "
     "kB|KB|KiB|MB|MiB|GB|GiB lines? microseconds? milliseconds? ms|ns|µs results? rows? sessions? seconds? tokens? "
     "vectors? words?"
 )
-# These are verbs too (`calls a model`), so that a number or the like must stand before them.
+# Nouns that are verbs too (`calls a model`), so that a number or the like must stand before them.
 VERBS_TOO = (
-    "attempts? batch|batches calls? chunks? copy|copies documents? errors? hash|hashes hits? index|indexes locks? looks? "
-    "messages? misses objects? passes queries|query reads? requests? retries|retry spans? threads? timers? tries|try turns? "
-    "values? waits? writes?"
+    "attempts? batch|batches calls? chunks? copy|copies documents? errors? hash|hashes hits? index|indexes locks? "
+    "looks? messages? misses objects? passes queries|query reads? requests? retries|retry spans? threads? timers? "
+    "tries|try turns? values? waits? writes?"
 )
-# What it is counted per. A time is no subject of a sentence, the others may be: `the tokens a batch holds`.
+# Units, after `a`. A time is no subject of a sentence, the others may be: `the tokens a batch holds`.
 PER_TIME = "second|minute|hour|day|week|month|year"
 PER_THING = (
-    "batch|call|caller|card|chunk|collection|component|core|document|entry|file|GPU|hit|index|key|layer|line|machine|message|"
-    "miss|model|name|number|page|process|provider|query|reply|request|row|run|session|space|step|store|text|thread|token|"
-    "try|turn|value|vector|window|word|write"
+    "batch|call|caller|card|chunk|collection|component|core|document|entry|file|GPU|hit|index|key|layer|line|machine|"
+    "message|miss|model|name|number|page|process|provider|query|reply|request|row|run|session|space|step|store|text|"
+    "thread|token|try|turn|value|vector|window|word|write"
 )
 AMOUNT = (
-    r"(?:\d+(?:[.,]\d+)*(?:\s?million)?|one|two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|hundreds?|thousands?|"
-    r"dozens|millions?|many|few|several|all|no|most|fewer|more|single|half)"
+    r"(?:\d+(?:[.,]\d+)*(?:\s?million)?|one|two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|hundreds?|"
+    r"thousands?|dozens|millions?|many|few|several|all|no|most|fewer|more|single|half)"
 )
-# What may follow when the sentence goes on without a verb.
+# The sentence ends here or goes on without a verb.
 FOLLOWS = (
-    r"(?=\s*(?:$|[^\w\s`]|(?:and|or|at(?!\sa\stime)|in|on|by|from|for|with|without|of|to|that|which|who|than|as|where|when|"
-    r"while|if|so|but|then|too|here|there|beside|besides|over|under|only|instead|plus|until|unless|because|before|after|now|"
-    r"are|were|each|already)\b))"
+    r"(?=\s*(?:$|[^\w\s`]|(?:and|or|at(?!\sa\stime)|in|on|by|from|for|with|without|of|to|that|which|who|than|as|where|"
+    r"when|while|if|so|but|then|too|here|there|beside|besides|over|under|only|instead|plus|until|unless|because|before|"
+    r"after|now|are|were|each|already)\b))"
 )
 FOLLOWS_TIME = FOLLOWS.replace("|are|", "|is|was|can|may|will|must|are|")
 
@@ -44,10 +44,8 @@ def words_of(words: str) -> str:
 
 
 # The second half first, because it is rare: `a call`.
-PER = re.compile(
-    rf"\s+an?\s+(?:(?P<time>{PER_TIME})\b{FOLLOWS_TIME}|(?P<thing>{PER_THING})\b{FOLLOWS})", re.IGNORECASE
-)
-# Then what stands before it.
+PER = re.compile(rf"\s+an?\s+(?:(?P<time>{PER_TIME})\b{FOLLOWS_TIME}|(?P<thing>{PER_THING})\b{FOLLOWS})", re.IGNORECASE)
+# The first half ends where the second begins.
 COUNT = re.compile(
     rf"""
     (?:
@@ -61,24 +59,31 @@ COUNT = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-# How far back a count may begin, and how much before it is looked at.
+# The longest first half in characters, and the longest text before it that the rules look at.
 REACH = 80
 FOUR_WORDS = re.compile(r"(?:[^\s.;:]+\s+){0,4}$")
 VERB_TOO = re.compile(words_of(VERBS_TOO), re.IGNORECASE)
-COUNTED = re.compile(rf"\b(?:{AMOUNT}|and|or|of|an?|how)\b|{CODE}", re.IGNORECASE)
-# `gives a caller a row` has two objects: nothing is counted. What a whole has of its parts is still counted.
+# `two short locks a call` counts, `one caller requests a value` does not: no noun may stand between.
+QUALITY = (
+    r"(?:(?:\w+-[\w-]+|(?-i:[A-Z]{2,})|short|long|small|large|full|extra|further|more|other|separate|distinct|concurrent|"
+    r"parallel)\s+)?"
+)
+ONE = r"\b(?:an?|one|no|single|another|each|every|per|\d[\d,.]*)\s+"
+NUMBER_BEFORE = re.compile(rf"(?:\b(?:{AMOUNT}|of)|{CODE})\s+{QUALITY}$", re.IGNORECASE)
+ONE_BEFORE = re.compile(rf"{ONE}{QUALITY}$", re.IGNORECASE)
+# `one dense vector a text`: a noun that is no verb may have any word before it.
+ONE_NEAR = re.compile(rf"{ONE}(?:[\w-]+\s+)?$", re.IGNORECASE)
+# `gives a caller a row` has two objects, nothing is counted. A part and its whole are counted: `gives a row a text`.
 GIVES = re.compile(
-    r"\b(?:gives?|gave|given|giving|hand(?:s|ed|ing)?|lends?|lent|sends?|sent|grants?|makes?|made|making|tells?|told|shows?|"
-    r"shown|owes?|costs?|gets?|names?|calls?|called|calling)\s+(?:(?:an?|the|its|their|each|every|all|other|this|that)\s+)?$",
+    r"\b(?:gives?|gave|given|giving|hand(?:s|ed|ing)?|lends?|lent|sends?|sent|grants?|makes?|made|making|tells?|told|"
+    r"shows?|shown|owes?|costs?|gets?|names?|calls?|called|calling)\s+"
+    r"(?:(?:an?|the|its|their|each|every|all|other|this|that)\s+)?$",
     re.IGNORECASE,
 )
 PARTS = {
     ("row", "text"), ("vector", "text"), ("result", "text"), ("key", "text"), ("row", "token"), ("vector", "token"),
     ("session", "thread"), ("session", "core"), ("thread", "core"),
 }  # fmt: skip
-ARTICLE = re.compile(r"\b(?:an?|one|no|single|another|each|every|per|\d[\d,.]*)\s+(?:[\w-]+\s+){0,2}$", re.IGNORECASE)
-# `how far a row is`: the article is the clause's own.
-CLAUSE = re.compile(r"\b(?:how\s+\w+|which|what|whether|that|whose)\s+(?:an?\s+)?$", re.IGNORECASE)
 
 
 def a_for_per(paragraph: Paragraph) -> Iterator[tuple[int, str]]:
@@ -93,31 +98,29 @@ def a_for_per(paragraph: Paragraph) -> Iterator[tuple[int, str]]:
 
 
 def counts(before: str, count: re.Match[str], per: re.Match[str]) -> bool:
-    """Whether something is counted, rather than said of somebody."""
+    """True if something is counted, and False if the words only look so."""
     time = per.group("time")
     if count.group("times"):
         return not time
     if amount := count.group("amount"):
-        # `half a second` is none, nor is `more a question`. A name in code may be a function's.
         if amount == CODE:
+            # A name in code may be a verb: `embed` a batch.
             return bool(time)
+        # `half a second` and `no more a question` count nothing.
         return amount.lower() not in ("half", "all", "no", "most", "more", "fewer", "single", "many")
     if count.group("rate") or count.group("inside"):
         return True
     measured = count.group("measured").lower()
-    singular = measured.rstrip("s") == measured or measured in ("ms", "ns", "µs")
     thing = (per.group("thing") or "").lower()
     if GIVES.search(before) and not time:
         return (measured, thing) in PARTS
-    if measured in ("second", "seconds") and not thing:
-        return False
-    if CLAUSE.search(before) and not time:
-        return False
-    if singular and measured not in ("ms", "ns", "µs", "kb", "kib", "mb", "mib", "gb", "gib", "text"):
-        return bool(ARTICLE.search(before))
-    if VERB_TOO.fullmatch(measured) and not time:
-        return bool(COUNTED.search(before))
-    return True
+    verb_too = VERB_TOO.fullmatch(measured)
+    if measured == "text":
+        return before.endswith("of ") or bool(ONE_NEAR.search(before))
+    if measured.endswith("s") or measured.endswith("b") or measured == "indices":
+        # `requests a minute` needs no number, as no verb has a time for its object.
+        return bool(time or not verb_too or NUMBER_BEFORE.search(before))
+    return bool((ONE_BEFORE if verb_too else ONE_NEAR).search(before))
 
 
 # ---- `What does not fit is ...` --------------------------------------------------------------------------------------
@@ -151,7 +154,7 @@ def openings(paragraph: Paragraph, pattern: re.Pattern[str]) -> Iterator[tuple[i
     if paragraph.kind == "heading":
         return
     for start, sentence in sentences(paragraph):
-        # A message may begin with a small letter. In a table or a list, what begins so is no sentence.
+        # A message may begin with a small letter. A cell or an item that begins so is no sentence.
         whole = paragraph.kind == "message" or sentence[:1].isupper()
         if whole and pattern.match(sentence) and not sentence.rstrip("\"')”»").endswith("?"):
             if not IN_WHICH_CASE.match(sentence):
@@ -164,13 +167,13 @@ def clause_for_noun(paragraph: Paragraph) -> Iterator[tuple[int, str]]:
 
 
 def manner_clause(paragraph: Paragraph) -> Iterator[tuple[int, str]]:
-    """A sentence that begins with How, Why or Whether: usual for a flag or a setting, so there is no limit."""
+    """A sentence that begins with How, Why or Whether. This is usual for a flag or a setting, so it has no limit."""
     return openings(paragraph, MANNER_OPENING)
 
 
 # ---- words -----------------------------------------------------------------------------------------------------------
 
-# Each word, and what is written instead.
+# Patterns of words, each with a better word.
 INSTEAD = (
     (r"(?<!model )(?<!index )\bcards?\b", "GPU"),
     (r"\b(?:brought|brings?|bringing) home\b", "checkpoint"),
@@ -190,26 +193,28 @@ def odd_words(paragraph: Paragraph) -> Iterator[tuple[int, str]]:
 
 # ---- -is- for -iz- ---------------------------------------------------------------------------------------------------
 
-# The beginnings of words that have both forms. Written without their ending, so that this file is not found itself.
+# The beginnings of words with both forms, without their endings, so that the rule does not find this file.
 IZE_STEMS = (
-    "alphabet anonym apolog atom author canonical capital categor central character computer container critic crystall custom "
-    "digit discret econom emphas equal external factor familiar final formal general harmon human hypothes ideal immun "
-    "initial internal international item legal linear local maxim material mechan memor minim mobil modern modular monopol "
-    "national neutral normal object operational optim organ oxid parallel parametr parameter parenthes penal personal plural "
-    "popular prior priorit privat public quant random rational real recogn regular sanit scrutin sensit serial social special "
-    "stabil standard summar symbol sympath synchron synthes systemat theor token trivial util vector verbal victim virtual "
-    "visual"
+    "alphabet anonym apolog atom author canonical capital categor central character computer container critic "
+    "crystall custom digit discret econom emphas equal external factor familiar final formal general harmon human "
+    "hypothes ideal immun initial internal international item legal linear local maxim material mechan memor minim "
+    "mobil modern modular monopol national neutral normal object operational optim organ oxid parallel parametr "
+    "parameter parenthes penal personal plural popular prior priorit privat public quant random rational real "
+    "recogn regular sanit scrutin sensit serial social special stabil standard summar symbol sympath synchron "
+    "synthes systemat theor token trivial util vector verbal victim virtual visual"
 ).split()
 ISE = re.compile(r"is(?:e|ed|er|ers|es|ing|able|ability|ation|ations|ational)(?![a-z])", re.IGNORECASE)
-# The last word before the ending, where names join words with an underscore or a capital letter.
+# The last word before the ending. Names join words with an underscore or a capital letter.
 STEM = re.compile(r"(?:[A-Z]?[a-z]+|[A-Z]+)$")
 PREFIXES = ("", "de", "dis", "mis", "non", "over", "pre", "re", "un", "under")
 STEMS = frozenset(prefix + stem for prefix in PREFIXES for stem in IZE_STEMS)
 
 
-def british_spellings(text: str) -> Iterator[tuple[int, str]]:
-    """Words of text or code, names included, that are spelt with -is- and have a form with -iz-; and where they are."""
+def british_spellings(text: str) -> Iterator[tuple[int, str, str]]:
+    """Words of text or code, names included, that are spelled with -is- and have a form with -iz-: offset and both."""
     for match in ISE.finditer(text):
         stem = STEM.search(text, max(match.start() - 30, 0), match.start())
         if stem and stem.group().lower() in STEMS:
-            yield stem.start(), stem.group() + match.group()
+            i, s, *rest = match.group()
+            better = stem.group() + i + ("Z" if s == "S" else "z") + "".join(rest)
+            yield stem.start(), stem.group() + match.group(), better

@@ -1,50 +1,14 @@
-"""Measures Rust code for scripts/house: the length of functions and files, and which files need which."""
+"""Finds out for scripts/house which Rust files need which, and which of them need each other.
+
+Names are followed to the file that defines them: `use crate::Batch` is a need of batch.rs, not of lib.rs, which only
+passes the name on.
+"""
 
 import dataclasses
 import pathlib
-import re
 from typing import Iterator
 
-from house_source import CLOSE, OPEN, Rust, Token, closing, read_rust
-
-# ---- functions -------------------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass
-class Function:
-    name: str
-    file: str
-    line: int
-    lines: int
-    is_table: bool
-
-
-# A line that is one arm of a match, or one entry of an array: a pattern and its value, or a literal, a tuple, an array.
-TABLE_LINE = re.compile(r"\s*(?:[^=]+\s=>\s[^{]*,|[^=]+\s=>\s.*\},?|(?:[\"(\[\d-]|r#*\"|b\"|\w+(?:::\w+)*[({]).*[\])}\"\w],)\s*$")
-# From this share of its lines on, a function is a table: as long as what it lists, and as easy to read.
-TABLE = 3 / 4
-
-
-def functions(file: str, rust: Rust, text: str) -> Iterator[Function]:
-    """The functions that have a body, but for tests. One that stands in another counts for both."""
-    code, lines = rust.code, text.split("\n")
-    for at, token in enumerate(code):
-        if token.text != "fn" or token.kind != "ident" or at + 1 == len(code) or code[at + 1].kind != "ident":
-            continue
-        body = at + 2
-        # A body comes before anything that ends a declaration. Bounds have no braces, so the first one is the body's.
-        while body < len(code) and code[body].text not in ("{", ";"):
-            body = closing(code, body) + 1 if code[body].text in ("(", "[") else body + 1
-        if body == len(code) or code[body].text == ";":
-            continue
-        end = code[closing(code, body)].line
-        inside = [line for line in lines[code[body].line : end - 1] if line.strip()]
-        table = [line for line in inside if TABLE_LINE.match(line)]
-        is_table = len(inside) > 0 and len(table) > TABLE * len(inside)
-        yield Function(code[at + 1].text, file, token.line, end - token.line + 1, is_table)
-
-
-# ---- modules ---------------------------------------------------------------------------------------------------------
+from house_rust import FUNCTION, OPEN, Rust, Token, closing
 
 
 @dataclasses.dataclass
@@ -70,18 +34,17 @@ class Impl:
 class Module:
     file: str
     parent: "Module | None"
-    root: "Module"
     children: dict[str, "Module"] = dataclasses.field(default_factory=dict)
     defined: set[str] = dataclasses.field(default_factory=set)
     uses: list[Use] = dataclasses.field(default_factory=list)
-    # Paths in code, with their lines: at least two names, or one that a `use ...::*` may have brought in.
+    # Paths in code, with their lines: two names or more, or one that a `use ...::*` may have brought in.
     paths: list[tuple[list[str], int]] = dataclasses.field(default_factory=list)
     # Names in code outside of `use`.
     names: set[str] = dataclasses.field(default_factory=set)
     impls: list["Impl"] = dataclasses.field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.root = self.root or self
+    def root(self) -> "Module":
+        return self.parent.root() if self.parent else self
 
 
 @dataclasses.dataclass
@@ -103,11 +66,10 @@ class Tree:
     """The modules of the crates below a folder `src`, and what they need of one another."""
 
     def __init__(self, files: dict[str, Rust]) -> None:
-        """`files`: paths relative to the project, with slashes, and what is in them."""
+        """`files`: by path from the root of the project, with slashes."""
         self.files = files
-        self.tests: set[str] = set()
         self.modules: list[Module] = []
-        # Exported macros are at the root of the crate, wherever they are defined.
+        # Macros by name: an exported one is at the root of the crate, whatever file defines it.
         self.macros: dict[str, str] = {}
         for file in sorted(files):
             parts = pathlib.PurePosixPath(file).parts
@@ -115,13 +77,14 @@ class Tree:
                 parts[:2] == ("src", "bin") and (len(parts) == 3 or (len(parts) == 4 and parts[3] == "main.rs"))
             )
             if is_root:
-                module = Module(file, None, None)  # type: ignore[arg-type]
-                self.load(module, str(pathlib.PurePosixPath(file).parent))
+                self.load(Module(file, None), str(pathlib.PurePosixPath(file).parent))
 
     # -- reading --
 
     def load(self, module: Module, folder: str) -> None:
-        """Reads a module's file; `folder` is where the files of its children are."""
+        """Reads a module's file; `folder` has the files of its children."""
+        if self.files[module.file].is_test:
+            return
         self.modules.append(module)
         code = self.files[module.file].code
         self.read_items(module, code, 0, len(code), folder)
@@ -142,7 +105,7 @@ class Tree:
                 at = self.read_use(module, code, at + 1, public)
             elif token.text == "mod" and at + 2 < end:
                 at = self.read_module(module, code, at, folder)
-            elif token.text in DEFINES and not (token.text == "const" and follows in ("fn", "unsafe", "async", "extern")):
+            elif token.text in DEFINES and not (token.text == "const" and follows in FUNCTION):
                 at = self.read_definition(module, code, at, end)
             elif token.text in MODIFIERS or token.text == "const" or token.kind == "string":
                 at += 1
@@ -201,20 +164,27 @@ class Tree:
             at += 1
         if path and at < end and code[at].text == "{":
             body = code[at : closing(code, at)]
-            functions = {name.text for token, name in zip(body, body[1:]) if token.text == "fn" and name.kind == "ident"}
+            functions = {
+                name.text
+                for token, name in zip(body, body[1:], strict=False)
+                if token.text == "fn" and name.kind == "ident"
+            }
             module.impls.append(Impl(path, line, functions))
 
     def read_module(self, module: Module, code: list[Token], at: int, folder: str) -> int:
         name = code[at + 1].text
         if code[at + 2].text == "{":
             end = closing(code, at + 2)
-            child = module.children[name] = Module(module.file, module, module.root)
+            child = module.children[name] = Module(module.file, module)
             self.modules.append(child)
             self.read_items(child, code, at + 3, end, f"{folder}/{name}")
             return end + 1
-        for file, inside in ((f"{folder}/{name}.rs", f"{folder}/{name}"), (f"{folder}/{name}/mod.rs", f"{folder}/{name}")):
+        for file, inside in (
+            (f"{folder}/{name}.rs", f"{folder}/{name}"),
+            (f"{folder}/{name}/mod.rs", f"{folder}/{name}"),
+        ):
             if file in self.files:
-                child = module.children[name] = Module(file, module, module.root)
+                child = module.children[name] = Module(file, module)
                 self.load(child, inside)
                 break
         return at + 3
@@ -267,9 +237,6 @@ class Tree:
             if token.text == "use" and before in ("{", "}", ";", "]") and code[at + 1].kind == "ident":
                 at = self.read_use(module, code, at + 1, False)
                 continue
-            if token.text == "pub" and code[at + 1].text == "(":
-                at = closing(code, at + 1) + 1
-                continue
             path = [token.text.removeprefix("r#")]
             line = token.line
             at += 1
@@ -277,7 +244,7 @@ class Tree:
                 path.append(code[at + 1].text.removeprefix("r#"))
                 at += 2
             if before in (".", "::"):
-                # A method or field, or what follows `<T as Trait>`.
+                # A method, a field, or the rest of `<T as Trait>::NAME`.
                 continue
             is_macro = at < end and code[at].text == "!" and not (at + 1 < end and code[at + 1].text == "=")
             if is_macro:
@@ -290,14 +257,16 @@ class Tree:
 
     # -- resolving --
 
-    def find(self, module: Module, path: list[str], seen: frozenset[tuple[int, str]] = frozenset()) -> "Module | str | None":
+    def find(
+        self, module: Module, path: list[str], seen: frozenset[tuple[int, str]] = frozenset()
+    ) -> "Module | str | None":
         """The module that a path names, or the file that defines what it names; None for what is not of this crate."""
         at: Module | None = module
         for index, name in enumerate(path):
             assert at is not None
             last = index == len(path) - 1
             if name == "crate" and index == 0:
-                at = at.root
+                at = at.root()
             elif name == "self":
                 pass
             elif name == "super":
@@ -307,12 +276,14 @@ class Tree:
             else:
                 found = self.find_name(at, name, last, seen)
                 if not isinstance(found, Module):
-                    # What follows is a variant, a constant or a method of it.
+                    # The rest is a variant, a constant or a method of it.
                     return found
                 at = found
         return at
 
-    def find_name(self, module: Module, name: str, last: bool, seen: frozenset[tuple[int, str]]) -> "Module | str | None":
+    def find_name(
+        self, module: Module, name: str, last: bool, seen: frozenset[tuple[int, str]]
+    ) -> "Module | str | None":
         key = (id(module), name)
         if key in seen:
             return None
@@ -325,10 +296,10 @@ class Tree:
         imported = False
         for use in module.uses:
             if use.as_name == bare:
-                # `pub use wrapper::wrapper` is found by way of itself: the first name then is the module's own child.
-                found = self.find(module, use.path, seen) if use.path[0] != bare or bare not in module.children else (
-                    self.find(module.children[bare], ["self", *use.path[1:]], seen)
-                )
+                # In `pub use wrapper::wrapper`, the first name is the child, and not again this `use`.
+                is_child = use.path[0] == bare and bare in module.children
+                begin = module.children[bare] if is_child else module
+                found = self.find(begin, ["self", *use.path[1:]] if is_child else use.path, seen)
                 if found is not None:
                     return found
                 imported = True
@@ -357,7 +328,7 @@ class Tree:
         return found
 
     def edges(self) -> list[Edge]:
-        """Which file needs which, once for each name and pair of files."""
+        """The needs of all files, one edge for each name and pair of files."""
         found: dict[tuple[str, str, str], Edge] = {}
 
         def add(module: Module, other: "Module | str | None", name: str, line: int, is_reexport: bool = False) -> None:
@@ -372,10 +343,10 @@ class Tree:
                 if use.as_name is None:
                     continue
                 other = self.find_made(module, use.path)
-                if isinstance(other, Module) and not use.path[-1] in ("self", "super", "crate"):
-                    # A module's name alone: what is used of it is found in the code.
+                if isinstance(other, Module):
+                    # The paths in the code tell which of its items are needed.
                     continue
-                # What is only passed on is not needed here.
+                # A name that is only passed on is not needed here.
                 add(module, other, "::".join(use.path), use.line, use.is_public and use.as_name not in module.names)
             for path, line in module.paths:
                 if path[0] in ("self", "Self") and len(path) == 1:
@@ -398,16 +369,17 @@ class Tree:
                     yield Edge(module.file, other, block.path[-1], block.line), block
 
     def method_edges(self, edges: list[Edge]) -> list[Edge]:
-        """What a file needs without an import: a method of a type that it uses, from another file than the type's.
+        """Needs without an import: a call of a method that stands in another file than its type.
 
-        Only methods whose name is a function of no other file, because the type of `x` in `x.method()` is not known.
+        The type of `x` in `x.method()` is not known here, so a method counts only if no other file has a function of
+        its name.
         """
         in_crate = {module.file for module in self.modules}
         named: dict[str, set[str]] = {}
         called: dict[str, dict[str, int]] = {}
         for file in in_crate:
             code = self.files[file].code
-            for before, token in zip(code, code[1:]):
+            for before, token in zip(code, code[1:], strict=False):
                 if token.kind == "ident" and before.text == "fn":
                     named.setdefault(token.text, set()).add(file)
                 elif token.kind == "ident" and before.text in (".", "::"):
@@ -457,7 +429,7 @@ def circles(edges: list[Edge]) -> list[list[str]]:
                 if work:
                     low[work[-1][0]] = min(low[work[-1][0]], low[file])
                 if low[file] == index[file]:
-                    group = []
+                    group: list[str] = []
                     while not group or group[-1] != file:
                         group.append(stack.pop())
                         on_stack.discard(group[-1])
