@@ -215,6 +215,6 @@ def british_spellings(text: str) -> Iterator[tuple[int, str, str]]:
     for match in ISE.finditer(text):
         stem = STEM.search(text, max(match.start() - 30, 0), match.start())
         if stem and stem.group().lower() in STEMS:
-            i, s, *rest = match.group()
-            better = stem.group() + i + ("Z" if s == "S" else "z") + "".join(rest)
-            yield stem.start(), stem.group() + match.group(), better
+            ending = match.group()
+            better = ending[0] + ("Z" if ending[1] == "S" else "z") + ending[2:]
+            yield stem.start(), stem.group() + ending, stem.group() + better

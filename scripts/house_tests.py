@@ -282,9 +282,15 @@ mod tests {
         self.assertEqual(self.clauses("src/lib.rs", text), ["src/lib.rs:9"])
 
     def test_lines_with_markup(self) -> None:
-        text = "`some code` and `more code` and [a link](https://example.org/a/long/one) are\nhere. What it is,\n"
-        text += "with [a link\nthat breaks](https://example.org/a\n) in it. Where\nit ends. `a`\n`b` is one. What is left.\n"
-        self.assertEqual(self.clauses("README.md", text), [f"README.md:{line}" for line in (2, 5, 7)])
+        lines = (
+            "`some code` and `more code` and [a link](https://example.org/a/long/one) are",
+            "here. What it is, with [a link",
+            "that breaks](https://example.org/a",
+            ") in it. Where",
+            "it ends. `a`",
+            "`b` is one. What is left.",
+        )
+        self.assertEqual(self.clauses("README.md", "\n".join(lines)), [f"README.md:{line}" for line in (2, 4, 6)])
 
     def test_a_line_break_in_a_message(self) -> None:
         text = 'fn f() {\n    g("what it was\\nWhat it is\\nthat is all");\n}\n'
@@ -588,6 +594,14 @@ class Files(Case):
     def test_a_file_of_tests_is_apart(self) -> None:
         row = self.rows(src__lib="#[cfg(test)]\nmod tests;\n", src__tests="const A: u8 = 1;\n" * 700)["file"]
         self.assertEqual((row.count, row.is_over), (0, False))
+
+
+class Comments(Case):
+    def test_lines_that_say_why(self) -> None:
+        text = "//! A file.\n\n/// A.\n// Why.\n// More.\nfn f() {} // Not alone.\n"
+        text += "#[cfg(test)]\nmod tests {\n    // None.\n}\n"
+        rows = self.rows(src__lib=text)
+        self.assertEqual(rows["lines of // comments: 33.3 % of lines, 50.0 % of comments"].count, 2)
 
 
 class Circles(Case):
