@@ -311,11 +311,6 @@ impl<'a> Counted<'a> {
         places.iter().zip(self.tokens).for_each(|(&place, &count)| tokens[place] = count);
         tokens
     }
-
-    /// The same counter's counts of other texts.
-    pub(crate) const fn of<'b>(&self, tokens: &'b [u32]) -> Counted<'b> {
-        Counted { by: self.by, tokens }
-    }
 }
 
 /// Whose counts they are: another counter's, or those up to another limit, say nothing.

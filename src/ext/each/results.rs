@@ -1,0 +1,149 @@
+//! Keeps what each text got while calls are made: [`Results`].
+
+use super::Each;
+use crate::{
+    BadText, BadTextReason, Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Result, checked::embed_checked,
+    gather::RowCollector,
+};
+
+/// Provider failures in a row after which the rest is not tried.
+const FAILURES_IN_A_ROW: usize = 3;
+
+/// Texts whose call was refused.
+pub(super) struct Refused {
+    pub(super) rest: Vec<usize>,
+    pub(super) error: Error,
+    /// Whether some of the call's texts are settled, so that the rest may pass as it is.
+    pub(super) smaller: bool,
+}
+
+/// The rows, errors and costs so far.
+pub(super) struct Results {
+    rows: RowCollector,
+    errors: Vec<Option<Error>>,
+    failures_in_a_row: usize,
+    /// What failed calls are known to have cost.
+    charges: Charges,
+    /// Set when nothing more is to be tried.
+    ended: Option<Error>,
+}
+
+/// Makes one call of these texts of the batch.
+pub(super) async fn attempt<E: Embedder + ?Sized>(
+    embedder: &E,
+    batch: Batch<'_>,
+    call: Vec<usize>,
+) -> (Vec<usize>, Result<Embeddings>) {
+    let result = embed_checked(embedder, batch.pick(&call).batch()).await;
+    (call, result)
+}
+
+impl Results {
+    pub(super) fn new(texts: usize) -> Self {
+        let (rows, errors) = (RowCollector::new(texts), vec![None; texts]);
+        Self { rows, errors, failures_in_a_row: 0, charges: Charges::NONE, ended: None }
+    }
+
+    /// Whether nothing more is to be tried.
+    pub(super) const fn have_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
+    pub(super) fn has_error(&self, index: usize) -> bool {
+        self.errors[index].is_some()
+    }
+
+    /// Makes `error` the result of all texts that have no error yet.
+    pub(super) fn fail_the_rest(&mut self, error: &Error) {
+        self.errors.iter_mut().for_each(|slot| _ = slot.get_or_insert_with(|| error.clone()));
+    }
+
+    /// Makes the refusal of a text that was sent alone its result.
+    pub(super) fn reject(&mut self, index: usize, error: Error) {
+        let alone = vec![BadText::new(index, BadTextReason::Rejected)];
+        self.errors[index] = Some(error.with_bad_texts(alone));
+    }
+
+    /// Takes the texts to blame and those that have a row out of `todo`; the former get an error of their own. `error`
+    /// has neither rows nor a bill: both are told once, for all.
+    pub(super) fn set_aside(&mut self, todo: &mut Vec<usize>, error: &Error) {
+        for bad in error.bad_texts() {
+            self.errors[bad.index] = Some(error.clone().with_bad_texts(vec![bad.clone()]));
+        }
+        todo.retain(|&index| self.errors[index].is_none() && !self.rows.has(index));
+    }
+
+    /// Takes a call's rows, or those that were finished before it failed. Gives back the texts that are to be looked
+    /// into: refused, with or without others being named.
+    pub(super) fn settle(
+        &mut self,
+        mut call: Vec<usize>,
+        result: Result<Embeddings>,
+    ) -> std::result::Result<(), Refused> {
+        let error = match result {
+            Ok(part) => match self.rows.put(&part, |row| call[row]) {
+                Ok(()) => {
+                    self.failures_in_a_row = 0;
+                    return Ok(());
+                }
+                Err(error) => error,
+            },
+            Err(error) => self.rows.take(error.map_indices(|index| [call[index]])),
+        };
+        // A call's error has rows of several spaces only if a router answers: those cannot all be given.
+        self.charges += error.total_charges();
+        let error = error.without_partial().without_charges();
+        let before = call.len();
+        self.set_aside(&mut call, &error);
+        let smaller = call.len() < before;
+        self.judge(call, error, smaller)
+    }
+
+    /// Decides what becomes of the texts that a failed call leaves.
+    fn judge(&mut self, call: Vec<usize>, error: Error, smaller: bool) -> std::result::Result<(), Refused> {
+        if call.is_empty() {
+            return Ok(());
+        }
+        // An error that names texts is about those, whatever its kind; it names at least one each time, so this ends.
+        if error.kind() == ErrorKind::InvalidInput || (smaller && !error.bad_texts().is_empty()) {
+            return Err(Refused { rest: call, error, smaller });
+        }
+        self.give_up(&call, &error);
+        Ok(())
+    }
+
+    /// Makes the error that ended the run the result of texts that were not tried.
+    pub(super) fn spread_the_end(&mut self, texts: &[usize]) {
+        let error = self.ended.clone().map(Error::of_others);
+        texts.iter().for_each(|&index| self.errors[index].clone_from(&error));
+    }
+
+    /// Makes `error` the result of these texts, and of all further ones if trying them is of no use.
+    pub(super) fn give_up(&mut self, texts: &[usize], error: &Error) {
+        // What it names, it names by the places of one call.
+        let error = &error.clone().with_bad_texts(Vec::new());
+        texts.iter().for_each(|&index| self.errors[index] = Some(error.clone()));
+        self.failures_in_a_row += 1;
+        let hopeless = matches!(
+            error.kind(),
+            ErrorKind::Auth | ErrorKind::Config | ErrorKind::QuotaExhausted | ErrorKind::SpaceMismatch
+        );
+        if hopeless || self.failures_in_a_row >= FAILURES_IN_A_ROW {
+            self.ended = Some(error.clone());
+        }
+    }
+
+    pub(super) fn finish(self) -> Each {
+        let (embeddings, done, mut charges) = self.rows.into_done();
+        charges += self.charges;
+        let mut rows = 0..;
+        let outcomes = done.into_iter().zip(self.errors).map(|(done, error)| match (done, error) {
+            // A text that has a row has no error, whatever was said of it before the row came.
+            (true, _) => Ok(rows.next().unwrap_or_default()),
+            (false, Some(error)) => Err(error),
+            (false, None) => Err(Error::new(ErrorKind::Protocol, "no answer came for this text")),
+        });
+        let outcomes = outcomes.collect();
+        Each { embeddings, outcomes, charges }
+    }
+}

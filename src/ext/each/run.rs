@@ -1,0 +1,93 @@
+//! Embeds with a result for each text: [`embed_each`].
+
+use std::collections::VecDeque;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
+use super::{
+    Each,
+    bisection::isolate,
+    results::{Results, attempt},
+};
+use crate::{Batch, Embedder, Limits, Result, batch::Counted, ext::all::IN_FLIGHT, plan};
+
+/// See [`EmbedderExt::embed_each`](crate::EmbedderExt::embed_each).
+pub(in crate::ext) async fn embed_each<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Each {
+    let mut results = Results::new(batch.len());
+    if let Err(error) = batch.check_space(embedder.spaces()) {
+        results.fail_the_rest(&error);
+        return results.finish();
+    }
+    let limits = embedder.limits();
+    let Planned { calls, tokens } = match plan_good_texts(&batch, &limits, &mut results).await {
+        Ok(planned) => planned,
+        Err(error) => {
+            results.fail_the_rest(&error);
+            return results.finish();
+        }
+    };
+    let counted = tokens.as_deref().map(|tokens| Counted::by(&limits, tokens));
+    let batch = counted.map_or(batch, |counted| batch.with_counted(counted));
+    run_calls(embedder, batch, &limits, calls, &mut results).await;
+    results.finish()
+}
+
+/// The calls that are to be made, each as the indices of its texts.
+struct Planned {
+    calls: VecDeque<Vec<usize>>,
+    /// The tokens of all texts of the batch, as far as planning counted them.
+    tokens: Option<Vec<u32>>,
+}
+
+/// Plans calls of the texts that a call can hold. The others get their errors: they fall out before the first call.
+async fn plan_good_texts(batch: &Batch<'_>, limits: &Limits, results: &mut Results) -> Result<Planned> {
+    let mut good: Vec<usize> = (0..batch.len()).collect();
+    let first = plan::plan(batch, limits).await;
+    let counted = first.counted(batch);
+    let tokens = counted.map(|counted| counted.scatter(&good, batch.len()));
+    match &first.calls {
+        Ok(calls) => {
+            let calls = calls.iter().map(|call| good[call.clone()].to_vec()).collect();
+            return Ok(Planned { calls, tokens });
+        }
+        Err(error) => results.set_aside(&mut good, error),
+    }
+    // What is left is planned anew, with what was counted the first time.
+    let rest = counted.map_or(*batch, |counted| batch.with_counted(counted)).pick(&good);
+    let second = plan::plan(&rest.batch(), limits).await;
+    let of_rest = second.counted(&rest.batch()).map(|counted| counted.scatter(&good, batch.len()));
+    let calls = second.calls?.into_iter().map(|call| good[call].to_vec()).collect();
+    Ok(Planned { calls, tokens: of_rest.or(tokens) })
+}
+
+/// Makes several calls at a time. A refused call is looked into before more is sent: everything may be refused.
+async fn run_calls<E: Embedder + ?Sized>(
+    embedder: &E,
+    batch: Batch<'_>,
+    limits: &Limits,
+    mut waiting: VecDeque<Vec<usize>>,
+    results: &mut Results,
+) {
+    let room = limits.in_flight.unwrap_or(IN_FLIGHT).max(1);
+    let mut in_flight = FuturesUnordered::new();
+    let mut refused = Vec::new();
+    loop {
+        while !results.have_ended() && refused.is_empty() && in_flight.len() < room {
+            let Some(mut call) = waiting.pop_front() else { break };
+            let now = embedder.limits();
+            if plan::is_outdated(limits, &now) {
+                let picked = batch.pick(&call);
+                call = plan::again(&picked.batch(), &now, &mut waiting, |part| call[part].to_vec()).await;
+            }
+            in_flight.push(attempt(embedder, batch, call));
+        }
+        if let Some((call, result)) = in_flight.next().await {
+            refused.extend(results.settle(call, result).err());
+        } else if let Some(refused) = refused.pop() {
+            isolate(embedder, batch, refused, results).await;
+        } else {
+            break;
+        }
+    }
+    waiting.iter().for_each(|call| results.spread_the_end(call));
+}
