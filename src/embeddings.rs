@@ -2,6 +2,8 @@
 
 mod new;
 
+use std::{ops::Index, slice::ChunksExact};
+
 use ndarray::{Array2, ArrayView2};
 
 use crate::{Charges, Payee, RateLimitStatus, Space, Usage};
@@ -20,7 +22,7 @@ use crate::{Charges, Payee, RateLimitStatus, Space, Usage};
 /// ```
 ///
 /// Built only through [`new`](Self::new), which checks: every row has the space's width and only finite components.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Embeddings {
     vectors: Array2<f32>,
     space: Space,
@@ -112,7 +114,7 @@ impl Embeddings {
     }
 
     /// The vectors, in the order of the texts.
-    pub fn rows(&self) -> std::slice::ChunksExact<'_, f32> {
+    pub fn rows(&self) -> ChunksExact<'_, f32> {
         self.as_slice().chunks_exact(self.dimensions())
     }
 
@@ -190,6 +192,39 @@ impl Embeddings {
         let truncated = (0..rows.len()).filter(|&row| self.truncated.binary_search(&rows[row]).is_ok()).collect();
         let (space, charges, rate_limit_status) = (self.space.clone(), self.charges.clone(), self.rate_limit_status);
         Self { vectors, space, charges, truncated, rate_limit_status }
+    }
+}
+
+impl Index<usize> for Embeddings {
+    type Output = [f32];
+
+    /// Does what [`row`](Self::row) does.
+    fn index(&self, i: usize) -> &[f32] {
+        self.row(i)
+    }
+}
+
+/// Goes over the [rows](Embeddings::rows).
+impl<'e> IntoIterator for &'e Embeddings {
+    type Item = &'e [f32];
+    type IntoIter = ChunksExact<'e, f32>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.rows()
+    }
+}
+
+impl AsRef<[f32]> for Embeddings {
+    /// Returns all components, row after row.
+    fn as_ref(&self) -> &[f32] {
+        self.as_slice()
+    }
+}
+
+impl From<Embeddings> for Array2<f32> {
+    /// Takes the matrix: texts by dimensions, row-major.
+    fn from(embeddings: Embeddings) -> Self {
+        embeddings.into_vectors()
     }
 }
 

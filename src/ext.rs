@@ -90,7 +90,7 @@ pub trait EmbedderExt: Embedder {
 
     /// Embeds a corpus larger than memory: takes texts as they come, gives windows of rows in the same order.
     ///
-    /// Streams are those of the crate `futures-util` (`stream::iter` makes one of an iterator); pin the result to read
+    /// Streams are those of the crate `futures-core`; `futures-util` makes them (`stream::iter` of an iterator); pin the result to read
     /// it, as below.
     ///
     /// Memory is bounded by the [window and the number of windows at once](StreamOptions), whatever the length of the
@@ -120,11 +120,11 @@ pub trait EmbedderExt: Embedder {
         &self,
         texts: S,
         options: StreamOptions,
-    ) -> impl futures_util::Stream<Item = Result<Embeddings>> + Send + use<Self, T, S>
+    ) -> impl futures_core::Stream<Item = Result<Embeddings>> + Send + use<Self, T, S>
     where
         Self: Clone,
         T: AsRef<str> + Send + Sync + 'static,
-        S: futures_util::Stream<Item = T> + Send,
+        S: futures_core::Stream<Item = T> + Send,
     {
         stream::embed_stream(self, texts, options)
     }

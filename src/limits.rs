@@ -14,7 +14,7 @@ use crate::InputKind;
 ///
 /// A batch within the limits is accepted as a whole; [`EmbedderExt`](crate::EmbedderExt) splits any number of texts by
 /// them. An embedder that schedules whole calls itself states none for a call.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct Limits {
@@ -167,6 +167,17 @@ pub enum TokenCount {
     AtMostBytes,
     /// They can be counted exactly.
     Exact(Arc<dyn CountTokens>),
+}
+
+/// Counters are equal if they are one and the same.
+impl PartialEq for TokenCount {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unknown, Self::Unknown) | (Self::AtMostBytes, Self::AtMostBytes) => true,
+            (Self::Exact(a), Self::Exact(b)) => std::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b)),
+            _ => false,
+        }
+    }
 }
 
 impl TokenCount {

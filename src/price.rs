@@ -16,7 +16,7 @@
 //! use docvector_embed::price::Price;
 //! # fn main() -> docvector_embed::Result<()> {
 //! let price = Price::per_million("a-host", "a-model", "0.0125")?.with_batch_per_million("0.00625")?;
-//! assert_eq!((price.standard, price.batch), (12_500, Some(6_250)));
+//! assert_eq!(price.standard.as_picos(), 12_500);
 //! assert_eq!(price.cost(1).to_string(), "$0.0000000125");
 //! # Ok(()) }
 //! ```
@@ -53,6 +53,11 @@ impl PicoDollars {
     /// The pico-dollars.
     pub const fn as_picos(self) -> u128 {
         self.0
+    }
+
+    /// So much for each of `tokens`; the most that can be held if it is more.
+    const fn times(self, tokens: u64) -> Self {
+        Self(self.0.saturating_mul(tokens as u128))
     }
 
     /// The sum; `None` where it is more than can be held. (`+` gives the most that can be held.)
@@ -123,11 +128,11 @@ pub struct Price {
     pub provider: Cow<'static, str>,
     /// The model, by the provider's name.
     pub model: Cow<'static, str>,
-    /// Pico-dollars per token of a request that is answered at once.
-    pub standard: u64,
-    /// Pico-dollars per token of a batch job; `None` where there are none or the price is not known.
+    /// Per token of a request that is answered at once.
+    pub standard: PicoDollars,
+    /// Per token of a batch job; `None` if there is none or the price is not known.
     #[cfg_attr(feature = "serde", serde(default))]
-    pub batch: Option<u64>,
+    pub batch: Option<PicoDollars>,
     /// The day from which the price is known to hold, as `YYYY-MM-DD`.
     #[cfg_attr(feature = "serde", serde(default))]
     pub valid_from: Cow<'static, str>,
@@ -137,9 +142,12 @@ pub struct Price {
 }
 
 impl Price {
-    /// A price of your own: `standard` pico-dollars per token. A dollar for a million tokens is 1,000,000 pico-dollars per
-    /// token.
-    pub fn new(provider: impl Into<Cow<'static, str>>, model: impl Into<Cow<'static, str>>, standard: u64) -> Self {
+    /// A price of your own: `standard` per token. A dollar for a million tokens is 1,000,000 pico-dollars per token.
+    pub fn new(
+        provider: impl Into<Cow<'static, str>>,
+        model: impl Into<Cow<'static, str>>,
+        standard: PicoDollars,
+    ) -> Self {
         let (valid_from, source) = (Cow::Borrowed(""), Cow::Borrowed(""));
         Self { provider: provider.into(), model: model.into(), standard, batch: None, valid_from, source }
     }
@@ -157,9 +165,9 @@ impl Price {
         Ok(Self::new(provider, model, picos_per_token(dollars)?))
     }
 
-    /// Sets the pico-dollars per token of a batch job.
+    /// Sets the price per token of a batch job.
     #[must_use]
-    pub const fn with_batch(mut self, batch: u64) -> Self {
+    pub const fn with_batch(mut self, batch: PicoDollars) -> Self {
         self.batch = Some(batch);
         self
     }
@@ -212,17 +220,17 @@ impl Price {
 
     /// What so many tokens cost.
     pub const fn cost(&self, tokens: u64) -> PicoDollars {
-        PicoDollars(self.standard as u128 * tokens as u128)
+        self.standard.times(tokens)
     }
 
     /// What so many tokens cost in a batch job.
     pub fn batch_cost(&self, tokens: u64) -> Option<PicoDollars> {
-        self.batch.map(|batch| PicoDollars(u128::from(batch) * u128::from(tokens)))
+        self.batch.map(|batch| batch.times(tokens))
     }
 }
 
 /// The pico-dollars per token that so many dollars for a million tokens are. Nothing is rounded.
-fn picos_per_token(dollars: &str) -> Result<u64> {
+fn picos_per_token(dollars: &str) -> Result<PicoDollars> {
     /// A millionth of a dollar for a million tokens is a pico-dollar for one.
     const PLACES: usize = 6;
     let parse = || {
@@ -235,7 +243,7 @@ fn picos_per_token(dollars: &str) -> Result<u64> {
         let fraction = fraction.trim_end_matches('0');
         (fraction.len() <= PLACES).then(|| format!("{whole}{fraction:0<PLACES$}").parse().ok()).flatten()
     };
-    parse().ok_or_else(|| {
+    parse().map(|picos: u64| PicoDollars(picos.into())).ok_or_else(|| {
         let message = format!(
             "{dollars:?} as a price in dollars for a million tokens: it must be a decimal number such as 0.0125, with at \
              most {PLACES} digits after the point, and at most {}",
@@ -253,23 +261,23 @@ pub const TABLE: &[Price] = &[
     Price {
         provider: Cow::Borrowed("openai"),
         model: Cow::Borrowed("text-embedding-3-small"),
-        standard: 20_000,
-        batch: Some(10_000),
+        standard: PicoDollars(20_000),
+        batch: Some(PicoDollars(10_000)),
         valid_from: Cow::Borrowed("2024-01-25"),
         source: Cow::Borrowed("platform.openai.com/docs/models/text-embedding-3-small"),
     },
     Price {
         provider: Cow::Borrowed("openai"),
         model: Cow::Borrowed("text-embedding-3-large"),
-        standard: 130_000,
-        batch: Some(65_000),
+        standard: PicoDollars(130_000),
+        batch: Some(PicoDollars(65_000)),
         valid_from: Cow::Borrowed("2024-01-25"),
         source: Cow::Borrowed("platform.openai.com/docs/models/text-embedding-3-large"),
     },
     Price {
         provider: Cow::Borrowed("openai"),
         model: Cow::Borrowed("text-embedding-ada-002"),
-        standard: 100_000,
+        standard: PicoDollars(100_000),
         batch: None,
         valid_from: Cow::Borrowed("2023-06-13"),
         source: Cow::Borrowed("platform.openai.com/docs/models/text-embedding-ada-002"),
@@ -294,8 +302,8 @@ mod tests {
     #[test]
     fn the_table_is_in_order_and_dated() {
         for (i, price) in TABLE.iter().enumerate() {
-            assert!(price.standard > 0 && !price.source.is_empty(), "{price:?}");
-            assert!(price.batch.is_none_or(|batch| batch > 0 && batch <= price.standard), "{price:?}");
+            assert!(price.standard > PicoDollars::ZERO && !price.source.is_empty(), "{price:?}");
+            assert!(price.batch.is_none_or(|batch| batch > PicoDollars::ZERO && batch <= price.standard), "{price:?}");
             let date: Vec<usize> = price.valid_from.split('-').map(str::len).collect();
             assert_eq!(date, [4, 2, 2], "{price:?}");
             let earlier =
@@ -339,7 +347,8 @@ mod tests {
     #[test]
     fn the_most_is_not_passed() {
         let most = PicoDollars::from_picos(u128::MAX);
-        let dearest = Price::new("anyone", "any", u64::MAX).with_batch(u64::MAX);
+        let dearest =
+            Price::new("anyone", "any", PicoDollars(u64::MAX.into())).with_batch(PicoDollars(u64::MAX.into()));
         let cost = u128::from(u64::MAX) * u128::from(u64::MAX);
         assert_eq!(dearest.cost(u64::MAX).as_picos(), cost);
         assert_eq!(dearest.batch_cost(u64::MAX), Some(PicoDollars(cost)));
@@ -366,6 +375,7 @@ mod tests {
             ("000.100000000000000000", 100_000),
             ("18446744073709.551615", u64::MAX),
         ] {
+            let picos = PicoDollars(picos.into());
             let price = Price::per_million("anyone", "any", dollars).expect(dollars);
             assert_eq!((price.standard, price.batch), (picos, None), "{dollars}");
             assert_eq!(price, Price::new("anyone", "any", picos));
@@ -419,7 +429,7 @@ mod tests {
             for part in [&format!("{dollars:?}"), "such as 0.0125", "at most 6 digits", "at most 18446744073709"] {
                 assert!(text.contains(part), "{part}: {text}");
             }
-            assert!(Price::new("anyone", "any", 1).with_batch_per_million(dollars).is_err(), "{dollars}");
+            assert!(Price::new("anyone", "any", PicoDollars(1)).with_batch_per_million(dollars).is_err(), "{dollars}");
         }
     }
 }

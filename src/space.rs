@@ -39,6 +39,31 @@ impl fmt::Display for SpaceId {
     }
 }
 
+impl fmt::LowerHex for SpaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if f.alternate() { "0x" } else { "" })?;
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl AsRef<[u8]> for SpaceId {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<[u8; 16]> for SpaceId {
+    fn from(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl From<SpaceId> for [u8; 16] {
+    fn from(id: SpaceId) -> Self {
+        id.0
+    }
+}
+
 impl fmt::Debug for SpaceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SpaceId({self})")

@@ -3,7 +3,7 @@
 use crate::Embeddings;
 
 /// The rows that were finished before a call failed, and whose they are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Partial {
     pub(super) indices: Vec<usize>,
     pub(super) embeddings: Embeddings,

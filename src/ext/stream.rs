@@ -98,10 +98,10 @@ impl StreamOptions {
         self
     }
 
-    /// Sets the most texts of a window (at least 1).
+    /// Sets the most texts of a window. With 0, the stream's only item is a [`Config`](ErrorKind::Config) error.
     #[must_use]
     pub const fn with_window_texts(mut self, texts: usize) -> Self {
-        self.window_texts = Some(if texts == 0 { 1 } else { texts });
+        self.window_texts = Some(texts);
         self
     }
 
@@ -112,11 +112,21 @@ impl StreamOptions {
         self
     }
 
-    /// Sets how many windows are embedded at once (at least 1).
+    /// Sets how many windows are embedded at once. With 0, the stream's only item is a [`Config`](ErrorKind::Config) error.
     #[must_use]
     pub const fn with_windows_in_flight(mut self, windows: usize) -> Self {
-        self.windows = if windows == 0 { 1 } else { windows };
+        self.windows = windows;
         self
+    }
+
+    /// Refuses values that make no sense.
+    fn check(&self) -> Result<()> {
+        let message = match (self.window_texts, self.windows) {
+            (Some(0), _) => "a window of 0 texts holds nothing: `with_window_texts` takes at least 1",
+            (_, 0) => "with 0 windows in flight nothing is embedded: `with_windows_in_flight` takes at least 1",
+            _ => return Ok(()),
+        };
+        Err(Error::new(ErrorKind::Config, message))
     }
 }
 
@@ -135,6 +145,7 @@ where
     T: AsRef<str> + Send + Sync + 'static,
     S: Stream<Item = T> + Send,
 {
+    let refused = options.check().err();
     let StreamOptions { options, window_texts, window_bytes, windows: in_flight } = options;
     let most_texts = window_texts.unwrap_or_else(|| embedder.limits().texts.unwrap_or(0).max(WINDOW_TEXTS));
     let windows = windows(texts, most_texts, window_bytes);
@@ -150,8 +161,8 @@ where
     };
     // Told when no further windows are to begin.
     let (stop, stopped) = oneshot::channel::<()>();
-    let embedded = Box::pin(windows.take_until(stopped).map(embed).buffered(in_flight));
-    stream::unfold((embedded, Some(stop)), |(mut embedded, stop)| async move {
+    let embedded = Box::pin(windows.take_until(stopped).map(embed).buffered(in_flight.max(1)));
+    let embedded = stream::unfold((embedded, Some(stop)), |(mut embedded, stop)| async move {
         // What comes after a hole cannot be placed by who reads in order: an error is the last item.
         let stop = stop?;
         let mut error = match embedded.next().await? {
@@ -175,7 +186,11 @@ where
             }
         }
         Some((Err(error.with_charges(&charges).with_more_partials(finished)), (embedded, None)))
-    })
+    });
+    match refused {
+        None => embedded.left_stream(),
+        Some(error) => stream::once(async { Err(error) }).right_stream(),
+    }
 }
 
 fn ended() -> Error {

@@ -69,7 +69,7 @@ pub struct Concurrency<E> {
 }
 
 impl<E> Concurrency<E> {
-    /// Wraps `inner`, and lets `calls` through at once, at least 1.
+    /// Wraps `inner`, and lets `calls` through at once. With 0, every call is a [`Config`](ErrorKind::Config) error.
     pub fn new(inner: E, calls: usize) -> Self {
         Self::with_gate(inner, Gate::new(calls))
     }
@@ -108,6 +108,10 @@ impl<E> Concurrency<E> {
 impl<E: Embedder> Concurrency<E> {
     /// Waits for a place, but not past the batch's deadline.
     async fn place(&self, batch: &Batch<'_>) -> Result<Place> {
+        if self.gate.calls() == 0 {
+            let message = "a gate for 0 calls lets none through: make it for at least 1";
+            return Err(Error::new(ErrorKind::Config, message).with_embedder(self));
+        }
         let turn = match self.gate.enter(batch.lane()) {
             Entry::Place(place) => return Ok(place),
             Entry::Turn(turn) => turn,

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::{
-    Batch, Charges, Embedder, Embeddings, Error, Limits, Partial, Result, Space, checked::embed_checked,
+    Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Partial, Result, Space, checked::embed_checked,
     gather::RowCollector,
 };
 
@@ -22,14 +22,14 @@ use crate::{
 /// - 180 s from the first failure, waits included, after which no attempt begins;
 /// - 120 s: a server that asks for more is not waited for;
 /// - a budget of its own, of [`RetryBudget::default`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct RetryPolicy {
     attempts: u32,
-    first: Duration,
-    longest: Duration,
-    time_limit: Duration,
-    longest_wait: Duration,
+    first_backoff: Duration,
+    max_backoff: Duration,
+    max_elapsed: Duration,
+    max_retry_after: Duration,
     budget: Option<RetryBudget>,
     seed: Option<u64>,
 }
@@ -38,10 +38,10 @@ impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
             attempts: 5,
-            first: Duration::from_millis(500),
-            longest: Duration::from_secs(20),
-            time_limit: Duration::from_secs(180),
-            longest_wait: Duration::from_secs(120),
+            first_backoff: Duration::from_millis(500),
+            max_backoff: Duration::from_secs(20),
+            max_elapsed: Duration::from_secs(180),
+            max_retry_after: Duration::from_secs(120),
             budget: Some(RetryBudget::default()),
             seed: None,
         }
@@ -49,18 +49,18 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Sets the attempts, the first included (at least 1).
+    /// Sets the attempts, the first included. With 0, every call is a [`Config`](ErrorKind::Config) error.
     #[must_use]
     pub const fn with_attempts(mut self, attempts: u32) -> Self {
-        self.attempts = if attempts == 0 { 1 } else { attempts };
+        self.attempts = attempts;
         self
     }
 
     /// Sets the bound of the wait before the second attempt, and how far the doubling goes.
     #[must_use]
     pub const fn with_backoff(mut self, first: Duration, longest: Duration) -> Self {
-        self.first = first;
-        self.longest = longest;
+        self.first_backoff = first;
+        self.max_backoff = longest;
         self
     }
 
@@ -68,14 +68,14 @@ impl RetryPolicy {
     /// turn, does not count.
     #[must_use]
     pub const fn with_max_elapsed(mut self, limit: Duration) -> Self {
-        self.time_limit = limit;
+        self.max_elapsed = limit;
         self
     }
 
     /// Sets the longest wait asked for by a server that is honoured; one that asks for more gets no further attempt.
     #[must_use]
     pub const fn with_max_retry_after(mut self, wait: Duration) -> Self {
-        self.longest_wait = wait;
+        self.max_retry_after = wait;
         self
     }
 
@@ -91,6 +91,18 @@ impl RetryPolicy {
     pub fn without_budget(mut self) -> Self {
         self.budget = None;
         self
+    }
+
+    /// Refuses values that make no sense.
+    fn check(&self) -> Result<()> {
+        let message = if self.attempts == 0 {
+            "a retry policy of 0 attempts makes no call: `with_attempts` takes at least 1, the first attempt"
+        } else if self.budget.as_ref().is_some_and(|budget| !budget.is_valid()) {
+            "a retry budget takes finite numbers that are not negative"
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::Config, message))
     }
 
     /// Makes the jitter repeat itself, for tests.
@@ -113,6 +125,13 @@ impl RetryPolicy {
 #[derive(Clone, Debug)]
 pub struct RetryBudget(Arc<Budget>);
 
+/// Budgets are equal if they are one and the same.
+impl PartialEq for RetryBudget {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 #[derive(Debug)]
 struct Budget {
     share: f64,
@@ -125,12 +144,16 @@ impl RetryBudget {
     const MOST: f64 = 500.0;
 
     /// Allows `share` retries a call (0.2 is one in five calls) and `per_second` a second beside; of the latter, ten
-    /// seconds' worth is there from the beginning. Values that are not finite or negative are taken for 0.
+    /// seconds' worth is there from the beginning. With a value that is negative or not finite, every call is a
+    /// [`Config`](ErrorKind::Config) error.
     pub fn new(share: f64, per_second: f64) -> Self {
-        let sane = |value: f64| if value.is_finite() && value > 0.0 { value } else { 0.0 };
-        let (share, per_second) = (sane(share), sane(per_second));
         let state = Mutex::new(((per_second * 10.0).min(Self::MOST), Instant::now()));
         Self(Arc::new(Budget { share, per_second, state }))
+    }
+
+    /// Whether both values make sense.
+    fn is_valid(&self) -> bool {
+        [self.0.share, self.0.per_second].iter().all(|value| value.is_finite() && *value >= 0.0)
     }
 
     /// Counts a call.
@@ -240,20 +263,20 @@ impl<E> Retry<E> {
             most.mul_f64(part)
         };
         let wait = match error.retry_after() {
-            Some(asked) if asked > policy.longest_wait => {
-                return Err(format!("the server asks to wait {asked:?}, longer than {:?}", policy.longest_wait));
+            Some(asked) if asked > policy.max_retry_after => {
+                return Err(format!("the server asks to wait {asked:?}, longer than {:?}", policy.max_retry_after));
             }
             // Never earlier than asked, and not all at the same moment.
-            Some(asked) => asked.saturating_add(jitter(policy.first)),
+            Some(asked) => asked.saturating_add(jitter(policy.first_backoff)),
             None => {
-                let doubled = policy.first.saturating_mul(1_u32.checked_shl(attempt - 1).unwrap_or(u32::MAX));
-                jitter(doubled.min(policy.longest))
+                let doubled = policy.first_backoff.saturating_mul(1_u32.checked_shl(attempt - 1).unwrap_or(u32::MAX));
+                jitter(doubled.min(policy.max_backoff))
             }
         };
         let then = Instant::now().checked_add(wait);
         let late = |end: Option<Instant>| end.is_some_and(|end| then.is_none_or(|then| then >= end));
-        if late(began.checked_add(policy.time_limit)) {
-            return Err(format!("the next would begin later than {:?} after the first failure", policy.time_limit));
+        if late(began.checked_add(policy.max_elapsed)) {
+            return Err(format!("the next would begin later than {:?} after the first failure", policy.max_elapsed));
         }
         if late(deadline) {
             return Err("the next would begin after the batch's deadline".into());
@@ -281,6 +304,7 @@ impl<E: fmt::Debug> fmt::Debug for Retry<E> {
 #[deny(clippy::missing_trait_methods)]
 impl<E: Embedder> Embedder for Retry<E> {
     async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
+        self.policy.check().map_err(|error| error.with_embedder(self))?;
         let mut began = None;
         if let Some(budget) = &self.policy.budget {
             budget.deposit();

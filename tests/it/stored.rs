@@ -125,12 +125,12 @@ fn money_is_a_string_of_whole_pico_dollars() {
 fn a_price_is_its_fields() {
     let price = price::of("openai", "text-embedding-3-small").expect("in the table");
     let form = json!({
-        "provider": "openai", "model": "text-embedding-3-small", "standard": 20_000, "batch": 10_000,
+        "provider": "openai", "model": "text-embedding-3-small", "standard": "20000", "batch": "10000",
         "valid_from": price.valid_from, "source": price.source,
     });
     check(&price, form);
-    let own: Price = serde_json::from_value(json!({"provider": "here", "model": "m", "standard": 5})).expect("read");
-    assert_eq!(own, Price::new("here", "m", 5));
+    let own: Price = serde_json::from_value(json!({"provider": "here", "model": "m", "standard": "5"})).expect("read");
+    assert_eq!(own, Price::new("here", "m", PicoDollars::from_picos(5)));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Wrappers: what each promises, and the documented stack of them.
 
+mod bad_values;
 mod bounded_queues;
 mod cached;
 #[cfg(all(feature = "openai", feature = "sqlite"))]

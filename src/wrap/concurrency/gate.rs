@@ -59,9 +59,8 @@ impl Entry {
 }
 
 impl Gate {
-    /// Makes room for `calls` at once, at least 1.
+    /// Makes room for `calls` at once. With 0, every call is a [`Config`](crate::ErrorKind::Config) error.
     pub fn new(calls: usize) -> Self {
-        let calls = calls.max(1);
         let queue = Mutex::new(Queue { free: calls, ..Queue::default() });
         Self(Arc::new(Shared { calls, queue }))
     }

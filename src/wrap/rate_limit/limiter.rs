@@ -61,16 +61,16 @@ impl RateLimiter {
         Self::default()
     }
 
-    /// Sets the requests a minute (at least 1), also for the clones.
+    /// Sets the requests per minute, also for the clones. With 0, every call is a [`Config`](ErrorKind::Config) error.
     #[must_use]
     pub fn with_requests_per_minute(self, limit: u64) -> Self {
-        self.change(|state| state.requests.given = Some(limit.max(1)))
+        self.change(|state| state.requests.given = Some(limit))
     }
 
-    /// Sets the tokens a minute (at least 1), also for the clones.
+    /// Sets the tokens per minute, also for the clones. With 0, every call is a [`Config`](ErrorKind::Config) error.
     #[must_use]
     pub fn with_tokens_per_minute(self, limit: u64) -> Self {
-        self.change(|state| state.tokens.given = Some(limit.max(1)))
+        self.change(|state| state.tokens.given = Some(limit))
     }
 
     /// Returns the requests per minute that the limiter keeps to now: given or learned, `None` where neither.
@@ -123,8 +123,21 @@ impl RateLimiter {
         Some((tokens? * SHARE.as_secs_f64()).max(carried) as usize)
     }
 
+    /// Refuses a limit with which nothing could ever be sent.
+    fn check(&self) -> Result<()> {
+        let given = self.0.with(|state| [(state.requests.given, "requests"), (state.tokens.given, "tokens")]);
+        match given.into_iter().find(|(given, _)| *given == Some(0)) {
+            Some((_, what)) => {
+                let message = format!("a rate limit of 0 {what} per minute lets no call through: set at least 1");
+                Err(Error::new(ErrorKind::Config, message))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Waits for a request of so many tokens and takes it.
     pub(super) async fn acquire(&self, lane: Lane, tokens: f64, deadline: Option<Instant>) -> Result<()> {
+        self.check()?;
         let passed = || Error::new(ErrorKind::DeadlinePassed, "the rate limit would be waited for beyond it");
         let waiter = self.with(|state| {
             let now = Instant::now();

@@ -117,7 +117,7 @@ async fn keeps_the_laws() {
 #[test]
 fn says_how_many_calls_go_at_once() {
     let fake = |limits| Fake::builder().with_limits(limits).build().expect("valid");
-    for (inner, gate, expected) in [(None, 8, 8), (Some(4), 8, 4), (Some(16), 8, 8), (None, 0, 1)] {
+    for (inner, gate, expected) in [(None, 8, 8), (Some(4), 8, 4), (Some(16), 8, 8)] {
         let limits = inner.map_or(Limits::none(), |calls| Limits::none().with_in_flight(calls));
         let embedder = Concurrency::new(fake(limits.with_texts(7)), gate);
         assert_eq!(embedder.limits().in_flight, Some(expected), "inner {inner:?}, gate {gate}");
