@@ -2,9 +2,9 @@
 //!
 //! `cargo bench --features onnx --bench local [-- int8 | latency | memory]`
 //!
-//! What is compared takes turns in one run, so that a drifting clock touches all alike; each figure of memory is of a
-//! process of its own. Texts: the paragraphs of this project's own sources and pages, and queries made of their first
-//! eight words. `docvector-embed bench` compares sizes of batches, `scripts/bench-peers` other libraries.
+//! The compared settings take turns in one run, so that a drifting clock touches all alike. Each figure of memory is of
+//! a process of its own. Texts: the paragraphs of this project's own sources and pages, and queries made of their first
+//! eight words. `docvector-embed bench` compares batch sizes, `scripts/bench-peers` other libraries.
 
 use std::{
     env,
@@ -60,13 +60,13 @@ async fn embed(embedder: &Onnx, texts: &[String]) -> docvector_embed::Result<Emb
     embedder.embed_all(Batch::documents(&texts).with_truncation(Truncation::Truncate)).await
 }
 
-/// int8 and fp32, packed and with a text a batch.
+/// Compares int8 and fp32, packed and with one text per batch.
 async fn int8() -> Result<()> {
     let (paragraphs, queries) = texts()?;
     let sides = [
-        ("fp32, a text a batch", builder().with_batch_tokens(1).build()?),
+        ("fp32, one text per batch", builder().with_batch_tokens(1).build()?),
         ("fp32, packed", builder().build()?),
-        ("int8, a text a batch", builder().with_precision(Precision::Int8).with_batch_tokens(1).build()?),
+        ("int8, one text per batch", builder().with_precision(Precision::Int8).with_batch_tokens(1).build()?),
         ("int8, packed", builder().with_precision(Precision::Int8).build()?),
     ];
     for (name, texts) in [("paragraphs", &paragraphs), ("queries", &queries)] {
@@ -86,7 +86,7 @@ async fn int8() -> Result<()> {
             }
         }
         println!("\n{} {name}, {ROUNDS} rounds, medians; ratio and cosine to fp32 in the same batches", texts.len());
-        println!("{:>22}  {:>9}  {:>6}  {:>8}  {:>8}", "", "tokens/s", "ratio", "mean", "min");
+        println!("{:>24}  {:>9}  {:>6}  {:>8}  {:>8}", "", "tokens/s", "ratio", "mean", "min");
         for (at, (side, _)) in sides.iter().enumerate() {
             let base = at % 2;
             let ratios = speeds[at].iter().zip(&speeds[base]).map(|(own, base)| own / base).collect();
@@ -94,7 +94,7 @@ async fn int8() -> Result<()> {
             let mean = cosines.iter().sum::<f64>() / cosines.len() as f64;
             let min = cosines.iter().copied().fold(f64::INFINITY, f64::min);
             let (speed, ratio) = (median(speeds[at].clone()), median(ratios));
-            println!("{side:>22}  {speed:>9.0}  {ratio:>6.2}  {mean:>8.5}  {min:>8.5}");
+            println!("{side:>24}  {speed:>9.0}  {ratio:>6.2}  {mean:>8.5}  {min:>8.5}");
         }
         let pairs = rows[2].rows().zip(rows[3].rows());
         let far = pairs.flat_map(|(a, b)| a.iter().zip(b).map(|(a, b)| (a - b).abs())).fold(0.0, f32::max);
@@ -103,7 +103,7 @@ async fn int8() -> Result<()> {
     Ok(())
 }
 
-/// The time of one query after the other, with nothing else going on and while a bulk job runs.
+/// Times one query after the other, first alone and then while a bulk job runs.
 async fn latency() -> Result<()> {
     const QUERIES: usize = 400;
     let (paragraphs, queries) = texts()?;
@@ -114,7 +114,7 @@ async fn latency() -> Result<()> {
             let start = Instant::now();
             embedder.embed_query(query).await?;
             times.push(start.elapsed());
-            // People do not ask at the moment they are answered.
+            // People do not ask the next question at the moment of the answer.
             tokio::time::sleep(Duration::from_millis(3)).await;
         }
         times.sort_unstable();
@@ -150,7 +150,7 @@ async fn latency() -> Result<()> {
     Ok(())
 }
 
-/// Peaks and growth of resident memory, each in a process of its own.
+/// Measures peaks and growth of resident memory, each in a process of its own.
 fn memory() -> Result<()> {
     let program = env::current_exe()?;
     let run = |what: &str| -> Result<f64> {
@@ -164,7 +164,7 @@ fn memory() -> Result<()> {
     for precision in ["full", "int8"] {
         let mut sessions: Vec<(f64, usize)> = Vec::new();
         for threads in 1..=3 {
-            // Of each the least of three: what is not given back to the system differs from run to run.
+            // The least of three runs: how much is not given back to the system differs from run to run.
             let runs = (0..3).map(|_| run(&format!("sessions {threads} {precision}"))).collect::<Result<Vec<f64>>>()?;
             sessions.push((runs.into_iter().fold(f64::INFINITY, f64::min), threads));
         }
@@ -204,12 +204,16 @@ async fn alone(what: &str) -> Result<()> {
             embed(&embedder, &paragraphs).await?;
             println!("{}", status("VmRSS:")?);
         }
-        _ => return Err(format!("{what:?} is nothing to measure").into()),
+        _ => {
+            return Err(
+                format!("{what:?} cannot be measured: give `stream COUNT` or `sessions THREADS PRECISION`").into()
+            );
+        }
     }
     Ok(())
 }
 
-/// A field of this process's status, in MiB.
+/// Reads a field of this process's status, in MiB.
 fn status(field: &str) -> Result<f64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix(field)).ok_or("no such field")?;
@@ -226,11 +230,11 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Paragraphs, and queries.
+/// Returns paragraphs, and queries made of them.
 fn texts() -> Result<(Vec<String>, Vec<String>)> {
     let mut paragraphs = Vec::new();
     walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut paragraphs)?;
-    // Every so many, so that all files have their share.
+    // Taken at equal distances, so that all files have their share.
     let stride = (paragraphs.len() / TEXTS).max(1);
     let paragraphs: Vec<String> = paragraphs.into_iter().step_by(stride).take(TEXTS).collect();
     let query = |text: &String| text.split_whitespace().take(8).collect::<Vec<_>>().join(" ");

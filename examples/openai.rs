@@ -30,7 +30,7 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<()> {
     let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
-    // It serves as long as it is kept.
+    // The server runs as long as this variable holds it.
     let server;
     let openai = if is_set("OPENAI_API_KEY") || is_set("OPENAI_BASE_URL") {
         OpenAi::from_env(MODEL)?
@@ -67,13 +67,13 @@ async fn run() -> Result<()> {
             println!("tokens    {tokens}");
             println!("cost      {} at OpenAI's price", price.cost(tokens));
         }
-        // Other servers need not say.
+        // Other servers need not report their tokens.
         (tokens, _) => println!("tokens    {}", tokens.map_or("unknown".to_owned(), |tokens| tokens.to_string())),
     }
     Ok(())
 }
 
-/// Says what failed, because of what, and what can be done.
+/// Prints what failed, why, and what can be done.
 fn explain(error: &Error) {
     eprintln!("{error}");
     let mut cause = error.source();
@@ -81,16 +81,16 @@ fn explain(error: &Error) {
         eprintln!("  because: {source}");
         cause = source.source();
     }
-    // It may quote what was sent, so the error's own text leaves it out. Here nobody else reads it.
+    // It may quote the texts or the key, so the error's own text leaves it out. Here nobody else reads it.
     if let Some(message) = error.provider_message() {
         eprintln!("  the provider says: {message}");
     }
     let advice = match error.kind() {
-        ErrorKind::Auth => "is OPENAI_API_KEY a key of this account, and allowed to embed?",
+        ErrorKind::Auth => "check that OPENAI_API_KEY is a key of this account and may embed",
         ErrorKind::QuotaExhausted => "the account's money is used up: waiting does not help",
         ErrorKind::RateLimited => "the account's limit is reached, after several attempts: wait a minute",
         ErrorKind::Timeout | ErrorKind::Unavailable => {
-            "the server cannot be reached, after several attempts: is the network there, is OPENAI_BASE_URL right?"
+            "the server cannot be reached, after several attempts: check the network and OPENAI_BASE_URL"
         }
         _ => return,
     };

@@ -41,7 +41,7 @@ impl fmt::Display for Letters {
 #[async_trait]
 impl Embedder for Letters {
     async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
-        // Refuses unknown spaces and empty texts, naming all of them.
+        // Refuses unknown spaces and empty texts, and names all of the texts.
         batch.check(self.spaces(), &self.limits())?;
         if batch.is_empty() {
             return Ok(Embeddings::empty(&self.space));

@@ -1,8 +1,8 @@
-//! Embeds many libraries at once under one rate limit, and shows what each of them took and cost.
+//! Embeds many libraries at once under one rate limit, and shows how long each of them took and what it cost.
 //!
 //! `cargo run --features openai --example process_libraries`
 //!
-//! Offline and free: a provider without a model stands in, which takes its time and refuses some calls. With
+//! Offline and free: a provider without a model stands in, which is slow and refuses some calls. With
 //! `-- --openai` the same texts go to OpenAI (export `OPENAI_API_KEY`), which costs about a tenth of a cent.
 
 use std::{
@@ -72,7 +72,7 @@ async fn run(provider: Box<dyn Embedder>) -> ExitCode {
             progress.call_ended(call);
         }
     };
-    // One stack for all libraries: they share its limits, and what it learns of the provider's.
+    // One stack for all libraries: they share its limits, and the limits that it learns from the provider.
     let embedder = provider
         .metered(meter)
         .timeout(Duration::from_secs(60))
@@ -93,7 +93,7 @@ async fn run(provider: Box<dyn Embedder>) -> ExitCode {
 
     reports.sort_by_key(|report| report.name);
     print_table(&reports, start.elapsed());
-    println!("\nwhat the provider was asked:\n{}", totals.snapshot());
+    println!("\ncalls to the provider:\n{}", totals.snapshot());
     for report in &reports {
         if let Some(error) = &report.error {
             eprintln!("{}: {error}", report.name);
@@ -102,7 +102,7 @@ async fn run(provider: Box<dyn Embedder>) -> ExitCode {
     if reports.iter().all(|report| report.error.is_none()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// What became of a library.
+/// The result for one library.
 struct Report {
     name: &'static str,
     chunks: usize,
@@ -120,7 +120,7 @@ async fn process(embedder: &impl Embedder, name: &'static str, chunks: usize) ->
     let key = format!("library:{name}");
     let (rows, mut usage, error) = match embedder.embed_all(Batch::documents(&texts).with_key(&key)).await {
         Ok(rows) => (Some(rows), Usage::ZERO, None),
-        // What was finished is paid for: it is kept, with the indices of its texts.
+        // Finished rows are paid for: keep them, with the indices of their texts.
         Err(error) => {
             let rows = error.partial().map(|partial| partial.embeddings().clone());
             (rows, error.usage(), Some(error))
@@ -132,12 +132,12 @@ async fn process(embedder: &impl Embedder, name: &'static str, chunks: usize) ->
     Report { name, chunks, embedded, usage, time: start.elapsed(), error }
 }
 
-/// A text to embed, in place of a passage of documentation.
+/// A text to embed, instead of a passage of documentation.
 fn passage(library: &str, number: usize) -> String {
     format!("{library}, passage {number}: how {library} is used, what its types are for, and what they cost.")
 }
 
-/// A provider without a model: slow, with small calls, and now and then it has too much to do.
+/// A provider without a model: slow, with small calls, and overloaded now and then.
 fn stand_in() -> Result<Fake> {
     let limits = Limits::none().with_texts(64).with_in_flight(8);
     let latency = Duration::from_millis(150);
@@ -150,8 +150,8 @@ fn stand_in() -> Result<Fake> {
     Ok(fake)
 }
 
-/// Says on standard error how far the work is: one line that is drawn again on a terminal, a line for each library that
-/// is done elsewhere.
+/// Shows progress on standard error: on a terminal one line that is drawn again and again, elsewhere one line for each
+/// library that is done.
 struct Progress {
     chunks: usize,
     embedded: AtomicUsize,
@@ -180,7 +180,7 @@ impl Progress {
         }
     }
 
-    /// Takes the line away.
+    /// Clears the line.
     fn end(&self) {
         if self.terminal {
             eprint!("\r\x1b[K");

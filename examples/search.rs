@@ -2,7 +2,8 @@
 //!
 //! `cargo run --release --features onnx --example search -- "how do I add my own provider?"`
 //!
-//! Needs what `scripts/fetch-assets` fetches (once, 130 MB). Costs nothing. Without a query it asks a few of its own.
+//! Needs the files that `scripts/fetch-assets` fetches (once, 130 MB). Costs nothing. Without a query it asks a few of
+//! its own.
 
 use std::{
     env, error, fs, io,
@@ -12,9 +13,9 @@ use std::{
 
 use docvector_embed::{Batch, EmbedderExt, Embeddings, Truncation, provider::Onnx};
 
-/// Results shown a query.
+/// Results shown per query.
 const SHOWN: usize = 3;
-/// Characters of a chunk: about 120 tokens, as much as MiniLM was trained on at a time.
+/// Characters of a chunk: about 120 tokens, the length that MiniLM was trained on.
 const CHUNK: usize = 600;
 
 /// A passage of the documentation.
@@ -63,7 +64,7 @@ async fn main() -> Result<(), Box<dyn error::Error>> {
     Ok(())
 }
 
-/// The rows most like the query: vectors are of length 1, so the dot product is the cosine.
+/// Returns the rows most like the query. The vectors have length 1, so the dot product is the cosine.
 fn best(documents: &Embeddings, query: &[f32]) -> Vec<(f32, usize)> {
     let score = |row: &[f32]| row.iter().zip(query).map(|(a, b)| a * b).sum::<f32>();
     let mut scores: Vec<(f32, usize)> = documents.rows().map(score).zip(0..).collect();
@@ -72,7 +73,7 @@ fn best(documents: &Embeddings, query: &[f32]) -> Vec<(f32, usize)> {
     scores
 }
 
-/// The documentation in passages: markdown files, and the doc comments of the sources.
+/// Returns the documentation in passages: markdown files, and the doc comments of the sources.
 fn chunks() -> io::Result<Vec<Chunk>> {
     let mut files = Vec::new();
     walk(&root().join("src"), &mut files)?;
@@ -131,7 +132,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The beginning of a passage, on one line.
+/// Returns the beginning of a passage, on one line.
 fn summary(text: &str) -> String {
     const WIDTH: usize = 90;
     let mut line: String = text.chars().take(WIDTH).collect();
