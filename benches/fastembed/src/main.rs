@@ -1,12 +1,13 @@
-//! Embeds texts with fastembed-rs, as often as it is told to, and says how long each time took.
+//! Embeds texts with fastembed-rs, as often as it is told to, and prints the seconds of each run.
 //!
 //! `bench-fastembed --folder DIR --onnx FILE --texts DIR [--max-tokens 512] [--threads N]`
 //!
 //! The folder has the tokenizer's files, `--onnx` is the model, `--texts` holds `<corpus>.jsonl`, lines of JSON
 //! strings; `ORT_DYLIB_PATH` names ONNX Runtime's library. Without `--threads`, fastembed decides. Then each line of
-//! stdin is `<corpus> <setting> <texts> [<file>]`: embed so many texts from the beginning of the corpus in one call,
-//! and write the vectors to the file, where there is one, as 32-bit floats. Each gets a line of JSON. The setting is
-//! texts a batch, or `default` for what fastembed does unless told. All of it is as in benches/peers/src/bin/local.rs.
+//! stdin is `<corpus> <setting> <texts> [<file>]`: embed the first `<texts>` texts of the corpus in one call, and write
+//! the vectors to the file, if one is given, as 32-bit floats. Each line is answered with a line of JSON. The setting
+//! is the number of texts per batch, or `default` for fastembed's own. All of it is as in
+//! benches/peers/src/bin/local.rs.
 
 use std::{
     collections::HashMap,
@@ -39,7 +40,8 @@ fn main() -> Result<()> {
         if !corpora.contains_key(corpus) {
             corpora.insert(corpus.to_owned(), read_texts(&folder.join(format!("{corpus}.jsonl")))?);
         }
-        let texts = corpora[corpus].get(..texts.parse()?).ok_or_else(|| format!("{corpus} has not {texts} texts"))?;
+        let texts =
+            corpora[corpus].get(..texts.parse()?).ok_or_else(|| format!("{corpus} has fewer than {texts} texts"))?;
         let batch_size = if setting == "default" { None } else { Some(setting.parse()?) };
         let start = Instant::now();
         let rows = model.embed(texts, batch_size)?;

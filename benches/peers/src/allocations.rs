@@ -1,4 +1,4 @@
-//! Counts allocations: a program that wants to know makes [`Counting`] its global allocator.
+//! Counts allocations, in a program that makes [`Counting`] its global allocator.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -12,7 +12,7 @@ pub fn allocations() -> u64 {
     ALLOCATIONS.load(Relaxed)
 }
 
-/// The system's allocator, with a count of what was asked of it.
+/// The system's allocator, with a count of its calls.
 #[derive(Debug)]
 pub struct Counting;
 

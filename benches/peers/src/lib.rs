@@ -1,4 +1,4 @@
-//! What the benchmarks share: replies as OpenAI writes them, arguments, medians.
+//! The code that the benchmarks share: replies as OpenAI writes them, arguments, medians.
 
 pub mod allocations;
 pub mod text;
@@ -15,13 +15,13 @@ pub type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 pub const MODEL: &str = "text-embedding-3-small";
 
-/// Components of the model's vectors where nobody asks for fewer.
+/// Components of the model's vectors, unless fewer are asked for.
 pub const DIMENSIONS: usize = 1536;
 
 /// The most texts that OpenAI takes in a request.
 pub const TEXTS_A_REQUEST: usize = 2048;
 
-/// A reply of OpenAI's embeddings endpoint, laid out as OpenAI lays it out. Each row is a JSON value.
+/// Writes a reply of OpenAI's embeddings endpoint, in OpenAI's own layout. Each row is a JSON value.
 pub fn reply<R: AsRef<str>>(rows: impl IntoIterator<Item = R>, tokens: usize) -> String {
     let mut body = String::from("{\n  \"object\": \"list\",\n  \"data\": [");
     for (index, row) in rows.into_iter().enumerate() {
@@ -41,13 +41,13 @@ pub fn reply<R: AsRef<str>>(rows: impl IntoIterator<Item = R>, tokens: usize) ->
     body
 }
 
-/// A vector as a JSON string of base64: its components as little-endian 32-bit floats.
+/// Writes a vector as a JSON string of base64: its components as little-endian 32-bit floats.
 pub fn base64_row(vector: &[f32]) -> String {
     let bytes: Vec<u8> = vector.iter().flat_map(|component| component.to_le_bytes()).collect();
     format!("\"{}\"", BASE64_STANDARD.encode(bytes))
 }
 
-/// A vector as a JSON array, each number with the digits that an f32 needs.
+/// Writes a vector as a JSON array, each number with the digits that an f32 needs.
 pub fn float_row(vector: &[f32]) -> String {
     let mut row = String::from("[");
     for (at, component) in vector.iter().enumerate() {
@@ -58,7 +58,7 @@ pub fn float_row(vector: &[f32]) -> String {
     row
 }
 
-/// A random vector of length 1.
+/// Makes a random vector of length 1.
 pub fn unit_vector(random: &mut fastrand::Rng, dimensions: usize) -> Vec<f32> {
     let mut vector: Vec<f32> = (0..dimensions).map(|_| random.f32() * 2.0 - 1.0).collect();
     let length = vector.iter().map(|component| component * component).sum::<f32>().sqrt();
@@ -69,14 +69,14 @@ pub fn unit_vector(random: &mut fastrand::Rng, dimensions: usize) -> Vec<f32> {
 /// Components that a vector by text begins with. Three are 16 characters of base64, without padding.
 pub const OWN: usize = 3;
 
-/// What the vector by this text begins with: its CRC-32 in three parts, small, and exact as f32. What follows is the
-/// same for all texts, so that vectors by text cost next to nothing to make and to check.
+/// Returns the beginning of the vector by this text: its CRC-32 in three parts, small, and exact as f32. The rest is
+/// the same for all texts, so that vectors by text cost next to nothing to make and to check.
 pub fn own(text: &str) -> [f32; OWN] {
     let sum = crc32(text.as_bytes());
     [sum >> 22, (sum >> 11) & 0x7ff, sum & 0x7ff].map(|part| part as f32 / 65_536.0)
 }
 
-/// As Python's `zlib.crc32`.
+/// Computes the same as Python's `zlib.crc32`.
 fn crc32(bytes: &[u8]) -> u32 {
     const TABLE: [u32; 256] = {
         let mut table = [0; 256];
@@ -96,7 +96,7 @@ fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |sum, &byte| TABLE[usize::from(sum as u8 ^ byte)] ^ (sum >> 8))
 }
 
-/// The command line: `--name value` pairs, and what stands alone.
+/// The command line: `--name value` pairs, and the arguments that stand alone.
 #[derive(Debug)]
 pub struct Args {
     options: Vec<(String, String)>,
@@ -121,14 +121,14 @@ impl Args {
         Ok(Self { options, rest })
     }
 
-    /// The last value given for an option.
+    /// Returns the last value given for an option.
     pub fn get<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>> {
         let given = self.options.iter().rev().find(|(option, _)| option == name);
         given.map(|(_, value)| value.parse().map_err(|error| format!("--{name} {value}: {error}").into())).transpose()
     }
 }
 
-/// The middle value; the mean of the two in the middle where there is no one middle.
+/// Returns the middle value; the mean of the two middle values if their number is even.
 pub fn median(values: &[f64]) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);

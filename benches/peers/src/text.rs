@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 
-/// What is read out of a file.
+/// The part of a file that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The main part of a page, without its tags.
     Html,
     Markdown,
-    /// A source as it is: what documentation there is stands in its docstrings.
+    /// A source as it is: its documentation stands in its docstrings.
     Python,
     /// A source as it is.
     Rust,
@@ -28,7 +28,7 @@ impl Kind {
         }
     }
 
-    /// The file's text; nothing where the file is too large to have been written by hand.
+    /// Returns the file's text; nothing if the file is too large to have been written by hand.
     pub fn text_of(self, file: &str) -> Option<Cow<'_, str>> {
         const BY_HAND: usize = 1 << 20;
         match self {
@@ -45,7 +45,7 @@ fn doc_comments(source: &str) -> String {
     for line in source.lines().map(str::trim_start) {
         match line.strip_prefix("///").or_else(|| line.strip_prefix("//!")) {
             Some(comment) => text.push_str(comment.strip_prefix(' ').unwrap_or(comment)),
-            // A blank line ends the paragraph; more than one do no harm.
+            // A blank line ends the paragraph; further ones do no harm.
             None if text.ends_with("\n\n") => continue,
             None => {}
         }
@@ -86,7 +86,7 @@ fn text_of_html(page: &str) -> String {
     text
 }
 
-/// Where the tag at the beginning of `rest` ends; a `>` in a quoted attribute does not end it.
+/// Finds the end of the tag at the beginning of `rest`; a `>` in a quoted attribute does not end it.
 fn end_of_tag(rest: &str) -> usize {
     let mut quote = None;
     for (at, byte) in rest.bytes().enumerate() {
@@ -121,16 +121,16 @@ fn push_decoded(text: &mut String, mut encoded: &str) {
     text.push_str(encoded);
 }
 
-/// Cuts texts at the ends of paragraphs.
+/// Splits texts at the ends of paragraphs.
 pub mod chunks {
-    /// Bytes of a chunk, at least: what is shorter goes with what follows it, or is left out at the end of a file.
+    /// Bytes of a chunk, at least: a shorter one is joined with the next, or left out at the end of a file.
     pub const SHORTEST: usize = 64;
     /// Bytes after which a chunk ends with the paragraph.
     const LONG_ENOUGH: usize = 220;
     /// Bytes of a chunk, at most.
     const LONGEST: usize = 2_000;
 
-    /// Gives the chunks of a text.
+    /// Passes on the chunks of a text.
     pub fn cut(text: &str, mut give: impl FnMut(&str)) {
         let mut chunk = String::new();
         let mut finish = |chunk: &mut String| {
@@ -156,7 +156,7 @@ pub mod chunks {
         finish(&mut chunk);
     }
 
-    /// The runs of lines between blank lines.
+    /// Returns the runs of lines between blank lines.
     fn paragraphs(text: &str) -> impl Iterator<Item = &str> {
         let mut rest = text;
         std::iter::from_fn(move || {
@@ -181,7 +181,7 @@ pub mod chunks {
         })
     }
 
-    /// A paragraph in pieces that fit into a chunk, cut at the end of a line, or of a word, or anywhere.
+    /// Returns a paragraph in pieces that fit into a chunk, split at the end of a line, or of a word, or anywhere.
     fn pieces(paragraph: &str) -> impl Iterator<Item = &str> {
         let mut rest = paragraph;
         std::iter::from_fn(move || {

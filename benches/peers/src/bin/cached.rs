@@ -1,13 +1,13 @@
-//! Embeds texts through `Cached` over a SQLite file and prints what that took, as one line of JSON.
+//! Embeds texts through `Cached` over a SQLite file and prints time and memory, as one line of JSON.
 //!
 //! `cached --texts FILE --cache FILE [--base-url URL] [--mode documents|stream] [--call 2048] [--counted yes|no]
 //! [--dimensions 1536]`
 //!
-//! The texts are lines of JSON strings. With `--base-url`, the embedder is `OpenAi`, whose tokens are not counted where
-//! `--counted no` is given, as with a server that is not OpenAI's; without, it is one in this process whose vectors cost
-//! next to nothing. `documents` embeds so many texts a call (0: all in one), one call after the other, and holds all rows;
-//! `stream` drops each window of so many. The clock starts before the first call, and each row is checked to be its
-//! text's own: after the clock has stopped, or in a stream while it runs.
+//! The texts are lines of JSON strings. With `--base-url`, the embedder is `OpenAi`. `--counted no` turns its counting
+//! of tokens off, as with a server that is not OpenAI's. Without `--base-url`, the embedder is one in this process
+//! whose vectors cost next to nothing. `documents` embeds `--call` texts per call (0: all in one), one call after the
+//! other, and holds all rows; `stream` drops each window of `--call` texts. The clock starts before the first call.
+//! Each row is checked to be its text's own: after the clock has stopped, or in a stream while it runs.
 
 use std::{
     fmt, fs,
@@ -48,7 +48,7 @@ fn read_texts(path: &str) -> Result<Vec<String>> {
 }
 
 fn openai(base_url: &str, counted: bool, dimensions: usize) -> Result<OpenAi> {
-    // No tokens are counted for a model that is not OpenAI's, unless somebody gives a counter.
+    // No tokens are counted for a model that is not OpenAI's, unless the builder gets a counter.
     let mut builder = if counted {
         OpenAi::builder(MODEL)
     } else {
@@ -108,10 +108,10 @@ async fn measure<E: Embedder>(embedder: &Cached<E>, texts: &[String], args: &Arg
     Ok(())
 }
 
-/// Compares rows, in the order of their texts, with what belongs there.
+/// Compares rows, in the order of their texts, with the expected rows.
 struct Check {
     own: Vec<[f32; OWN]>,
-    /// What all rows end with: what the first ends with.
+    /// The end of the first row, which all rows share.
     common: Vec<f32>,
     rows: usize,
     wrong: usize,
@@ -135,7 +135,7 @@ impl Check {
     }
 }
 
-/// Gives the vectors that the mock gives by text, from memory.
+/// Returns the mock's vectors by text, from memory.
 #[derive(Debug)]
 struct Ready {
     space: Space,
@@ -145,7 +145,7 @@ struct Ready {
 impl Ready {
     fn new(dimensions: usize) -> Result<Self> {
         if dimensions <= OWN {
-            return Err(format!("{dimensions} dimensions do not suffice to tell texts apart").into());
+            return Err(format!("{dimensions} dimensions are too few to tell texts apart").into());
         }
         let vector = unit_vector(&mut fastrand::Rng::with_seed(1), dimensions);
         Ok(Self { space: Space::builder("ready", dimensions).build()?, common: vector[OWN..].to_vec() })
@@ -179,7 +179,7 @@ impl Embedder for Ready {
     }
 }
 
-/// The most memory that this process ever had in use at once.
+/// The peak resident memory of this process.
 fn peak_rss_mib() -> Result<f64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM: Linux is needed")?;

@@ -1,8 +1,8 @@
 //! Decodes one reply of 2,048 rows of 1,536 components in base64: this crate beside async-openai, in turns.
 //!
-//! `decode [--pairs 21]`. Both begin with the whole body in memory and end with all components as floats: async-openai as
-//! its client does it, serde_json into its reply type and then its own conversion of every row; this crate with all its
-//! checks of the reply. One thread. An allocation is counted on both sides, which costs a few nanoseconds each.
+//! `decode [--pairs 21]`. Both begin with the whole body in memory and end with all components as floats: async-openai
+//! as its client does it, serde_json into its reply type and then its own conversion of every row; this crate with all
+//! its checks of the reply. One thread. Allocations are counted on both sides, which costs a few nanoseconds each.
 
 use std::{hint::black_box, time::Instant};
 
@@ -28,7 +28,7 @@ fn main() -> Result<()> {
     for pair in 0..=pairs {
         let our_time = || timed(|| ours(&body, TEXTS_A_REQUEST, &space));
         let their_time = || timed(|| theirs(&body));
-        // Whoever goes first goes second the next time.
+        // The two sides swap places in each round.
         let (our_time, their_time) = if pair % 2 == 0 {
             let first = our_time()?;
             (first, their_time()?)
@@ -65,7 +65,7 @@ fn main() -> Result<()> {
     }
     let (least, most) =
         ratios.iter().fold((f64::MAX, 0.0_f64), |(least, most), &ratio| (least.min(ratio), most.max(ratio)));
-    println!("\nRatio of the pairs: {least:.2} to {most:.2}. Wanted: at least 3, 0.5 GB/s, and no allocation a row.");
+    println!("\nRatio of the pairs: {least:.2} to {most:.2}. Wanted: at least 3, 0.5 GB/s, and no allocation per row.");
     Ok(())
 }
 
@@ -90,7 +90,7 @@ fn check_that_they_agree(body: &[u8], space: &Space) -> Result<()> {
     if equal { Ok(()) } else { Err("the two decoders read different vectors".into()) }
 }
 
-/// Seconds that a decoding took, without giving its result back.
+/// Seconds that a decoding took, without the drop of its result.
 fn timed<T>(decode: impl FnOnce() -> Result<T>) -> Result<f64> {
     let start = Instant::now();
     let decoded = black_box(decode()?);

@@ -1,12 +1,12 @@
-//! Embeds texts with this crate's `Onnx`, as often as it is told to, and says how long each time took.
+//! Embeds texts with this crate's `Onnx`, as often as it is told to, and prints the seconds of each run.
 //!
 //! `local --folder DIR --texts DIR [--max-tokens 512] [--threads N] [--library FILE]`
 //!
-//! `--folder` is the model, `--texts` holds `<corpus>.jsonl`, lines of JSON strings; too long a text is cut. Nothing
-//! else is set unless asked for, so that the crate's defaults are measured. Then each line of stdin is
-//! `<corpus> <setting> <texts> [<file>]`: embed so many texts from the beginning of the corpus in one call, and write
-//! the vectors to the file, where there is one, as 32-bit floats. Each gets a line of JSON. The only setting is
-//! `default`. benches/fastembed and scripts/bench_peers.py obey the same lines.
+//! `--folder` is the model, `--texts` holds `<corpus>.jsonl`, lines of JSON strings. Over-long texts are truncated.
+//! Nothing else is set unless asked for, so that the crate's defaults are measured. Then each line of stdin is
+//! `<corpus> <setting> <texts> [<file>]`: embed the first `<texts>` texts of the corpus in one call, and write the
+//! vectors to the file, if one is given, as 32-bit floats. Each line is answered with a line of JSON. The only setting
+//! is `default`. benches/fastembed and scripts/bench_peers.py obey the same lines.
 
 use std::{
     collections::HashMap,
@@ -23,7 +23,7 @@ use peers::{Args, Result};
 async fn main() -> Result<()> {
     let args = Args::read(&["folder", "texts", "max-tokens", "threads", "library"])?;
     let folder = args.get::<PathBuf>("folder")?.ok_or("--folder is missing")?;
-    // As it comes, whatever was tuned on this machine.
+    // The defaults, whatever was tuned on this machine.
     let mut builder = Onnx::builder(folder).without_tuning();
     if let Some(tokens) = args.get("max-tokens")? {
         builder = builder.with_max_tokens(tokens);
@@ -50,7 +50,8 @@ async fn main() -> Result<()> {
         if !corpora.contains_key(corpus) {
             corpora.insert(corpus.to_owned(), read_texts(&folder.join(format!("{corpus}.jsonl")))?);
         }
-        let texts = corpora[corpus].get(..texts.parse()?).ok_or_else(|| format!("{corpus} has not {texts} texts"))?;
+        let texts =
+            corpora[corpus].get(..texts.parse()?).ok_or_else(|| format!("{corpus} has fewer than {texts} texts"))?;
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let start = Instant::now();
         let rows = embedder.embed_all(Batch::documents(&texts).with_truncation(Truncation::Truncate)).await?;

@@ -1,4 +1,4 @@
-//! Embeds many short texts through `OpenAi` and prints what that took, as one line of JSON.
+//! Embeds many short texts through `OpenAi` and prints time and memory, as one line of JSON.
 //!
 //! `many --base-url URL [--mode documents|stream] [--texts 200000] [--in-flight 8] [--dimensions 1536]`
 //!
@@ -16,7 +16,7 @@ const NOUNS: [&str; 11] =
     ["file", "query", "table", "stream", "socket", "header", "buffer", "thread", "vector", "record", "token"];
 const PLACES: [&str; 5] = ["a test", "one pass", "a loop", "the server", "parallel"];
 
-/// About ten tokens, another text for each number.
+/// Makes a text of about ten tokens, another one for each number.
 fn text(number: usize) -> String {
     let (verb, noun, place) = (VERBS[number % 7], NOUNS[number / 7 % 11], PLACES[number / 77 % 5]);
     format!("how to {verb} the {noun} {number} in {place}")
@@ -48,7 +48,8 @@ async fn main() -> Result<()> {
         "stream" => {
             // A window is one request.
             let options = StreamOptions::new(InputKind::Document)
-                .with_window_texts(TEXTS_A_REQUEST).with_window_bytes(usize::MAX)
+                .with_window_texts(TEXTS_A_REQUEST)
+                .with_window_bytes(usize::MAX)
                 .with_windows_in_flight(in_flight);
             let start = Instant::now();
             let mut windows = pin!(embedder.embed_stream(stream::iter((0..texts).map(text)), options));
@@ -76,7 +77,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// The most memory that this process ever had in use at once.
+/// The peak resident memory of this process.
 fn peak_rss_mib() -> Result<f64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM: Linux is needed")?;

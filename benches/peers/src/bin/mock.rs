@@ -1,9 +1,9 @@
-//! A server that speaks OpenAI's embeddings API and does as little as it can, so that what is measured is the client.
+//! A server that speaks OpenAI's embeddings API and does as little as it can, so that the client is measured.
 //!
-//! `mock [--port 0] [--dimensions 1536] [--latency-ms 0] [--vectors same|by-text]` prints its port and serves until it is
-//! killed. One thread. All texts get the same vector, and what it answers for so many texts is made once and kept; or
-//! each vector begins with `peers::own(text)`, and can be told from those of other texts. `GET /asked` gives the number
-//! of texts that were embedded so far.
+//! `mock [--port 0] [--dimensions 1536] [--latency-ms 0] [--vectors same|by-text]` prints its port and serves until it
+//! is killed. One thread. With `same`, all texts get the same vector, and the reply for each number of texts is made
+//! once and kept. With `by-text`, each vector begins with `peers::own(text)`, and can be told from those of other
+//! texts. `GET /asked` returns the number of texts that were embedded so far.
 
 use std::{
     collections::HashMap,
@@ -66,7 +66,7 @@ struct Mock {
     replies: Mutex<HashMap<Form, Message>>,
 }
 
-/// What replies differ in.
+/// The properties in which replies differ.
 #[derive(PartialEq, Eq, Hash)]
 struct Form {
     texts: usize,
@@ -77,7 +77,7 @@ struct Form {
 /// Head and body in one piece.
 type Message = Arc<Vec<u8>>;
 
-/// What the server reads of a request, and of each text in it.
+/// The part of a request that the server reads, and of each text in it.
 #[derive(Deserialize)]
 struct Ask<T> {
     input: Texts<T>,
@@ -146,7 +146,7 @@ impl Mock {
     fn answer_by_text(&self, body: &[u8]) -> Result<Message, String> {
         let (texts, form) = self.read::<Own>(body)?;
         if form.dimensions <= OWN {
-            return Err(format!("{} dimensions do not suffice to tell texts apart", form.dimensions));
+            return Err(format!("{} dimensions are too few to tell texts apart", form.dimensions));
         }
         // Written once: rows differ in their beginning alone.
         let common = form.row(&unit_vector(&mut fastrand::Rng::with_seed(1), form.dimensions)[OWN..]);
@@ -234,12 +234,12 @@ async fn serve(mut stream: TcpStream, mock: Arc<Mock>) -> io::Result<()> {
     }
 }
 
-/// What the server needs of a request's head.
+/// The part of a request's head that the server needs.
 struct Head {
     embeds: bool,
     /// Asks how many texts were embedded.
     counts: bool,
-    /// Missing where the body's length is not told, as in chunks.
+    /// Missing if the head does not tell the body's length, as with chunks.
     length: Option<usize>,
     closes: bool,
 }

@@ -1,10 +1,10 @@
-//! Packs a million chunks of real documentation into requests within OpenAI's limits, and counts their tokens with plain
-//! tiktoken beside it.
+//! Packs a million chunks of real documentation into requests within OpenAI's limits, and counts their tokens with
+//! plain tiktoken beside it.
 //!
-//! `pack [--chunks 1000000] [FOLDER ...]`. Without folders: the Rust documentation that came with the compiler, then the
-//! documentation in the crates that cargo has fetched, then the sources of `python3`'s own library, whose documentation
-//! is inside them, then the crates' sources. Equal chunks count once. Where all this is too little, chunks are repeated
-//! with another ending, and it says how many.
+//! `pack [--chunks 1000000] [FOLDER ...]`. Without folders: the Rust documentation that came with the compiler, then
+//! the documentation in the crates that cargo has fetched, then the sources of `python3`'s own library, whose
+//! documentation is inside them, then the crates' sources. Equal chunks count once. If all this is too little, chunks
+//! are repeated with another ending, and the output says how many.
 //!
 //! Two halves: in the first, this crate goes first, in the second, tiktoken. One thread.
 
@@ -79,7 +79,7 @@ fn main() -> Result<()> {
             next = call.end;
             let (of_texts, of_tokens) =
                 (call.len() as f64 / TEXTS_A_REQUEST as f64, call_tokens as f64 / TOKENS_A_REQUEST as f64);
-            // The last request takes what is left.
+            // The last request takes the rest.
             if at + 1 < calls.len() {
                 fills.push(of_texts.max(of_tokens));
                 by_texts += usize::from(of_texts >= of_tokens);
@@ -117,9 +117,9 @@ fn main() -> Result<()> {
 #[derive(Debug)]
 struct Counted {
     inner: Arc<dyn CountTokens>,
-    /// Where the texts lie in memory.
+    /// The range of memory that holds the texts.
     start: usize,
-    /// By address: no text is shorter than a slot, so no two begin in the same.
+    /// By address: no text is shorter than a slot, so no two texts begin in the same slot.
     counts: Vec<AtomicU8>,
 }
 
@@ -136,7 +136,7 @@ impl Counted {
         }
     }
 
-    /// How many texts were counted at all, and how often at most.
+    /// How many texts were counted at all, and how often one was at most.
     fn told(&self) -> (usize, u8) {
         let counts = || self.counts.iter().map(|count| count.load(Relaxed));
         (counts().filter(|&count| count > 0).count(), counts().max().unwrap_or(0))
@@ -171,7 +171,7 @@ impl Source {
         Self { name, folder: folder.into(), kinds }
     }
 
-    /// What there is, best documentation first. What is not there is left out.
+    /// The existing sources, the best documentation first; missing ones are left out.
     fn of_this_machine() -> Vec<Self> {
         let mut sources = Vec::new();
         if let Some(root) = output_of("rustc", &["--print", "sysroot"]) {
@@ -203,7 +203,7 @@ fn output_of(program: &str, arguments: &[&str]) -> Option<PathBuf> {
 struct Corpus {
     text: String,
     ends: Vec<usize>,
-    /// How many chunks are from where.
+    /// How many chunks each source gave.
     parts: Vec<(&'static str, usize)>,
     seen: HashSet<u64>,
 }
@@ -233,7 +233,7 @@ impl Corpus {
         Ok(corpus)
     }
 
-    /// Adds the chunks of the files below a folder. What cannot be read is left out.
+    /// Adds the chunks of the files below a folder. Unreadable files are left out.
     fn walk(&mut self, folder: &Path, kinds: &[Kind], wanted: usize) {
         let mut paths: Vec<PathBuf> =
             fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
@@ -276,7 +276,7 @@ impl Corpus {
 
     fn describe(&self) {
         let (chunks, bytes) = (self.ends.len(), self.text.len());
-        println!("{chunks} chunks, {:.1} MB, {:.0} bytes a chunk:", bytes as f64 / 1e6, bytes as f64 / chunks as f64);
+        println!("{chunks} chunks, {:.1} MB, {:.0} bytes per chunk:", bytes as f64 / 1e6, bytes as f64 / chunks as f64);
         for (name, count) in &self.parts {
             println!("- {count} ({:.1} %) {name}", *count as f64 * 100.0 / chunks as f64);
         }

@@ -15,10 +15,10 @@ pub fn run(args: &Args, folders: &[String]) -> Result<()> {
     let runtime = runtime()?;
     let mut texts = texts::read(folders, wanted)?;
     let fake = Fake::builder().with_dimensions(WIDTH).without_log().build()?;
-    // Twice the room, so that nothing is let go however the keys fall on the parts of the table.
+    // Twice the room, so that nothing is dropped however the keys fall on the parts of the table.
     let entry = (32 + HEADER + WIDTH * size_of::<f32>()) as u64 + Memory::OVERHEAD;
     let cached = Cached::new(fake.clone(), Memory::new(2 * texts.len() as u64 * entry))?;
-    // What is asked for together was not stored together.
+    // Texts that are asked for together were not stored together.
     let stored: Vec<&str> = texts.iter().map(String::as_str).collect();
     runtime.block_on(async {
         for texts in stored.chunks(1_000) {
@@ -84,7 +84,7 @@ pub fn run(args: &Args, folders: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Every text is a hit and has its own row.
+/// Checks that every text is a hit and has its own row.
 fn check(runtime: &tokio::runtime::Runtime, cached: &Cached<Fake>, texts: &[&str], rows: &[Vec<f32>]) -> Result<()> {
     for (texts, rows) in texts.chunks(1_000).zip(rows.chunks(1_000)) {
         let found = runtime.block_on(cached.embed(Batch::documents(texts)))?;

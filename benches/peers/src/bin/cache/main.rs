@@ -1,14 +1,14 @@
-//! Measures the cache: its stores, `Cached` over them, and a whole stack of wrappers, around an embedder that costs
-//! nothing a provider would.
+//! Measures the cache: its stores, `Cached` over them, and a whole stack of wrappers, around an embedder without the
+//! costs of a provider.
 //!
 //! - `cache memory [--entries 100000] [--rounds 9]`
 //! - `cache hits [--texts 30000] [--rounds 9] [FOLDER ...]`
 //! - `cache sqlite [--entries 200000] [--rounds 3] [--dir target] [FOLDER ...]`
 //! - `cache stack [--texts 10240] [--rounds 9] [FOLDER ...]`
 //!
-//! What is compared takes turns in one run. Texts are chunks of the documentation in the FOLDERs; without any, of that
-//! in the crates that cargo has fetched and of the sources of `python3`'s own library. An allocation is counted on all
-//! sides, which costs a few nanoseconds each.
+//! The compared sides take turns in one run. Texts are chunks of the documentation in the FOLDERs; without any, of the
+//! documentation in the crates that cargo has fetched and of the sources of `python3`'s own library. Allocations are
+//! counted on all sides, which costs a few nanoseconds each.
 
 mod hits;
 mod memory;
@@ -30,7 +30,7 @@ static ALLOCATOR: Counting = Counting;
 
 fn main() -> Result<()> {
     let args = Args::read(&["dir", "entries", "rounds", "texts"])?;
-    let (benchmark, folders) = args.rest.split_first().ok_or("say which: memory, hits, sqlite or stack")?;
+    let (benchmark, folders) = args.rest.split_first().ok_or("name a benchmark: memory, hits, sqlite or stack")?;
     match benchmark.as_str() {
         "memory" => memory::run(&args),
         "hits" => hits::run(&args, folders),
@@ -48,7 +48,7 @@ struct Rounds {
 }
 
 impl Rounds {
-    /// Lets two sides take turns with what they share; who goes first goes second the next time. A first round warms
+    /// Lets two sides take turns with the state that they share; they swap places in each round. A first round warms
     /// up.
     fn run<S>(
         rounds: usize,
@@ -73,7 +73,7 @@ impl Rounds {
         Ok(times)
     }
 
-    /// Ours over the peer's speed: the median of the rounds, the least and the most.
+    /// Our speed divided by the peer's: the median of the rounds, the least and the most.
     fn ratio(&self) -> (f64, f64, f64) {
         let ratios: Vec<f64> = self.peers.iter().zip(&self.ours).map(|(peer, ours)| peer / ours).collect();
         let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
@@ -82,12 +82,12 @@ impl Rounds {
     }
 }
 
-/// A runtime of the calling thread.
+/// Makes a runtime of the calling thread.
 fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_time().build()?)
 }
 
-/// A whole number as people read it.
+/// Writes a whole number as people read it.
 fn grouped(number: f64) -> String {
     let digits = format!("{:.0}", number.max(0.0));
     let mut shown = String::with_capacity(digits.len() * 4 / 3);

@@ -1,4 +1,4 @@
-//! `Memory::get` beside copying the same values from where one knows them to be.
+//! `Memory::get` beside copying the same values from known places.
 
 use std::{hint::black_box, time::Instant};
 
@@ -32,7 +32,7 @@ pub fn run(args: &Args) -> Result<()> {
             value.into_boxed_slice()
         })
         .collect();
-    // Twice the room, so that nothing is let go however the keys fall on the parts of the table.
+    // Twice the room, so that nothing is dropped however the keys fall on the parts of the table.
     let store = Memory::new(2 * entries as u64 * ((32 + HEADER + ROW) as u64 + Memory::OVERHEAD));
     runtime.block_on(async {
         for (keys, values) in keys.chunks(BATCH).zip(values.chunks(BATCH)) {

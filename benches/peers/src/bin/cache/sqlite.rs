@@ -1,4 +1,4 @@
-//! `Sqlite`, by page size, width and group: writing beside a plain file, reading, and what is on the disk.
+//! `Sqlite`, by page size, width and group: writing beside a plain file, reading, and the size on the disk.
 
 use std::{
     fmt,
@@ -25,16 +25,16 @@ use tokio::runtime::Runtime;
 
 use crate::{HEADER, grouped, texts};
 
-/// Keys or texts of a call that reads, and entries of a put where nothing else is said.
+/// Keys or texts of a call that reads, and entries of a put, unless something else is said.
 const BATCH: usize = 1_000;
 
-/// Puts under way at once where nothing else is said.
+/// Puts under way at once, unless something else is said.
 const TASKS: usize = 8;
 
 /// Rows after which the plain file is written to the disk.
 const PLAIN_GROUP: usize = 10_000;
 
-/// KiB of a page where nobody says.
+/// KiB of a page by default.
 const DEFAULT_PAGE: u32 = 16;
 
 /// The widths, with the KiB of the pages that each is measured with.
@@ -72,7 +72,7 @@ pub fn run(args: &Args, folders: &[String]) -> Result<()> {
         let mut measured = vec![Measured::default(); pages.len()];
         for round in 0..rounds {
             for turn in 0..pages.len() {
-                // Who comes first and who last changes from round to round.
+                // The order changes from round to round.
                 let at = (turn + round) % pages.len();
                 bench.measure(pages[at], round, &mut measured[at])?;
             }
@@ -89,7 +89,7 @@ pub fn run(args: &Args, folders: &[String]) -> Result<()> {
          and ends at so many rows or at 16 MiB, which are about 10,000 rows here.\n",
         grouped(count as f64)
     );
-    println!("| entries a put | puts at once | rows of a group, at most | put, rows/s | written |");
+    println!("| entries per put | puts at once | rows of a group, at most | put, rows/s | written |");
     println!("|---:|---:|---:|---:|---:|");
     for (rows_a_put, tasks) in PUTS {
         let mut measured: [(Vec<f64>, Vec<f64>); GROUPS.len()] = Default::default();
@@ -118,13 +118,13 @@ pub fn run(args: &Args, folders: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// What is the same for all files of a width.
+/// The data that all files of a width share.
 struct Bench<'a> {
     runtime: &'a Runtime,
     folder: &'a Folder,
     fake: Fake,
     entries: Arc<Entries>,
-    /// In the order in which they are asked for, which is not that of the entries.
+    /// In the order in which they are asked for, which differs from that of the entries.
     texts: Vec<&'a str>,
     /// The same order.
     keys: Vec<Key>,
@@ -172,7 +172,7 @@ impl<'a> Bench<'a> {
         measured.to_disk.push(written.to_disk);
 
         let store = Sqlite::open(self.folder.file())?;
-        // From here on it is in the system's memory.
+        // From here on the file is in the system's memory.
         self.read(&store)?;
         let (read, through_cached) = if round.is_multiple_of(2) {
             let read = self.read(&store)?;
@@ -198,7 +198,7 @@ impl<'a> Bench<'a> {
         let start = Instant::now();
         self.runtime.block_on(put_all(&store, &self.entries, rows_a_put, tasks))?;
         let put = start.elapsed().as_secs_f64();
-        // Brings the journal home.
+        // Runs the checkpoint of the WAL.
         drop(store);
         let closed = start.elapsed().as_secs_f64();
         let after = Io::now()?;
@@ -212,7 +212,7 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// Appends all keys and values to a new file: rows a second.
+    /// Appends all keys and values to a new file; returns rows per second.
     fn write_plain(&self) -> Result<f64> {
         let path = self.folder.0.join("plain");
         let mut file = File::create(&path)?;
@@ -239,7 +239,7 @@ impl<'a> Bench<'a> {
         Ok(self.entries.keys.len() as f64 / seconds)
     }
 
-    /// Takes all rows out of the store, each call's into a matrix: rows a second.
+    /// Takes all rows out of the store, each call's into a matrix; returns rows per second.
     fn read(&self, store: &Sqlite) -> Result<f64> {
         let row = self.entries.size - HEADER;
         let mut matrix = vec![0_u8; BATCH * row];
@@ -263,7 +263,7 @@ impl<'a> Bench<'a> {
         Ok(found as f64 / seconds)
     }
 
-    /// Embeds all texts, which are all in the store: rows a second.
+    /// Embeds all texts, which are all in the store; returns rows per second.
     fn read_through_cached(&self, store: &Sqlite) -> Result<f64> {
         let cached = Cached::new(self.fake.clone(), store.clone())?;
         let mut hits = 0;
@@ -282,7 +282,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Puts all entries, so many at a time, from several tasks at once.
+/// Puts all entries, in groups, from several tasks at once.
 async fn put_all(store: &Sqlite, entries: &Arc<Entries>, rows_a_put: usize, tasks: usize) -> Result<()> {
     let next = Arc::new(AtomicUsize::new(0));
     let tasks: Vec<_> = (0..tasks)
@@ -306,7 +306,7 @@ async fn put_all(store: &Sqlite, entries: &Arc<Entries>, rows_a_put: usize, task
     Ok(())
 }
 
-/// What writing a file came to; bytes are those for each byte of the vectors.
+/// The results for one file; bytes are per byte of the vectors.
 struct Written {
     rows_a_second: f64,
     and_closed: f64,
@@ -352,7 +352,7 @@ impl Measured {
 struct Io {
     /// As asked of the system.
     asked: u64,
-    /// As the system counts them for the disk: what stays in its memory, or is written again there, counts once.
+    /// As the system counts them for the disk: bytes that stay in its memory, or are written again there, count once.
     to_disk: u64,
 }
 
@@ -367,7 +367,7 @@ impl Io {
     }
 }
 
-/// A folder of our own, which is removed in the end.
+/// A folder of our own, which is removed at the end.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -378,12 +378,12 @@ impl Folder {
         Ok(Self(path))
     }
 
-    /// Where the file is that is measured.
+    /// Where the measured file is.
     fn file(&self) -> PathBuf {
         self.0.join("vectors.sqlite")
     }
 
-    /// Removes what is in it.
+    /// Removes its contents.
     fn clear(&self) -> Result<()> {
         for entry in fs::read_dir(&self.0)? {
             fs::remove_file(entry?.path())?;
@@ -410,7 +410,7 @@ struct Entries {
 }
 
 impl Entries {
-    /// So many entries from the first of them on, or as many as there are.
+    /// Returns up to the given number of entries, from the first of them on.
     fn part(&self, first: usize, count: usize) -> Vec<Entry<'_>> {
         let values = self.values[first * self.size..].chunks_exact(self.size);
         self.keys[first..].iter().zip(values).take(count).map(|(&key, value)| Entry::new(key, value)).collect()
@@ -422,7 +422,7 @@ impl Entries {
     }
 }
 
-/// A store that has nothing and takes everything.
+/// A store that has nothing and accepts everything.
 #[derive(Clone)]
 struct Recorder(Arc<Mutex<Entries>>);
 

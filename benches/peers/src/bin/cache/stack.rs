@@ -1,4 +1,4 @@
-//! A stack of six wrappers over an embedder that does nothing but make vectors up.
+//! A stack of six wrappers over an embedder that only makes vectors up.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::{HEADER, allocations, runtime, texts};
 
 const BATCH: usize = 256;
 
-/// Who takes part, in the order of the table.
+/// The sides, in the order of the table.
 const NAMES: [&str; 5] = [
     "`Fake` alone",
     "five wrappers, without `Cached`",
@@ -42,7 +42,9 @@ pub fn run(args: &Args, folders: &[String]) -> Result<()> {
     for width in [384, 1_536] {
         of_width(width, rounds, &texts)?;
     }
-    println!("Wanted: adds at most 2 us a text; as many allocations a call of hits for 512 texts as for {BATCH}.");
+    println!(
+        "Wanted: adds at most 2 us per text; a call of hits makes as many allocations for 512 texts as for {BATCH}."
+    );
     Ok(())
 }
 
@@ -50,8 +52,9 @@ fn of_width(width: usize, rounds: usize, texts: &[String]) -> Result<()> {
     let runtime = runtime()?;
     let fake = Fake::builder().with_dimensions(width).without_log().build()?;
     let five = || {
-        // So much that nobody waits, and still is counted.
-        let limiter = RateLimiter::new().with_requests_per_minute(1_000_000_000).with_tokens_per_minute(1_000_000_000_000);
+        // High enough that nobody waits, but the limiter still counts.
+        let limiter =
+            RateLimiter::new().with_requests_per_minute(1_000_000_000).with_tokens_per_minute(1_000_000_000_000);
         fake.clone()
             .metered(Totals::new())
             .timeout(Duration::from_secs(60))
@@ -72,10 +75,10 @@ fn of_width(width: usize, rounds: usize, texts: &[String]) -> Result<()> {
 
     let mut times: [Vec<f64>; 5] = Default::default();
     let mut made = [0_u64; 5];
-    // What a full store does is not to be seen before it is full.
+    // The cost of a full store shows only when it is full.
     let warm_up = 1 + BOUND as usize / (texts.len() * entry as usize).max(1);
     for round in 0..rounds + warm_up {
-        // All but the hits have the same texts, which nobody has seen.
+        // All sides but the hits have the same texts, which no store has seen.
         let fresh: Vec<String> = texts.iter().map(|text| format!("{text}\n({round})")).collect();
         let fresh: Vec<&str> = fresh.iter().map(String::as_str).collect();
         let mut seconds = [0.0; 5];
@@ -103,7 +106,7 @@ fn of_width(width: usize, rounds: usize, texts: &[String]) -> Result<()> {
         }
     }
 
-    println!("| {width} components | us a text | more than `Fake` | allocations a text |");
+    println!("| {width} components | us per text | more than `Fake` | allocations per text |");
     println!("|---|---:|---:|---:|");
     for (who, name) in NAMES.iter().enumerate() {
         let more = if who == 0 { String::new() } else { format!("{:+.2}", added(&times[who], &times[0])) };
@@ -127,7 +130,7 @@ fn of_width(width: usize, rounds: usize, texts: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// What one side takes more than the other, in the median of the rounds.
+/// How much more one side takes than the other, in the median of the rounds.
 fn added(with: &[f64], without: &[f64]) -> f64 {
     let differences: Vec<f64> = with.iter().zip(without).map(|(with, without)| with - without).collect();
     median(&differences)

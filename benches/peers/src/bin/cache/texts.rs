@@ -12,14 +12,14 @@ use peers::{
     text::{Kind, chunks},
 };
 
-/// Texts that are counted to say how many tokens they have.
+/// Texts whose tokens are counted for the report.
 const COUNTED: usize = 2_000;
 
 const OF_CRATES: &[Kind] = &[Kind::Markdown, Kind::RustDoc];
 const OF_PYTHON: &[Kind] = &[Kind::Markdown, Kind::Python];
 
-/// Reads so many distinct chunks of the files below the folders, or of this machine's documentation where there are
-/// none, and says what they are like. Where that is too little, chunks are repeated with another ending.
+/// Reads the wanted number of distinct chunks of the files below the folders, or of this machine's documentation if
+/// there are none, and prints their sizes. If that is too little, chunks are repeated with another ending.
 pub fn read(folders: &[String], wanted: usize) -> Result<Vec<String>> {
     let sources = match folders {
         [] => of_this_machine(),
@@ -51,7 +51,7 @@ fn describe(texts: &[String], real: usize) -> Result<()> {
     let tokens: usize = counted.iter().map(|text| tiktoken.encode_ordinary(text).len()).sum();
     let bytes: usize = texts.iter().map(String::len).sum();
     print!(
-        "{} distinct chunks of documentation, {:.0} bytes and about {:.0} tokens a chunk",
+        "{} distinct chunks of documentation, {:.0} bytes and about {:.0} tokens per chunk",
         texts.len(),
         bytes as f64 / texts.len() as f64,
         tokens as f64 / counted.len() as f64
@@ -63,7 +63,7 @@ fn describe(texts: &[String], real: usize) -> Result<()> {
     Ok(())
 }
 
-/// Folders and which of their files are read. What is not there is left out.
+/// Returns folders and which of their files are read. Missing ones are left out.
 fn of_this_machine() -> Vec<(PathBuf, &'static [Kind])> {
     let mut sources: Vec<(PathBuf, &'static [Kind])> = Vec::new();
     let named = |name: &str| env::var_os(name).map(PathBuf::from);
@@ -76,7 +76,7 @@ fn of_this_machine() -> Vec<(PathBuf, &'static [Kind])> {
     sources
 }
 
-/// Gives the chunks of the files below a folder as long as more are wanted. What cannot be read is left out.
+/// Passes on the chunks of the files below a folder as long as more are wanted. Unreadable files are left out.
 fn walk(folder: &Path, kinds: &[Kind], give: &mut impl FnMut(&str) -> bool) -> bool {
     let mut paths: Vec<PathBuf> =
         fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
