@@ -43,9 +43,9 @@ class Setting:
     """How a client is used. Each client is judged by its best setting that asked the provider for no cached text."""
 
     client: str
-    # Texts a call; 0 for all in one, or for what the client does unless told.
+    # Texts per call; 0 for all in one, or for the client's default.
     size: int
-    # Calls at once, where that is the caller's business.
+    # Calls at once, if the caller decides that.
     at_once: int = 1
     dimensions: int = DIMENSIONS
 
@@ -94,13 +94,13 @@ OURS = {
 
 
 def own(text):
-    """What the vector by this text begins with."""
+    """Returns the beginning of the vector by this text."""
     crc = zlib.crc32(text.encode())
     return [part / 65536 for part in (crc >> 22, crc >> 11 & 0x7FF, crc & 0x7FF)]
 
 
 def close(some, others):
-    """The same as 32-bit floats: parts are 1.5e-5 apart, and JSON has no more digits than such a float needs."""
+    """Returns it as 32-bit floats: parts are 1.5e-5 apart, and JSON has no more digits than such a float needs."""
     return all(abs(one - other) < 1e-6 for one, other in zip(some, others))
 
 
@@ -113,8 +113,8 @@ def wrong_rows(texts, rows, dimensions):
     )
 
 
-# The clients. Each takes the texts and the options, and gives the seconds, the rows, and the texts that it asked its
-# embedder for, where it knows.
+# The clients. Each takes the texts and the options, and returns the seconds, the rows, and, if it knows, the number of
+# texts that it asked its embedder for.
 
 
 def run_langchain(texts, options):
@@ -178,7 +178,7 @@ def run_litellm_base64(texts, options):
     def decode(row):
         return array.array("f", base64.b64decode(row)).tolist()
 
-    # Unless told, it asks for numbers as text, which OpenAI's client is slow to take apart.
+    # By default it asks for numbers as text, which OpenAI's client parses slowly.
     return run_litellm_as(texts, options, decode, encoding_format="base64")
 
 
@@ -206,7 +206,7 @@ def run_litellm_as(texts, options, decode, **format_):
         start = time.perf_counter()
         starts = iter(range(0, len(texts), options.size))
         await asyncio.gather(*(work(starts) for _ in range(options.at_once)))
-        # It stores behind its caller's back; what is not stored at the end is lost with the event loop.
+        # It stores in the background; entries not stored at the end are lost with the event loop.
         while writes := [task for task in asyncio.all_tasks() if is_cache_write(task)]:
             await asyncio.gather(*writes)
         return time.perf_counter() - start
@@ -226,9 +226,9 @@ CLIENTS = {
 
 
 def run_client(options):
-    # Nothing is fetched, and nothing is told to anybody.
+    # No downloads and no telemetry.
     os.environ.update(LITELLM_LOCAL_MODEL_COST_MAP="True", LITELLM_TELEMETRY="False", LANGSMITH_TRACING="false")
-    # Importing is not what is measured.
+    # Imports are not measured.
     if options.client.startswith("litellm"):
         import litellm  # noqa: F401
     else:
@@ -260,12 +260,12 @@ def peak_rss_mib():
 
 
 def read_texts(wanted):
-    """Distinct chunks of the library's sources, from all over it, in an order of no meaning but always the same."""
+    """Returns distinct chunks from all over the library's sources, in a shuffled order that is always the same."""
     library = pathlib.Path(sysconfig.get_paths()["stdlib"])
     files = sorted(path for path in library.rglob("*.py") if "site-packages" not in path.parts)
     order = random.Random(20261122)
     order.shuffle(files)
-    # By the number that tells rows apart: two texts that share it could not be told apart.
+    # Keyed by the number that tells rows apart: two texts with one number could not be told apart.
     chunks = {}
     for path in files:
         # Enough to choose from.
@@ -285,7 +285,7 @@ def read_texts(wanted):
 
 
 def cut(source):
-    """Cuts at the ends of paragraphs: at least 220 characters where there are any more, at most about 2,000."""
+    """Splits at the ends of paragraphs: at least 220 characters if there are any more, at most about 2,000."""
     chunk = ""
     for paragraph in source.split("\n\n"):
         chunk = f"{chunk}\n\n{paragraph}".strip()
@@ -302,7 +302,7 @@ def cut(source):
 def run_all(options):
     texts = read_texts(options.texts)
     random_ = random.Random(1)
-    # On the disk that this repository is on: a folder for temporary files may be memory.
+    # On the disk of this repository: a folder for temporary files may be in memory.
     target = pathlib.Path(options.dir or pathlib.Path(__file__).resolve().parent.parent / "target")
     target.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-cache-", dir=target) as folder:
@@ -341,19 +341,19 @@ def run_all(options):
 def measure(options, folder, settings, url):
     results = {setting: [] for setting in settings}
     for round_ in range(options.rounds):
-        # Whoever goes first goes last the next time.
+        # The first of a round is the last of the next.
         for setting in settings if round_ % 2 == 0 else reversed(settings):
             cache = folder / "cache"
             cache.mkdir()
             run_once(options, setting, url, folder / "half.jsonl", cache)
-            # No client pays for what another has written.
+            # No client pays for the writes of another.
             os.sync()
             told = run_once(options, setting, url, folder / "all.jsonl", cache)
             told["disk_mib"] = sum(file.stat().st_blocks for file in cache.rglob("*") if file.is_file()) / 2048
             shutil.rmtree(cache)
             results[setting].append(told)
             print(
-                f"round {round_ + 1} of {options.rounds}: {setting.client}, {setting.size or 'all'} a call, "
+                f"round {round_ + 1} of {options.rounds}: {setting.client}, {setting.size or 'all'} per call, "
                 f"{setting.at_once} at once: {told['seconds']:.2f} s, {told['asked']:,} texts asked for, "
                 f"{told['wrong_rows']:,} wrong rows, {told['peak_rss_mib']:.0f} MiB",
                 file=sys.stderr,
@@ -375,7 +375,7 @@ def run_once(options, setting, url, texts, cache):
     done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True, timeout=3600)
     if done.returncode != 0:
         sys.exit(f"{setting} failed: exit code {done.returncode}")
-    # LiteLLM may print before.
+    # LiteLLM may print lines before the answer.
     told = json.loads(done.stdout.splitlines()[-1])
     if setting.client in OURS and told["wrong_rows"]:
         sys.exit(f"{setting}: {told['wrong_rows']} rows are not their text's own")
@@ -385,10 +385,10 @@ def run_once(options, setting, url, texts, cache):
 
 
 def asked_so_far(url):
-    """How many texts the mock has embedded."""
+    """Returns how many texts the mock has embedded."""
     if url is None:
         return 0
-    # A proxy of the environment has no part in calls to this machine.
+    # Calls to this machine must not go through a proxy of the environment.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(f"{url}/asked", timeout=60) as reply:
         return int(reply.read())
@@ -407,7 +407,7 @@ def tell(options, settings, results, ours, peers):
 
     best = {best_of([setting.client]) for setting in settings}
     print(
-        "| client | texts a call | calls at once | texts/s | seconds | from ... to | texts asked for | "
+        "| client | texts per call | calls at once | texts/s | seconds | from ... to | texts asked for | "
         "rows that are not the text's own | on disk, MiB | peak memory, MiB |"
     )
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
@@ -429,7 +429,7 @@ def tell(options, settings, results, ours, peers):
         )
     print(
         f"\n{missing:,} texts had to be asked for. A setting that asked for others does not use its cache, and is not "
-        "judged. This crate's rows are durable when they are handed out; the others leave theirs to the system."
+        "judged. This crate's rows are durable when they are returned; the other clients leave theirs to the system."
     )
     print(f"\n| this crate, at its best, is faster than | {' | '.join(f'`{client}`' for client in ours)} |")
     print(f"|---|{'---:|' * len(ours)}")
@@ -451,12 +451,12 @@ def main():
     parser.add_argument("--quick", action="store_true", help="2,000 texts, one round, unless said otherwise")
     parser.add_argument("--rounds", type=int, help="default 3")
     parser.add_argument("--texts", type=int, help="default 20,000")
-    parser.add_argument("--dir", help="where caches are kept meanwhile; default: target")
+    parser.add_argument("--dir", help="the folder for the caches during the run; default: target")
     parser.add_argument("--client", choices=CLIENTS, help="run this one, once")
     parser.add_argument("--base-url", help="the server, without /v1; with --client")
     parser.add_argument("--texts-file", help="lines of JSON strings; with --client")
     parser.add_argument("--cache", help="the cache's folder; with --client")
-    parser.add_argument("--size", type=int, default=TEXTS_A_REQUEST, help="texts a call; with --client")
+    parser.add_argument("--size", type=int, default=TEXTS_A_REQUEST, help="texts per call; with --client")
     parser.add_argument("--at-once", type=int, default=1, help="calls at once; with --client")
     parser.add_argument("--dimensions", type=int, default=DIMENSIONS, help="with --client")
     options = parser.parse_args()

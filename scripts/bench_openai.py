@@ -42,7 +42,7 @@ WHAT = {
     "openai-aiohttp": "`AsyncOpenAI` on aiohttp, each reply dropped",
     "openai-numpy": "`AsyncOpenAI` on aiohttp, base64 asked for and decoded by the caller with numpy, each reply dropped",
 }
-# What the target names: the client as it is used, and not what its caller can do in its place.
+# The clients that the target names: as they are used, without work that their caller could do instead.
 OFFICIAL = ["openai", "openai-aiohttp"]
 BASETEN = ["baseten", "baseten-numpy"]
 
@@ -52,12 +52,12 @@ PLACES = ["a test", "one pass", "a loop", "the server", "parallel"]
 
 
 def text(number):
-    """About ten tokens, another text for each number; the same as in benches/peers/src/bin/many.rs."""
+    """Makes a text of about ten tokens, another one for each number; the same as in benches/peers/src/bin/many.rs."""
     verb, noun, place = VERBS[number % 7], NOUNS[number // 7 % 11], PLACES[number // 77 % 5]
     return f"how to {verb} the {noun} {number} in {place}"
 
 
-# The clients. Each embeds all texts with so many requests at once, checks the widths and returns the number of rows.
+# The clients. Each embeds all texts with `in_flight` requests at once, checks the widths and returns the row count.
 
 
 async def run_openai(texts, options, http_client=None):
@@ -116,7 +116,7 @@ async def run_baseten_numpy(texts, options):
     client = PerformanceClient(options.base_url, "bench")
 
     async def embed(part):
-        # Asked for base64, it gives base64: decoding is left to the caller.
+        # If base64 is asked for, it returns base64: decoding is left to the caller.
         reply = await client.async_embed(
             part, MODEL, encoding_format="base64", preference=preference(1), **dimensions(options)
         )
@@ -130,7 +130,7 @@ def preference(in_flight):
 
     return RequestProcessingPreference(
         max_concurrent_requests=in_flight,
-        # The most that it takes; its defaults (8 texts, 8,000 characters) make many small requests.
+        # Its maximum; its defaults (8 texts, 8,000 characters) make many small requests.
         batch_size=BASETEN_TEXTS_A_REQUEST,
         max_chars_per_request=1_048_576,
         max_retries=0,
@@ -148,7 +148,7 @@ def dimensions(options):
 
 
 async def in_parts(embed, texts, in_flight, size=TEXTS_A_REQUEST):
-    """Has so many coroutines take one part of the texts after the other."""
+    """Runs `in_flight` coroutines that take one part of the texts after the other."""
     starts = iter(range(0, len(texts), size))
 
     async def work():
@@ -173,7 +173,7 @@ def run_client(options):
     if options.client in OFFICIAL:
         # Without numpy the official client decodes with the standard library, which is a little faster.
         sys.modules["numpy"] = None
-    # Importing is not what is measured.
+    # Imports are not measured.
     if options.client.startswith("openai"):
         import openai  # noqa: F401
     else:
@@ -221,7 +221,7 @@ def compare(options, url):
     runs = [(client, in_flight) for client, settings in SETTINGS.items() for in_flight in settings]
     results = {run: [] for run in runs}
     for round_ in range(options.rounds):
-        # Whoever goes first goes last the next time.
+        # The first of a round is the last of the next.
         for client, in_flight in runs if round_ % 2 == 0 else reversed(runs):
             results[client, in_flight].append(run_once(options, url, client, in_flight, options.texts))
             tell_progress(options, round_, client, in_flight, results[client, in_flight][-1])

@@ -3,12 +3,12 @@
     bench_peers.py --ours PROGRAM --fastembed PROGRAM --folder DIR --library FILE --work DIR [--docs DIR] [--quick]
     bench_peers.py --client float32|bfloat16 --folder DIR --texts DIR --max-tokens N --threads N
 
-The first form runs everything (scripts/bench-peers calls it), the second is sentence-transformers alone, which obeys
-lines as the two programs do (benches/peers/src/bin/local.rs says which).
+The first form runs everything (scripts/bench-peers calls it). The second is sentence-transformers alone, which obeys
+lines as the two programs do (benches/peers/src/bin/local.rs has the list).
 
-Every side loads the model once, in a process of its own, from the same weights, and cuts texts at the same length.
-There is no cache, and nobody looks for repeated texts. Each side's best batch is looked for first; then all vectors are
-compared; then the sides take turns, each peer right before or after a turn of this crate, and a ratio is one of such a
+Every side loads the model once, in a process of its own, from the same weights, and truncates texts at the same length.
+There is no cache, and no side looks for repeated texts. First each side's best batch size is searched; then all vectors
+are compared; then the sides take turns, each peer right before or after a turn of this crate. A ratio is that of such a
 pair. A turn is one call with all texts: the clock starts with the texts in memory and stops when all vectors are there.
 """
 
@@ -33,9 +33,9 @@ import time
 import warnings
 
 MAX_TOKENS = 512
-# What is tried, in texts a batch.
+# The batch sizes that are tried, in texts per batch.
 SIZES = {"fastembed": (1, 2, 4, 8, 16, 32, 64, 128, 256), "float32": (1, 4, 8, 16, 32, 64), "bfloat16": (1, 8, 32)}
-# What they do unless told.
+# Their defaults.
 DEFAULTS = {"fastembed": 256, "float32": 32, "bfloat16": 32}
 NAMES = {
     "ours": "this crate",
@@ -53,7 +53,7 @@ SENTENCE = "Ownership is a set of rules that govern how a Rust program manages m
 
 
 class Page(html.parser.HTMLParser):
-    """The paragraphs of a page's main part."""
+    """Collects the paragraphs of a page's main part."""
 
     BLOCKS = {"p", "pre", "li", "h1", "h2", "h3", "h4", "td", "th", "dt", "dd", "blockquote", "div"}
     LEFT_OUT = {"script", "style", "button", "svg", "nav"}
@@ -86,7 +86,7 @@ class Page(html.parser.HTMLParser):
 
 
 def pages_of_rust(docs):
-    """The books that come with the compiler: prose and code, as people index them."""
+    """Reads the books that come with the compiler: prose and code, as people index them."""
     for book in ("book", "reference", "nomicon", "cargo", "rustc", "rust-by-example", "edition-guide"):
         for path in sorted((docs / book).rglob("*.html")):
             # All pages of the book once more.
@@ -97,7 +97,7 @@ def pages_of_rust(docs):
 
 
 def pages_of_python():
-    """What pydoc shows: the documentation of modules, classes and functions of Python's library."""
+    """Returns the text that pydoc shows: the documentation of modules, classes and functions of Python's library."""
     for name in sorted(module.name for module in pkgutil.iter_modules() if module.name in sys.stdlib_module_names):
         # These do something when they are imported.
         if name.startswith("_") or name in ("antigravity", "this", "idlelib"):
@@ -122,7 +122,7 @@ def pages_of_python():
 
 
 def make_texts(options, count):
-    """The corpora, always the same where the same documentation is. `count` counts a text's tokens."""
+    """Makes the corpora, always the same from the same documentation. `count` counts a text's tokens."""
     docs = pathlib.Path(options.docs) if options.docs else None
     if docs and (docs / "book").is_dir():
         source, pages = "the books that come with Rust's compiler", pages_of_rust(docs)
@@ -143,7 +143,7 @@ def make_texts(options, count):
                 # As people ask: mostly a few words, now and then many.
                 length = max(2, round(7 * math.exp(order.gauss(0, 0.4))))
                 sentences.setdefault(" ".join(words[:length]).rstrip(".,:;"))
-            # Whole paragraphs up to a length that is drawn: most are of some 100 tokens, a few are short or long.
+            # Whole paragraphs up to a random length: most chunks have some 100 tokens, a few are short or long.
             wanted = wanted or 90 * math.exp(order.gauss(0, 0.8))
             chunk.append(paragraph)
             text = "\n\n".join(chunk)
@@ -165,9 +165,9 @@ def make_texts(options, count):
 
 
 def export(options):
-    """As optimum exports it: three inputs, `last_hidden_state`, any batch and length. Made once for given weights."""
+    """Exports it once as optimum does: three inputs, `last_hidden_state`, any batch and length."""
     weights = (pathlib.Path(options.folder) / "model.safetensors").read_bytes()
-    # With what makes it, so that it is made anew where that has changed.
+    # The key covers this function's source, so that a change of it exports the model again.
     key = hashlib.sha256(weights + inspect.getsource(export).encode()).hexdigest()[:16]
     file = pathlib.Path(options.work) / f"model-{key}.onnx"
     if file.exists():
@@ -248,7 +248,7 @@ def run_client(options):
 
 
 class Side:
-    """A process that has the model loaded and does what a line tells it."""
+    """A process that has the model loaded and obeys lines."""
 
     def __init__(self, name, command, environment=()):
         self.name = name
@@ -281,9 +281,9 @@ class Peer:
     """One row of a table."""
 
     side: str
-    # Texts a batch, or "default".
+    # Texts per batch, or "default".
     setting: str
-    # What the row is for; both where the default is the best.
+    # The row's purpose; both if the default is the best.
     default: bool
     best: bool
     texts: int
@@ -297,24 +297,24 @@ class Peer:
 
 
 def search(options, side, corpus, texts):
-    """The best batch size of a side. Of two passes the faster, so that one disturbance decides nothing."""
-    # A first turn warms it up, and says how many texts the search can afford.
+    """Finds the best batch size of a side. The faster of two passes counts, so that one disturbance decides nothing."""
+    # A first turn warms it up, and shows how many texts the search can afford.
     first = min(8, texts)
     side.run(corpus, 8, first)
     each = side.run(corpus, 8, first) / first
-    # Larger batches than there are texts tell nothing, so short texts are all taken.
+    # Batches larger than the number of texts show nothing, so short texts are all taken.
     part = max(first, min(texts, 64 if corpus == "mixed" else texts, int(options.search_seconds / each)))
     seconds, slower = {}, 0
     for pass_ in range(2):
         for size in SIZES[side.name]:
-            # All at once is all at once.
+            # Two sizes that both hold all texts are the same.
             if size > part and any(part <= smaller < size for smaller in seconds):
                 continue
             if pass_ == 1 and (size not in seconds or seconds[size] > 1.3 * min(seconds.values())):
                 continue
             took = side.run(corpus, size, part)
             seconds[size] = min(took, seconds.get(size, took))
-            # Two in a row that take twice as long: larger ones only get slower. One may have been disturbed.
+            # Two sizes in a row take twice as long: larger ones only get slower. A single one may have been disturbed.
             slower = slower + 1 if took > 2 * min(seconds.values()) else 0
             if slower == 2:
                 break
@@ -327,8 +327,8 @@ def peers_of(options, sides, corpus, texts):
     peers, speeds = [], {}
     for side in sides[1:]:
         best, speed = speeds[side.name] = search(options, side, corpus, texts)
-        # A processor without instructions for bfloat16 is many times slower with it: then its best will do, with fewer
-        # texts, and so few for this crate beside it.
+        # A processor without instructions for bfloat16 is many times slower with it. Then its best is enough, with
+        # fewer texts, and as few for this crate beside it.
         slow = side.name == "bfloat16" and speed < speeds["float32"][1] / 2
         part = min(texts, max(16, int(speed * options.slow_seconds))) if slow else texts
         same = best == DEFAULTS[side.name]
@@ -340,11 +340,11 @@ def peers_of(options, sides, corpus, texts):
 
 
 def check(options, sides, corpus, texts):
-    """Whether all sides give the same vectors: the least cosine of each to sentence-transformers in float32."""
+    """Checks that all sides give the same vectors, by the least cosine of each to sentence-transformers in float32."""
     file = pathlib.Path(options.work) / "vectors"
     rows = {}
     for side in sides:
-        # A slow one need not show it for all.
+        # A slow side need not show it for all texts.
         some = texts if side.name != "bfloat16" else min(texts, 32)
         side.run(corpus, "default" if side.name == "ours" else 8, some, file)
         data = file.read_bytes()
@@ -367,7 +367,7 @@ def cosine(one, other):
 
 
 def measure(options, sides, corpus, peers):
-    """For each peer its seconds and, in the same order, this crate's beside it."""
+    """Returns for each peer its seconds and, in the same order, this crate's beside it."""
     by_name = {side.name: side for side in sides}
     pairs = {peer: [] for peer in peers}
     # Two peers share a turn of this crate that lies between them, if they have the same texts.
@@ -378,7 +378,7 @@ def measure(options, sides, corpus, peers):
         else:
             groups.append([peer])
     for round_ in range(options.rounds):
-        # Whoever goes first goes last the next time.
+        # The first of a round is the last of the next.
         turn = 1 if round_ % 2 == 0 else -1
         for group in groups[::turn]:
             run = {}
@@ -431,7 +431,7 @@ def table(rows):
 
 
 def judge(results):
-    """What is wanted, beside what was found."""
+    """Prints the targets beside the results."""
 
     def ratio(corpus, side, which):
         taken = [pairs for peer, pairs in results[corpus].items() if peer.side == side and getattr(peer, which)]
@@ -462,10 +462,10 @@ def run_all(options):
 
     began = time.monotonic()
     load = os.getloadavg()[0]
-    # The same cores for all, so that who takes one thread a core takes as many as who is told a number.
+    # The same cores for all, so that a side with one thread per core has as many as a side that is given a number.
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < options.threads:
-        sys.exit(f"{len(cores)} cores, and {options.threads} were asked for")
+        sys.exit(f"there are {len(cores)} cores, but --threads asks for {options.threads}")
     os.sched_setaffinity(0, cores[: options.threads])
     work = pathlib.Path(options.work)
     work.mkdir(parents=True, exist_ok=True)
@@ -485,7 +485,7 @@ def run_all(options):
     client = [sys.executable, __file__, "--threads", options.threads, *common, "--client"]
     quiet = {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "TRANSFORMERS_VERBOSITY": "error"}
     library = {"ORT_DYLIB_PATH": options.library}
-    # Threads are what each takes unless told, which is one for each of the cores above; torch is told.
+    # Each side takes its default, which is one thread for each of the cores above; torch is given a number.
     sides = [
         Side("ours", [options.ours, *common], library),
         Side("fastembed", [options.fastembed, *common, "--onnx", onnx], library),
@@ -495,13 +495,13 @@ def run_all(options):
     if sides[0].about.get("threads", options.threads) != options.threads:
         sys.exit(f"this crate took {sides[0].about['threads']} threads on {options.threads} cores")
     print(
-        f"{pathlib.Path(options.folder).name} in fp32 from the same weights, texts cut at {options.max_tokens} tokens, "
-        f"{options.threads} threads each on the same {options.threads} cores; ONNX Runtime "
+        f"{pathlib.Path(options.folder).name} in fp32 from the same weights, texts truncated at {options.max_tokens} "
+        f"tokens, {options.threads} threads each on the same {options.threads} cores; ONNX Runtime "
         f"{sides[0].about.get('library', 'of the file given')} for both, fastembed-rs {options.fastembed_version}, "
         f"sentence-transformers {sentence_transformers.__version__} with torch {torch.__version__} and transformers "
         f"{transformers.__version__}, Python {platform.python_version()}. {options.rounds} rounds, medians. A ratio is "
-        f"a peer's seconds by this crate's beside it, the median of {options.rounds} pairs. Texts from {source}. Load "
-        f"of the machine before: {load:.1f}."
+        f"a peer's seconds divided by this crate's beside it, the median of {options.rounds} pairs. Texts from "
+        f"{source}. Load of the machine before: {load:.1f}."
     )
     results = {}
     for corpus, texts in corpora.items():
@@ -527,16 +527,16 @@ def main():
     parser.add_argument("--fastembed-version", default="", help="for the report")
     parser.add_argument("--folder", required=True, help="the model, as sentence-transformers saves it")
     parser.add_argument("--library", help="ONNX Runtime's file")
-    parser.add_argument("--work", help="where texts and the exported model are kept")
+    parser.add_argument("--work", help="the folder for the texts and the exported model")
     parser.add_argument("--docs", help="the documentation of Rust, as HTML; without, Python's is taken")
     parser.add_argument("--quick", action="store_true", help="fewer texts and rounds: to see that all works")
     parser.add_argument("--rounds", type=int, help="default 7")
     parser.add_argument("--mixed", type=int, help="chunks, default 200")
     parser.add_argument("--queries", type=int, help="default 300")
     parser.add_argument("--repeated", type=int, help="copies of the sentence, default 300")
-    parser.add_argument("--threads", type=int, default=2, help="and cores; default 2")
+    parser.add_argument("--threads", type=int, default=2, help="number of threads and of cores; default 2")
     parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS, help=f"default {MAX_TOKENS}")
-    parser.add_argument("--search-seconds", type=float, default=3, help="for a batch size, about; default 3")
+    parser.add_argument("--search-seconds", type=float, default=3, help="of one try of a batch size, about; default 3")
     parser.add_argument("--slow-seconds", type=float, default=4, help="of a turn of a slow bfloat16; default 4")
     parser.add_argument("--client", choices=["float32", "bfloat16"], help="obey lines with this one")
     parser.add_argument("--texts", help="the folder with the texts; with --client")

@@ -1,6 +1,6 @@
 """The mends of the core that scripts/stress-mutations takes back, one at a time: `MUTATIONS`.
 
-Each edit names a file, a text that is there exactly once, and what takes its place. Where the code has moved on, the
+Each edit names a file, a text that is there exactly once, and the text that replaces it. If the code has moved on, the
 script says so and stops: mend the edit, do not drop it.
 """
 
@@ -12,11 +12,11 @@ class Mutation:
     """A mend taken back."""
 
     name: str
-    # A file, what is there once, and what takes its place.
+    # A file, a text that is there once, and the text that replaces it.
     edits: tuple[tuple[str, str, str], ...]
-    # Forms of the stress that it plays, all where none is named.
+    # Forms of the stress that it plays; all if none is named.
     forms: str = ""
-    # A test of the binary `it` that is tried where the stress finds nothing.
+    # A test of the binary `it` that is tried if the stress finds nothing.
     test: str = ""
     # Whether scripts/loom is tried last.
     loom: bool = False
@@ -34,7 +34,7 @@ RATE_LIMIT = "src/wrap/rate_limit.rs"
 LIMITER = "src/wrap/rate_limit/limiter.rs"
 RETRY = "src/wrap/retry.rs"
 
-# Of a text that has a row, the name stays.
+# The name of a text that has a row stays in the error.
 NOT_SETTLED = (
     ERROR,
     "            self.bad_texts.retain(|bad| partial.indices.binary_search(&bad.index).is_err());\n",
@@ -107,7 +107,7 @@ MUTATIONS = (
         test="core_faults::streams::windows_that_are_begun_go_on_without_the_consumer",
     ),
     Mutation(
-        "B3: only who is told looks at the limiter again",
+        "B3: only the call that is told looks at the limiter again",
         (
             (
                 LIMITER,
@@ -177,7 +177,7 @@ MUTATIONS = (
         test="core_faults::money::when_the_first_that_took_the_rows_leaves_one_of_the_others_is_told_the_cost",
     ),
     Mutation(
-        "C2: what nobody was told is not counted",
+        "C2: a bill that nobody was told is not counted",
         ((IN_FLIGHT, "        if self.bill() {\n", "        if self.bill() && self.id == u64::MAX {\n"),),
         test="core_faults::money::when_the_first_that_took_the_rows_leaves_one_of_the_others_is_told_the_cost",
     ),
