@@ -34,7 +34,7 @@ import zlib
 
 MODEL = "text-embedding-3-small"
 DIMENSIONS = 1536
-TEXTS_A_REQUEST = 2048
+TEXTS_PER_REQUEST = 2048
 WANTED = 10
 
 
@@ -52,24 +52,24 @@ class Setting:
 
 OVER_HTTP = [
     Setting("ours-documents", 0),
-    Setting("ours-documents", TEXTS_A_REQUEST),
-    Setting("ours-stream", TEXTS_A_REQUEST),
-    Setting("ours-uncounted", TEXTS_A_REQUEST),
+    Setting("ours-documents", TEXTS_PER_REQUEST),
+    Setting("ours-stream", TEXTS_PER_REQUEST),
+    Setting("ours-uncounted", TEXTS_PER_REQUEST),
     Setting("langchain", 0),
-    Setting("langchain", TEXTS_A_REQUEST),
-    Setting("litellm", TEXTS_A_REQUEST),
-    Setting("litellm-base64", TEXTS_A_REQUEST),
-    Setting("litellm-base64", TEXTS_A_REQUEST, 4),
+    Setting("langchain", TEXTS_PER_REQUEST),
+    Setting("litellm", TEXTS_PER_REQUEST),
+    Setting("litellm-base64", TEXTS_PER_REQUEST),
+    Setting("litellm-base64", TEXTS_PER_REQUEST, 4),
     Setting("litellm-base64", 256, 4),
 ]
 IN_PROCESS = [
     Setting(client, size, dimensions=dimensions)
     for dimensions in (DIMENSIONS, 768)
     for client, size in (
-        ("ready-ours-documents", TEXTS_A_REQUEST),
-        ("ready-ours-stream", TEXTS_A_REQUEST),
+        ("ready-ours-documents", TEXTS_PER_REQUEST),
+        ("ready-ours-stream", TEXTS_PER_REQUEST),
         ("ready-langchain", 0),
-        ("ready-langchain", TEXTS_A_REQUEST),
+        ("ready-langchain", TEXTS_PER_REQUEST),
     )
 ]
 WHAT = {
@@ -126,7 +126,7 @@ def run_langchain(texts, options):
         base_url=f"{options.base_url}/v1",
         api_key="bench",
         check_embedding_ctx_length=False,
-        chunk_size=TEXTS_A_REQUEST,
+        chunk_size=TEXTS_PER_REQUEST,
         max_retries=0,
     )
     return *cache_backed(openai, texts, options), None
@@ -456,7 +456,7 @@ def main():
     parser.add_argument("--base-url", help="the server, without /v1; with --client")
     parser.add_argument("--texts-file", help="lines of JSON strings; with --client")
     parser.add_argument("--cache", help="the cache's folder; with --client")
-    parser.add_argument("--size", type=int, default=TEXTS_A_REQUEST, help="texts per call; with --client")
+    parser.add_argument("--size", type=int, default=TEXTS_PER_REQUEST, help="texts per call; with --client")
     parser.add_argument("--at-once", type=int, default=1, help="calls at once; with --client")
     parser.add_argument("--dimensions", type=int, default=DIMENSIONS, help="with --client")
     options = parser.parse_args()

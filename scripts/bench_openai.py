@@ -19,8 +19,8 @@ import time
 
 MODEL = "text-embedding-3-small"
 DIMENSIONS = 1536
-TEXTS_A_REQUEST = 2048
-BASETEN_TEXTS_A_REQUEST = 1024
+TEXTS_PER_REQUEST = 2048
+BASETEN_TEXTS_PER_REQUEST = 1024
 
 # The settings that are tried, by client: requests at once. Each client is judged by its best.
 OURS = ["ours-documents", "ours-stream"]
@@ -122,7 +122,7 @@ async def run_baseten_numpy(texts, options):
         )
         return len(decode(numpy, [row.embedding for row in reply.data], options))
 
-    return await in_parts(embed, texts, options.in_flight, BASETEN_TEXTS_A_REQUEST)
+    return await in_parts(embed, texts, options.in_flight, BASETEN_TEXTS_PER_REQUEST)
 
 
 def preference(in_flight):
@@ -131,7 +131,7 @@ def preference(in_flight):
     return RequestProcessingPreference(
         max_concurrent_requests=in_flight,
         # Its maximum; its defaults (8 texts, 8,000 characters) make many small requests.
-        batch_size=BASETEN_TEXTS_A_REQUEST,
+        batch_size=BASETEN_TEXTS_PER_REQUEST,
         max_chars_per_request=1_048_576,
         max_retries=0,
     )
@@ -147,7 +147,7 @@ def dimensions(options):
     return {} if options.dimensions == DIMENSIONS else {"dimensions": options.dimensions}
 
 
-async def in_parts(embed, texts, in_flight, size=TEXTS_A_REQUEST):
+async def in_parts(embed, texts, in_flight, size=TEXTS_PER_REQUEST):
     """Runs `in_flight` coroutines that take one part of the texts after the other."""
     starts = iter(range(0, len(texts), size))
 

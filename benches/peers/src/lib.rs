@@ -19,7 +19,7 @@ pub const MODEL: &str = "text-embedding-3-small";
 pub const DIMENSIONS: usize = 1536;
 
 /// The most texts that OpenAI takes in a request.
-pub const TEXTS_A_REQUEST: usize = 2048;
+pub const TEXTS_PER_REQUEST: usize = 2048;
 
 /// Writes a reply of OpenAI's embeddings endpoint, in OpenAI's own layout. Each row is a JSON value.
 pub fn reply<R: AsRef<str>>(rows: impl IntoIterator<Item = R>, tokens: usize) -> String {

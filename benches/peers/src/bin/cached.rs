@@ -21,7 +21,7 @@ use docvector_embed::{
     cache::Sqlite, provider::OpenAi, wrap::Cached,
 };
 use futures_util::{StreamExt as _, stream};
-use peers::{Args, DIMENSIONS, MODEL, OWN, Result, TEXTS_A_REQUEST, own, unit_vector};
+use peers::{Args, DIMENSIONS, MODEL, OWN, Result, TEXTS_PER_REQUEST, own, unit_vector};
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -54,7 +54,7 @@ fn openai(base_url: &str, counted: bool, dimensions: usize) -> Result<OpenAi> {
     } else {
         OpenAi::builder("mock-embedding")
             .with_space(Space::builder("mock-embedding", dimensions).build()?)
-            .with_limits(Limits::none().with_texts(TEXTS_A_REQUEST).with_in_flight(4))
+            .with_limits(Limits::none().with_texts(TEXTS_PER_REQUEST).with_in_flight(4))
     };
     if dimensions != DIMENSIONS {
         builder = builder.with_dimensions(dimensions);
@@ -64,7 +64,7 @@ fn openai(base_url: &str, counted: bool, dimensions: usize) -> Result<OpenAi> {
 
 async fn measure<E: Embedder>(embedder: &Cached<E>, texts: &[String], args: &Args) -> Result<()> {
     let mode: String = args.get("mode")?.unwrap_or_else(|| "documents".into());
-    let call = match args.get("call")?.unwrap_or(TEXTS_A_REQUEST) {
+    let call = match args.get("call")?.unwrap_or(TEXTS_PER_REQUEST) {
         0 => texts.len().max(1),
         call => call,
     };

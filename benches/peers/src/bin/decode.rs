@@ -9,7 +9,7 @@ use std::{hint::black_box, time::Instant};
 use async_openai::types::embeddings::CreateBase64EmbeddingResponse;
 use docvector_embed::{EmbedderExt as _, Embeddings, Space, provider::OpenAi};
 use peers::{
-    Args, DIMENSIONS, MODEL, Result, TEXTS_A_REQUEST,
+    Args, DIMENSIONS, MODEL, Result, TEXTS_PER_REQUEST,
     allocations::{Counting, allocations},
     base64_row, median, reply, unit_vector,
 };
@@ -20,13 +20,13 @@ static ALLOCATOR: Counting = Counting;
 fn main() -> Result<()> {
     let pairs = Args::read(&["pairs"])?.get("pairs")?.unwrap_or(21_usize).max(1);
     let space = OpenAi::builder(MODEL).with_base_url("http://127.0.0.1:9/v1").build()?.space()?.clone();
-    let body = body(TEXTS_A_REQUEST);
+    let body = body(TEXTS_PER_REQUEST);
     check_that_they_agree(&body, &space)?;
 
     let (mut our_times, mut their_times, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     // The first pair warms up.
     for pair in 0..=pairs {
-        let our_time = || timed(|| ours(&body, TEXTS_A_REQUEST, &space));
+        let our_time = || timed(|| ours(&body, TEXTS_PER_REQUEST, &space));
         let their_time = || timed(|| theirs(&body));
         // The two sides swap places in each round.
         let (our_time, their_time) = if pair % 2 == 0 {
@@ -43,17 +43,17 @@ fn main() -> Result<()> {
         }
     }
 
-    let floats = (TEXTS_A_REQUEST * DIMENSIONS * size_of::<f32>()) as f64;
+    let floats = (TEXTS_PER_REQUEST * DIMENSIONS * size_of::<f32>()) as f64;
     println!(
-        "One reply of {TEXTS_A_REQUEST} x {DIMENSIONS} in base64, {:.1} MB, {pairs} pairs, medians, one thread.\n",
+        "One reply of {TEXTS_PER_REQUEST} x {DIMENSIONS} in base64, {:.1} MB, {pairs} pairs, medians, one thread.\n",
         body.len() as f64 / 1e6
     );
     println!("| decoder | ms | GB/s of floats | ratio | allocations, 2,048 rows | 1,024 rows |");
     println!("|---|---:|---:|---:|---:|---:|");
-    let half = self::body(TEXTS_A_REQUEST / 2);
+    let half = self::body(TEXTS_PER_REQUEST / 2);
     let our_allocations = [
-        allocations_of(|| ours(&body, TEXTS_A_REQUEST, &space))?,
-        allocations_of(|| ours(&half, TEXTS_A_REQUEST / 2, &space))?,
+        allocations_of(|| ours(&body, TEXTS_PER_REQUEST, &space))?,
+        allocations_of(|| ours(&half, TEXTS_PER_REQUEST / 2, &space))?,
     ];
     let their_allocations = [allocations_of(|| theirs(&body))?, allocations_of(|| theirs(&half))?];
     for (name, times, ratio, [whole, half]) in [
@@ -72,7 +72,7 @@ fn main() -> Result<()> {
 fn body(rows: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(7);
     let rows = (0..rows).map(|_| base64_row(&unit_vector(&mut random, DIMENSIONS)));
-    reply(rows, TEXTS_A_REQUEST * 10).into_bytes()
+    reply(rows, TEXTS_PER_REQUEST * 10).into_bytes()
 }
 
 fn ours(body: &[u8], rows: usize, space: &Space) -> Result<Embeddings> {
@@ -85,7 +85,7 @@ fn theirs(body: &[u8]) -> Result<Vec<Vec<f32>>> {
 }
 
 fn check_that_they_agree(body: &[u8], space: &Space) -> Result<()> {
-    let (ours, theirs) = (ours(body, TEXTS_A_REQUEST, space)?, theirs(body)?);
+    let (ours, theirs) = (ours(body, TEXTS_PER_REQUEST, space)?, theirs(body)?);
     let equal = ours.len() == theirs.len() && ours.rows().zip(&theirs).all(|(our_row, their_row)| our_row == their_row);
     if equal { Ok(()) } else { Err("the two decoders read different vectors".into()) }
 }

@@ -9,7 +9,7 @@ use std::{fs, pin::pin, time::Instant};
 
 use docvector_embed::{Embedder as _, EmbedderExt as _, InputKind, StreamOptions, provider::OpenAi};
 use futures_util::{StreamExt as _, stream};
-use peers::{Args, DIMENSIONS, MODEL, Result, TEXTS_A_REQUEST};
+use peers::{Args, DIMENSIONS, MODEL, Result, TEXTS_PER_REQUEST};
 
 const VERBS: [&str; 7] = ["open", "parse", "sort", "merge", "cache", "split", "trace"];
 const NOUNS: [&str; 11] =
@@ -48,7 +48,7 @@ async fn main() -> Result<()> {
         "stream" => {
             // A window is one request.
             let options = StreamOptions::new(InputKind::Document)
-                .with_window_texts(TEXTS_A_REQUEST)
+                .with_window_texts(TEXTS_PER_REQUEST)
                 .with_window_bytes(usize::MAX)
                 .with_windows_in_flight(in_flight);
             let start = Instant::now();

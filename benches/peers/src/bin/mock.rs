@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use peers::{Args, DIMENSIONS, OWN, Result, TEXTS_A_REQUEST, base64_row, float_row, own, reply, unit_vector};
+use peers::{Args, DIMENSIONS, OWN, Result, TEXTS_PER_REQUEST, base64_row, float_row, own, reply, unit_vector};
 use serde::{
     Deserialize, Deserializer,
     de::{self, DeserializeOwned, IgnoredAny, IntoDeserializer as _, SeqAccess, Visitor},
@@ -162,7 +162,7 @@ impl Mock {
     fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<(Vec<T>, Form), String> {
         let ask: Ask<T> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
         let (texts, dimensions) = (ask.input.0.len(), ask.dimensions.unwrap_or(self.dimensions));
-        if !(1..=TEXTS_A_REQUEST).contains(&texts) || !(1..=DIMENSIONS).contains(&dimensions) {
+        if !(1..=TEXTS_PER_REQUEST).contains(&texts) || !(1..=DIMENSIONS).contains(&dimensions) {
             return Err(format!("{texts} texts, {dimensions} dimensions"));
         }
         let base64 = match ask.encoding_format.as_deref() {

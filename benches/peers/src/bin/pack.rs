@@ -23,7 +23,7 @@ use std::{
 
 use docvector_embed::{Batch, CountTokens, Embedder as _, InputKind, TokenCount, plan, provider::OpenAi};
 use peers::{
-    Args, MODEL, Result, TEXTS_A_REQUEST,
+    Args, MODEL, Result, TEXTS_PER_REQUEST,
     text::{Kind, chunks},
 };
 
@@ -73,12 +73,13 @@ fn main() -> Result<()> {
         let mut next = 0;
         for (at, call) in calls.iter().enumerate() {
             let call_tokens: usize = tokens[call.clone()].iter().sum();
-            if call.start != next || call.is_empty() || call.len() > TEXTS_A_REQUEST || call_tokens > TOKENS_A_REQUEST {
+            if call.start != next || call.is_empty() || call.len() > TEXTS_PER_REQUEST || call_tokens > TOKENS_A_REQUEST
+            {
                 return Err(format!("request {at} of {call:?} with {call_tokens} tokens is not within limits").into());
             }
             next = call.end;
             let (of_texts, of_tokens) =
-                (call.len() as f64 / TEXTS_A_REQUEST as f64, call_tokens as f64 / TOKENS_A_REQUEST as f64);
+                (call.len() as f64 / TEXTS_PER_REQUEST as f64, call_tokens as f64 / TOKENS_A_REQUEST as f64);
             // The last request takes the rest.
             if at + 1 < calls.len() {
                 fills.push(of_texts.max(of_tokens));
