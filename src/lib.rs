@@ -31,8 +31,9 @@
 //!   and run [`conformance`] over what you wrote.
 //!
 //! Further pages: [stacking](docs::stacking) wrappers and where the cache goes,
-//! [calls that survive the real world](docs::calls), the [design](docs::design) and its reasons,
-//! [writing a provider](docs::writing_a_provider) or a wrapper, [testing](docs::testing) code that embeds.
+//! [calls that survive the real world](docs::calls), the [architecture](docs::architecture) and its files, the
+//! [design](docs::design) and its reasons, [writing a provider](docs::writing_a_provider) or a wrapper,
+//! [testing](docs::testing) code that embeds.
 //!
 //! # Cargo features
 //! | feature | adds | default |
@@ -103,6 +104,9 @@ pub use self::wrap::fuzz;
 
 /// Pages about the crate as a whole.
 pub mod docs {
+    #[doc = include_str!("docs/architecture.md")]
+    pub mod architecture {}
+
     #[doc = include_str!("docs/calls.md")]
     pub mod calls {}
 
