@@ -112,7 +112,7 @@ struct Report {
     error: Option<Error>,
 }
 
-/// Embeds one library. The routing key keeps it together where a stack divides the work.
+/// Embeds one library. The routing key keeps it together if a stack divides the work.
 async fn process(embedder: &impl Embedder, name: &'static str, chunks: usize) -> Report {
     let start = Instant::now();
     let texts: Vec<String> = (1..=chunks).map(|number| passage(name, number)).collect();

@@ -323,7 +323,7 @@ def run_all(options):
                 results = measure(options, folder, OVER_HTTP, url)
                 peers = {
                     "LangChain": ["langchain"],
-                    "LiteLLM, as it comes,": ["litellm"],
+                    "LiteLLM, with defaults,": ["litellm"],
                     "LiteLLM, with a caller who decodes,": ["litellm-base64"],
                 }
                 ours = ["ours-documents", "ours-stream", "ours-uncounted"]

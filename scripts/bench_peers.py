@@ -291,7 +291,7 @@ class Peer:
     def __str__(self):
         size = DEFAULTS[self.side] if self.default else self.setting
         what = " and ".join(
-            word for word, applies in (("as it comes", self.default), ("at its best", self.best)) if applies
+            word for word, applies in (("with defaults", self.default), ("at its best", self.best)) if applies
         )
         return f"{NAMES[self.side]}, {what}: batches of {size}"
 
@@ -442,10 +442,10 @@ def judge(results):
 
     rows = [["this crate against", "found", "wanted"]]
     for corpus, name, found, wanted in (
-        ("mixed", "fastembed-rs as it comes", ratio("mixed", "fastembed", "default"), "5, aim 7"),
+        ("mixed", "fastembed-rs with defaults", ratio("mixed", "fastembed", "default"), "5, aim 7"),
         ("mixed", "fastembed-rs at its best", ratio("mixed", "fastembed", "best"), "0.97, aim 1.2"),
         ("mixed", "sentence-transformers float32 at its best", least("mixed", "float32"), "1.4"),
-        ("queries", "fastembed-rs as it comes", ratio("queries", "fastembed", "default"), "5"),
+        ("queries", "fastembed-rs with defaults", ratio("queries", "fastembed", "default"), "5"),
         ("queries", "fastembed-rs at its best", ratio("queries", "fastembed", "best"), "1.05"),
         ("repeated", "the best of all in float32", least("repeated", "fastembed", "float32"), "0.97"),
     ):
@@ -513,7 +513,7 @@ def run_all(options):
         peers = peers_of(options, sides, corpus, len(texts))
         check(options, sides, corpus, len(texts))
         results[corpus] = measure(options, sides, corpus, peers)
-        tell(results[corpus], tokens, f"{NAMES['ours']}, as it comes")
+        tell(results[corpus], tokens, f"{NAMES['ours']}, with defaults")
     judge(results)
     for side in sides:
         side.end()

@@ -85,8 +85,8 @@ pub fn run(args: &Args, folders: &[String]) -> Result<()> {
     let count = count.min(100_000);
     let bench = Bench::new(&runtime, &folder, GROUPS_OF, &texts[..count])?;
     println!(
-        "\nGroups: {} entries of {GROUPS_OF} components, pages of {DEFAULT_PAGE} KiB. A transaction takes what waits, \
-         and ends at so many rows or at 16 MiB, which are about 10,000 rows here.\n",
+        "\nGroups: {} entries of {GROUPS_OF} components, pages of {DEFAULT_PAGE} KiB. A transaction takes the puts \
+         that wait, and ends at the given number of rows or at 16 MiB, which are about 10,000 rows here.\n",
         grouped(count as f64)
     );
     println!("| entries per put | puts at once | rows of a group, at most | put, rows/s | written |");
