@@ -1,7 +1,7 @@
-"""The mends of the core that scripts/stress-mutations takes back, one at a time: `MUTATIONS`.
+"""The fixes of the core that scripts/stress-mutations takes back, one at a time: `MUTATIONS`.
 
 Each edit names a file, a text that is there exactly once, and the text that replaces it. If the code has moved on, the
-script says so and stops: mend the edit, do not drop it.
+script says so and stops: repair the edit, do not drop it.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Mutation:
-    """A mend taken back."""
+    """A fix taken back."""
 
     name: str
     # A file, a text that is there once, and the text that replaces it.
