@@ -76,7 +76,7 @@ const BATCH_OVERHEAD: usize = 8;
 /// Dense, Normalize) is done behind it. `modules.json`, pooling configuration, maximal length, prompts, lower-casing
 /// and `truncate_dim` are honoured; what is not understood is an error.
 ///
-/// # OnnxLibrary
+/// # Library
 /// ONNX Runtime is loaded when the first model is: from [`with_library`](OnnxBuilder::with_library), or the file or
 /// folder that `ORT_DYLIB_PATH` names, or the asset folder (`DOCVECTOR_EMBED_ASSETS`, or the folder that the model lies
 /// in, or `assets` in the folder of the program or of the package that cargo runs, or up to three levels above), or the

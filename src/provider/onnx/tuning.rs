@@ -336,7 +336,7 @@ fn place_of(os: &str, home: Option<PathBuf>, variable: impl Fn(&str) -> Option<O
     let home = home.filter(|path| path.has_root());
     let folder = match os {
         "windows" => named("LOCALAPPDATA"),
-        "macos" | "ios" => home.map(|home| home.join("OnnxLibrary/Caches")),
+        "macos" | "ios" => home.map(|home| home.join("Library/Caches")),
         _ => named("XDG_CACHE_HOME").or_else(|| home.map(|home| home.join(".cache"))),
     };
     folder.map(|folder| folder.join("docvector-embed").join("tuning.json"))
@@ -555,12 +555,7 @@ mod tests {
             ("linux", home(), &[("XDG_CACHE_HOME", "c")], Some("/home/x/.cache/docvector-embed/tuning.json")),
             ("linux", None, &[], None),
             ("linux", Some(PathBuf::new()), &[], None),
-            (
-                "macos",
-                home(),
-                &[("XDG_CACHE_HOME", "/c")],
-                Some("/home/x/OnnxLibrary/Caches/docvector-embed/tuning.json"),
-            ),
+            ("macos", home(), &[("XDG_CACHE_HOME", "/c")], Some("/home/x/Library/Caches/docvector-embed/tuning.json")),
             ("windows", home(), &[("LOCALAPPDATA", "/c")], Some("/c/docvector-embed/tuning.json")),
             ("windows", home(), &[], None),
             ("linux", home(), &[(VARIABLE, "t.json"), ("XDG_CACHE_HOME", "/c")], Some("t.json")),
