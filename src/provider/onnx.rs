@@ -1,15 +1,30 @@
 //! Runs a sentence-transformers model in this process, on ONNX Runtime: [`Onnx`].
 
+mod activation;
+mod builder;
+mod cpu;
 mod device;
-mod folder;
+mod family;
 mod graph;
+mod inputs;
+mod json_file;
 mod library;
-mod model_file;
-mod pool;
+mod model;
+mod model_folder;
+mod modules;
+mod onnx_file;
+mod placement;
+mod pooling;
+mod profile;
 mod proto;
+mod runner;
+mod runtime_messages;
 mod scheduler;
 mod session;
-mod tokens;
+mod stages;
+mod tail;
+mod tokenizer;
+mod truncation;
 mod tuning;
 mod weights;
 
@@ -17,44 +32,21 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
-    thread,
 };
 
 use async_trait::async_trait;
 use ort::environment::Environment;
 
 pub use self::{
+    builder::OnnxBuilder,
     device::Device,
     library::{OnnxLibrary, OnnxLibrarySource},
+    profile::NodeShare,
     scheduler::OnnxStats,
-    session::NodeShare,
     tuning::{Tuning, TuningSource},
 };
-use self::{
-    folder::{Folder, Step},
-    graph::{Form, Graph},
-    model_file::ModelFile,
-    scheduler::{Encode, Packing, Role, Scheduler, Worker},
-    session::Model,
-    tokens::Tokens,
-    tuning::{Found, Key},
-    weights::Weights,
-};
-use crate::{
-    Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Normalization, Payee, Precision, Prompts, Result,
-    Space, Tier, TokenCount, Usage,
-};
-
-/// Padded tokens of a batch on a CPU: best or tied for all models and lengths measured (benches/RESULTS.md).
-const BATCH_TOKENS: usize = 256;
-/// Padded tokens of a batch on a card: a round number that keeps one busy; not measured here.
-const BATCH_TOKENS_ON_A_CARD: usize = 16_384;
-/// On a card, padding costs less than another batch.
-const BATCH_OVERHEAD_ON_A_CARD: usize = 1024;
-/// One computes while the other is fed and read.
-const SESSIONS_A_CARD: usize = 2;
-/// What a batch costs on a CPU besides its tokens, in tokens: how much a text may be padded to share one.
-const BATCH_OVERHEAD: usize = 8;
+use self::{model::Model, scheduler::Scheduler, tokenizer::Tokens, tuning::Key};
+use crate::{Batch, Charges, Embedder, Embeddings, Error, Limits, Payee, Result, Space, TokenCount, Usage};
 
 /// A model in this process. Cheap to clone; clones share everything.
 ///
@@ -204,31 +196,6 @@ pub struct OnnxInfo {
 }
 
 impl Onnx {
-    /// Loads a sentence-transformers folder with the defaults. Blocks for as long as reading the weights takes.
-    ///
-    /// # Errors
-    /// See [`Onnx`](Onnx#errors).
-    pub fn load(folder: impl Into<PathBuf>) -> Result<Self> {
-        Self::builder(folder).build()
-    }
-
-    /// Begins loading a sentence-transformers folder.
-    pub fn builder(folder: impl Into<PathBuf>) -> OnnxBuilder {
-        OnnxBuilder {
-            folder: folder.into(),
-            library: None,
-            file: None,
-            devices: vec![Device::Cpu],
-            precision: Precision::Full,
-            threads: None,
-            max_tokens: None,
-            batch_tokens: None,
-            tuned: true,
-            prompts: None,
-            truncate_dim: None,
-        }
-    }
-
     /// What this embedder runs on.
     pub fn info(&self) -> &OnnxInfo {
         &self.0.about
@@ -238,7 +205,7 @@ impl Onnx {
     /// in which file. See [`Tuning`].
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) where there is no place for the file, or it cannot be read or written, or the
+    /// [`Config`](crate::ErrorKind::Config) where there is no place for the file, or it cannot be read or written, or the
     /// settings make no sense.
     pub fn store_tuning(&self, tuning: &Tuning, tokens_per_second: f64) -> Result<PathBuf> {
         tuning::store(&self.0.key, self.0.space.label(), tuning, tokens_per_second)
@@ -247,7 +214,7 @@ impl Onnx {
     /// The file that [`store_tuning`](Self::store_tuning) writes, whether or not it is there.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) where there is no place for one, or it cannot be read or written.
+    /// [`Config`](crate::ErrorKind::Config) where there is no place for one, or it cannot be read or written.
     pub fn tuning_file() -> Result<PathBuf> {
         tuning::file()
     }
@@ -256,11 +223,11 @@ impl Onnx {
     /// ONNX Runtime's providers ran. Blocks for about as long as loading does.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) where no temporary folder can be made for ONNX Runtime's profile,
-    /// [`Inference`](ErrorKind::Inference) where the runtime fails.
+    /// [`Config`](crate::ErrorKind::Config) where no temporary folder can be made for ONNX Runtime's profile,
+    /// [`Inference`](crate::ErrorKind::Inference) where the runtime fails.
     pub fn placement(&self) -> Result<Vec<NodeShare>> {
         let inner = &*self.0;
-        inner.model.placement(&inner.environment, inner.about.devices[0])
+        placement::placement(&inner.model, &inner.environment, inner.about.devices[0])
     }
 
     /// What its threads have done since it was loaded.
@@ -271,7 +238,7 @@ impl Onnx {
     /// Finds and loads ONNX Runtime without a model, as loading one would.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) lists the places tried.
+    /// [`Config`](crate::ErrorKind::Config) lists the places tried.
     pub fn load_library(path: Option<&Path>) -> Result<OnnxLibrary> {
         library::load(path, None).map(|(library, _)| library)
     }
@@ -319,291 +286,4 @@ impl Embedder for Onnx {
             None => limits,
         }
     }
-}
-
-/// Builds an [`Onnx`].
-///
-/// # Default
-/// - the library: searched for as [`Onnx`](Onnx#library) says;
-/// - the file: `model.safetensors`, else `model.onnx`, else `onnx/model.onnx`;
-/// - the device: the CPU, in full precision;
-/// - threads and padded tokens of a batch: what [`docvector-embed tune`](Tuning) found for this model on this machine;
-///   else, on a CPU, a thread a core and 256 tokens, and on a card two threads and 16,384 tokens;
-/// - length, prompts and width: the folder's.
-#[derive(Clone, Debug)]
-pub struct OnnxBuilder {
-    folder: PathBuf,
-    library: Option<PathBuf>,
-    file: Option<PathBuf>,
-    devices: Vec<Device>,
-    precision: Precision,
-    threads: Option<usize>,
-    max_tokens: Option<usize>,
-    batch_tokens: Option<usize>,
-    tuned: bool,
-    prompts: Option<Prompts>,
-    truncate_dim: Option<usize>,
-}
-
-impl OnnxBuilder {
-    /// Sets the file of ONNX Runtime, or the folder that it is in.
-    #[must_use]
-    pub fn with_library(mut self, path: impl Into<PathBuf>) -> Self {
-        self.library = Some(path.into());
-        self
-    }
-
-    /// Sets the model's file, below the folder: an `.onnx` file, or one of safetensors.
-    #[must_use]
-    pub fn with_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.file = Some(path.into());
-        self
-    }
-
-    /// Sets the device. One that cannot be used is an error with the reason: nothing runs elsewhere in its place.
-    #[must_use]
-    pub fn with_device(self, device: Device) -> Self {
-        self.with_devices([device])
-    }
-
-    /// Sets several devices, cards of one kind, which share the work.
-    #[must_use]
-    pub fn with_devices(mut self, devices: impl IntoIterator<Item = Device>) -> Self {
-        self.devices = devices.into_iter().collect();
-        self
-    }
-
-    /// Sets the precision. [`Int8`](Precision::Int8) makes the layers' weights 8 bits wide when loading: half as fast again
-    /// on a CPU with AVX2, and a quarter of their memory, at a mean cosine of 0.996. See [`Onnx`](Onnx#precision).
-    #[must_use]
-    pub const fn with_precision(mut self, precision: Precision) -> Self {
-        self.precision = precision;
-        self
-    }
-
-    /// Sets the threads on each device, each with a session of its own.
-    #[must_use]
-    pub const fn with_threads(mut self, threads: usize) -> Self {
-        self.threads = Some(threads);
-        self
-    }
-
-    /// Sets the tokens of a text, special ones included, below what the model has positions for. Another length is
-    /// another space: it changes the vectors of texts that are cut.
-    #[must_use]
-    pub const fn with_max_tokens(mut self, tokens: usize) -> Self {
-        self.max_tokens = Some(tokens);
-        self
-    }
-
-    /// Sets the padded tokens of a batch. A longer text is a batch of its own.
-    /// `docvector-embed bench` and `tune` show what is best.
-    #[must_use]
-    pub const fn with_batch_tokens(mut self, tokens: usize) -> Self {
-        self.batch_tokens = Some(tokens);
-        self
-    }
-
-    /// Takes no notice of what `docvector-embed tune` found.
-    #[must_use]
-    pub const fn without_tuning(mut self) -> Self {
-        self.tuned = false;
-        self
-    }
-
-    /// Sets what is put before documents and queries, in place of what the folder says.
-    #[must_use]
-    pub fn with_prompts(mut self, prompts: Prompts) -> Self {
-        self.prompts = Some(prompts);
-        self
-    }
-
-    /// Cuts the vectors to their first components, which models trained for it (Matryoshka) allow.
-    #[must_use]
-    pub const fn with_truncate_dim(mut self, dimensions: usize) -> Self {
-        self.truncate_dim = Some(dimensions);
-        self
-    }
-
-    /// Loads the model. Blocks for as long as reading the weights takes: within an async program, run it where
-    /// blocking is allowed.
-    ///
-    /// # Errors
-    /// See [`Onnx`](Onnx#errors).
-    pub fn build(self) -> Result<Onnx> {
-        let wrong = |message: String| Error::new(ErrorKind::Config, message);
-        if self.batch_tokens == Some(0) || self.threads == Some(0) {
-            return Err(wrong("threads and padded tokens of a batch must be at least 1".into()));
-        }
-        Device::check(&self.devices)?;
-        let on_cpu = self.devices.contains(&Device::Cpu);
-        let int8 = self.precision == Precision::Int8;
-        if int8 && !on_cpu {
-            return Err(wrong("int8 was asked for on a card: cards run fp16, int8 is for the CPU".into()));
-        }
-        if let (true, Some(missing)) = (int8, missing_for_int8()) {
-            return Err(wrong(format!("int8 was asked for, and this CPU lacks {missing}")));
-        }
-        let mut folder = Folder::read(&self.folder)?;
-        if let Some(prompts) = self.prompts {
-            folder.prompts = prompts;
-        }
-        if let Some(dimensions) = self.truncate_dim {
-            folder.truncate_dim = Some(dimensions);
-        }
-        let mut max_tokens = folder.max_tokens;
-        if let Some(asked) = self.max_tokens {
-            if let Some(positions) = folder.positions.filter(|&positions| asked > positions) {
-                return Err(wrong(format!(
-                    "{asked} tokens a text were asked for, the model has positions for {positions}"
-                )));
-            }
-            max_tokens = Some(asked);
-        }
-        let file = model_path(&folder, self.file.as_deref())?;
-        let (library, environment) = library::load(self.library.as_deref(), Some(&self.folder))?;
-
-        let built_graph = file.extension().is_some_and(|extension| extension == "safetensors");
-        let (model, tokens, weights, precision);
-        if built_graph {
-            let mut open = Weights::open(&file)?;
-            let form = match (on_cpu, int8) {
-                (true, false) => Form::Cpu,
-                (true, true) => Form::Int8,
-                (false, _) => Form::Cuda,
-            };
-            let graph = Graph::build(&folder, &mut open, form)?;
-            tokens = Tokens::read(&folder, Some(graph.vocabulary), max_tokens)?;
-            (weights, precision) = (open.hash(), self.precision);
-            model = Model::of_graph(graph, &folder, folder.truncate_dim, tokens.pad)?;
-        } else {
-            if int8 {
-                let message =
-                    format!("int8 was asked for: {} stays what it is, int8 is made of weights", file.display());
-                return Err(wrong(message));
-            }
-            let inspected = ModelFile::inspect(&file)?;
-            tokens = Tokens::read(&folder, folder.config.size("vocab_size")?, max_tokens)?;
-            model =
-                Model::of_file(&inspected, &folder, &environment, self.devices[0], folder.truncate_dim, tokens.pad)?;
-            (weights, precision) = (inspected.hash, inspected.precision);
-            if let Some(tokens) = model.fixed_tokens.filter(|&fixed| max_tokens.is_none_or(|max| max > fixed)) {
-                let message =
-                    format!("{} takes texts of exactly {tokens} tokens: ask for at most so many", file.display());
-                return Err(wrong(message));
-            }
-        }
-        let label = folder::label(&folder.root);
-        let normalized = matches!(folder.tail.last(), Some(Step::Normalize));
-        let space = Space::builder(folder.config.text("model_type")?.unwrap_or("onnx"), model.dimensions)
-            .with_revision(revision(&folder, &tokens, weights, &model.facts, max_tokens))
-            .with_pooling(folder.pooling.iter().copied())
-            .with_normalization(if normalized { Normalization::L2 } else { Normalization::None })
-            .with_prompts(folder.prompts.clone())
-            .with_precision(precision)
-            .with_label(if int8 { format!("{label} (int8)") } else { label })
-            .build()?;
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        let defaults = if on_cpu { (cores, BATCH_TOKENS) } else { (SESSIONS_A_CARD, BATCH_TOKENS_ON_A_CARD) };
-        let kind = if built_graph { "weights" } else { "file" };
-        let key = Key::here(&library.version, &names(&self.devices), space.id(), kind);
-        let defaults = Tuning::new(defaults.0, defaults.1);
-        // The two were measured together: one of them without the other was not.
-        let given = self.threads.is_some() || self.batch_tokens.is_some();
-        let found = if self.tuned && !given { tuning::find(&key) } else { Found::Nothing };
-        let (tuning, tuning_source) = match found {
-            Found::Tuned(tuning, file) => (tuning, TuningSource::Tuned(file)),
-            Found::Nothing => (defaults, if given { TuningSource::Given } else { TuningSource::Defaults }),
-            Found::Unreadable(file, why) => {
-                tracing::warn!(file = %file.display(), why, "what tune found cannot be used");
-                (defaults, TuningSource::Unusable(file, why))
-            }
-        };
-        // What was asked for goes before what was measured.
-        let threads = self.threads.unwrap_or(tuning.threads);
-        let batch_tokens = self.batch_tokens.unwrap_or(tuning.batch_tokens);
-        let overhead = if on_cpu { BATCH_OVERHEAD } else { BATCH_OVERHEAD_ON_A_CARD };
-        let most_texts = if model.alone { Some(1) } else { model.fixed_texts };
-        let width = model.dimensions;
-        let (tokens, model) = (Arc::new(tokens), Arc::new(model));
-        let mut workers = Vec::new();
-        for &device in &self.devices {
-            let packing = Packing::new(batch_tokens, overhead, most_texts);
-            for number in 0..threads {
-                let role = Role { tokenises: on_cpu, packing: Some(packing.clone()) };
-                // Made here, one after the other: each thread making its own would leave its scraps in its own heap.
-                let runner = Box::new(model.runner(&environment, device)?);
-                workers.push(Worker { name: format!("docvector-{device}-{number}"), role, runner: Some(runner) });
-            }
-        }
-        // A card embeds faster than the thread that feeds it could tokenise.
-        for number in 0..if on_cpu { 0 } else { cores } {
-            let role = Role { tokenises: true, packing: None };
-            workers.push(Worker { name: format!("docvector-tokens-{number}"), role, runner: None });
-        }
-        let encode: Arc<dyn Encode> = tokens.clone();
-        let scheduler = Scheduler::start(encode, width, workers)?;
-        let about = OnnxInfo {
-            library,
-            model: file,
-            built_graph,
-            devices: self.devices,
-            threads,
-            max_tokens,
-            batch_tokens,
-            tuning_source,
-            cpu: tuning::cpu(),
-        };
-        let payee = Payee::new("onnx", space.model(), Tier::Local);
-        Ok(Onnx(Arc::new(Inner { scheduler, tokens, model, environment, space, payee, key, about })))
-    }
-}
-
-/// The instructions that int8 needs and this CPU lacks. Without them it is slower than fp32.
-fn missing_for_int8() -> Option<&'static str> {
-    #[cfg(target_arch = "x86_64")]
-    return (!std::arch::is_x86_feature_detected!("avx2")).then_some("AVX2");
-    #[cfg(target_arch = "aarch64")]
-    return (!std::arch::is_aarch64_feature_detected!("dotprod")).then_some("dot products (asimddp)");
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    return Some("AVX2 (x86-64) or dot products (64-bit Arm)");
-}
-
-fn names(devices: &[Device]) -> String {
-    devices.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-}
-
-/// The file with the model.
-fn model_path(folder: &Folder, asked: Option<&Path>) -> Result<PathBuf> {
-    let wrong = |message: String| Err(Error::new(ErrorKind::Config, message));
-    if let Some(asked) = asked {
-        let file = folder.transformer.join(asked);
-        return if file.is_file() { Ok(file) } else { wrong(format!("{} is not there", file.display())) };
-    }
-    let weights = folder.transformer.join("model.safetensors");
-    if weights.is_file() {
-        return Ok(weights);
-    }
-    if let Some(file) = model_file::find(&folder.transformer) {
-        return Ok(file);
-    }
-    let at = folder.transformer.display();
-    if folder.transformer.join("model.safetensors.index.json").exists() {
-        return wrong(format!("{at} has its weights in several files: put them into one model.safetensors"));
-    }
-    if folder.transformer.join("pytorch_model.bin").exists() {
-        return wrong(format!("{at} holds pytorch_model.bin, which can run code: convert it to model.safetensors"));
-    }
-    wrong(format!("{at} has neither model.safetensors nor model.onnx nor onnx/model.onnx"))
-}
-
-/// A fingerprint of all that shapes the vectors and is not a field of the space. Not the device, the library, the
-/// threads or the names of files.
-fn revision(folder: &Folder, tokens: &Tokens, weights: blake3::Hash, facts: &str, max: Option<usize>) -> String {
-    let mut hasher = blake3::Hasher::new_derive_key("docvector-embed 2026-11-22 onnx revision v1");
-    hasher.update(weights.as_bytes()).update(tokens.hash.as_bytes());
-    let max = max.map_or_else(|| "any".to_owned(), |max| max.to_string());
-    let rest = format!("{facts}|{max}|{}|{}|{}", folder.lower_case, folder.truncate_left, folder.pool_prompt);
-    hasher.update(rest.as_bytes());
-    hasher.finalize().to_hex()[..32].to_owned()
 }

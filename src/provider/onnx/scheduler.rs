@@ -7,7 +7,10 @@
 
 mod call;
 mod counters;
+mod packing;
+mod pieces;
 mod queue;
+mod worker;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -21,69 +24,18 @@ use tokio::sync::oneshot;
 pub use self::counters::OnnxStats;
 pub(super) use self::{
     call::Done,
-    queue::{Packing, Role},
+    packing::Packing,
+    worker::{Role, Worker},
 };
 use self::{
-    call::{Call, Next, Piece},
+    call::{Call, Next},
     counters::{Counters, Stage},
-    queue::{Job, Part, Queue},
+    packing::Part,
+    pieces::Piece,
+    queue::{Job, Queue},
 };
-use super::tokens::{Encoded, Over};
-use crate::{BadText, Batch, Error, ErrorKind, InputKind, Result, Truncation};
-
-/// A text that is tokenised on a thread of its own, one at a time: it can take seconds, and a hundred times its size in
-/// memory, where it has no place to be cut at.
-const GIANT_BYTES: usize = 1 << 20;
-/// Text that is tokenised as one piece of work: so much takes a core about 5 milliseconds.
-const PIECE_BYTES: usize = 8 << 10;
-/// What a text counts as besides its bytes: tokenising nothing takes time too.
-const TEXT_BYTES: usize = 64;
-
-/// Makes ids of texts.
-pub(super) trait Encode: Send + Sync + 'static {
-    fn encode(&self, kind: InputKind, text: &str, truncation: Truncation) -> Result<Result<Encoded, Over>>;
-
-    /// Tokens at the beginning that do not take part in pooling.
-    fn unpooled(&self, kind: InputKind) -> usize;
-
-    /// Tokens that a text may have.
-    fn limit(&self) -> usize;
-}
-
-/// Makes vectors of ids.
-pub(super) trait Run: Send + 'static {
-    /// Gives the vectors of all rows, one after the other, to `take`.
-    fn run(&mut self, rows: &[Row<'_>], take: &mut dyn FnMut(&[f32])) -> Result<(), Failure>;
-}
-
-/// A text of a batch: ids, and how many of them at the beginning do not take part in pooling.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Row<'a> {
-    pub(super) ids: &'a [u32],
-    pub(super) unpooled: usize,
-}
-
-/// Why a batch failed.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) error: Error,
-    /// Whether a smaller batch may do.
-    pub(super) out_of_memory: bool,
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self { error, out_of_memory: false }
-    }
-}
-
-/// A thread to be started: what it is there for, and what it runs batches on.
-pub(super) struct Worker {
-    pub(super) name: String,
-    pub(super) role: Role,
-    /// There if the role has a packing.
-    pub(super) runner: Option<Box<dyn Run>>,
-}
+use super::stages::{Encode, Row, Run};
+use crate::{BadText, Batch, Error, ErrorKind, Result};
 
 /// The threads and what they share.
 #[derive(Debug)]

@@ -1,440 +1,97 @@
-//! Makes models for ONNX Runtime, and sessions of them; does what their graphs leave undone.
-
-mod inputs;
-mod placement;
-mod runner;
-
-use std::{
-    borrow::Cow,
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+//! Begins sessions of ONNX Runtime on a device.
 
 use ort::{
     environment::Environment,
-    session::{
-        Session,
-        builder::{GraphOptimizationLevel, PrepackedWeights},
-    },
-    value::{DynValue, Outlet, Tensor, TensorElementType, ValueType},
+    session::builder::{BuilderResult, SessionBuilder},
 };
 
-pub use self::placement::NodeShare;
-pub(super) use self::runner::says_out_of_memory;
-use self::{
-    inputs::{Input, Role},
-    placement::{Profile, shares},
-    runner::Runner,
-};
-use super::{
-    device::{self, Device, step},
-    folder::{Activation, Dense, Folder, Step, positions_after},
-    graph::{self, Graph, Numbers, Shared},
-    model_file::ModelFile,
-    pool,
-    scheduler::Row,
-};
-use crate::{Error, ErrorKind, Pooling, Result};
+use super::device::Device;
+use crate::{Error, ErrorKind, Result};
 
-/// A model that sessions can be made of, any number of them sharing its weights.
-#[derive(Debug)]
-pub(super) struct Model {
-    source: Source,
-    inputs: Vec<Input>,
-    output: String,
-    tail: Tail,
-    pub(super) dimensions: usize,
-    /// What the vectors are cut to after everything else, and whether they are scaled again then.
-    cut: Option<(usize, bool)>,
-    /// Sizes that the graph insists on.
-    pub(super) fixed_texts: Option<usize>,
-    pub(super) fixed_tokens: Option<usize>,
-    /// Whether a vector depends on its batch-mates, so that each text needs a batch of its own.
-    pub(super) alone: bool,
-    pad: u32,
-    /// Tokens of a text that the model has positions for.
-    positions: Option<usize>,
-    /// What the vectors are made with behind the weights, in words, for the space's identity.
-    pub(super) facts: String,
-}
-
-enum Source {
-    /// A graph made here, the weights that go with it by name, and what sessions pack them into for matrix products,
-    /// which they share where they can.
-    Graph {
-        bytes: Vec<u8>,
-        weights: Vec<(String, Arc<DynValue>)>,
-        packed: Option<PrepackedWeights>,
-    },
-    File(PathBuf),
-}
-
-impl std::fmt::Debug for Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Device {
+    /// Begins a session on this device, whose nodes `all` must run there or it is an error.
+    pub(super) fn session(self, environment: &Environment, all: bool) -> Result<SessionBuilder> {
+        let builder = SessionBuilder::new(environment).map_err(set_up)?;
+        let builder = step(builder.with_intra_threads(1))?;
+        let builder = step(builder.with_inter_threads(1))?;
+        // Plans of memory are kept by shape, for ever, and shapes hardly repeat.
+        let builder = step(builder.with_memory_pattern(false))?;
         match self {
-            Self::Graph { bytes, weights, .. } => {
-                write!(f, "Graph({} bytes, {} weights)", bytes.len(), weights.len())
-            }
-            Self::File(path) => write!(f, "File({})", path.display()),
+            Self::Cpu => Ok(builder),
+            Self::Cuda(number) => self::cuda::register(builder, number, all),
         }
     }
 }
 
-/// What is left to do behind the graph.
-#[derive(Debug)]
-enum Tail {
-    /// The graph gives the vector.
-    Nothing,
-    /// The graph gives a vector that has to be unit length.
-    Normalize,
-    /// The graph gives a vector a token.
-    Pool { modes: Vec<Pooling>, width: usize, steps: Vec<TailStep> },
+/// Takes one step in setting a session up.
+pub(super) fn step(built: BuilderResult) -> Result<SessionBuilder> {
+    built.map_err(|error| set_up(error.into()))
 }
 
-#[derive(Debug)]
-enum TailStep {
-    Dense(Box<Dense>, Activation),
-    Normalize,
+fn set_up(error: ort::Error) -> Error {
+    Error::new(ErrorKind::Inference, "a session cannot be set up").with_source(error)
 }
 
-fn failed(what: &str) -> impl FnOnce(ort::Error) -> Error {
-    move |error| Error::new(ErrorKind::Inference, what).with_source(error)
-}
+#[cfg(feature = "cuda")]
+pub(super) mod cuda {
+    //! What is particular to CUDA.
 
-impl Model {
-    /// Takes a graph that was built here.
-    pub(super) fn of_graph(graph: Graph, folder: &Folder, cut: Option<usize>, pad: u32) -> Result<Self> {
-        let mut weights = Vec::with_capacity(graph.weights.len());
-        // fp16 is for cards, which pack nothing; on a CPU some operators would, in a way that cannot be shared.
-        let narrow = graph.weights.iter().any(|(_, weights)| matches!(weights.data, Numbers::F16(_)));
-        let packed = (!narrow).then(PrepackedWeights::new);
-        for (name, Shared { shape, data }) in graph.weights {
-            let value = match data {
-                Numbers::F32(data) => Tensor::from_array((shape, data)).map(Tensor::into_dyn),
-                Numbers::F16(data) => Tensor::from_array((shape, data)).map(Tensor::into_dyn),
-                Numbers::I8(data) => Tensor::from_array((shape, data)).map(Tensor::into_dyn),
-            };
-            weights.push((name, Arc::new(value.map_err(failed("weights cannot be handed over"))?)));
-        }
-        let input = |&name: &&str| {
-            let role = match name {
-                graph::MASK => Role::Mask,
-                graph::SEGMENTS => Role::Segments,
-                graph::POOLING_MASK => Role::PoolingMask,
-                graph::POSITIONS => graph.positions_after.map_or(Role::Places, Role::PlacesAfter),
-                graph::ENDS => Role::Ends,
-                _ => Role::Ids,
-            };
-            Input { name: name.to_owned(), role, wide: role == Role::Ends }
-        };
-        let inputs = graph.inputs.iter().map(input).collect();
-        let mut model = Self {
-            source: Source::Graph { bytes: graph.model, weights, packed },
-            inputs,
-            output: graph::OUTPUT.to_owned(),
-            tail: Tail::Nothing,
-            dimensions: graph.dimensions,
-            cut: None,
-            fixed_texts: None,
-            fixed_tokens: None,
-            alone: false,
-            pad,
-            positions: folder.positions,
-            facts: graph.facts,
-        };
-        model.cut_to(cut, folder)?;
-        Ok(model)
-    }
-
-    /// Takes a file as it is: finds out, with a session, what it wants and gives.
-    pub(super) fn of_file(
-        file: &ModelFile,
-        folder: &Folder,
-        environment: &Environment,
-        device: Device,
-        cut: Option<usize>,
-        pad: u32,
-    ) -> Result<Self> {
-        let wrong = |message: String| Error::new(ErrorKind::Config, format!("{} {message}", file.path.display()));
-        let source = Source::File(file.path.clone());
-        let session = source.session(environment, device, None)?;
-        let mut inputs = Vec::new();
-        let after = positions_after(&folder.config)?;
-        let (mut fixed_texts, mut fixed_tokens) = (None, None);
-        for outlet in session.inputs() {
-            let role = match outlet.name() {
-                "input_ids" => Role::Ids,
-                "attention_mask" => Role::Mask,
-                "token_type_ids" => Role::Types,
-                "position_ids" => after.map_or(Role::Places, |pad| Role::PlacesAfter(pad as u32)),
-                name => return Err(wrong(format!("has an input {name}, which is not known"))),
-            };
-            let wide = match outlet.dtype().tensor_type() {
-                Some(TensorElementType::Int64) => true,
-                Some(TensorElementType::Int32) => false,
-                _ => return Err(wrong(format!("has an input {} that is not of whole numbers", outlet.name()))),
-            };
-            let shape = outlet.dtype().tensor_shape().filter(|shape| shape.len() == 2);
-            let shape =
-                shape.ok_or_else(|| wrong(format!("has an input {} that is not texts by tokens", outlet.name())))?;
-            let fixed = |size: i64| usize::try_from(size).ok().filter(|&size| size > 0);
-            fixed_texts = fixed_texts.or(fixed(shape[0]));
-            fixed_tokens = fixed_tokens.or(fixed(shape[1]));
-            inputs.push(Input { name: outlet.name().to_owned(), role, wide });
-        }
-        if inputs.iter().all(|input| input.role != Role::Ids) {
-            return Err(wrong("has no input input_ids".into()));
-        }
-        let (output, rank, width) = output(session.outputs()).map_err(&wrong)?;
-        if rank == 2 {
-            // What is left of the folder's pipeline must be in the file, or the vectors are not what the folder says.
-            let dense = folder.tail.iter().rev().find_map(|step| match step {
-                Step::Dense { outputs, .. } => Some(*outputs),
-                Step::Normalize => None,
-            });
-            let whole = POOLED.contains(&output.as_str()) && dense.is_none_or(|outputs| width == Some(outputs));
-            if !whole || !folder.pool_prompt {
-                return Err(wrong(format!(
-                    "has a pooled output {output}, which may not be all that the folder describes"
-                )));
-            }
-        }
-        let normalizes = folder.tail.iter().any(|step| matches!(step, Step::Normalize));
-        let mut facts = output.clone();
-        let (tail, dimensions) = match (rank, width) {
-            (2, Some(width)) if normalizes => (Tail::Normalize, width),
-            (2, Some(width)) => (Tail::Nothing, width),
-            (3, Some(width)) => {
-                let mut dimensions = width * folder.pooling.len();
-                let mut steps = Vec::new();
-                for step in &folder.tail {
-                    steps.push(match step {
-                        Step::Normalize => {
-                            facts.push_str(" normalize");
-                            TailStep::Normalize
-                        }
-                        Step::Dense { activation, outputs, .. } => {
-                            let dense = step.read_dense(dimensions)?;
-                            dimensions = *outputs;
-                            facts.push_str(&format!(" dense {} {}", activation.as_str(), dense.hash));
-                            TailStep::Dense(Box::new(dense), *activation)
-                        }
-                    });
-                }
-                (Tail::Pool { modes: folder.pooling.clone(), width, steps }, dimensions)
-            }
-            _ => {
-                return Err(wrong(format!(
-                    "has an output {output} of {rank} axes and width {width:?}: 2 or 3 are known"
-                )));
-            }
-        };
-        let mut model = Self {
-            source,
-            inputs,
-            output,
-            tail,
-            dimensions,
-            cut: None,
-            fixed_texts,
-            fixed_tokens,
-            alone: file.dynamic,
-            pad,
-            positions: folder.positions,
-            facts,
-        };
-        model.cut_to(cut, folder)?;
-        Ok(model)
-    }
-
-    fn cut_to(&mut self, cut: Option<usize>, folder: &Folder) -> Result<()> {
-        let Some(cut) = cut else { return Ok(()) };
-        if cut == 0 || cut > self.dimensions {
-            let message = format!("vectors of {} dimensions cannot be cut to {cut}", self.dimensions);
-            return Err(Error::new(ErrorKind::Config, message));
-        }
-        let unit = matches!(folder.tail.last(), Some(Step::Normalize));
-        self.cut = (cut < self.dimensions).then_some((cut, unit));
-        self.dimensions = cut;
-        Ok(())
-    }
-
-    /// Makes a session, with one thread, on the shared weights.
-    pub(super) fn runner(self: &Arc<Self>, environment: &Environment, device: Device) -> Result<Runner> {
-        let session = self.source.session(environment, device, None)?;
-        let mut runner = Runner::new(Arc::clone(self), session, device)?;
-        // Some of what a card needs is only missed when it is first used.
-        if device != Device::Cpu {
-            runner.warm_up().map_err(|failure| failure.error)?;
-        }
-        Ok(runner)
-    }
-
-    /// Runs two short texts and tells how many of the graph's nodes each of ONNX Runtime's providers ran.
-    pub(super) fn placement(self: &Arc<Self>, environment: &Environment, device: Device) -> Result<Vec<NodeShare>> {
-        let profile = Profile::new()?;
-        let session = self.source.session(environment, device, Some(&profile.0.join("run")))?;
-        let mut runner = Runner::new(Arc::clone(self), session, device)?;
-        runner.warm_up().map_err(|failure| failure.error)?;
-        let file = runner.session.end_profiling().map_err(failed("the profile cannot be written"))?;
-        let unread = |why: String| Error::new(ErrorKind::Inference, format!("the profile {file} {why}"));
-        let bytes = fs::read(&file).map_err(|error| unread("cannot be read".into()).with_source(error))?;
-        shares(&bytes).ok_or_else(|| unread("is not what this ONNX Runtime is known to write".into()))
-    }
-
-    /// Does what is left to do behind the graph; `None` where the output is not what was announced.
-    fn finish<'v>(
-        &self,
-        values: &'v [f32],
-        sizes: &[usize],
-        (texts, tokens): (usize, usize),
-        rows: &[Row<'_>],
-    ) -> Option<Cow<'v, [f32]>> {
-        let whole = self.cut.is_none() && matches!(self.tail, Tail::Nothing);
-        if whole {
-            let own = rows.len() * self.dimensions;
-            return (*sizes == [texts, self.dimensions]).then(|| Cow::Borrowed(&values[..own]));
-        }
-        let mut out = Vec::with_capacity(rows.len() * self.dimensions);
-        for (text, row) in rows.iter().enumerate() {
-            let mut vector = match &self.tail {
-                Tail::Pool { modes, width, steps } => {
-                    if *sizes != [texts, tokens, *width] {
-                        return None;
-                    }
-                    let hidden = &values[text * tokens * width..][..row.ids.len() * width];
-                    let inside: Vec<bool> = (0..row.ids.len()).map(|at| at >= row.unpooled).collect();
-                    let mut vector = Vec::new();
-                    modes.iter().for_each(|mode| pool::pool(*mode, hidden, *width, &inside, &mut vector));
-                    for step in steps {
-                        match step {
-                            TailStep::Normalize => pool::normalize(&mut vector),
-                            TailStep::Dense(dense, activation) => vector = pool::dense(dense, *activation, &vector),
-                        }
-                    }
-                    vector
-                }
-                Tail::Nothing | Tail::Normalize => {
-                    let [have, width] = *sizes else { return None };
-                    if have != texts || width < self.dimensions {
-                        return None;
-                    }
-                    let mut vector = values[text * width..(text + 1) * width].to_vec();
-                    if matches!(self.tail, Tail::Normalize) {
-                        pool::normalize(&mut vector);
-                    }
-                    vector
-                }
-            };
-            if let Some((cut, unit)) = self.cut {
-                vector.truncate(cut);
-                if unit {
-                    pool::normalize(&mut vector);
-                }
-            }
-            if vector.len() != self.dimensions {
-                return None;
-            }
-            out.extend_from_slice(&vector);
-        }
-        Some(Cow::Owned(out))
-    }
-}
-
-impl Source {
-    fn session(&self, environment: &Environment, device: Device, profile: Option<&Path>) -> Result<Session> {
-        // A graph built here has nothing in it that a card could not run.
-        let mut builder = device.session(environment, matches!(self, Self::Graph { .. }))?;
-        if let Some(profile) = profile {
-            builder = step(builder.with_profiling(profile))?;
-        }
-        let refused = |message: String| {
-            move |error: ort::Error| match device {
-                Device::Cpu => Error::new(ErrorKind::Config, message).with_source(error),
-                Device::Cuda(_) => device::cuda::unusable(device, error),
-            }
-        };
-        match self {
-            Self::File(path) => {
-                let mut builder = step(builder.with_optimization_level(GraphOptimizationLevel::All))?;
-                let message = format!("{} cannot be loaded by ONNX Runtime", path.display());
-                builder.commit_from_file(path).map_err(refused(message))
-            }
-            Self::Graph { bytes, weights, packed } => {
-                // The graph is fused already, and where it is not, that is faster.
-                let mut builder = step(builder.with_optimization_level(GraphOptimizationLevel::Level1))?;
-                for (name, value) in weights {
-                    builder = step(builder.with_external_initializer(name, Arc::clone(value)))?;
-                    // Under its name a second time: the optimiser reads the one, the session runs on the other without
-                    // a copy. A card has its own copy anyhow.
-                    if device == Device::Cpu {
-                        builder = step(builder.with_initializer(name, Arc::clone(value)))?;
-                    }
-                }
-                if let Some(packed) = packed {
-                    builder = step(builder.with_prepacked_weights(packed))?;
-                }
-                let message = "the graph built here is not taken by this ONNX Runtime".to_owned();
-                builder.commit_from_memory(bytes).map_err(refused(message))
-            }
-        }
-    }
-}
-
-/// Names of outputs that are vectors of texts.
-const POOLED: [&str; 2] = ["sentence_embedding", "text_embeds"];
-
-/// The output to take, by name and then by shape: its name, its axes, and its width where that is fixed.
-fn output(outlets: &[Outlet]) -> Result<(String, usize, Option<usize>), String> {
-    const NAMES: [&str; 4] = [POOLED[0], POOLED[1], "last_hidden_state", "token_embeddings"];
-    let named = NAMES.iter().find_map(|name| outlets.iter().find(|outlet| outlet.name() == *name));
-    let outlet = match (named, outlets) {
-        (Some(outlet), _) | (None, [outlet]) => outlet,
-        _ => {
-            let names: Vec<&str> = outlets.iter().map(Outlet::name).collect();
-            return Err(format!("has the outputs {}: none of {}", names.join(", "), NAMES.join(", ")));
-        }
+    use ort::{
+        ep::{ArenaExtendStrategy, CUDA, cuda::AttentionBackend},
+        session::builder::SessionBuilder,
     };
-    let ValueType::Tensor { shape, .. } = outlet.dtype() else {
-        return Err(format!("has an output {} that is not a tensor", outlet.name()));
-    };
-    let width = shape.last().and_then(|&width| usize::try_from(width).ok()).filter(|&width| width > 0);
-    Ok((outlet.name().to_owned(), shape.len(), width))
+
+    use super::{Device, step};
+    use crate::{Error, ErrorKind, Result, provider::onnx::runtime_messages::reason};
+
+    pub(super) fn register(builder: SessionBuilder, number: u16, all: bool) -> Result<SessionBuilder> {
+        // Named one by one, without cuDNN's: it builds a plan for each new shape, which takes longer than the batch.
+        let attention = AttentionBackend::FLASH_ATTENTION
+            | AttentionBackend::EFFICIENT_ATTENTION
+            | AttentionBackend::TRT_FUSED_ATTENTION
+            | AttentionBackend::TRT_FLASH_ATTENTION
+            | AttentionBackend::MATH;
+        let provider = CUDA::default()
+            .with_device_id(number.into())
+            // Otherwise it doubles what it holds, and soon holds the whole card.
+            .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
+            .with_tf32(false)
+            .with_skip_layer_norm_strict_mode(true)
+            .with_attention_backend(attention);
+        let builder = builder
+            .with_execution_providers([provider.build().error_on_failure()])
+            .map_err(|error| unusable(Device::Cuda(number), error.into()))?;
+        if all { step(builder.with_disable_cpu_fallback()) } else { Ok(builder) }
+    }
+
+    /// Names the device, and says why it cannot be used.
+    pub(in crate::provider::onnx) fn unusable(device: Device, error: ort::Error) -> Error {
+        let message = match reason(error.message()) {
+            Some(reason) => format!("{device} cannot be used: {reason}"),
+            None => format!("{device} cannot be used: ONNX Runtime failed to set it up"),
+        };
+        Error::new(ErrorKind::Config, message).with_source(error)
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::provider::onnx::scheduler::{Row, Run};
+#[cfg(not(feature = "cuda"))]
+pub(super) mod cuda {
+    //! Stands in for CUDA where it is not built in.
 
-    /// The form for CUDA, as far as a CPU can tell: it has no kernels for fp16, so the same graph runs in fp32 between
-    /// casts; and it understands what attention on a card takes where there is one text.
-    #[test]
-    fn the_form_for_cuda_gives_the_same_vectors() {
-        let (_, environment) = crate::provider::onnx::library::load(None, None).expect("the library");
-        for name in ["bert-cls", "bert-multi", "bert-dense", "bert-tanh", "xlm-roberta", "mpnet", "distilbert"] {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny").join(name);
-            let folder = Folder::read(&folder).expect("a folder");
-            let vectors = |form| {
-                let file = folder.transformer.join("model.safetensors");
-                let mut weights = crate::provider::onnx::weights::Weights::open(&file).expect("weights");
-                let graph = Graph::build(&folder, &mut weights, form).expect("a graph");
-                let model = Arc::new(Model::of_graph(graph, &folder, None, 0).expect("a model"));
-                let mut runner = model.runner(&environment, Device::Cpu).expect("a session");
-                let mut vectors = Vec::new();
-                for ids in [&[2_u32, 7, 9, 11, 3][..], &[2, 5, 3], &[2, 9, 9, 9, 30, 31, 12, 3]] {
-                    let rows = [Row { ids, unpooled: 1 }];
-                    runner.run(&rows, &mut |vector| vectors.push(vector.to_vec())).expect("runs");
-                }
-                vectors
-            };
-            for (narrow, wide) in vectors(graph::Form::Cuda).iter().zip(&vectors(graph::Form::Cpu)) {
-                let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
-                let cosine = dot(narrow, wide) / (dot(narrow, narrow) * dot(wide, wide)).sqrt();
-                assert!(narrow.len() == wide.len() && cosine >= 0.9999, "{name}: {cosine}");
-                assert_ne!(narrow, wide, "{name} is not in fp16");
-            }
-        }
+    use ort::session::builder::SessionBuilder;
+
+    use super::Device;
+    use crate::{Error, ErrorKind, Result};
+
+    pub(super) fn register(_: SessionBuilder, number: u16, _: bool) -> Result<SessionBuilder> {
+        let message = format!(
+            "{} cannot be used: this program is built without CUDA: turn on the feature `cuda` of docvector-embed",
+            Device::Cuda(number)
+        );
+        Err(Error::new(ErrorKind::Config, message))
+    }
+
+    pub(in crate::provider::onnx) fn unusable(_: Device, error: ort::Error) -> Error {
+        super::set_up(error)
     }
 }

@@ -1,12 +1,17 @@
 //! Builds the layers in 8 bits: weights with a scale a column, and their inputs with a scale a token.
 
 use super::{
-    Builder, FUSED, IDS, MASK, Numbers, UINT8, int, ints,
-    shape::{LayerNames, Shape},
+    names::{IDS, MASK},
+    nodes::{Builder, FUSED, Numbers, UINT8, int, ints},
 };
 use crate::{
     Result,
-    provider::onnx::{folder::Activation, proto::Message, weights::Tensor},
+    provider::onnx::{
+        activation::Activation,
+        family::{LayerNames, Shape},
+        proto::Message,
+        weights::Tensor,
+    },
 };
 
 /// The largest quantised weight. Products of 8-bit inputs with 7-bit weights can be added in pairs in 16 bits, which is

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
-        Mutex, MutexGuard,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
@@ -11,10 +11,10 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{GIANT_BYTES, PIECE_BYTES, TEXT_BYTES, lock};
+use super::pieces::{Piece, pieces};
 use crate::{
     BadText, BadTextReason, Batch, Error, ErrorKind, InputKind, Lane, Result, Truncation,
-    provider::onnx::tokens::{Encoded, Over},
+    provider::onnx::stages::{Encoded, Over},
 };
 
 /// One call.
@@ -58,14 +58,6 @@ pub(super) struct Work {
     reply: Option<oneshot::Sender<Result<Done>>>,
 }
 
-/// Texts that are tokenised as one piece of work. Their memory is given back when they are.
-pub(super) struct Piece {
-    /// The first text's place in the call.
-    pub(super) first: usize,
-    text: String,
-    ends: Vec<usize>,
-}
-
 /// What a call comes to.
 #[derive(Debug)]
 pub(in crate::provider::onnx) struct Done {
@@ -85,26 +77,6 @@ pub(super) enum Next {
     Over(Result<Done>),
 }
 
-impl Piece {
-    /// Its bytes, and as many again as its texts count besides.
-    pub(super) fn weight(&self) -> usize {
-        self.text.len() + TEXT_BYTES * self.ends.len()
-    }
-
-    pub(super) fn texts(&self) -> impl Iterator<Item = (usize, &str)> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).enumerate().map(|(at, (start, &end))| (self.first + at, &self.text[start..end]))
-    }
-
-    fn new(first: usize, texts: &[&str]) -> Self {
-        let ends = texts.iter().scan(0, |end, text| {
-            *end += text.len();
-            Some(*end)
-        });
-        Self { first, ends: ends.collect(), text: texts.concat() }
-    }
-}
-
 impl Call {
     /// Takes the texts over; gives the giant ones back, each a piece of its own.
     pub(super) fn new(
@@ -114,22 +86,7 @@ impl Call {
         reply: oneshot::Sender<Result<Done>>,
     ) -> (Self, Vec<Piece>) {
         let texts = batch.texts();
-        let (mut pieces, mut giants) = (VecDeque::new(), Vec::new());
-        let (mut first, mut weight) = (0, 0);
-        for (at, text) in texts.iter().enumerate() {
-            let giant = text.len() >= GIANT_BYTES;
-            if first < at && (giant || weight >= PIECE_BYTES) {
-                pieces.push_back(Piece::new(first, &texts[first..at]));
-                (first, weight) = (at, 0);
-            }
-            if giant {
-                giants.push(Piece::new(at, &texts[at..=at]));
-                first = at + 1;
-            } else {
-                weight += text.len() + TEXT_BYTES;
-            }
-        }
-        pieces.extend((first < texts.len()).then(|| Piece::new(first, &texts[first..])));
+        let (pieces, giants) = pieces(texts);
         let work = Work {
             untokenised: pieces.len() + giants.len(),
             pieces,
@@ -157,7 +114,7 @@ impl Call {
     }
 
     pub(super) fn work(&self) -> MutexGuard<'_, Work> {
-        lock(&self.work)
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether nobody waits for the rest.

@@ -5,17 +5,13 @@
 //! filled with texts of like length, that call's first and then other calls', so that many small calls cost no more
 //! than one large one.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use super::{
-    PIECE_BYTES,
-    call::{Call, Piece},
+    call::Call,
+    packing::{Part, batch},
+    pieces::{PIECE_BYTES, Piece},
+    worker::Role,
 };
 use crate::Lane;
 
@@ -23,47 +19,6 @@ use crate::Lane;
 const HEAD_START: u32 = 8;
 /// Text of a lane that is tokenised before its next batch, where there is so much.
 const FIRST_BYTES: usize = 4 * PIECE_BYTES;
-/// Calls that are looked through for texts to fill a batch: one look is a fraction of a microsecond, under a lock.
-const LOOKED_AT: usize = 256;
-
-/// What a thread is there for.
-#[derive(Clone, Debug)]
-pub(in crate::provider::onnx) struct Role {
-    pub(in crate::provider::onnx) tokenises: bool,
-    /// How it packs batches, if it runs any.
-    pub(in crate::provider::onnx) packing: Option<Packing>,
-}
-
-/// How texts are packed into batches for a device. Clones share the budget.
-#[derive(Clone, Debug)]
-pub(in crate::provider::onnx) struct Packing {
-    budget: Arc<AtomicUsize>,
-    /// What a batch costs besides its padded tokens, in tokens: a text that is shorter than the longest by more is
-    /// better off in another batch.
-    overhead: usize,
-    most_texts: usize,
-}
-
-impl Packing {
-    /// Packs batches of at most so many padded tokens (a longer text is a batch of its own) and texts.
-    pub(in crate::provider::onnx) fn new(budget: usize, overhead: usize, most_texts: Option<usize>) -> Self {
-        Self { budget: Arc::new(AtomicUsize::new(budget)), overhead, most_texts: most_texts.unwrap_or(usize::MAX) }
-    }
-
-    pub(in crate::provider::onnx) fn budget(&self) -> usize {
-        self.budget.load(Ordering::Relaxed)
-    }
-
-    /// From now on, no batch is so large: half of this was the most.
-    pub(super) fn halve(&self, padded: usize) {
-        self.budget.fetch_min((padded / 2).max(1), Ordering::Relaxed);
-    }
-
-    /// Texts that a batch holds whose longest has so many tokens.
-    fn texts(&self, longest: usize) -> usize {
-        (self.budget() / longest.max(1)).clamp(1, self.most_texts.max(1))
-    }
-}
 
 /// What is done next.
 #[derive(Debug)]
@@ -71,19 +26,6 @@ pub(super) enum Job {
     Tokenise(Arc<Call>, Piece),
     /// Never empty.
     Embed(Vec<Part>),
-}
-
-/// What one call has in a batch: the texts' places in the call, and their ids.
-#[derive(Debug)]
-pub(super) struct Part {
-    pub(super) call: Arc<Call>,
-    pub(super) texts: Vec<(usize, Box<[u32]>)>,
-}
-
-impl std::fmt::Debug for Piece {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Piece").field("first", &self.first).finish_non_exhaustive()
-    }
 }
 
 #[derive(Debug, Default)]
@@ -166,7 +108,11 @@ impl Turns {
         // the batches of others.
         let pieces_first = role.tokenises && (self.tokenised < FIRST_BYTES || self.ready.is_empty());
         let piece = if pieces_first { self.piece() } else { None };
-        let job = piece.or_else(|| self.batch(packing).map(Job::Embed));
+        let job = piece.or_else(|| {
+            let batch = batch(&mut self.ready, packing)?;
+            self.tokenised = 0;
+            Some(Job::Embed(batch))
+        });
         job.or_else(|| if role.tokenises { self.piece() } else { None })
     }
 
@@ -185,61 +131,5 @@ impl Turns {
             }
         }
         None
-    }
-
-    fn batch(&mut self, packing: &Packing) -> Option<Vec<Part>> {
-        while let Some(call) = self.ready.pop_front() {
-            let mut work = call.work();
-            // What is being tokenised may go into one batch with what is.
-            let too_few = work.is_tokenising() && work.waiting_tokens() < packing.budget();
-            let (false, true, Some(own_longest)) = (call.is_over() || too_few, work.has_texts(), work.longest()) else {
-                work.ready = false;
-                continue;
-            };
-            let longest = own_longest;
-            let mut room = packing.texts(longest);
-            let mut texts = Vec::new();
-            work.take(longest.saturating_sub(packing.overhead), longest, room, &mut texts);
-            room -= texts.len();
-            work.ready = work.has_texts();
-            let more = work.ready;
-            drop(work);
-            // Room is filled with what is a little shorter than the longest, or a little longer than the shortest.
-            let (taken, own) = (texts.len(), texts.last().map_or(longest, |(_, ids)| ids.len()));
-            let longest =
-                if room > 0 { self.longest_to(own.saturating_add(packing.overhead)).max(longest) } else { longest };
-            let longest = if packing.texts(longest) > taken { longest } else { own_longest };
-            room = packing.texts(longest).saturating_sub(taken);
-            let shortest = longest.saturating_sub(packing.overhead);
-            let mut parts = vec![Part { call: Arc::clone(&call), texts }];
-            for other in self.ready.iter().take(if room > 0 { LOOKED_AT } else { 0 }) {
-                let mut work = other.work();
-                if other.is_over() || !work.has_texts() {
-                    continue;
-                }
-                let mut texts = Vec::new();
-                work.take(shortest, longest, room, &mut texts);
-                drop(work);
-                if !texts.is_empty() {
-                    room -= texts.len();
-                    parts.push(Part { call: Arc::clone(other), texts });
-                }
-                if room == 0 {
-                    break;
-                }
-            }
-            if more {
-                self.ready.push_back(call);
-            }
-            self.tokenised = 0;
-            return Some(parts);
-        }
-        None
-    }
-
-    /// The length of the longest text that is no longer than this and may share a batch.
-    fn longest_to(&self, most: usize) -> usize {
-        let calls = self.ready.iter().take(LOOKED_AT).filter(|call| !call.is_over());
-        calls.filter_map(|call| call.work().longest_to(most)).max().unwrap_or(0)
     }
 }

@@ -14,8 +14,11 @@ use self::stage::{
     Answer, Ask, Asked, CONFUSING, Event, LIMIT, OVER, PATIENCE, POISON, SHOCK, SLOW, Stage, UNKNOWN, WIDTH, answer,
     apart, both, ids, ids_of, one_by_one, padded, patiently, sorted, text,
 };
-use super::*;
-use crate::{BadTextReason, Lane};
+use super::{
+    pieces::{GIANT_BYTES, PIECE_BYTES, TEXT_BYTES},
+    *,
+};
+use crate::{BadTextReason, InputKind, Lane, Truncation};
 
 /// Interactive batches after which waiting bulk work gets one.
 const HEAD_START: usize = 8;

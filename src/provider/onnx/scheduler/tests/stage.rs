@@ -10,7 +10,10 @@ use std::{
 use futures_util::future::{MaybeDone, maybe_done};
 
 use super::super::*;
-use crate::Lane;
+use crate::{
+    InputKind, Lane, Truncation,
+    provider::onnx::stages::{Encoded, Failure, Over},
+};
 
 /// Components of a vector: the text's tokens, the sum of its ids, its tokens that do not take part in pooling.
 pub(super) const WIDTH: usize = 3;

@@ -2,8 +2,10 @@
 //!
 //! The same arithmetic that [`graph`](super::graph) puts into the graphs built here.
 
-use super::folder::{Activation, Dense};
-use crate::Pooling;
+use std::path::Path;
+
+use super::json_file::Json;
+use crate::{Pooling, Result};
 
 /// Pools `tokens` rows of `width` components; `inside` says which tokens take part.
 pub(super) fn pool(mode: Pooling, hidden: &[f32], width: usize, inside: &[bool], out: &mut Vec<f32>) {
@@ -38,46 +40,49 @@ pub(super) fn pool(mode: Pooling, hidden: &[f32], width: usize, inside: &[bool],
     out.resize(start + width, 0.0);
 }
 
-/// Applies a Dense module to one vector.
-pub(super) fn dense(dense: &Dense, activation: Activation, vector: &[f32]) -> Vec<f32> {
-    let outputs = dense.weight.shape[1];
-    let mut out = dense.bias.as_ref().map_or_else(|| vec![0.0; outputs], |bias| bias.data.clone());
-    for (value, row) in vector.iter().zip(dense.weight.data.chunks_exact(outputs)) {
-        out.iter_mut().zip(row).for_each(|(total, weight)| *total += value * weight);
-    }
-    out.iter_mut().for_each(|value| *value = activate(activation, *value));
-    out
-}
-
-fn activate(activation: Activation, x: f32) -> f32 {
-    match activation {
-        Activation::Identity => x,
-        Activation::Relu => x.max(0.0),
-        Activation::Tanh => x.tanh(),
-        Activation::Silu => x / (1.0 + (-x).exp()),
-        Activation::Gelu => 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)),
-        Activation::GeluTanh => {
-            let inner = (2.0 / std::f32::consts::PI).sqrt() * 0.044_715_f32.mul_add(x * x * x, x);
-            0.5 * x * (1.0 + inner.tanh())
+/// The pooling configuration, in either dialect.
+pub(super) fn read(folder: &Path) -> Result<(Vec<Pooling>, bool)> {
+    const ORDER: [(Pooling, &str, &str); 6] = [
+        (Pooling::Cls, "cls", "pooling_mode_cls_token"),
+        (Pooling::Max, "max", "pooling_mode_max_tokens"),
+        (Pooling::Mean, "mean", "pooling_mode_mean_tokens"),
+        (Pooling::MeanSqrtLen, "mean_sqrt_len_tokens", "pooling_mode_mean_sqrt_len_tokens"),
+        (Pooling::WeightedMean, "weightedmean", "pooling_mode_weightedmean_tokens"),
+        (Pooling::LastToken, "lasttoken", "pooling_mode_lasttoken"),
+    ];
+    let json = Json::read(folder.join("config.json"))?;
+    let mut modes = Vec::new();
+    match json.get("pooling_mode") {
+        Some(mode) => {
+            let names = mode.as_array().map_or(std::slice::from_ref(mode), Vec::as_slice);
+            for name in names {
+                let known = ORDER.iter().find(|(_, known, _)| name.as_str() == Some(known));
+                let (mode, ..) = known.ok_or_else(|| json.error(format!("pooling_mode {name} is not known")))?;
+                modes.push(*mode);
+            }
+        }
+        None => {
+            for (mode, _, field) in ORDER {
+                if json.flag(field)?.unwrap_or(false) {
+                    modes.push(mode);
+                }
+            }
+            let known = |field: &str| ORDER.iter().any(|(.., known)| *known == field);
+            let unknown = json.value.as_object().and_then(|fields| {
+                fields.iter().find(|(name, value)| name.starts_with("pooling_mode_") && !known(name) && **value == true)
+            });
+            if let Some((name, _)) = unknown {
+                return Err(json.error(format!("{name} is not known")));
+            }
         }
     }
-}
-
-/// The error function, by the rational approximation 7.1.26 of Abramowitz and Stegun in double precision: error below
-/// 1.5e-7, a unit in the last place of an f32 near 1.
-fn erf(x: f32) -> f32 {
-    const P: f64 = 0.327_591_1;
-    const A: [f64; 5] = [0.254_829_592, -0.284_496_736, 1.421_413_741, -1.453_152_027, 1.061_405_429];
-    let size = f64::from(x.abs());
-    let t = 1.0 / P.mul_add(size, 1.0);
-    let sum = A.iter().rev().fold(0.0, |sum, a| (sum + a) * t);
-    (1.0 - sum * (-size * size).exp()).copysign(f64::from(x)) as f32
-}
-
-/// Scales a vector to length 1, in double precision; a vector of no length stays.
-pub(super) fn normalize(vector: &mut [f32]) {
-    let length = vector.iter().map(|value| f64::from(*value) * f64::from(*value)).sum::<f64>().sqrt().max(1e-12);
-    vector.iter_mut().for_each(|value| *value = (f64::from(*value) / length) as f32);
+    if modes.iter().enumerate().any(|(at, mode)| modes[..at].contains(mode)) {
+        return Err(json.error("names a pooling twice"));
+    }
+    if modes.is_empty() {
+        modes.push(Pooling::Mean);
+    }
+    Ok((modes, json.flag("include_prompt")?.unwrap_or(true)))
 }
 
 #[cfg(test)]
@@ -100,13 +105,5 @@ mod tests {
         assert_eq!(pooled(Pooling::WeightedMean, &inside), [(2. * 3. + 3. * 5.) / 5., 2. * 5. / 5.]);
         assert_eq!(pooled(Pooling::MeanSqrtLen, &inside), [8. / 2_f32.sqrt(), 5. / 2_f32.sqrt()]);
         assert_eq!(pooled(Pooling::Mean, &[false; 3]), [0., 0.]);
-    }
-
-    #[test]
-    fn the_error_function_is_right() {
-        // Values of the tables.
-        for (x, y) in [(0.0, 0.0), (0.5, 0.520_499_9), (1.0, 0.842_700_8), (2.0, 0.995_322_3), (-1.0, -0.842_700_8)] {
-            assert!((erf(x) - y).abs() < 3e-7, "{x}");
-        }
     }
 }

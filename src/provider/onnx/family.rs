@@ -1,12 +1,7 @@
 //! Reads what a model of a known family looks like: its sizes, and what its tensors are called.
 
-use crate::{
-    Result,
-    provider::onnx::{
-        folder::{Activation, Json, hidden_activation, positions_after},
-        weights::Weights,
-    },
-};
+use super::{activation::Activation, json_file::Json, weights::Weights};
+use crate::Result;
 
 /// The numbers that the families have under different names.
 pub(super) struct Shape {
@@ -151,4 +146,24 @@ pub(super) struct LayerNames {
     pub(super) inner: &'static str,
     pub(super) output: &'static str,
     pub(super) output_norm: &'static str,
+}
+
+/// Positions that the model has for tokens. RoBERTa and its kin leave the first ones, up to the padding's id, unused.
+pub(super) fn positions(config: &Json) -> Result<Option<usize>> {
+    let unused = positions_after(config)?.map_or(0, |pad| pad + 1);
+    Ok(config.size("max_position_embeddings")?.map(|positions| positions.saturating_sub(unused)))
+}
+
+/// The padding's id, in the families that number positions from behind it.
+pub(super) fn positions_after(config: &Json) -> Result<Option<usize>> {
+    match config.text("model_type")?.unwrap_or_default() {
+        "roberta" | "xlm-roberta" | "camembert" | "mpnet" => Ok(Some(config.size("pad_token_id")?.unwrap_or(1))),
+        _ => Ok(None),
+    }
+}
+
+/// The activation of the transformer's feed-forward layers.
+fn hidden_activation(config: &Json, field: &str) -> Result<Activation> {
+    let name = config.text(field)?.unwrap_or("gelu");
+    Activation::of(name).ok_or_else(|| config.error(format!("{field} {name} is not known")))
 }

@@ -4,26 +4,25 @@ use std::{borrow::Cow, sync::Arc};
 
 use half::f16;
 use ort::{
+    environment::Environment,
     memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType},
     session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, SessionInputValue, SessionOutputs},
     value::{DynValue, Tensor},
 };
 
 use super::{
-    Model, Source, failed,
+    device::Device,
+    graph,
     inputs::{Buffer, Input, Number},
+    model::{Model, Source},
+    runtime_messages::{failed, says_out_of_memory},
+    session::cuda,
+    stages::{Failure, Row, Run},
 };
-use crate::{
-    Error, ErrorKind, Result,
-    provider::onnx::{
-        device::{self, Device},
-        graph,
-        scheduler::{Failure, Row, Run},
-    },
-};
+use crate::{Error, ErrorKind, Result};
 
 /// A session of a model, and what its batches are made in.
-pub(in crate::provider::onnx) struct Runner {
+pub(super) struct Runner {
     model: Arc<Model>,
     pub(super) session: Session,
     device: Device,
@@ -64,6 +63,17 @@ impl Pinned {
 }
 
 impl Runner {
+    /// Makes a session, with one thread, on the shared weights.
+    pub(super) fn start(model: &Arc<Model>, environment: &Environment, device: Device) -> Result<Self> {
+        let session = model.source.session(environment, device, None)?;
+        let mut runner = Self::new(Arc::clone(model), session, device)?;
+        // Some of what a card needs is only missed when it is first used.
+        if device != Device::Cpu {
+            runner.warm_up().map_err(|failure| failure.error)?;
+        }
+        Ok(runner)
+    }
+
     pub(super) fn new(model: Arc<Model>, session: Session, device: Device) -> Result<Self> {
         let options = RunOptions::new().map_err(failed("the run cannot be set up"))?;
         let options = options.with_outputs(OutputSelector::no_default().with(&model.output));
@@ -83,7 +93,7 @@ impl Runner {
         let (device, rows) = (self.device, if self.model.alone { &rows[..1] } else { &rows[..] });
         self.run_on(rows, &mut |_| {}, |error| match device {
             Device::Cpu => failed("the model failed on two short texts")(error),
-            Device::Cuda(_) => device::cuda::unusable(device, error),
+            Device::Cuda(_) => cuda::unusable(device, error),
         })
     }
 
@@ -164,23 +174,6 @@ fn padded(longest: usize, positions: Option<usize>) -> usize {
     longest.next_multiple_of(graph::STEP).min(positions.unwrap_or(usize::MAX).max(longest))
 }
 
-/// Whether the runtime had too little memory for a batch, so that a smaller one may do. It has no code for that: these
-/// are the words of its arena, of CUDA, and of the libraries on it.
-pub(in crate::provider::onnx) fn says_out_of_memory(message: &str) -> bool {
-    const SIGNS: [&str; 9] = [
-        "Failed to allocate memory for requested buffer of size",
-        "is smaller than requested bytes of",
-        "CUDA failure 2:",
-        "cudaErrorMemoryAllocation",
-        "CUBLAS_STATUS_ALLOC_FAILED",
-        "CUDNN_STATUS_ALLOC_FAILED",
-        "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
-        "out of memory",
-        "bad_alloc",
-    ];
-    SIGNS.iter().any(|sign| message.contains(sign))
-}
-
 impl Model {
     /// What the rows of a batch are padded to.
     fn tokens_a_row(&self, longest: usize, device: Device) -> usize {
@@ -194,29 +187,10 @@ impl Model {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::path::Path;
 
-    #[test]
-    fn knows_running_out_of_memory() {
-        for message in [
-            "Non-zero status code returned while running EmbedLayerNormalization node. Name:'x' Status Message: \
-             BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 3221225472",
-            "Available memory of 41712640 is smaller than requested bytes of 3221225472",
-            "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0",
-            "CUDA failure 2: out of memory ; GPU=0",
-            "Exception during initialization: std::bad_alloc",
-        ] {
-            assert!(says_out_of_memory(message), "{message}");
-        }
-        for message in [
-            "CUDA failure 700: an illegal memory access was encountered",
-            "CUDA failure 20: x",
-            "Got invalid dimensions for input: input_ids",
-            "cuDNN is unavailable for CUDA Execution Provider",
-        ] {
-            assert!(!says_out_of_memory(message), "{message}");
-        }
-    }
+    use super::*;
+    use crate::provider::onnx::{library, model_folder::Folder, weights::Weights};
 
     #[test]
     fn rows_on_a_card_are_padded_to_eight_but_not_beyond_the_positions() {
@@ -231,6 +205,36 @@ mod tests {
             (9, None, 16),
         ] {
             assert_eq!(padded(longest, positions), tokens, "{longest} of {positions:?}");
+        }
+    }
+
+    /// The form for CUDA, as far as a CPU can tell: it has no kernels for fp16, so the same graph runs in fp32 between
+    /// casts; and it understands what attention on a card takes where there is one text.
+    #[test]
+    fn the_form_for_cuda_gives_the_same_vectors() {
+        let (_, environment) = library::load(None, None).expect("the library");
+        for name in ["bert-cls", "bert-multi", "bert-dense", "bert-tanh", "xlm-roberta", "mpnet", "distilbert"] {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny").join(name);
+            let folder = Folder::read(&folder).expect("a folder");
+            let vectors = |form| {
+                let file = folder.transformer.join("model.safetensors");
+                let mut weights = Weights::open(&file).expect("weights");
+                let graph = graph::Graph::build(&folder, &mut weights, form).expect("a graph");
+                let model = Arc::new(Model::of_graph(graph, &folder, None, 0).expect("a model"));
+                let mut runner = Runner::start(&model, &environment, Device::Cpu).expect("a session");
+                let mut vectors = Vec::new();
+                for ids in [&[2_u32, 7, 9, 11, 3][..], &[2, 5, 3], &[2, 9, 9, 9, 30, 31, 12, 3]] {
+                    let rows = [Row { ids, unpooled: 1 }];
+                    runner.run(&rows, &mut |vector| vectors.push(vector.to_vec())).expect("runs");
+                }
+                vectors
+            };
+            for (narrow, wide) in vectors(graph::Form::Cuda).iter().zip(&vectors(graph::Form::Cpu)) {
+                let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+                let cosine = dot(narrow, wide) / (dot(narrow, narrow) * dot(wide, wide)).sqrt();
+                assert!(narrow.len() == wide.len() && cosine >= 0.9999, "{name}: {cosine}");
+                assert_ne!(narrow, wide, "{name} is not in fp16");
+            }
         }
     }
 }

@@ -5,8 +5,8 @@ use ort::{
     value::{PrimitiveTensorElementType, TensorRef},
 };
 
-use super::failed;
-use crate::{Result, provider::onnx::scheduler::Row};
+use super::{runtime_messages::failed, stages::Row};
+use crate::Result;
 
 /// An input of a graph.
 #[derive(Clone, Debug)]

@@ -1,0 +1,60 @@
+//! The processor: its name, and what it lacks for int8.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader},
+};
+
+/// What the processor calls itself, where the system tells without being asked by a program.
+pub(super) fn cpu() -> Option<String> {
+    // Read up to the first such line: making up all of them takes the kernel a while on a machine of many cores.
+    let lines = BufReader::new(File::open("/proc/cpuinfo").ok()?).lines().map_while(io::Result::ok);
+    name(lines)
+}
+
+/// The name in the first processor's lines; of an ARM one, its maker's and its own number.
+fn name(lines: impl Iterator<Item = String>) -> Option<String> {
+    let (mut maker, mut part) = (None, None);
+    for line in lines {
+        let Some((field, value)) = line.split_once(':') else { continue };
+        let value = value.trim().to_owned();
+        match field.trim() {
+            "model name" if !value.is_empty() => return Some(value),
+            "CPU implementer" => maker = maker.or(Some(value)),
+            "CPU part" => part = part.or(Some(value)),
+            _ => {}
+        }
+        if let (Some(maker), Some(part)) = (&maker, &part) {
+            return Some(format!("implementer {maker} part {part}"));
+        }
+    }
+    None
+}
+
+/// The instructions that int8 needs and this CPU lacks. Without them it is slower than fp32.
+pub(super) fn missing_for_int8() -> Option<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    return (!std::arch::is_x86_feature_detected!("avx2")).then_some("AVX2");
+    #[cfg(target_arch = "aarch64")]
+    return (!std::arch::is_aarch64_feature_detected!("dotprod")).then_some("dot products (asimddp)");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    return Some("AVX2 (x86-64) or dot products (64-bit Arm)");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::name;
+
+    #[test]
+    fn a_processor_has_a_name() {
+        let name = |text: &str| name(text.lines().map(str::to_owned));
+        assert_eq!(
+            name("processor\t: 0\nmodel name\t: Some CPU @ 2.10GHz\nmodel name: other").as_deref(),
+            Some("Some CPU @ 2.10GHz")
+        );
+        let arm = "processor\t: 0\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU part\t: 0xd0c\n";
+        assert_eq!(name(arm).as_deref(), Some("implementer 0x41 part 0xd0c"));
+        assert_eq!(name("processor: 0\nnonsense\n"), None);
+        assert_eq!(name(""), None);
+    }
+}

@@ -1,0 +1,56 @@
+//! Adds MPNet's bias of attention by the distance of two tokens.
+
+use super::{
+    names::{ENDS, IDS},
+    nodes::{Builder, Form, int},
+};
+use crate::{
+    Result,
+    provider::onnx::{family::Shape, weights::Tensor},
+};
+
+impl Builder<'_> {
+    /// MPNet's bias by the distance of two tokens, for all positions, cut to the length of the batch.
+    pub(super) fn relative_bias(&mut self, shape: &Shape) -> Result<String> {
+        const BUCKETS: usize = 32;
+        let rows = self.read("encoder.relative_attention_bias.weight", &[BUCKETS, shape.heads])?;
+        let length = shape.length();
+        let mut data = Vec::with_capacity(shape.heads * length * length);
+        for head in 0..shape.heads {
+            for query in 0..length {
+                data.extend((0..length).map(|key| rows.data[bucket(key, query, BUCKETS) * shape.heads + head]));
+            }
+        }
+        let table = Tensor { shape: vec![1, shape.heads, length, length], data };
+        let table = self.share("relative_attention_bias", table)?;
+        let ends = if self.form == Form::Cuda {
+            ENDS.to_owned()
+        } else {
+            let size = self.op("Shape", &[IDS], "input.shape");
+            let second = self.constant_ints("constant.second", &[1]);
+            let length = self.node("Gather", "", &[&size, &second], "input.length", vec![int("axis", 0)]);
+            self.node("Concat", "", &[&length, &length], "input.lengths", vec![int("axis", 0)])
+        };
+        let starts = self.constant_ints("constant.starts", &[0, 0]);
+        let axes = self.constant_ints("constant.axes", &[2, 3]);
+        Ok(self.op("Slice", &[&table, &starts, &ends, &axes], "relative_attention_bias.cut"))
+    }
+}
+
+/// Which of MPNet's bias rows belongs to a pair of tokens: exact distances first, then logarithmic ones up to 128, keys
+/// behind the query in the first half and keys ahead of it in the second.
+fn bucket(key: usize, query: usize, buckets: usize) -> usize {
+    // In single precision, as the model was trained: at the edges of the buckets the rounding decides.
+    const FAR: f32 = 128.0;
+    let half = buckets / 2;
+    let side = if key > query { half } else { 0 };
+    let distance = key.abs_diff(query);
+    let exact = half / 2;
+    let within = if distance < exact {
+        distance
+    } else {
+        let scale = (distance as f32 / exact as f32).ln() / (FAR / exact as f32).ln();
+        (exact + (scale * (half - exact) as f32) as usize).min(half - 1)
+    };
+    side + within
+}

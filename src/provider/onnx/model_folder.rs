@@ -1,0 +1,144 @@
+//! Reads a sentence-transformers folder: what sentence-transformers would do with it, as data.
+//!
+//! Honoured: `modules.json`, the pooling configuration in the dialects before and since 5.4, Dense, Normalize,
+//! `sentence_bert_config.json` and its older names, prompts, maximal length, lower-casing, `truncate_dim`. Anything
+//! that would change the vectors and is not understood is an error, never skipped.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+
+use super::{
+    family::positions,
+    json_file::{Json, config},
+    modules::{Modules, Step},
+};
+use crate::{Pooling, Prompts, Result};
+
+/// The folder, and how its model makes a vector out of a text.
+#[derive(Clone, Debug)]
+pub(super) struct Folder {
+    pub(super) root: PathBuf,
+    /// Where the transformer's own files are: the root, or the path that `modules.json` gives.
+    pub(super) transformer: PathBuf,
+    pub(super) config: Json,
+    pub(super) tokenizer_config: Option<Json>,
+    /// Tokens that the configuration allows, special tokens included; `None` for any number.
+    pub(super) max_tokens: Option<usize>,
+    /// Tokens that the model has positions for.
+    pub(super) positions: Option<usize>,
+    pub(super) lower_case: bool,
+    /// Whether over-long texts lose their beginning instead of their end.
+    pub(super) truncate_left: bool,
+    pub(super) pooling: Vec<Pooling>,
+    /// Whether the prompt's tokens take part in pooling.
+    pub(super) pool_prompt: bool,
+    pub(super) tail: Vec<Step>,
+    pub(super) truncate_dim: Option<usize>,
+    pub(super) prompts: Prompts,
+}
+
+impl Folder {
+    pub(super) fn read(root: &Path) -> Result<Self> {
+        if !root.is_dir() {
+            let what = if root.exists() { "is not a folder" } else { "does not exist" };
+            return Err(config(root, &format!("{what}: give the folder of a sentence-transformers model")));
+        }
+        let modules = Modules::read(root)?;
+        let config = Json::read(modules.transformer.join("config.json"))?;
+        let length = LengthConfig::read(root, &modules.transformer)?;
+        let tokenizer = Json::find(modules.transformer.join("tokenizer_config.json"))?;
+        let of_tokenizer = tokenizer.as_ref().map(|json| json.limit("model_max_length")).transpose()?.flatten();
+        // No text can be longer than the model has positions, whatever a file says.
+        let positions = positions(&config)?;
+        let max_tokens = [length.max_tokens.or(of_tokenizer), positions].into_iter().flatten().min();
+        let side = tokenizer.as_ref().map(|json| json.text("truncation_side")).transpose()?.flatten();
+        let st = Json::find(root.join("config_sentence_transformers.json"))?;
+        if let Some(st) = &st
+            && let Some(kind) = st.text("model_type")?
+            && kind != "SentenceTransformer"
+        {
+            return Err(st.error(format!("field model_type is {kind}: not a model of one dense vector a text")));
+        }
+        Ok(Self {
+            max_tokens,
+            positions,
+            lower_case: length.lower_case,
+            truncate_left: side == Some("left"),
+            pooling: modules.pooling,
+            pool_prompt: modules.pool_prompt,
+            tail: modules.tail,
+            truncate_dim: st.as_ref().map(|st| st.size("truncate_dim")).transpose()?.flatten(),
+            prompts: st.as_ref().map(prompts).transpose()?.unwrap_or_default(),
+            root: root.to_owned(),
+            transformer: modules.transformer,
+            config,
+            tokenizer_config: tokenizer,
+        })
+    }
+}
+
+/// The prompts that `encode_query` and `encode_document` of sentence-transformers use; where a repository defines only
+/// `passage` beside an empty `document` (which saving fills in), `passage` is meant.
+fn prompts(st: &Json) -> Result<Prompts> {
+    let Some(table) = st.get("prompts") else { return Ok(Prompts::default()) };
+    let table = table.as_object().ok_or_else(|| st.error("field prompts is not an object"))?;
+    let named = |name: &str| match table.get(name) {
+        None | Some(Value::Null) => Ok(""),
+        Some(value) => value.as_str().ok_or_else(|| st.error(format!("field prompts.{name} is not a string"))),
+    };
+    // A default is for plain `encode`: neither `encode_query` nor `encode_document` takes it.
+    if let Some(name) = st.text("default_prompt_name")?.filter(|name| !table.contains_key(*name)) {
+        return Err(st.error(format!("field default_prompt_name is {name}, which is none of prompts")));
+    }
+    let first = |names: &[&str]| -> Result<&str> {
+        for name in names {
+            match named(name)? {
+                "" => {}
+                prompt => return Ok(prompt),
+            }
+        }
+        Ok("")
+    };
+    Ok(Prompts::new(first(&["document", "passage", "corpus"])?, first(&["query"])?))
+}
+
+/// `sentence_bert_config.json`, or one of the names it had.
+struct LengthConfig {
+    max_tokens: Option<usize>,
+    lower_case: bool,
+}
+
+impl LengthConfig {
+    fn read(root: &Path, transformer: &Path) -> Result<Self> {
+        const FAMILIES: [&str; 7] = ["bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"];
+        let names = FAMILIES.map(|family| format!("sentence_{family}_config.json"));
+        for file in [transformer, root].iter().flat_map(|folder| names.iter().map(|name| folder.join(name))) {
+            if let Some(json) = Json::find(file)? {
+                json.refuse_unless("transformer_task", &["feature-extraction"])?;
+                json.refuse_unless("module_output_name", &["token_embeddings"])?;
+                for field in ["query_length", "document_length"] {
+                    json.refuse_unless(field, &[])?;
+                }
+                if json
+                    .get("processing_kwargs")
+                    .is_some_and(|kwargs| kwargs.as_object().is_none_or(|all| !all.is_empty()))
+                {
+                    return Err(json.error("field processing_kwargs is not known here"));
+                }
+                let lower_case = json.flag("do_lower_case")?.unwrap_or(false);
+                return Ok(Self { max_tokens: json.limit("max_seq_length")?, lower_case });
+            }
+        }
+        Ok(Self { max_tokens: None, lower_case: false })
+    }
+}
+
+/// The folder's name, for people.
+pub(super) fn label(root: &Path) -> String {
+    let root = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
+    root.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
+}
