@@ -45,7 +45,7 @@ pub use self::{
     scheduler::OnnxStats,
     tuning::{Tuning, TuningSource},
 };
-use self::{model::Model, scheduler::Scheduler, tokenizer::Tokens, tuning::Key};
+use self::{model::Model, scheduler::Scheduler, tokenizer::ModelTokenizer, tuning::TuningKey};
 use crate::{Batch, Charges, Embedder, Embeddings, Error, Limits, Payee, Result, Space, TokenCount, Usage};
 
 /// A model in this process. Cheap to clone; clones share everything.
@@ -63,7 +63,7 @@ use crate::{Batch, Charges, Embedder, Embeddings, Error, Limits, Payee, Result, 
 ///
 /// # Model
 /// A folder as sentence-transformers saves it. With `model.safetensors`, the graph is built here from `config.json` and
-/// the weights (BERT, RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT, MPNet), pooling and normalisation in it. Without, or
+/// the weights (BERT, RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT, MPNet), pooling and normalization in it. Without, or
 /// [where asked](OnnxBuilder::with_file), an `.onnx` file of the folder is taken as it is; what it leaves out (pooling,
 /// Dense, Normalize) is done behind it. `modules.json`, pooling configuration, maximal length, prompts, lower-casing
 /// and `truncate_dim` are honoured; what is not understood is an error.
@@ -86,8 +86,8 @@ use crate::{Batch, Charges, Embedder, Embeddings, Error, Limits, Payee, Result, 
 /// applied.
 ///
 /// # Scheduling
-/// Texts are tokenised once, ahead of inference. On a CPU all texts of a call are, before the first is embedded: a bad
-/// text fails its call before anything of it is embedded. A text of a megabyte or more is tokenised on a thread of
+/// Texts are tokenized once, ahead of inference. On a CPU all texts of a call are, before the first is embedded: a bad
+/// text fails its call before anything of it is embedded. A text of a megabyte or more is tokenized on a thread of
 /// its own, and holds up its own call only.
 ///
 /// Batches are packed by padded tokens (texts times the longest one's tokens), out of all calls that wait in a
@@ -96,7 +96,7 @@ use crate::{Batch, Charges, Embedder, Embeddings, Error, Limits, Payee, Result, 
 /// another batch: on a CPU, lengths in a batch differ by 8 tokens at most, on a card by 1,024. Rows go straight into
 /// their call's matrix, in the order of its texts.
 ///
-/// Calls of a lane take turns, a piece of work at a time: a batch, or 8 KB of text to be tokenised. So a small call is
+/// Calls of a lane take turns, a piece of work at a time: a batch, or 8 KB of text to be tokenized. So a small call is
 /// not stuck behind a large one. The interactive lane goes first; a thread that has done eight pieces of it does one of
 /// the bulk lane, so neither starves. [`Onnx::stats`] tells the batches, padding, and time of each stage.
 ///
@@ -128,10 +128,10 @@ use crate::{Batch, Charges, Embedder, Embeddings, Error, Limits, Payee, Result, 
 /// [`with_precision(Int8)`](OnnxBuilder::with_precision) makes the layers' weights 8 bits wide when loading: -64 to 64
 /// with a scale a column, so that products are exact on every CPU. Inputs of the layers have a scale a token. So a
 /// vector does not depend on its batch-mates (by 3e-8 where it was measured), law 3 holds, and batches are packed as
-/// ever. Attention, normalisation and pooling stay fp32. Of all-MiniLM-L6-v2, the cosine to fp32 is 0.9959 on average
+/// ever. Attention, normalization and pooling stay fp32. Of all-MiniLM-L6-v2, the cosine to fp32 is 0.9959 on average
 /// and at least 0.990 over 200 chunks of documentation, and at least 0.977 of odd texts (emoji, symbols), at 1.5 times
 /// the speed. Such vectors are a space of their own. It needs `model.safetensors`, and AVX2 on x86-64 or dot products on 64-bit
-/// Arm; otherwise it is an error that says what is missing. An `.onnx` file that quantises while it runs, with a scale
+/// Arm; otherwise it is an error that says what is missing. An `.onnx` file that quantizes while it runs, with a scale
 /// a batch, is given one text a batch.
 ///
 /// # Tuning
@@ -149,26 +149,26 @@ use crate::{Batch, Charges, Embedder, Embeddings, Error, Limits, Payee, Result, 
 /// # Cancellation
 /// A dropped future withdraws its queued work. A batch being run (on a CPU a few hundred tokens, milliseconds) is
 /// finished; the caller's rows of it are forgotten. Dropping the last clone waits for what is being run: milliseconds,
-/// but seconds where that is to tokenise a text of megabytes.
+/// but seconds where that is to tokenize a text of megabytes.
 ///
 /// # Cost
 /// Loading reads the weights once and makes a session a thread. On a CPU, sessions of weights share one copy of them;
-/// of an `.onnx` file, and on a card, each has its own. Threads are this embedder's own: on a CPU they tokenise and
-/// embed; beside a card's, a thread a core tokenises; one more is for giant texts. Nothing runs on an async executor. A
-/// call holds a copy of its texts until they are tokenised, their ids until they are embedded, and its rows: of more
+/// of an `.onnx` file, and on a card, each has its own. Threads are this embedder's own: on a CPU they tokenize and
+/// embed; beside a card's, a thread a core tokenizes; one more is for giant texts. Nothing runs on an async executor. A
+/// call holds a copy of its texts until they are tokenized, their ids until they are embedded, and its rows: of more
 /// texts than fit into memory, use [`embed_stream`](crate::EmbedderExt::embed_stream).
 #[derive(Clone)]
 pub struct Onnx(Arc<Inner>);
 
 struct Inner {
     scheduler: Scheduler,
-    tokens: Arc<Tokens>,
+    tokens: Arc<ModelTokenizer>,
     model: Arc<Model>,
     environment: Environment,
     space: Space,
     payee: Payee,
-    key: Key,
-    about: OnnxInfo,
+    key: TuningKey,
+    info: OnnxInfo,
 }
 
 /// What an [`Onnx`] runs on, for reports.
@@ -198,7 +198,7 @@ pub struct OnnxInfo {
 impl Onnx {
     /// What this embedder runs on.
     pub fn info(&self) -> &OnnxInfo {
-        &self.0.about
+        &self.0.info
     }
 
     /// Keeps settings that were measured, at so many tokens a second, for later loads of this model on this machine; says
@@ -227,7 +227,7 @@ impl Onnx {
     /// [`Inference`](crate::ErrorKind::Inference) where the runtime fails.
     pub fn placement(&self) -> Result<Vec<NodeShare>> {
         let inner = &*self.0;
-        placement::placement(&inner.model, &inner.environment, inner.about.devices[0])
+        placement::placement(&inner.model, &inner.environment, inner.info.devices[0])
     }
 
     /// What its threads have done since it was loaded.
@@ -252,7 +252,7 @@ impl fmt::Display for Onnx {
 
 impl fmt::Debug for Onnx {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Onnx").field("space", &self.0.space).field("info", &self.0.about).finish_non_exhaustive()
+        f.debug_struct("Onnx").field("space", &self.0.space).field("info", &self.0.info).finish_non_exhaustive()
     }
 }
 
@@ -265,9 +265,9 @@ impl Embedder for Onnx {
         if batch.is_empty() {
             return Ok(Embeddings::empty(&inner.space));
         }
-        // Lengths are checked where the texts are tokenised anyway, and all bad texts are named at once.
+        // Lengths are checked where the texts are tokenized anyway, and all bad texts are named at once.
         let bad = batch.bad_texts(&Limits::none());
-        let done = inner.scheduler.embed(&batch, bad).await.map_err(named)?;
+        let done = inner.scheduler.submit(&batch, bad).await.map_err(named)?;
         let charges = Charges::of(&inner.payee, Usage::of_request(Some(done.tokens)));
         let embeddings = Embeddings::new(batch.len(), &inner.space, done.components, charges).map_err(named)?;
         Ok(embeddings.with_truncated(done.truncated))
@@ -279,9 +279,9 @@ impl Embedder for Onnx {
 
     /// No limits for a call, which is scheduled here; the model's for a text.
     fn limits(&self) -> Limits {
-        let tokens: Arc<Tokens> = Arc::clone(&self.0.tokens);
+        let tokens: Arc<ModelTokenizer> = Arc::clone(&self.0.tokens);
         let limits = Limits::none().with_tokens(TokenCount::Exact(tokens));
-        match self.0.about.max_tokens {
+        match self.0.info.max_tokens {
             Some(max) => limits.with_tokens_per_text(max),
             None => limits,
         }

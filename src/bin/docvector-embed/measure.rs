@@ -70,7 +70,7 @@ impl Run {
         self.seconds.push(time.as_secs_f64());
         self.real_tokens += done.tokens;
         self.padded_tokens += done.padded_tokens;
-        self.tokenising += done.tokenising;
+        self.tokenising += done.tokenizing;
         self.inference += done.inference;
         self.delivering += done.delivering;
         self.longest_batch = done.longest_batch;

@@ -9,17 +9,17 @@ use std::{
 use super::{
     Inner, Onnx, OnnxInfo, cpu,
     device::Device,
-    graph::{Form, Graph},
+    graph::{Graph, GraphTarget},
     library,
     model::Model,
-    model_folder::{self, Folder},
-    modules::Step,
-    onnx_file::{self, ModelFile},
+    model_folder::{self, ModelFolder},
+    modules::TailModule,
+    onnx_file::{self, OnnxFile},
     runner::Runner,
-    scheduler::{Packing, Role, Scheduler, Worker},
-    stages::Encode,
-    tokenizer::Tokens,
-    tuning::{self, Found, Key, Tuning, TuningSource},
+    scheduler::{Packing, Scheduler, Worker, WorkerRole},
+    stages::Tokenize,
+    tokenizer::ModelTokenizer,
+    tuning::{self, StoredTuning, Tuning, TuningKey, TuningSource},
     weights::Weights,
 };
 use crate::{Error, ErrorKind, Normalization, Payee, Precision, Prompts, Result, Space, Tier};
@@ -27,11 +27,11 @@ use crate::{Error, ErrorKind, Normalization, Payee, Precision, Prompts, Result, 
 /// Padded tokens of a batch on a CPU: best or tied for all models and lengths measured (benches/RESULTS.md).
 const BATCH_TOKENS: usize = 256;
 /// Padded tokens of a batch on a card: a round number that keeps one busy; not measured here.
-const BATCH_TOKENS_ON_A_CARD: usize = 16_384;
+const BATCH_TOKENS_GPU: usize = 16_384;
 /// On a card, padding costs less than another batch.
-const BATCH_OVERHEAD_ON_A_CARD: usize = 1024;
+const BATCH_OVERHEAD_GPU: usize = 1024;
 /// One computes while the other is fed and read.
-const SESSIONS_A_CARD: usize = 2;
+const SESSIONS_PER_GPU: usize = 2;
 /// What a batch costs on a CPU besides its tokens, in tokens: how much a text may be padded to share one.
 const BATCH_OVERHEAD: usize = 8;
 
@@ -159,7 +159,7 @@ impl OnnxBuilder {
         self
     }
 
-    /// Cuts the vectors to their first components, which models trained for it (Matryoshka) allow.
+    /// SplitPoints the vectors to their first components, which models trained for it (Matryoshka) allow.
     #[must_use]
     pub const fn with_truncate_dim(mut self, dimensions: usize) -> Self {
         self.truncate_dim = Some(dimensions);
@@ -185,7 +185,7 @@ impl OnnxBuilder {
         if let (true, Some(missing)) = (int8, cpu::missing_for_int8()) {
             return Err(wrong(format!("int8 was asked for, and this CPU lacks {missing}")));
         }
-        let mut folder = Folder::read(&self.folder)?;
+        let mut folder = ModelFolder::read(&self.folder)?;
         if let Some(prompts) = self.prompts {
             folder.prompts = prompts;
         }
@@ -208,13 +208,13 @@ impl OnnxBuilder {
         let (model, tokens, weights, precision);
         if built_graph {
             let mut open = Weights::open(&file)?;
-            let form = match (on_cpu, int8) {
-                (true, false) => Form::Cpu,
-                (true, true) => Form::Int8,
-                (false, _) => Form::Cuda,
+            let target = match (on_cpu, int8) {
+                (true, false) => GraphTarget::Cpu,
+                (true, true) => GraphTarget::Int8,
+                (false, _) => GraphTarget::Cuda,
             };
-            let graph = Graph::build(&folder, &mut open, form)?;
-            tokens = Tokens::read(&folder, Some(graph.vocabulary), max_tokens)?;
+            let graph = Graph::build(&folder, &mut open, target)?;
+            tokens = ModelTokenizer::read(&folder, Some(graph.vocabulary), max_tokens)?;
             (weights, precision) = (open.hash(), self.precision);
             model = Model::of_graph(graph, &folder, folder.truncate_dim, tokens.pad)?;
         } else {
@@ -223,8 +223,8 @@ impl OnnxBuilder {
                     format!("int8 was asked for: {} stays what it is, int8 is made of weights", file.display());
                 return Err(wrong(message));
             }
-            let inspected = ModelFile::inspect(&file)?;
-            tokens = Tokens::read(&folder, folder.config.size("vocab_size")?, max_tokens)?;
+            let inspected = OnnxFile::inspect(&file)?;
+            tokens = ModelTokenizer::read(&folder, folder.config.size("vocab_size")?, max_tokens)?;
             model =
                 Model::of_file(&inspected, &folder, &environment, self.devices[0], folder.truncate_dim, tokens.pad)?;
             (weights, precision) = (inspected.hash, inspected.precision);
@@ -235,7 +235,7 @@ impl OnnxBuilder {
             }
         }
         let label = model_folder::label(&folder.root);
-        let normalized = matches!(folder.tail.last(), Some(Step::Normalize));
+        let normalized = matches!(folder.tail.last(), Some(TailModule::Normalize));
         let space = Space::builder(folder.config.text("model_type")?.unwrap_or("onnx"), model.dimensions)
             .with_revision(revision(&folder, &tokens, weights, &model.facts, max_tokens))
             .with_pooling(folder.pooling.iter().copied())
@@ -245,17 +245,17 @@ impl OnnxBuilder {
             .with_label(if int8 { format!("{label} (int8)") } else { label })
             .build()?;
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let defaults = if on_cpu { (cores, BATCH_TOKENS) } else { (SESSIONS_A_CARD, BATCH_TOKENS_ON_A_CARD) };
+        let defaults = if on_cpu { (cores, BATCH_TOKENS) } else { (SESSIONS_PER_GPU, BATCH_TOKENS_GPU) };
         let kind = if built_graph { "weights" } else { "file" };
-        let key = Key::here(&library.version, &Device::names(&self.devices), space.id(), kind);
+        let key = TuningKey::here(&library.version, &Device::names(&self.devices), space.id(), kind);
         let defaults = Tuning::new(defaults.0, defaults.1);
         // The two were measured together: one of them without the other was not.
         let given = self.threads.is_some() || self.batch_tokens.is_some();
-        let found = if self.tuned && !given { tuning::find(&key) } else { Found::Nothing };
+        let found = if self.tuned && !given { tuning::find(&key) } else { StoredTuning::Nothing };
         let (tuning, tuning_source) = match found {
-            Found::Tuned(tuning, file) => (tuning, TuningSource::Tuned(file)),
-            Found::Nothing => (defaults, if given { TuningSource::Given } else { TuningSource::Defaults }),
-            Found::Unreadable(file, why) => {
+            StoredTuning::Tuned(tuning, file) => (tuning, TuningSource::Tuned(file)),
+            StoredTuning::Nothing => (defaults, if given { TuningSource::Given } else { TuningSource::Defaults }),
+            StoredTuning::Unreadable(file, why) => {
                 tracing::warn!(file = %file.display(), why, "what tune found cannot be used");
                 (defaults, TuningSource::Unusable(file, why))
             }
@@ -263,28 +263,28 @@ impl OnnxBuilder {
         // What was asked for goes before what was measured.
         let threads = self.threads.unwrap_or(tuning.threads);
         let batch_tokens = self.batch_tokens.unwrap_or(tuning.batch_tokens);
-        let overhead = if on_cpu { BATCH_OVERHEAD } else { BATCH_OVERHEAD_ON_A_CARD };
-        let most_texts = if model.alone { Some(1) } else { model.fixed_texts };
+        let overhead = if on_cpu { BATCH_OVERHEAD } else { BATCH_OVERHEAD_GPU };
+        let most_texts = if model.one_text_per_batch { Some(1) } else { model.fixed_texts };
         let width = model.dimensions;
         let (tokens, model) = (Arc::new(tokens), Arc::new(model));
         let mut workers = Vec::new();
         for &device in &self.devices {
             let packing = Packing::new(batch_tokens, overhead, most_texts);
             for number in 0..threads {
-                let role = Role { tokenises: on_cpu, packing: Some(packing.clone()) };
+                let role = WorkerRole { tokenizes: on_cpu, packing: Some(packing.clone()) };
                 // Made here, one after the other: each thread making its own would leave its scraps in its own heap.
                 let runner = Box::new(Runner::start(&model, &environment, device)?);
                 workers.push(Worker { name: format!("docvector-{device}-{number}"), role, runner: Some(runner) });
             }
         }
-        // A card embeds faster than the thread that feeds it could tokenise.
+        // A card embeds faster than the thread that feeds it could tokenize.
         for number in 0..if on_cpu { 0 } else { cores } {
-            let role = Role { tokenises: true, packing: None };
+            let role = WorkerRole { tokenizes: true, packing: None };
             workers.push(Worker { name: format!("docvector-tokens-{number}"), role, runner: None });
         }
-        let encode: Arc<dyn Encode> = tokens.clone();
+        let encode: Arc<dyn Tokenize> = tokens.clone();
         let scheduler = Scheduler::start(encode, width, workers)?;
-        let about = OnnxInfo {
+        let info = OnnxInfo {
             library,
             model: file,
             built_graph,
@@ -296,12 +296,12 @@ impl OnnxBuilder {
             cpu: cpu::cpu(),
         };
         let payee = Payee::new("onnx", space.model(), Tier::Local);
-        Ok(Onnx(Arc::new(Inner { scheduler, tokens, model, environment, space, payee, key, about })))
+        Ok(Onnx(Arc::new(Inner { scheduler, tokens, model, environment, space, payee, key, info })))
     }
 }
 
 /// The file with the model.
-fn model_path(folder: &Folder, asked: Option<&Path>) -> Result<PathBuf> {
+fn model_path(folder: &ModelFolder, asked: Option<&Path>) -> Result<PathBuf> {
     let wrong = |message: String| Err(Error::new(ErrorKind::Config, message));
     if let Some(asked) = asked {
         let file = folder.transformer.join(asked);
@@ -326,7 +326,13 @@ fn model_path(folder: &Folder, asked: Option<&Path>) -> Result<PathBuf> {
 
 /// A fingerprint of all that shapes the vectors and is not a field of the space. Not the device, the library, the
 /// threads or the names of files.
-fn revision(folder: &Folder, tokens: &Tokens, weights: blake3::Hash, facts: &str, max: Option<usize>) -> String {
+fn revision(
+    folder: &ModelFolder,
+    tokens: &ModelTokenizer,
+    weights: blake3::Hash,
+    facts: &str,
+    max: Option<usize>,
+) -> String {
     let mut hasher = blake3::Hasher::new_derive_key("docvector-embed 2026-11-22 onnx revision v1");
     hasher.update(weights.as_bytes()).update(tokens.hash.as_bytes());
     let max = max.map_or_else(|| "any".to_owned(), |max| max.to_string());

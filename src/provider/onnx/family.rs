@@ -1,10 +1,10 @@
 //! Reads what a model of a known family looks like: its sizes, and what its tensors are called.
 
-use super::{activation::Activation, json_file::Json, weights::Weights};
+use super::{activation::Activation, json_file::JsonFile, weights::Weights};
 use crate::Result;
 
 /// The numbers that the families have under different names.
-pub(super) struct Shape {
+pub(super) struct Architecture {
     pub(super) family: Family,
     pub(super) hidden: usize,
     pub(super) heads: usize,
@@ -39,8 +39,8 @@ impl Family {
     }
 }
 
-impl Shape {
-    pub(super) fn read(config: &Json) -> Result<Self> {
+impl Architecture {
+    pub(super) fn read(config: &JsonFile) -> Result<Self> {
         let name = config.text("model_type")?.ok_or_else(|| config.error("has no field model_type"))?;
         let family = match name {
             "bert" => Family::Bert,
@@ -63,7 +63,7 @@ impl Shape {
         }
         let distil = family == Family::DistilBert;
         let named = |usual: &str, in_distil: &str| config.needed(if distil { in_distil } else { usual });
-        let shape = Self {
+        let arch = Self {
             family,
             hidden: named("hidden_size", "dim")?,
             heads: named("num_attention_heads", "n_heads")?,
@@ -79,14 +79,14 @@ impl Shape {
                 Family::DistilBert | Family::Mpnet => 0,
             },
         };
-        if !shape.hidden.is_multiple_of(shape.heads) {
-            let message = format!("{} attention heads do not divide {} dimensions", shape.heads, shape.hidden);
+        if !arch.hidden.is_multiple_of(arch.heads) {
+            let message = format!("{} attention heads do not divide {} dimensions", arch.heads, arch.hidden);
             return Err(config.error(message));
         }
-        if shape.length() == 0 {
+        if arch.length() == 0 {
             return Err(config.error("max_position_embeddings leaves no position for a token"));
         }
-        Ok(shape)
+        Ok(arch)
     }
 
     /// Tokens that there are positions for.
@@ -149,13 +149,13 @@ pub(super) struct LayerNames {
 }
 
 /// Positions that the model has for tokens. RoBERTa and its kin leave the first ones, up to the padding's id, unused.
-pub(super) fn positions(config: &Json) -> Result<Option<usize>> {
+pub(super) fn positions(config: &JsonFile) -> Result<Option<usize>> {
     let unused = positions_after(config)?.map_or(0, |pad| pad + 1);
     Ok(config.size("max_position_embeddings")?.map(|positions| positions.saturating_sub(unused)))
 }
 
 /// The padding's id, in the families that number positions from behind it.
-pub(super) fn positions_after(config: &Json) -> Result<Option<usize>> {
+pub(super) fn positions_after(config: &JsonFile) -> Result<Option<usize>> {
     match config.text("model_type")?.unwrap_or_default() {
         "roberta" | "xlm-roberta" | "camembert" | "mpnet" => Ok(Some(config.size("pad_token_id")?.unwrap_or(1))),
         _ => Ok(None),
@@ -163,7 +163,7 @@ pub(super) fn positions_after(config: &Json) -> Result<Option<usize>> {
 }
 
 /// The activation of the transformer's feed-forward layers.
-fn hidden_activation(config: &Json, field: &str) -> Result<Activation> {
+fn hidden_activation(config: &JsonFile, field: &str) -> Result<Activation> {
     let name = config.text(field)?.unwrap_or("gelu");
     Activation::of(name).ok_or_else(|| config.error(format!("{field} {name} is not known")))
 }

@@ -1,8 +1,8 @@
-//! Builds the ONNX graph of a BERT-like model from its configuration and weights, pooling and normalisation included.
+//! Builds the ONNX graph of a BERT-like model from its configuration and weights, pooling and normalization included.
 //!
 //! Families: BERT, RoBERTa (XLM-RoBERTa, CamemBERT), DistilBERT, MPNet. The graph uses ONNX Runtime's own fused
 //! operators (domain `com.microsoft`), so there is nothing to be fused at load time; the weights stay outside the
-//! graph's bytes, so that all sessions share one copy and no model is too large for protobuf. Its [`Form`] is what the
+//! graph's bytes, so that all sessions share one copy and no model is too large for protobuf. Its [`GraphTarget`] is what the
 //! device runs fastest: fp32 or int8 on a CPU, fp16 on CUDA.
 
 mod int8;
@@ -13,14 +13,14 @@ mod nodes;
 mod pooling;
 mod tail;
 
-use self::nodes::{Builder, FLOAT, int};
+use self::nodes::{FLOAT, GraphBuilder, int};
 pub(super) use self::{
     names::{ENDS, IDS, MASK, OUTPUT, POOLING_MASK, POSITIONS, SEGMENTS},
-    nodes::{Form, Numbers, Shared},
+    nodes::{GraphTarget, SharedWeights, WeightData},
 };
 use super::{
-    family::{Family, Shape},
-    model_folder::Folder,
+    family::{Architecture, Family},
+    model_folder::ModelFolder,
     weights::Weights,
 };
 use crate::Result;
@@ -32,7 +32,7 @@ pub(super) const STEP: usize = 8;
 #[derive(Debug)]
 pub(super) struct Graph {
     pub(super) model: Vec<u8>,
-    pub(super) weights: Vec<(String, Shared)>,
+    pub(super) weights: Vec<(String, SharedWeights)>,
     /// The inputs by name.
     pub(super) inputs: Vec<&'static str>,
     pub(super) dimensions: usize,
@@ -45,59 +45,60 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    pub(super) fn build(folder: &Folder, weights: &mut Weights, form: Form) -> Result<Self> {
-        let shape = Shape::read(&folder.config)?;
-        let prefix = shape.prefix(weights);
-        let biased = shape.family == Family::Mpnet;
-        let segments = form == Form::Cuda && takes_segments(shape.hidden / shape.heads, biased.then(|| shape.length()));
+    pub(super) fn build(folder: &ModelFolder, weights: &mut Weights, target: GraphTarget) -> Result<Self> {
+        let arch = Architecture::read(&folder.config)?;
+        let prefix = arch.prefix(weights);
+        let biased = arch.family == Family::Mpnet;
+        let segments =
+            target == GraphTarget::Cuda && takes_segments(arch.hidden / arch.heads, biased.then(|| arch.length()));
         let mask = if segments { SEGMENTS } else { MASK };
         let (nodes, shared, constants) = (Vec::new(), Vec::new(), Vec::new());
-        let mut builder = Builder { weights, prefix, form, mask, nodes, shared, constants };
-        let mut hidden = builder.embed(&shape)?;
-        let bias = biased.then(|| builder.relative_bias(&shape)).transpose()?;
-        let names = shape.layer_names();
-        if form == Form::Int8 {
-            hidden = builder.int8_layers(&shape, &names, &hidden, bias.as_deref())?;
+        let mut builder = GraphBuilder { weights, prefix, target, mask, nodes, shared, constants };
+        let mut hidden = builder.add_embeddings(&arch)?;
+        let bias = biased.then(|| builder.add_relative_bias(&arch)).transpose()?;
+        let names = arch.layer_names();
+        if target == GraphTarget::Int8 {
+            hidden = builder.add_int8_layers(&arch, &names, &hidden, bias.as_deref())?;
         } else {
-            for layer in 0..shape.layers {
-                hidden = builder.layer(&shape, &names, layer, &hidden, bias.as_deref())?;
+            for layer in 0..arch.layers {
+                hidden = builder.add_layer(&arch, &names, layer, &hidden, bias.as_deref())?;
             }
         }
-        if form == Form::Cuda {
+        if target == GraphTarget::Cuda {
             hidden = builder.node("Cast", "", &[&hidden], "hidden.wide", vec![int("to", FLOAT)]);
         }
         // What follows is in fp32 whatever the form.
-        builder.form = Form::Cpu;
-        let (mut vector, mut dimensions) = builder.pool(folder, &hidden, shape.hidden);
+        builder.target = GraphTarget::Cpu;
+        let (mut vector, mut dimensions) = builder.add_pooling(folder, &hidden, arch.hidden);
         // The form for CUDA makes vectors of the same space.
-        let facts = if form == Form::Int8 { "int8 a token, 7-bit weights a column, " } else { "" };
+        let facts = if target == GraphTarget::Int8 { "int8 a token, 7-bit weights a column, " } else { "" };
         let mut facts = format!(
             "{facts}{} layers {} heads {} epsilon {} {} positions {} types {}",
-            shape.family.as_str(),
-            shape.layers,
-            shape.heads,
-            shape.epsilon,
-            shape.activation.as_str(),
-            shape.positions_after.map_or(0, |pad| pad + 1),
-            shape.token_types.min(1)
+            arch.family.as_str(),
+            arch.layers,
+            arch.heads,
+            arch.epsilon,
+            arch.activation.as_str(),
+            arch.positions_after.map_or(0, |pad| pad + 1),
+            arch.token_types.min(1)
         );
         for (at, step) in folder.tail.iter().enumerate() {
-            (vector, dimensions) = builder.step(at, step, vector, dimensions, &mut facts)?;
+            (vector, dimensions) = builder.add_tail_module(at, step, vector, dimensions, &mut facts)?;
         }
         builder.node("Identity", "", &[&vector], OUTPUT, Vec::new());
         let mut inputs = vec![IDS];
         inputs.extend((!segments || folder.pool_prompt).then_some(MASK));
         inputs.extend(segments.then_some(SEGMENTS));
         inputs.extend((!folder.pool_prompt).then_some(POOLING_MASK));
-        inputs.extend(shape.positions_after.map(|_| POSITIONS));
-        inputs.extend((form == Form::Cuda && biased).then_some(ENDS));
+        inputs.extend(arch.positions_after.map(|_| POSITIONS));
+        inputs.extend((target == GraphTarget::Cuda && biased).then_some(ENDS));
         Ok(Self {
-            model: builder.model(&inputs, dimensions),
+            model: builder.write_model(&inputs, dimensions),
             weights: builder.shared,
             inputs,
             dimensions,
-            vocabulary: shape.vocabulary,
-            positions_after: shape.positions_after.map(|pad| pad as u32),
+            vocabulary: arch.vocabulary,
+            positions_after: arch.positions_after.map(|pad| pad as u32),
             facts,
         })
     }
@@ -136,16 +137,16 @@ mod tests {
     fn the_form_for_cuda_takes_segments_or_a_mask() {
         for (name, segments) in [("bert-cls", true), ("mpnet", false)] {
             let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny").join(name);
-            let folder = Folder::read(&folder).expect("a folder");
-            let inputs = |form| {
+            let folder = ModelFolder::read(&folder).expect("a folder");
+            let inputs = |target| {
                 let mut weights = Weights::open(&folder.transformer.join("model.safetensors")).expect("weights");
-                Graph::build(&folder, &mut weights, form).expect("a graph").inputs
+                Graph::build(&folder, &mut weights, target).expect("a graph").inputs
             };
-            assert_eq!(inputs(Form::Cuda).contains(&SEGMENTS), segments, "{name}");
-            assert_eq!(inputs(Form::Cuda).contains(&ENDS), name == "mpnet", "{name}");
-            for form in [Form::Cpu, Form::Int8] {
-                assert!(inputs(form).contains(&MASK) && !inputs(form).contains(&SEGMENTS), "{name}");
-                assert!(!inputs(form).contains(&ENDS), "{name}");
+            assert_eq!(inputs(GraphTarget::Cuda).contains(&SEGMENTS), segments, "{name}");
+            assert_eq!(inputs(GraphTarget::Cuda).contains(&ENDS), name == "mpnet", "{name}");
+            for target in [GraphTarget::Cpu, GraphTarget::Int8] {
+                assert!(inputs(target).contains(&MASK) && !inputs(target).contains(&SEGMENTS), "{name}");
+                assert!(!inputs(target).contains(&ENDS), "{name}");
             }
         }
     }

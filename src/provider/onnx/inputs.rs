@@ -5,20 +5,20 @@ use ort::{
     value::{PrimitiveTensorElementType, TensorRef},
 };
 
-use super::{runtime_messages::failed, stages::Row};
+use super::{runtime_messages::failed, stages::TokenRow};
 use crate::Result;
 
 /// An input of a graph.
 #[derive(Clone, Debug)]
 pub(super) struct Input {
     pub(super) name: String,
-    pub(super) role: Role,
+    pub(super) role: InputRole,
     pub(super) wide: bool,
 }
 
 /// What an input of a graph is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(super) enum InputRole {
     Ids,
     Mask,
     /// The mask without the prompt's tokens.
@@ -35,7 +35,7 @@ pub(super) enum Role {
     Ends,
 }
 
-impl Role {
+impl InputRole {
     /// The shape of the input for a batch of texts by tokens.
     pub(super) fn shape(self, [texts, tokens]: [usize; 2]) -> Vec<usize> {
         match self {
@@ -46,7 +46,7 @@ impl Role {
     }
 
     /// Fills the whole input.
-    fn fill<N: Number>(self, buffer: &mut Vec<N>, rows: &[Row<'_>], [texts, tokens]: [usize; 2], pad: u32) {
+    fn fill<N: InputNumber>(self, buffer: &mut Vec<N>, rows: &[TokenRow<'_>], [texts, tokens]: [usize; 2], pad: u32) {
         buffer.clear();
         match self {
             Self::Ends => buffer.extend([N::from_u32(tokens as u32); 2]),
@@ -64,7 +64,7 @@ impl Role {
     }
 
     /// Fills one text's row, whose padding is there already.
-    fn fill_row<N: Number>(self, slots: &mut [N], row: &Row<'_>) {
+    fn fill_row<N: InputNumber>(self, slots: &mut [N], row: &TokenRow<'_>) {
         let mut seen = 0;
         for (at, (slot, &id)) in slots.iter_mut().zip(row.ids).enumerate() {
             *slot = N::from_u32(match self {
@@ -85,17 +85,17 @@ impl Role {
 }
 
 /// What graphs take ids as.
-pub(super) trait Number: PrimitiveTensorElementType + Copy + std::fmt::Debug {
+pub(super) trait InputNumber: PrimitiveTensorElementType + Copy + std::fmt::Debug {
     fn from_u32(number: u32) -> Self;
 }
 
-impl Number for i32 {
+impl InputNumber for i32 {
     fn from_u32(number: u32) -> Self {
         number as Self
     }
 }
 
-impl Number for i64 {
+impl InputNumber for i64 {
     fn from_u32(number: u32) -> Self {
         number.into()
     }
@@ -103,13 +103,13 @@ impl Number for i64 {
 
 /// The memory of one input, kept from batch to batch.
 #[derive(Debug)]
-pub(super) enum Buffer {
+pub(super) enum InputBuffer {
     Narrow(Vec<i32>),
     Wide(Vec<i64>),
 }
 
-impl Buffer {
-    pub(super) fn fill(&mut self, role: Role, rows: &[Row<'_>], shape: [usize; 2], pad: u32) {
+impl InputBuffer {
+    pub(super) fn fill(&mut self, role: InputRole, rows: &[TokenRow<'_>], shape: [usize; 2], pad: u32) {
         match self {
             Self::Narrow(buffer) => role.fill(buffer, rows, shape, pad),
             Self::Wide(buffer) => role.fill(buffer, rows, shape, pad),
@@ -131,14 +131,14 @@ mod tests {
 
     #[test]
     fn fills_what_attention_on_a_card_takes() {
-        let rows = [Row { ids: &[7, 8, 9], unpooled: 0 }, Row { ids: &[7], unpooled: 0 }];
+        let rows = [TokenRow { ids: &[7, 8, 9], unpooled: 0 }, TokenRow { ids: &[7], unpooled: 0 }];
         let (mut segments, mut ends, mut mask) = (Vec::<i32>::new(), Vec::<i64>::new(), Vec::<i32>::new());
-        Role::Segments.fill(&mut segments, &rows, [2, 8], 0);
+        InputRole::Segments.fill(&mut segments, &rows, [2, 8], 0);
         assert_eq!(segments, [3, 1, 0, 8, 16, 0, 8, 16]);
-        assert_eq!(Role::Segments.shape([2, 8]), [segments.len()]);
-        Role::Ends.fill(&mut ends, &rows, [2, 8], 0);
+        assert_eq!(InputRole::Segments.shape([2, 8]), [segments.len()]);
+        InputRole::Ends.fill(&mut ends, &rows, [2, 8], 0);
         assert_eq!(ends, [8, 8]);
-        Role::Mask.fill(&mut mask, &rows, [2, 4], 0);
+        InputRole::Mask.fill(&mut mask, &rows, [2, 4], 0);
         assert_eq!(mask, [1, 1, 1, 0, 1, 0, 0, 0]);
     }
 }

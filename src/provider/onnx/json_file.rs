@@ -11,12 +11,12 @@ use crate::{Error, ErrorKind, Result};
 
 /// A JSON object and the file it stands in, so that every complaint names both.
 #[derive(Clone, Debug)]
-pub(super) struct Json {
+pub(super) struct JsonFile {
     file: PathBuf,
     pub(super) value: Value,
 }
 
-impl Json {
+impl JsonFile {
     pub(super) fn read(file: PathBuf) -> Result<Self> {
         let bytes = fs::read(&file).map_err(|error| config(&file, "cannot be read").with_source(error))?;
         let value: Value = serde_json::from_slice(&bytes).map_err(|error| {

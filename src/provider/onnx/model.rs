@@ -18,15 +18,15 @@ use ort::{
 use super::{
     device::Device,
     family::positions_after,
-    graph::{self, Graph, Numbers, Shared},
-    inputs::{Input, Role},
-    model_folder::Folder,
-    modules::Step,
-    onnx_file::ModelFile,
+    graph::{self, Graph, SharedWeights, WeightData},
+    inputs::{Input, InputRole},
+    model_folder::ModelFolder,
+    modules::TailModule,
+    onnx_file::OnnxFile,
     pooling,
     runtime_messages::failed,
     session::{cuda, step},
-    stages::Row,
+    stages::TokenRow,
     tail::{self, Tail, TailStep},
 };
 use crate::{Error, ErrorKind, Result};
@@ -40,13 +40,13 @@ pub(super) struct Model {
     pub(super) tail: Tail,
     pub(super) dimensions: usize,
     /// What the vectors are cut to after everything else, and whether they are scaled again then.
-    cut: Option<(usize, bool)>,
+    truncate_dim: Option<(usize, bool)>,
     /// Sizes that the graph insists on.
     pub(super) fixed_texts: Option<usize>,
     pub(super) fixed_tokens: Option<usize>,
     /// Whether a vector depends on its batch-mates, so that each text needs a batch of its own.
-    pub(super) alone: bool,
-    pub(super) pad: u32,
+    pub(super) one_text_per_batch: bool,
+    pub(super) padding_id: u32,
     /// Tokens of a text that the model has positions for.
     pub(super) positions: Option<usize>,
     /// What the vectors are made with behind the weights, in words, for the space's identity.
@@ -77,29 +77,34 @@ impl std::fmt::Debug for Source {
 
 impl Model {
     /// Takes a graph that was built here.
-    pub(super) fn of_graph(graph: Graph, folder: &Folder, cut: Option<usize>, pad: u32) -> Result<Self> {
+    pub(super) fn of_graph(
+        graph: Graph,
+        folder: &ModelFolder,
+        truncate_dim: Option<usize>,
+        padding_id: u32,
+    ) -> Result<Self> {
         let mut weights = Vec::with_capacity(graph.weights.len());
         // fp16 is for cards, which pack nothing; on a CPU some operators would, in a way that cannot be shared.
-        let narrow = graph.weights.iter().any(|(_, weights)| matches!(weights.data, Numbers::F16(_)));
+        let narrow = graph.weights.iter().any(|(_, weights)| matches!(weights.data, WeightData::F16(_)));
         let packed = (!narrow).then(PrepackedWeights::new);
-        for (name, Shared { shape, data }) in graph.weights {
+        for (name, SharedWeights { shape, data }) in graph.weights {
             let value = match data {
-                Numbers::F32(data) => Tensor::from_array((shape, data)).map(Tensor::into_dyn),
-                Numbers::F16(data) => Tensor::from_array((shape, data)).map(Tensor::into_dyn),
-                Numbers::I8(data) => Tensor::from_array((shape, data)).map(Tensor::into_dyn),
+                WeightData::F32(data) => Tensor::from_array((shape, data)).map(Tensor::into_dyn),
+                WeightData::F16(data) => Tensor::from_array((shape, data)).map(Tensor::into_dyn),
+                WeightData::I8(data) => Tensor::from_array((shape, data)).map(Tensor::into_dyn),
             };
             weights.push((name, Arc::new(value.map_err(failed("weights cannot be handed over"))?)));
         }
         let input = |&name: &&str| {
             let role = match name {
-                graph::MASK => Role::Mask,
-                graph::SEGMENTS => Role::Segments,
-                graph::POOLING_MASK => Role::PoolingMask,
-                graph::POSITIONS => graph.positions_after.map_or(Role::Places, Role::PlacesAfter),
-                graph::ENDS => Role::Ends,
-                _ => Role::Ids,
+                graph::MASK => InputRole::Mask,
+                graph::SEGMENTS => InputRole::Segments,
+                graph::POOLING_MASK => InputRole::PoolingMask,
+                graph::POSITIONS => graph.positions_after.map_or(InputRole::Places, InputRole::PlacesAfter),
+                graph::ENDS => InputRole::Ends,
+                _ => InputRole::Ids,
             };
-            Input { name: name.to_owned(), role, wide: role == Role::Ends }
+            Input { name: name.to_owned(), role, wide: role == InputRole::Ends }
         };
         let inputs = graph.inputs.iter().map(input).collect();
         let mut model = Self {
@@ -108,26 +113,26 @@ impl Model {
             output: graph::OUTPUT.to_owned(),
             tail: Tail::Nothing,
             dimensions: graph.dimensions,
-            cut: None,
+            truncate_dim: None,
             fixed_texts: None,
             fixed_tokens: None,
-            alone: false,
-            pad,
+            one_text_per_batch: false,
+            padding_id,
             positions: folder.positions,
             facts: graph.facts,
         };
-        model.cut_to(cut, folder)?;
+        model.set_truncate_dim(truncate_dim, folder)?;
         Ok(model)
     }
 
     /// Takes a file as it is: finds out, with a session, what it wants and gives.
     pub(super) fn of_file(
-        file: &ModelFile,
-        folder: &Folder,
+        file: &OnnxFile,
+        folder: &ModelFolder,
         environment: &Environment,
         device: Device,
-        cut: Option<usize>,
-        pad: u32,
+        truncate_dim: Option<usize>,
+        padding_id: u32,
     ) -> Result<Self> {
         let wrong = |message: String| Error::new(ErrorKind::Config, format!("{} {message}", file.path.display()));
         let source = Source::File(file.path.clone());
@@ -137,10 +142,10 @@ impl Model {
         let (mut fixed_texts, mut fixed_tokens) = (None, None);
         for outlet in session.inputs() {
             let role = match outlet.name() {
-                "input_ids" => Role::Ids,
-                "attention_mask" => Role::Mask,
-                "token_type_ids" => Role::Types,
-                "position_ids" => after.map_or(Role::Places, |pad| Role::PlacesAfter(pad as u32)),
+                "input_ids" => InputRole::Ids,
+                "attention_mask" => InputRole::Mask,
+                "token_type_ids" => InputRole::Types,
+                "position_ids" => after.map_or(InputRole::Places, |pad| InputRole::PlacesAfter(pad as u32)),
                 name => return Err(wrong(format!("has an input {name}, which is not known"))),
             };
             let wide = match outlet.dtype().tensor_type() {
@@ -156,15 +161,15 @@ impl Model {
             fixed_tokens = fixed_tokens.or(fixed(shape[1]));
             inputs.push(Input { name: outlet.name().to_owned(), role, wide });
         }
-        if inputs.iter().all(|input| input.role != Role::Ids) {
+        if inputs.iter().all(|input| input.role != InputRole::Ids) {
             return Err(wrong("has no input input_ids".into()));
         }
         let (output, rank, width) = output(session.outputs()).map_err(&wrong)?;
         if rank == 2 {
             // What is left of the folder's pipeline must be in the file, or the vectors are not what the folder says.
             let dense = folder.tail.iter().rev().find_map(|step| match step {
-                Step::Dense { outputs, .. } => Some(*outputs),
-                Step::Normalize => None,
+                TailModule::Dense { outputs, .. } => Some(*outputs),
+                TailModule::Normalize => None,
             });
             let whole = POOLED.contains(&output.as_str()) && dense.is_none_or(|outputs| width == Some(outputs));
             if !whole || !folder.pool_prompt {
@@ -173,7 +178,7 @@ impl Model {
                 )));
             }
         }
-        let normalizes = folder.tail.iter().any(|step| matches!(step, Step::Normalize));
+        let normalizes = folder.tail.iter().any(|step| matches!(step, TailModule::Normalize));
         let mut facts = output.clone();
         let (tail, dimensions) = match (rank, width) {
             (2, Some(width)) if normalizes => (Tail::Normalize, width),
@@ -183,11 +188,11 @@ impl Model {
                 let mut steps = Vec::new();
                 for step in &folder.tail {
                     steps.push(match step {
-                        Step::Normalize => {
+                        TailModule::Normalize => {
                             facts.push_str(" normalize");
                             TailStep::Normalize
                         }
-                        Step::Dense { activation, outputs, .. } => {
+                        TailModule::Dense { activation, outputs, .. } => {
                             let dense = step.read_dense(dimensions)?;
                             dimensions = *outputs;
                             facts.push_str(&format!(" dense {} {}", activation.as_str(), dense.hash));
@@ -209,27 +214,27 @@ impl Model {
             output,
             tail,
             dimensions,
-            cut: None,
+            truncate_dim: None,
             fixed_texts,
             fixed_tokens,
-            alone: file.dynamic,
-            pad,
+            one_text_per_batch: file.dynamic,
+            padding_id,
             positions: folder.positions,
             facts,
         };
-        model.cut_to(cut, folder)?;
+        model.set_truncate_dim(truncate_dim, folder)?;
         Ok(model)
     }
 
-    fn cut_to(&mut self, cut: Option<usize>, folder: &Folder) -> Result<()> {
-        let Some(cut) = cut else { return Ok(()) };
-        if cut == 0 || cut > self.dimensions {
-            let message = format!("vectors of {} dimensions cannot be cut to {cut}", self.dimensions);
+    fn set_truncate_dim(&mut self, truncate_dim: Option<usize>, folder: &ModelFolder) -> Result<()> {
+        let Some(dimensions) = truncate_dim else { return Ok(()) };
+        if dimensions == 0 || dimensions > self.dimensions {
+            let message = format!("vectors of {} dimensions cannot be cut to {dimensions}", self.dimensions);
             return Err(Error::new(ErrorKind::Config, message));
         }
-        let unit = matches!(folder.tail.last(), Some(Step::Normalize));
-        self.cut = (cut < self.dimensions).then_some((cut, unit));
-        self.dimensions = cut;
+        let unit = matches!(folder.tail.last(), Some(TailModule::Normalize));
+        self.truncate_dim = (dimensions < self.dimensions).then_some((dimensions, unit));
+        self.dimensions = dimensions;
         Ok(())
     }
 
@@ -239,9 +244,9 @@ impl Model {
         values: &'v [f32],
         sizes: &[usize],
         (texts, tokens): (usize, usize),
-        rows: &[Row<'_>],
+        rows: &[TokenRow<'_>],
     ) -> Option<Cow<'v, [f32]>> {
-        let whole = self.cut.is_none() && matches!(self.tail, Tail::Nothing);
+        let whole = self.truncate_dim.is_none() && matches!(self.tail, Tail::Nothing);
         if whole {
             let own = rows.len() * self.dimensions;
             return (*sizes == [texts, self.dimensions]).then(|| Cow::Borrowed(&values[..own]));
@@ -277,7 +282,7 @@ impl Model {
                     vector
                 }
             };
-            if let Some((cut, unit)) = self.cut {
+            if let Some((cut, unit)) = self.truncate_dim {
                 vector.truncate(cut);
                 if unit {
                     tail::normalize(&mut vector);
@@ -316,7 +321,7 @@ impl Source {
                 let mut builder = step(builder.with_optimization_level(GraphOptimizationLevel::Level1))?;
                 for (name, value) in weights {
                     builder = step(builder.with_external_initializer(name, Arc::clone(value)))?;
-                    // Under its name a second time: the optimiser reads the one, the session runs on the other without
+                    // Under its name a second time: the optimizer reads the one, the session runs on the other without
                     // a copy. A card has its own copy anyhow.
                     if device == Device::Cpu {
                         builder = step(builder.with_initializer(name, Arc::clone(value)))?;

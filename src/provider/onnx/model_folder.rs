@@ -13,19 +13,19 @@ use serde_json::Value;
 
 use super::{
     family::positions,
-    json_file::{Json, config},
-    modules::{Modules, Step},
+    json_file::{JsonFile, config},
+    modules::{Modules, TailModule},
 };
 use crate::{Pooling, Prompts, Result};
 
 /// The folder, and how its model makes a vector out of a text.
 #[derive(Clone, Debug)]
-pub(super) struct Folder {
+pub(super) struct ModelFolder {
     pub(super) root: PathBuf,
     /// Where the transformer's own files are: the root, or the path that `modules.json` gives.
     pub(super) transformer: PathBuf,
-    pub(super) config: Json,
-    pub(super) tokenizer_config: Option<Json>,
+    pub(super) config: JsonFile,
+    pub(super) tokenizer_config: Option<JsonFile>,
     /// Tokens that the configuration allows, special tokens included; `None` for any number.
     pub(super) max_tokens: Option<usize>,
     /// Tokens that the model has positions for.
@@ -36,27 +36,27 @@ pub(super) struct Folder {
     pub(super) pooling: Vec<Pooling>,
     /// Whether the prompt's tokens take part in pooling.
     pub(super) pool_prompt: bool,
-    pub(super) tail: Vec<Step>,
+    pub(super) tail: Vec<TailModule>,
     pub(super) truncate_dim: Option<usize>,
     pub(super) prompts: Prompts,
 }
 
-impl Folder {
+impl ModelFolder {
     pub(super) fn read(root: &Path) -> Result<Self> {
         if !root.is_dir() {
             let what = if root.exists() { "is not a folder" } else { "does not exist" };
             return Err(config(root, &format!("{what}: give the folder of a sentence-transformers model")));
         }
         let modules = Modules::read(root)?;
-        let config = Json::read(modules.transformer.join("config.json"))?;
+        let config = JsonFile::read(modules.transformer.join("config.json"))?;
         let length = LengthConfig::read(root, &modules.transformer)?;
-        let tokenizer = Json::find(modules.transformer.join("tokenizer_config.json"))?;
+        let tokenizer = JsonFile::find(modules.transformer.join("tokenizer_config.json"))?;
         let of_tokenizer = tokenizer.as_ref().map(|json| json.limit("model_max_length")).transpose()?.flatten();
         // No text can be longer than the model has positions, whatever a file says.
         let positions = positions(&config)?;
         let max_tokens = [length.max_tokens.or(of_tokenizer), positions].into_iter().flatten().min();
         let side = tokenizer.as_ref().map(|json| json.text("truncation_side")).transpose()?.flatten();
-        let st = Json::find(root.join("config_sentence_transformers.json"))?;
+        let st = JsonFile::find(root.join("config_sentence_transformers.json"))?;
         if let Some(st) = &st
             && let Some(kind) = st.text("model_type")?
             && kind != "SentenceTransformer"
@@ -83,7 +83,7 @@ impl Folder {
 
 /// The prompts that `encode_query` and `encode_document` of sentence-transformers use; where a repository defines only
 /// `passage` beside an empty `document` (which saving fills in), `passage` is meant.
-fn prompts(st: &Json) -> Result<Prompts> {
+fn prompts(st: &JsonFile) -> Result<Prompts> {
     let Some(table) = st.get("prompts") else { return Ok(Prompts::default()) };
     let table = table.as_object().ok_or_else(|| st.error("field prompts is not an object"))?;
     let named = |name: &str| match table.get(name) {
@@ -117,7 +117,7 @@ impl LengthConfig {
         const FAMILIES: [&str; 7] = ["bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"];
         let names = FAMILIES.map(|family| format!("sentence_{family}_config.json"));
         for file in [transformer, root].iter().flat_map(|folder| names.iter().map(|name| folder.join(name))) {
-            if let Some(json) = Json::find(file)? {
+            if let Some(json) = JsonFile::find(file)? {
                 json.refuse_unless("transformer_task", &["feature-extraction"])?;
                 json.refuse_unless("module_output_name", &["token_embeddings"])?;
                 for field in ["query_length", "document_length"] {

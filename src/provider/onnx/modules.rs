@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     activation::Activation,
-    json_file::{Json, config},
+    json_file::{JsonFile, config},
     pooling,
     weights::{Tensor, Weights},
 };
@@ -14,7 +14,7 @@ use crate::{Error, ErrorKind, Pooling, Result};
 
 /// What happens to a vector after pooling.
 #[derive(Clone, Debug)]
-pub(super) enum Step {
+pub(super) enum TailModule {
     Dense { folder: PathBuf, activation: Activation, inputs: usize, outputs: usize, bias: bool },
     Normalize,
 }
@@ -24,13 +24,13 @@ pub(super) struct Modules {
     pub(super) transformer: PathBuf,
     pub(super) pooling: Vec<Pooling>,
     pub(super) pool_prompt: bool,
-    pub(super) tail: Vec<Step>,
+    pub(super) tail: Vec<TailModule>,
 }
 
 impl Modules {
     pub(super) fn read(root: &Path) -> Result<Self> {
         let mean = vec![Pooling::Mean];
-        let Some(json) = Json::find(root.join("modules.json"))? else {
+        let Some(json) = JsonFile::find(root.join("modules.json"))? else {
             return Ok(Self { transformer: root.to_owned(), pooling: mean, pool_prompt: true, tail: Vec::new() });
         };
         let mut modules: Vec<(f64, &str, &str)> = Vec::new();
@@ -56,12 +56,12 @@ impl Modules {
                 }
                 ("Dense", Some(_), Some(_)) => tail.push(read_dense(&folder)?),
                 ("Normalize", Some(_), Some(_)) => {
-                    if let Some(json) = Json::find(folder.join("config.json"))? {
+                    if let Some(json) = JsonFile::find(folder.join("config.json"))? {
                         for field in ["module_input_name", "module_output_name"] {
                             json.refuse_unless(field, &["sentence_embedding"])?;
                         }
                     }
-                    tail.push(Step::Normalize);
+                    tail.push(TailModule::Normalize);
                 }
                 // Only active in training.
                 ("Dropout", Some(_), _) => {}
@@ -87,8 +87,8 @@ fn inside(root: &Path, path: &str) -> Option<PathBuf> {
     plain.then(|| if whole { root.to_owned() } else { root.join(path) })
 }
 
-fn read_dense(folder: &Path) -> Result<Step> {
-    let json = Json::read(folder.join("config.json"))?;
+fn read_dense(folder: &Path) -> Result<TailModule> {
+    let json = JsonFile::read(folder.join("config.json"))?;
     let name = json.text("activation_function")?.unwrap_or("torch.nn.modules.linear.Identity");
     let last = name.rsplit('.').next().unwrap_or(name);
     let activation =
@@ -101,20 +101,20 @@ fn read_dense(folder: &Path) -> Result<Step> {
     }
     let (inputs, outputs) = (json.needed("in_features")?, json.needed("out_features")?);
     let bias = json.flag("bias")?.unwrap_or(true);
-    Ok(Step::Dense { folder: folder.to_owned(), activation, inputs, outputs, bias })
+    Ok(TailModule::Dense { folder: folder.to_owned(), activation, inputs, outputs, bias })
 }
 
 /// The weights of a Dense module: inputs by outputs.
 #[derive(Debug)]
-pub(super) struct Dense {
+pub(super) struct DenseWeights {
     pub(super) weight: Tensor,
     pub(super) bias: Option<Tensor>,
     pub(super) hash: blake3::Hash,
 }
 
-impl Step {
+impl TailModule {
     /// Reads a Dense module's weights for vectors of `width` components.
-    pub(super) fn read_dense(&self, width: usize) -> Result<Dense> {
+    pub(super) fn read_dense(&self, width: usize) -> Result<DenseWeights> {
         let Self::Dense { folder, inputs, outputs, bias, .. } = self else {
             return Err(Error::new(ErrorKind::Config, "a module without weights was asked for them"));
         };
@@ -129,6 +129,6 @@ impl Step {
         let mut weights = Weights::open(&path)?;
         let weight = weights.read("linear.weight", &[*outputs, *inputs])?.transposed();
         let bias = bias.then(|| weights.read("linear.bias", &[*outputs])).transpose()?;
-        Ok(Dense { weight, bias, hash: weights.hash() })
+        Ok(DenseWeights { weight, bias, hash: weights.hash() })
     }
 }

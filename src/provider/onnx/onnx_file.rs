@@ -17,10 +17,10 @@ const INT8: i64 = 3;
 
 /// What was found in the file.
 #[derive(Debug)]
-pub(super) struct ModelFile {
+pub(super) struct OnnxFile {
     pub(super) path: PathBuf,
     pub(super) precision: Precision,
-    /// Whether it quantises what it computes by the range found in the batch: then vectors depend on their mates.
+    /// Whether it quantizes what it computes by the range found in the batch: then vectors depend on their mates.
     pub(super) dynamic: bool,
     pub(super) hash: blake3::Hash,
 }
@@ -30,12 +30,12 @@ pub(super) fn find(root: &Path) -> Option<PathBuf> {
     PLACES.iter().map(|place| root.join(place)).find(|path| path.is_file())
 }
 
-impl ModelFile {
+impl OnnxFile {
     /// Reads the file from end to end, and the sizes of the files that it says its weights are in.
     pub(super) fn inspect(path: &Path) -> Result<Self> {
         let wrong = |message: String| Error::new(ErrorKind::Config, format!("{} {message}", path.display()));
         let bytes = fs::read(path).map_err(|error| wrong("cannot be read".into()).with_source(error))?;
-        let mut found = Found::default();
+        let mut found = FileContents::default();
         let graphs = found.model(&bytes).map_err(|error| wrong(error.to_string()))?;
         if graphs == 0 {
             return Err(wrong("is cut short or is not an ONNX model: it has no graph".into()));
@@ -48,7 +48,7 @@ impl ModelFile {
             first.end = if same { first.end.max(later.end) } else { first.end };
             same
         });
-        for External { file, end } in &found.external {
+        for ExternalData { file, end } in &found.external {
             let beside = external(path, file).map_err(&wrong)?;
             let have = fs::metadata(&beside).map_err(|error| {
                 wrong(format!("keeps weights in {file}, which is not beside it: fetch it too")).with_source(error)
@@ -75,20 +75,20 @@ fn external(model: &Path, file: &str) -> Result<PathBuf, String> {
 }
 
 #[derive(Debug, Default)]
-struct Found {
-    external: Vec<External>,
+struct FileContents {
+    external: Vec<ExternalData>,
     int8: bool,
     dynamic: bool,
 }
 
 /// A file with weights, and how many bytes of it are needed.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct External {
+struct ExternalData {
     file: String,
     end: u64,
 }
 
-impl Found {
+impl FileContents {
     /// Walks a ModelProto; gives the number of its graphs.
     fn model(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
         let mut graphs = 0;
@@ -157,7 +157,7 @@ impl Found {
             }
         }
         if outside {
-            self.external.push(External { file, end: u64::saturating_add(offset, length) });
+            self.external.push(ExternalData { file, end: u64::saturating_add(offset, length) });
         }
         // Scales and zero points are small; weights are not.
         self.int8 |= matches!(kind, INT8 | UINT8) && elements >= 1024;
@@ -193,7 +193,7 @@ mod tests {
             Message::default().message(7, Message::default().message(1, node)).into_bytes()
         };
         for (op, dynamic) in [("DynamicQuantizeLinear", true), ("DynamicQuantizeMatMul", true), ("MatMul", false)] {
-            let mut found = Found::default();
+            let mut found = FileContents::default();
             assert_eq!(found.model(&model(op)), Ok(1));
             assert_eq!((found.dynamic, found.int8), (dynamic, dynamic), "{op}");
         }
@@ -202,7 +202,7 @@ mod tests {
     proptest! {
         #[test]
         fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = Found::default().model(&bytes);
+            let _ = FileContents::default().model(&bytes);
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use super::json_file::Json;
+use super::json_file::JsonFile;
 use crate::{Pooling, Result};
 
 /// Pools `tokens` rows of `width` components; `inside` says which tokens take part.
@@ -50,7 +50,7 @@ pub(super) fn read(folder: &Path) -> Result<(Vec<Pooling>, bool)> {
         (Pooling::WeightedMean, "weightedmean", "pooling_mode_weightedmean_tokens"),
         (Pooling::LastToken, "lasttoken", "pooling_mode_lasttoken"),
     ];
-    let json = Json::read(folder.join("config.json"))?;
+    let json = JsonFile::read(folder.join("config.json"))?;
     let mut modes = Vec::new();
     match json.get("pooling_mode") {
         Some(mode) => {

@@ -19,7 +19,7 @@ pub struct NodeShare {
 }
 
 /// Reads out of a profile which provider ran how many nodes.
-pub(super) fn shares(profile: &[u8]) -> Option<Vec<NodeShare>> {
+pub(super) fn node_shares(profile: &[u8]) -> Option<Vec<NodeShare>> {
     let events: serde_json::Value = serde_json::from_slice(profile).ok()?;
     let mut nodes: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for event in events.as_array()?.iter().filter(|event| event["cat"] == "Node") {
@@ -36,9 +36,9 @@ pub(super) fn shares(profile: &[u8]) -> Option<Vec<NodeShare>> {
 }
 
 /// A folder for a profile, gone when dropped.
-pub(super) struct Profile(pub(super) PathBuf);
+pub(super) struct ProfileFolder(pub(super) PathBuf);
 
-impl Profile {
+impl ProfileFolder {
     pub(super) fn new() -> Result<Self> {
         let name = format!("docvector-embed-{}-{:016x}", std::process::id(), fastrand::u64(..));
         let folder = std::env::temp_dir().join(name);
@@ -50,7 +50,7 @@ impl Profile {
     }
 }
 
-impl Drop for Profile {
+impl Drop for ProfileFolder {
     fn drop(&mut self) {
         // It lies among other temporary files: what cannot be removed does no harm.
         let _ = fs::remove_dir_all(&self.0);
@@ -74,9 +74,9 @@ mod tests {
             event("c_kernel_time", "Node", "CPUExecutionProvider"),
             event("model_run", "Session", ""),
         ];
-        let shares = shares(format!("[{}]", events.join(",")).as_bytes()).expect("a profile");
+        let shares = node_shares(format!("[{}]", events.join(",")).as_bytes()).expect("a profile");
         let shares: Vec<_> = shares.iter().map(|share| (share.provider.as_str(), share.nodes)).collect();
         assert_eq!(shares, [("CPUExecutionProvider", 2), ("CUDAExecutionProvider", 1)]);
-        assert_eq!(super::shares(b"{"), None);
+        assert_eq!(super::node_shares(b"{"), None);
     }
 }

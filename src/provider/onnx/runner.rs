@@ -13,11 +13,11 @@ use ort::{
 use super::{
     device::Device,
     graph,
-    inputs::{Buffer, Input, Number},
+    inputs::{Input, InputBuffer, InputNumber},
     model::{Model, Source},
     runtime_messages::{failed, says_out_of_memory},
     session::cuda,
-    stages::{Failure, Row, Run},
+    stages::{BatchFailure, RunBatch, TokenRow},
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -27,7 +27,7 @@ pub(super) struct Runner {
     pub(super) session: Session,
     device: Device,
     options: RunOptions<HasSelectedOutputs>,
-    buffers: Vec<Buffer>,
+    buffers: Vec<InputBuffer>,
     pinned: Option<Pinned>,
 }
 
@@ -49,15 +49,15 @@ impl Pinned {
     }
 
     /// A tensor like this one in pinned memory.
-    fn value(&self, buffer: &Buffer, shape: Vec<usize>) -> ort::Result<DynValue> {
-        fn copied<N: Number>(allocator: &Allocator, numbers: &[N], shape: Vec<usize>) -> ort::Result<DynValue> {
+    fn value(&self, buffer: &InputBuffer, shape: Vec<usize>) -> ort::Result<DynValue> {
+        fn copied<N: InputNumber>(allocator: &Allocator, numbers: &[N], shape: Vec<usize>) -> ort::Result<DynValue> {
             let mut tensor = Tensor::<N>::new(allocator, shape)?;
             tensor.extract_tensor_mut().1.copy_from_slice(numbers);
             Ok(tensor.into_dyn())
         }
         match buffer {
-            Buffer::Narrow(numbers) => copied(&self.inputs, numbers, shape),
-            Buffer::Wide(numbers) => copied(&self.inputs, numbers, shape),
+            InputBuffer::Narrow(numbers) => copied(&self.inputs, numbers, shape),
+            InputBuffer::Wide(numbers) => copied(&self.inputs, numbers, shape),
         }
     }
 }
@@ -77,7 +77,8 @@ impl Runner {
     pub(super) fn new(model: Arc<Model>, session: Session, device: Device) -> Result<Self> {
         let options = RunOptions::new().map_err(failed("the run cannot be set up"))?;
         let options = options.with_outputs(OutputSelector::no_default().with(&model.output));
-        let buffer = |input: &Input| if input.wide { Buffer::Wide(Vec::new()) } else { Buffer::Narrow(Vec::new()) };
+        let buffer =
+            |input: &Input| if input.wide { InputBuffer::Wide(Vec::new()) } else { InputBuffer::Narrow(Vec::new()) };
         let buffers = model.inputs.iter().map(buffer).collect();
         let pinned = match device {
             Device::Cpu => None,
@@ -87,10 +88,10 @@ impl Runner {
     }
 
     /// Runs two texts of unequal length, whose words do not matter.
-    pub(super) fn warm_up(&mut self) -> Result<(), Failure> {
-        let ids = [self.model.pad; 5];
-        let rows = [Row { ids: &ids, unpooled: 0 }, Row { ids: &ids[..3], unpooled: 0 }];
-        let (device, rows) = (self.device, if self.model.alone { &rows[..1] } else { &rows[..] });
+    pub(super) fn warm_up(&mut self) -> Result<(), BatchFailure> {
+        let ids = [self.model.padding_id; 5];
+        let rows = [TokenRow { ids: &ids, unpooled: 0 }, TokenRow { ids: &ids[..3], unpooled: 0 }];
+        let (device, rows) = (self.device, if self.model.one_text_per_batch { &rows[..1] } else { &rows[..] });
         self.run_on(rows, &mut |_| {}, |error| match device {
             Device::Cpu => failed("the model failed on two short texts")(error),
             Device::Cuda(_) => cuda::unusable(device, error),
@@ -99,21 +100,21 @@ impl Runner {
 
     fn run_on(
         &mut self,
-        rows: &[Row<'_>],
-        take: &mut dyn FnMut(&[f32]),
+        rows: &[TokenRow<'_>],
+        place: &mut dyn FnMut(&[f32]),
         refused: impl Fn(ort::Error) -> Error,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), BatchFailure> {
         let model = &*self.model;
         let texts = model.fixed_texts.unwrap_or(rows.len()).max(rows.len());
         let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0).max(1);
-        let shape = [texts, model.fixed_tokens.unwrap_or_else(|| model.tokens_a_row(longest, self.device))];
+        let shape = [texts, model.fixed_tokens.unwrap_or_else(|| model.padded_tokens(longest, self.device))];
         for (input, buffer) in model.inputs.iter().zip(&mut self.buffers) {
-            buffer.fill(input.role, rows, shape, model.pad);
+            buffer.fill(input.role, rows, shape, model.padding_id);
         }
         let inputs = model.inputs.iter().zip(&self.buffers);
         let failure = |error: ort::Error| {
             let out_of_memory = says_out_of_memory(error.message());
-            Failure { error: refused(error), out_of_memory }
+            BatchFailure { error: refused(error), out_of_memory }
         };
         if let Some(pinned) = &self.pinned {
             // Made anew for each batch: one that is used again would keep the last batch's output.
@@ -126,31 +127,31 @@ impl Runner {
             });
             let binding = bound.map_err(failure)?;
             let ran = self.session.run_binding(&binding).map_err(failure)?;
-            return deliver(model, &ran, shape, rows, take);
+            return deliver(model, &ran, shape, rows, place);
         }
         let mut values: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = Vec::with_capacity(model.inputs.len());
         for (input, buffer) in inputs {
             values.push((Cow::Borrowed(&input.name), buffer.value(input.role.shape(shape))?));
         }
         let outputs = self.session.run_with_options(values, &self.options).map_err(failure)?;
-        deliver(model, &outputs, shape, rows, take)
+        deliver(model, &outputs, shape, rows, place)
     }
 }
 
-impl Run for Runner {
-    fn run(&mut self, rows: &[Row<'_>], take: &mut dyn FnMut(&[f32])) -> Result<(), Failure> {
-        self.run_on(rows, take, |error| failed("the model failed on a batch")(error))
+impl RunBatch for Runner {
+    fn run_batch(&mut self, rows: &[TokenRow<'_>], place: &mut dyn FnMut(&[f32])) -> Result<(), BatchFailure> {
+        self.run_on(rows, place, |error| failed("the model failed on a batch")(error))
     }
 }
 
-/// Gives a batch's vectors to `take`.
+/// Gives a batch's vectors to `place`.
 fn deliver(
     model: &Model,
     outputs: &SessionOutputs<'_>,
     shape: [usize; 2],
-    rows: &[Row<'_>],
-    take: &mut dyn FnMut(&[f32]),
-) -> Result<(), Failure> {
+    rows: &[TokenRow<'_>],
+    place: &mut dyn FnMut(&[f32]),
+) -> Result<(), BatchFailure> {
     let output = outputs.get(&model.output);
     let output = output.ok_or_else(|| Error::new(ErrorKind::Inference, "the model gave no output"))?;
     let (sizes, values): (_, Cow<'_, [f32]>) = match output.try_extract_tensor::<f32>() {
@@ -164,7 +165,7 @@ fn deliver(
     let sizes: Vec<usize> = sizes.iter().map(|&size| usize::try_from(size).unwrap_or(0)).collect();
     let vectors = model.finish(&values, &sizes, (shape[0], shape[1]), rows);
     let unknown = || Error::new(ErrorKind::Inference, format!("the model's output has the shape {sizes:?}"));
-    take(&vectors.ok_or_else(unknown)?);
+    place(&vectors.ok_or_else(unknown)?);
     Ok(())
 }
 
@@ -176,7 +177,7 @@ fn padded(longest: usize, positions: Option<usize>) -> usize {
 
 impl Model {
     /// What the rows of a batch are padded to.
-    fn tokens_a_row(&self, longest: usize, device: Device) -> usize {
+    fn padded_tokens(&self, longest: usize, device: Device) -> usize {
         // How long a row a file takes is only known of what it says of texts.
         match (device, &self.source) {
             (Device::Cpu, _) | (_, Source::File(_)) => longest,
@@ -190,7 +191,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::provider::onnx::{library, model_folder::Folder, weights::Weights};
+    use crate::provider::onnx::{library, model_folder::ModelFolder, weights::Weights};
 
     #[test]
     fn rows_on_a_card_are_padded_to_eight_but_not_beyond_the_positions() {
@@ -215,21 +216,21 @@ mod tests {
         let (_, environment) = library::load(None, None).expect("the library");
         for name in ["bert-cls", "bert-multi", "bert-dense", "bert-tanh", "xlm-roberta", "mpnet", "distilbert"] {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny").join(name);
-            let folder = Folder::read(&folder).expect("a folder");
-            let vectors = |form| {
+            let folder = ModelFolder::read(&folder).expect("a folder");
+            let vectors = |target| {
                 let file = folder.transformer.join("model.safetensors");
                 let mut weights = Weights::open(&file).expect("weights");
-                let graph = graph::Graph::build(&folder, &mut weights, form).expect("a graph");
+                let graph = graph::Graph::build(&folder, &mut weights, target).expect("a graph");
                 let model = Arc::new(Model::of_graph(graph, &folder, None, 0).expect("a model"));
                 let mut runner = Runner::start(&model, &environment, Device::Cpu).expect("a session");
                 let mut vectors = Vec::new();
                 for ids in [&[2_u32, 7, 9, 11, 3][..], &[2, 5, 3], &[2, 9, 9, 9, 30, 31, 12, 3]] {
-                    let rows = [Row { ids, unpooled: 1 }];
-                    runner.run(&rows, &mut |vector| vectors.push(vector.to_vec())).expect("runs");
+                    let rows = [TokenRow { ids, unpooled: 1 }];
+                    runner.run_batch(&rows, &mut |vector| vectors.push(vector.to_vec())).expect("runs");
                 }
                 vectors
             };
-            for (narrow, wide) in vectors(graph::Form::Cuda).iter().zip(&vectors(graph::Form::Cpu)) {
+            for (narrow, wide) in vectors(graph::GraphTarget::Cuda).iter().zip(&vectors(graph::GraphTarget::Cpu)) {
                 let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
                 let cosine = dot(narrow, wide) / (dot(narrow, narrow) * dot(wide, wide)).sqrt();
                 assert!(narrow.len() == wide.len() && cosine >= 0.9999, "{name}: {cosine}");

@@ -1,6 +1,6 @@
-//! Schedules the work of all callers on threads of its own: tokenising ahead of inference, then batches of like length.
+//! Schedules the work of all callers on threads of its own: tokenizing ahead of inference, then batches of like length.
 //!
-//! A call's texts are tokenised in pieces, once. Where the same threads embed, what is bad is known before anything is
+//! A call's texts are tokenized in pieces, once. Where the same threads embed, what is bad is known before anything is
 //! embedded. Batches are packed by
 //! padded tokens out of all calls that wait in a lane, and each thread runs one at a time on a session of its own.
 //! Rows go straight into their call's one matrix. Locks: the queue's first, then a call's.
@@ -23,18 +23,18 @@ use tokio::sync::oneshot;
 
 pub use self::counters::OnnxStats;
 pub(super) use self::{
-    call::Done,
+    call::CallRows,
     packing::Packing,
-    worker::{Role, Worker},
+    worker::{Worker, WorkerRole},
 };
 use self::{
-    call::{Call, Next},
-    counters::{Counters, Stage},
-    packing::Part,
-    pieces::Piece,
-    queue::{Job, Queue},
+    call::{AfterTokenizing, EmbedCall},
+    counters::{Counters, TimedStage},
+    packing::BatchPart,
+    pieces::TextPiece,
+    queue::{WorkItem, WorkQueue},
 };
-use super::stages::{Encode, Row, Run};
+use super::stages::{RunBatch, TokenRow, Tokenize};
 use crate::{BadText, Batch, Error, ErrorKind, Result};
 
 /// The threads and what they share.
@@ -45,12 +45,12 @@ pub(super) struct Scheduler {
 }
 
 struct Shared {
-    tokens: Arc<dyn Encode>,
+    tokens: Arc<dyn Tokenize>,
     /// Components of a vector.
     width: usize,
-    /// Tokens for which inference begins while the rest of a call is tokenised, where other threads do that.
+    /// Tokens for which inference begins while the rest of a call is tokenized, where other threads do that.
     early: Option<usize>,
-    queue: Mutex<Queue>,
+    queue: Mutex<WorkQueue>,
     wake: Condvar,
     counters: Counters,
 }
@@ -67,9 +67,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Scheduler {
     /// Starts the threads.
-    pub(super) fn start(tokens: Arc<dyn Encode>, width: usize, workers: Vec<Worker>) -> Result<Self> {
-        // Threads that only embed need not wait for a call to be tokenised to its end, and would stand idle.
-        let only_embed = workers.iter().filter(|worker| !worker.role.tokenises);
+    pub(super) fn start(tokens: Arc<dyn Tokenize>, width: usize, workers: Vec<Worker>) -> Result<Self> {
+        // Threads that only embed need not wait for a call to be tokenized to its end, and would stand idle.
+        let only_embed = workers.iter().filter(|worker| !worker.role.tokenizes);
         let early = only_embed
             .filter_map(|worker| worker.role.packing.as_ref())
             .map(|packing| packing.budget().saturating_mul(2))
@@ -85,9 +85,9 @@ impl Scheduler {
         let mut scheduler = Self { shared: Arc::clone(&shared), threads: Vec::with_capacity(workers.len() + 1) };
         for Worker { name, role, runner } in workers {
             let shared = Arc::clone(&shared);
-            scheduler.spawn(name, move || shared.work(&role, runner))?;
+            scheduler.spawn(name, move || shared.worker_loop(&role, runner))?;
         }
-        scheduler.spawn("docvector-giants".to_owned(), move || shared.work_on_giants())?;
+        scheduler.spawn("docvector-giants".to_owned(), move || shared.giant_loop())?;
         Ok(scheduler)
     }
 
@@ -101,12 +101,12 @@ impl Scheduler {
 
     /// Embeds the texts of a batch; where some are `bad` already, finds the others that are too long, and fails.
     /// Dropping the future withdraws what has not begun.
-    pub(super) async fn embed(&self, batch: &Batch<'_>, bad: Vec<BadText>) -> Result<Done> {
+    pub(super) async fn submit(&self, batch: &Batch<'_>, bad: Vec<BadText>) -> Result<CallRows> {
         let (reply, answer) = oneshot::channel();
-        let (call, giants) = Call::new(batch, bad, self.shared.width, reply);
+        let (call, giants) = EmbedCall::new(batch, bad, self.shared.width, reply);
         let call = Arc::new(call);
         let waiting = Waiting { shared: &self.shared, call: Arc::clone(&call) };
-        lock(&self.shared.queue).add(&call, giants);
+        lock(&self.shared.queue).push_call(&call, giants);
         self.shared.wake.notify_all();
         drop(call);
         let done = answer.await;
@@ -135,7 +135,7 @@ impl Drop for Scheduler {
 /// Withdraws its call when dropped.
 struct Waiting<'a> {
     shared: &'a Shared,
-    call: Arc<Call>,
+    call: Arc<EmbedCall>,
 }
 
 impl Drop for Waiting<'_> {
@@ -151,19 +151,21 @@ impl Drop for Waiting<'_> {
 
 impl Shared {
     /// What each thread does until it is told to stop.
-    fn work(&self, role: &Role, mut runner: Option<Box<dyn Run>>) {
+    fn worker_loop(&self, role: &WorkerRole, mut runner: Option<Box<dyn RunBatch>>) {
         let mut ahead = 0;
-        while let Some(job) = self.take(role, &mut ahead) {
-            match (job, &mut runner) {
-                (Job::Tokenise(call, piece), _) => self.tokenise(&call, &piece),
-                (Job::Embed(parts), Some(runner)) => self.embed(parts, role, runner.as_mut()),
-                (Job::Embed(parts), None) => fail(&parts, &Error::new(ErrorKind::Inference, "a thread has no session")),
+        while let Some(item) = self.wait_for_work(role, &mut ahead) {
+            match (item, &mut runner) {
+                (WorkItem::Tokenize(call, piece), _) => self.tokenize_stage(&call, &piece),
+                (WorkItem::Run(parts), Some(runner)) => self.run_stage(parts, role, runner.as_mut()),
+                (WorkItem::Run(parts), None) => {
+                    fail(&parts, &Error::new(ErrorKind::Inference, "a thread has no session"))
+                }
             }
         }
     }
 
     /// What the thread for giant texts does.
-    fn work_on_giants(&self) {
+    fn giant_loop(&self) {
         loop {
             let mut queue = lock(&self.queue);
             while !queue.stop && queue.giants.is_empty() {
@@ -171,25 +173,25 @@ impl Shared {
             }
             let Some((call, piece)) = queue.giants.pop_front().filter(|_| !queue.stop) else { return };
             drop(queue);
-            self.tokenise(&call, &piece);
+            self.tokenize_stage(&call, &piece);
         }
     }
 
     /// Waits for something to do.
-    fn take(&self, role: &Role, ahead: &mut u32) -> Option<Job> {
+    fn wait_for_work(&self, role: &WorkerRole, ahead: &mut u32) -> Option<WorkItem> {
         let mut queue = lock(&self.queue);
         loop {
             if queue.stop {
                 return None;
             }
-            if let Some(job) = queue.next(role, ahead) {
-                return Some(job);
+            if let Some(item) = queue.next_item(role, ahead) {
+                return Some(item);
             }
             queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn tokenise(&self, call: &Arc<Call>, piece: &Piece) {
+    fn tokenize_stage(&self, call: &Arc<EmbedCall>, piece: &TextPiece) {
         match call.still_wanted() {
             Ok(true) => {}
             Ok(false) => return,
@@ -197,30 +199,30 @@ impl Shared {
         }
         let started = Instant::now();
         let encode =
-            || piece.texts().map(|(at, text)| (at, self.tokens.encode(call.kind, text, call.truncation))).collect();
+            || piece.texts().map(|(at, text)| (at, self.tokens.tokenize(call.kind, text, call.truncation))).collect();
         let encoded = catch_unwind(AssertUnwindSafe(encode));
-        self.counters.took(Stage::Tokenising, started.elapsed());
+        self.counters.took(TimedStage::Tokenizing, started.elapsed());
         let Ok(encoded) = encoded else {
             return call.finish(Err(Error::new(ErrorKind::Inference, "the tokenizer panicked")));
         };
-        match call.tokenised(encoded, self.tokens.limit(), self.early) {
-            Next::Nothing => {}
-            Next::Ready => {
+        match call.add_tokens(encoded, self.tokens.limit(), self.early) {
+            AfterTokenizing::Nothing => {}
+            AfterTokenizing::Ready => {
                 let mut queue = lock(&self.queue);
                 // Withdrawn in between, it would stay there.
                 if !call.is_over() {
-                    queue.add_ready(call);
+                    queue.push_ready(call);
                 }
                 drop(queue);
                 self.wake.notify_all();
             }
-            Next::Over(result) => call.finish(result),
+            AfterTokenizing::Finished(result) => call.finish(result),
         }
     }
 
     /// Runs a batch, if it is still wanted. One that fails is run again in parts: in halves where memory was short,
     /// otherwise call by call, so that nobody fails for another's text.
-    fn embed(&self, mut parts: Vec<Part>, role: &Role, runner: &mut dyn Run) {
+    fn run_stage(&self, mut parts: Vec<BatchPart>, role: &WorkerRole, runner: &mut dyn RunBatch) {
         parts.retain(|part| match part.call.still_wanted() {
             Ok(wanted) => wanted,
             Err(error) => {
@@ -231,11 +233,11 @@ impl Shared {
         if parts.is_empty() {
             return;
         }
-        let rows: Vec<Row<'_>> = parts
+        let rows: Vec<TokenRow<'_>> = parts
             .iter()
             .flat_map(|part| {
                 let unpooled = self.tokens.unpooled(part.call.kind);
-                part.texts.iter().map(move |(_, ids)| Row { ids, unpooled })
+                part.texts.iter().map(move |(_, ids)| TokenRow { ids, unpooled })
             })
             .collect();
         let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
@@ -243,7 +245,7 @@ impl Shared {
         let started = Instant::now();
         let mut delivered = false;
         let ran = catch_unwind(AssertUnwindSafe(|| {
-            runner.run(&rows, &mut |mut vectors| {
+            runner.run_batch(&rows, &mut |mut vectors| {
                 let ran = Instant::now();
                 if vectors.len() != texts * self.width {
                     return;
@@ -254,10 +256,10 @@ impl Shared {
                 for part in &parts {
                     let indices: Vec<usize> = part.texts.iter().map(|&(index, _)| index).collect();
                     let (own, rest) = vectors.split_at((indices.len() * self.width).min(vectors.len()));
-                    part.call.embedded(&indices, own, self.width);
+                    part.call.place_rows(&indices, own, self.width);
                     vectors = rest;
                 }
-                self.counters.took(Stage::Delivering, ran.elapsed());
+                self.counters.took(TimedStage::Delivering, ran.elapsed());
             })
         }));
         let failure = match ran {
@@ -274,11 +276,11 @@ impl Shared {
                 packing.halve(texts * longest);
             }
             for half in halves(parts, texts) {
-                self.embed(half, role, runner);
+                self.run_stage(half, role, runner);
             }
         } else if parts.len() > 1 {
             for part in parts {
-                self.embed(vec![part], role, runner);
+                self.run_stage(vec![part], role, runner);
             }
         } else {
             fail(&parts, &failure.error);
@@ -286,12 +288,12 @@ impl Shared {
     }
 }
 
-fn fail(parts: &[Part], error: &Error) {
+fn fail(parts: &[BatchPart], error: &Error) {
     parts.iter().for_each(|part| part.call.finish(Err(error.clone())));
 }
 
-/// Cuts a batch in two of about as many texts.
-fn halves(parts: Vec<Part>, texts: usize) -> [Vec<Part>; 2] {
+/// SplitPoints a batch in two of about as many texts.
+fn halves(parts: Vec<BatchPart>, texts: usize) -> [Vec<BatchPart>; 2] {
     let mut room = texts / 2;
     let mut halves = [Vec::new(), Vec::new()];
     for mut part in parts {
@@ -299,7 +301,7 @@ fn halves(parts: Vec<Part>, texts: usize) -> [Vec<Part>; 2] {
         room -= part.texts.len();
         for (half, texts) in halves.iter_mut().zip([part.texts, rest]) {
             if !texts.is_empty() {
-                half.push(Part { call: Arc::clone(&part.call), texts });
+                half.push(BatchPart { call: Arc::clone(&part.call), texts });
             }
         }
     }

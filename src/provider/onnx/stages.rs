@@ -3,8 +3,13 @@
 use crate::{Error, InputKind, Result, Truncation};
 
 /// Makes ids of texts.
-pub(super) trait Encode: Send + Sync + 'static {
-    fn encode(&self, kind: InputKind, text: &str, truncation: Truncation) -> Result<Result<Encoded, Over>>;
+pub(super) trait Tokenize: Send + Sync + 'static {
+    fn tokenize(
+        &self,
+        kind: InputKind,
+        text: &str,
+        truncation: Truncation,
+    ) -> Result<Result<TokenizedText, TooManyTokens>>;
 
     /// Tokens at the beginning that do not take part in pooling.
     fn unpooled(&self, kind: InputKind) -> usize;
@@ -14,27 +19,27 @@ pub(super) trait Encode: Send + Sync + 'static {
 }
 
 /// Makes vectors of ids.
-pub(super) trait Run: Send + 'static {
-    /// Gives the vectors of all rows, one after the other, to `take`.
-    fn run(&mut self, rows: &[Row<'_>], take: &mut dyn FnMut(&[f32])) -> Result<(), Failure>;
+pub(super) trait RunBatch: Send + 'static {
+    /// Gives the vectors of all rows, one after the other, to `place`.
+    fn run_batch(&mut self, rows: &[TokenRow<'_>], place: &mut dyn FnMut(&[f32])) -> Result<(), BatchFailure>;
 }
 
 /// A text of a batch: ids, and how many of them at the beginning do not take part in pooling.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Row<'a> {
+pub(super) struct TokenRow<'a> {
     pub(super) ids: &'a [u32],
     pub(super) unpooled: usize,
 }
 
 /// Why a batch failed.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct BatchFailure {
     pub(super) error: Error,
     /// Whether a smaller batch may do.
     pub(super) out_of_memory: bool,
 }
 
-impl From<Error> for Failure {
+impl From<Error> for BatchFailure {
     fn from(error: Error) -> Self {
         Self { error, out_of_memory: false }
     }
@@ -42,11 +47,11 @@ impl From<Error> for Failure {
 
 /// A text as ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Encoded {
+pub(super) struct TokenizedText {
     pub(super) ids: Vec<u32>,
     pub(super) truncated: bool,
 }
 
 /// A text that is longer than the model takes: at least this many tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Over(pub(super) usize);
+pub(super) struct TooManyTokens(pub(super) usize);

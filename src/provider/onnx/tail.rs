@@ -1,6 +1,6 @@
 //! Does what a graph leaves undone: pooling, Dense and Normalize.
 
-use super::{activation::Activation, modules::Dense};
+use super::{activation::Activation, modules::DenseWeights};
 use crate::Pooling;
 
 /// What is left to do behind the graph.
@@ -16,12 +16,12 @@ pub(super) enum Tail {
 
 #[derive(Debug)]
 pub(super) enum TailStep {
-    Dense(Box<Dense>, Activation),
+    Dense(Box<DenseWeights>, Activation),
     Normalize,
 }
 
 /// Applies a Dense module to one vector.
-pub(super) fn dense(dense: &Dense, activation: Activation, vector: &[f32]) -> Vec<f32> {
+pub(super) fn dense(dense: &DenseWeights, activation: Activation, vector: &[f32]) -> Vec<f32> {
     let outputs = dense.weight.shape[1];
     let mut out = dense.bias.as_ref().map_or_else(|| vec![0.0; outputs], |bias| bias.data.clone());
     for (value, row) in vector.iter().zip(dense.weight.data.chunks_exact(outputs)) {

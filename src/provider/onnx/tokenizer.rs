@@ -9,15 +9,15 @@ use serde_json::{Value, value::RawValue};
 use tokenizers::Tokenizer;
 
 use super::{
-    json_file::Json,
-    model_folder::Folder,
-    stages::{Encode, Encoded, Over},
-    truncation::Cuts,
+    json_file::JsonFile,
+    model_folder::ModelFolder,
+    stages::{Tokenize, TokenizedText, TooManyTokens},
+    truncation::SplitPoints,
 };
 use crate::{CountTokens, Error, ErrorKind, InputKind, Prompts, Result, Truncation};
 
 /// A tokenizer with what the model needs around a text.
-pub(super) struct Tokens {
+pub(super) struct ModelTokenizer {
     tokenizer: Tokenizer,
     /// Special tokens before and after a text.
     before: Vec<u32>,
@@ -29,12 +29,12 @@ pub(super) struct Tokens {
     prompts: Prompts,
     /// Tokens of each kind's prompt, with the special ones before it.
     prompt_tokens: [usize; 2],
-    cuts: Cuts,
+    cuts: SplitPoints,
     pub(super) hash: blake3::Hash,
 }
 
-impl Tokens {
-    pub(super) fn read(folder: &Folder, vocabulary: Option<usize>, max: Option<usize>) -> Result<Self> {
+impl ModelTokenizer {
+    pub(super) fn read(folder: &ModelFolder, vocabulary: Option<usize>, max: Option<usize>) -> Result<Self> {
         let path = folder.transformer.join("tokenizer.json");
         let wrong = |message: String| Error::new(ErrorKind::Config, format!("{} {message}", path.display()));
         let bytes = fs::read(&path).map_err(|error| wrong("cannot be read".into()).with_source(error))?;
@@ -47,7 +47,7 @@ impl Tokens {
         if folder.lower_case {
             lower_case(fields);
         }
-        let cuts = Cuts::of(fields);
+        let cuts = SplitPoints::of(fields);
         check_against_config(folder, fields, &path)?;
         let tokenizer = Tokenizer::from_bytes(json.to_string().as_bytes())
             .map_err(|error| wrong("is not a tokenizer that is known here".into()).with_source(error))?;
@@ -103,14 +103,19 @@ impl Tokens {
     }
 
     /// Makes ids out of a text, or says that it is too long.
-    pub(super) fn encode(&self, kind: InputKind, text: &str, truncation: Truncation) -> Result<Result<Encoded, Over>> {
+    pub(super) fn tokenize(
+        &self,
+        kind: InputKind,
+        text: &str,
+        truncation: Truncation,
+    ) -> Result<Result<TokenizedText, TooManyTokens>> {
         let text = &*self.prompted(kind, text);
         let special = self.before.len() + self.after.len();
         let room = self.max.saturating_sub(special);
         let (mut own, whole) = self.cuts.beginning(text, room, |text| self.plain(text))?;
         let truncated = own.len() > room;
         if truncated && truncation == Truncation::Error {
-            return Ok(Err(Over(own.len() + special)));
+            return Ok(Err(TooManyTokens(own.len() + special)));
         }
         if truncated && self.left {
             // The end is what is kept, so all of it must be known.
@@ -124,7 +129,7 @@ impl Tokens {
         ids.extend_from_slice(&self.before);
         ids.extend_from_slice(&own);
         ids.extend_from_slice(&self.after);
-        Ok(Ok(Encoded { ids, truncated }))
+        Ok(Ok(TokenizedText { ids, truncated }))
     }
 
     /// The text behind the prompt of its kind.
@@ -141,15 +146,20 @@ impl Tokens {
     }
 }
 
-impl std::fmt::Debug for Tokens {
+impl std::fmt::Debug for ModelTokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tokens").field("max", &self.max).field("cuts", &self.cuts).finish_non_exhaustive()
+        f.debug_struct("ModelTokenizer").field("max", &self.max).field("cuts", &self.cuts).finish_non_exhaustive()
     }
 }
 
-impl Encode for Tokens {
-    fn encode(&self, kind: InputKind, text: &str, truncation: Truncation) -> Result<Result<Encoded, Over>> {
-        self.encode(kind, text, truncation)
+impl Tokenize for ModelTokenizer {
+    fn tokenize(
+        &self,
+        kind: InputKind,
+        text: &str,
+        truncation: Truncation,
+    ) -> Result<Result<TokenizedText, TooManyTokens>> {
+        self.tokenize(kind, text, truncation)
     }
 
     fn unpooled(&self, kind: InputKind) -> usize {
@@ -161,9 +171,9 @@ impl Encode for Tokens {
     }
 }
 
-impl CountTokens for Tokens {
+impl CountTokens for ModelTokenizer {
     fn count(&self, kind: InputKind, text: &str) -> usize {
-        // What cannot be tokenised cannot be embedded either, and is refused there.
+        // What cannot be tokenized cannot be embedded either, and is refused there.
         let own = self.plain(&self.prompted(kind, text)).map_or(usize::MAX, |ids| ids.len());
         own.saturating_add(self.before.len() + self.after.len())
     }
@@ -176,7 +186,7 @@ impl CountTokens for Tokens {
         let special = self.before.len() + self.after.len();
         let own =
             self.cuts.beginning(&self.prompted(kind, text), limit.saturating_sub(special), |text| self.plain(text));
-        // What cannot be tokenised cannot be embedded either, and is refused there.
+        // What cannot be tokenized cannot be embedded either, and is refused there.
         own.map_or(usize::MAX, |(ids, _)| ids.len().saturating_add(special))
     }
 }
@@ -229,13 +239,13 @@ const REBUILT: [&str; 6] = [
     "MPNetTokenizerFast",
 ];
 
-fn is_rebuilt(config: &Json) -> Result<bool> {
+fn is_rebuilt(config: &JsonFile) -> Result<bool> {
     Ok(config.text("tokenizer_class")?.is_some_and(|class| REBUILT.contains(&class)))
 }
 
-/// Refuses a normaliser that differs between `tokenizer.json` and `tokenizer_config.json`, where the latter would win in
+/// Refuses a normalizer that differs between `tokenizer.json` and `tokenizer_config.json`, where the latter would win in
 /// sentence-transformers: whichever is meant, the other gives wrong vectors.
-fn check_against_config(folder: &Folder, tokenizer: &serde_json::Map<String, Value>, path: &Path) -> Result<()> {
+fn check_against_config(folder: &ModelFolder, tokenizer: &serde_json::Map<String, Value>, path: &Path) -> Result<()> {
     let Some(config) = &folder.tokenizer_config else { return Ok(()) };
     let normalizer = tokenizer.get("normalizer").filter(|normalizer| normalizer["type"] == "BertNormalizer");
     let (true, Some(normalizer)) = (is_rebuilt(config)?, normalizer) else { return Ok(()) };
@@ -265,7 +275,7 @@ fn check_against_config(folder: &Folder, tokenizer: &serde_json::Map<String, Val
 
 /// Refuses special tokens that differ between the two files, for the same reason.
 fn check_special_tokens(
-    folder: &Folder,
+    folder: &ModelFolder,
     tokenizer: &Tokenizer,
     before: &[u32],
     after: &[u32],

@@ -1,4 +1,4 @@
-//! Truncation: where a long text can be cut before it is tokenised, and how much of it is read.
+//! Truncation: where a long text can be cut before it is tokenized, and how much of it is read.
 
 use std::ops::Range;
 
@@ -9,11 +9,11 @@ use crate::Result;
 /// Tokens more than needed that the beginning of a long text must have, before its rest is left unread.
 const MARGIN: usize = 16;
 /// Bytes of a long text that are read first, for each token that the model takes.
-const BYTES_A_TOKEN: usize = 16;
+const BYTES_PER_TOKEN: usize = 16;
 
 /// Where a text can be cut so that the tokens before the cut stay the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cuts {
+pub(super) enum SplitPoints {
     /// Nowhere that is known.
     Nowhere,
     /// Before white space.
@@ -22,7 +22,7 @@ pub(super) enum Cuts {
     AroundWords,
 }
 
-impl Cuts {
+impl SplitPoints {
     pub(super) fn of(tokenizer: &serde_json::Map<String, Value>) -> Self {
         /// Applies `check` to the types of a component, of all its parts if it is a sequence.
         fn all(component: Option<&Value>, part: &str, check: &dyn Fn(&str) -> bool) -> bool {
@@ -55,7 +55,7 @@ impl Cuts {
             return Self::Nowhere;
         }
         let splitter = tokenizer.get("pre_tokenizer");
-        // Ideographs are words of their own only where the normaliser makes them so.
+        // Ideographs are words of their own only where the normalizer makes them so.
         let chinese = normalizer.is_some_and(|normalizer| {
             normalizer["type"] == "BertNormalizer" && normalizer["handle_chinese_chars"] == true
         });
@@ -77,20 +77,20 @@ impl Cuts {
         self,
         text: &str,
         room: usize,
-        tokenise: impl Fn(&str) -> Result<Vec<u32>>,
+        tokenize: impl Fn(&str) -> Result<Vec<u32>>,
     ) -> Result<(Vec<u32>, bool)> {
         let enough = room.saturating_add(MARGIN);
-        let mut size = enough.saturating_mul(BYTES_A_TOKEN);
+        let mut size = enough.saturating_mul(BYTES_PER_TOKEN);
         while self != Self::Nowhere && size < text.len() {
             if let Some(cut) = self.before(text, size / 2..size) {
-                let ids = tokenise(&text[..cut])?;
+                let ids = tokenize(&text[..cut])?;
                 if ids.len() >= enough {
                     return Ok((ids, false));
                 }
             }
             size = size.saturating_mul(4);
         }
-        Ok((tokenise(text)?, true))
+        Ok((tokenize(text)?, true))
     }
 
     /// The last place in `range` of the text where it can be cut.

@@ -28,8 +28,8 @@ const MOST_ENTRIES: usize = 100;
 const MOST_BYTES: u64 = 1 << 20;
 
 /// What a setting may be. Beyond it, nobody has measured anything.
-const THREADS: RangeInclusive<usize> = 1..=1024;
-const BATCH_TOKENS: RangeInclusive<usize> = 1..=1 << 24;
+const THREAD_RANGE: RangeInclusive<usize> = 1..=1024;
+const BATCH_TOKEN_RANGE: RangeInclusive<usize> = 1..=1 << 24;
 
 /// The settings that a machine runs a model fastest with.
 ///
@@ -64,7 +64,7 @@ impl Tuning {
 
     /// What is wrong with them, if anything is.
     fn fault(&self) -> Option<String> {
-        [("threads", self.threads, THREADS), ("batch_tokens", self.batch_tokens, BATCH_TOKENS)]
+        [("threads", self.threads, THREAD_RANGE), ("batch_tokens", self.batch_tokens, BATCH_TOKEN_RANGE)]
             .into_iter()
             .find(|(_, value, range)| !range.contains(value))
             .map(|(name, value, range)| format!("{name} is {value}, not {} to {}", range.start(), range.end()))
@@ -105,9 +105,9 @@ impl fmt::Display for TuningSource {
 
 /// What settings were measured for: a machine and a model. Kept in words, and compared as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Key([(&'static str, Value); 7]);
+pub(super) struct TuningKey([(&'static str, Value); 7]);
 
-impl Key {
+impl TuningKey {
     /// A model on this machine: the version of ONNX Runtime, the device or devices, the space, and what kind of file the
     /// model is, because a graph built from weights and one from a file need not run alike.
     pub(super) fn here(runtime: &str, devices: &str, space: SpaceId, kind: &str) -> Self {
@@ -142,7 +142,7 @@ impl Key {
 
 /// What was found for a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum StoredTuning {
     Nothing,
     Tuned(Tuning, PathBuf),
     /// The file, and what is wrong with it, as in `FILE is not JSON`.
@@ -150,31 +150,31 @@ pub(super) enum Found {
 }
 
 /// Looks for what was measured. Whatever is in the file, or is not, is no error.
-pub(super) fn find(key: &Key) -> Found {
-    place().map_or(Found::Nothing, |file| find_in(file, key))
+pub(super) fn find(key: &TuningKey) -> StoredTuning {
+    place().map_or(StoredTuning::Nothing, |file| find_in(file, key))
 }
 
-fn find_in(file: PathBuf, key: &Key) -> Found {
+fn find_in(file: PathBuf, key: &TuningKey) -> StoredTuning {
     let entries = match read(&file) {
         Ok(entries) => entries,
-        Err(why) => return Found::Unreadable(file, why),
+        Err(why) => return StoredTuning::Unreadable(file, why),
     };
     // The newest is the last.
-    let Some(entry) = entries.iter().rfind(|entry| key.fits(entry)) else { return Found::Nothing };
+    let Some(entry) = entries.iter().rfind(|entry| key.fits(entry)) else { return StoredTuning::Nothing };
     let number = |name: &str| entry.get(name)?.as_u64().and_then(|number| usize::try_from(number).ok());
     let (Some(threads), Some(batch_tokens)) = (number("threads"), number("batch_tokens")) else {
         let why = "has an entry for this model without whole numbers as threads and batch_tokens";
-        return Found::Unreadable(file, why.to_owned());
+        return StoredTuning::Unreadable(file, why.to_owned());
     };
     let tuning = Tuning::new(threads, batch_tokens);
     match tuning.fault() {
-        None => Found::Tuned(tuning, file),
-        Some(fault) => Found::Unreadable(file, format!("has an entry for this model whose {fault}")),
+        None => StoredTuning::Tuned(tuning, file),
+        Some(fault) => StoredTuning::Unreadable(file, format!("has an entry for this model whose {fault}")),
     }
 }
 
 /// Keeps what was measured, in the place of what was kept for the same key, and says where.
-pub(super) fn store(key: &Key, label: Option<&str>, tuning: &Tuning, tokens_per_second: f64) -> Result<PathBuf> {
+pub(super) fn store(key: &TuningKey, label: Option<&str>, tuning: &Tuning, tokens_per_second: f64) -> Result<PathBuf> {
     let file = file()?;
     store_in(&file, key, label, tuning, tokens_per_second)?;
     Ok(file)
@@ -211,7 +211,7 @@ fn entries(file: &Path) -> Result<Vec<Value>> {
         .map_err(|why| wrong(format!("{} {why}: move it away, or set {VARIABLE} to another file", file.display())))
 }
 
-fn store_in(file: &Path, key: &Key, label: Option<&str>, tuning: &Tuning, tokens_per_second: f64) -> Result<()> {
+fn store_in(file: &Path, key: &TuningKey, label: Option<&str>, tuning: &Tuning, tokens_per_second: f64) -> Result<()> {
     if let Some(fault) = tuning.fault() {
         return Err(wrong(format!("such settings cannot be kept: {fault}")));
     }

@@ -2,34 +2,34 @@
 
 use super::{
     names::{IDS, MASK},
-    nodes::{Builder, FUSED, Numbers, UINT8, int, ints},
+    nodes::{FUSED, GraphBuilder, UINT8, WeightData, int, ints},
 };
 use crate::{
     Result,
     provider::onnx::{
         activation::Activation,
-        family::{LayerNames, Shape},
+        family::{Architecture, LayerNames},
         proto::Message,
         weights::Tensor,
     },
 };
 
-/// The largest quantised weight. Products of 8-bit inputs with 7-bit weights can be added in pairs in 16 bits, which is
+/// The largest quantized weight. Products of 8-bit inputs with 7-bit weights can be added in pairs in 16 bits, which is
 /// what AVX2 does; so the products are the same on every CPU. Of the cosine, 8-bit weights would gain 0.0003.
 const LARGEST: f32 = 64.0;
 /// No output of GELU is further below zero.
 const LEAST_GELU: f32 = 0.17;
 
-impl Builder<'_> {
+impl GraphBuilder<'_> {
     /// The layers with weights and their inputs in 8 bits, on a matrix of a row a token of all texts.
-    pub(super) fn int8_layers(
+    pub(super) fn add_int8_layers(
         &mut self,
-        shape: &Shape,
+        arch: &Architecture,
         names: &LayerNames,
         x: &str,
         bias: Option<&str>,
     ) -> Result<String> {
-        let (hidden, inner) = (shape.hidden, shape.inner);
+        let (hidden, inner) = (arch.hidden, arch.inner);
         let size = self.op("Shape", &[IDS], "int8.texts_by_tokens");
         let width = self.constant_ints("int8.width", &[hidden as i64]);
         let apart = self.node("Concat", "", &[&size, &width], "int8.apart", vec![int("axis", 0)]);
@@ -48,52 +48,52 @@ impl Builder<'_> {
         let middle = Message::default().string(1, "value").message(5, middle).int(20, 4);
         self.node("ConstantOfShape", "", &[&rows], "int8.middles", vec![middle]);
 
-        for n in 0..shape.layers {
+        for n in 0..arch.layers {
             let name = |part: &str| format!("{}.{n}.{part}", names.layer);
-            let quantised = self.quantise(&x, &name("qkv.input"), None);
+            let quantized = self.quantize(&x, &name("qkv.input"), None);
             let [weights, biases] = self.read_qkv(names, &name, hidden)?;
             let biases = self.share(&name("qkv.bias"), biases)?;
-            let products = self.int8_product(&quantised, weights, &name("qkv"));
+            let products = self.int8_product(&quantized, weights, &name("qkv"));
             let parts = ["query", "key", "value"].map(|part| name(&format!("qkv.{part}")));
             let split = vec![int("axis", -1)];
             self.node_with_outputs("Split", "", &[&products], &[&parts[0], &parts[1], &parts[2]], split);
             let parts = parts.map(|part| self.op("Reshape", &[&part, &apart], &format!("{part}.apart")));
             let mut inputs = vec![&*parts[0], &parts[1], &parts[2], &biases, MASK];
             inputs.extend(bias);
-            let heads = vec![int("num_heads", shape.heads as i64)];
+            let heads = vec![int("num_heads", arch.heads as i64)];
             let attended = self.node("MultiHeadAttention", FUSED, &inputs, &name("attention"), heads);
             let attended = self.op("Reshape", &[&attended, &flat], &name("attention.rows"));
 
-            let quantised = self.quantise(&attended, &name("attention.input"), None);
+            let quantized = self.quantize(&attended, &name("attention.input"), None);
             let (weights, bias) = self.linear_apart(&name(names.attention_output), hidden, hidden)?;
-            let projected = self.int8_product(&quantised, weights, &name(names.attention_output));
-            x = self.skip_norm(&projected, &x, &bias, &name(names.attention_norm), shape)?;
+            let projected = self.int8_product(&quantized, weights, &name(names.attention_output));
+            x = self.skip_norm(&projected, &x, &bias, &name(names.attention_norm), arch)?;
 
-            let quantised = self.quantise(&x, &name("inner.input"), None);
+            let quantized = self.quantize(&x, &name("inner.input"), None);
             let (weights, bias) = self.linear_apart(&name(names.inner), hidden, inner)?;
-            let product = self.int8_product(&quantised, weights, &name(names.inner));
+            let product = self.int8_product(&quantized, weights, &name(names.inner));
             // The difference between the two is far below that of 8 bits, and this one is faster.
-            let activation = match shape.activation {
+            let activation = match arch.activation {
                 Activation::Gelu => Activation::GeluTanh,
                 other => other,
             };
             let active = self.activate(activation, &product, Some(&bias), &name("inner"));
-            let quantised = self.quantise(&active, &name("output.input"), Some(activation));
+            let quantized = self.quantize(&active, &name("output.input"), Some(activation));
             let (weights, bias) = self.linear_apart(&name(names.output), inner, hidden)?;
-            let product = self.int8_product(&quantised, weights, &name(names.output));
-            x = self.skip_norm(&product, &x, &bias, &name(names.output_norm), shape)?;
+            let product = self.int8_product(&quantized, weights, &name(names.output));
+            x = self.skip_norm(&product, &x, &bias, &name(names.output_norm), arch)?;
         }
         Ok(self.op("Reshape", &[&x, &apart], "int8.result"))
     }
 
-    /// The weights of a linear layer to be quantised, inputs by outputs, and its bias.
+    /// The weights of a linear layer to be quantized, inputs by outputs, and its bias.
     fn linear_apart(&mut self, name: &str, inputs: usize, outputs: usize) -> Result<(Tensor, String)> {
         let weight = self.read(&format!("{name}.weight"), &[outputs, inputs])?.transposed();
         Ok((weight, self.share_read(&format!("{name}.bias"), &[outputs])?))
     }
 
     /// Rows in 8 bits around 128, and a column of their scales. `active` is what was applied to them last.
-    fn quantise(&mut self, x: &str, name: &str, active: Option<Activation>) -> [String; 2] {
+    fn quantize(&mut self, x: &str, name: &str, active: Option<Activation>) -> [String; 2] {
         let last = || vec![ints("axes", &[-1]), int("keepdims", 0)];
         let largest = self.node("ReduceMax", "", &[x], &format!("{name}.largest"), last());
         let size = match active {
@@ -109,11 +109,11 @@ impl Builder<'_> {
         let size = self.op("Max", &size, &format!("{name}.size"));
         let scale = self.op("Mul", &[&size, "int8.step"], &format!("{name}.scale"));
         let rows = [x, &scale, "int8.middles"];
-        let quantised = self.node("QuantizeLinear", "", &rows, &format!("{name}.quantised"), vec![int("axis", 0)]);
-        [quantised, self.op("Unsqueeze", &[&scale, "int8.column"], &format!("{name}.scales"))]
+        let quantized = self.node("QuantizeLinear", "", &rows, &format!("{name}.quantized"), vec![int("axis", 0)]);
+        [quantized, self.op("Unsqueeze", &[&scale, "int8.column"], &format!("{name}.scales"))]
     }
 
-    /// Multiplies quantised rows by weights that are quantised here: a scale a column, rounded to the nearest.
+    /// Multiplies quantized rows by weights that are quantized here: a scale a column, rounded to the nearest.
     fn int8_product(&mut self, [rows, scales]: &[String; 2], weights: Tensor, name: &str) -> String {
         let columns = weights.shape[1];
         let mut steps = vec![0.0_f32; columns];
@@ -122,13 +122,13 @@ impl Builder<'_> {
         }
         // A column of nothing but zeros has any scale.
         steps.iter_mut().for_each(|step| *step = if *step > 0.0 { *step / LARGEST } else { 1.0 });
-        let quantised = weights.data.chunks_exact(columns).flat_map(|row| row.iter().zip(&steps));
-        let quantised =
-            quantised.map(|(weight, step)| (weight / step).round_ties_even().clamp(-LARGEST, LARGEST) as i8);
-        let quantised = Numbers::I8(quantised.collect());
-        let quantised = self.share_numbers(&format!("{name}.weight.int8"), weights.shape, quantised);
-        let steps = self.share_numbers(&format!("{name}.weight.scales"), vec![columns], Numbers::F32(steps));
-        let inputs = [rows, &quantised, "int8.one", &steps, "int8.middle"];
+        let quantized = weights.data.chunks_exact(columns).flat_map(|row| row.iter().zip(&steps));
+        let quantized =
+            quantized.map(|(weight, step)| (weight / step).round_ties_even().clamp(-LARGEST, LARGEST) as i8);
+        let quantized = WeightData::I8(quantized.collect());
+        let quantized = self.share_numbers(&format!("{name}.weight.int8"), weights.shape, quantized);
+        let steps = self.share_numbers(&format!("{name}.weight.scales"), vec![columns], WeightData::F32(steps));
+        let inputs = [rows, &quantized, "int8.one", &steps, "int8.middle"];
         let product = self.node("MatMulIntegerToFloat", FUSED, &inputs, &format!("{name}.whole"), Vec::new());
         self.op("Mul", &[&product, scales], &format!("{name}.product"))
     }

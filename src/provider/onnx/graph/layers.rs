@@ -2,18 +2,18 @@
 
 use super::{
     names::{IDS, POSITIONS},
-    nodes::{Builder, FUSED, Form, float, int},
+    nodes::{FUSED, GraphBuilder, GraphTarget, float, int},
 };
 use crate::{
     Result,
     provider::onnx::{
         activation::Activation,
-        family::{LayerNames, Shape},
+        family::{Architecture, LayerNames},
         weights::Tensor,
     },
 };
 
-impl Builder<'_> {
+impl GraphBuilder<'_> {
     /// The weights of a linear layer, inputs by outputs, and its bias.
     pub(super) fn linear(&mut self, name: &str, inputs: usize, outputs: usize) -> Result<(String, String)> {
         let weight = self.read(&format!("{name}.weight"), &[outputs, inputs])?.transposed();
@@ -36,71 +36,78 @@ impl Builder<'_> {
         Ok([Tensor::side_by_side(weights), Tensor::side_by_side(biases)])
     }
 
-    pub(super) fn norm(&mut self, name: &str, shape: &Shape) -> Result<(String, String)> {
-        let scale = self.share_read(&format!("{name}.weight"), &[shape.hidden])?;
-        Ok((scale, self.share_read(&format!("{name}.bias"), &[shape.hidden])?))
+    pub(super) fn norm(&mut self, name: &str, arch: &Architecture) -> Result<(String, String)> {
+        let scale = self.share_read(&format!("{name}.weight"), &[arch.hidden])?;
+        Ok((scale, self.share_read(&format!("{name}.bias"), &[arch.hidden])?))
     }
 
-    /// Token, position and type vectors, summed and normalised. All tokens are of type 0, so its vector is added to the
+    /// Token, position and type vectors, summed and normalized. All tokens are of type 0, so its vector is added to the
     /// position table once, here. Positions are 0, 1, 2, .. unless they are an input.
-    pub(super) fn embed(&mut self, shape: &Shape) -> Result<String> {
-        let words = self.share_read("embeddings.word_embeddings.weight", &[shape.vocabulary, shape.hidden])?;
-        let mut positions = self.read("embeddings.position_embeddings.weight", &[shape.positions, shape.hidden])?;
-        if shape.token_types > 0 {
-            let types = self.read("embeddings.token_type_embeddings.weight", &[shape.token_types, shape.hidden])?;
-            for row in positions.data.chunks_exact_mut(shape.hidden) {
+    pub(super) fn add_embeddings(&mut self, arch: &Architecture) -> Result<String> {
+        let words = self.share_read("embeddings.word_embeddings.weight", &[arch.vocabulary, arch.hidden])?;
+        let mut positions = self.read("embeddings.position_embeddings.weight", &[arch.positions, arch.hidden])?;
+        if arch.token_types > 0 {
+            let types = self.read("embeddings.token_type_embeddings.weight", &[arch.token_types, arch.hidden])?;
+            for row in positions.data.chunks_exact_mut(arch.hidden) {
                 row.iter_mut().zip(&types.data).for_each(|(position, kind)| *position += kind);
             }
         }
         let positions = self.share("embeddings.position_embeddings.weight", positions)?;
-        let (scale, bias) = self.norm("embeddings.LayerNorm", shape)?;
+        let (scale, bias) = self.norm("embeddings.LayerNorm", arch)?;
         let mut inputs = vec![IDS, "", &words, &positions, "", &scale, &bias];
-        if shape.positions_after.is_some() {
+        if arch.positions_after.is_some() {
             inputs.extend(["", POSITIONS]);
         }
-        let epsilon = vec![float("epsilon", shape.epsilon)];
+        let epsilon = vec![float("epsilon", arch.epsilon)];
         // The second output is not optional and not used.
         let outputs = ["embeddings", "embeddings.mask_index"];
         self.node_with_outputs("EmbedLayerNormalization", FUSED, &inputs, &outputs, epsilon);
         Ok("embeddings".to_owned())
     }
 
-    pub(super) fn layer(
+    pub(super) fn add_layer(
         &mut self,
-        shape: &Shape,
+        arch: &Architecture,
         names: &LayerNames,
         n: usize,
         x: &str,
         bias: Option<&str>,
     ) -> Result<String> {
-        let (hidden, inner) = (shape.hidden, shape.inner);
+        let (hidden, inner) = (arch.hidden, arch.inner);
         let name = |part: &str| format!("{}.{n}.{part}", names.layer);
         let [weights, biases] = self.read_qkv(names, &name, hidden)?;
         let weights = self.share(&name("qkv.weight"), weights)?;
         let biases = self.share(&name("qkv.bias"), biases)?;
         let mut inputs = vec![x, &weights, &biases, self.mask];
         inputs.extend(bias.map(|bias| ["", bias]).into_iter().flatten());
-        let heads = vec![int("num_heads", shape.heads as i64)];
+        let heads = vec![int("num_heads", arch.heads as i64)];
         let attended = self.node("Attention", FUSED, &inputs, &name("attention"), heads);
 
         let (weight, bias) = self.linear(&name(names.attention_output), hidden, hidden)?;
         let projected = self.op("MatMul", &[&attended, &weight], &name("attention.projected"));
-        let x = self.skip_norm(&projected, x, &bias, &name(names.attention_norm), shape)?;
+        let x = self.skip_norm(&projected, x, &bias, &name(names.attention_norm), arch)?;
 
         let (weight, bias) = self.linear(&name(names.inner), hidden, inner)?;
         let product = self.op("MatMul", &[&x, &weight], &name("inner.product"));
-        let active = self.activate(shape.activation, &product, Some(&bias), &name("inner"));
+        let active = self.activate(arch.activation, &product, Some(&bias), &name("inner"));
         let (weight, bias) = self.linear(&name(names.output), inner, hidden)?;
         let product = self.op("MatMul", &[&active, &weight], &name("output.product"));
-        self.skip_norm(&product, &x, &bias, &name(names.output_norm), shape)
+        self.skip_norm(&product, &x, &bias, &name(names.output_norm), arch)
     }
 
-    /// Adds the bias and the layer's input, and normalises.
-    pub(super) fn skip_norm(&mut self, x: &str, skip: &str, bias: &str, name: &str, shape: &Shape) -> Result<String> {
-        let (scale, shift) = self.norm(name, shape)?;
-        let epsilon = vec![float("epsilon", shape.epsilon)];
+    /// Adds the bias and the layer's input, and normalizes.
+    pub(super) fn skip_norm(
+        &mut self,
+        x: &str,
+        skip: &str,
+        bias: &str,
+        name: &str,
+        arch: &Architecture,
+    ) -> Result<String> {
+        let (scale, shift) = self.norm(name, arch)?;
+        let epsilon = vec![float("epsilon", arch.epsilon)];
         let output = format!("{name}.output");
-        if self.form == Form::Cuda {
+        if self.target == GraphTarget::Cuda {
             let inputs = [x, skip, &scale, &shift, bias];
             return Ok(self.node("SkipLayerNormalization", FUSED, &inputs, &output, epsilon));
         }

@@ -2,28 +2,28 @@
 
 use super::{
     names::{ENDS, IDS},
-    nodes::{Builder, Form, int},
+    nodes::{GraphBuilder, GraphTarget, int},
 };
 use crate::{
     Result,
-    provider::onnx::{family::Shape, weights::Tensor},
+    provider::onnx::{family::Architecture, weights::Tensor},
 };
 
-impl Builder<'_> {
+impl GraphBuilder<'_> {
     /// MPNet's bias by the distance of two tokens, for all positions, cut to the length of the batch.
-    pub(super) fn relative_bias(&mut self, shape: &Shape) -> Result<String> {
+    pub(super) fn add_relative_bias(&mut self, arch: &Architecture) -> Result<String> {
         const BUCKETS: usize = 32;
-        let rows = self.read("encoder.relative_attention_bias.weight", &[BUCKETS, shape.heads])?;
-        let length = shape.length();
-        let mut data = Vec::with_capacity(shape.heads * length * length);
-        for head in 0..shape.heads {
+        let rows = self.read("encoder.relative_attention_bias.weight", &[BUCKETS, arch.heads])?;
+        let length = arch.length();
+        let mut data = Vec::with_capacity(arch.heads * length * length);
+        for head in 0..arch.heads {
             for query in 0..length {
-                data.extend((0..length).map(|key| rows.data[bucket(key, query, BUCKETS) * shape.heads + head]));
+                data.extend((0..length).map(|key| rows.data[bucket(key, query, BUCKETS) * arch.heads + head]));
             }
         }
-        let table = Tensor { shape: vec![1, shape.heads, length, length], data };
+        let table = Tensor { shape: vec![1, arch.heads, length, length], data };
         let table = self.share("relative_attention_bias", table)?;
-        let ends = if self.form == Form::Cuda {
+        let ends = if self.target == GraphTarget::Cuda {
             ENDS.to_owned()
         } else {
             let size = self.op("Shape", &[IDS], "input.shape");

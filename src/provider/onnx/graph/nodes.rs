@@ -28,7 +28,7 @@ pub(super) const FUSED: &str = "com.microsoft";
 
 /// What a graph is made for. The vectors of `Cpu` and `Cuda` lie in one space, those of `Int8` in another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::provider::onnx) enum Form {
+pub(in crate::provider::onnx) enum GraphTarget {
     /// fp32 throughout.
     Cpu,
     /// Weights of the layers in 8 bits with a scale a column; their inputs in 8 bits with a scale a token, so that a
@@ -41,20 +41,20 @@ pub(in crate::provider::onnx) enum Form {
 
 /// Weights that all sessions share.
 #[derive(Debug)]
-pub(in crate::provider::onnx) struct Shared {
+pub(in crate::provider::onnx) struct SharedWeights {
     pub(in crate::provider::onnx) shape: Vec<usize>,
-    pub(in crate::provider::onnx) data: Numbers,
+    pub(in crate::provider::onnx) data: WeightData,
 }
 
 /// Weights as a session takes them.
 #[derive(Debug)]
-pub(in crate::provider::onnx) enum Numbers {
+pub(in crate::provider::onnx) enum WeightData {
     F32(Vec<f32>),
     F16(Vec<f16>),
     I8(Vec<i8>),
 }
 
-impl Numbers {
+impl WeightData {
     const fn kind(&self) -> i64 {
         match self {
             Self::F32(_) => FLOAT,
@@ -65,14 +65,14 @@ impl Numbers {
 }
 
 /// Nodes, weights and constants of a graph that is being built.
-pub(super) struct Builder<'a> {
+pub(super) struct GraphBuilder<'a> {
     pub(super) weights: &'a mut Weights,
     pub(super) prefix: &'static str,
-    pub(super) form: Form,
+    pub(super) target: GraphTarget,
     /// The input that tells attention what is padding.
     pub(super) mask: &'static str,
     pub(super) nodes: Vec<Message>,
-    pub(super) shared: Vec<(String, Shared)>,
+    pub(super) shared: Vec<(String, SharedWeights)>,
     pub(super) constants: Vec<Message>,
 }
 
@@ -88,7 +88,7 @@ pub(super) fn ints(name: &str, values: &[i64]) -> Message {
     values.iter().fold(Message::default().string(1, name), |message, &value| message.int(8, value)).int(20, 7)
 }
 
-impl Builder<'_> {
+impl GraphBuilder<'_> {
     /// Adds a node and gives its output's name back.
     pub(super) fn node(
         &mut self,
@@ -124,22 +124,22 @@ impl Builder<'_> {
 
     /// Adds weights under a name, to be given to each session from outside, in the precision of the form.
     pub(super) fn share(&mut self, name: &str, tensor: Tensor) -> Result<String> {
-        let data = match self.form {
-            Form::Cpu | Form::Int8 => Numbers::F32(tensor.data),
-            Form::Cuda => {
+        let data = match self.target {
+            GraphTarget::Cpu | GraphTarget::Int8 => WeightData::F32(tensor.data),
+            GraphTarget::Cuda => {
                 let data: Vec<f16> = tensor.data.iter().map(|&weight| f16::from_f32(weight)).collect();
                 if let Some(at) = data.iter().position(|weight| !weight.is_finite()) {
                     let message = format!("tensor {name} has {} at {at}, beyond what fp16 holds", tensor.data[at]);
                     return Err(Error::new(ErrorKind::Config, message));
                 }
-                Numbers::F16(data)
+                WeightData::F16(data)
             }
         };
         Ok(self.share_numbers(name, tensor.shape, data))
     }
 
-    pub(super) fn share_numbers(&mut self, name: &str, shape: Vec<usize>, data: Numbers) -> String {
-        self.shared.push((name.to_owned(), Shared { shape, data }));
+    pub(super) fn share_numbers(&mut self, name: &str, shape: Vec<usize>, data: WeightData) -> String {
+        self.shared.push((name.to_owned(), SharedWeights { shape, data }));
         name.to_owned()
     }
 
@@ -168,7 +168,7 @@ impl Builder<'_> {
     }
 
     /// The whole model file but for the shared weights, which it names as stored outside.
-    pub(super) fn model(&self, inputs: &[&str], dimensions: usize) -> Vec<u8> {
+    pub(super) fn write_model(&self, inputs: &[&str], dimensions: usize) -> Vec<u8> {
         let dims = |dims: &[(&str, i64)]| {
             let dim = |&(name, size): &(&str, i64)| match size {
                 0 => Message::default().string(2, name),

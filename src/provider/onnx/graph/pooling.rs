@@ -2,13 +2,13 @@
 
 use super::{
     names::{MASK, POOLING_MASK},
-    nodes::{BOOL, Builder, FLOAT, INT64, int, ints},
+    nodes::{BOOL, FLOAT, GraphBuilder, INT64, int, ints},
 };
-use crate::{Pooling, provider::onnx::model_folder::Folder};
+use crate::{Pooling, provider::onnx::model_folder::ModelFolder};
 
-impl Builder<'_> {
+impl GraphBuilder<'_> {
     /// One vector a text, of all poolings side by side.
-    pub(super) fn pool(&mut self, folder: &Folder, hidden: &str, width: usize) -> (String, usize) {
+    pub(super) fn add_pooling(&mut self, folder: &ModelFolder, hidden: &str, width: usize) -> (String, usize) {
         let mask = if folder.pool_prompt { MASK } else { POOLING_MASK };
         let mask = self.node("Cast", "", &[mask], "pool.mask", vec![int("to", FLOAT)]);
         let last_axis = self.constant_ints("constant.last", &[-1]);

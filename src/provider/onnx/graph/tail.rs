@@ -1,20 +1,20 @@
 //! Adds what follows pooling: Dense and Normalize.
 
-use super::nodes::{Builder, int, ints};
-use crate::{Result, provider::onnx::modules::Step};
+use super::nodes::{GraphBuilder, int, ints};
+use crate::{Result, provider::onnx::modules::TailModule};
 
-impl Builder<'_> {
-    pub(super) fn step(
+impl GraphBuilder<'_> {
+    pub(super) fn add_tail_module(
         &mut self,
         at: usize,
-        step: &Step,
+        step: &TailModule,
         x: String,
         width: usize,
         facts: &mut String,
     ) -> Result<(String, usize)> {
         let name = format!("tail.{at}");
         match step {
-            Step::Normalize => {
+            TailModule::Normalize => {
                 facts.push_str(" normalize");
                 let axes = vec![ints("axes", &[-1]), int("keepdims", 1)];
                 let length = self.node("ReduceL2", "", &[&x], &format!("{name}.length"), axes);
@@ -22,7 +22,7 @@ impl Builder<'_> {
                 let length = self.op("Max", &[&length, &floor], &format!("{name}.divisor"));
                 Ok((self.op("Div", &[&x, &length], &format!("{name}.unit")), width))
             }
-            Step::Dense { activation, .. } => {
+            TailModule::Dense { activation, .. } => {
                 let dense = step.read_dense(width)?;
                 facts.push_str(&format!(" dense {} {}", activation.as_str(), dense.hash));
                 let outputs = dense.weight.shape[1];

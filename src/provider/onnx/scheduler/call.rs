@@ -1,4 +1,4 @@
-//! One caller's texts on their way: pieces to be tokenised, then texts by length to be embedded, then rows.
+//! One caller's texts on their way: pieces to be tokenized, then texts by length to be embedded, then rows.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -11,14 +11,14 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::pieces::{Piece, pieces};
+use super::pieces::{TextPiece, pieces};
 use crate::{
     BadText, BadTextReason, Batch, Error, ErrorKind, InputKind, Lane, Result, Truncation,
-    provider::onnx::stages::{Encoded, Over},
+    provider::onnx::stages::{TokenizedText, TooManyTokens},
 };
 
 /// One call.
-pub(super) struct Call {
+pub(super) struct EmbedCall {
     pub(super) kind: InputKind,
     pub(super) truncation: Truncation,
     pub(super) lane: Lane,
@@ -26,21 +26,21 @@ pub(super) struct Call {
     pub(super) has_giants: bool,
     /// Nobody waits for the rest: it was withdrawn, or it failed, or there is no rest.
     over: AtomicBool,
-    work: Mutex<Work>,
+    state: Mutex<CallState>,
 }
 
-impl std::fmt::Debug for Call {
+impl std::fmt::Debug for EmbedCall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Call").field("lane", &self.lane).finish_non_exhaustive()
+        f.debug_struct("EmbedCall").field("lane", &self.lane).finish_non_exhaustive()
     }
 }
 
 /// What is left to do for a call, and what is done.
-pub(super) struct Work {
-    /// What nobody has begun to tokenise.
-    pub(super) pieces: VecDeque<Piece>,
-    /// Pieces that are not tokenised, those being worked on and giants included.
-    untokenised: usize,
+pub(super) struct CallState {
+    /// What nobody has begun to tokenize.
+    pub(super) pieces: VecDeque<TextPiece>,
+    /// Pieces that are not tokenized, those being worked on and giants included.
+    untokenized: usize,
     /// The ids of texts that nobody has begun to embed.
     ids: Vec<Box<[u32]>>,
     /// Those texts by their length in tokens.
@@ -55,40 +55,40 @@ pub(super) struct Work {
     bad: Vec<BadText>,
     tokens: u64,
     components: Vec<f32>,
-    reply: Option<oneshot::Sender<Result<Done>>>,
+    reply: Option<oneshot::Sender<Result<CallRows>>>,
 }
 
 /// What a call comes to.
 #[derive(Debug)]
-pub(in crate::provider::onnx) struct Done {
+pub(in crate::provider::onnx) struct CallRows {
     pub(in crate::provider::onnx) components: Vec<f32>,
     pub(in crate::provider::onnx) truncated: Vec<usize>,
     pub(in crate::provider::onnx) tokens: u64,
 }
 
-/// What follows from tokenising a piece.
+/// What follows from tokenizing a piece.
 #[derive(Debug)]
-pub(super) enum Next {
+pub(super) enum AfterTokenizing {
     /// Nothing: other pieces are under way, or nobody waits any more.
     Nothing,
     /// The call belongs into the queue of those that have texts to embed.
     Ready,
     /// The call is over, with this.
-    Over(Result<Done>),
+    Finished(Result<CallRows>),
 }
 
-impl Call {
+impl EmbedCall {
     /// Takes the texts over; gives the giant ones back, each a piece of its own.
     pub(super) fn new(
         batch: &Batch<'_>,
         bad: Vec<BadText>,
         dimensions: usize,
-        reply: oneshot::Sender<Result<Done>>,
-    ) -> (Self, Vec<Piece>) {
+        reply: oneshot::Sender<Result<CallRows>>,
+    ) -> (Self, Vec<TextPiece>) {
         let texts = batch.texts();
         let (pieces, giants) = pieces(texts);
-        let work = Work {
-            untokenised: pieces.len() + giants.len(),
+        let state = CallState {
+            untokenized: pieces.len() + giants.len(),
             pieces,
             ids: vec![Box::default(); texts.len()],
             waiting: BTreeMap::new(),
@@ -108,13 +108,13 @@ impl Call {
             deadline: batch.deadline(),
             has_giants: !giants.is_empty(),
             over: AtomicBool::new(false),
-            work: Mutex::new(work),
+            state: Mutex::new(state),
         };
         (call, giants)
     }
 
-    pub(super) fn work(&self) -> MutexGuard<'_, Work> {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn state(&self) -> MutexGuard<'_, CallState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether nobody waits for the rest.
@@ -138,15 +138,15 @@ impl Call {
     }
 
     /// Answers the caller, once.
-    pub(super) fn finish(&self, result: Result<Done>) {
+    pub(super) fn finish(&self, result: Result<CallRows>) {
         self.withdraw();
-        let mut work = self.work();
-        let reply = work.reply.take();
+        let mut state = self.state();
+        let reply = state.reply.take();
         let rest =
-            (std::mem::take(&mut work.pieces), std::mem::take(&mut work.ids), std::mem::take(&mut work.components));
-        work.waiting.clear();
+            (std::mem::take(&mut state.pieces), std::mem::take(&mut state.ids), std::mem::take(&mut state.components));
+        state.waiting.clear();
         // Whoever is woken may do anything at all, and must not do it under the lock; freeing takes its time too.
-        drop(work);
+        drop(state);
         if let Some(reply) = reply {
             // The caller may have gone.
             let _ = reply.send(result);
@@ -155,80 +155,80 @@ impl Call {
     }
 
     /// Takes note of what a piece's texts came to. `early` is for how many tokens inference begins while other pieces
-    /// are being tokenised.
-    pub(super) fn tokenised(
+    /// are being tokenized.
+    pub(super) fn add_tokens(
         &self,
-        encoded: Vec<(usize, Result<Result<Encoded, Over>>)>,
+        encoded: Vec<(usize, Result<Result<TokenizedText, TooManyTokens>>)>,
         limit: usize,
         early: Option<usize>,
-    ) -> Next {
-        let mut work = self.work();
+    ) -> AfterTokenizing {
+        let mut state = self.state();
         if self.is_over() {
-            return Next::Nothing;
+            return AfterTokenizing::Nothing;
         }
         for (index, encoded) in encoded {
             match encoded {
                 Ok(Ok(encoded)) => {
                     let length = encoded.ids.len();
-                    work.ids[index] = encoded.ids.into_boxed_slice();
-                    work.waiting.entry(length).or_default().push(index);
-                    work.waiting_tokens += length;
-                    work.tokens += length as u64;
+                    state.ids[index] = encoded.ids.into_boxed_slice();
+                    state.waiting.entry(length).or_default().push(index);
+                    state.waiting_tokens += length;
+                    state.tokens += length as u64;
                     if encoded.truncated {
-                        work.truncated.push(index);
+                        state.truncated.push(index);
                     }
                 }
                 // One text that the tokenizer cannot make anything of does not sink the others.
-                Err(_) => work.bad.push(BadText::new(index, BadTextReason::Rejected)),
-                Ok(Err(Over(tokens))) => {
+                Err(_) => state.bad.push(BadText::new(index, BadTextReason::Rejected)),
+                Ok(Err(TooManyTokens(tokens))) => {
                     let reason = BadTextReason::TooLong { tokens, limit };
-                    work.bad.push(BadText::new(index, reason));
+                    state.bad.push(BadText::new(index, reason));
                 }
             }
         }
-        work.untokenised -= 1;
-        if !work.bad.is_empty() {
-            // All bad texts are named at once, so the others are still tokenised; nothing of them is embedded.
-            let all = work.untokenised == 0;
+        state.untokenized -= 1;
+        if !state.bad.is_empty() {
+            // All bad texts are named at once, so the others are still tokenized; nothing of them is embedded.
+            let all = state.untokenized == 0;
             return if all {
-                Next::Over(Err(Error::invalid_texts(std::mem::take(&mut work.bad))))
+                AfterTokenizing::Finished(Err(Error::invalid_texts(std::mem::take(&mut state.bad))))
             } else {
-                Next::Nothing
+                AfterTokenizing::Nothing
             };
         }
-        let enough = work.untokenised == 0 || early.is_some_and(|tokens| work.waiting_tokens >= tokens);
-        if enough && !work.ready {
-            work.ready = true;
-            return Next::Ready;
+        let enough = state.untokenized == 0 || early.is_some_and(|tokens| state.waiting_tokens >= tokens);
+        if enough && !state.ready {
+            state.ready = true;
+            return AfterTokenizing::Ready;
         }
-        Next::Nothing
+        AfterTokenizing::Nothing
     }
 
     /// Writes the rows of some texts, and finishes the call with the last of them.
-    pub(super) fn embedded(&self, indices: &[usize], rows: &[f32], width: usize) {
-        let mut work = self.work();
+    pub(super) fn place_rows(&self, indices: &[usize], rows: &[f32], width: usize) {
+        let mut state = self.state();
         if self.is_over() {
             return;
         }
         for (&index, row) in indices.iter().zip(rows.chunks_exact(width)) {
-            work.components[index * width..(index + 1) * width].copy_from_slice(row);
+            state.components[index * width..(index + 1) * width].copy_from_slice(row);
         }
-        work.left -= indices.len();
-        if work.left > 0 {
+        state.left -= indices.len();
+        if state.left > 0 {
             return;
         }
-        let mut truncated = std::mem::take(&mut work.truncated);
+        let mut truncated = std::mem::take(&mut state.truncated);
         truncated.sort_unstable();
-        let done = Done { components: std::mem::take(&mut work.components), truncated, tokens: work.tokens };
-        drop(work);
+        let done = CallRows { components: std::mem::take(&mut state.components), truncated, tokens: state.tokens };
+        drop(state);
         self.finish(Ok(done));
     }
 }
 
-impl Work {
+impl CallState {
     /// Whether there will be more texts than are waiting now.
-    pub(super) const fn is_tokenising(&self) -> bool {
-        self.untokenised > 0
+    pub(super) const fn is_tokenizing(&self) -> bool {
+        self.untokenized > 0
     }
 
     pub(super) const fn waiting_tokens(&self) -> usize {

@@ -32,7 +32,7 @@ pub struct OnnxStats {
     /// What the batches were made up to: in each, texts times the longest one's tokens.
     pub padded_tokens: u64,
     /// Time in the tokenizer.
-    pub tokenising: Duration,
+    pub tokenizing: Duration,
     /// Time in the model, filling its inputs included.
     pub inference: Duration,
     /// Time to write rows into the results.
@@ -50,7 +50,7 @@ impl OnnxStats {
             texts: self.texts.saturating_sub(earlier.texts),
             tokens: self.tokens.saturating_sub(earlier.tokens),
             padded_tokens: self.padded_tokens.saturating_sub(earlier.padded_tokens),
-            tokenising: self.tokenising.saturating_sub(earlier.tokenising),
+            tokenizing: self.tokenizing.saturating_sub(earlier.tokenizing),
             inference: self.inference.saturating_sub(earlier.inference),
             delivering: self.delivering.saturating_sub(earlier.delivering),
             longest_batch: self.longest_batch,
@@ -65,7 +65,7 @@ pub(super) struct Counters {
     texts: AtomicU64,
     tokens: AtomicU64,
     padded: AtomicU64,
-    tokenising: AtomicU64,
+    tokenizing: AtomicU64,
     inference: AtomicU64,
     delivering: AtomicU64,
     longest: AtomicU64,
@@ -73,8 +73,8 @@ pub(super) struct Counters {
 
 /// A stage that is not inference.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Stage {
-    Tokenising,
+pub(super) enum TimedStage {
+    Tokenizing,
     Delivering,
 }
 
@@ -83,10 +83,10 @@ fn nanoseconds(time: Duration) -> u64 {
 }
 
 impl Counters {
-    pub(super) fn took(&self, stage: Stage, time: Duration) {
+    pub(super) fn took(&self, stage: TimedStage, time: Duration) {
         let counter = match stage {
-            Stage::Tokenising => &self.tokenising,
-            Stage::Delivering => &self.delivering,
+            TimedStage::Tokenizing => &self.tokenizing,
+            TimedStage::Delivering => &self.delivering,
         };
         counter.fetch_add(nanoseconds(time), Ordering::Relaxed);
     }
@@ -109,7 +109,7 @@ impl Counters {
             texts: number(&self.texts),
             tokens: number(&self.tokens),
             padded_tokens: number(&self.padded),
-            tokenising: time(&self.tokenising),
+            tokenizing: time(&self.tokenizing),
             inference: time(&self.inference),
             delivering: time(&self.delivering),
             longest_batch: time(&self.longest),

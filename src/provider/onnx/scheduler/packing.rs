@@ -8,10 +8,10 @@ use std::{
     },
 };
 
-use super::call::Call;
+use super::call::EmbedCall;
 
 /// Calls that are looked through for texts to fill a batch: one look is a fraction of a microsecond, under a lock.
-const LOOKED_AT: usize = 256;
+const MAX_CALLS_SCANNED: usize = 256;
 
 /// How texts are packed into batches for a device. Clones share the budget.
 #[derive(Clone, Debug)]
@@ -46,29 +46,29 @@ impl Packing {
 
 /// What one call has in a batch: the texts' places in the call, and their ids.
 #[derive(Debug)]
-pub(super) struct Part {
-    pub(super) call: Arc<Call>,
+pub(super) struct BatchPart {
+    pub(super) call: Arc<EmbedCall>,
     pub(super) texts: Vec<(usize, Box<[u32]>)>,
 }
 
 /// Takes the next batch from the calls with texts to be embedded.
-pub(super) fn batch(ready: &mut VecDeque<Arc<Call>>, packing: &Packing) -> Option<Vec<Part>> {
+pub(super) fn pack_batch(ready: &mut VecDeque<Arc<EmbedCall>>, packing: &Packing) -> Option<Vec<BatchPart>> {
     while let Some(call) = ready.pop_front() {
-        let mut work = call.work();
-        // What is being tokenised may go into one batch with what is.
-        let too_few = work.is_tokenising() && work.waiting_tokens() < packing.budget();
-        let (false, true, Some(own_longest)) = (call.is_over() || too_few, work.has_texts(), work.longest()) else {
-            work.ready = false;
+        let mut state = call.state();
+        // What is being tokenized may go into one batch with what is.
+        let too_few = state.is_tokenizing() && state.waiting_tokens() < packing.budget();
+        let (false, true, Some(own_longest)) = (call.is_over() || too_few, state.has_texts(), state.longest()) else {
+            state.ready = false;
             continue;
         };
         let longest = own_longest;
         let mut room = packing.texts(longest);
         let mut texts = Vec::new();
-        work.take(longest.saturating_sub(packing.overhead), longest, room, &mut texts);
+        state.take(longest.saturating_sub(packing.overhead), longest, room, &mut texts);
         room -= texts.len();
-        work.ready = work.has_texts();
-        let more = work.ready;
-        drop(work);
+        state.ready = state.has_texts();
+        let more = state.ready;
+        drop(state);
         // Room is filled with what is a little shorter than the longest, or a little longer than the shortest.
         let (taken, own) = (texts.len(), texts.last().map_or(longest, |(_, ids)| ids.len()));
         let longest =
@@ -76,18 +76,18 @@ pub(super) fn batch(ready: &mut VecDeque<Arc<Call>>, packing: &Packing) -> Optio
         let longest = if packing.texts(longest) > taken { longest } else { own_longest };
         room = packing.texts(longest).saturating_sub(taken);
         let shortest = longest.saturating_sub(packing.overhead);
-        let mut parts = vec![Part { call: Arc::clone(&call), texts }];
-        for other in ready.iter().take(if room > 0 { LOOKED_AT } else { 0 }) {
-            let mut work = other.work();
-            if other.is_over() || !work.has_texts() {
+        let mut parts = vec![BatchPart { call: Arc::clone(&call), texts }];
+        for other in ready.iter().take(if room > 0 { MAX_CALLS_SCANNED } else { 0 }) {
+            let mut state = other.state();
+            if other.is_over() || !state.has_texts() {
                 continue;
             }
             let mut texts = Vec::new();
-            work.take(shortest, longest, room, &mut texts);
-            drop(work);
+            state.take(shortest, longest, room, &mut texts);
+            drop(state);
             if !texts.is_empty() {
                 room -= texts.len();
-                parts.push(Part { call: Arc::clone(other), texts });
+                parts.push(BatchPart { call: Arc::clone(other), texts });
             }
             if room == 0 {
                 break;
@@ -102,7 +102,7 @@ pub(super) fn batch(ready: &mut VecDeque<Arc<Call>>, packing: &Packing) -> Optio
 }
 
 /// The length of the longest text that is no longer than this and may share a batch.
-fn longest_to(ready: &VecDeque<Arc<Call>>, most: usize) -> usize {
-    let calls = ready.iter().take(LOOKED_AT).filter(|call| !call.is_over());
-    calls.filter_map(|call| call.work().longest_to(most)).max().unwrap_or(0)
+fn longest_to(ready: &VecDeque<Arc<EmbedCall>>, most: usize) -> usize {
+    let calls = ready.iter().take(MAX_CALLS_SCANNED).filter(|call| !call.is_over());
+    calls.filter_map(|call| call.state().longest_to(most)).max().unwrap_or(0)
 }

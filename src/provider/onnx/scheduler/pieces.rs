@@ -2,29 +2,29 @@
 
 use std::collections::VecDeque;
 
-/// A text that is tokenised on a thread of its own, one at a time: it can take seconds, and a hundred times its size in
+/// A text that is tokenized on a thread of its own, one at a time: it can take seconds, and a hundred times its size in
 /// memory, where it has no place to be cut at.
 pub(super) const GIANT_BYTES: usize = 1 << 20;
-/// Text that is tokenised as one piece of work: so much takes a core about 5 milliseconds.
+/// Text that is tokenized as one piece of work: so much takes a core about 5 milliseconds.
 pub(super) const PIECE_BYTES: usize = 8 << 10;
-/// What a text counts as besides its bytes: tokenising nothing takes time too.
+/// What a text counts as besides its bytes: tokenizing nothing takes time too.
 pub(super) const TEXT_BYTES: usize = 64;
 
-/// Texts that are tokenised as one piece of work. Their memory is given back when they are.
-pub(super) struct Piece {
+/// Texts that are tokenized as one piece of work. Their memory is given back when they are.
+pub(super) struct TextPiece {
     /// The first text's place in the call.
     pub(super) first: usize,
     text: String,
     ends: Vec<usize>,
 }
 
-impl std::fmt::Debug for Piece {
+impl std::fmt::Debug for TextPiece {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Piece").field("first", &self.first).finish_non_exhaustive()
+        f.debug_struct("TextPiece").field("first", &self.first).finish_non_exhaustive()
     }
 }
 
-impl Piece {
+impl TextPiece {
     /// Its bytes, and as many again as its texts count besides.
     pub(super) fn weight(&self) -> usize {
         self.text.len() + TEXT_BYTES * self.ends.len()
@@ -45,22 +45,22 @@ impl Piece {
 }
 
 /// Divides texts into pieces, and gives the giant ones apart, each a piece of its own.
-pub(super) fn pieces(texts: &[&str]) -> (VecDeque<Piece>, Vec<Piece>) {
+pub(super) fn pieces(texts: &[&str]) -> (VecDeque<TextPiece>, Vec<TextPiece>) {
     let (mut pieces, mut giants) = (VecDeque::new(), Vec::new());
     let (mut first, mut weight) = (0, 0);
     for (at, text) in texts.iter().enumerate() {
         let giant = text.len() >= GIANT_BYTES;
         if first < at && (giant || weight >= PIECE_BYTES) {
-            pieces.push_back(Piece::new(first, &texts[first..at]));
+            pieces.push_back(TextPiece::new(first, &texts[first..at]));
             (first, weight) = (at, 0);
         }
         if giant {
-            giants.push(Piece::new(at, &texts[at..=at]));
+            giants.push(TextPiece::new(at, &texts[at..=at]));
             first = at + 1;
         } else {
             weight += text.len() + TEXT_BYTES;
         }
     }
-    pieces.extend((first < texts.len()).then(|| Piece::new(first, &texts[first..])));
+    pieces.extend((first < texts.len()).then(|| TextPiece::new(first, &texts[first..])));
     (pieces, giants)
 }

@@ -24,18 +24,18 @@ impl Drop for Scratch {
     }
 }
 
-fn key(cores: usize, space: u8) -> Key {
+fn key(cores: usize, space: u8) -> TuningKey {
     let space = SpaceId::from_bytes([space; 16]);
-    Key::new("x86_64", Some("a processor".to_owned()), cores, "1.32.0", "cpu", space, "safetensors")
+    TuningKey::new("x86_64", Some("a processor".to_owned()), cores, "1.32.0", "cpu", space, "safetensors")
 }
 
-fn stored(file: &Path, key: &Key, tuning: Tuning) {
+fn stored(file: &Path, key: &TuningKey, tuning: Tuning) {
     store_in(file, key, Some("a model"), &tuning, 1234.5).expect("stored");
 }
 
 fn unreadable(file: &Path) -> String {
     match find_in(file.to_owned(), &key(2, 1)) {
-        Found::Unreadable(of, why) if of == file => why,
+        StoredTuning::Unreadable(of, why) if of == file => why,
         other => panic!("{other:?}"),
     }
 }
@@ -45,24 +45,24 @@ fn what_is_stored_is_found_for_its_key_alone() {
     let scratch = Scratch::new("keys");
     // In a folder that is not there yet.
     let file = scratch.0.join("a/b/tuning.json");
-    assert_eq!(find_in(file.clone(), &key(2, 1)), Found::Nothing);
+    assert_eq!(find_in(file.clone(), &key(2, 1)), StoredTuning::Nothing);
     stored(&file, &key(2, 1), Tuning::new(2, 256));
     stored(&file, &key(4, 1), Tuning::new(4, 512));
     stored(&file, &key(2, 2), Tuning::new(1, 64));
-    let found = |key: &Key| find_in(file.clone(), key);
-    assert_eq!(found(&key(2, 1)), Found::Tuned(Tuning::new(2, 256), file.clone()));
-    assert_eq!(found(&key(4, 1)), Found::Tuned(Tuning::new(4, 512), file.clone()));
-    assert_eq!(found(&key(2, 2)), Found::Tuned(Tuning::new(1, 64), file.clone()));
-    assert_eq!(found(&key(4, 2)), Found::Nothing);
+    let found = |key: &TuningKey| find_in(file.clone(), key);
+    assert_eq!(found(&key(2, 1)), StoredTuning::Tuned(Tuning::new(2, 256), file.clone()));
+    assert_eq!(found(&key(4, 1)), StoredTuning::Tuned(Tuning::new(4, 512), file.clone()));
+    assert_eq!(found(&key(2, 2)), StoredTuning::Tuned(Tuning::new(1, 64), file.clone()));
+    assert_eq!(found(&key(4, 2)), StoredTuning::Nothing);
     let space = SpaceId::from_bytes([1; 16]);
     for other in [
-        Key::new("aarch64", Some("a processor".to_owned()), 2, "1.32.0", "cpu", space, "safetensors"),
-        Key::new("x86_64", None, 2, "1.32.0", "cpu", space, "safetensors"),
-        Key::new("x86_64", Some("a processor".to_owned()), 2, "1.33.0", "cpu", space, "safetensors"),
-        Key::new("x86_64", Some("a processor".to_owned()), 2, "1.32.0", "cuda:0", space, "safetensors"),
-        Key::new("x86_64", Some("a processor".to_owned()), 2, "1.32.0", "cpu", space, "onnx"),
+        TuningKey::new("aarch64", Some("a processor".to_owned()), 2, "1.32.0", "cpu", space, "safetensors"),
+        TuningKey::new("x86_64", None, 2, "1.32.0", "cpu", space, "safetensors"),
+        TuningKey::new("x86_64", Some("a processor".to_owned()), 2, "1.33.0", "cpu", space, "safetensors"),
+        TuningKey::new("x86_64", Some("a processor".to_owned()), 2, "1.32.0", "cuda:0", space, "safetensors"),
+        TuningKey::new("x86_64", Some("a processor".to_owned()), 2, "1.32.0", "cpu", space, "onnx"),
     ] {
-        assert_eq!(found(&other), Found::Nothing, "{other:?}");
+        assert_eq!(found(&other), StoredTuning::Nothing, "{other:?}");
     }
     let left: Vec<_> = fs::read_dir(scratch.0.join("a/b")).expect("a folder").flatten().collect();
     assert_eq!(left.len(), 1, "{left:?}");
@@ -76,7 +76,7 @@ fn the_last_measurement_replaces_the_one_before() {
         stored(&file, &key(2, 1), Tuning::new(2, tokens));
         stored(&file, &key(2, 2), Tuning::new(1, tokens));
     }
-    assert_eq!(find_in(file.clone(), &key(2, 1)), Found::Tuned(Tuning::new(2, 256), file.clone()));
+    assert_eq!(find_in(file.clone(), &key(2, 1)), StoredTuning::Tuned(Tuning::new(2, 256), file.clone()));
     let entries = read(&file).expect("readable");
     assert_eq!(entries.len(), 2);
     assert_eq!((&entries[0]["model"], &entries[0]["cpu"]), (&"a model".into(), &"a processor".into()));
@@ -91,8 +91,8 @@ fn the_oldest_entries_go() {
         stored(&file, &key(cores, 1), Tuning::new(2, 256));
     }
     assert_eq!(read(&file).expect("readable").len(), MOST_ENTRIES);
-    assert_eq!(find_in(file.clone(), &key(2, 1)), Found::Nothing);
-    assert!(matches!(find_in(file, &key(3, 1)), Found::Tuned(..)));
+    assert_eq!(find_in(file.clone(), &key(2, 1)), StoredTuning::Nothing);
+    assert!(matches!(find_in(file, &key(3, 1)), StoredTuning::Tuned(..)));
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn what_others_wrote_into_an_entry_stays() {
     let file = scratch.file();
     let entries = r#"[7, {"note": "by hand"}, {"arch": "x86_64"}]"#;
     fs::write(&file, format!(r#"{{"format": "{FORMAT}", "version": 1, "entries": {entries}}}"#)).expect("written");
-    assert_eq!(find_in(file.clone(), &key(2, 1)), Found::Nothing);
+    assert_eq!(find_in(file.clone(), &key(2, 1)), StoredTuning::Nothing);
     stored(&file, &key(2, 1), Tuning::new(2, 256));
     let kept = read(&file).expect("readable");
     assert_eq!((kept.len(), &kept[1]["note"]), (4, &"by hand".into()));
@@ -160,7 +160,7 @@ fn settings_beyond_reason_are_not_used() {
         assert!(unreadable(&file).contains(why), "{why:?} is not in {:?}", unreadable(&file));
         // It is one entry, and measuring anew mends it.
         stored(&file, &key(2, 1), Tuning::new(1, 64));
-        assert_eq!(find_in(file.clone(), &key(2, 1)), Found::Tuned(Tuning::new(1, 64), file.clone()));
+        assert_eq!(find_in(file.clone(), &key(2, 1)), StoredTuning::Tuned(Tuning::new(1, 64), file.clone()));
     }
     for tuning in [Tuning::new(0, 1), Tuning::new(1, 0), Tuning::new(1025, 1), Tuning::new(1, (1 << 24) + 1)] {
         assert!(store_in(&file, &key(2, 1), None, &tuning, 1.0).is_err(), "{tuning:?}");
@@ -172,7 +172,7 @@ fn a_speed_that_is_no_number_does_no_harm() {
     let scratch = Scratch::new("speed");
     for speed in [f64::NAN, f64::INFINITY] {
         store_in(&scratch.file(), &key(2, 1), None, &Tuning::new(2, 256), speed).expect("stored");
-        assert!(matches!(find_in(scratch.file(), &key(2, 1)), Found::Tuned(..)));
+        assert!(matches!(find_in(scratch.file(), &key(2, 1)), StoredTuning::Tuned(..)));
     }
 }
 
@@ -185,7 +185,7 @@ fn a_link_stays_a_link() {
     std::os::unix::fs::symlink(scratch.file(), &link).expect("linked");
     stored(&link, &key(2, 1), Tuning::new(2, 512));
     assert!(fs::symlink_metadata(&link).expect("there").is_symlink());
-    assert_eq!(find_in(scratch.file(), &key(2, 1)), Found::Tuned(Tuning::new(2, 512), scratch.file()));
+    assert_eq!(find_in(scratch.file(), &key(2, 1)), StoredTuning::Tuned(Tuning::new(2, 512), scratch.file()));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use futures_util::future::{MaybeDone, maybe_done};
 use super::super::*;
 use crate::{
     InputKind, Lane, Truncation,
-    provider::onnx::stages::{Encoded, Failure, Over},
+    provider::onnx::stages::{BatchFailure, TokenizedText, TooManyTokens},
 };
 
 /// Components of a vector: the text's tokens, the sum of its ids, its tokens that do not take part in pooling.
@@ -20,7 +20,7 @@ pub(super) const WIDTH: usize = 3;
 /// Tokens that a text may have, by its own account: what is too long is marked so.
 pub(super) const LIMIT: usize = 1000;
 /// After this, a call is taken not to end at all.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Says that a text is too long; where it may be cut, this is its last character.
 pub(super) const OVER: char = '!';
@@ -86,7 +86,7 @@ impl Log {
 
     pub(super) fn wait_until(&self, condition: impl Fn(&State) -> bool) {
         let state = lock(&self.state);
-        let waited = self.changed.wait_timeout_while(state, PATIENCE, |state| !condition(state));
+        let waited = self.changed.wait_timeout_while(state, TEST_TIMEOUT, |state| !condition(state));
         assert!(!waited.expect("nobody panicked under the lock").1.timed_out(), "it never came to it");
     }
 
@@ -131,8 +131,13 @@ pub(super) fn unpooled_of(kind: InputKind) -> usize {
     }
 }
 
-impl Encode for Characters {
-    fn encode(&self, _: InputKind, text: &str, truncation: Truncation) -> Result<Result<Encoded, Over>> {
+impl Tokenize for Characters {
+    fn tokenize(
+        &self,
+        _: InputKind,
+        text: &str,
+        truncation: Truncation,
+    ) -> Result<Result<TokenizedText, TooManyTokens>> {
         let slow = text.contains(SLOW);
         self.0.begin(Event::Text(text.to_owned()), if slow { Some(|state| &mut state.texts) } else { None });
         if text.contains(CONFUSING) {
@@ -143,8 +148,8 @@ impl Encode for Characters {
             return Err(Error::new(ErrorKind::Inference, "an unknown character"));
         }
         let truncated = text.contains(OVER);
-        let encoded = ids_of(text, truncation).map(|ids| Encoded { ids, truncated });
-        Ok(encoded.ok_or_else(|| Over(text.chars().count())))
+        let encoded = ids_of(text, truncation).map(|ids| TokenizedText { ids, truncated });
+        Ok(encoded.ok_or_else(|| TooManyTokens(text.chars().count())))
     }
 
     fn unpooled(&self, kind: InputKind) -> usize {
@@ -167,15 +172,15 @@ pub(super) fn vector(ids: &[u32], unpooled: usize) -> [f32; WIDTH] {
     [ids.len() as f32, sum as f32, unpooled as f32]
 }
 
-impl Run for Sums {
-    fn run(&mut self, rows: &[Row<'_>], take: &mut dyn FnMut(&[f32])) -> Result<(), Failure> {
+impl RunBatch for Sums {
+    fn run_batch(&mut self, rows: &[TokenRow<'_>], place: &mut dyn FnMut(&[f32])) -> Result<(), BatchFailure> {
         let ids: Vec<Vec<u32>> = rows.iter().map(|row| row.ids.to_vec()).collect();
         let has = |character| ids.iter().flatten().any(|&id| id == u32::from(character));
         let padded = padded(&ids);
         let (poison, shock) = (has(POISON), has(SHOCK));
         self.log.begin(Event::Batch(ids), Some(|state| &mut state.batches));
         if padded > self.room {
-            return Err(Failure { error: Error::new(ErrorKind::Inference, "no room"), out_of_memory: true });
+            return Err(BatchFailure { error: Error::new(ErrorKind::Inference, "no room"), out_of_memory: true });
         }
         if poison {
             return Err(Error::new(ErrorKind::Inference, "poisoned").into());
@@ -183,7 +188,7 @@ impl Run for Sums {
         if shock {
             resume_unwind(Box::new("shocked"));
         }
-        take(&rows.iter().flat_map(|row| vector(row.ids, row.unpooled)).collect::<Vec<f32>>());
+        place(&rows.iter().flat_map(|row| vector(row.ids, row.unpooled)).collect::<Vec<f32>>());
         Ok(())
     }
 }
@@ -193,7 +198,7 @@ pub(super) fn padded(batch: &[Vec<u32>]) -> usize {
 }
 
 /// A scheduler, and what it does.
-pub(super) struct Stage {
+pub(super) struct Harness {
     pub(super) log: Arc<Log>,
     /// Dropped before the scheduler, which waits for its threads.
     pub(super) opens: Opens,
@@ -208,15 +213,16 @@ impl Drop for Opens {
     }
 }
 
-impl Stage {
-    pub(super) fn start(roles: impl IntoIterator<Item = Role>) -> Self {
+impl Harness {
+    pub(super) fn start(roles: impl IntoIterator<Item = WorkerRole>) -> Self {
         Self::with_room(roles, usize::MAX)
     }
 
-    pub(super) fn with_room(roles: impl IntoIterator<Item = Role>, room: usize) -> Self {
+    pub(super) fn with_room(roles: impl IntoIterator<Item = WorkerRole>, room: usize) -> Self {
         let log = Arc::new(Log::default());
-        let worker = |(number, role): (usize, Role)| {
-            let runner = role.packing.is_some().then(|| Box::new(Sums { log: Arc::clone(&log), room }) as Box<dyn Run>);
+        let worker = |(number, role): (usize, WorkerRole)| {
+            let runner =
+                role.packing.is_some().then(|| Box::new(Sums { log: Arc::clone(&log), room }) as Box<dyn RunBatch>);
             Worker { name: format!("worker {number}"), role, runner }
         };
         let workers = roles.into_iter().enumerate().map(worker).collect();
@@ -243,7 +249,7 @@ impl Stage {
 
     /// How often the queue holds a call.
     pub(super) fn queued(&self) -> usize {
-        format!("{:?}", lock(&self.scheduler.shared.queue)).matches("Call {").count()
+        format!("{:?}", lock(&self.scheduler.shared.queue)).matches("EmbedCall {").count()
     }
 
     pub(super) fn wait_until_drained(&self) {
@@ -255,20 +261,20 @@ impl Stage {
 pub(super) fn patiently(condition: impl Fn() -> bool) {
     let begun = Instant::now();
     while !condition() {
-        assert!(begun.elapsed() < PATIENCE, "it never came to it");
+        assert!(begun.elapsed() < TEST_TIMEOUT, "it never came to it");
         thread::yield_now();
     }
 }
 
-pub(super) fn both(packing: &Packing) -> Role {
-    Role { tokenises: true, packing: Some(packing.clone()) }
+pub(super) fn both(packing: &Packing) -> WorkerRole {
+    WorkerRole { tokenizes: true, packing: Some(packing.clone()) }
 }
 
 /// What threads for a device do, and those beside them.
-pub(super) fn apart(packing: &Packing, tokenise: usize, embed: usize) -> Vec<Role> {
-    let tokenises = Role { tokenises: true, packing: None };
-    let embeds = Role { tokenises: false, packing: Some(packing.clone()) };
-    [vec![tokenises; tokenise], vec![embeds; embed]].concat()
+pub(super) fn apart(packing: &Packing, tokenize: usize, embed: usize) -> Vec<WorkerRole> {
+    let tokenizes = WorkerRole { tokenizes: true, packing: None };
+    let embeds = WorkerRole { tokenizes: false, packing: Some(packing.clone()) };
+    [vec![tokenizes; tokenize], vec![embeds; embed]].concat()
 }
 
 /// One text a batch.
@@ -307,7 +313,7 @@ impl Ask {
         self.texts.iter().map(|text| ids_of(text, self.truncation).expect("a good text")).collect()
     }
 
-    pub(super) fn check(&self, done: &Done) {
+    pub(super) fn check(&self, done: &CallRows) {
         let ids = self.ids();
         let rows: Vec<[f32; WIDTH]> = ids.iter().map(|ids| vector(ids, unpooled_of(self.kind))).collect();
         assert_eq!(done.components, rows.concat());
@@ -317,7 +323,7 @@ impl Ask {
     }
 }
 
-pub(super) type Answer = Pin<Box<dyn Future<Output = Result<Done>> + Send>>;
+pub(super) type Answer = Pin<Box<dyn Future<Output = Result<CallRows>> + Send>>;
 
 pub(super) fn answer(scheduler: &Arc<Scheduler>, ask: &Ask) -> Answer {
     let (scheduler, ask) = (Arc::clone(scheduler), ask.clone());
@@ -327,7 +333,7 @@ pub(super) fn answer(scheduler: &Arc<Scheduler>, ask: &Ask) -> Answer {
         if let Some(deadline) = ask.deadline {
             batch = batch.with_deadline(deadline);
         }
-        scheduler.embed(&batch, ask.bad).await
+        scheduler.submit(&batch, ask.bad).await
     })
 }
 
@@ -338,9 +344,9 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    pub(super) fn end(mut self) -> Result<Done> {
+    pub(super) fn end(mut self) -> Result<CallRows> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-        let ended = runtime.block_on(async { tokio::time::timeout(PATIENCE, self.answer.as_mut()).await });
+        let ended = runtime.block_on(async { tokio::time::timeout(TEST_TIMEOUT, self.answer.as_mut()).await });
         ended.expect("the call never ends");
         self.answer.as_mut().take_output().expect("an answer")
     }
