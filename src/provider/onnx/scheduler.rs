@@ -1,15 +1,42 @@
-//! Schedules the work of all callers on threads of its own: tokenizing ahead of inference, then batches of like length.
+//! Schedules the work of all callers on threads of its own: tokenizes ahead of inference, then runs batches of like
+//! length.
 //!
-//! A call's texts are tokenized in pieces, once. Where the same threads embed, what is bad is known before anything is
-//! embedded. Batches are packed by
-//! padded tokens out of all calls that wait in a lane, and each thread runs one at a time on a session of its own.
-//! Rows go straight into their call's one matrix. Locks: the queue's first, then a call's.
+//! Each stage hands the texts on to the next one. Calls wait between the stages in the queue, by lane:
+//!
+//! ```text
+//! caller    Scheduler::submit          makes an EmbedCall of the batch, and waits for its reply
+//!               │ pieces of texts
+//!               v
+//! queue     WorkQueue::push_call       giant texts go to a thread of their own
+//!               │
+//!               v
+//! tokenize  Shared::tokenize_stage     texts -> ids; each piece of a call on any thread
+//!               │ ids: EmbedCall::add_tokens
+//!               v
+//! queue     WorkQueue::push_ready      when all texts are tokenized, or enough for a device of its own
+//!               │
+//!               v
+//! pack      packing::pack_batch        texts of like length, out of all calls of the lane -> one batch
+//!               │ BatchParts
+//!               v
+//! run       RunStage::run              batch -> vectors; what fails is split and run again
+//!               │ vectors
+//!               v
+//! place     EmbedCall::place_rows      vectors -> rows of the call's one matrix; the last row sends the reply
+//! ```
+//!
+//! On a CPU each thread does all of it: [`WorkQueue::next_item`] chooses between a piece and a batch. Beside a GPU, some
+//! threads tokenize and others run.
+//!
+//! Lock order: the queue's lock first, then a call's. The queue's lock is held while a batch is packed, so packing looks
+//! at no more than a few hundred calls. No lock is held while a tokenizer or a model runs, nor while a caller is woken.
 
 mod call;
 mod counters;
 mod packing;
 mod pieces;
 mod queue;
+mod run_stage;
 mod worker;
 
 use std::{
@@ -30,11 +57,11 @@ pub(super) use self::{
 use self::{
     call::{AfterTokenizing, EmbedCall},
     counters::{Counters, TimedStage},
-    packing::BatchPart,
     pieces::TextPiece,
     queue::{WorkItem, WorkQueue},
+    run_stage::{RunStage, fail},
 };
-use super::stages::{RunBatch, TokenRow, Tokenize};
+use super::stages::{RunBatch, Tokenize};
 use crate::{BadText, Batch, Error, ErrorKind, Result};
 
 /// The threads and what they share.
@@ -152,13 +179,15 @@ impl Drop for Waiting<'_> {
 impl Shared {
     /// What each thread does until it is told to stop.
     fn worker_loop(&self, role: &WorkerRole, mut runner: Option<Box<dyn RunBatch>>) {
+        let (tokens, width, counters) = (&*self.tokens, self.width, &self.counters);
+        let run_stage = RunStage { tokens, width, counters, packing: role.packing.as_ref() };
         let mut ahead = 0;
         while let Some(item) = self.wait_for_work(role, &mut ahead) {
             match (item, &mut runner) {
                 (WorkItem::Tokenize(call, piece), _) => self.tokenize_stage(&call, &piece),
-                (WorkItem::Run(parts), Some(runner)) => self.run_stage(parts, role, runner.as_mut()),
-                (WorkItem::Run(parts), None) => {
-                    fail(&parts, &Error::new(ErrorKind::Inference, "a thread has no session"))
+                (WorkItem::Run(batch), Some(runner)) => run_stage.run(batch, runner.as_mut()),
+                (WorkItem::Run(batch), None) => {
+                    fail(&batch, &Error::new(ErrorKind::Inference, "a thread has no session"))
                 }
             }
         }
@@ -191,6 +220,7 @@ impl Shared {
         }
     }
 
+    /// Tokenizes a piece of a call, and hands the call on.
     fn tokenize_stage(&self, call: &Arc<EmbedCall>, piece: &TextPiece) {
         match call.still_wanted() {
             Ok(true) => {}
@@ -198,114 +228,30 @@ impl Shared {
             Err(error) => return call.finish(Err(error)),
         }
         let started = Instant::now();
-        let encode =
-            || piece.texts().map(|(at, text)| (at, self.tokens.tokenize(call.kind, text, call.truncation))).collect();
-        let encoded = catch_unwind(AssertUnwindSafe(encode));
+        let tokenize = |text| self.tokens.tokenize(call.kind, text, call.truncation);
+        let all = || piece.texts().map(|(at, text)| (at, tokenize(text))).collect();
+        let tokenized = catch_unwind(AssertUnwindSafe(all));
         self.counters.took(TimedStage::Tokenizing, started.elapsed());
-        let Ok(encoded) = encoded else {
+        let Ok(tokenized) = tokenized else {
             return call.finish(Err(Error::new(ErrorKind::Inference, "the tokenizer panicked")));
         };
-        match call.add_tokens(encoded, self.tokens.limit(), self.early) {
+        match call.add_tokens(tokenized, self.tokens.limit(), self.early) {
             AfterTokenizing::Nothing => {}
-            AfterTokenizing::Ready => {
-                let mut queue = lock(&self.queue);
-                // Withdrawn in between, it would stay there.
-                if !call.is_over() {
-                    queue.push_ready(call);
-                }
-                drop(queue);
-                self.wake.notify_all();
-            }
+            AfterTokenizing::Ready => self.hand_to_packing(call),
             AfterTokenizing::Finished(result) => call.finish(result),
         }
     }
 
-    /// Runs a batch, if it is still wanted. One that fails is run again in parts: in halves where memory was short,
-    /// otherwise call by call, so that nobody fails for another's text.
-    fn run_stage(&self, mut parts: Vec<BatchPart>, role: &WorkerRole, runner: &mut dyn RunBatch) {
-        parts.retain(|part| match part.call.still_wanted() {
-            Ok(wanted) => wanted,
-            Err(error) => {
-                part.call.finish(Err(error));
-                false
-            }
-        });
-        if parts.is_empty() {
-            return;
+    /// Puts a call with texts to be embedded where batches are packed from.
+    fn hand_to_packing(&self, call: &Arc<EmbedCall>) {
+        let mut queue = lock(&self.queue);
+        // Withdrawn in between, it would stay there: its caller has looked for it in the queue already.
+        if !call.is_over() {
+            queue.push_ready(call);
         }
-        let rows: Vec<TokenRow<'_>> = parts
-            .iter()
-            .flat_map(|part| {
-                let unpooled = self.tokens.unpooled(part.call.kind);
-                part.texts.iter().map(move |(_, ids)| TokenRow { ids, unpooled })
-            })
-            .collect();
-        let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
-        let (texts, tokens) = (rows.len(), rows.iter().map(|row| row.ids.len()).sum());
-        let started = Instant::now();
-        let mut delivered = false;
-        let ran = catch_unwind(AssertUnwindSafe(|| {
-            runner.run_batch(&rows, &mut |mut vectors| {
-                let ran = Instant::now();
-                if vectors.len() != texts * self.width {
-                    return;
-                }
-                delivered = true;
-                // Before any caller has its rows, so that it finds them counted.
-                self.counters.batch(texts, tokens, texts * longest, ran - started);
-                for part in &parts {
-                    let indices: Vec<usize> = part.texts.iter().map(|&(index, _)| index).collect();
-                    let (own, rest) = vectors.split_at((indices.len() * self.width).min(vectors.len()));
-                    part.call.place_rows(&indices, own, self.width);
-                    vectors = rest;
-                }
-                self.counters.took(TimedStage::Delivering, ran.elapsed());
-            })
-        }));
-        let failure = match ran {
-            Ok(Ok(())) if delivered => return,
-            Ok(Ok(())) => Error::new(ErrorKind::Inference, "the model gave other vectors than asked for").into(),
-            Ok(Err(failure)) => failure,
-            Err(_) => Error::new(ErrorKind::Inference, "the model panicked").into(),
-        };
-        if delivered {
-            // Some have their rows: they must not be counted twice, and nobody must wait for ever.
-            fail(&parts, &failure.error);
-        } else if failure.out_of_memory && texts > 1 {
-            if let Some(packing) = &role.packing {
-                packing.halve(texts * longest);
-            }
-            for half in halves(parts, texts) {
-                self.run_stage(half, role, runner);
-            }
-        } else if parts.len() > 1 {
-            for part in parts {
-                self.run_stage(vec![part], role, runner);
-            }
-        } else {
-            fail(&parts, &failure.error);
-        }
+        drop(queue);
+        self.wake.notify_all();
     }
-}
-
-fn fail(parts: &[BatchPart], error: &Error) {
-    parts.iter().for_each(|part| part.call.finish(Err(error.clone())));
-}
-
-/// SplitPoints a batch in two of about as many texts.
-fn halves(parts: Vec<BatchPart>, texts: usize) -> [Vec<BatchPart>; 2] {
-    let mut room = texts / 2;
-    let mut halves = [Vec::new(), Vec::new()];
-    for mut part in parts {
-        let rest = part.texts.split_off(room.min(part.texts.len()));
-        room -= part.texts.len();
-        for (half, texts) in halves.iter_mut().zip([part.texts, rest]) {
-            if !texts.is_empty() {
-                half.push(BatchPart { call: Arc::clone(&part.call), texts });
-            }
-        }
-    }
-    halves
 }
 
 #[cfg(test)]

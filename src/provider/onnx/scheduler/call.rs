@@ -1,7 +1,8 @@
 //! One caller's texts on their way: pieces to be tokenized, then texts by length to be embedded, then rows.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
+    ops::RangeInclusive,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -16,6 +17,9 @@ use crate::{
     BadText, BadTextReason, Batch, Error, ErrorKind, InputKind, Lane, Result, Truncation,
     provider::onnx::stages::{TokenizedText, TooManyTokens},
 };
+
+/// A text's place in its call, and its ids.
+pub(super) type IndexedIds = (usize, Box<[u32]>);
 
 /// One call.
 pub(super) struct EmbedCall {
@@ -250,12 +254,12 @@ impl CallState {
         self.bad.is_empty().then(|| self.waiting.range(..=most).next_back())?.map(|(&length, _)| length)
     }
 
-    /// Takes texts, the longest first, as long as they are of `shortest` to `longest` tokens and at most `most`.
-    pub(super) fn take(&mut self, shortest: usize, longest: usize, most: usize, into: &mut Vec<(usize, Box<[u32]>)>) {
+    /// Takes at most `most` texts whose tokens are in `range`, the longest first.
+    pub(super) fn take(&mut self, range: RangeInclusive<usize>, most: usize, into: &mut Vec<IndexedIds>) {
         let mut room = most;
         while room > 0 {
-            let Some((&length, _)) = self.waiting.range(shortest.min(longest)..=longest).next_back() else { return };
-            let std::collections::btree_map::Entry::Occupied(mut indices) = self.waiting.entry(length) else { return };
+            let Some((&length, _)) = self.waiting.range(range.clone()).next_back() else { return };
+            let Entry::Occupied(mut indices) = self.waiting.entry(length) else { return };
             let keep = indices.get().len().saturating_sub(room);
             let taken = indices.get_mut().split_off(keep);
             if keep == 0 {

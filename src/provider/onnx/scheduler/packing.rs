@@ -2,13 +2,14 @@
 
 use std::{
     collections::VecDeque,
+    ops::RangeInclusive,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-use super::call::EmbedCall;
+use super::call::{EmbedCall, IndexedIds};
 
 /// Calls that are looked through for texts to fill a batch: one look is a fraction of a microsecond, under a lock.
 const MAX_CALLS_SCANNED: usize = 256;
@@ -48,57 +49,91 @@ impl Packing {
 #[derive(Debug)]
 pub(super) struct BatchPart {
     pub(super) call: Arc<EmbedCall>,
-    pub(super) texts: Vec<(usize, Box<[u32]>)>,
+    pub(super) texts: Vec<IndexedIds>,
 }
 
 /// Takes the next batch from the calls with texts to be embedded.
+///
+/// The call whose turn it is begins the batch with its longest text, and so with the padding that all pay for. Its own
+/// texts come first, then those of the other calls that are of like length:
+///
+/// ```text
+/// tokens   8       12      16    19 20    23         28    budget 120 tokens, overhead 8 tokens
+/// own                      *     *  *                      the call whose turn it is
+/// others   o       o                      o          o
+///
+/// 1 own            [12 ........... 20]                     from its longest down to 8 shorter: 3 texts
+/// 2 range                [15 ............ 23]              the others' longest that is at most 8 above the own
+///                                                          shortest is 23, and 120 / 23 = 5 texts are more than 3
+/// 3 fill                                  o                texts of others in the range, while there is room: 1 text
+/// ```
+///
+/// Step 2 may make the batch longer than its first text: a text that came early but is short does not shut out the
+/// others. The texts of step 1 stay whatever the range is.
 pub(super) fn pack_batch(ready: &mut VecDeque<Arc<EmbedCall>>, packing: &Packing) -> Option<Vec<BatchPart>> {
     while let Some(call) = ready.pop_front() {
-        let mut state = call.state();
-        // What is being tokenized may go into one batch with what is.
-        let too_few = state.is_tokenizing() && state.waiting_tokens() < packing.budget();
-        let (false, true, Some(own_longest)) = (call.is_over() || too_few, state.has_texts(), state.longest()) else {
-            state.ready = false;
-            continue;
-        };
-        let longest = own_longest;
-        let mut room = packing.texts(longest);
-        let mut texts = Vec::new();
-        state.take(longest.saturating_sub(packing.overhead), longest, room, &mut texts);
-        room -= texts.len();
-        state.ready = state.has_texts();
-        let more = state.ready;
-        drop(state);
-        // Room is filled with what is a little shorter than the longest, or a little longer than the shortest.
-        let (taken, own) = (texts.len(), texts.last().map_or(longest, |(_, ids)| ids.len()));
-        let longest =
-            if room > 0 { longest_to(ready, own.saturating_add(packing.overhead)).max(longest) } else { longest };
-        let longest = if packing.texts(longest) > taken { longest } else { own_longest };
-        room = packing.texts(longest).saturating_sub(taken);
-        let shortest = longest.saturating_sub(packing.overhead);
-        let mut parts = vec![BatchPart { call: Arc::clone(&call), texts }];
-        for other in ready.iter().take(if room > 0 { MAX_CALLS_SCANNED } else { 0 }) {
-            let mut state = other.state();
-            if other.is_over() || !state.has_texts() {
-                continue;
-            }
-            let mut texts = Vec::new();
-            state.take(shortest, longest, room, &mut texts);
-            drop(state);
-            if !texts.is_empty() {
-                room -= texts.len();
-                parts.push(BatchPart { call: Arc::clone(other), texts });
-            }
-            if room == 0 {
-                break;
-            }
-        }
+        let Some((own, more)) = take_own(&call, packing) else { continue };
+        let range = length_range(ready, packing, &own);
+        let room = packing.texts(*range.end()).saturating_sub(own.len());
+        let mut parts = vec![BatchPart { call: Arc::clone(&call), texts: own }];
+        fill(&mut parts, ready, range, room);
         if more {
             ready.push_back(call);
         }
         return Some(parts);
     }
     None
+}
+
+/// Takes the first texts of a batch, which are never none, and says whether the call has more. `None` if the call is
+/// not to begin a batch now: then it leaves the queue, and its tokenizing brings it back.
+fn take_own(call: &EmbedCall, packing: &Packing) -> Option<(Vec<IndexedIds>, bool)> {
+    let mut state = call.state();
+    // What is being tokenized may go into one batch with what is.
+    let too_few = state.is_tokenizing() && state.waiting_tokens() < packing.budget();
+    let (false, true, Some(longest)) = (call.is_over() || too_few, state.has_texts(), state.longest()) else {
+        state.ready = false;
+        return None;
+    };
+    let mut own = Vec::new();
+    state.take(longest.saturating_sub(packing.overhead)..=longest, packing.texts(longest), &mut own);
+    state.ready = state.has_texts();
+    Some((own, state.ready))
+}
+
+/// The lengths in tokens of the texts that may join the call's own texts, which are sorted from the longest on.
+fn length_range(ready: &VecDeque<Arc<EmbedCall>>, packing: &Packing, own: &[IndexedIds]) -> RangeInclusive<usize> {
+    let length = |text: Option<&IndexedIds>| text.map_or(0, |(_, ids)| ids.len());
+    let (own_longest, own_shortest) = (length(own.first()), length(own.last()));
+    let mut longest = own_longest;
+    if packing.texts(own_longest) > own.len() {
+        let others = longest_to(ready, own_shortest.saturating_add(packing.overhead)).max(own_longest);
+        // A longer batch holds fewer texts: it must still hold one more than there are.
+        if packing.texts(others) > own.len() {
+            longest = others;
+        }
+    }
+    longest.saturating_sub(packing.overhead)..=longest
+}
+
+/// Fills a batch with texts of other calls, in the order of their turns.
+fn fill(parts: &mut Vec<BatchPart>, ready: &VecDeque<Arc<EmbedCall>>, range: RangeInclusive<usize>, mut room: usize) {
+    for other in ready.iter().take(MAX_CALLS_SCANNED) {
+        if room == 0 {
+            return;
+        }
+        let mut state = other.state();
+        if other.is_over() || !state.has_texts() {
+            continue;
+        }
+        let mut texts = Vec::new();
+        state.take(range.clone(), room, &mut texts);
+        drop(state);
+        if !texts.is_empty() {
+            room -= texts.len();
+            parts.push(BatchPart { call: Arc::clone(other), texts });
+        }
+    }
 }
 
 /// The length of the longest text that is no longer than this and may share a batch.

@@ -15,7 +15,9 @@ use self::harness::{
     answer, apart, both, ids, ids_of, one_by_one, padded, patiently, sorted, text,
 };
 use super::{
+    packing::BatchPart,
     pieces::{GIANT_BYTES, PIECE_BYTES, TEXT_BYTES},
+    run_stage::halves,
     *,
 };
 use crate::{BadTextReason, InputKind, Lane, Truncation};

@@ -12,7 +12,7 @@ use futures_util::future::{MaybeDone, maybe_done};
 use super::super::*;
 use crate::{
     InputKind, Lane, Truncation,
-    provider::onnx::stages::{BatchFailure, TokenizedText, TooManyTokens},
+    provider::onnx::stages::{BatchFailure, TokenRow, TokenizedText, TooManyTokens},
 };
 
 /// Components of a vector: the text's tokens, the sum of its ids, its tokens that do not take part in pooling.
