@@ -61,7 +61,8 @@ mod embeddings;
 mod error;
 mod ext;
 mod gather;
-#[cfg(feature = "openai")]
+#[cfg(feature = "__http")]
+#[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "for remote providers, of which none is built"))]
 mod http;
 mod input_kind;
 mod lanes;

@@ -17,7 +17,7 @@ pub use self::builder::OpenAiBuilder;
 use crate::{
     BadText, BadTextReason, Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Limits, Payee, Prompts,
     PromptsBy, Result, Space, TokenCount, Truncation, Usage,
-    http::{self, Http, Reply},
+    http::{Http, Reply, headers},
     plan,
 };
 
@@ -185,8 +185,8 @@ impl OpenAi {
         let unquoted = |error: Error| error.without_words(|words| !failure::is_known(words) && quoted(words));
         let reply = inner.http.post_json(&inner.url, &inner.headers, body, batch.deadline(), cap).await;
         let reply = reply.map_err(unquoted)?;
-        let (status, rate_limit_status) = (reply.status, http::rate_limit_status(&reply.headers));
-        let id = http::request_id(&reply.headers);
+        let (status, rate_limit_status) = (reply.status, headers::rate_limit_status(&reply.headers));
+        let id = headers::request_id(&reply.headers);
         let about = |error: Error| {
             let error = error.with_status(status.as_u16());
             let error = id.iter().fold(error, |error, id| error.with_request_id(id));

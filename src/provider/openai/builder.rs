@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::{Inner, OpenAi, OpenAiEncoding, models, tokens::Cl100k};
 use crate::{
     Error, ErrorKind, InputKind, Limits, Normalization, Payee, Prompts, PromptsBy, Result, Space, Tier, TokenCount,
-    http::{self, Http, HttpOptions},
+    http::{Http, HttpOptions, headers},
 };
 
 /// Where OpenAI answers.
@@ -339,7 +339,7 @@ impl OpenAiBuilder {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         let mut add = |name: &str, value: &SecretString| -> Result<()> {
-            let (name, value) = http::header(name, value)?;
+            let (name, value) = headers::header(name, value)?;
             headers.insert(name, value);
             Ok(())
         };
@@ -347,7 +347,7 @@ impl OpenAiBuilder {
             Some(key) if self.azure.is_some() => add("api-key", key)?,
             Some(key) => {
                 // Checked alone, so that an empty one is not hidden behind `Bearer`.
-                http::header("authorization", key)?;
+                headers::header("authorization", key)?;
                 add("authorization", &SecretString::from(format!("Bearer {}", key.expose_secret())))?;
             }
             None => {}

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::{
     Error, ErrorKind, Usage,
-    http::{self, Reply},
+    http::{Reply, headers},
 };
 
 /// Codes and types of 429 that waiting does not cure.
@@ -93,7 +93,7 @@ pub(super) fn of(reply: &Reply, url: &Url) -> Error {
     if !said.message.is_empty() {
         error = error.with_provider_message(said.message);
     }
-    if let Some(wait) = http::retry_after(&reply.headers) {
+    if let Some(wait) = headers::retry_after(&reply.headers) {
         error = error.with_retry_after(wait);
     }
     match reply.headers.get("x-should-retry").map(|value| value.as_bytes()) {

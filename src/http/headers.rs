@@ -1,0 +1,150 @@
+//! Reads and makes the headers that remote providers have in common: ids, waits, and what is still allowed.
+
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{Error, ErrorKind, RateLimitStatus, RateLimitWindow, Result};
+
+/// Makes a header out of a name and a value; the value is not shown anywhere.
+pub(crate) fn header(name: &str, value: &SecretString) -> Result<(HeaderName, HeaderValue)> {
+    let name = HeaderName::try_from(name)
+        .map_err(|_| Error::new(ErrorKind::Config, format!("{name:?} is not a header's name")))?;
+    let wrong = || {
+        let message = format!("the value of the header {name} has characters that a header cannot have, or none");
+        Error::new(ErrorKind::Config, message)
+    };
+    let mut value = HeaderValue::from_str(value.expose_secret()).map_err(|_| wrong())?;
+    if value.is_empty() {
+        return Err(wrong());
+    }
+    value.set_sensitive(true);
+    Ok((name, value))
+}
+
+/// The server's name for the request.
+pub(crate) fn request_id(headers: &HeaderMap) -> Option<String> {
+    let id = ["x-request-id", "apim-request-id", "request-id"].into_iter().find_map(|name| headers.get(name))?;
+    let id = id.to_str().ok()?;
+    let fits = (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    fits.then(|| id.to_owned())
+}
+
+/// How long the server asks to wait: `retry-after-ms` in milliseconds, else `retry-after` in seconds or as a date.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let read = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
+    let number = |text: &str| text.parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0);
+    // Longer than any wait that makes sense, and far from what a duration cannot hold.
+    let duration = |seconds: f64| Duration::from_secs_f64(seconds.min(1e9));
+    if let Some(wait) = read("retry-after-ms").and_then(number) {
+        return Some(duration(wait / 1e3));
+    }
+    let text = read("retry-after")?;
+    if let Some(wait) = number(text) {
+        return Some(duration(wait));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    // A date in the past asks for no wait.
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+/// What the server says that it still allows, in the headers that OpenAI uses.
+pub(crate) fn rate_limit_status(headers: &HeaderMap) -> Option<RateLimitStatus> {
+    let read = |what: &str, of: &str| {
+        let value = headers.get(format!("x-ratelimit-{what}-{of}"))?;
+        value.to_str().ok().map(str::trim)
+    };
+    let quota = |of: &str| {
+        // Azure has sent -1 and 0, which mean nothing.
+        let limit: u64 = read("limit", of)?.parse().ok().filter(|&limit| limit > 0)?;
+        let mut quota = RateLimitWindow::new(limit);
+        quota.remaining = read("remaining", of).and_then(|left| left.parse().ok());
+        quota.reset = read("reset", of).and_then(go_duration);
+        Some(quota)
+    };
+    let rate_limit_status = RateLimitStatus { requests: quota("requests"), tokens: quota("tokens") };
+    (rate_limit_status != RateLimitStatus::default()).then_some(rate_limit_status)
+}
+
+/// Reads a duration as Go writes it: `1s`, `6m0s`, `12ms`, `1h2m3.5s`.
+fn go_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut seconds = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let unit = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        seconds += number
+            * match &rest[..unit] {
+                "h" => 3600.0,
+                "m" => 60.0,
+                "s" => 1.0,
+                "ms" => 1e-3,
+                "us" | "µs" | "μs" => 1e-6,
+                "ns" => 1e-9,
+                _ => return None,
+            };
+        rest = &rest[unit..];
+    }
+    (!text.is_empty() && seconds < 1e9).then(|| Duration::from_secs_f64(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().expect("a value"))).collect()
+    }
+
+    #[test]
+    fn reads_every_form_of_retry_after() {
+        let wait = |pairs: &[(&'static str, &str)]| retry_after(&headers(pairs));
+        assert_eq!(wait(&[("retry-after", "7")]), Some(Duration::from_secs(7)));
+        assert_eq!(wait(&[("retry-after", "0.25")]), Some(Duration::from_millis(250)));
+        assert_eq!(wait(&[("retry-after-ms", "1500.5"), ("retry-after", "9")]), Some(Duration::from_micros(1_500_500)));
+        // One that cannot be read gives way to the next.
+        assert_eq!(wait(&[("retry-after-ms", "soon"), ("retry-after", "9")]), Some(Duration::from_secs(9)));
+        let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(100));
+        let left = wait(&[("retry-after", &date)]).expect("a date");
+        assert!((98..=100).contains(&left.as_secs()), "{left:?}");
+        assert_eq!(wait(&[("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT")]), Some(Duration::ZERO));
+        for nothing in ["", "-1", "NaN", "inf", "tomorrow"] {
+            assert_eq!(wait(&[("retry-after", nothing)]), None, "{nothing:?}");
+        }
+        assert!(wait(&[("retry-after", "1e300")]).is_some());
+    }
+
+    #[test]
+    fn reads_durations_as_go_writes_them() {
+        for (text, millis) in [("1s", 1000), ("6m0s", 360_000), ("12ms", 12), ("1h2m3.5s", 3_723_500), ("0s", 0)] {
+            assert_eq!(go_duration(text), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "1", "s", "1x", "1.2.3s", "-1s", "99999999h"] {
+            assert_eq!(go_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn reads_what_is_allowed_and_ignores_what_means_nothing() {
+        let allowed = rate_limit_status(&headers(&[
+            ("x-ratelimit-limit-requests", "3000"),
+            ("x-ratelimit-remaining-requests", "2999"),
+            ("x-ratelimit-reset-requests", "20ms"),
+            ("x-ratelimit-limit-tokens", "-1"),
+            ("x-ratelimit-remaining-tokens", "0"),
+        ]))
+        .expect("a status");
+        let requests = RateLimitWindow::new(3000).with_remaining(2999).with_reset(Duration::from_millis(20));
+        assert_eq!(allowed, RateLimitStatus::default().with_requests(requests));
+        assert_eq!(rate_limit_status(&headers(&[("x-ratelimit-limit-tokens", "0")])), None);
+    }
+
+    #[test]
+    fn a_bad_header_is_not_quoted() {
+        let error = header("authorization", &SecretString::from("planted\nkey")).expect_err("a line break");
+        assert!(!format!("{error:?}").contains("planted"), "{error:?}");
+    }
+}
