@@ -8,7 +8,12 @@ use reqwest::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Inner, OpenAi, OpenAiEncoding, models, tokens::Cl100k};
+use super::{
+    embedder::OpenAi,
+    endpoint::{Inner, OpenAiEncoding},
+    models,
+    tokens::Cl100k,
+};
 use crate::{
     Error, ErrorKind, InputKind, Limits, Normalization, Payee, Prompts, PromptsBy, Result, Space, Tier, TokenCount,
     http::{Http, HttpOptions, headers},
@@ -16,6 +21,27 @@ use crate::{
 
 /// Where OpenAI answers.
 const BASE_URL: &str = "https://api.openai.com/v1";
+
+impl OpenAi {
+    /// Connects to OpenAI, or to what the environment names, with one of OpenAI's models.
+    ///
+    /// | variable | meaning |
+    /// |---|---|
+    /// | `OPENAI_API_KEY` | the key; needed unless `OPENAI_BASE_URL` is set |
+    /// | `OPENAI_BASE_URL` | another server, `/v1` included |
+    /// | `OPENAI_ORG_ID`, `OPENAI_PROJECT_ID` | whom to bill, where the key can bill several |
+    ///
+    /// # Errors
+    /// Those of [`OpenAiBuilder::build`].
+    pub fn from_env(model: impl Into<String>) -> Result<Self> {
+        Self::builder(model).with_env().build()
+    }
+
+    /// Begins with a model, by OpenAI's name or the server's.
+    pub fn builder(model: impl Into<String>) -> OpenAiBuilder {
+        OpenAiBuilder::new(model.into())
+    }
+}
 
 /// Builds an [`OpenAi`].
 ///

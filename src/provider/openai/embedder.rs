@@ -1,0 +1,201 @@
+//! Sends a batch as one request and gives the rows of its reply: [`OpenAi`].
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use tracing::{Instrument, Span, field};
+
+use super::{
+    endpoint::{Inner, OpenAiEncoding},
+    failure, quotes, reply, request,
+};
+use crate::{
+    Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, Usage,
+    http::{Reply, headers},
+};
+
+/// Bodies from this size on are decoded off the async executor: a millisecond's work.
+const LARGE: usize = 1 << 20;
+
+/// An embedder behind OpenAI's API.
+///
+/// ```no_run
+/// use docvector_embed::{EmbedderExt, provider::OpenAi, wrap::RetryPolicy};
+/// # async fn run() -> docvector_embed::Result<()> {
+/// // Reads OPENAI_API_KEY. One request a call; `retry` tries again what may pass.
+/// let embedder = OpenAi::from_env("text-embedding-3-small")?.retry(RetryPolicy::default());
+/// let documents = embedder.embed_documents(&["Any number of texts,", "split by OpenAI's limits."]).await?;
+/// assert_eq!(documents.dimensions(), 1536);
+/// println!("{:?} tokens", documents.usage().tokens);
+/// # Ok(()) }
+/// ```
+///
+/// # Semantics
+/// One `embed` call is one HTTP request. Vectors are asked for as base64, a quarter of the bytes of JSON numbers, and
+/// accepted as both; rows are placed by `index`. What does not fit is an error, never a vector: another count, a
+/// repeated or missing `index`, another width, a component that is not finite, a row of zeros.
+///
+/// For OpenAI's models the limits are 2,048 texts, 8,191 tokens a text and 300,000 tokens a request. Tokens are counted
+/// with tiktoken's cl100k, each text at most once, and only where its bytes leave the answer open. Over-long texts are an
+/// error by index, or [cut](crate::Truncation::Truncate) at a token and named in the result. They are never split and
+/// averaged behind your back.
+///
+/// # Space
+/// A space is named by the model, not by who runs it: `text-embedding-3-small` at OpenAI and at Azure is one space, at
+/// 512 and at 1,536 dimensions two. For a model that is not OpenAI's, say what it is with
+/// [`with_space`](crate::provider::OpenAiBuilder::with_space). Where it was trained with prompts, give them: they are put before the texts
+/// here, and a query without its prompt is an error.
+///
+/// # Errors
+/// The [kind](crate::ErrorKind) says what to do: [`RateLimited`](crate::ErrorKind::RateLimited),
+/// [`Unavailable`](crate::ErrorKind::Unavailable) and [`Timeout`](crate::ErrorKind::Timeout) may pass and are retried by
+/// [`Retry`](crate::wrap::Retry); [`RateLimitWindow`](crate::ErrorKind::QuotaExhausted) and [`Auth`](crate::ErrorKind::Auth) will not.
+/// Each error has the HTTP status, OpenAI's code, the request's id and the wait that was asked for, where there were
+/// some, and what the call is known to have [cost](crate::Error::usage). The server's own words are in
+/// [`provider_message`](crate::Error::provider_message) only, because they may quote a text.
+///
+/// # Cancellation
+/// Dropping the future closes the connection. A request that was sent by then may be billed.
+///
+/// # Stacking
+/// At the bottom: `Retry > RateLimit > Concurrency > Timeout > Metered > OpenAi`. Clones share connections.
+///
+/// # Cost
+/// The reply's body is held once, as it comes, and its vectors are decoded straight into the result: no allocation a
+/// row. Large replies are decoded off the async executor.
+///
+/// # Tracing
+/// One span a call, `embeddings`, with the fields of OpenTelemetry's conventions for generative AI
+/// (`gen_ai.request.model`, `gen_ai.usage.input_tokens`, `error.type`, ...). Never a text, a key or a body.
+#[derive(Clone)]
+pub struct OpenAi(pub(super) Arc<Inner>);
+
+impl OpenAi {
+    async fn embed_in_span(&self, batch: &Batch<'_>, span: &Span) -> Result<Embeddings> {
+        let inner = &*self.0;
+        let (body, truncated) = request::write(inner, batch).await?;
+        let rows = batch.len();
+        let cap = reply::most_bytes(rows, inner.space.dimensions());
+        // What is shown of the server's words must not be a piece of a text or of a secret.
+        let quoted = |words: &str| {
+            batch.texts().iter().any(|text| quotes::quotes(words, text)) || quotes::holds(&inner.headers, words)
+        };
+        let unquoted = |error: Error| error.without_words(|words| !failure::is_known(words) && quoted(words));
+        let reply = inner.http.post_json(&inner.url, &inner.headers, body, batch.deadline(), cap).await;
+        let reply = reply.map_err(unquoted)?;
+        let (status, rate_limit_status) = (reply.status, headers::rate_limit_status(&reply.headers));
+        let id = headers::request_id(&reply.headers);
+        let about = |error: Error| {
+            let error = error.with_status(status.as_u16());
+            let error = id.iter().fold(error, |error, id| error.with_request_id(id));
+            unquoted(rate_limit_status.into_iter().fold(error, Error::with_rate_limit_status))
+        };
+        if !status.is_success() {
+            return Err(about(failure::of(&reply, &inner.url)));
+        }
+        let read = self.read(reply, rows).await.map_err(about)?;
+        if let Some(model) = read.model.filter(|model| self.is_name_like(model)) {
+            span.record("gen_ai.response.model", model);
+        }
+        let embeddings = read.embeddings.with_truncated(truncated);
+        Ok(rate_limit_status.into_iter().fold(embeddings, Embeddings::with_rate_limit_status))
+    }
+
+    async fn read(&self, reply: Reply, rows: usize) -> Result<reply::Read> {
+        let (space, large) = (self.0.space.clone(), reply.len() >= LARGE);
+        let read = move || reply::read(&reply.plain()?, rows, &space, reply.has_length);
+        if !large {
+            return read();
+        }
+        tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| {
+            // Asked for again, it would be billed again.
+            let message = match error.is_panic() {
+                true => "decoding the reply failed, which is a mistake in this program",
+                false => "the program is ending, and the reply was not decoded",
+            };
+            Err(Error::new(ErrorKind::Protocol, message).with_usage(Usage::of_request(None)))
+        })
+    }
+
+    /// Whether what the server calls the model is the name that was asked for, or that with an addition: anything else
+    /// could be words of a text.
+    fn is_name_like(&self, model: &str) -> bool {
+        let asked = self.0.model.as_deref().unwrap_or_else(|| self.0.space.model());
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._:/@-".contains(c);
+        model.len() <= 128 && model.starts_with(asked) && model.chars().all(plain)
+    }
+
+    fn span(&self, batch: &Batch<'_>) -> Span {
+        let inner = &*self.0;
+        let model = inner.model.as_deref().unwrap_or_else(|| inner.space.model());
+        let encoding = match inner.encoding {
+            OpenAiEncoding::Base64 => "base64",
+            OpenAiEncoding::Float => "float",
+        };
+        tracing::info_span!(
+            "embeddings",
+            otel.name = format_args!("embeddings {model}"),
+            otel.kind = "client",
+            gen_ai.operation.name = "embeddings",
+            gen_ai.provider.name = inner.vendor,
+            gen_ai.request.model = model,
+            gen_ai.response.model = field::Empty,
+            gen_ai.embeddings.dimension.count = inner.space.dimensions(),
+            gen_ai.request.encoding_formats = encoding,
+            gen_ai.usage.input_tokens = field::Empty,
+            server.address = inner.url.host_str(),
+            server.port = inner.url.port_or_known_default(),
+            error.r#type = field::Empty,
+            embed.batch.size = batch.len(),
+        )
+    }
+}
+
+#[async_trait]
+impl Embedder for OpenAi {
+    async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
+        if batch.is_empty() {
+            batch.check_space(self.spaces()).map_err(|error| error.with_embedder(self))?;
+            return Ok(Embeddings::empty(&self.0.space));
+        }
+        let span = self.span(&batch);
+        let result = self.embed_in_span(&batch, &span).instrument(span.clone()).await;
+        match &result {
+            Ok(embeddings) => {
+                if let Some(tokens) = embeddings.usage().exact_tokens() {
+                    span.record("gen_ai.usage.input_tokens", tokens);
+                }
+            }
+            Err(error) => {
+                _ = span.record("error.type", field::display(error.provider_code().unwrap_or(error.kind().as_str())))
+            }
+        }
+        let payee = &self.0.payee;
+        result.map(|rows| rows.with_payee(payee)).map_err(|error| error.with_embedder(self).with_payee(payee))
+    }
+
+    fn spaces(&self) -> &[Space] {
+        std::slice::from_ref(&self.0.space)
+    }
+
+    fn limits(&self) -> Limits {
+        self.0.limits.clone()
+    }
+}
+
+impl fmt::Display for OpenAi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.name)
+    }
+}
+
+impl fmt::Debug for OpenAi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenAi")
+            .field("name", &self.0.name)
+            .field("host", &self.0.url.host_str())
+            .field("space", &self.0.space.id())
+            .field("limits", &self.0.limits)
+            .finish_non_exhaustive()
+    }
+}

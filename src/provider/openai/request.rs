@@ -1,0 +1,76 @@
+//! Writes the body of a request: the texts with their prompts, those that are too long cut.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+
+use super::endpoint::{Inner, OpenAiEncoding};
+use crate::{
+    BadText, BadTextReason, Batch, Error, ErrorKind, InputKind, Prompts, PromptsBy, Result, TokenCount, Truncation,
+    plan,
+};
+
+/// The headers and body of a request, and the texts that were cut for it.
+pub(super) async fn write(inner: &Inner, batch: &Batch<'_>) -> Result<(Vec<u8>, Vec<usize>)> {
+    let spaces = std::slice::from_ref(&inner.space);
+    batch.check_space(spaces)?;
+    let mut counting = plan::count(batch, &inner.limits).await;
+    let counted = counting.counted(batch).map_or(*batch, |counted| batch.with_counted(counted));
+    counted.check(spaces, &inner.limits)?;
+    let prompt = prompt_of(inner.space.prompts(), batch.kind());
+    let mut truncated = Vec::new();
+    let mut input: Vec<Cow<'_, str>> = Vec::with_capacity(batch.len());
+    for (index, &text) in batch.texts().iter().enumerate() {
+        let mut text = text;
+        if batch.truncation() == Truncation::Truncate && counting.is_over(batch, index) {
+            text = cut(inner, batch, index)?;
+            truncated.push(index);
+            plan::yield_once().await;
+        }
+        input.push(prompt.map_or(Cow::Borrowed(text), |prompt| Cow::Owned(format!("{prompt}{text}"))));
+    }
+    let request = Request {
+        model: inner.model.as_deref(),
+        input: &input,
+        encoding_format: match inner.encoding {
+            OpenAiEncoding::Base64 => "base64",
+            OpenAiEncoding::Float => "float",
+        },
+        dimensions: inner.dimensions,
+    };
+    let body = serde_json::to_vec(&request)
+        .map_err(|error| Error::new(ErrorKind::Config, "the request cannot be written as JSON").with_source(error))?;
+    Ok((body, truncated))
+}
+
+/// The beginning of a text that is too long.
+fn cut<'t>(inner: &Inner, batch: &Batch<'t>, index: usize) -> Result<&'t str> {
+    let (text, limits) = (batch.texts()[index], &inner.limits);
+    let (TokenCount::Exact(counter), Some(limit)) = (&limits.tokens, limits.tokens_of_one_text()) else {
+        return Ok(text);
+    };
+    match counter.truncate(batch.kind(), text, limit) {
+        // Not even a character: the prompt alone is too long.
+        "" => {
+            let tokens = counter.count_to(batch.kind(), text, limit);
+            Err(Error::invalid_texts(vec![BadText::new(index, BadTextReason::TooLong { tokens, limit })]))
+        }
+        beginning => Ok(beginning),
+    }
+}
+
+/// The request's body. Fields that do not apply are left out: servers refuse `null`.
+#[derive(Serialize)]
+struct Request<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a str>,
+    input: &'a [Cow<'a, str>],
+    encoding_format: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dimensions: Option<usize>,
+}
+
+/// The prompt that is put before a text here, and not by the server.
+fn prompt_of(prompts: &Prompts, kind: InputKind) -> Option<&str> {
+    prompts.of(kind).filter(|_| prompts.applied_by == PromptsBy::Client)
+}
