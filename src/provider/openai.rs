@@ -1,6 +1,7 @@
 //! Embeds with OpenAI's API, at OpenAI, Azure, or any server that speaks it: [`OpenAi`].
 
 mod builder;
+mod credentials;
 mod embedder;
 mod endpoint;
 mod failure;
@@ -8,6 +9,7 @@ mod models;
 mod quotes;
 mod reply;
 mod request;
+mod server;
 mod tokens;
 
 pub use self::{builder::OpenAiBuilder, embedder::OpenAi, endpoint::OpenAiEncoding};

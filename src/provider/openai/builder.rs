@@ -1,26 +1,21 @@
 //! Builds an [`OpenAi`]: [`OpenAiBuilder`] says where it is, who asks, and what its vectors are.
 
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use reqwest::{
-    Url,
-    header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue},
-};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
 use super::{
+    credentials::Credentials,
     embedder::OpenAi,
     endpoint::{Inner, OpenAiEncoding},
     models,
+    server::{self, Azure, Server},
     tokens::Cl100k,
 };
 use crate::{
-    Error, ErrorKind, InputKind, Limits, Normalization, Payee, Prompts, PromptsBy, Result, Space, Tier, TokenCount,
-    http::{Http, HttpOptions, headers},
+    Error, ErrorKind, InputKind, Limits, Normalization, Payee, Prompts, PromptsBy, Result, Space, TokenCount,
+    http::{Http, HttpOptions},
 };
-
-/// Where OpenAI answers.
-const BASE_URL: &str = "https://api.openai.com/v1";
 
 impl OpenAi {
     /// Connects to OpenAI, or to what the environment names, with one of OpenAI's models.
@@ -71,12 +66,8 @@ impl OpenAi {
 #[derive(Clone)]
 pub struct OpenAiBuilder {
     model: String,
-    base_url: Option<String>,
-    key: Option<SecretString>,
-    organization: Option<SecretString>,
-    project: Option<SecretString>,
-    headers: Vec<(String, SecretString)>,
-    azure: Option<Azure>,
+    server: Server,
+    credentials: Credentials,
     dimensions: Option<usize>,
     space: Option<Space>,
     prompts: Option<Prompts>,
@@ -88,23 +79,12 @@ pub struct OpenAiBuilder {
     http: HttpOptions,
 }
 
-#[derive(Clone)]
-struct Azure {
-    endpoint: String,
-    deployment: String,
-    api_version: Option<String>,
-}
-
 impl OpenAiBuilder {
     pub(super) fn new(model: String) -> Self {
         Self {
             model,
-            base_url: None,
-            key: None,
-            organization: None,
-            project: None,
-            headers: Vec::new(),
-            azure: None,
+            server: Server::default(),
+            credentials: Credentials::default(),
             dimensions: None,
             space: None,
             prompts: None,
@@ -122,38 +102,40 @@ impl OpenAiBuilder {
     #[must_use]
     pub fn with_env(mut self) -> Self {
         let read = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        self.key = read("OPENAI_API_KEY").map(SecretString::from).or(self.key);
-        self.base_url = read("OPENAI_BASE_URL").or(self.base_url);
-        self.organization = read("OPENAI_ORG_ID").map(SecretString::from).or(self.organization);
-        self.project = read("OPENAI_PROJECT_ID").map(SecretString::from).or(self.project);
+        let secret = |name: &str, before: Option<SecretString>| read(name).map(SecretString::from).or(before);
+        self.server.base_url = read("OPENAI_BASE_URL").or(self.server.base_url);
+        let credentials = &mut self.credentials;
+        credentials.key = secret("OPENAI_API_KEY", credentials.key.take());
+        credentials.organization = secret("OPENAI_ORG_ID", credentials.organization.take());
+        credentials.project = secret("OPENAI_PROJECT_ID", credentials.project.take());
         self
     }
 
     /// Sets the key. Without one, no `Authorization` is sent, as local servers like it.
     #[must_use]
     pub fn with_api_key(mut self, key: impl Into<String>) -> Self {
-        self.key = Some(SecretString::from(key.into()));
+        self.credentials.key = Some(SecretString::from(key.into()));
         self
     }
 
     /// Sets the server, up to and with `/v1`.
     #[must_use]
     pub fn with_base_url(mut self, url: impl Into<String>) -> Self {
-        self.base_url = Some(url.into());
+        self.server.base_url = Some(url.into());
         self
     }
 
     /// Sets the organisation that is billed.
     #[must_use]
     pub fn with_organization(mut self, organization: impl Into<String>) -> Self {
-        self.organization = Some(SecretString::from(organization.into()));
+        self.credentials.organization = Some(SecretString::from(organization.into()));
         self
     }
 
     /// Sets the project that is billed.
     #[must_use]
     pub fn with_project(mut self, project: impl Into<String>) -> Self {
-        self.project = Some(SecretString::from(project.into()));
+        self.credentials.project = Some(SecretString::from(project.into()));
         self
     }
 
@@ -168,7 +150,7 @@ impl OpenAiBuilder {
         api_version: Option<&str>,
     ) -> Self {
         let api_version = api_version.map(str::to_owned);
-        self.azure = Some(Azure { endpoint: endpoint.into(), deployment: deployment.into(), api_version });
+        self.server.azure = Some(Azure { endpoint: endpoint.into(), deployment: deployment.into(), api_version });
         self
     }
 
@@ -250,7 +232,7 @@ impl OpenAiBuilder {
     /// Adds a header to every request. Its value is treated as a secret.
     #[must_use]
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.headers.push((name.into(), SecretString::from(value.into())));
+        self.credentials.headers.push((name.into(), SecretString::from(value.into())));
         self
     }
 
@@ -268,127 +250,35 @@ impl OpenAiBuilder {
     /// model that is not OpenAI's, a URL that cannot be used, dimensions that the model does not have, a key that would
     /// be sent unencrypted.
     pub fn build(self) -> Result<OpenAi> {
-        let url = self.url()?;
-        let default_endpoint = self.base_url.is_none() && self.azure.is_none();
-        if default_endpoint && self.key.is_none() {
+        let url = self.server.url()?;
+        if self.server.is_openai() && self.credentials.key.is_none() {
             let message = "OpenAI's endpoint needs a key: set OPENAI_API_KEY and use `from_env`, or `with_api_key`";
             return Err(config(message));
         }
-        let has_secret =
-            self.key.is_some() || self.organization.is_some() || self.project.is_some() || !self.headers.is_empty();
         // Through a proxy, this machine is another one.
-        let stays_here = is_loopback(&url) && self.http.proxy.is_none();
-        if has_secret && url.scheme() == "http" && !stays_here && !self.plain_http {
+        let stays_here = server::is_loopback(&url) && self.http.proxy.is_none();
+        if !self.credentials.is_empty() && url.scheme() == "http" && !stays_here && !self.plain_http {
             let message = "a key would go unencrypted to another machine: use https, or allow it by `with_plain_http`";
             return Err(config(message));
         }
-        if let Some(key) = &self.key {
-            check_key(key.expose_secret())?;
-        }
-        let headers = self.request_headers()?;
+        let headers = self.credentials.headers(self.server.key_header())?;
         let space = self.checked_space()?;
         self.check_prompts(&space)?;
         let limits = self.checked_limits(&space)?;
-        let vendor = match &self.azure {
-            Some(_) => "azure.ai.openai",
-            None => "openai",
-        };
-        let model = match &self.azure {
-            Some(azure) if azure.api_version.is_some() => None,
-            Some(azure) => Some(azure.deployment.clone()),
-            None => Some(self.model.clone()),
-        };
         let http = Http::new(&self.http, url.scheme() == "https" || self.http.proxy.is_some())?;
-        let prefix = if self.azure.is_some() { "azure" } else { "openai" };
         Ok(OpenAi(Arc::new(Inner {
-            name: format!("{prefix}/{}", self.model),
-            vendor,
-            payee: self.payee.clone().unwrap_or_else(|| self.payee_at(&url)),
+            name: format!("{}/{}", self.server.short_name(), self.model),
+            vendor: self.server.vendor(),
+            payee: self.payee.clone().unwrap_or_else(|| self.server.payee(&url, &self.model)),
             url,
             headers,
-            model,
+            model: self.server.model_in_body(&self.model).map(str::to_owned),
             dimensions: self.dimensions,
             encoding: self.encoding,
             space,
             limits,
             http,
         })))
-    }
-
-    /// Who bills at this address: nobody is taken for OpenAI who is not.
-    fn payee_at(&self, url: &Url) -> Payee {
-        let provider = match (&self.azure, url.host_str()) {
-            (Some(_), _) => "azure",
-            (None, Some("api.openai.com") | None) => "openai",
-            (None, Some(host)) => host,
-        };
-        Payee::new(provider, self.model.as_str(), Tier::Standard)
-    }
-
-    /// The address that requests go to.
-    fn url(&self) -> Result<Url> {
-        let base = match &self.azure {
-            Some(azure) => &azure.endpoint,
-            None => self.base_url.as_deref().unwrap_or(BASE_URL),
-        };
-        // The address itself is not quoted: it may hold a password.
-        let unusable = |what: &str| config(format!("the base URL {what}: it is like {BASE_URL}"));
-        let mut url = Url::parse(base.trim()).map_err(|_| unusable("cannot be read"))?;
-        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
-            return Err(unusable("begins with neither http:// nor https://"));
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(unusable("holds a user or password, which belong into `with_header`"));
-        }
-        if url.query().is_some() || url.fragment().is_some() {
-            return Err(unusable("has a query or fragment"));
-        }
-        {
-            let mut path = url.path_segments_mut().map_err(|()| unusable("cannot have a path"))?;
-            path.pop_if_empty();
-            if let Some(azure) = &self.azure {
-                match azure.api_version {
-                    Some(_) => path.extend(["openai", "deployments", &azure.deployment]),
-                    None => path.extend(["openai", "v1"]),
-                };
-            }
-            path.push("embeddings");
-        }
-        if let Some(version) = self.azure.as_ref().and_then(|azure| azure.api_version.as_deref()) {
-            url.query_pairs_mut().append_pair("api-version", version);
-        }
-        Ok(url)
-    }
-
-    fn request_headers(&self) -> Result<HeaderMap> {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        let mut add = |name: &str, value: &SecretString| -> Result<()> {
-            let (name, value) = headers::header(name, value)?;
-            headers.insert(name, value);
-            Ok(())
-        };
-        match &self.key {
-            Some(key) if self.azure.is_some() => add("api-key", key)?,
-            Some(key) => {
-                // Checked alone, so that an empty one is not hidden behind `Bearer`.
-                headers::header("authorization", key)?;
-                add("authorization", &SecretString::from(format!("Bearer {}", key.expose_secret())))?;
-            }
-            None => {}
-        }
-        if let Some(organization) = &self.organization {
-            add("openai-organization", organization)?;
-        }
-        if let Some(project) = &self.project {
-            add("openai-project", project)?;
-        }
-        // The caller's own win over all of these.
-        for (name, value) in &self.headers {
-            add(name, value)?;
-        }
-        Ok(headers)
     }
 
     /// Refuses a model that is known to want prompts which nobody gives: found out later, the documents would be embedded
@@ -487,24 +377,6 @@ impl fmt::Debug for OpenAiBuilder {
     }
 }
 
-/// Refuses what is no key: a line break from a file, quotes from a shell.
-fn check_key(key: &str) -> Result<()> {
-    let what = match key {
-        "" => "is empty",
-        _ if key.trim() != key => "begins or ends with white space: trim it",
-        _ if key.contains(['"', '\'']) => "has quotes in it: take them off",
-        _ if !key.bytes().all(|byte| byte.is_ascii_graphic()) => "has characters that no key has",
-        _ => return Ok(()),
-    };
-    Err(config(format!("the key (OPENAI_API_KEY, `with_api_key`) {what}")))
-}
-
 fn config(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Config, message)
-}
-
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
 }

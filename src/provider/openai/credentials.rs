@@ -1,0 +1,74 @@
+//! Says who asks: the key and what else is secret, checked and made into headers.
+
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{Error, ErrorKind, Result, http::headers};
+
+/// Everything of a request that is a secret.
+#[derive(Clone, Default)]
+pub(super) struct Credentials {
+    pub(super) key: Option<SecretString>,
+    pub(super) organization: Option<SecretString>,
+    pub(super) project: Option<SecretString>,
+    pub(super) headers: Vec<(String, SecretString)>,
+}
+
+/// The header that a key goes into.
+#[derive(Clone, Copy)]
+pub(super) enum KeyHeader {
+    /// `Authorization: Bearer KEY`.
+    Bearer,
+    /// `api-key: KEY`, as Azure has it.
+    ApiKey,
+}
+
+impl Credentials {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.key.is_none() && self.organization.is_none() && self.project.is_none() && self.headers.is_empty()
+    }
+
+    /// Checks the key, and makes the headers of every request.
+    pub(super) fn headers(&self, key_header: KeyHeader) -> Result<HeaderMap> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        let mut add = |name: &str, value: &SecretString| -> Result<()> {
+            let (name, value) = headers::header(name, value)?;
+            headers.insert(name, value);
+            Ok(())
+        };
+        if let Some(key) = &self.key {
+            check_key(key.expose_secret())?;
+            match key_header {
+                KeyHeader::Bearer => {
+                    add("authorization", &SecretString::from(format!("Bearer {}", key.expose_secret())))?;
+                }
+                KeyHeader::ApiKey => add("api-key", key)?,
+            }
+        }
+        if let Some(organization) = &self.organization {
+            add("openai-organization", organization)?;
+        }
+        if let Some(project) = &self.project {
+            add("openai-project", project)?;
+        }
+        // The caller's own win over all of these.
+        for (name, value) in &self.headers {
+            add(name, value)?;
+        }
+        Ok(headers)
+    }
+}
+
+/// Refuses what is no key: a line break from a file, quotes from a shell.
+fn check_key(key: &str) -> Result<()> {
+    let what = match key {
+        "" => "is empty",
+        _ if key.trim() != key => "begins or ends with white space: trim it",
+        _ if key.contains(['"', '\'']) => "has quotes in it: take them off",
+        _ if !key.bytes().all(|byte| byte.is_ascii_graphic()) => "has characters that no key has",
+        _ => return Ok(()),
+    };
+    Err(Error::new(ErrorKind::Config, format!("the key (OPENAI_API_KEY, `with_api_key`) {what}")))
+}

@@ -1,0 +1,110 @@
+//! Knows who answers: OpenAI, Azure or another server, and what differs between them.
+
+use std::net::IpAddr;
+
+use reqwest::Url;
+
+use super::credentials::KeyHeader;
+use crate::{Error, ErrorKind, Payee, Result, Tier};
+
+/// Where OpenAI answers.
+const BASE_URL: &str = "https://api.openai.com/v1";
+
+/// Who is asked: Azure if it is set, else the base URL's server, else OpenAI.
+#[derive(Clone, Default)]
+pub(super) struct Server {
+    pub(super) base_url: Option<String>,
+    pub(super) azure: Option<Azure>,
+}
+
+/// A deployment at Azure.
+#[derive(Clone)]
+pub(super) struct Azure {
+    pub(super) endpoint: String,
+    pub(super) deployment: String,
+    pub(super) api_version: Option<String>,
+}
+
+impl Server {
+    /// Whether it is OpenAI's own endpoint, because no other was named.
+    pub(super) const fn is_openai(&self) -> bool {
+        self.base_url.is_none() && self.azure.is_none()
+    }
+
+    /// The address that requests go to.
+    pub(super) fn url(&self) -> Result<Url> {
+        let base = match &self.azure {
+            Some(azure) => &azure.endpoint,
+            None => self.base_url.as_deref().unwrap_or(BASE_URL),
+        };
+        // The address itself is not quoted: it may hold a password.
+        let unusable =
+            |what: &str| Error::new(ErrorKind::Config, format!("the base URL {what}: it is like {BASE_URL}"));
+        let mut url = Url::parse(base.trim()).map_err(|_| unusable("cannot be read"))?;
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+            return Err(unusable("begins with neither http:// nor https://"));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(unusable("holds a user or password, which belong into `with_header`"));
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(unusable("has a query or fragment"));
+        }
+        {
+            let mut path = url.path_segments_mut().map_err(|()| unusable("cannot have a path"))?;
+            path.pop_if_empty();
+            if let Some(azure) = &self.azure {
+                match azure.api_version {
+                    Some(_) => path.extend(["openai", "deployments", &azure.deployment]),
+                    None => path.extend(["openai", "v1"]),
+                };
+            }
+            path.push("embeddings");
+        }
+        if let Some(version) = self.azure.as_ref().and_then(|azure| azure.api_version.as_deref()) {
+            url.query_pairs_mut().append_pair("api-version", version);
+        }
+        Ok(url)
+    }
+
+    /// Who bills at this address: nobody is taken for OpenAI who is not.
+    pub(super) fn payee(&self, url: &Url, model: &str) -> Payee {
+        let provider = match (&self.azure, url.host_str()) {
+            (Some(_), _) => "azure",
+            (None, Some("api.openai.com") | None) => "openai",
+            (None, Some(host)) => host,
+        };
+        Payee::new(provider, model, Tier::Standard)
+    }
+
+    /// The first part of what `Display` shows.
+    pub(super) const fn short_name(&self) -> &'static str {
+        if self.azure.is_some() { "azure" } else { "openai" }
+    }
+
+    /// OpenTelemetry's name of who answers.
+    pub(super) const fn vendor(&self) -> &'static str {
+        if self.azure.is_some() { "azure.ai.openai" } else { "openai" }
+    }
+
+    /// The header that the key goes into.
+    pub(super) const fn key_header(&self) -> KeyHeader {
+        if self.azure.is_some() { KeyHeader::ApiKey } else { KeyHeader::Bearer }
+    }
+
+    /// What the request calls the model; `None` where the URL names it.
+    pub(super) fn model_in_body<'m>(&'m self, model: &'m str) -> Option<&'m str> {
+        match &self.azure {
+            Some(azure) if azure.api_version.is_some() => None,
+            Some(azure) => Some(&azure.deployment),
+            None => Some(model),
+        }
+    }
+}
+
+/// Whether it is this machine that answers at this address.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+}
