@@ -8,36 +8,15 @@
 //! shown by its decoding, which takes nothing but base64; where that fails, everything is read again in the plain way.
 
 mod json;
+mod partial_reply;
+mod values;
+mod without_vectors;
 
-use std::io::Write;
-
-use base64::{
-    Engine,
-    engine::{DecodePaddingMode, GeneralPurposeConfig},
-};
 use serde::de::DeserializeSeed;
 use serde_json::error::Category;
 
-use self::json::ReplySeed;
-use crate::{
-    BadText, BadTextReason, Embeddings, Error, ErrorKind, Normalization, Partial, Result, Space, Usage,
-    embeddings::not_finite,
-};
-
-/// Standard base64, with or without padding: servers differ.
-const CONFIG: GeneralPurposeConfig =
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-
-/// The engine with vector instructions, where the processor has them.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-fn base64() -> impl Engine {
-    base64::engine::Simd::standard(CONFIG)
-}
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn base64() -> impl Engine {
-    base64::engine::GeneralPurpose::new(&base64::alphabet::STANDARD, CONFIG)
-}
+use self::{json::ReplySeed, partial_reply::Partly, without_vectors::Shortened};
+use crate::{BadText, BadTextReason, Embeddings, Error, ErrorKind, Partial, Result, Space, Usage};
 
 /// Rows in the order of the request, and what the reply says beside them.
 pub(super) struct Read {
@@ -119,228 +98,13 @@ pub(super) fn read(body: &[u8], rows: usize, space: &Space, has_length: bool) ->
     Err(error.with_partial(partial))
 }
 
-/// Where no string of a vector has begun by then, there are none: the vectors are numbers.
-const SOON: usize = 64 << 10;
-
-/// A reply without its vectors.
-struct Shortened<'b> {
-    /// The JSON, with the number of a string after a character of value 0 in the place of each.
-    json: Vec<u8>,
-    strings: Vec<&'b [u8]>,
-}
-
-impl<'b> Shortened<'b> {
-    /// `None` where it would be of no use, or where any other string has an escape: so no string of the reply's own can
-    /// look like one that stands for another.
-    fn of(body: &'b [u8], rows: usize, width: usize) -> Option<Self> {
-        let padded = (width * 4).div_ceil(3) * 4;
-        let bare = (width * 16).div_ceil(3);
-        let (mut json, mut strings) = (Vec::with_capacity(128 * rows), Vec::with_capacity(rows + 1));
-        let (mut copied, mut next) = (0, 0);
-        let find = |from: usize| {
-            let at = from + memchr::memchr2(b'"', b'\\', body.get(from..)?)?;
-            Some((at, body[at] == b'"'))
-        };
-        while let Some((start, is_quote)) = find(next) {
-            if !is_quote || (strings.is_empty() && start > SOON) {
-                return None;
-            }
-            // Said to be one by its length alone; that it is one shows when it is decoded.
-            let is_vector = |&length: &usize| body.get(start + 1 + length) == Some(&b'"');
-            if let Some(length) = [padded, bare].iter().find(|length| is_vector(length)) {
-                let end = start + 1 + length;
-                json.extend_from_slice(&body[copied..=start]);
-                // Writing into memory does not fail.
-                let _ = write!(json, "\\u0000{}", strings.len());
-                strings.push(&body[start + 1..end]);
-                (copied, next) = (end, end + 1);
-            } else {
-                match find(start + 1)? {
-                    (end, true) => next = end + 1,
-                    _ => return None,
-                }
-            }
-        }
-        json.extend_from_slice(body.get(copied..)?);
-        (!strings.is_empty()).then_some(Self { json, strings })
-    }
-}
-
-/// A reply as far as it is read.
-struct Partly<'b> {
-    /// What was set aside, and how many of these strings were decoded.
-    strings: Vec<&'b [u8]>,
-    proven: usize,
-    rows: usize,
-    width: usize,
-    /// Whether the space says that vectors have length 1.
-    has_length_one: bool,
-    /// Row after row as they come.
-    components: Vec<f32>,
-    /// Vectors so far.
-    vectors: usize,
-    /// The `index` of each row as they come.
-    indices: Vec<u32>,
-    tokens: Option<u64>,
-    model: Option<String>,
-    error: Option<String>,
-    /// Rows, as they come, whose vector is no text's.
-    unusable: Vec<usize>,
-    /// The first thing that is wrong with the whole.
-    fault: Option<String>,
-}
-
-impl<'b> Partly<'b> {
-    fn new(rows: usize, space: &Space, strings: Vec<&'b [u8]>) -> Self {
-        let width = space.dimensions();
-        Self {
-            has_length_one: space.normalization() == Normalization::L2,
-            strings,
-            proven: 0,
-            rows,
-            width,
-            components: Vec::new(),
-            vectors: 0,
-            indices: Vec::with_capacity(rows),
-            tokens: None,
-            model: None,
-            error: None,
-            unusable: Vec::new(),
-            fault: None,
-        }
-    }
-
-    /// The string that this one stands for, if it does.
-    fn set_aside(&self, text: &str) -> Option<&'b [u8]> {
-        self.strings.get(text.strip_prefix('\0')?.parse::<usize>().ok()?).copied()
-    }
-
-    /// Whether everything that was set aside is a vector, and nothing else is wrong.
-    fn is_proven(&self) -> bool {
-        self.proven == self.strings.len() && self.fault.is_none() && self.error.is_none()
-    }
-
-    fn fault(&mut self, message: impl FnOnce(usize) -> String) {
-        let row = self.indices.len();
-        self.fault.get_or_insert_with(|| message(row));
-    }
-
-    /// Where the next vector goes; `None` where it has no place.
-    fn slot(&mut self) -> Option<&mut [f32]> {
-        let row = self.indices.len();
-        if row >= self.rows {
-            self.fault(|_| format!("more than {row} vectors for {row} texts"));
-        } else if self.vectors != row {
-            self.fault(|row| format!("row {row} has two vectors, or one before it has none"));
-        }
-        if self.fault.is_some() {
-            return None;
-        }
-        // All the memory at once, but each row of it touched only when its vector comes, so that it is touched once.
-        self.components.reserve_exact(self.rows * self.width - self.components.len());
-        self.components.resize((row + 1) * self.width, 0.0);
-        Some(&mut self.components[row * self.width..(row + 1) * self.width])
-    }
-
-    /// Looks at the vector that was just read, while it is near the processor.
-    fn check_vector(&mut self) {
-        let start = self.vectors * self.width;
-        let vector = &self.components[start..start + self.width];
-        self.vectors += 1;
-        if not_finite(vector).is_some() || vector.iter().all(|&component| component == 0.0) {
-            // It says something about its text, and nothing about the others.
-            self.unusable.push(self.vectors - 1);
-            self.components[start..start + self.width].fill(0.0);
-            return;
-        }
-        if self.has_length_one {
-            let length = squares(vector).sqrt();
-            // OpenAI's are 3e-4 off at most; one that was shortened and not scaled again is far off.
-            if (length - 1.0).abs() > 0.01 {
-                self.fault(|row| {
-                    format!("vector {row} has length {length:.3}, this space has length 1: name another one with `with_space`")
-                });
-            }
-        }
-    }
-
-    fn wrong_width(&mut self, have: usize) {
-        let width = self.width;
-        let hint = match have {
-            _ if have * 4 == width => {
-                ", a quarter: another model answers than was declared, or the server encoded what was encoded already"
-            }
-            _ => ": the model, its `dimensions` or the declared space differ, or the server ignores `dimensions`",
-        };
-        self.fault(|row| format!("vector {row} has {have} components, not {width}{hint}"));
-    }
-
-    fn take_base64(&mut self, text: &[u8]) {
-        let padding = text.iter().rev().take_while(|&&byte| byte == b'=').count();
-        let digits = text.len() - padding;
-        let bytes = digits / 4 * 3 + (digits % 4 * 3) / 4;
-        if bytes != self.width * 4 {
-            return match digits % 4 {
-                1 => self.fault(|row| format!("vector {row} is not base64")),
-                _ if !bytes.is_multiple_of(4) => {
-                    self.fault(|row| format!("vector {row} has {bytes} bytes, not whole numbers"))
-                }
-                _ => self.wrong_width(bytes / 4),
-            };
-        }
-        let width = self.width;
-        let Some(slot) = self.slot() else { return };
-        let decoded = base64().decode_slice(text, bytemuck::cast_slice_mut(slot));
-        if cfg!(target_endian = "big") {
-            // The wire's order is the other one.
-            slot.iter_mut().for_each(|number| *number = f32::from_bits(number.to_bits().swap_bytes()));
-        }
-        if decoded != Ok(width * 4) {
-            return self.fault(|row| format!("vector {row} is not base64"));
-        }
-        self.check_vector();
-    }
-
-    /// Puts row `r` at the place that its `index` names, by swapping rows.
-    fn order(&mut self) -> Result<(), String> {
-        let mut seen = vec![false; self.rows];
-        for &index in &self.indices {
-            match seen.get_mut(index as usize) {
-                None => return Err(format!("the index {index} for {} texts", self.rows)),
-                Some(true) => return Err(format!("two vectors of the index {index}")),
-                Some(slot) => *slot = true,
-            }
-        }
-        for row in 0..self.rows {
-            while self.indices[row] as usize != row {
-                let other = self.indices[row] as usize;
-                let (low, high) = (row.min(other), row.max(other));
-                let (before, after) = self.components.split_at_mut(high * self.width);
-                before[low * self.width..(low + 1) * self.width].swap_with_slice(&mut after[..self.width]);
-                self.indices.swap(row, other);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The sum of the squares, in a form that compilers turn into vector instructions.
-fn squares(row: &[f32]) -> f32 {
-    let mut sums = [0.0_f32; 16];
-    let chunks = row.chunks_exact(16);
-    let rest: f32 = chunks.remainder().iter().map(|number| number * number).sum();
-    for chunk in chunks {
-        sums.iter_mut().zip(chunk).for_each(|(sum, number)| *sum += number * number);
-    }
-    rest + sums.iter().sum::<f32>()
-}
-
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
     use proptest::prelude::*;
     use serde_json::Value;
 
-    use super::*;
+    use super::{partial_reply::base64, *};
 
     fn space(width: usize) -> Space {
         Space::builder("test", width).build().expect("a valid space")
