@@ -25,13 +25,13 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::{Error, ErrorKind, Result, Usage};
 
 /// The most of an error's reply that is read: enough for any message, and nothing to fill memory with.
-const ERROR_REPLY: usize = 64 << 10;
+const MAX_ERROR_BYTES: usize = 64 << 10;
 
 /// How long the rest of an error's reply is waited for: its status is known already.
-const ERROR_TIME: Duration = Duration::from_secs(5);
+const MAX_ERROR_WAIT: Duration = Duration::from_secs(5);
 
 /// Connections kept open without use. A server that closes them earlier is noticed by the client.
-const IDLE: Duration = Duration::from_secs(60);
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How to reach a server.
 #[derive(Clone, Debug)]
@@ -61,9 +61,9 @@ pub(crate) struct Reply {
     pub(crate) headers: HeaderMap,
     body: Vec<u8>,
     /// The most that the body may have, compressed or not.
-    cap: usize,
+    max_bytes: usize,
     /// Whether the server had said how long the body is, so that one that is cut short would have been noticed.
-    pub(crate) has_length: bool,
+    pub(crate) has_content_length: bool,
 }
 
 impl Reply {
@@ -73,20 +73,20 @@ impl Reply {
     }
 
     /// The body, no longer compressed. Of an error, as much as can be read.
-    pub(crate) fn plain(&self) -> Result<Cow<'_, [u8]>> {
+    pub(crate) fn decompressed(&self) -> Result<Cow<'_, [u8]>> {
         let is_error = !self.status.is_success();
         let encoding = self.headers.get(CONTENT_ENCODING).map(|encoding| encoding.as_bytes().to_ascii_lowercase());
         match encoding.as_deref() {
             None | Some(b"" | b"identity") => Ok(Cow::Borrowed(&self.body)),
             Some(b"gzip" | b"x-gzip") => {
                 let mut plain = Vec::new();
-                let most = self.cap as u64 + 1;
+                let most = self.max_bytes as u64 + 1;
                 let read = MultiGzDecoder::new(&self.body[..]).take(most).read_to_end(&mut plain);
                 match read {
-                    _ if plain.len() > self.cap => Err(too_large(self.cap)),
+                    _ if plain.len() > self.max_bytes => Err(too_large(self.max_bytes)),
                     Err(_) if is_error => Ok(Cow::Owned(plain)),
                     // Without a length, an early end is one that happened on the way.
-                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && !self.has_length => {
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && !self.has_content_length => {
                         let message = "the connection ended before the reply did";
                         Err(Error::new(ErrorKind::Unavailable, message).with_usage(Usage::of_unanswered()))
                     }
@@ -107,8 +107,8 @@ impl Reply {
     }
 }
 
-fn too_large(cap: usize) -> Error {
-    let message = format!("the reply has more than {cap} bytes, which the request cannot have yielded");
+fn too_large(max_bytes: usize) -> Error {
+    let message = format!("the reply has more than {max_bytes} bytes, which the request cannot have yielded");
     Error::new(ErrorKind::Protocol, message).with_usage(Usage::of_request(None))
 }
 
@@ -138,7 +138,7 @@ impl Http {
             .retry(reqwest::retry::never())
             .referer(false)
             .connect_timeout(options.connect_timeout)
-            .pool_idle_timeout(IDLE)
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             // A request is one write and one wait: nothing is gained by waiting for more to send.
             .tcp_nodelay(true)
             // Also where another crate turns these features of the client on: bodies are counted here, as they come.
@@ -162,7 +162,7 @@ impl Http {
         }
     }
 
-    /// Posts JSON and reads the reply, at most `cap` bytes of it before and after decompression.
+    /// Posts JSON and reads the reply, at most `max_bytes` bytes of it before and after decompression.
     ///
     /// Dropping the future closes the connection.
     pub(crate) async fn post_json(
@@ -171,7 +171,7 @@ impl Http {
         headers: &HeaderMap,
         body: Vec<u8>,
         deadline: Option<Instant>,
-        cap: usize,
+        max_bytes: usize,
     ) -> Result<Reply> {
         let now = Instant::now();
         let total = now.checked_add(self.timeout);
@@ -192,16 +192,16 @@ impl Http {
             Error::new(passed, message).with_usage(Usage::of_unanswered())
         };
         let request = self.client.post(url.clone()).headers(headers.clone()).body(body);
-        let sent = within(end, request.send()).await.ok_or_else(late)?;
-        let response = sent.map_err(|error| failed(error, url))?;
-        self.read(response, cap, end, late).await
+        let sent = until(end, request.send()).await.ok_or_else(late)?;
+        let response = sent.map_err(|error| transport_error(error, url))?;
+        self.read(response, max_bytes, end, late).await
     }
 
     /// Reads a reply's body. That of an error is of use also where it does not end well.
     async fn read(
         &self,
         mut response: Response,
-        cap: usize,
+        max_bytes: usize,
         end: Option<Instant>,
         late: impl Fn() -> Error + Send,
     ) -> Result<Reply> {
@@ -211,44 +211,44 @@ impl Http {
             let error = error.with_status(status.as_u16());
             headers::request_id(&headers).into_iter().fold(error, Error::with_request_id)
         };
-        let (cap, end) = match is_error {
-            false => (cap, end),
+        let (max_bytes, end) = match is_error {
+            false => (max_bytes, end),
             true => {
-                let soon = Instant::now() + ERROR_TIME;
-                (cap.min(ERROR_REPLY), Some(end.map_or(soon, |end| end.min(soon))))
+                let soon = Instant::now() + MAX_ERROR_WAIT;
+                (max_bytes.min(MAX_ERROR_BYTES), Some(end.map_or(soon, |end| end.min(soon))))
             }
         };
         let length = response.content_length();
         let mut body = Vec::new();
         if !is_error {
-            if length.is_some_and(|length| length > cap as u64) {
-                return Err(about(too_large(cap)));
+            if length.is_some_and(|length| length > max_bytes as u64) {
+                return Err(about(too_large(max_bytes)));
             }
             body.reserve_exact(length.map_or(0, |length| length as usize));
         }
         loop {
-            let chunk = match within(end, response.chunk()).await {
+            let chunk = match until(end, response.chunk()).await {
                 Some(Ok(Some(chunk))) => chunk,
                 Some(Ok(None)) => break,
                 Some(Err(_)) | None if is_error => break,
-                Some(Err(error)) => return Err(about(failed(error, response.url()))),
+                Some(Err(error)) => return Err(about(transport_error(error, response.url()))),
                 None => return Err(about(late())),
             };
-            let room = cap - body.len();
+            let room = max_bytes - body.len();
             if chunk.len() > room && !is_error {
-                return Err(about(too_large(cap)));
+                return Err(about(too_large(max_bytes)));
             }
             body.extend_from_slice(&chunk[..chunk.len().min(room)]);
             if chunk.len() > room {
                 break;
             }
         }
-        Ok(Reply { status, headers, body, cap, has_length: length.is_some() })
+        Ok(Reply { status, headers, body, max_bytes, has_content_length: length.is_some() })
     }
 }
 
 /// Waits for something, but not past an end.
-async fn within<T>(end: Option<Instant>, future: impl Future<Output = T> + Send) -> Option<T> {
+async fn until<T>(end: Option<Instant>, future: impl Future<Output = T> + Send) -> Option<T> {
     match end {
         None => Some(future.await),
         Some(end) => tokio::time::timeout_at(end.into(), future).await.ok(),
@@ -262,10 +262,10 @@ impl fmt::Debug for Http {
 }
 
 /// Says what became of a request that got no reply, or not all of it.
-fn failed(error: reqwest::Error, url: &Url) -> Error {
+fn transport_error(error: reqwest::Error, url: &Url) -> Error {
     // What was not sent was not billed.
     let sent = !error.is_connect() && !error.is_builder();
-    let (kind, message) = match tls_failure(&error) {
+    let (kind, message) = match tls_error(&error) {
         // The server ended the handshake: it is broken or overloaded, as it may be with any other answer.
         Some(rustls::Error::AlertReceived(_)) => {
             (ErrorKind::Unavailable, "no encrypted connection: the server refused the handshake")
@@ -286,7 +286,7 @@ fn failed(error: reqwest::Error, url: &Url) -> Error {
 }
 
 /// What TLS says of the failure, if it is one of TLS.
-fn tls_failure(error: &reqwest::Error) -> Option<&rustls::Error> {
+fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
     let mut cause = std::error::Error::source(error);
     while let Some(mut source) = cause {
         // An I/O error tells the cause of what it holds as its own, and not what it holds.

@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::{Error, ErrorKind, RateLimitStatus, RateLimitWindow, Result};
 
 /// Makes a header out of a name and a value; the value is not shown anywhere.
-pub(crate) fn header(name: &str, value: &SecretString) -> Result<(HeaderName, HeaderValue)> {
+pub(crate) fn secret_header(name: &str, value: &SecretString) -> Result<(HeaderName, HeaderValue)> {
     let name = HeaderName::try_from(name)
         .map_err(|_| Error::new(ErrorKind::Config, format!("{name:?} is not a header's name")))?;
     let wrong = || {
@@ -55,15 +55,15 @@ pub(crate) fn rate_limit_status(headers: &HeaderMap) -> Option<RateLimitStatus> 
         let value = headers.get(format!("x-ratelimit-{what}-{of}"))?;
         value.to_str().ok().map(str::trim)
     };
-    let quota = |of: &str| {
+    let window = |of: &str| {
         // Azure has sent -1 and 0, which mean nothing.
         let limit: u64 = read("limit", of)?.parse().ok().filter(|&limit| limit > 0)?;
-        let mut quota = RateLimitWindow::new(limit);
-        quota.remaining = read("remaining", of).and_then(|left| left.parse().ok());
-        quota.reset = read("reset", of).and_then(go_duration);
-        Some(quota)
+        let mut window = RateLimitWindow::new(limit);
+        window.remaining = read("remaining", of).and_then(|left| left.parse().ok());
+        window.reset = read("reset", of).and_then(go_duration);
+        Some(window)
     };
-    let rate_limit_status = RateLimitStatus { requests: quota("requests"), tokens: quota("tokens") };
+    let rate_limit_status = RateLimitStatus { requests: window("requests"), tokens: window("tokens") };
     (rate_limit_status != RateLimitStatus::default()).then_some(rate_limit_status)
 }
 
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_bad_header_is_not_quoted() {
-        let error = header("authorization", &SecretString::from("planted\nkey")).expect_err("a line break");
+        let error = secret_header("authorization", &SecretString::from("planted\nkey")).expect_err("a line break");
         assert!(!format!("{error:?}").contains("planted"), "{error:?}");
     }
 }

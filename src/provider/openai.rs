@@ -6,7 +6,7 @@ mod embedder;
 mod endpoint;
 mod failure;
 mod models;
-mod quotes;
+mod redaction;
 mod reply;
 mod request;
 mod server;

@@ -7,10 +7,10 @@ use secrecy::SecretString;
 use super::{
     credentials::Credentials,
     embedder::OpenAi,
-    endpoint::{Inner, OpenAiEncoding},
+    endpoint::{Endpoint, OpenAiEncoding},
     models,
     server::{self, Azure, Server},
-    tokens::Cl100k,
+    tokens::Cl100kCounter,
 };
 use crate::{
     Error, ErrorKind, InputKind, Limits, Normalization, Payee, Prompts, PromptsBy, Result, Space, TokenCount,
@@ -71,7 +71,7 @@ pub struct OpenAiBuilder {
     dimensions: Option<usize>,
     space: Option<Space>,
     prompts: Option<Prompts>,
-    unprompted: bool,
+    without_prompts: bool,
     limits: Option<Limits>,
     encoding: OpenAiEncoding,
     plain_http: bool,
@@ -88,7 +88,7 @@ impl OpenAiBuilder {
             dimensions: None,
             space: None,
             prompts: None,
-            unprompted: false,
+            without_prompts: false,
             limits: None,
             encoding: OpenAiEncoding::Base64,
             plain_http: false,
@@ -180,7 +180,7 @@ impl OpenAiBuilder {
     /// space is one without prompts then. (Where the server adds them, say [`Prompts::by_server`].)
     #[must_use]
     pub const fn without_prompts(mut self) -> Self {
-        self.unprompted = true;
+        self.without_prompts = true;
         self
     }
 
@@ -266,7 +266,7 @@ impl OpenAiBuilder {
         self.check_prompts(&space)?;
         let limits = self.checked_limits(&space)?;
         let http = Http::new(&self.http, url.scheme() == "https" || self.http.proxy.is_some())?;
-        Ok(OpenAi(Arc::new(Inner {
+        Ok(OpenAi(Arc::new(Endpoint {
             name: format!("{}/{}", self.server.short_name(), self.model),
             vendor: self.server.vendor(),
             payee: self.payee.clone().unwrap_or_else(|| self.server.payee(&url, &self.model)),
@@ -285,11 +285,11 @@ impl OpenAiBuilder {
     /// already, in a space of their own.
     fn check_prompts(&self, space: &Space) -> Result<()> {
         let prompts = space.prompts();
-        if self.unprompted || (prompts.applied_by == PromptsBy::Server && *prompts != Prompts::default()) {
+        if self.without_prompts || (prompts.applied_by == PromptsBy::Server && *prompts != Prompts::default()) {
             return Ok(());
         }
         for kind in [InputKind::Document, InputKind::Query] {
-            let wanted = [space.model(), &self.model].into_iter().find_map(|name| models::wants_prompt(name, kind));
+            let wanted = [space.model(), &self.model].into_iter().find_map(|name| models::usual_prompts(name, kind));
             let Some(usual) = wanted.filter(|_| prompts.of(kind).is_none()) else { continue };
             let message = format!(
                 "{} was trained with a prompt before each {kind}, usually {:?}: give the prompts by `with_prompts`, with \
@@ -305,14 +305,14 @@ impl OpenAiBuilder {
     /// What a request may hold: what was said, else what is known of OpenAI's models.
     fn checked_limits(&self, space: &Space) -> Result<Limits> {
         let mut limits = self.limits.clone().unwrap_or_default();
-        if models::of(&self.model).is_some() {
+        if models::find(&self.model).is_some() {
             let own = models::limits();
             limits.texts = limits.texts.or(own.texts);
             limits.tokens_per_text = limits.tokens_per_text.or(own.tokens_per_text);
             limits.tokens_per_call = limits.tokens_per_call.or(own.tokens_per_call);
             limits.in_flight = limits.in_flight.or(own.in_flight);
             if matches!(limits.tokens, TokenCount::Unknown) {
-                limits.tokens = TokenCount::Exact(Arc::new(Cl100k::new(space.prompts().clone())));
+                limits.tokens = TokenCount::Exact(Arc::new(Cl100kCounter::new(space.prompts().clone())));
             }
         } else if self.limits.is_none() {
             limits = models::unknown_limits();
@@ -327,7 +327,7 @@ impl OpenAiBuilder {
 
     /// What the vectors are.
     fn checked_space(&self) -> Result<Space> {
-        let space = match (&self.space, models::of(&self.model)) {
+        let space = match (&self.space, models::find(&self.model)) {
             (Some(space), _) => space.clone(),
             (None, Some(model)) => {
                 let dimensions = match self.dimensions {

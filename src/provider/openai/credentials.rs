@@ -34,7 +34,7 @@ impl Credentials {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         let mut add = |name: &str, value: &SecretString| -> Result<()> {
-            let (name, value) = headers::header(name, value)?;
+            let (name, value) = headers::secret_header(name, value)?;
             headers.insert(name, value);
             Ok(())
         };

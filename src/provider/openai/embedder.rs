@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use tracing::{Instrument, Span, field};
 
 use super::{
-    endpoint::{Inner, OpenAiEncoding},
-    failure, quotes, reply, request,
+    endpoint::{Endpoint, OpenAiEncoding},
+    failure, redaction, reply, request,
 };
 use crate::{
     Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, Usage,
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Bodies from this size on are decoded off the async executor: a millisecond's work.
-const LARGE: usize = 1 << 20;
+const LARGE_BODY: usize = 1 << 20;
 
 /// An embedder behind OpenAI's API.
 ///
@@ -68,20 +68,21 @@ const LARGE: usize = 1 << 20;
 /// One span a call, `embeddings`, with the fields of OpenTelemetry's conventions for generative AI
 /// (`gen_ai.request.model`, `gen_ai.usage.input_tokens`, `error.type`, ...). Never a text, a key or a body.
 #[derive(Clone)]
-pub struct OpenAi(pub(super) Arc<Inner>);
+pub struct OpenAi(pub(super) Arc<Endpoint>);
 
 impl OpenAi {
     async fn embed_in_span(&self, batch: &Batch<'_>, span: &Span) -> Result<Embeddings> {
-        let inner = &*self.0;
-        let (body, truncated) = request::write(inner, batch).await?;
+        let endpoint = &*self.0;
+        let (body, truncated) = request::body_of(endpoint, batch).await?;
         let rows = batch.len();
-        let cap = reply::most_bytes(rows, inner.space.dimensions());
+        let max_bytes = reply::max_bytes(rows, endpoint.space.dimensions());
         // What is shown of the server's words must not be a piece of a text or of a secret.
         let quoted = |words: &str| {
-            batch.texts().iter().any(|text| quotes::quotes(words, text)) || quotes::holds(&inner.headers, words)
+            batch.texts().iter().any(|text| redaction::quotes(words, text))
+                || redaction::quotes_secret(words, &endpoint.headers)
         };
-        let unquoted = |error: Error| error.without_words(|words| !failure::is_known(words) && quoted(words));
-        let reply = inner.http.post_json(&inner.url, &inner.headers, body, batch.deadline(), cap).await;
+        let unquoted = |error: Error| error.without_words(|words| !failure::is_known_code(words) && quoted(words));
+        let reply = endpoint.http.post_json(&endpoint.url, &endpoint.headers, body, batch.deadline(), max_bytes).await;
         let reply = reply.map_err(unquoted)?;
         let (status, rate_limit_status) = (reply.status, headers::rate_limit_status(&reply.headers));
         let id = headers::request_id(&reply.headers);
@@ -91,9 +92,9 @@ impl OpenAi {
             unquoted(rate_limit_status.into_iter().fold(error, Error::with_rate_limit_status))
         };
         if !status.is_success() {
-            return Err(about(failure::of(&reply, &inner.url)));
+            return Err(about(failure::error_of(&reply, &endpoint.url)));
         }
-        let read = self.read(reply, rows).await.map_err(about)?;
+        let read = self.decode(reply, rows).await.map_err(about)?;
         if let Some(model) = read.model.filter(|model| self.is_name_like(model)) {
             span.record("gen_ai.response.model", model);
         }
@@ -101,9 +102,9 @@ impl OpenAi {
         Ok(rate_limit_status.into_iter().fold(embeddings, Embeddings::with_rate_limit_status))
     }
 
-    async fn read(&self, reply: Reply, rows: usize) -> Result<reply::Read> {
-        let (space, large) = (self.0.space.clone(), reply.len() >= LARGE);
-        let read = move || reply::read(&reply.plain()?, rows, &space, reply.has_length);
+    async fn decode(&self, reply: Reply, rows: usize) -> Result<reply::DecodedReply> {
+        let (space, large) = (self.0.space.clone(), reply.len() >= LARGE_BODY);
+        let read = move || reply::read(&reply.decompressed()?, rows, &space, reply.has_content_length);
         if !large {
             return read();
         }
@@ -126,9 +127,9 @@ impl OpenAi {
     }
 
     fn span(&self, batch: &Batch<'_>) -> Span {
-        let inner = &*self.0;
-        let model = inner.model.as_deref().unwrap_or_else(|| inner.space.model());
-        let encoding = match inner.encoding {
+        let endpoint = &*self.0;
+        let model = endpoint.model.as_deref().unwrap_or_else(|| endpoint.space.model());
+        let encoding = match endpoint.encoding {
             OpenAiEncoding::Base64 => "base64",
             OpenAiEncoding::Float => "float",
         };
@@ -137,14 +138,14 @@ impl OpenAi {
             otel.name = format_args!("embeddings {model}"),
             otel.kind = "client",
             gen_ai.operation.name = "embeddings",
-            gen_ai.provider.name = inner.vendor,
+            gen_ai.provider.name = endpoint.vendor,
             gen_ai.request.model = model,
             gen_ai.response.model = field::Empty,
-            gen_ai.embeddings.dimension.count = inner.space.dimensions(),
+            gen_ai.embeddings.dimension.count = endpoint.space.dimensions(),
             gen_ai.request.encoding_formats = encoding,
             gen_ai.usage.input_tokens = field::Empty,
-            server.address = inner.url.host_str(),
-            server.port = inner.url.port_or_known_default(),
+            server.address = endpoint.url.host_str(),
+            server.port = endpoint.url.port_or_known_default(),
             error.r#type = field::Empty,
             embed.batch.size = batch.len(),
         )

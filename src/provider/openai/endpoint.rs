@@ -5,7 +5,7 @@ use reqwest::{Url, header::HeaderMap};
 use crate::{Limits, Payee, Space, http::Http};
 
 /// What a builder has settled: where requests go, what they say, and what the replies hold.
-pub(super) struct Inner {
+pub(super) struct Endpoint {
     /// What `Display` shows: `openai/text-embedding-3-small`.
     pub(super) name: String,
     /// OpenTelemetry's name of who answers.

@@ -9,11 +9,11 @@ use crate::{
 };
 
 /// Codes and types of 429 that waiting does not cure.
-const QUOTA: [&str; 5] =
+const QUOTA_CODES: [&str; 5] =
     ["insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "quota_exceeded", "account_deactivated"];
 
 /// Codes and types that are the provider's, also where a text has the same words.
-const KNOWN: [&str; 12] = [
+const KNOWN_CODES: [&str; 12] = [
     "context_length_exceeded",
     "invalid_api_key",
     "invalid_request_error",
@@ -29,11 +29,11 @@ const KNOWN: [&str; 12] = [
 ];
 
 /// The most of the provider's own words that is kept.
-const WORDS: usize = 1000;
+const MAX_MESSAGE_CHARS: usize = 1000;
 
 /// What the error's body says, whichever of the usual shapes it has.
 #[derive(Default)]
-struct Said {
+struct ErrorBody {
     message: String,
     /// `code`, if it is a word.
     code: String,
@@ -42,7 +42,7 @@ struct Said {
     param: String,
 }
 
-impl Said {
+impl ErrorBody {
     /// Reads OpenAI's `{"error": {...}}`, vLLM's and text-embeddings-inference's flat objects, FastAPI's `detail`.
     fn read(body: &[u8]) -> Self {
         let Ok(body) = serde_json::from_slice::<Value>(body) else { return Self::default() };
@@ -51,7 +51,7 @@ impl Said {
         let (kind, error_type) = (word("type"), word("error_type"));
         let message = ["message", "error", "detail"].map(word).into_iter().find(|words| !words.is_empty());
         Self {
-            message: message.unwrap_or_default().chars().take(WORDS).collect(),
+            message: message.unwrap_or_default().chars().take(MAX_MESSAGE_CHARS).collect(),
             code: word("code"),
             kind: if kind.is_empty() { error_type } else { kind },
             param: word("param"),
@@ -80,18 +80,18 @@ impl Said {
 }
 
 /// Statuses of gateways that gave up waiting: what is behind them may have finished, and billed.
-const UNANSWERED: [u16; 9] = [408, 499, 502, 504, 520, 521, 522, 523, 524];
+const GATEWAY_STATUSES: [u16; 9] = [408, 499, 502, 504, 520, 521, 522, 523, 524];
 
 /// Makes the error that a reply without success is.
-pub(super) fn of(reply: &Reply, url: &Url) -> Error {
-    let said = reply.plain().map(|body| Said::read(&body)).unwrap_or_default();
-    let (kind, message) = judge(reply.status, &said, url);
+pub(super) fn error_of(reply: &Reply, url: &Url) -> Error {
+    let body = reply.decompressed().map(|body| ErrorBody::read(&body)).unwrap_or_default();
+    let (kind, message) = classify(reply.status, &body, url);
     let status = reply.status.as_u16();
-    let usage = if UNANSWERED.contains(&status) { Usage::of_unanswered() } else { Usage::of_request(Some(0)) };
+    let usage = if GATEWAY_STATUSES.contains(&status) { Usage::of_unanswered() } else { Usage::of_request(Some(0)) };
     let mut error = Error::new(kind, message).with_status(status).with_usage(usage);
-    error = error.with_provider_code(if said.code.is_empty() { &said.kind } else { &said.code });
-    if !said.message.is_empty() {
-        error = error.with_provider_message(said.message);
+    error = error.with_provider_code(if body.code.is_empty() { &body.kind } else { &body.code });
+    if !body.message.is_empty() {
+        error = error.with_provider_message(body.message);
     }
     if let Some(wait) = headers::retry_after(&reply.headers) {
         error = error.with_retry_after(wait);
@@ -103,30 +103,30 @@ pub(super) fn of(reply: &Reply, url: &Url) -> Error {
 }
 
 /// Whether a word is surely the provider's, also where a text has it.
-pub(super) fn is_known(word: &str) -> bool {
-    KNOWN.contains(&word) || QUOTA.contains(&word)
+pub(super) fn is_known_code(word: &str) -> bool {
+    KNOWN_CODES.contains(&word) || QUOTA_CODES.contains(&word)
 }
 
-fn judge(status: StatusCode, said: &Said, url: &Url) -> (ErrorKind, String) {
+fn classify(status: StatusCode, body: &ErrorBody, url: &Url) -> (ErrorKind, String) {
     use ErrorKind::{Auth, Config, InvalidInput, Protocol, QuotaExhausted, RateLimited, Timeout, Unavailable};
     let is = |kind: ErrorKind, message: &str| (kind, message.to_owned());
     match status.as_u16() {
         401 | 403 => is(Auth, "the key was not accepted for this: check the key, the organisation and the project"),
         402 => is(QuotaExhausted, "the account has no money or quota left: waiting does not help"),
-        429 if said.is_one_of(&QUOTA) => {
+        429 if body.is_one_of(&QUOTA_CODES) => {
             is(QuotaExhausted, "the account has no money or quota left: waiting does not help")
         }
-        429 => match (said.number_after("Limit"), said.number_after("Requested")) {
+        429 => match (body.number_after("Limit"), body.number_after("Requested")) {
             (Some(limit), Some(requested)) if requested > limit => {
                 let advice = "send less in a call (`with_limits`)";
                 (InvalidInput, format!("one request of {requested}, and the account's limit is {limit}: {advice}"))
             }
             _ => is(RateLimited, "too many requests or tokens at the moment"),
         },
-        400 | 422 if ["model", "dimensions", "encoding_format"].contains(&said.param.as_str()) => {
-            (Config, format!("the server does not accept `{}` as it is set", said.param))
+        400 | 422 if ["model", "dimensions", "encoding_format"].contains(&body.param.as_str()) => {
+            (Config, format!("the server does not accept `{}` as it is set", body.param))
         }
-        400 | 404 | 422 if said.is_one_of(&["model_not_found"]) => is(Config, "the server does not know this model"),
+        400 | 404 | 422 if body.is_one_of(&["model_not_found"]) => is(Config, "the server does not know this model"),
         400 | 422 => {
             is(InvalidInput, "the server refused the request; it may be one of its texts (`embed_each` finds which)")
         }
@@ -138,7 +138,7 @@ fn judge(status: StatusCode, said: &Said, url: &Url) -> (ErrorKind, String) {
         }
         408 => is(Timeout, "the server waited too long for the request"),
         300..=399 => is(Config, "the server answers with a redirect, which is not followed: give the final base URL"),
-        500 if said.is_about_size() => is(InvalidInput, "a text, or the request, is more than the server can take"),
+        500 if body.is_about_size() => is(InvalidInput, "a text, or the request, is more than the server can take"),
         // 424 is how text-embeddings-inference says that its model failed.
         409 | 424 | 425 | 500..=599 => is(Unavailable, "the server cannot answer at the moment"),
         400..=499 => is(InvalidInput, "the server refused the request"),

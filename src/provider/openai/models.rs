@@ -18,12 +18,12 @@ const MODELS: [Model; 3] = [
 ];
 
 /// The model of this name, if it is OpenAI's.
-pub(super) fn of(name: &str) -> Option<&'static Model> {
+pub(super) fn find(name: &str) -> Option<&'static Model> {
     MODELS.iter().find(|model| model.name == name)
 }
 
 /// Texts a request; the API reference's limit for the array of inputs.
-const TEXTS: usize = 2048;
+const TEXTS_PER_CALL: usize = 2048;
 
 /// Tokens a text. The reference says 8,192, and servers have refused that many; 8,191 is what the models' pages say.
 const TOKENS_PER_TEXT: usize = 8191;
@@ -37,7 +37,7 @@ const IN_FLIGHT: usize = 8;
 /// What a request to OpenAI's models may hold.
 pub(super) const fn limits() -> Limits {
     Limits::none()
-        .with_texts(TEXTS)
+        .with_texts(TEXTS_PER_CALL)
         .with_tokens_per_text(TOKENS_PER_TEXT)
         .with_tokens_per_call(TOKENS_PER_CALL)
         .with_in_flight(IN_FLIGHT)
@@ -45,12 +45,12 @@ pub(super) const fn limits() -> Limits {
 
 /// What a request to an unknown server may hold: as many texts as OpenAI takes, and its own limits for tokens.
 pub(super) const fn unknown_limits() -> Limits {
-    Limits::none().with_texts(TEXTS)
+    Limits::none().with_texts(TEXTS_PER_CALL)
 }
 
 /// Models whose vectors are wrong without prompts: part of the name, and what goes before documents and queries. From
 /// their model cards.
-const PROMPTED: [(&str, &str, &str); 9] = [
+const PROMPTED_MODELS: [(&str, &str, &str); 9] = [
     ("e5-", "passage: ", "query: "),
     ("bge-small-en", "", "Represent this sentence for searching relevant passages: "),
     ("bge-base-en", "", "Represent this sentence for searching relevant passages: "),
@@ -63,9 +63,9 @@ const PROMPTED: [(&str, &str, &str); 9] = [
 ];
 
 /// The prompts that a model was trained with, where it is known to need some for this kind of text.
-pub(super) fn wants_prompt(model: &str, kind: InputKind) -> Option<Prompts> {
+pub(super) fn usual_prompts(model: &str, kind: InputKind) -> Option<Prompts> {
     let model = model.to_ascii_lowercase();
-    let (_, document, query) = PROMPTED.iter().find(|(part, ..)| model.contains(part))?;
+    let (_, document, query) = PROMPTED_MODELS.iter().find(|(part, ..)| model.contains(part))?;
     let wanted = match kind {
         InputKind::Document => document,
         InputKind::Query => query,

@@ -15,11 +15,11 @@ mod without_vectors;
 use serde::de::DeserializeSeed;
 use serde_json::error::Category;
 
-use self::{json::ReplySeed, partial_reply::Partly, without_vectors::Shortened};
+use self::{json::ReplySeed, partial_reply::PartialReply, without_vectors::WithoutVectors};
 use crate::{BadText, BadTextReason, Embeddings, Error, ErrorKind, Partial, Result, Space, Usage};
 
 /// Rows in the order of the request, and what the reply says beside them.
-pub(super) struct Read {
+pub(super) struct DecodedReply {
     pub(super) embeddings: Embeddings,
     /// The model that the server names.
     pub(super) model: Option<String>,
@@ -27,19 +27,19 @@ pub(super) struct Read {
 
 /// The most bytes that a reply to `rows` texts can have: components as JSON numbers of up to 24 characters with the
 /// white space of a pretty printer, which is more than base64 takes, and names and ids around each row.
-pub(super) fn most_bytes(rows: usize, dimensions: usize) -> usize {
+pub(super) fn max_bytes(rows: usize, dimensions: usize) -> usize {
     rows.saturating_mul(dimensions.saturating_mul(32).saturating_add(1024)).saturating_add(64 << 10)
 }
 
-/// Reads a reply to a request of `rows` texts. `has_length` says whether the server had told the body's length.
-pub(super) fn read(body: &[u8], rows: usize, space: &Space, has_length: bool) -> Result<Read> {
-    let parse = |json: &[u8], strings| {
-        let mut reply = Partly::new(rows, space, strings);
+/// Reads a reply to a request of `rows` texts. `has_content_length` says whether the server had told the body's length.
+pub(super) fn read(body: &[u8], rows: usize, space: &Space, has_content_length: bool) -> Result<DecodedReply> {
+    let parse = |json: &[u8], taken| {
+        let mut reply = PartialReply::new(rows, space, taken);
         let mut json = serde_json::Deserializer::from_slice(json);
         let parsed = ReplySeed(&mut reply).deserialize(&mut json).and_then(|()| json.end());
         (reply, parsed)
     };
-    let short = Shortened::of(body, rows, space.dimensions()).map(|short| parse(&short.json, short.strings));
+    let short = WithoutVectors::new(body, rows, space.dimensions()).map(|short| parse(&short.json, short.taken));
     let (mut reply, parsed) = match short {
         Some((reply, Ok(()))) if reply.is_proven() => (reply, Ok(())),
         // What is wrong is told by its place in the reply as it came.
@@ -51,7 +51,7 @@ pub(super) fn read(body: &[u8], rows: usize, space: &Space, has_length: bool) ->
         let at = format!("line {}, column {} of {} bytes", error.line(), error.column(), body.len());
         match error.classify() {
             // With a length, less would have been noticed: this is all that the server meant to send.
-            Category::Eof if !has_length => {
+            Category::Eof if !has_content_length => {
                 let message = format!("the reply ends early, at {at}");
                 Error::new(ErrorKind::Unavailable, message).with_usage(Usage::of_unanswered())
             }
@@ -77,12 +77,12 @@ pub(super) fn read(body: &[u8], rows: usize, space: &Space, has_length: bool) ->
     }
     // Of the texts, by their index, before the rows change their places.
     let unusable: Vec<usize> = reply.unusable.iter().map(|&row| reply.indices[row] as usize).collect();
-    reply.order().map_err(wrong)?;
+    reply.sort_by_index().map_err(wrong)?;
     let model = reply.model.take();
     let embeddings = Embeddings::of_finite(rows, space, reply.components, usage);
     let embeddings = embeddings.map_err(|error| error.with_usage(usage))?;
     if unusable.is_empty() {
-        return Ok(Read { embeddings, model });
+        return Ok(DecodedReply { embeddings, model });
     }
     // What is sound was paid for like the rest, and is kept.
     let bad = unusable.iter().map(|&index| BadText::new(index, BadTextReason::Unusable)).collect();

@@ -4,39 +4,39 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use super::endpoint::{Inner, OpenAiEncoding};
+use super::endpoint::{Endpoint, OpenAiEncoding};
 use crate::{
     BadText, BadTextReason, Batch, Error, ErrorKind, InputKind, Prompts, PromptsBy, Result, TokenCount, Truncation,
     plan,
 };
 
 /// The headers and body of a request, and the texts that were cut for it.
-pub(super) async fn write(inner: &Inner, batch: &Batch<'_>) -> Result<(Vec<u8>, Vec<usize>)> {
-    let spaces = std::slice::from_ref(&inner.space);
+pub(super) async fn body_of(endpoint: &Endpoint, batch: &Batch<'_>) -> Result<(Vec<u8>, Vec<usize>)> {
+    let spaces = std::slice::from_ref(&endpoint.space);
     batch.check_space(spaces)?;
-    let mut counting = plan::count(batch, &inner.limits).await;
+    let mut counting = plan::count(batch, &endpoint.limits).await;
     let counted = counting.counted(batch).map_or(*batch, |counted| batch.with_counted(counted));
-    counted.check(spaces, &inner.limits)?;
-    let prompt = prompt_of(inner.space.prompts(), batch.kind());
+    counted.check(spaces, &endpoint.limits)?;
+    let prompt = prompt_of(endpoint.space.prompts(), batch.kind());
     let mut truncated = Vec::new();
     let mut input: Vec<Cow<'_, str>> = Vec::with_capacity(batch.len());
     for (index, &text) in batch.texts().iter().enumerate() {
         let mut text = text;
         if batch.truncation() == Truncation::Truncate && counting.is_over(batch, index) {
-            text = cut(inner, batch, index)?;
+            text = truncate(endpoint, batch, index)?;
             truncated.push(index);
             plan::yield_once().await;
         }
         input.push(prompt.map_or(Cow::Borrowed(text), |prompt| Cow::Owned(format!("{prompt}{text}"))));
     }
     let request = Request {
-        model: inner.model.as_deref(),
+        model: endpoint.model.as_deref(),
         input: &input,
-        encoding_format: match inner.encoding {
+        encoding_format: match endpoint.encoding {
             OpenAiEncoding::Base64 => "base64",
             OpenAiEncoding::Float => "float",
         },
-        dimensions: inner.dimensions,
+        dimensions: endpoint.dimensions,
     };
     let body = serde_json::to_vec(&request)
         .map_err(|error| Error::new(ErrorKind::Config, "the request cannot be written as JSON").with_source(error))?;
@@ -44,8 +44,8 @@ pub(super) async fn write(inner: &Inner, batch: &Batch<'_>) -> Result<(Vec<u8>, 
 }
 
 /// The beginning of a text that is too long.
-fn cut<'t>(inner: &Inner, batch: &Batch<'t>, index: usize) -> Result<&'t str> {
-    let (text, limits) = (batch.texts()[index], &inner.limits);
+fn truncate<'t>(endpoint: &Endpoint, batch: &Batch<'t>, index: usize) -> Result<&'t str> {
+    let (text, limits) = (batch.texts()[index], &endpoint.limits);
     let (TokenCount::Exact(counter), Some(limit)) = (&limits.tokens, limits.tokens_of_one_text()) else {
         return Ok(text);
     };

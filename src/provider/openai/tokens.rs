@@ -10,19 +10,19 @@ use tiktoken_rs::{CoreBPE, cl100k_base_singleton};
 use crate::{CountTokens, InputKind, Prompts};
 
 /// Bytes of a piece, at least, before a place to cut is looked for.
-const PIECE: usize = 4 << 10;
+const MIN_PIECE: usize = 4 << 10;
 
 /// Bytes of a piece, at most. A text in which no letter is followed by something else for so long is cut anywhere: what
 /// has no words has no exact count that matters, and the tokenizer's time grows faster than the piece.
-const LONGEST: usize = 32 << 10;
+const MAX_PIECE: usize = 32 << 10;
 
 /// Counts cl100k's tokens of a text with its prompt, whoever puts that there.
 #[derive(Debug)]
-pub(super) struct Cl100k {
+pub(super) struct Cl100kCounter {
     prompts: Prompts,
 }
 
-impl Cl100k {
+impl Cl100kCounter {
     pub(super) const fn new(prompts: Prompts) -> Self {
         Self { prompts }
     }
@@ -36,7 +36,7 @@ fn encoder() -> &'static CoreBPE {
     cl100k_base_singleton()
 }
 
-impl CountTokens for Cl100k {
+impl CountTokens for Cl100kCounter {
     fn count(&self, kind: InputKind, text: &str) -> usize {
         self.count_to(kind, text, usize::MAX)
     }
@@ -90,7 +90,7 @@ fn pieces(text: &str) -> impl Iterator<Item = &str> {
         if rest.is_empty() {
             return None;
         }
-        let (piece, after) = rest.split_at(cut(rest));
+        let (piece, after) = rest.split_at(first_piece_end(rest));
         rest = after;
         Some(piece)
     })
@@ -99,14 +99,14 @@ fn pieces(text: &str) -> impl Iterator<Item = &str> {
 /// Where the first piece ends: after a letter that is followed by no letter. The tokenizer's pattern always ends a match
 /// there: it takes letters as long as there are some, nothing else takes a letter, and what follows is matched without
 /// looking back.
-fn cut(text: &str) -> usize {
-    if text.len() <= LONGEST.min(2 * PIECE) {
+fn first_piece_end(text: &str) -> usize {
+    if text.len() <= MAX_PIECE.min(2 * MIN_PIECE) {
         return text.len();
     }
-    let start = text.floor_char_boundary(PIECE);
+    let start = text.floor_char_boundary(MIN_PIECE);
     let mut letter_before = false;
     for (at, c) in text[start..].char_indices() {
-        if start + at >= LONGEST {
+        if start + at >= MAX_PIECE {
             break;
         }
         if letter_before && !c.is_alphabetic() {
@@ -114,7 +114,7 @@ fn cut(text: &str) -> usize {
         }
         letter_before = is_surely_letter(c);
     }
-    text.floor_char_boundary(LONGEST)
+    text.floor_char_boundary(MAX_PIECE)
 }
 
 /// Whether a character is one of the pattern's letters (`\p{L}`). The standard library's `is_alphabetic` knows more,
@@ -135,7 +135,8 @@ mod tests {
 
     use super::*;
 
-    const PLAIN: Cl100k = Cl100k::new(Prompts { document: None, query: None, applied_by: crate::PromptsBy::Client });
+    const PLAIN: Cl100kCounter =
+        Cl100kCounter::new(Prompts { document: None, query: None, applied_by: crate::PromptsBy::Client });
 
     fn count(text: &str) -> usize {
         PLAIN.count(InputKind::Document, text)

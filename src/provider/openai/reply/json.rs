@@ -5,12 +5,12 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::{
-    partial_reply::Partly,
-    values::{Few, NumberSeed, Scalar, expecting},
+    partial_reply::PartialReply,
+    values::{KnownFields, NumberSeed, Scalar, expecting},
 };
 
 /// The reply's object.
-pub(super) struct ReplySeed<'r, 'b>(pub(super) &'r mut Partly<'b>);
+pub(super) struct ReplySeed<'r, 'b>(pub(super) &'r mut PartialReply<'b>);
 
 impl<'de> DeserializeSeed<'de> for ReplySeed<'_, '_> {
     type Value = ();
@@ -26,19 +26,18 @@ impl<'de> Visitor<'de> for ReplySeed<'_, '_> {
     expecting!("an object");
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(name) = map.next_key_seed(NameSeed)? {
+        while let Some(name) = map.next_key_seed(FieldNameSeed)? {
             match name {
-                Name::Data => map.next_value_seed(DataSeed(self.0))?,
-                Name::Usage => {
-                    let usage: Few = map.next_value()?;
+                FieldName::Data => map.next_value_seed(DataSeed(self.0))?,
+                FieldName::Usage => {
+                    let usage: KnownFields = map.next_value()?;
                     self.0.tokens = usage.number("prompt_tokens").or_else(|| usage.number("total_tokens"));
                 }
-                Name::Model => self.0.model = map.next_value::<Scalar>()?.text(),
-                Name::Error => {
-                    let error: Few = map.next_value()?;
-                    self.0.error = error
-                        .is_something
-                        .then(|| error.text("code").or_else(|| error.text("type")).unwrap_or_default());
+                FieldName::Model => self.0.model = map.next_value::<Scalar>()?.text(),
+                FieldName::Error => {
+                    let error: KnownFields = map.next_value()?;
+                    self.0.error =
+                        error.is_present.then(|| error.text("code").or_else(|| error.text("type")).unwrap_or_default());
                 }
                 _ => _ = map.next_value::<IgnoredAny>()?,
             }
@@ -48,7 +47,7 @@ impl<'de> Visitor<'de> for ReplySeed<'_, '_> {
 }
 
 /// The names that matter, in the reply and in a row.
-enum Name {
+enum FieldName {
     Data,
     Embedding,
     Error,
@@ -58,36 +57,36 @@ enum Name {
     Usage,
 }
 
-struct NameSeed;
+struct FieldNameSeed;
 
-impl<'de> DeserializeSeed<'de> for NameSeed {
-    type Value = Name;
+impl<'de> DeserializeSeed<'de> for FieldNameSeed {
+    type Value = FieldName;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Name, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<FieldName, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
-impl Visitor<'_> for NameSeed {
-    type Value = Name;
+impl Visitor<'_> for FieldNameSeed {
+    type Value = FieldName;
 
     expecting!("a name");
 
-    fn visit_str<E>(self, name: &str) -> Result<Name, E> {
+    fn visit_str<E>(self, name: &str) -> Result<FieldName, E> {
         Ok(match name {
-            "data" => Name::Data,
-            "embedding" => Name::Embedding,
-            "error" => Name::Error,
-            "index" => Name::Index,
-            "model" => Name::Model,
-            "usage" => Name::Usage,
-            _ => Name::Other,
+            "data" => FieldName::Data,
+            "embedding" => FieldName::Embedding,
+            "error" => FieldName::Error,
+            "index" => FieldName::Index,
+            "model" => FieldName::Model,
+            "usage" => FieldName::Usage,
+            _ => FieldName::Other,
         })
     }
 }
 
 /// The array of rows.
-struct DataSeed<'r, 'b>(&'r mut Partly<'b>);
+struct DataSeed<'r, 'b>(&'r mut PartialReply<'b>);
 
 impl<'de> DeserializeSeed<'de> for DataSeed<'_, '_> {
     type Value = ();
@@ -113,7 +112,7 @@ impl<'de> Visitor<'de> for DataSeed<'_, '_> {
 }
 
 /// One row: `{"object": "embedding", "index": 0, "embedding": ...}`, in any order.
-struct RowSeed<'r, 'b>(&'r mut Partly<'b>);
+struct RowSeed<'r, 'b>(&'r mut PartialReply<'b>);
 
 impl<'de> DeserializeSeed<'de> for RowSeed<'_, '_> {
     type Value = ();
@@ -130,13 +129,13 @@ impl<'de> Visitor<'de> for RowSeed<'_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let (mut index, mut has_vector) = (None, false);
-        while let Some(name) = map.next_key_seed(NameSeed)? {
+        while let Some(name) = map.next_key_seed(FieldNameSeed)? {
             match name {
-                Name::Embedding => {
+                FieldName::Embedding => {
                     has_vector = true;
                     map.next_value_seed(VectorSeed(&mut *self.0))?;
                 }
-                Name::Index => {
+                FieldName::Index => {
                     index = map.next_value::<Scalar>()?.number().and_then(|index| u32::try_from(index).ok());
                 }
                 _ => _ = map.next_value::<IgnoredAny>()?,
@@ -156,7 +155,7 @@ impl<'de> Visitor<'de> for RowSeed<'_, '_> {
 }
 
 /// One vector, as base64 or as numbers.
-struct VectorSeed<'r, 'b>(&'r mut Partly<'b>);
+struct VectorSeed<'r, 'b>(&'r mut PartialReply<'b>);
 
 impl<'de> DeserializeSeed<'de> for VectorSeed<'_, '_> {
     type Value = ();
@@ -172,13 +171,13 @@ impl<'de> Visitor<'de> for VectorSeed<'_, '_> {
     expecting!("base64 or an array of numbers");
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        match self.0.set_aside(text) {
+        match self.0.taken_string(text) {
             Some(vector) => {
-                self.0.take_base64(vector);
+                self.0.push_base64(vector);
                 // All of it was base64, so there was no quote in it.
-                self.0.proven += usize::from(self.0.fault.is_none());
+                self.0.taken_decoded += usize::from(self.0.fault.is_none());
             }
-            None => self.0.take_base64(text.as_bytes()),
+            None => self.0.push_base64(text.as_bytes()),
         }
         Ok(())
     }
@@ -191,7 +190,7 @@ impl<'de> Visitor<'de> for VectorSeed<'_, '_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut numbers: A) -> Result<(), A::Error> {
         let (mut have, mut odd) = (0, false);
         let width = self.0.width;
-        if let Some(slot) = self.0.slot() {
+        if let Some(slot) = self.0.next_row() {
             while have < width {
                 match numbers.next_element_seed(NumberSeed)? {
                     None => break,
@@ -211,7 +210,7 @@ impl<'de> Visitor<'de> for VectorSeed<'_, '_> {
             self.0.wrong_width(have);
         }
         if self.0.fault.is_none() {
-            self.0.check_vector();
+            self.0.accept_vector();
         }
         Ok(())
     }

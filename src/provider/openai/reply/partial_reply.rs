@@ -23,14 +23,14 @@ pub(super) fn base64() -> impl Engine {
 }
 
 /// A reply as far as it is read.
-pub(super) struct Partly<'b> {
+pub(super) struct PartialReply<'b> {
     /// What was set aside, and how many of these strings were decoded.
-    pub(super) strings: Vec<&'b [u8]>,
-    pub(super) proven: usize,
+    pub(super) taken: Vec<&'b [u8]>,
+    pub(super) taken_decoded: usize,
     pub(super) rows: usize,
     pub(super) width: usize,
     /// Whether the space says that vectors have length 1.
-    pub(super) has_length_one: bool,
+    pub(super) is_normalized: bool,
     /// Row after row as they come.
     pub(super) components: Vec<f32>,
     /// Vectors so far.
@@ -46,13 +46,13 @@ pub(super) struct Partly<'b> {
     pub(super) fault: Option<String>,
 }
 
-impl<'b> Partly<'b> {
-    pub(super) fn new(rows: usize, space: &Space, strings: Vec<&'b [u8]>) -> Self {
+impl<'b> PartialReply<'b> {
+    pub(super) fn new(rows: usize, space: &Space, taken: Vec<&'b [u8]>) -> Self {
         let width = space.dimensions();
         Self {
-            has_length_one: space.normalization() == Normalization::L2,
-            strings,
-            proven: 0,
+            is_normalized: space.normalization() == Normalization::L2,
+            taken,
+            taken_decoded: 0,
             rows,
             width,
             components: Vec::new(),
@@ -67,13 +67,13 @@ impl<'b> Partly<'b> {
     }
 
     /// The string that this one stands for, if it does.
-    pub(super) fn set_aside(&self, text: &str) -> Option<&'b [u8]> {
-        self.strings.get(text.strip_prefix('\0')?.parse::<usize>().ok()?).copied()
+    pub(super) fn taken_string(&self, text: &str) -> Option<&'b [u8]> {
+        self.taken.get(text.strip_prefix('\0')?.parse::<usize>().ok()?).copied()
     }
 
     /// Whether everything that was set aside is a vector, and nothing else is wrong.
     pub(super) fn is_proven(&self) -> bool {
-        self.proven == self.strings.len() && self.fault.is_none() && self.error.is_none()
+        self.taken_decoded == self.taken.len() && self.fault.is_none() && self.error.is_none()
     }
 
     pub(super) fn fault(&mut self, message: impl FnOnce(usize) -> String) {
@@ -82,7 +82,7 @@ impl<'b> Partly<'b> {
     }
 
     /// Where the next vector goes; `None` where it has no place.
-    pub(super) fn slot(&mut self) -> Option<&mut [f32]> {
+    pub(super) fn next_row(&mut self) -> Option<&mut [f32]> {
         let row = self.indices.len();
         if row >= self.rows {
             self.fault(|_| format!("more than {row} vectors for {row} texts"));
@@ -99,7 +99,7 @@ impl<'b> Partly<'b> {
     }
 
     /// Looks at the vector that was just read, while it is near the processor.
-    pub(super) fn check_vector(&mut self) {
+    pub(super) fn accept_vector(&mut self) {
         let start = self.vectors * self.width;
         let vector = &self.components[start..start + self.width];
         self.vectors += 1;
@@ -109,8 +109,8 @@ impl<'b> Partly<'b> {
             self.components[start..start + self.width].fill(0.0);
             return;
         }
-        if self.has_length_one {
-            let length = squares(vector).sqrt();
+        if self.is_normalized {
+            let length = sum_of_squares(vector).sqrt();
             // OpenAI's are 3e-4 off at most; one that was shortened and not scaled again is far off.
             if (length - 1.0).abs() > 0.01 {
                 self.fault(|row| {
@@ -131,7 +131,7 @@ impl<'b> Partly<'b> {
         self.fault(|row| format!("vector {row} has {have} components, not {width}{hint}"));
     }
 
-    pub(super) fn take_base64(&mut self, text: &[u8]) {
+    pub(super) fn push_base64(&mut self, text: &[u8]) {
         let padding = text.iter().rev().take_while(|&&byte| byte == b'=').count();
         let digits = text.len() - padding;
         let bytes = digits / 4 * 3 + (digits % 4 * 3) / 4;
@@ -145,7 +145,7 @@ impl<'b> Partly<'b> {
             };
         }
         let width = self.width;
-        let Some(slot) = self.slot() else { return };
+        let Some(slot) = self.next_row() else { return };
         let decoded = base64().decode_slice(text, bytemuck::cast_slice_mut(slot));
         if cfg!(target_endian = "big") {
             // The wire's order is the other one.
@@ -154,11 +154,11 @@ impl<'b> Partly<'b> {
         if decoded != Ok(width * 4) {
             return self.fault(|row| format!("vector {row} is not base64"));
         }
-        self.check_vector();
+        self.accept_vector();
     }
 
     /// Puts row `r` at the place that its `index` names, by swapping rows.
-    pub(super) fn order(&mut self) -> Result<(), String> {
+    pub(super) fn sort_by_index(&mut self) -> Result<(), String> {
         let mut seen = vec![false; self.rows];
         for &index in &self.indices {
             match seen.get_mut(index as usize) {
@@ -181,7 +181,7 @@ impl<'b> Partly<'b> {
 }
 
 /// The sum of the squares, in a form that compilers turn into vector instructions.
-fn squares(row: &[f32]) -> f32 {
+fn sum_of_squares(row: &[f32]) -> f32 {
     let mut sums = [0.0_f32; 16];
     let chunks = row.chunks_exact(16);
     let rest: f32 = chunks.remainder().iter().map(|number| number * number).sum();

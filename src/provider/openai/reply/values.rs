@@ -156,15 +156,15 @@ impl<'de> Visitor<'de> for ScalarVisitor {
     }
 }
 
-/// A few fields of an object: those that are looked for in `usage` and `error`.
+/// The fields of an object that are looked for in `usage` and `error`.
 #[derive(Default)]
-pub(super) struct Few {
+pub(super) struct KnownFields {
     fields: Vec<(&'static str, Scalar)>,
     /// Whether it was anything but null.
-    pub(super) is_something: bool,
+    pub(super) is_present: bool,
 }
 
-impl Few {
+impl KnownFields {
     const NAMES: [&str; 4] = ["code", "prompt_tokens", "total_tokens", "type"];
 
     pub(super) fn number(&self, name: &str) -> Option<u64> {
@@ -179,56 +179,58 @@ impl Few {
     }
 }
 
-impl<'de> Deserialize<'de> for Few {
+impl<'de> Deserialize<'de> for KnownFields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(FewVisitor)
+        deserializer.deserialize_any(KnownFieldsVisitor)
     }
 }
 
-struct FewVisitor;
+struct KnownFieldsVisitor;
 
-impl<'de> Visitor<'de> for FewVisitor {
-    type Value = Few;
+impl<'de> Visitor<'de> for KnownFieldsVisitor {
+    type Value = KnownFields;
 
     expecting!("an object");
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Few, A::Error> {
-        let mut few = Few { is_something: true, ..Few::default() };
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<KnownFields, A::Error> {
+        let mut known = KnownFields { is_present: true, ..KnownFields::default() };
         while let Some(name) = map.next_key::<Cow<'_, str>>()? {
-            match Few::NAMES.iter().find(|wanted| **wanted == name) {
-                Some(name) if few.fields.len() < Few::NAMES.len() => few.fields.push((name, map.next_value()?)),
+            match KnownFields::NAMES.iter().find(|wanted| **wanted == name) {
+                Some(name) if known.fields.len() < KnownFields::NAMES.len() => {
+                    known.fields.push((name, map.next_value()?))
+                }
                 _ => _ = map.next_value::<IgnoredAny>()?,
             }
         }
-        Ok(few)
+        Ok(known)
     }
 
-    fn visit_unit<E>(self) -> Result<Few, E> {
-        Ok(Few::default())
+    fn visit_unit<E>(self) -> Result<KnownFields, E> {
+        Ok(KnownFields::default())
     }
 
-    fn visit_bool<E>(self, something: bool) -> Result<Few, E> {
-        Ok(Few { is_something: something, ..Few::default() })
+    fn visit_bool<E>(self, something: bool) -> Result<KnownFields, E> {
+        Ok(KnownFields { is_present: something, ..KnownFields::default() })
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Few, E> {
-        Ok(Few { is_something: true, ..Few::default() })
+    fn visit_u64<E>(self, _: u64) -> Result<KnownFields, E> {
+        Ok(KnownFields { is_present: true, ..KnownFields::default() })
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Few, E> {
-        Ok(Few { is_something: true, ..Few::default() })
+    fn visit_i64<E>(self, _: i64) -> Result<KnownFields, E> {
+        Ok(KnownFields { is_present: true, ..KnownFields::default() })
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Few, E> {
-        Ok(Few { is_something: true, ..Few::default() })
+    fn visit_f64<E>(self, _: f64) -> Result<KnownFields, E> {
+        Ok(KnownFields { is_present: true, ..KnownFields::default() })
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<Few, E> {
-        Ok(Few { is_something: true, ..Few::default() })
+    fn visit_str<E>(self, _: &str) -> Result<KnownFields, E> {
+        Ok(KnownFields { is_present: true, ..KnownFields::default() })
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Few, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<KnownFields, A::Error> {
         while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Few { is_something: true, ..Few::default() })
+        Ok(KnownFields { is_present: true, ..KnownFields::default() })
     }
 }

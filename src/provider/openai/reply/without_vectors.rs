@@ -3,29 +3,29 @@
 use std::io::Write;
 
 /// Where no string of a vector has begun by then, there are none: the vectors are numbers.
-const SOON: usize = 64 << 10;
+const FIRST_VECTOR_WITHIN: usize = 64 << 10;
 
 /// A reply without its vectors.
-pub(super) struct Shortened<'b> {
+pub(super) struct WithoutVectors<'b> {
     /// The JSON, with the number of a string after a character of value 0 in the place of each.
     pub(super) json: Vec<u8>,
-    pub(super) strings: Vec<&'b [u8]>,
+    pub(super) taken: Vec<&'b [u8]>,
 }
 
-impl<'b> Shortened<'b> {
+impl<'b> WithoutVectors<'b> {
     /// `None` where it would be of no use, or where any other string has an escape: so no string of the reply's own can
     /// look like one that stands for another.
-    pub(super) fn of(body: &'b [u8], rows: usize, width: usize) -> Option<Self> {
+    pub(super) fn new(body: &'b [u8], rows: usize, width: usize) -> Option<Self> {
         let padded = (width * 4).div_ceil(3) * 4;
         let bare = (width * 16).div_ceil(3);
-        let (mut json, mut strings) = (Vec::with_capacity(128 * rows), Vec::with_capacity(rows + 1));
+        let (mut json, mut taken) = (Vec::with_capacity(128 * rows), Vec::with_capacity(rows + 1));
         let (mut copied, mut next) = (0, 0);
         let find = |from: usize| {
             let at = from + memchr::memchr2(b'"', b'\\', body.get(from..)?)?;
             Some((at, body[at] == b'"'))
         };
         while let Some((start, is_quote)) = find(next) {
-            if !is_quote || (strings.is_empty() && start > SOON) {
+            if !is_quote || (taken.is_empty() && start > FIRST_VECTOR_WITHIN) {
                 return None;
             }
             // Said to be one by its length alone; that it is one shows when it is decoded.
@@ -34,8 +34,8 @@ impl<'b> Shortened<'b> {
                 let end = start + 1 + length;
                 json.extend_from_slice(&body[copied..=start]);
                 // Writing into memory does not fail.
-                let _ = write!(json, "\\u0000{}", strings.len());
-                strings.push(&body[start + 1..end]);
+                let _ = write!(json, "\\u0000{}", taken.len());
+                taken.push(&body[start + 1..end]);
                 (copied, next) = (end, end + 1);
             } else {
                 match find(start + 1)? {
@@ -45,6 +45,6 @@ impl<'b> Shortened<'b> {
             }
         }
         json.extend_from_slice(body.get(copied..)?);
-        (!strings.is_empty()).then_some(Self { json, strings })
+        (!taken.is_empty()).then_some(Self { json, taken })
     }
 }
