@@ -33,38 +33,13 @@ pub(super) fn max_bytes(rows: usize, dimensions: usize) -> usize {
 
 /// Reads a reply to a request of `rows` texts. `has_content_length` says whether the server had told the body's length.
 pub(super) fn read(body: &[u8], rows: usize, space: &Space, has_content_length: bool) -> Result<DecodedReply> {
-    let parse = |json: &[u8], taken| {
-        let mut reply = PartialReply::new(rows, space, taken);
-        let mut json = serde_json::Deserializer::from_slice(json);
-        let parsed = ReplySeed(&mut reply).deserialize(&mut json).and_then(|()| json.end());
-        (reply, parsed)
-    };
-    let short = WithoutVectors::new(body, rows, space.dimensions()).map(|short| parse(&short.json, short.taken));
-    let (mut reply, parsed) = match short {
-        Some((reply, Ok(()))) if reply.is_proven() => (reply, Ok(())),
-        // What is wrong is told by its place in the reply as it came.
-        _ => parse(body, Vec::new()),
+    let mut reply = match parse(body, rows, space) {
+        Parsed::Fast(reply) | Parsed::Plain(reply, Ok(())) => reply,
+        Parsed::Plain(reply, Err(error)) => {
+            return Err(malformed(&error, body.len(), has_content_length, Usage::of_request(reply.tokens)));
+        }
     };
     let usage = Usage::of_request(reply.tokens);
-    // The parser's own words may quote the reply: only its place is told.
-    let broken = parsed.err().map(|error| {
-        let at = format!("line {}, column {} of {} bytes", error.line(), error.column(), body.len());
-        match error.classify() {
-            // With a length, less would have been noticed: this is all that the server meant to send.
-            Category::Eof if !has_content_length => {
-                let message = format!("the reply ends early, at {at}");
-                Error::new(ErrorKind::Unavailable, message).with_usage(Usage::of_unanswered())
-            }
-            Category::Eof => Error::new(ErrorKind::Protocol, format!("the reply's JSON ends early, at {at}")),
-            Category::Data => Error::new(ErrorKind::Protocol, format!("the reply is not one of embeddings, at {at}")),
-            _ => Error::new(ErrorKind::Protocol, format!("the reply is not JSON, at {at}: is the base URL right?")),
-        }
-    });
-    if let Some(error) = broken {
-        // What was read before the fault counts; what comes after it is not known.
-        let known = error.usage() != Usage::ZERO;
-        return Err(if known { error } else { error.with_usage(usage) });
-    }
     let wrong = |message: String| Error::new(ErrorKind::Protocol, message).with_usage(usage);
     if let Some(code) = &reply.error {
         return Err(wrong("the reply is an error with a status of success".into()).with_provider_code(code));
@@ -78,24 +53,78 @@ pub(super) fn read(body: &[u8], rows: usize, space: &Space, has_content_length: 
     // Of the texts, by their index, before the rows change their places.
     let unusable: Vec<usize> = reply.unusable.iter().map(|&row| reply.indices[row] as usize).collect();
     reply.sort_by_index().map_err(wrong)?;
-    let model = reply.model.take();
+    // Each row was checked for finite numbers when it was decoded: they are not looked at again.
     let embeddings = Embeddings::of_finite(rows, space, reply.components, usage);
     let embeddings = embeddings.map_err(|error| error.with_usage(usage))?;
-    if unusable.is_empty() {
-        return Ok(DecodedReply { embeddings, model });
+    if !unusable.is_empty() {
+        return Err(unusable_vectors(&unusable, &embeddings));
     }
-    // What is sound was paid for like the rest, and is kept.
+    Ok(DecodedReply { embeddings, model: reply.model })
+}
+
+/// A reply that was parsed in one of two ways.
+enum Parsed<'b> {
+    /// The vectors were taken out first and decoded without the parser. Each is a vector, and nothing else is wrong.
+    Fast(PartialReply<'b>),
+    /// The parser read the whole body, as far as it could.
+    Plain(PartialReply<'b>, serde_json::Result<()>),
+}
+
+/// Parses in the fast way if that finds nothing wrong. Else it parses the whole body, so that all that is wrong is told
+/// of the reply as it came: a place in the JSON without vectors says nothing to anybody.
+fn parse<'b>(body: &'b [u8], rows: usize, space: &Space) -> Parsed<'b> {
+    if let Some(WithoutVectors { json, taken }) = WithoutVectors::new(body, rows, space.dimensions()) {
+        let mut reply = PartialReply::new(rows, space, taken);
+        if walk(&json, &mut reply).is_ok() && reply.is_proven() {
+            return Parsed::Fast(reply);
+        }
+    }
+    let mut reply = PartialReply::new(rows, space, Vec::new());
+    let parsed = walk(body, &mut reply);
+    Parsed::Plain(reply, parsed)
+}
+
+/// Hands all of a JSON to a reply.
+fn walk(json: &[u8], reply: &mut PartialReply<'_>) -> serde_json::Result<()> {
+    let mut json = serde_json::Deserializer::from_slice(json);
+    ReplySeed(reply).deserialize(&mut json).and_then(|()| json.end())
+}
+
+/// Makes the error of a reply that the parser refused. `usage` is what was read of it before the fault: it counts; what
+/// comes after the fault is not known.
+fn malformed(error: &serde_json::Error, bytes: usize, has_content_length: bool, usage: Usage) -> Error {
+    // The parser's own words may quote the reply: only its place is told.
+    let at = format!("line {}, column {} of {bytes} bytes", error.line(), error.column());
+    let message = match error.classify() {
+        // With a length, less would have been noticed: this is all that the server meant to send.
+        Category::Eof if !has_content_length => {
+            let message = format!("the reply ends early, at {at}");
+            return Error::new(ErrorKind::Unavailable, message).with_usage(Usage::of_unanswered());
+        }
+        Category::Eof => format!("the reply's JSON ends early, at {at}"),
+        Category::Data => format!("the reply is not one of embeddings, at {at}"),
+        _ => format!("the reply is not JSON, at {at}: is the base URL right?"),
+    };
+    Error::new(ErrorKind::Protocol, message).with_usage(usage)
+}
+
+/// Makes the error of a reply with rows that no text has. The other rows were paid for like these, and come with it.
+fn unusable_vectors(unusable: &[usize], embeddings: &Embeddings) -> Error {
     let bad = unusable.iter().map(|&index| BadText::new(index, BadTextReason::Unusable)).collect();
     let error =
         Error::new(ErrorKind::Protocol, "the reply has unusable vectors: all zeros, or not finite").with_bad_texts(bad);
-    let mut is_sound = vec![true; rows];
+    let mut is_sound = vec![true; embeddings.len()];
     unusable.iter().for_each(|&index| is_sound[index] = false);
-    let sound: Vec<usize> = (0..rows).filter(|&index| is_sound[index]).collect();
+    let sound: Vec<usize> = (0..embeddings.len()).filter(|&index| is_sound[index]).collect();
     if sound.is_empty() {
-        return Err(error.with_usage(usage));
+        return error.with_usage(embeddings.usage());
     }
-    let partial = Partial::new(sound.clone(), embeddings.select(&sound))?;
-    Err(error.with_partial(partial))
+    let rows = embeddings.select(&sound);
+    match Partial::new(sound, rows) {
+        Ok(partial) => error.with_partial(partial),
+        // There is one index for each row, and they ascend.
+        Err(other) => other.with_usage(embeddings.usage()),
+    }
 }
 
 #[cfg(test)]

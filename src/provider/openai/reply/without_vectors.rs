@@ -1,50 +1,80 @@
-//! Takes the strings of vectors out of a reply, so that the JSON parser need not look through them.
+//! Takes the vectors out of a reply, so that the JSON parser need not look through them.
 
 use std::io::Write;
 
-/// Where no string of a vector has begun by then, there are none: the vectors are numbers.
+/// If no vector's string begins within so many bytes, there are none: the vectors are numbers.
 const FIRST_VECTOR_WITHIN: usize = 64 << 10;
 
 /// A reply without its vectors.
+///
+/// A reply with vectors of 2 components, which are 12 characters of base64:
+///
+/// ```text
+/// {"data":[{"index":0,"embedding":"AACAPwAAAEA="},{"index":1,"embedding":"AABAQAAAgEA="}],"usage":{..}}
+///                                  ------------                           ------------
+///                                    taken[0]                               taken[1]
+/// ```
+///
+/// `json`, which the parser reads. `\u0000` and a number stand where a vector was, and say which one:
+///
+/// ```text
+/// {"data":[{"index":0,"embedding":"\u00000"},{"index":1,"embedding":"\u00001"}],"usage":{..}}
+/// ```
 pub(super) struct WithoutVectors<'b> {
-    /// The JSON, with the number of a string after a character of value 0 in the place of each.
     pub(super) json: Vec<u8>,
+    /// The strings that were taken out, without their quotes.
     pub(super) taken: Vec<&'b [u8]>,
 }
 
 impl<'b> WithoutVectors<'b> {
-    /// `None` where it would be of no use, or where any other string has an escape: so no string of the reply's own can
-    /// look like one that stands for another.
+    /// Takes out every string that is as long as a vector of `width` components.
+    ///
+    /// Returns `None` if there is no such string, or if any other string has an escape. A string of the reply itself
+    /// can thus never begin with `\u0000` and pass for a vector.
     pub(super) fn new(body: &'b [u8], rows: usize, width: usize) -> Option<Self> {
-        let padded = (width * 4).div_ceil(3) * 4;
-        let bare = (width * 16).div_ceil(3);
+        let (padded, unpadded) = ((width * 4).div_ceil(3) * 4, (width * 16).div_ceil(3));
         let (mut json, mut taken) = (Vec::with_capacity(128 * rows), Vec::with_capacity(rows + 1));
-        let (mut copied, mut next) = (0, 0);
-        let find = |from: usize| {
-            let at = from + memchr::memchr2(b'"', b'\\', body.get(from..)?)?;
-            Some((at, body[at] == b'"'))
-        };
-        while let Some((start, is_quote)) = find(next) {
-            if !is_quote || (taken.is_empty() && start > FIRST_VECTOR_WITHIN) {
-                return None;
-            }
-            // Said to be one by its length alone; that it is one shows when it is decoded.
-            let is_vector = |&length: &usize| body.get(start + 1 + length) == Some(&b'"');
-            if let Some(length) = [padded, bare].iter().find(|length| is_vector(length)) {
-                let end = start + 1 + length;
-                json.extend_from_slice(&body[copied..=start]);
+        // Bytes before `done` are in `json` or in `taken`; no string is open at `next`.
+        let (mut done, mut next) = (0, 0);
+        loop {
+            let start = match find_mark(body, next) {
+                Mark::Quote(at) if taken.is_empty() && at > FIRST_VECTOR_WITHIN => return None,
+                Mark::Quote(at) => at + 1,
+                Mark::Escape => return None,
+                Mark::End => break,
+            };
+            // The closing quote is not searched for: a jump over the vector is what makes this fast. If the string has
+            // another quote inside, it is not base64. Its decoding fails then, and the whole reply is parsed instead.
+            let ends_here = |&end: &usize| body.get(end) == Some(&b'"');
+            if let Some(end) = [start + padded, start + unpadded].into_iter().find(ends_here) {
+                json.extend_from_slice(&body[done..start]);
                 // Writing into memory does not fail.
                 let _ = write!(json, "\\u0000{}", taken.len());
-                taken.push(&body[start + 1..end]);
-                (copied, next) = (end, end + 1);
+                taken.push(&body[start..end]);
+                (done, next) = (end, end + 1);
+            } else if let Mark::Quote(end) = find_mark(body, start) {
+                next = end + 1;
             } else {
-                match find(start + 1)? {
-                    (end, true) => next = end + 1,
-                    _ => return None,
-                }
+                return None;
             }
         }
-        json.extend_from_slice(body.get(copied..)?);
+        json.extend_from_slice(&body[done..]);
         (!taken.is_empty()).then_some(Self { json, taken })
+    }
+}
+
+/// What matters for where a string begins and ends.
+enum Mark {
+    Quote(usize),
+    Escape,
+    End,
+}
+
+/// Finds the first quote or backslash from a place on.
+fn find_mark(body: &[u8], from: usize) -> Mark {
+    match body.get(from..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+        Some(at) if body[from + at] == b'"' => Mark::Quote(from + at),
+        Some(_) => Mark::Escape,
+        None => Mark::End,
     }
 }
