@@ -250,6 +250,7 @@ impl OpenAiBuilder {
     /// model that is not OpenAI's, a URL that cannot be used, dimensions that the model does not have, a key that would
     /// be sent unencrypted.
     pub fn build(self) -> Result<OpenAi> {
+        self.check_values()?;
         let url = self.server.url()?;
         if self.server.is_openai() && self.credentials.key.is_none() {
             let message = "OpenAI's endpoint needs a key: set OPENAI_API_KEY and use `from_env`, or `with_api_key`";
@@ -281,10 +282,40 @@ impl OpenAiBuilder {
         })))
     }
 
+    /// Refuses numbers and names with which no call could succeed.
+    fn check_values(&self) -> Result<()> {
+        if self.model.is_empty() {
+            return Err(config("the model's name is empty: give it to `OpenAi::builder`"));
+        }
+        let times = [("with_timeout", self.http.timeout), ("with_connect_timeout", self.http.connect_timeout)];
+        if let Some((setter, _)) = times.into_iter().find(|(_, time)| time.is_zero()) {
+            return Err(config(format!("`{setter}` of zero would end every call: give a longer time")));
+        }
+        let limits = self.limits.clone().unwrap_or_default();
+        let numbers = [
+            ("texts", limits.texts),
+            ("bytes", limits.bytes),
+            ("tokens_per_text", limits.tokens_per_text),
+            ("tokens_per_call", limits.tokens_per_call),
+            ("in_flight", limits.in_flight),
+        ];
+        match numbers.into_iter().find(|&(_, number)| number == Some(0)) {
+            Some((name, _)) => {
+                Err(config(format!("`with_limits`: {name} is 0, which no call can keep: give 1 or more")))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Refuses a model that is known to want prompts which nobody gives: found out later, the documents would be embedded
     /// already, in a space of their own.
     fn check_prompts(&self, space: &Space) -> Result<()> {
         let prompts = space.prompts();
+        if self.without_prompts && (prompts.document.is_some() || prompts.query.is_some()) {
+            let message = "`without_prompts` says that the texts have their prompts, and there are prompts in the space \
+                           or from `with_prompts`: leave one of the two out";
+            return Err(config(message));
+        }
         if self.without_prompts || (prompts.applied_by == PromptsBy::Server && *prompts != Prompts::default()) {
             return Ok(());
         }

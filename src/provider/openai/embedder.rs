@@ -5,10 +5,7 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use tracing::{Instrument, Span, field};
 
-use super::{
-    endpoint::{Endpoint, OpenAiEncoding},
-    failure, redaction, reply, request,
-};
+use super::{endpoint::Endpoint, failure, redaction, reply, request};
 use crate::{
     Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, Usage,
     http::{Reply, headers},
@@ -129,10 +126,6 @@ impl OpenAi {
     fn span(&self, batch: &Batch<'_>) -> Span {
         let endpoint = &*self.0;
         let model = endpoint.model.as_deref().unwrap_or_else(|| endpoint.space.model());
-        let encoding = match endpoint.encoding {
-            OpenAiEncoding::Base64 => "base64",
-            OpenAiEncoding::Float => "float",
-        };
         tracing::info_span!(
             "embeddings",
             otel.name = format_args!("embeddings {model}"),
@@ -142,7 +135,7 @@ impl OpenAi {
             gen_ai.request.model = model,
             gen_ai.response.model = field::Empty,
             gen_ai.embeddings.dimension.count = endpoint.space.dimensions(),
-            gen_ai.request.encoding_formats = encoding,
+            gen_ai.request.encoding_formats = endpoint.encoding.as_str(),
             gen_ai.usage.input_tokens = field::Empty,
             server.address = endpoint.url.host_str(),
             server.port = endpoint.url.port_or_known_default(),

@@ -2,7 +2,7 @@
 
 use reqwest::{Url, header::HeaderMap};
 
-use crate::{Limits, Payee, Space, http::Http};
+use crate::{Limits, Payee, Space, http::Http, named::named};
 
 /// What a builder has settled: where requests go, what they say, and what the replies hold.
 pub(super) struct Endpoint {
@@ -22,13 +22,43 @@ pub(super) struct Endpoint {
     pub(super) http: Http,
 }
 
-/// How vectors are asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How a request asks for vectors: see [`with_encoding`](crate::provider::OpenAiBuilder::with_encoding).
+///
+/// The reply is decoded by what it contains, whatever was asked for.
+///
+/// ```
+/// use docvector_embed::provider::{OpenAi, OpenAiEncoding};
+/// # fn main() -> docvector_embed::Result<()> {
+/// let builder = OpenAi::builder("text-embedding-3-small").with_api_key("sk-...");
+/// let embedder = builder.with_encoding(OpenAiEncoding::Float).build()?;
+/// assert_eq!("float".parse::<OpenAiEncoding>()?, OpenAiEncoding::Float);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OpenAiEncoding {
     /// As base64 of little-endian 32-bit floats: a quarter of the bytes, and exact.
     #[default]
     Base64,
-    /// As JSON numbers, for servers that know nothing else. Which they answer with is seen, not believed.
+    /// As JSON numbers, for servers that support nothing else.
     Float,
+}
+
+named! {
+    /// The name, which is the API's: `base64` or `float`.
+    OpenAiEncoding, "an encoding",
+    Base64 = "base64",
+    Float = "float",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encodings_have_names_both_ways() {
+        for &encoding in OpenAiEncoding::ALL {
+            assert_eq!(encoding.as_str().parse::<OpenAiEncoding>().expect("a name"), encoding);
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use super::endpoint::{Endpoint, OpenAiEncoding};
+use super::endpoint::Endpoint;
 use crate::{
     BadText, BadTextReason, Batch, Error, ErrorKind, InputKind, Prompts, PromptsBy, Result, TokenCount, Truncation,
     plan,
@@ -32,10 +32,7 @@ pub(super) async fn body_of(endpoint: &Endpoint, batch: &Batch<'_>) -> Result<(V
     let request = Request {
         model: endpoint.model.as_deref(),
         input: &input,
-        encoding_format: match endpoint.encoding {
-            OpenAiEncoding::Base64 => "base64",
-            OpenAiEncoding::Float => "float",
-        },
+        encoding_format: endpoint.encoding.as_str(),
         dimensions: endpoint.dimensions,
     };
     let body = serde_json::to_vec(&request)

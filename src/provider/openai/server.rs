@@ -33,6 +33,9 @@ impl Server {
 
     /// The address that requests go to.
     pub(super) fn url(&self) -> Result<Url> {
+        if let Some(azure) = &self.azure {
+            azure.check()?;
+        }
         let base = match &self.azure {
             Some(azure) => &azure.endpoint,
             None => self.base_url.as_deref().unwrap_or(BASE_URL),
@@ -99,6 +102,20 @@ impl Server {
             Some(azure) => Some(&azure.deployment),
             None => Some(model),
         }
+    }
+}
+
+impl Azure {
+    /// Refuses empty names, which would make another path.
+    fn check(&self) -> Result<()> {
+        let what = if self.deployment.is_empty() {
+            "the deployment's name is empty: give the one that Azure shows"
+        } else if self.api_version.as_deref() == Some("") {
+            "the version of the API is empty: give one, or None for the path that needs none"
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::Config, format!("`with_azure`: {what}")))
     }
 }
 

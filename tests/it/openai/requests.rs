@@ -1,6 +1,6 @@
 //! What goes over the wire, what never does, and what a builder refuses.
 
-use std::{env, io, net::TcpListener, process::Command};
+use std::{env, io, net::TcpListener, process::Command, time::Duration};
 
 use docvector_embed::{
     Batch, Embedder, EmbedderExt, Error, ErrorKind, Limits, Normalization, Prompts, PromptsBy, Space, SpaceId,
@@ -308,6 +308,32 @@ fn a_key_does_not_leave_the_machine_unencrypted() {
         "https://example.com/v1",
     ] {
         builder(url).with_api_key("sk-planted").build().unwrap_or_else(|error| panic!("{url}: {error}"));
+    }
+}
+
+#[test]
+fn values_with_which_no_call_succeeds_are_refused_by_name() {
+    let fresh = || builder("http://127.0.0.1/v1");
+    let says = |builder: OpenAiBuilder, what: &str| {
+        let error = refused(builder);
+        assert!(error.to_string().contains(what), "{what}: {error}");
+    };
+    says(OpenAi::builder("").with_base_url("http://127.0.0.1/v1"), "model");
+    says(fresh().with_timeout(Duration::ZERO), "with_timeout");
+    says(fresh().with_connect_timeout(Duration::ZERO), "with_connect_timeout");
+    says(fresh().with_azure("http://127.0.0.1", "", None), "deployment");
+    says(fresh().with_azure("http://127.0.0.1", "deployment", Some("")), "version");
+    for (limits, name) in [
+        (Limits::none().with_texts(0), "texts"),
+        (Limits::none().with_bytes(0), "bytes"),
+        (Limits::none().with_tokens_per_text(0), "tokens_per_text"),
+        (Limits::none().with_tokens_per_call(0), "tokens_per_call"),
+        (Limits::none().with_in_flight(0), "in_flight"),
+    ] {
+        says(fresh().with_limits(limits), name);
+    }
+    for prompts in [Prompts::new("passage: ", ""), Prompts::by_server("", "query: ")] {
+        says(fresh().with_prompts(prompts).without_prompts(), "without_prompts");
     }
 }
 
