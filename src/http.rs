@@ -1,8 +1,8 @@
 //! Sends one request and reads one bounded reply: the HTTP layer of all remote providers.
 //!
-//! What it holds to, whatever the server does: no redirects are followed, no proxy is taken from the environment, a
-//! reply is read only as far as the request can have yielded, compressed or not, and no error says more than a status,
-//! names and numbers.
+//! Whatever the server does, it follows no redirect and takes no proxy from the environment. It reads no more of a
+//! reply than the request can produce, before and after decompression. Its errors hold only a status, names and
+//! numbers.
 
 pub(crate) mod headers;
 
@@ -24,16 +24,16 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::{Error, ErrorKind, Result, Usage};
 
-/// The most of an error's reply that is read: enough for any message, and nothing to fill memory with.
+/// Maximum bytes of an error reply that are read: enough for any message, too few to fill memory.
 const MAX_ERROR_BYTES: usize = 64 << 10;
 
-/// How long the rest of an error's reply is waited for: its status is known already.
+/// Maximum wait for the body of an error reply, whose status is already known.
 const MAX_ERROR_WAIT: Duration = Duration::from_secs(5);
 
-/// Connections kept open without use. A server that closes them earlier is noticed by the client.
+/// How long unused connections stay open. If a server closes one earlier, the client notices.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How to reach a server.
+/// The settings of a connection to a server.
 #[derive(Clone, Debug)]
 pub(crate) struct HttpOptions {
     pub(crate) connect_timeout: Duration,
@@ -47,32 +47,32 @@ impl Default for HttpOptions {
     }
 }
 
-/// A pool of connections with its limits. Clones share it.
+/// A pool of connections and the time limit of a call. Clones share the pool.
 #[derive(Clone)]
 pub(crate) struct Http {
     client: Client,
     timeout: Duration,
 }
 
-/// A reply as it came.
+/// A reply as it arrived.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     body: Vec<u8>,
-    /// The most that the body may have, compressed or not.
+    /// Maximum bytes of the body, compressed or not.
     max_bytes: usize,
-    /// Whether the server had said how long the body is, so that one that is cut short would have been noticed.
+    /// Whether the reply told its body's length, so that a lost end would have been noticed.
     pub(crate) has_content_length: bool,
 }
 
 impl Reply {
-    /// Bytes of the body as it came.
+    /// Bytes of the body as it arrived.
     pub(crate) fn len(&self) -> usize {
         self.body.len()
     }
 
-    /// The body, no longer compressed. Of an error, as much as can be read.
+    /// Returns the decompressed body; of an error reply, as much as can be read.
     pub(crate) fn decompressed(&self) -> Result<Cow<'_, [u8]>> {
         let is_error = !self.status.is_success();
         let encoding = self.headers.get(CONTENT_ENCODING).map(|encoding| encoding.as_bytes().to_ascii_lowercase());
@@ -85,7 +85,7 @@ impl Reply {
                 match read {
                     _ if plain.len() > self.max_bytes => Err(too_large(self.max_bytes)),
                     Err(_) if is_error => Ok(Cow::Owned(plain)),
-                    // Without a length, an early end is one that happened on the way.
+                    // Without a content length, only the broken gzip shows that the connection lost the end.
                     Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && !self.has_content_length => {
                         let message = "the connection ended before the reply did";
                         Err(Error::new(ErrorKind::Unavailable, message).with_usage(Usage::of_unanswered()))
@@ -100,7 +100,7 @@ impl Reply {
             }
             Some(_) if is_error => Ok(Cow::Borrowed(&[])),
             Some(_) => {
-                let message = "the reply is compressed in a way that was not asked for";
+                let message = "the reply has a compression that the request did not ask for";
                 Err(Error::new(ErrorKind::Protocol, message).with_usage(Usage::of_request(None)))
             }
         }
@@ -108,12 +108,12 @@ impl Reply {
 }
 
 fn too_large(max_bytes: usize) -> Error {
-    let message = format!("the reply has more than {max_bytes} bytes, which the request cannot have yielded");
+    let message = format!("the reply has more than {max_bytes} bytes, which is more than this request can produce");
     Error::new(ErrorKind::Protocol, message).with_usage(Usage::of_request(None))
 }
 
 impl Http {
-    /// Without `encrypted`, no certificates are read, which a small container may not have.
+    /// Makes a client. Without `encrypted` it reads no certificates, which a small container may lack.
     pub(crate) fn new(options: &HttpOptions, encrypted: bool) -> Result<Self> {
         let config = |what: &str, source: Box<dyn std::error::Error + Send + Sync>| {
             Err(Error::new(ErrorKind::Config, what).with_source(source))
@@ -129,7 +129,7 @@ impl Http {
         };
         let tls = match versions.and_then(verifier) {
             Ok(tls) => tls,
-            Err(error) => return config("the system's certificates cannot be used", Box::new(error)),
+            Err(error) => return config("the system's certificates cannot be loaded", Box::new(error)),
         };
         let mut builder = Client::builder()
             .tls_backend_preconfigured(tls)
@@ -139,9 +139,9 @@ impl Http {
             .referer(false)
             .connect_timeout(options.connect_timeout)
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-            // A request is one write and one wait: nothing is gained by waiting for more to send.
+            // A request is one write and one wait: a delay to gather more bytes would gain nothing.
             .tcp_nodelay(true)
-            // Also where another crate turns these features of the client on: bodies are counted here, as they come.
+            // Even if another crate turns these features of reqwest on: this file counts the bytes as they arrive.
             .no_gzip()
             .no_brotli()
             .no_zstd()
@@ -150,9 +150,12 @@ impl Http {
         if let Some(proxy) = &options.proxy {
             match Proxy::all(proxy.expose_secret()) {
                 Ok(proxy) => builder = builder.proxy(proxy),
-                // The cause would quote the address, which may hold a password.
+                // The cause would quote the URL, which may hold a password.
                 Err(_) => {
-                    return Err(Error::new(ErrorKind::Config, "the proxy's address cannot be read: http://host:port"));
+                    return Err(Error::new(
+                        ErrorKind::Config,
+                        "the proxy's URL cannot be parsed: give one like http://host:port",
+                    ));
                 }
             }
         }
@@ -162,7 +165,7 @@ impl Http {
         }
     }
 
-    /// Posts JSON and reads the reply, at most `max_bytes` bytes of it before and after decompression.
+    /// Posts JSON and reads the reply: at most `max_bytes`, before and after decompression.
     ///
     /// Dropping the future closes the connection.
     pub(crate) async fn post_json(
@@ -197,7 +200,7 @@ impl Http {
         self.read(response, max_bytes, end, late).await
     }
 
-    /// Reads a reply's body. That of an error is of use also where it does not end well.
+    /// Reads a reply's body. An error reply is useful even if its body is incomplete.
     async fn read(
         &self,
         mut response: Response,
@@ -247,7 +250,7 @@ impl Http {
     }
 }
 
-/// Waits for something, but not past an end.
+/// Awaits a future until a time; `None` if the time comes first.
 async fn until<T>(end: Option<Instant>, future: impl Future<Output = T> + Send) -> Option<T> {
     match end {
         None => Some(future.await),
@@ -261,18 +264,16 @@ impl fmt::Debug for Http {
     }
 }
 
-/// Says what became of a request that got no reply, or not all of it.
+/// Makes the error of a request that got no reply, or not all of it.
 fn transport_error(error: reqwest::Error, url: &Url) -> Error {
-    // What was not sent was not billed.
+    // A request that was not sent was not billed.
     let sent = !error.is_connect() && !error.is_builder();
     let (kind, message) = match tls_error(&error) {
-        // The server ended the handshake: it is broken or overloaded, as it may be with any other answer.
+        // The server itself ended the handshake. It may be broken or overloaded, which may pass.
         Some(rustls::Error::AlertReceived(_)) => {
             (ErrorKind::Unavailable, "no encrypted connection: the server refused the handshake")
         }
-        Some(_) => {
-            (ErrorKind::Config, "no encrypted connection: the certificate is not accepted, or it is not the right port")
-        }
+        Some(_) => (ErrorKind::Config, "no encrypted connection: the certificate is not trusted, or the port is wrong"),
         None if error.is_builder() => (ErrorKind::Config, "the request cannot be built"),
         None if error.is_connect() && error.is_timeout() => (ErrorKind::Timeout, "no connection in time"),
         None if error.is_connect() => (ErrorKind::Unavailable, "no connection"),
@@ -280,16 +281,16 @@ fn transport_error(error: reqwest::Error, url: &Url) -> Error {
         None => (ErrorKind::Unavailable, "the connection ended before the reply did"),
     };
     let usage = if sent { Usage::of_unanswered() } else { Usage::ZERO };
-    // Who was asked, without a path or anything that could hold a secret.
+    // The origin alone: a path or a query could hold a secret.
     let message = format!("{message} ({})", url.origin().ascii_serialization());
     Error::new(kind, message).with_source(error.without_url()).with_usage(usage)
 }
 
-/// What TLS says of the failure, if it is one of TLS.
+/// Returns the TLS error among the causes.
 fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
     let mut cause = std::error::Error::source(error);
     while let Some(mut source) = cause {
-        // An I/O error tells the cause of what it holds as its own, and not what it holds.
+        // `source` of an I/O error skips the error that it wraps, and gives that error's source.
         while let Some(inner) = source.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
             source = inner;
         }

@@ -1,4 +1,4 @@
-//! Reads and makes the headers that remote providers have in common: ids, waits, and what is still allowed.
+//! Reads and makes the headers that remote providers share: request ids, waits, rate limits, secrets.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,12 +7,12 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::{Error, ErrorKind, RateLimitStatus, RateLimitWindow, Result};
 
-/// Makes a header out of a name and a value; the value is not shown anywhere.
+/// Makes a header of a name and a secret value, which no error, log or `Debug` shows.
 pub(crate) fn secret_header(name: &str, value: &SecretString) -> Result<(HeaderName, HeaderValue)> {
     let name = HeaderName::try_from(name)
-        .map_err(|_| Error::new(ErrorKind::Config, format!("{name:?} is not a header's name")))?;
+        .map_err(|_| Error::new(ErrorKind::Config, format!("{name:?} cannot be the name of a header")))?;
     let wrong = || {
-        let message = format!("the value of the header {name} has characters that a header cannot have, or none");
+        let message = format!("the value of the header {name} is empty or has characters that a header cannot have");
         Error::new(ErrorKind::Config, message)
     };
     let mut value = HeaderValue::from_str(value.expose_secret()).map_err(|_| wrong())?;
@@ -23,7 +23,7 @@ pub(crate) fn secret_header(name: &str, value: &SecretString) -> Result<(HeaderN
     Ok((name, value))
 }
 
-/// The server's name for the request.
+/// Returns the server's id of the request.
 pub(crate) fn request_id(headers: &HeaderMap) -> Option<String> {
     let id = ["x-request-id", "apim-request-id", "request-id"].into_iter().find_map(|name| headers.get(name))?;
     let id = id.to_str().ok()?;
@@ -31,11 +31,12 @@ pub(crate) fn request_id(headers: &HeaderMap) -> Option<String> {
     fits.then(|| id.to_owned())
 }
 
-/// How long the server asks to wait: `retry-after-ms` in milliseconds, else `retry-after` in seconds or as a date.
+/// Returns the wait that the server asks for: `retry-after-ms` in milliseconds, else `retry-after` in seconds or as a
+/// date.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let read = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
     let number = |text: &str| text.parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0);
-    // Longer than any wait that makes sense, and far from what a duration cannot hold.
+    // The cap of 1e9 seconds is longer than any sensible wait, and far below the maximum of a `Duration`.
     let duration = |seconds: f64| Duration::from_secs_f64(seconds.min(1e9));
     if let Some(wait) = read("retry-after-ms").and_then(number) {
         return Some(duration(wait / 1e3));
@@ -45,18 +46,18 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         return Some(duration(wait));
     }
     let date = httpdate::parse_http_date(text).ok()?;
-    // A date in the past asks for no wait.
+    // A date in the past asks for a wait of zero.
     Some(date.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
-/// What the server says that it still allows, in the headers that OpenAI uses.
+/// Returns the rate limits and what remains of them, from the headers that OpenAI uses.
 pub(crate) fn rate_limit_status(headers: &HeaderMap) -> Option<RateLimitStatus> {
     let read = |what: &str, of: &str| {
         let value = headers.get(format!("x-ratelimit-{what}-{of}"))?;
         value.to_str().ok().map(str::trim)
     };
     let window = |of: &str| {
-        // Azure has sent -1 and 0, which mean nothing.
+        // Azure has sent -1 and 0, which are no limits.
         let limit: u64 = read("limit", of)?.parse().ok().filter(|&limit| limit > 0)?;
         let mut window = RateLimitWindow::new(limit);
         window.remaining = read("remaining", of).and_then(|left| left.parse().ok());
@@ -105,7 +106,7 @@ mod tests {
         assert_eq!(wait(&[("retry-after", "7")]), Some(Duration::from_secs(7)));
         assert_eq!(wait(&[("retry-after", "0.25")]), Some(Duration::from_millis(250)));
         assert_eq!(wait(&[("retry-after-ms", "1500.5"), ("retry-after", "9")]), Some(Duration::from_micros(1_500_500)));
-        // One that cannot be read gives way to the next.
+        // If one cannot be read, the next one counts.
         assert_eq!(wait(&[("retry-after-ms", "soon"), ("retry-after", "9")]), Some(Duration::from_secs(9)));
         let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(100));
         let left = wait(&[("retry-after", &date)]).expect("a date");

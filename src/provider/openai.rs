@@ -1,4 +1,4 @@
-//! Embeds with OpenAI's API, at OpenAI, Azure, or any server that speaks it: [`OpenAi`].
+//! Embeds through OpenAI's API, at OpenAI, Azure or any server that implements it: [`OpenAi`].
 
 mod builder;
 mod credentials;
@@ -14,7 +14,7 @@ mod tokens;
 
 pub use self::{builder::OpenAiBuilder, embedder::OpenAi, endpoint::OpenAiEncoding};
 
-/// What the benchmarks measure alone. Not part of the API.
+/// Lets `benches/peers` measure the decoder by itself. Not part of the API.
 #[cfg(feature = "__bench")]
 #[allow(missing_docs, unnameable_types)]
 pub mod bench {
@@ -23,7 +23,7 @@ pub mod bench {
     /// Reads a reply to a request of `rows` texts.
     ///
     /// # Errors
-    /// Where the reply is not one.
+    /// Those of a reply that does not match the request.
     pub fn decode(body: &[u8], rows: usize, space: &Space) -> Result<Embeddings> {
         super::reply::read(body, rows, space, true).map(|read| read.embeddings)
     }

@@ -1,4 +1,4 @@
-//! Builds an [`OpenAi`]: [`OpenAiBuilder`] says where it is, who asks, and what its vectors are.
+//! Builds an [`OpenAi`]: [`OpenAiBuilder`] takes the server, the credentials and the space.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -18,13 +18,13 @@ use crate::{
 };
 
 impl OpenAi {
-    /// Connects to OpenAI, or to what the environment names, with one of OpenAI's models.
+    /// Builds an embedder of one of OpenAI's models, with the key and the server that the environment names.
     ///
     /// | variable | meaning |
     /// |---|---|
-    /// | `OPENAI_API_KEY` | the key; needed unless `OPENAI_BASE_URL` is set |
-    /// | `OPENAI_BASE_URL` | another server, `/v1` included |
-    /// | `OPENAI_ORG_ID`, `OPENAI_PROJECT_ID` | whom to bill, where the key can bill several |
+    /// | `OPENAI_API_KEY` | the key; required unless `OPENAI_BASE_URL` is set |
+    /// | `OPENAI_BASE_URL` | another server, up to and including `/v1` |
+    /// | `OPENAI_ORG_ID`, `OPENAI_PROJECT_ID` | whom to bill, if the key can bill several |
     ///
     /// # Errors
     /// Those of [`OpenAiBuilder::build`].
@@ -32,7 +32,7 @@ impl OpenAi {
         Self::builder(model).with_env().build()
     }
 
-    /// Begins with a model, by OpenAI's name or the server's.
+    /// Returns a builder for a model, by OpenAI's name or the server's.
     pub fn builder(model: impl Into<String>) -> OpenAiBuilder {
         OpenAiBuilder::new(model.into())
     }
@@ -43,10 +43,10 @@ impl OpenAi {
 /// ```
 /// use docvector_embed::{Prompts, Space, provider::OpenAi};
 /// # fn main() -> docvector_embed::Result<()> {
-/// // One of OpenAI's models, shortened.
+/// // One of OpenAI's models, with fewer dimensions.
 /// let large = OpenAi::builder("text-embedding-3-large").with_api_key("sk-...").with_dimensions(256).build()?;
 /// assert_eq!(large.to_string(), "openai/text-embedding-3-large");
-/// // A model of one's own behind a compatible server: say what its vectors are.
+/// // Your own model behind a compatible server: give the space of its vectors.
 /// let space = Space::builder("intfloat/e5-base-v2", 768).build()?;
 /// let own = OpenAi::builder("intfloat/e5-base-v2")
 ///     .with_base_url("http://127.0.0.1:8000/v1")
@@ -57,12 +57,12 @@ impl OpenAi {
 /// ```
 ///
 /// # Default
-/// - OpenAI's endpoint; no organisation, no project;
-/// - base64 on the wire;
+/// - OpenAI's server; no organization, no project;
+/// - vectors as base64;
 /// - 10 s to connect, 120 s for a whole call;
 /// - no proxy, whatever the environment says;
-/// - for OpenAI's models, their space and [limits](crate::provider::OpenAi#semantics), and 8 requests at once;
-/// - for others, 2,048 texts a request.
+/// - for OpenAI's models, their space, their [limits](crate::provider::OpenAi#semantics), and 8 concurrent requests;
+/// - for other models, 2,048 texts per request.
 #[derive(Clone)]
 pub struct OpenAiBuilder {
     model: String,
@@ -97,8 +97,8 @@ impl OpenAiBuilder {
         }
     }
 
-    /// Reads `OPENAI_API_KEY`, `OPENAI_BASE_URL`, `OPENAI_ORG_ID` and `OPENAI_PROJECT_ID`. What is not set, or is empty,
-    /// leaves things as they are.
+    /// Reads `OPENAI_API_KEY`, `OPENAI_BASE_URL`, `OPENAI_ORG_ID` and `OPENAI_PROJECT_ID`. A variable that is unset or
+    /// empty changes nothing.
     #[must_use]
     pub fn with_env(mut self) -> Self {
         let read = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -111,21 +111,21 @@ impl OpenAiBuilder {
         self
     }
 
-    /// Sets the key. Without one, no `Authorization` is sent, as local servers like it.
+    /// Sets the key. Without a key, requests have no `Authorization` header, as local servers expect.
     #[must_use]
     pub fn with_api_key(mut self, key: impl Into<String>) -> Self {
         self.credentials.key = Some(SecretString::from(key.into()));
         self
     }
 
-    /// Sets the server, up to and with `/v1`.
+    /// Sets the server's URL, up to and including `/v1`.
     #[must_use]
     pub fn with_base_url(mut self, url: impl Into<String>) -> Self {
         self.server.base_url = Some(url.into());
         self
     }
 
-    /// Sets the organisation that is billed.
+    /// Sets the organization that is billed.
     #[must_use]
     pub fn with_organization(mut self, organization: impl Into<String>) -> Self {
         self.credentials.organization = Some(SecretString::from(organization.into()));
@@ -139,9 +139,11 @@ impl OpenAiBuilder {
         self
     }
 
-    /// Uses a deployment at Azure: its endpoint (`https://NAME.openai.azure.com`), its name, and the version of the API;
-    /// without a version, the path that needs none (`/openai/v1`). The key goes into `api-key`. The builder's model
-    /// stays the name of the model that is deployed there: it names the space.
+    /// Uses a deployment at Azure instead of another server.
+    ///
+    /// The arguments are its endpoint (`https://NAME.openai.azure.com`), its name, and the version of the API. Without
+    /// a version, requests use the path that needs none (`/openai/v1`). The key goes into the header `api-key`. The
+    /// builder's model stays the name of the deployed model, which names the space.
     #[must_use]
     pub fn with_azure(
         mut self,
@@ -154,112 +156,115 @@ impl OpenAiBuilder {
         self
     }
 
-    /// Asks for fewer dimensions than the model has, which makes another space.
+    /// Asks for fewer dimensions than the model has. The result lies in another space.
     #[must_use]
     pub const fn with_dimensions(mut self, dimensions: usize) -> Self {
         self.dimensions = Some(dimensions);
         self
     }
 
-    /// Says what the vectors of a model that is not OpenAI's are. Its prompts are put before the texts here, unless they
-    /// are [applied by the server](crate::PromptsBy::Server).
+    /// Sets the space of a model that is not OpenAI's. The embedder puts the space's prompts before the texts, unless
+    /// the [server applies them](crate::PromptsBy::Server).
     #[must_use]
     pub fn with_space(mut self, space: Space) -> Self {
         self.space = Some(space);
         self
     }
 
-    /// Sets the strings put before documents and queries. They become part of the space.
+    /// Sets the prompts, which go before documents and queries. They become part of the space.
     #[must_use]
     pub fn with_prompts(mut self, prompts: Prompts) -> Self {
         self.prompts = Some(prompts);
         self
     }
 
-    /// Sends texts of a model that was trained with prompts as they are, because they have their prompts already. The
-    /// space is one without prompts then. (Where the server adds them, say [`Prompts::by_server`].)
+    /// Sends the texts unchanged to a model that was trained with prompts, because they already begin with them. The
+    /// space then has no prompts. (If the server adds the prompts, use [`Prompts::by_server`].)
     #[must_use]
     pub const fn without_prompts(mut self) -> Self {
         self.without_prompts = true;
         self
     }
 
-    /// Sets what a request may hold. Of OpenAI's models, what is not set stays as OpenAI has it, and tokens are counted as
-    /// OpenAI does unless another counter is given. For other models, a limit of tokens a text needs a counter: without
-    /// one, over-long texts are the server's to refuse, or to cut without a word.
+    /// Sets the limits of a request.
+    ///
+    /// For OpenAI's models, each limit that is not set stays as OpenAI has it, and OpenAI's counter counts the tokens
+    /// unless the limits have another one. For other models, a limit of tokens per text requires a counter. Without
+    /// one, the server may reject over-long texts or silently truncate them.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = Some(limits);
         self
     }
 
-    /// Sets how vectors are asked for.
+    /// Sets the encoding of vectors that requests ask for.
     #[must_use]
     pub const fn with_encoding(mut self, encoding: OpenAiEncoding) -> Self {
         self.encoding = encoding;
         self
     }
 
-    /// Sets how long a whole call may take, from connecting to the last byte.
+    /// Sets the time limit of a whole call, from connecting to the last byte.
     #[must_use]
     pub const fn with_timeout(mut self, timeout: Duration) -> Self {
         self.http.timeout = timeout;
         self
     }
 
-    /// Sets how long connecting may take.
+    /// Sets the time limit of connecting.
     #[must_use]
     pub const fn with_connect_timeout(mut self, timeout: Duration) -> Self {
         self.http.connect_timeout = timeout;
         self
     }
 
-    /// Goes through this proxy. Those of the environment are never used.
+    /// Sets the proxy that requests go through. The environment's proxies are never used.
     #[must_use]
     pub fn with_proxy(mut self, url: impl Into<String>) -> Self {
         self.http.proxy = Some(SecretString::from(url.into()));
         self
     }
 
-    /// Says who is paid for the answers, where it is not the host's name that should be on the bill (`openai` for OpenAI's
-    /// own, `azure` for Azure).
+    /// Sets who is paid for the calls. The default is the host's name, `openai` for OpenAI's own server and `azure` for
+    /// Azure.
     #[must_use]
     pub fn with_payee(mut self, payee: Payee) -> Self {
         self.payee = Some(payee);
         self
     }
 
-    /// Adds a header to every request. Its value is treated as a secret.
+    /// Adds a header to every request. Its value counts as a secret.
     #[must_use]
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.credentials.headers.push((name.into(), SecretString::from(value.into())));
         self
     }
 
-    /// Allows to send a key over a connection that is not encrypted, to a host that is not this machine.
+    /// Allows requests with a key over an unencrypted connection to another machine.
     #[must_use]
     pub const fn with_plain_http(mut self) -> Self {
         self.plain_http = true;
         self
     }
 
-    /// Builds the embedder. Connects to nothing.
+    /// Builds the embedder. It does not connect yet.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) names what is missing or wrong: no key for OpenAI's own endpoint, no space for a
-    /// model that is not OpenAI's, a URL that cannot be used, dimensions that the model does not have, a key that would
-    /// be sent unencrypted.
+    /// [`Config`](ErrorKind::Config) names what is missing or wrong: no key for OpenAI's own server, no space for a
+    /// model that is not OpenAI's, an unusable URL, key, header or proxy, dimensions that the model does not have, a
+    /// time or limit of zero, missing prompts, a key that would be sent unencrypted.
     pub fn build(self) -> Result<OpenAi> {
         self.check_values()?;
         let url = self.server.url()?;
         if self.server.is_openai() && self.credentials.key.is_none() {
-            let message = "OpenAI's endpoint needs a key: set OPENAI_API_KEY and use `from_env`, or `with_api_key`";
+            let message = "OpenAI's server needs a key: set OPENAI_API_KEY and use `from_env`, or call `with_api_key`";
             return Err(config(message));
         }
-        // Through a proxy, this machine is another one.
+        // Through a proxy, the request leaves this machine even if its URL names this machine.
         let stays_here = server::is_loopback(&url) && self.http.proxy.is_none();
         if !self.credentials.is_empty() && url.scheme() == "http" && !stays_here && !self.plain_http {
-            let message = "a key would go unencrypted to another machine: use https, or allow it by `with_plain_http`";
+            let message =
+                "the key would go unencrypted to another machine: use https, or allow it by `with_plain_http`";
             return Err(config(message));
         }
         let headers = self.credentials.headers(self.server.key_header())?;
@@ -307,13 +312,13 @@ impl OpenAiBuilder {
         }
     }
 
-    /// Refuses a model that is known to want prompts which nobody gives: found out later, the documents would be embedded
-    /// already, in a space of their own.
+    /// Refuses a model that is known to need prompts and has none. Noticed later, the documents would already be
+    /// embedded, in a space of their own.
     fn check_prompts(&self, space: &Space) -> Result<()> {
         let prompts = space.prompts();
         if self.without_prompts && (prompts.document.is_some() || prompts.query.is_some()) {
-            let message = "`without_prompts` says that the texts have their prompts, and there are prompts in the space \
-                           or from `with_prompts`: leave one of the two out";
+            let message = "`without_prompts` says that the texts have their prompts, but the space or `with_prompts` has \
+                           prompts too: leave one of them out";
             return Err(config(message));
         }
         if self.without_prompts || (prompts.applied_by == PromptsBy::Server && *prompts != Prompts::default()) {
@@ -323,8 +328,8 @@ impl OpenAiBuilder {
             let wanted = [space.model(), &self.model].into_iter().find_map(|name| models::usual_prompts(name, kind));
             let Some(usual) = wanted.filter(|_| prompts.of(kind).is_none()) else { continue };
             let message = format!(
-                "{} was trained with a prompt before each {kind}, usually {:?}: give the prompts by `with_prompts`, with \
-                 `Prompts::by_server` if the server puts them there, or say `without_prompts` if the texts have them",
+                "{} was trained with a prompt before each {kind}, usually {:?}: give the prompts by `with_prompts` (as \
+                 `Prompts::by_server` if the server adds them), or call `without_prompts` if the texts have them",
                 space.model(),
                 usual.of(kind).unwrap_or_default()
             );
@@ -333,7 +338,7 @@ impl OpenAiBuilder {
         Ok(())
     }
 
-    /// What a request may hold: what was said, else what is known of OpenAI's models.
+    /// Returns the limits of a request: those that were set, else the known ones of OpenAI's models.
     fn checked_limits(&self, space: &Space) -> Result<Limits> {
         let mut limits = self.limits.clone().unwrap_or_default();
         if models::find(&self.model).is_some() {
@@ -349,14 +354,14 @@ impl OpenAiBuilder {
             limits = models::unknown_limits();
         }
         if limits.tokens_per_text.is_some() && !matches!(limits.tokens, TokenCount::Exact(_)) {
-            let message = "a limit of tokens a text cannot be kept without counting them: give a counter \
+            let message = "a limit of tokens per text cannot be kept without a counter: give one \
                            (`Limits::with_tokens(TokenCount::Exact(..))`), or leave the limit to the server";
             return Err(config(message));
         }
         Ok(limits)
     }
 
-    /// What the vectors are.
+    /// Returns the space of the vectors: the one that was set, else that of OpenAI's model.
     fn checked_space(&self) -> Result<Space> {
         let space = match (&self.space, models::find(&self.model)) {
             (Some(space), _) => space.clone(),
@@ -371,7 +376,8 @@ impl OpenAiBuilder {
                     }
                     Some(fewer) if (1..=model.dimensions).contains(&fewer) => fewer,
                     Some(other) => {
-                        let message = format!("{other} dimensions of {}: it has 1 to {}", model.name, model.dimensions);
+                        let message =
+                            format!("{other} dimensions of {}: it can have 1 to {}", model.name, model.dimensions);
                         return Err(config(message));
                     }
                 };
@@ -379,7 +385,7 @@ impl OpenAiBuilder {
             }
             (None, None) => {
                 let message = format!(
-                    "{:?} is not one of OpenAI's embedding models: check the name, or say what its vectors are with \
+                    "{:?} is not one of OpenAI's embedding models: check the name, or give the space of its vectors by \
                      `OpenAi::builder(..).with_env().with_space(..)`",
                     self.model
                 );
@@ -387,14 +393,19 @@ impl OpenAiBuilder {
             }
         };
         if let Some(asked) = self.dimensions.filter(|&asked| asked != space.dimensions()) {
-            return Err(config(format!("{asked} dimensions are asked for, and the space has {}", space.dimensions())));
+            return Err(config(format!(
+                "`with_dimensions` asks for {asked}, but the space has {}: leave it out, or change the space",
+                space.dimensions()
+            )));
         }
         match &self.prompts {
             None => Ok(space),
             Some(prompts) => {
                 let own = space.prompts();
                 if (own.document.is_some() || own.query.is_some()) && own != prompts {
-                    return Err(config("the space has other prompts than those of `with_prompts`"));
+                    return Err(config(
+                        "the space has other prompts than those of `with_prompts`: set them in one place only",
+                    ));
                 }
                 space.to_builder().with_prompts(prompts.clone()).build()
             }

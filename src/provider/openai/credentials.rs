@@ -1,11 +1,11 @@
-//! Says who asks: the key and what else is secret, checked and made into headers.
+//! Holds the key and other secrets of a request, checks them and makes headers of them.
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{Error, ErrorKind, Result, http::headers};
 
-/// Everything of a request that is a secret.
+/// The secrets of a request.
 #[derive(Clone, Default)]
 pub(super) struct Credentials {
     pub(super) key: Option<SecretString>,
@@ -28,7 +28,7 @@ impl Credentials {
         self.key.is_none() && self.organization.is_none() && self.project.is_none() && self.headers.is_empty()
     }
 
-    /// Checks the key, and makes the headers of every request.
+    /// Checks the key and returns the headers of every request.
     pub(super) fn headers(&self, key_header: KeyHeader) -> Result<HeaderMap> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -53,7 +53,7 @@ impl Credentials {
         if let Some(project) = &self.project {
             add("openai-project", project)?;
         }
-        // The caller's own win over all of these.
+        // The caller's own headers come last, to replace any of these.
         for (name, value) in &self.headers {
             add(name, value)?;
         }
@@ -61,13 +61,15 @@ impl Credentials {
     }
 }
 
-/// Refuses what is no key: a line break from a file, quotes from a shell.
+/// Refuses a string that cannot be a key, such as one with a line break from a file or quotes from a shell.
 fn check_key(key: &str) -> Result<()> {
     let what = match key {
         "" => "is empty",
-        _ if key.trim() != key => "begins or ends with white space: trim it",
-        _ if key.contains(['"', '\'']) => "has quotes in it: take them off",
-        _ if !key.bytes().all(|byte| byte.is_ascii_graphic()) => "has characters that no key has",
+        _ if key.trim() != key => "begins or ends with white space: remove it",
+        _ if key.contains(['"', '\'']) => "contains quotes: remove them",
+        _ if !key.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            "contains characters that no key has: use visible ASCII characters only"
+        }
         _ => return Ok(()),
     };
     Err(Error::new(ErrorKind::Config, format!("the key (OPENAI_API_KEY, `with_api_key`) {what}")))

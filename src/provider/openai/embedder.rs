@@ -1,4 +1,4 @@
-//! Sends a batch as one request and gives the rows of its reply: [`OpenAi`].
+//! Sends a batch as one request and returns the rows of its reply: [`OpenAi`].
 
 use std::{fmt, sync::Arc};
 
@@ -11,15 +11,15 @@ use crate::{
     http::{Reply, headers},
 };
 
-/// Bodies from this size on are decoded off the async executor: a millisecond's work.
+/// Bodies of at least this size are decoded off the async executor: they take a millisecond or more.
 const LARGE_BODY: usize = 1 << 20;
 
-/// An embedder behind OpenAI's API.
+/// Embeds through OpenAI's API.
 ///
 /// ```no_run
 /// use docvector_embed::{EmbedderExt, provider::OpenAi, wrap::RetryPolicy};
 /// # async fn run() -> docvector_embed::Result<()> {
-/// // Reads OPENAI_API_KEY. One request a call; `retry` tries again what may pass.
+/// // Reads OPENAI_API_KEY. One call is one request; `retry` repeats a request whose error may pass.
 /// let embedder = OpenAi::from_env("text-embedding-3-small")?.retry(RetryPolicy::default());
 /// let documents = embedder.embed_documents(&["Any number of texts,", "split by OpenAI's limits."]).await?;
 /// assert_eq!(documents.dimensions(), 1536);
@@ -28,42 +28,44 @@ const LARGE_BODY: usize = 1 << 20;
 /// ```
 ///
 /// # Semantics
-/// One `embed` call is one HTTP request. Vectors are asked for as base64, a quarter of the bytes of JSON numbers, and
-/// accepted as both; rows are placed by `index`. What does not fit is an error, never a vector: another count, a
-/// repeated or missing `index`, another width, a component that is not finite, a row of zeros.
+/// One `embed` call is one HTTP request. It asks for vectors as base64, a quarter of the bytes of JSON numbers; replies
+/// may have either form. Rows are placed by `index`. A reply that does not match is an error: a wrong row count, a
+/// repeated or missing `index`, a wrong width, a component that is not finite, a row of zeros.
 ///
-/// For OpenAI's models the limits are 2,048 texts, 8,191 tokens a text and 300,000 tokens a request. Tokens are counted
-/// with tiktoken's cl100k, each text at most once, and only where its bytes leave the answer open. Over-long texts are an
-/// error by index, or [cut](crate::Truncation::Truncate) at a token and named in the result. They are never split and
-/// averaged behind your back.
+/// For OpenAI's models the limits are 2,048 texts per request, 8,191 tokens per text and 300,000 tokens per request.
+/// Tokens are counted with tiktoken's cl100k, once per text at most, and only if the text's bytes leave the answer
+/// open. An over-long text is an error that names its index, or it is [truncated](crate::Truncation::Truncate) at a
+/// token and named in the result. Texts are never split and averaged.
 ///
 /// # Space
-/// A space is named by the model, not by who runs it: `text-embedding-3-small` at OpenAI and at Azure is one space, at
-/// 512 and at 1,536 dimensions two. For a model that is not OpenAI's, say what it is with
-/// [`with_space`](crate::provider::OpenAiBuilder::with_space). Where it was trained with prompts, give them: they are put before the texts
-/// here, and a query without its prompt is an error.
+/// The model names the space, whoever runs it: `text-embedding-3-small` is one space at OpenAI and at Azure. With 512
+/// and with 1,536 dimensions it is two spaces. For a model that is not OpenAI's, give its space by
+/// [`with_space`](crate::provider::OpenAiBuilder::with_space). If the model was trained with prompts, give them too:
+/// the embedder puts them before the texts. [`build`](crate::provider::OpenAiBuilder::build) refuses a model that is
+/// known to need prompts and has none.
 ///
 /// # Errors
-/// The [kind](crate::ErrorKind) says what to do: [`RateLimited`](crate::ErrorKind::RateLimited),
-/// [`Unavailable`](crate::ErrorKind::Unavailable) and [`Timeout`](crate::ErrorKind::Timeout) may pass and are retried by
-/// [`Retry`](crate::wrap::Retry); [`RateLimitWindow`](crate::ErrorKind::QuotaExhausted) and [`Auth`](crate::ErrorKind::Auth) will not.
-/// Each error has the HTTP status, OpenAI's code, the request's id and the wait that was asked for, where there were
-/// some, and what the call is known to have [cost](crate::Error::usage). The server's own words are in
-/// [`provider_message`](crate::Error::provider_message) only, because they may quote a text.
+/// The [kind](crate::ErrorKind) says what to do. [`RateLimited`](crate::ErrorKind::RateLimited),
+/// [`Unavailable`](crate::ErrorKind::Unavailable) and [`Timeout`](crate::ErrorKind::Timeout) may pass, and
+/// [`Retry`](crate::wrap::Retry) retries them. [`QuotaExhausted`](crate::ErrorKind::QuotaExhausted) and
+/// [`Auth`](crate::ErrorKind::Auth) do not pass. Each error has what the reply told: the HTTP status, OpenAI's code,
+/// the request's id, the wait that the server asks for. It also has the known [cost](crate::Error::usage) of the call.
+/// The server's own words are only in [`provider_message`](crate::Error::provider_message), because they may quote a
+/// text.
 ///
 /// # Cancellation
-/// Dropping the future closes the connection. A request that was sent by then may be billed.
+/// Dropping the future closes the connection. The provider may bill a request that was already sent.
 ///
 /// # Stacking
-/// At the bottom: `Retry > RateLimit > Concurrency > Timeout > Metered > OpenAi`. Clones share connections.
+/// The bottom of a stack: `Retry > RateLimit > Concurrency > Timeout > Metered > OpenAi`. Clones share connections.
 ///
 /// # Cost
-/// The reply's body is held once, as it comes, and its vectors are decoded straight into the result: no allocation a
-/// row. Large replies are decoded off the async executor.
+/// The reply's body is held once, and its vectors are decoded straight into the result, without an allocation per row.
+/// Large replies are decoded off the async executor.
 ///
 /// # Tracing
-/// One span a call, `embeddings`, with the fields of OpenTelemetry's conventions for generative AI
-/// (`gen_ai.request.model`, `gen_ai.usage.input_tokens`, `error.type`, ...). Never a text, a key or a body.
+/// One span per call, `embeddings`, with the fields of OpenTelemetry's conventions for generative AI
+/// (`gen_ai.request.model`, `gen_ai.usage.input_tokens`, `error.type`, ...). It never holds a text, a key or a body.
 #[derive(Clone)]
 pub struct OpenAi(pub(super) Arc<Endpoint>);
 
@@ -73,7 +75,7 @@ impl OpenAi {
         let (body, truncated) = request::body_of(endpoint, batch).await?;
         let rows = batch.len();
         let max_bytes = reply::max_bytes(rows, endpoint.space.dimensions());
-        // What is shown of the server's words must not be a piece of a text or of a secret.
+        // An error must not show a piece of a text or of a secret, which the server's words may quote.
         let quoted = |words: &str| {
             batch.texts().iter().any(|text| redaction::quotes(words, text))
                 || redaction::quotes_secret(words, &endpoint.headers)
@@ -106,17 +108,17 @@ impl OpenAi {
             return read();
         }
         tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| {
-            // Asked for again, it would be billed again.
+            // `Protocol` is not retried: the request was billed, and another one would be billed again.
             let message = match error.is_panic() {
-                true => "decoding the reply failed, which is a mistake in this program",
-                false => "the program is ending, and the reply was not decoded",
+                true => "decoding the reply panicked, which is a bug in this crate",
+                false => "the runtime is shutting down, so the reply was not decoded",
             };
             Err(Error::new(ErrorKind::Protocol, message).with_usage(Usage::of_request(None)))
         })
     }
 
-    /// Whether what the server calls the model is the name that was asked for, or that with an addition: anything else
-    /// could be words of a text.
+    /// Whether the server's name of the model is the name in the request, or begins with it. Anything else could be
+    /// words of a text.
     fn is_name_like(&self, model: &str) -> bool {
         let asked = self.0.model.as_deref().unwrap_or_else(|| self.0.space.model());
         let plain = |c: char| c.is_ascii_alphanumeric() || "._:/@-".contains(c);

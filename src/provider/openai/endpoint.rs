@@ -1,19 +1,19 @@
-//! Says where requests go, and what they and the replies hold.
+//! Holds the settings of an embedder that was built: where requests go, and what they and the replies hold.
 
 use reqwest::{Url, header::HeaderMap};
 
 use crate::{Limits, Payee, Space, http::Http, named::named};
 
-/// What a builder has settled: where requests go, what they say, and what the replies hold.
+/// The settings that every call of an [`OpenAi`](crate::provider::OpenAi) shares.
 pub(super) struct Endpoint {
-    /// What `Display` shows: `openai/text-embedding-3-small`.
+    /// The text of `Display`: `openai/text-embedding-3-small`.
     pub(super) name: String,
-    /// OpenTelemetry's name of who answers.
+    /// OpenTelemetry's name of the provider.
     pub(super) vendor: &'static str,
     pub(super) payee: Payee,
     pub(super) url: Url,
     pub(super) headers: HeaderMap,
-    /// What the request calls the model; `None` where the URL names it.
+    /// The model's name in the request; `None` if the URL names the model.
     pub(super) model: Option<String>,
     pub(super) dimensions: Option<usize>,
     pub(super) encoding: OpenAiEncoding,

@@ -1,4 +1,4 @@
-//! Tells what an error reply means: which kind it is, and so what can be done about it.
+//! Makes an error of a reply without success: its kind, which says what to do, and what the server told.
 
 use reqwest::{StatusCode, Url};
 use serde_json::Value;
@@ -8,11 +8,11 @@ use crate::{
     http::{Reply, headers},
 };
 
-/// Codes and types of 429 that waiting does not cure.
+/// Codes and types of a 429 that does not pass with time.
 const QUOTA_CODES: [&str; 5] =
     ["insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "quota_exceeded", "account_deactivated"];
 
-/// Codes and types that are the provider's, also where a text has the same words.
+/// Codes and types that are surely the provider's, even if a text contains the same word.
 const KNOWN_CODES: [&str; 12] = [
     "context_length_exceeded",
     "invalid_api_key",
@@ -28,14 +28,14 @@ const KNOWN_CODES: [&str; 12] = [
     "tokens",
 ];
 
-/// The most of the provider's own words that is kept.
+/// Maximum characters of the provider's message that an error keeps.
 const MAX_MESSAGE_CHARS: usize = 1000;
 
-/// What the error's body says, whichever of the usual shapes it has.
+/// The content of an error's body, in any of the usual shapes.
 #[derive(Default)]
 struct ErrorBody {
     message: String,
-    /// `code`, if it is a word.
+    /// `code`, if it is a string.
     code: String,
     /// `type` or `error_type`.
     kind: String,
@@ -43,7 +43,8 @@ struct ErrorBody {
 }
 
 impl ErrorBody {
-    /// Reads OpenAI's `{"error": {...}}`, vLLM's and text-embeddings-inference's flat objects, FastAPI's `detail`.
+    /// Reads OpenAI's `{"error": {...}}`, the flat objects of vLLM and text-embeddings-inference, and FastAPI's
+    /// `detail`.
     fn read(body: &[u8]) -> Self {
         let Ok(body) = serde_json::from_slice::<Value>(body) else { return Self::default() };
         let about = body.get("error").filter(|error| error.is_object()).unwrap_or(&body);
@@ -62,7 +63,7 @@ impl ErrorBody {
         names.contains(&self.code.as_str()) || names.contains(&self.kind.as_str())
     }
 
-    /// The number after a word of the message, as in `Limit 1000000, Requested 1200000`.
+    /// Returns the number after a word of the message, as in `Limit 1000000, Requested 1200000`.
     fn number_after(&self, word: &str) -> Option<u64> {
         let rest = &self.message[self.message.find(word)? + word.len()..];
         let digits: String =
@@ -70,7 +71,7 @@ impl ErrorBody {
         digits.replace(',', "").parse().ok()
     }
 
-    /// Whether the message says that the input does not fit: llama.cpp says so with a status of 500.
+    /// Whether the message says that the input is too large: llama.cpp says so with status 500.
     fn is_about_size(&self) -> bool {
         let message = self.message.to_ascii_lowercase();
         ["too large to process", "physical batch size", "context length", "context size", "too many tokens"]
@@ -79,10 +80,11 @@ impl ErrorBody {
     }
 }
 
-/// Statuses of gateways that gave up waiting: what is behind them may have finished, and billed.
+/// Statuses of gateways that stopped waiting. The server behind the gateway may have finished the request and billed
+/// it.
 const GATEWAY_STATUSES: [u16; 9] = [408, 499, 502, 504, 520, 521, 522, 523, 524];
 
-/// Makes the error that a reply without success is.
+/// Makes an error of a reply without success.
 pub(super) fn error_of(reply: &Reply, url: &Url) -> Error {
     let body = reply.decompressed().map(|body| ErrorBody::read(&body)).unwrap_or_default();
     let (kind, message) = classify(reply.status, &body, url);
@@ -102,7 +104,7 @@ pub(super) fn error_of(reply: &Reply, url: &Url) -> Error {
     }
 }
 
-/// Whether a word is surely the provider's, also where a text has it.
+/// Whether a code is surely the provider's, even if a text contains the same word.
 pub(super) fn is_known_code(word: &str) -> bool {
     KNOWN_CODES.contains(&word) || QUOTA_CODES.contains(&word)
 }
@@ -111,15 +113,15 @@ fn classify(status: StatusCode, body: &ErrorBody, url: &Url) -> (ErrorKind, Stri
     use ErrorKind::{Auth, Config, InvalidInput, Protocol, QuotaExhausted, RateLimited, Timeout, Unavailable};
     let is = |kind: ErrorKind, message: &str| (kind, message.to_owned());
     match status.as_u16() {
-        401 | 403 => is(Auth, "the key was not accepted for this: check the key, the organisation and the project"),
+        401 | 403 => is(Auth, "the server did not accept the key: check the key, the organization and the project"),
         402 => is(QuotaExhausted, "the account has no money or quota left: waiting does not help"),
         429 if body.is_one_of(&QUOTA_CODES) => {
             is(QuotaExhausted, "the account has no money or quota left: waiting does not help")
         }
         429 => match (body.number_after("Limit"), body.number_after("Requested")) {
             (Some(limit), Some(requested)) if requested > limit => {
-                let advice = "send less in a call (`with_limits`)";
-                (InvalidInput, format!("one request of {requested}, and the account's limit is {limit}: {advice}"))
+                let advice = "send less per call (`with_limits`)";
+                (InvalidInput, format!("one request needs {requested}, but the account's limit is {limit}: {advice}"))
             }
             _ => is(RateLimited, "too many requests or tokens at the moment"),
         },
@@ -127,21 +129,22 @@ fn classify(status: StatusCode, body: &ErrorBody, url: &Url) -> (ErrorKind, Stri
             (Config, format!("the server does not accept `{}` as it is set", body.param))
         }
         400 | 404 | 422 if body.is_one_of(&["model_not_found"]) => is(Config, "the server does not know this model"),
-        400 | 422 => {
-            is(InvalidInput, "the server refused the request; it may be one of its texts (`embed_each` finds which)")
-        }
-        413 => is(InvalidInput, "the server finds the request too large: send less in a call (`with_limits`)"),
+        400 | 422 => is(
+            InvalidInput,
+            "the server refused the request, perhaps because of one of its texts: `embed_each` finds which",
+        ),
+        413 => is(InvalidInput, "the server finds the request too large: send less per call (`with_limits`)"),
         404 | 405 | 410 | 501 => {
-            // Without a user, a password or the query: the builder has refused the first two.
+            // Without a user, a password or a query, which may be secret.
             let (origin, path) = (url.origin().ascii_serialization(), url.path());
-            (Config, format!("nothing answers to POST {origin}{path}: check the base URL and the model's name"))
+            (Config, format!("the server does not know POST {origin}{path}: check the base URL and the model's name"))
         }
         408 => is(Timeout, "the server waited too long for the request"),
-        300..=399 => is(Config, "the server answers with a redirect, which is not followed: give the final base URL"),
-        500 if body.is_about_size() => is(InvalidInput, "a text, or the request, is more than the server can take"),
-        // 424 is how text-embeddings-inference says that its model failed.
+        300..=399 => is(Config, "the server answered with a redirect, which is not followed: give the final base URL"),
+        500 if body.is_about_size() => is(InvalidInput, "a text or the whole request is too large for the server"),
+        // With 424, text-embeddings-inference says that its model failed.
         409 | 424 | 425 | 500..=599 => is(Unavailable, "the server cannot answer at the moment"),
         400..=499 => is(InvalidInput, "the server refused the request"),
-        _ => is(Protocol, "the status is not one of an answer"),
+        _ => is(Protocol, "the status is neither of success nor of an error"),
     }
 }

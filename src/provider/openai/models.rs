@@ -1,13 +1,13 @@
-//! Knows OpenAI's embedding models, and the models of others that were trained with prompts.
+//! Lists OpenAI's embedding models with their limits, and other models that were trained with prompts.
 
 use crate::{InputKind, Limits, Prompts};
 
-/// One of OpenAI's models. Facts: the API reference and the model pages of OpenAI's documentation.
+/// One of OpenAI's models. Source: the API reference and the model pages of OpenAI's documentation.
 pub(super) struct Model {
     pub(super) name: &'static str,
-    /// Components, unless fewer are asked for.
+    /// Components of a vector, unless the request asks for fewer.
     pub(super) dimensions: usize,
-    /// Whether fewer can be asked for.
+    /// Whether a request can ask for fewer dimensions.
     pub(super) shortens: bool,
 }
 
@@ -17,24 +17,24 @@ const MODELS: [Model; 3] = [
     Model { name: "text-embedding-ada-002", dimensions: 1536, shortens: false },
 ];
 
-/// The model of this name, if it is OpenAI's.
+/// Returns OpenAI's model of this name.
 pub(super) fn find(name: &str) -> Option<&'static Model> {
     MODELS.iter().find(|model| model.name == name)
 }
 
-/// Texts a request; the API reference's limit for the array of inputs.
+/// Texts per request: the API reference's limit for the array of inputs.
 const TEXTS_PER_CALL: usize = 2048;
 
-/// Tokens a text. The reference says 8,192, and servers have refused that many; 8,191 is what the models' pages say.
+/// Tokens per text. The reference says 8,192, but servers have refused that many; the models' pages say 8,191.
 const TOKENS_PER_TEXT: usize = 8191;
 
-/// Tokens a request, all its texts together.
+/// Tokens per request, all its texts together.
 const TOKENS_PER_CALL: usize = 300_000;
 
-/// Requests at once that OpenAI answers as fast as one.
+/// Concurrent requests that OpenAI answers as fast as a single one.
 const IN_FLIGHT: usize = 8;
 
-/// What a request to OpenAI's models may hold.
+/// Returns the limits of OpenAI's models.
 pub(super) const fn limits() -> Limits {
     Limits::none()
         .with_texts(TEXTS_PER_CALL)
@@ -43,13 +43,12 @@ pub(super) const fn limits() -> Limits {
         .with_in_flight(IN_FLIGHT)
 }
 
-/// What a request to an unknown server may hold: as many texts as OpenAI takes, and its own limits for tokens.
+/// Returns the limits for an unknown model: as many texts per request as OpenAI takes; the server checks tokens.
 pub(super) const fn unknown_limits() -> Limits {
     Limits::none().with_texts(TEXTS_PER_CALL)
 }
 
-/// Models whose vectors are wrong without prompts: part of the name, and what goes before documents and queries. From
-/// their model cards.
+/// Models that need prompts: a part of the name, and the prompts of documents and queries. Source: their model cards.
 const PROMPTED_MODELS: [(&str, &str, &str); 9] = [
     ("e5-", "passage: ", "query: "),
     ("bge-small-en", "", "Represent this sentence for searching relevant passages: "),
@@ -62,7 +61,7 @@ const PROMPTED_MODELS: [(&str, &str, &str); 9] = [
     ("embeddinggemma", "title: none | text: ", "task: search result | query: "),
 ];
 
-/// The prompts that a model was trained with, where it is known to need some for this kind of text.
+/// Returns the prompts that a model was trained with, if it is known to need one for this kind of text.
 pub(super) fn usual_prompts(model: &str, kind: InputKind) -> Option<Prompts> {
     let model = model.to_ascii_lowercase();
     let (_, document, query) = PROMPTED_MODELS.iter().find(|(part, ..)| model.contains(part))?;

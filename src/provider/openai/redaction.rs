@@ -1,14 +1,14 @@
-//! Tells whether words of a server quote a text or a secret, so that they are not shown.
+//! Finds quotes of texts and secrets in a server's words, so that errors and logs do not show them.
 
 use reqwest::header::HeaderMap;
 
-/// Whether a secret of the request has these words in it.
+/// Whether the words quote a secret header of the request.
 pub(super) fn quotes_secret(words: &str, headers: &HeaderMap) -> bool {
     let mut secrets = headers.values().filter(|value| value.is_sensitive());
     secrets.any(|secret| secret.to_str().is_ok_and(|secret| quotes(words, secret.trim_start_matches("Bearer "))))
 }
 
-/// Whether words and a text have a piece in common. A few letters are a piece of anything.
+/// Whether words and a text share a piece that is too long to be chance.
 pub(super) fn quotes(words: &str, text: &str) -> bool {
     const MIN_QUOTE: usize = 10;
     words == text

@@ -1,11 +1,11 @@
-//! Reads the reply of an embeddings request straight into the matrix that the caller gets.
+//! Decodes the reply of an embeddings request straight into the caller's matrix.
 //!
-//! Rows are decoded where they arrive, from base64 or from numbers, into one allocation, and are then put in the order
-//! of their `index` by swapping. What is wrong does not end the reading: the cost is told after the rows.
+//! Rows are decoded in the order of the reply, from base64 or from numbers, into one allocation. They are then swapped
+//! into the order of their `index`. A fault does not end the reading, because the cost comes after the rows.
 //!
-//! Nearly all of a reply is base64, which a JSON parser would look through byte by byte. So strings as long as a vector
-//! are set aside first, and the parser reads what is left. That such a string has no quote inside is not looked up but
-//! shown by its decoding, which takes nothing but base64; where that fails, everything is read again in the plain way.
+//! Nearly all of a reply is base64, which a JSON parser would read byte by byte. So strings as long as a vector are
+//! taken out first, and the parser reads the rest. Nothing looks for a quote inside such a string: its decoding accepts
+//! only base64, and if it fails, the parser reads the whole reply again.
 
 mod json;
 mod partial_reply;
@@ -18,20 +18,20 @@ use serde_json::error::Category;
 use self::{json::ReplySeed, partial_reply::PartialReply, without_vectors::WithoutVectors};
 use crate::{BadText, BadTextReason, Embeddings, Error, ErrorKind, Partial, Result, Space, Usage};
 
-/// Rows in the order of the request, and what the reply says beside them.
+/// A reply's rows, in the order of the request, and its model.
 pub(super) struct DecodedReply {
     pub(super) embeddings: Embeddings,
-    /// The model that the server names.
+    /// The model's name in the reply.
     pub(super) model: Option<String>,
 }
 
-/// The most bytes that a reply to `rows` texts can have: components as JSON numbers of up to 24 characters with the
+/// Returns the maximum bytes of a reply to `rows` texts: components as JSON numbers of up to 24 characters with the
 /// white space of a pretty printer, which is more than base64 takes, and names and ids around each row.
 pub(super) fn max_bytes(rows: usize, dimensions: usize) -> usize {
     rows.saturating_mul(dimensions.saturating_mul(32).saturating_add(1024)).saturating_add(64 << 10)
 }
 
-/// Reads a reply to a request of `rows` texts. `has_content_length` says whether the server had told the body's length.
+/// Decodes a reply to a request of `rows` texts. `has_content_length` says whether the reply told its body's length.
 pub(super) fn read(body: &[u8], rows: usize, space: &Space, has_content_length: bool) -> Result<DecodedReply> {
     let mut reply = match parse(body, rows, space) {
         Parsed::Fast(reply) | Parsed::Plain(reply, Ok(())) => reply,
@@ -42,7 +42,7 @@ pub(super) fn read(body: &[u8], rows: usize, space: &Space, has_content_length: 
     let usage = Usage::of_request(reply.tokens);
     let wrong = |message: String| Error::new(ErrorKind::Protocol, message).with_usage(usage);
     if let Some(code) = &reply.error {
-        return Err(wrong("the reply is an error with a status of success".into()).with_provider_code(code));
+        return Err(wrong("the reply is an error, but its status is success".into()).with_provider_code(code));
     }
     if let Some(fault) = reply.fault.take() {
         return Err(wrong(fault));
@@ -50,10 +50,10 @@ pub(super) fn read(body: &[u8], rows: usize, space: &Space, has_content_length: 
     if reply.indices.len() != rows {
         return Err(wrong(format!("{} vectors for {rows} texts", reply.indices.len())));
     }
-    // Of the texts, by their index, before the rows change their places.
+    // The rows change their places below, so their texts' indices are taken before.
     let unusable: Vec<usize> = reply.unusable.iter().map(|&row| reply.indices[row] as usize).collect();
     reply.sort_by_index().map_err(wrong)?;
-    // Each row was checked for finite numbers when it was decoded: they are not looked at again.
+    // Each row was checked for finite numbers when it was decoded, so the matrix is not scanned again.
     let embeddings = Embeddings::of_finite(rows, space, reply.components, usage);
     let embeddings = embeddings.map_err(|error| error.with_usage(usage))?;
     if !unusable.is_empty() {
@@ -70,8 +70,8 @@ enum Parsed<'b> {
     Plain(PartialReply<'b>, serde_json::Result<()>),
 }
 
-/// Parses in the fast way if that finds nothing wrong. Else it parses the whole body, so that all that is wrong is told
-/// of the reply as it came: a place in the JSON without vectors says nothing to anybody.
+/// Parses a reply in the fast way if that finds nothing wrong. Else it parses the whole body, so that errors name
+/// places in the reply itself and not in the JSON without vectors.
 fn parse<'b>(body: &'b [u8], rows: usize, space: &Space) -> Parsed<'b> {
     if let Some(WithoutVectors { json, taken }) = WithoutVectors::new(body, rows, space.dimensions()) {
         let mut reply = PartialReply::new(rows, space, taken);
@@ -84,31 +84,30 @@ fn parse<'b>(body: &'b [u8], rows: usize, space: &Space) -> Parsed<'b> {
     Parsed::Plain(reply, parsed)
 }
 
-/// Hands all of a JSON to a reply.
+/// Parses all of a JSON into a reply.
 fn walk(json: &[u8], reply: &mut PartialReply<'_>) -> serde_json::Result<()> {
     let mut json = serde_json::Deserializer::from_slice(json);
     ReplySeed(reply).deserialize(&mut json).and_then(|()| json.end())
 }
 
-/// Makes the error of a reply that the parser refused. `usage` is what was read of it before the fault: it counts; what
-/// comes after the fault is not known.
+/// Makes the error of a reply that the parser refused. `usage` is what the reply told before the fault.
 fn malformed(error: &serde_json::Error, bytes: usize, has_content_length: bool, usage: Usage) -> Error {
-    // The parser's own words may quote the reply: only its place is told.
+    // The parser's message may quote the reply, so the error has only its place.
     let at = format!("line {}, column {} of {bytes} bytes", error.line(), error.column());
     let message = match error.classify() {
-        // With a length, less would have been noticed: this is all that the server meant to send.
+        // With a content length, the HTTP layer would have noticed a lost end: the server sent all that it meant to.
         Category::Eof if !has_content_length => {
             let message = format!("the reply ends early, at {at}");
             return Error::new(ErrorKind::Unavailable, message).with_usage(Usage::of_unanswered());
         }
         Category::Eof => format!("the reply's JSON ends early, at {at}"),
-        Category::Data => format!("the reply is not one of embeddings, at {at}"),
+        Category::Data => format!("the reply has not the form of embeddings, at {at}"),
         _ => format!("the reply is not JSON, at {at}: is the base URL right?"),
     };
     Error::new(ErrorKind::Protocol, message).with_usage(usage)
 }
 
-/// Makes the error of a reply with rows that no text has. The other rows were paid for like these, and come with it.
+/// Makes the error of a reply with rows that cannot be a text's. The other rows were paid for too, and come with it.
 fn unusable_vectors(unusable: &[usize], embeddings: &Embeddings) -> Error {
     let bad = unusable.iter().map(|&index| BadText::new(index, BadTextReason::Unusable)).collect();
     let error =

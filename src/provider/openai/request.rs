@@ -1,4 +1,4 @@
-//! Writes the body of a request: the texts with their prompts, those that are too long cut.
+//! Writes the body of a request: texts with their prompts, truncated if they are too long.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use crate::{
     plan,
 };
 
-/// The headers and body of a request, and the texts that were cut for it.
+/// Checks a batch and writes its request's body; also returns the indices of the texts that it truncated.
 pub(super) async fn body_of(endpoint: &Endpoint, batch: &Batch<'_>) -> Result<(Vec<u8>, Vec<usize>)> {
     let spaces = std::slice::from_ref(&endpoint.space);
     batch.check_space(spaces)?;
@@ -40,14 +40,14 @@ pub(super) async fn body_of(endpoint: &Endpoint, batch: &Batch<'_>) -> Result<(V
     Ok((body, truncated))
 }
 
-/// The beginning of a text that is too long.
+/// Returns the beginning of a text that is too long.
 fn truncate<'t>(endpoint: &Endpoint, batch: &Batch<'t>, index: usize) -> Result<&'t str> {
     let (text, limits) = (batch.texts()[index], &endpoint.limits);
     let (TokenCount::Exact(counter), Some(limit)) = (&limits.tokens, limits.tokens_of_one_text()) else {
         return Ok(text);
     };
     match counter.truncate(batch.kind(), text, limit) {
-        // Not even a character: the prompt alone is too long.
+        // Not one character fits: the prompt alone is too long.
         "" => {
             let tokens = counter.count_to(batch.kind(), text, limit);
             Err(Error::invalid_texts(vec![BadText::new(index, BadTextReason::TooLong { tokens, limit })]))
@@ -56,7 +56,7 @@ fn truncate<'t>(endpoint: &Endpoint, batch: &Batch<'t>, index: usize) -> Result<
     }
 }
 
-/// The request's body. Fields that do not apply are left out: servers refuse `null`.
+/// The request's body. A field without a value is left out, because servers refuse `null`.
 #[derive(Serialize)]
 struct Request<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,7 +67,7 @@ struct Request<'a> {
     dimensions: Option<usize>,
 }
 
-/// The prompt that is put before a text here, and not by the server.
+/// Returns the prompt that the client puts before a text; `None` if there is none or the server adds it.
 fn prompt_of(prompts: &Prompts, kind: InputKind) -> Option<&str> {
     prompts.of(kind).filter(|_| prompts.applied_by == PromptsBy::Client)
 }

@@ -1,4 +1,4 @@
-//! Knows who answers: OpenAI, Azure or another server, and what differs between them.
+//! Says which server answers (OpenAI, Azure or another one), and what differs between them.
 
 use std::net::IpAddr;
 
@@ -7,10 +7,10 @@ use reqwest::Url;
 use super::credentials::KeyHeader;
 use crate::{Error, ErrorKind, Payee, Result, Tier};
 
-/// Where OpenAI answers.
+/// OpenAI's own server.
 const BASE_URL: &str = "https://api.openai.com/v1";
 
-/// Who is asked: Azure if it is set, else the base URL's server, else OpenAI.
+/// The server that requests go to: Azure if it is set, else the base URL's server, else OpenAI.
 #[derive(Clone, Default)]
 pub(super) struct Server {
     pub(super) base_url: Option<String>,
@@ -26,12 +26,12 @@ pub(super) struct Azure {
 }
 
 impl Server {
-    /// Whether it is OpenAI's own endpoint, because no other was named.
+    /// Whether no other server was named, so that requests go to OpenAI.
     pub(super) const fn is_openai(&self) -> bool {
         self.base_url.is_none() && self.azure.is_none()
     }
 
-    /// The address that requests go to.
+    /// Returns the URL that requests go to.
     pub(super) fn url(&self) -> Result<Url> {
         if let Some(azure) = &self.azure {
             azure.check()?;
@@ -40,15 +40,15 @@ impl Server {
             Some(azure) => &azure.endpoint,
             None => self.base_url.as_deref().unwrap_or(BASE_URL),
         };
-        // The address itself is not quoted: it may hold a password.
+        // The error does not quote the URL, which may hold a password.
         let unusable =
-            |what: &str| Error::new(ErrorKind::Config, format!("the base URL {what}: it is like {BASE_URL}"));
-        let mut url = Url::parse(base.trim()).map_err(|_| unusable("cannot be read"))?;
+            |what: &str| Error::new(ErrorKind::Config, format!("the base URL {what}: give one like {BASE_URL}"));
+        let mut url = Url::parse(base.trim()).map_err(|_| unusable("cannot be parsed"))?;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
-            return Err(unusable("begins with neither http:// nor https://"));
+            return Err(unusable("does not begin with http:// or https:// and a host"));
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(unusable("holds a user or password, which belong into `with_header`"));
+            return Err(unusable("holds a user or password, which belong in `with_header`"));
         }
         if url.query().is_some() || url.fragment().is_some() {
             return Err(unusable("has a query or fragment"));
@@ -70,7 +70,7 @@ impl Server {
         Ok(url)
     }
 
-    /// Who bills at this address: nobody is taken for OpenAI who is not.
+    /// Returns who bills the requests. Another host is never billed as OpenAI.
     pub(super) fn payee(&self, url: &Url, model: &str) -> Payee {
         let provider = match (&self.azure, url.host_str()) {
             (Some(_), _) => "azure",
@@ -80,12 +80,12 @@ impl Server {
         Payee::new(provider, model, Tier::Standard)
     }
 
-    /// The first part of what `Display` shows.
+    /// The first part of the text of `Display`.
     pub(super) const fn short_name(&self) -> &'static str {
         if self.azure.is_some() { "azure" } else { "openai" }
     }
 
-    /// OpenTelemetry's name of who answers.
+    /// OpenTelemetry's name of the provider.
     pub(super) const fn vendor(&self) -> &'static str {
         if self.azure.is_some() { "azure.ai.openai" } else { "openai" }
     }
@@ -95,7 +95,7 @@ impl Server {
         if self.azure.is_some() { KeyHeader::ApiKey } else { KeyHeader::Bearer }
     }
 
-    /// What the request calls the model; `None` where the URL names it.
+    /// The model's name in the request; `None` if the URL names the model.
     pub(super) fn model_in_body<'m>(&'m self, model: &'m str) -> Option<&'m str> {
         match &self.azure {
             Some(azure) if azure.api_version.is_some() => None,
@@ -119,7 +119,7 @@ impl Azure {
     }
 }
 
-/// Whether it is this machine that answers at this address.
+/// Whether the URL's host is this machine.
 pub(super) fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();

@@ -1,7 +1,7 @@
-//! Counts tokens as OpenAI's embedding models do: cl100k, through tiktoken.
+//! Counts tokens as OpenAI's embedding models do: cl100k, by tiktoken.
 //!
-//! A text is counted in pieces of some kilobytes, cut where the tokenizer cuts in any case, so that counting can stop as
-//! soon as a limit is passed and no text of megabytes is ever tokenised whole.
+//! A text is counted in pieces of a few kilobytes, split where the tokenizer splits anyway. So counting stops soon
+//! after a limit is passed, and a text of megabytes is never tokenized as a whole.
 
 use std::borrow::Cow;
 
@@ -9,14 +9,14 @@ use tiktoken_rs::{CoreBPE, cl100k_base_singleton};
 
 use crate::{CountTokens, InputKind, Prompts};
 
-/// Bytes of a piece, at least, before a place to cut is looked for.
+/// Minimum bytes of a piece; the search for a place to split begins there.
 const MIN_PIECE: usize = 4 << 10;
 
-/// Bytes of a piece, at most. A text in which no letter is followed by something else for so long is cut anywhere: what
-/// has no words has no exact count that matters, and the tokenizer's time grows faster than the piece.
+/// Maximum bytes of a piece. If no word ends within so many bytes, the text is split at any character: an exact count
+/// of a text without words does not matter, and the tokenizer's time grows faster than the piece.
 const MAX_PIECE: usize = 32 << 10;
 
-/// Counts cl100k's tokens of a text with its prompt, whoever puts that there.
+/// Counts cl100k's tokens of a text with its prompt, whether the client or the server adds the prompt.
 #[derive(Debug)]
 pub(super) struct Cl100kCounter {
     prompts: Prompts,
@@ -67,7 +67,8 @@ impl CountTokens for Cl100kCounter {
                 end += piece.len();
                 continue;
             }
-            // A beginning may have a token more than the whole had there: where a character or a run of spaces was cut.
+            // A prefix may have one token more than the same characters had in the whole text, if its end splits a
+            // character or a run of spaces. So the prefix is counted again, and shortened until it fits.
             for keep in (0..=room).rev() {
                 let bytes = encoder().decode_bytes(&tokens[..keep]).map_or(0, |bytes| bytes.len());
                 let beginning = &piece[..piece.floor_char_boundary(bytes)];
@@ -83,7 +84,7 @@ impl CountTokens for Cl100kCounter {
     }
 }
 
-/// Cuts a text into pieces whose tokens add up to those of the whole.
+/// Splits a text into pieces whose token counts add up to that of the whole.
 fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -96,9 +97,9 @@ fn pieces(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Where the first piece ends: after a letter that is followed by no letter. The tokenizer's pattern always ends a match
-/// there: it takes letters as long as there are some, nothing else takes a letter, and what follows is matched without
-/// looking back.
+/// Returns where the first piece ends: after a letter that no letter follows. The tokenizer's pattern always ends a
+/// match there: a match takes all letters that follow each other, no other match contains a letter before its end, and
+/// the pattern does not look back.
 fn first_piece_end(text: &str) -> usize {
     if text.len() <= MAX_PIECE.min(2 * MIN_PIECE) {
         return text.len();
@@ -117,8 +118,8 @@ fn first_piece_end(text: &str) -> usize {
     text.floor_char_boundary(MAX_PIECE)
 }
 
-/// Whether a character is one of the pattern's letters (`\p{L}`). The standard library's `is_alphabetic` knows more,
-/// marks for example, so the scripts that matter are named; a letter that is missed only moves the cut.
+/// Whether a character is one of the pattern's letters (`\p{L}`). The standard library's `is_alphabetic` also accepts
+/// others, such as marks, so this lists the common scripts. A letter that is missing here only moves the split.
 const fn is_surely_letter(c: char) -> bool {
     matches!(c,
         'a'..='z' | 'A'..='Z'

@@ -1,4 +1,4 @@
-//! Walks the JSON of a reply, and hands what it finds to the rows; what is not expected is a fault, not an end.
+//! Walks the JSON of a reply into a [`PartialReply`]; an unexpected value is a fault and does not end the walk.
 
 use std::fmt;
 
@@ -46,7 +46,7 @@ impl<'de> Visitor<'de> for ReplySeed<'_, '_> {
     }
 }
 
-/// The names that matter, in the reply and in a row.
+/// The field names that matter, in the reply and in a row.
 enum FieldName {
     Data,
     Embedding,
@@ -174,7 +174,7 @@ impl<'de> Visitor<'de> for VectorSeed<'_, '_> {
         match self.0.taken_string(text) {
             Some(vector) => {
                 self.0.push_base64(vector);
-                // All of it was base64, so there was no quote in it.
+                // All of it was base64, so no quote was in it, and the string was a whole one.
                 self.0.taken_decoded += usize::from(self.0.fault.is_none());
             }
             None => self.0.push_base64(text.as_bytes()),

@@ -1,4 +1,4 @@
-//! Holds a reply as far as it is read: decodes vectors where they arrive, and puts rows into their order.
+//! Holds a reply as far as it was read: decodes vectors into place, and puts the rows into order.
 
 use base64::{
     Engine,
@@ -7,11 +7,11 @@ use base64::{
 
 use crate::{Normalization, Space, embeddings::not_finite};
 
-/// Standard base64, with or without padding: servers differ.
+/// Standard base64; padding is optional, because servers differ.
 const CONFIG: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
 
-/// The engine with vector instructions, where the processor has them.
+/// Returns the engine that uses the processor's vector instructions.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(super) fn base64() -> impl Engine {
     base64::engine::Simd::standard(CONFIG)
@@ -22,27 +22,27 @@ pub(super) fn base64() -> impl Engine {
     base64::engine::GeneralPurpose::new(&base64::alphabet::STANDARD, CONFIG)
 }
 
-/// A reply as far as it is read.
+/// A reply as far as it was read.
 pub(super) struct PartialReply<'b> {
-    /// What was set aside, and how many of these strings were decoded.
+    /// The strings that were taken out of the JSON, and how many of them were decoded as vectors.
     pub(super) taken: Vec<&'b [u8]>,
     pub(super) taken_decoded: usize,
     pub(super) rows: usize,
     pub(super) width: usize,
     /// Whether the space says that vectors have length 1.
     pub(super) is_normalized: bool,
-    /// Row after row as they come.
+    /// The rows' components, in the order of the reply.
     pub(super) components: Vec<f32>,
-    /// Vectors so far.
+    /// Vectors read so far.
     pub(super) vectors: usize,
-    /// The `index` of each row as they come.
+    /// The `index` of each row, in the order of the reply.
     pub(super) indices: Vec<u32>,
     pub(super) tokens: Option<u64>,
     pub(super) model: Option<String>,
     pub(super) error: Option<String>,
-    /// Rows, as they come, whose vector is no text's.
+    /// Rows, by their place in the reply, whose vector cannot be a text's.
     pub(super) unusable: Vec<usize>,
-    /// The first thing that is wrong with the whole.
+    /// The first fault of the reply as a whole.
     pub(super) fault: Option<String>,
 }
 
@@ -66,12 +66,12 @@ impl<'b> PartialReply<'b> {
         }
     }
 
-    /// The string that this one stands for, if it does.
+    /// Returns the string that was taken out, if this text stands for one.
     pub(super) fn taken_string(&self, text: &str) -> Option<&'b [u8]> {
         self.taken.get(text.strip_prefix('\0')?.parse::<usize>().ok()?).copied()
     }
 
-    /// Whether everything that was set aside is a vector, and nothing else is wrong.
+    /// Whether all strings that were taken out are vectors, and nothing else is wrong.
     pub(super) fn is_proven(&self) -> bool {
         self.taken_decoded == self.taken.len() && self.fault.is_none() && self.error.is_none()
     }
@@ -81,7 +81,7 @@ impl<'b> PartialReply<'b> {
         self.fault.get_or_insert_with(|| message(row));
     }
 
-    /// Where the next vector goes; `None` where it has no place.
+    /// Returns the place of the next vector; `None` if there is a fault.
     pub(super) fn next_row(&mut self) -> Option<&mut [f32]> {
         let row = self.indices.len();
         if row >= self.rows {
@@ -92,29 +92,33 @@ impl<'b> PartialReply<'b> {
         if self.fault.is_some() {
             return None;
         }
-        // All the memory at once, but each row of it touched only when its vector comes, so that it is touched once.
+        // The memory is reserved at once, but a row is zeroed only when its vector comes. The decoder then writes it
+        // while it is in the processor's cache.
         self.components.reserve_exact(self.rows * self.width - self.components.len());
         self.components.resize((row + 1) * self.width, 0.0);
         Some(&mut self.components[row * self.width..(row + 1) * self.width])
     }
 
-    /// Looks at the vector that was just read, while it is near the processor.
+    /// Checks the vector that was just read, while it is in the processor's cache. It is not scanned again later.
     pub(super) fn accept_vector(&mut self) {
         let start = self.vectors * self.width;
         let vector = &self.components[start..start + self.width];
         self.vectors += 1;
         if not_finite(vector).is_some() || vector.iter().all(|&component| component == 0.0) {
-            // It says something about its text, and nothing about the others.
+            // This is a fault of one text's vector, not of the reply: the other rows stay usable.
             self.unusable.push(self.vectors - 1);
             self.components[start..start + self.width].fill(0.0);
             return;
         }
         if self.is_normalized {
             let length = sum_of_squares(vector).sqrt();
-            // OpenAI's are 3e-4 off at most; one that was shortened and not scaled again is far off.
+            // OpenAI's lengths are at most 3e-4 off. A vector that was shortened and not normalized again is far off.
             if (length - 1.0).abs() > 0.01 {
                 self.fault(|row| {
-                    format!("vector {row} has length {length:.3}, this space has length 1: name another one with `with_space`")
+                    format!(
+                        "vector {row} has length {length:.3}, but this space's vectors have length 1: give the right \
+                         space by `with_space`"
+                    )
                 });
             }
         }
@@ -124,7 +128,7 @@ impl<'b> PartialReply<'b> {
         let width = self.width;
         let hint = match have {
             _ if have * 4 == width => {
-                ", a quarter: another model answers than was declared, or the server encoded what was encoded already"
+                ", a quarter: the server runs another model than was declared, or it encoded the vectors twice"
             }
             _ => ": the model, its `dimensions` or the declared space differ, or the server ignores `dimensions`",
         };
@@ -139,7 +143,7 @@ impl<'b> PartialReply<'b> {
             return match digits % 4 {
                 1 => self.fault(|row| format!("vector {row} is not base64")),
                 _ if !bytes.is_multiple_of(4) => {
-                    self.fault(|row| format!("vector {row} has {bytes} bytes, not whole numbers"))
+                    self.fault(|row| format!("vector {row} has {bytes} bytes, which is not a multiple of 4"))
                 }
                 _ => self.wrong_width(bytes / 4),
             };
@@ -148,7 +152,7 @@ impl<'b> PartialReply<'b> {
         let Some(slot) = self.next_row() else { return };
         let decoded = base64().decode_slice(text, bytemuck::cast_slice_mut(slot));
         if cfg!(target_endian = "big") {
-            // The wire's order is the other one.
+            // The reply's bytes are little-endian.
             slot.iter_mut().for_each(|number| *number = f32::from_bits(number.to_bits().swap_bytes()));
         }
         if decoded != Ok(width * 4) {
@@ -157,13 +161,13 @@ impl<'b> PartialReply<'b> {
         self.accept_vector();
     }
 
-    /// Puts row `r` at the place that its `index` names, by swapping rows.
+    /// Moves each row to the place that its `index` names, by swaps, so that each row moves at most twice.
     pub(super) fn sort_by_index(&mut self) -> Result<(), String> {
         let mut seen = vec![false; self.rows];
         for &index in &self.indices {
             match seen.get_mut(index as usize) {
-                None => return Err(format!("the index {index} for {} texts", self.rows)),
-                Some(true) => return Err(format!("two vectors of the index {index}")),
+                None => return Err(format!("index {index}, but the request has {} texts", self.rows)),
+                Some(true) => return Err(format!("two vectors with index {index}")),
                 Some(slot) => *slot = true,
             }
         }
@@ -180,7 +184,7 @@ impl<'b> PartialReply<'b> {
     }
 }
 
-/// The sum of the squares, in a form that compilers turn into vector instructions.
+/// Returns the sum of the squares, in a form that compilers turn into vector instructions.
 fn sum_of_squares(row: &[f32]) -> f32 {
     let mut sums = [0.0_f32; 16];
     let chunks = row.chunks_exact(16);

@@ -1,4 +1,4 @@
-//! Reads single JSON values of a reply, of any kind, and keeps only what is of interest of them.
+//! Reads single JSON values of a reply, of any kind, and keeps only numbers and short strings.
 
 use std::{borrow::Cow, fmt};
 
@@ -7,7 +7,7 @@ use serde::{
     de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-/// Implements `Visitor`'s description and takes whatever is not expected as a fault instead of an end.
+/// Implements `Visitor::expecting`, which describes what a visitor expects.
 macro_rules! expecting {
     ($what:literal) => {
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -17,7 +17,7 @@ macro_rules! expecting {
 }
 pub(super) use expecting;
 
-/// A number, or `None` for what is none.
+/// Reads a number; `None` for any other value.
 pub(super) struct NumberSeed;
 
 impl<'de> DeserializeSeed<'de> for NumberSeed {
@@ -62,7 +62,7 @@ impl<'de> Visitor<'de> for NumberSeed {
         Ok(None)
     }
 
-    /// Numbers come as maps where another crate has the parser keep all their digits.
+    /// Numbers come as maps if another crate turns on serde_json's `arbitrary_precision`.
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut number = None;
         while let Some(name) = map.next_key::<Scalar>()? {
@@ -75,7 +75,7 @@ impl<'de> Visitor<'de> for NumberSeed {
     }
 }
 
-/// A value of which only a number or a short string is of interest. Nothing else is kept, however large.
+/// A value. Only a number or a short string is kept of it, however large it is.
 #[derive(Default)]
 pub(super) enum Scalar {
     Number(u64),
@@ -134,7 +134,7 @@ impl<'de> Visitor<'de> for ScalarVisitor {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
-        // One that stands for a vector is no text.
+        // A string that stands for a vector is not kept: see `WithoutVectors`.
         let short = text.len() <= 128 && !text.starts_with('\0');
         Ok(if short { Scalar::Text(text.to_owned()) } else { Scalar::Other })
     }
@@ -160,7 +160,7 @@ impl<'de> Visitor<'de> for ScalarVisitor {
 #[derive(Default)]
 pub(super) struct KnownFields {
     fields: Vec<(&'static str, Scalar)>,
-    /// Whether it was anything but null.
+    /// Whether the value was anything but null or false.
     pub(super) is_present: bool,
 }
 
