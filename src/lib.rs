@@ -101,7 +101,11 @@ pub use self::{
 /// What `tests/fuzz` takes apart.
 #[cfg(fuzzing)]
 #[doc(hidden)]
-pub use self::wrap::fuzz;
+pub mod fuzz {
+    #[cfg(feature = "openai")]
+    pub use crate::provider::openai_fuzz as openai;
+    pub use crate::wrap::fuzz::*;
+}
 
 /// Pages about the crate as a whole.
 pub mod docs {

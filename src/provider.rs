@@ -15,6 +15,8 @@ pub use self::onnx::{
 #[cfg(all(feature = "openai", feature = "__bench"))]
 #[doc(hidden)]
 pub use self::openai::bench;
+#[cfg(all(feature = "openai", fuzzing))]
+pub use self::openai::fuzz as openai_fuzz;
 #[cfg(feature = "openai")]
 #[cfg_attr(docvector_docs, doc(cfg(feature = "openai")))]
 pub use self::openai::{OpenAi, OpenAiBuilder, OpenAiEncoding};

@@ -28,3 +28,14 @@ pub mod bench {
         super::reply::read(body, rows, space, true).map(|read| read.embeddings)
     }
 }
+
+/// Opens the reading of replies to `tests/fuzz`.
+#[cfg(fuzzing)]
+#[allow(missing_docs)]
+pub mod fuzz {
+    use crate::{Embeddings, Result, Space};
+
+    pub fn read(body: &[u8], rows: usize, space: &Space, has_content_length: bool) -> Result<Embeddings> {
+        super::reply::read(body, rows, space, has_content_length).map(|read| read.embeddings)
+    }
+}
