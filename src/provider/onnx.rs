@@ -5,6 +5,7 @@ mod builder;
 mod cpu;
 mod device;
 mod family;
+mod file_signature;
 mod graph;
 mod inputs;
 mod json_file;

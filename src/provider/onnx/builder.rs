@@ -6,6 +6,8 @@ use std::{
     thread,
 };
 
+use ort::environment::Environment;
+
 use super::{
     Inner, Onnx, OnnxInfo, cpu,
     device::Device,
@@ -172,118 +174,20 @@ impl OnnxBuilder {
     /// # Errors
     /// See [`Onnx`](Onnx#errors).
     pub fn build(self) -> Result<Onnx> {
-        let wrong = |message: String| Error::new(ErrorKind::Config, message);
-        if self.batch_tokens == Some(0) || self.threads == Some(0) {
-            return Err(wrong("threads and padded tokens of a batch must be at least 1".into()));
-        }
-        Device::check(&self.devices)?;
-        let on_cpu = self.devices.contains(&Device::Cpu);
-        let int8 = self.precision == Precision::Int8;
-        if int8 && !on_cpu {
-            return Err(wrong("int8 was asked for on a card: cards run fp16, int8 is for the CPU".into()));
-        }
-        if let (true, Some(missing)) = (int8, cpu::missing_for_int8()) {
-            return Err(wrong(format!("int8 was asked for, and this CPU lacks {missing}")));
-        }
-        let mut folder = ModelFolder::read(&self.folder)?;
-        if let Some(prompts) = self.prompts {
-            folder.prompts = prompts;
-        }
-        if let Some(dimensions) = self.truncate_dim {
-            folder.truncate_dim = Some(dimensions);
-        }
-        let mut max_tokens = folder.max_tokens;
-        if let Some(asked) = self.max_tokens {
-            if let Some(positions) = folder.positions.filter(|&positions| asked > positions) {
-                return Err(wrong(format!(
-                    "{asked} tokens a text were asked for, the model has positions for {positions}"
-                )));
-            }
-            max_tokens = Some(asked);
-        }
+        self.check_options()?;
+        let (folder, max_tokens) = self.read_folder()?;
         let file = model_path(&folder, self.file.as_deref())?;
         let (library, environment) = library::load(self.library.as_deref(), Some(&self.folder))?;
-
-        let built_graph = file.extension().is_some_and(|extension| extension == "safetensors");
-        let (model, tokens, weights, precision);
-        if built_graph {
-            let mut open = Weights::open(&file)?;
-            let target = match (on_cpu, int8) {
-                (true, false) => GraphTarget::Cpu,
-                (true, true) => GraphTarget::Int8,
-                (false, _) => GraphTarget::Cuda,
-            };
-            let graph = Graph::build(&folder, &mut open, target)?;
-            tokens = ModelTokenizer::read(&folder, Some(graph.vocabulary), max_tokens)?;
-            (weights, precision) = (open.hash(), self.precision);
-            model = Model::of_graph(graph, &folder, folder.truncate_dim, tokens.pad)?;
-        } else {
-            if int8 {
-                let message =
-                    format!("int8 was asked for: {} stays what it is, int8 is made of weights", file.display());
-                return Err(wrong(message));
-            }
-            let inspected = OnnxFile::inspect(&file)?;
-            tokens = ModelTokenizer::read(&folder, folder.config.size("vocab_size")?, max_tokens)?;
-            model =
-                Model::of_file(&inspected, &folder, &environment, self.devices[0], folder.truncate_dim, tokens.pad)?;
-            (weights, precision) = (inspected.hash, inspected.precision);
-            if let Some(tokens) = model.fixed_tokens.filter(|&fixed| max_tokens.is_none_or(|max| max > fixed)) {
-                let message =
-                    format!("{} takes texts of exactly {tokens} tokens: ask for at most so many", file.display());
-                return Err(wrong(message));
-            }
-        }
-        let label = model_folder::label(&folder.root);
-        let normalized = matches!(folder.tail.last(), Some(TailModule::Normalize));
-        let space = Space::builder(folder.config.text("model_type")?.unwrap_or("onnx"), model.dimensions)
-            .with_revision(revision(&folder, &tokens, weights, &model.facts, max_tokens))
-            .with_pooling(folder.pooling.iter().copied())
-            .with_normalization(if normalized { Normalization::L2 } else { Normalization::None })
-            .with_prompts(folder.prompts.clone())
-            .with_precision(precision)
-            .with_label(if int8 { format!("{label} (int8)") } else { label })
-            .build()?;
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        let defaults = if on_cpu { (cores, BATCH_TOKENS) } else { (SESSIONS_PER_GPU, BATCH_TOKENS_GPU) };
+        let loaded = self.load_model(&folder, &file, max_tokens, &environment)?;
+        let space = self.describe_space(&folder, &loaded, max_tokens)?;
+        let built_graph = is_weights(&file);
         let kind = if built_graph { "weights" } else { "file" };
         let key = TuningKey::here(&library.version, &Device::names(&self.devices), space.id(), kind);
-        let defaults = Tuning::new(defaults.0, defaults.1);
-        // The two were measured together: one of them without the other was not.
-        let given = self.threads.is_some() || self.batch_tokens.is_some();
-        let found = if self.tuned && !given { tuning::find(&key) } else { StoredTuning::Nothing };
-        let (tuning, tuning_source) = match found {
-            StoredTuning::Tuned(tuning, file) => (tuning, TuningSource::Tuned(file)),
-            StoredTuning::Nothing => (defaults, if given { TuningSource::Given } else { TuningSource::Defaults }),
-            StoredTuning::Unreadable(file, why) => {
-                tracing::warn!(file = %file.display(), why, "what tune found cannot be used");
-                (defaults, TuningSource::Unusable(file, why))
-            }
-        };
-        // What was asked for goes before what was measured.
-        let threads = self.threads.unwrap_or(tuning.threads);
-        let batch_tokens = self.batch_tokens.unwrap_or(tuning.batch_tokens);
-        let overhead = if on_cpu { BATCH_OVERHEAD } else { BATCH_OVERHEAD_GPU };
-        let most_texts = if model.one_text_per_batch { Some(1) } else { model.fixed_texts };
-        let width = model.dimensions;
-        let (tokens, model) = (Arc::new(tokens), Arc::new(model));
-        let mut workers = Vec::new();
-        for &device in &self.devices {
-            let packing = Packing::new(batch_tokens, overhead, most_texts);
-            for number in 0..threads {
-                let role = WorkerRole { tokenizes: on_cpu, packing: Some(packing.clone()) };
-                // Made here, one after the other: each thread making its own would leave its scraps in its own heap.
-                let runner = Box::new(Runner::start(&model, &environment, device)?);
-                workers.push(Worker { name: format!("docvector-{device}-{number}"), role, runner: Some(runner) });
-            }
-        }
-        // A card embeds faster than the thread that feeds it could tokenize.
-        for number in 0..if on_cpu { 0 } else { cores } {
-            let role = WorkerRole { tokenizes: true, packing: None };
-            workers.push(Worker { name: format!("docvector-tokens-{number}"), role, runner: None });
-        }
-        let encode: Arc<dyn Tokenize> = tokens.clone();
-        let scheduler = Scheduler::start(encode, width, workers)?;
+        let (Tuning { threads, batch_tokens, .. }, tuning_source) = self.choose_settings(&key);
+        let (tokens, model) = (Arc::new(loaded.tokens), Arc::new(loaded.model));
+        let workers = self.start_workers(&model, &environment, threads, batch_tokens)?;
+        let tokenize: Arc<dyn Tokenize> = tokens.clone();
+        let scheduler = Scheduler::start(tokenize, model.dimensions, workers)?;
         let info = OnnxInfo {
             library,
             model: file,
@@ -298,14 +202,181 @@ impl OnnxBuilder {
         let payee = Payee::new("onnx", space.model(), Tier::Local);
         Ok(Onnx(Arc::new(Inner { scheduler, tokens, model, environment, space, payee, key, info })))
     }
+
+    fn on_cpu(&self) -> bool {
+        self.devices.contains(&Device::Cpu)
+    }
+
+    fn int8(&self) -> bool {
+        self.precision == Precision::Int8
+    }
+
+    /// Refuses what can be refused before anything is read.
+    fn check_options(&self) -> Result<()> {
+        if self.batch_tokens == Some(0) || self.threads == Some(0) {
+            return Err(wrong("threads and padded tokens of a batch must be at least 1".into()));
+        }
+        Device::check(&self.devices)?;
+        if self.int8() && !self.on_cpu() {
+            return Err(wrong("int8 was asked for on a card: cards run fp16, int8 is for the CPU".into()));
+        }
+        if let (true, Some(missing)) = (self.int8(), cpu::missing_for_int8()) {
+            return Err(wrong(format!("int8 was asked for, and this CPU lacks {missing}")));
+        }
+        Ok(())
+    }
+
+    /// Reads the folder with the options in it, and the tokens that a text may have.
+    fn read_folder(&self) -> Result<(ModelFolder, Option<usize>)> {
+        let mut folder = ModelFolder::read(&self.folder)?;
+        if let Some(prompts) = &self.prompts {
+            folder.prompts = prompts.clone();
+        }
+        if let Some(dimensions) = self.truncate_dim {
+            folder.truncate_dim = Some(dimensions);
+        }
+        let Some(asked) = self.max_tokens else {
+            let max_tokens = folder.max_tokens;
+            return Ok((folder, max_tokens));
+        };
+        if let Some(positions) = folder.positions.filter(|&positions| asked > positions) {
+            return Err(wrong(format!(
+                "{asked} tokens a text were asked for, the model has positions for {positions}"
+            )));
+        }
+        Ok((folder, Some(asked)))
+    }
+
+    /// Loads the model and its tokenizer, from weights or from a file as it is.
+    fn load_model(
+        &self,
+        folder: &ModelFolder,
+        file: &Path,
+        max_tokens: Option<usize>,
+        environment: &Environment,
+    ) -> Result<Loaded> {
+        if is_weights(file) {
+            let mut weights = Weights::open(file)?;
+            let target = match (self.on_cpu(), self.int8()) {
+                (true, false) => GraphTarget::Cpu,
+                (true, true) => GraphTarget::Int8,
+                (false, _) => GraphTarget::Cuda,
+            };
+            let graph = Graph::build(folder, &mut weights, target)?;
+            let tokens = ModelTokenizer::read(folder, Some(graph.vocabulary), max_tokens)?;
+            let model = Model::of_graph(graph, folder, folder.truncate_dim, tokens.pad)?;
+            return Ok(Loaded { model, tokens, weights: weights.hash(), precision: self.precision });
+        }
+        if self.int8() {
+            let message = format!("int8 was asked for: {} stays what it is, int8 is made of weights", file.display());
+            return Err(wrong(message));
+        }
+        let inspected = OnnxFile::inspect(file)?;
+        let tokens = ModelTokenizer::read(folder, folder.config.size("vocab_size")?, max_tokens)?;
+        let device = self.devices[0];
+        let model = Model::of_file(&inspected, folder, environment, device, folder.truncate_dim, tokens.pad)?;
+        if let Some(tokens) = model.fixed_tokens.filter(|&fixed| max_tokens.is_none_or(|max| max > fixed)) {
+            let message = format!("{} takes texts of exactly {tokens} tokens: ask for at most so many", file.display());
+            return Err(wrong(message));
+        }
+        Ok(Loaded { model, tokens, weights: inspected.hash, precision: inspected.precision })
+    }
+
+    /// Describes the space of the model's vectors.
+    fn describe_space(&self, folder: &ModelFolder, loaded: &Loaded, max_tokens: Option<usize>) -> Result<Space> {
+        let Loaded { model, tokens, weights, precision } = loaded;
+        let label = model_folder::label(&folder.root);
+        let normalized = matches!(folder.tail.last(), Some(TailModule::Normalize));
+        Space::builder(folder.config.text("model_type")?.unwrap_or("onnx"), model.dimensions)
+            .with_revision(revision(folder, tokens, *weights, &model.facts, max_tokens))
+            .with_pooling(folder.pooling.iter().copied())
+            .with_normalization(if normalized { Normalization::L2 } else { Normalization::None })
+            .with_prompts(folder.prompts.clone())
+            .with_precision(*precision)
+            .with_label(if self.int8() { format!("{label} (int8)") } else { label })
+            .build()
+    }
+
+    /// Chooses threads and the size of batches: what was asked for, else what was measured, else the defaults.
+    fn choose_settings(&self, key: &TuningKey) -> (Tuning, TuningSource) {
+        let defaults = if self.on_cpu() {
+            Tuning::new(cores(), BATCH_TOKENS)
+        } else {
+            Tuning::new(SESSIONS_PER_GPU, BATCH_TOKENS_GPU)
+        };
+        // The two were measured together: one of them without the other was not.
+        let given = self.threads.is_some() || self.batch_tokens.is_some();
+        let found = if self.tuned && !given { tuning::find(key) } else { StoredTuning::Nothing };
+        let (tuning, source) = match found {
+            StoredTuning::Tuned(tuning, file) => (tuning, TuningSource::Tuned(file)),
+            StoredTuning::Nothing => (defaults, if given { TuningSource::Given } else { TuningSource::Defaults }),
+            StoredTuning::Unreadable(file, why) => {
+                tracing::warn!(file = %file.display(), why, "what tune found cannot be used");
+                (defaults, TuningSource::Unusable(file, why))
+            }
+        };
+        let threads = self.threads.unwrap_or(tuning.threads);
+        let batch_tokens = self.batch_tokens.unwrap_or(tuning.batch_tokens);
+        (Tuning::new(threads, batch_tokens), source)
+    }
+
+    /// Makes the workers of each device with their sessions, and those that only tokenize.
+    fn start_workers(
+        &self,
+        model: &Arc<Model>,
+        environment: &Environment,
+        threads: usize,
+        batch_tokens: usize,
+    ) -> Result<Vec<Worker>> {
+        let on_cpu = self.on_cpu();
+        let overhead = if on_cpu { BATCH_OVERHEAD } else { BATCH_OVERHEAD_GPU };
+        let most_texts = if model.one_text_per_batch { Some(1) } else { model.fixed_texts };
+        let mut workers = Vec::new();
+        for &device in &self.devices {
+            let packing = Packing::new(batch_tokens, overhead, most_texts);
+            for number in 0..threads {
+                let role = WorkerRole { tokenizes: on_cpu, packing: Some(packing.clone()) };
+                // Made here, one after the other: each thread making its own would leave its scraps in its own heap.
+                let runner = Box::new(Runner::start(model, environment, device)?);
+                workers.push(Worker { name: format!("docvector-{device}-{number}"), role, runner: Some(runner) });
+            }
+        }
+        // A card embeds faster than the thread that feeds it could tokenize.
+        for number in 0..if on_cpu { 0 } else { cores() } {
+            let role = WorkerRole { tokenizes: true, packing: None };
+            workers.push(Worker { name: format!("docvector-tokens-{number}"), role, runner: None });
+        }
+        Ok(workers)
+    }
+}
+
+/// A model, and what its space is made of.
+struct Loaded {
+    model: Model,
+    tokens: ModelTokenizer,
+    /// The hash of the weights, or of the file with them.
+    weights: blake3::Hash,
+    precision: Precision,
+}
+
+fn wrong(message: String) -> Error {
+    Error::new(ErrorKind::Config, message)
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Whether the graph is built here, from weights.
+fn is_weights(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension == "safetensors")
 }
 
 /// The file with the model.
 fn model_path(folder: &ModelFolder, asked: Option<&Path>) -> Result<PathBuf> {
-    let wrong = |message: String| Err(Error::new(ErrorKind::Config, message));
     if let Some(asked) = asked {
         let file = folder.transformer.join(asked);
-        return if file.is_file() { Ok(file) } else { wrong(format!("{} is not there", file.display())) };
+        return if file.is_file() { Ok(file) } else { Err(wrong(format!("{} is not there", file.display()))) };
     }
     let weights = folder.transformer.join("model.safetensors");
     if weights.is_file() {
@@ -316,12 +387,14 @@ fn model_path(folder: &ModelFolder, asked: Option<&Path>) -> Result<PathBuf> {
     }
     let at = folder.transformer.display();
     if folder.transformer.join("model.safetensors.index.json").exists() {
-        return wrong(format!("{at} has its weights in several files: put them into one model.safetensors"));
+        return Err(wrong(format!("{at} has its weights in several files: put them into one model.safetensors")));
     }
     if folder.transformer.join("pytorch_model.bin").exists() {
-        return wrong(format!("{at} holds pytorch_model.bin, which can run code: convert it to model.safetensors"));
+        return Err(wrong(format!(
+            "{at} holds pytorch_model.bin, which can run code: convert it to model.safetensors"
+        )));
     }
-    wrong(format!("{at} has neither model.safetensors nor model.onnx nor onnx/model.onnx"))
+    Err(wrong(format!("{at} has neither model.safetensors nor model.onnx nor onnx/model.onnx")))
 }
 
 /// A fingerprint of all that shapes the vectors and is not a field of the space. Not the device, the library, the

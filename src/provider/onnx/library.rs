@@ -64,47 +64,17 @@ static LOADED: Mutex<Option<(OnnxLibrary, Environment)>> = Mutex::new(None);
 ///
 /// `beside` is a model's folder: what was fetched with the model lies beside it.
 pub(super) fn load(explicit: Option<&Path>, beside: Option<&Path>) -> Result<(OnnxLibrary, Environment)> {
+    // The lock is held while a library is looked for: of threads that load at once, one does, and the others wait.
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((library, environment)) = &*loaded {
-        let loaded = canonical(&library.path);
-        let same = |path: &Path| {
-            let files = if path.is_dir() { in_folder(path) } else { vec![path.to_owned()] };
-            files.iter().any(|file| canonical(file) == loaded)
-        };
-        if explicit.is_some_and(|path| !same(path)) {
-            let message = format!(
-                "ONNX Runtime is loaded from {} already, a process cannot load another",
-                library.path.display()
-            );
-            return Err(Error::new(ErrorKind::Config, message));
-        }
+        check_same(library, explicit)?;
         return Ok((library.clone(), environment.clone()));
     }
     let mut tried = Vec::new();
     for (source, place) in places(explicit, beside) {
-        let candidates = match place {
-            Place::File(path) => vec![path],
-            Place::Folder(folder) => {
-                let found = in_folder(&folder);
-                if found.is_empty() {
-                    tried.push(format!("{} ({source}): no library there", folder.display()));
-                }
-                found
-            }
-            Place::Nowhere(why) => {
-                tried.push(format!("{source}: {why}"));
-                Vec::new()
-            }
-        };
-        for path in candidates {
-            match open(&path) {
-                Ok((version, environment)) => {
-                    let library = OnnxLibrary { path, source, version };
-                    *loaded = Some((library.clone(), environment.clone()));
-                    return Ok((library, environment));
-                }
-                Err(why) => tried.push(format!("{} ({source}): {why}", path.display())),
-            }
+        if let Some(found) = open_first(source, place, &mut tried) {
+            *loaded = Some(found.clone());
+            return Ok(found);
         }
         // What somebody named is what they meant: nothing else is taken in its place.
         if matches!(source, OnnxLibrarySource::Path | OnnxLibrarySource::Variable) {
@@ -118,6 +88,46 @@ pub(super) fn load(explicit: Option<&Path>, beside: Option<&Path>) -> Result<(On
         tried.join("; ")
     );
     Err(Error::new(ErrorKind::Config, message))
+}
+
+/// Refuses another library than the one that is loaded.
+fn check_same(library: &OnnxLibrary, explicit: Option<&Path>) -> Result<()> {
+    let loaded = canonical(&library.path);
+    let same = |path: &Path| {
+        let files = if path.is_dir() { in_folder(path) } else { vec![path.to_owned()] };
+        files.iter().any(|file| canonical(file) == loaded)
+    };
+    if explicit.is_none_or(same) {
+        return Ok(());
+    }
+    let message =
+        format!("ONNX Runtime is loaded from {} already, a process cannot load another", library.path.display());
+    Err(Error::new(ErrorKind::Config, message))
+}
+
+/// Loads the first usable library of a place, and writes down what was tried in vain.
+fn open_first(source: OnnxLibrarySource, place: Place, tried: &mut Vec<String>) -> Option<(OnnxLibrary, Environment)> {
+    let candidates = match place {
+        Place::File(path) => vec![path],
+        Place::Folder(folder) => {
+            let found = in_folder(&folder);
+            if found.is_empty() {
+                tried.push(format!("{} ({source}): no library there", folder.display()));
+            }
+            found
+        }
+        Place::Nowhere(why) => {
+            tried.push(format!("{source}: {why}"));
+            Vec::new()
+        }
+    };
+    for path in candidates {
+        match open(&path) {
+            Ok((version, environment)) => return Some((OnnxLibrary { path, source, version }, environment)),
+            Err(why) => tried.push(format!("{} ({source}): {why}", path.display())),
+        }
+    }
+    None
 }
 
 enum Place {

@@ -12,22 +12,21 @@ use ort::{
         Session,
         builder::{GraphOptimizationLevel, PrepackedWeights},
     },
-    value::{DynValue, Outlet, Tensor, TensorElementType, ValueType},
+    value::{DynValue, Tensor},
 };
 
 use super::{
     device::Device,
     family::positions_after,
+    file_signature::FileSignature,
     graph::{self, Graph, SharedWeights, WeightData},
     inputs::{Input, InputRole},
     model_folder::ModelFolder,
-    modules::TailModule,
     onnx_file::OnnxFile,
-    pooling,
     runtime_messages::failed,
     session::{cuda, step},
     stages::TokenRow,
-    tail::{self, Tail, TailStep},
+    tail::{GraphOutput, Tail, TailOfFile, TruncateDim},
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -39,8 +38,7 @@ pub(super) struct Model {
     pub(super) output: String,
     pub(super) tail: Tail,
     pub(super) dimensions: usize,
-    /// What the vectors are cut to after everything else, and whether they are scaled again then.
-    truncate_dim: Option<(usize, bool)>,
+    truncate_dim: Option<TruncateDim>,
     /// Sizes that the graph insists on.
     pub(super) fixed_texts: Option<usize>,
     pub(super) fixed_tokens: Option<usize>,
@@ -137,86 +135,17 @@ impl Model {
         let wrong = |message: String| Error::new(ErrorKind::Config, format!("{} {message}", file.path.display()));
         let source = Source::File(file.path.clone());
         let session = source.session(environment, device, None)?;
-        let mut inputs = Vec::new();
-        let after = positions_after(&folder.config)?;
-        let (mut fixed_texts, mut fixed_tokens) = (None, None);
-        for outlet in session.inputs() {
-            let role = match outlet.name() {
-                "input_ids" => InputRole::Ids,
-                "attention_mask" => InputRole::Mask,
-                "token_type_ids" => InputRole::Types,
-                "position_ids" => after.map_or(InputRole::Places, |pad| InputRole::PlacesAfter(pad as u32)),
-                name => return Err(wrong(format!("has an input {name}, which is not known"))),
-            };
-            let wide = match outlet.dtype().tensor_type() {
-                Some(TensorElementType::Int64) => true,
-                Some(TensorElementType::Int32) => false,
-                _ => return Err(wrong(format!("has an input {} that is not of whole numbers", outlet.name()))),
-            };
-            let shape = outlet.dtype().tensor_shape().filter(|shape| shape.len() == 2);
-            let shape =
-                shape.ok_or_else(|| wrong(format!("has an input {} that is not texts by tokens", outlet.name())))?;
-            let fixed = |size: i64| usize::try_from(size).ok().filter(|&size| size > 0);
-            fixed_texts = fixed_texts.or(fixed(shape[0]));
-            fixed_tokens = fixed_tokens.or(fixed(shape[1]));
-            inputs.push(Input { name: outlet.name().to_owned(), role, wide });
-        }
-        if inputs.iter().all(|input| input.role != InputRole::Ids) {
-            return Err(wrong("has no input input_ids".into()));
-        }
-        let (output, rank, width) = output(session.outputs()).map_err(&wrong)?;
-        if rank == 2 {
-            // What is left of the folder's pipeline must be in the file, or the vectors are not what the folder says.
-            let dense = folder.tail.iter().rev().find_map(|step| match step {
-                TailModule::Dense { outputs, .. } => Some(*outputs),
-                TailModule::Normalize => None,
-            });
-            let whole = POOLED.contains(&output.as_str()) && dense.is_none_or(|outputs| width == Some(outputs));
-            if !whole || !folder.pool_prompt {
-                return Err(wrong(format!(
-                    "has a pooled output {output}, which may not be all that the folder describes"
-                )));
-            }
-        }
-        let normalizes = folder.tail.iter().any(|step| matches!(step, TailModule::Normalize));
-        let mut facts = output.clone();
-        let (tail, dimensions) = match (rank, width) {
-            (2, Some(width)) if normalizes => (Tail::Normalize, width),
-            (2, Some(width)) => (Tail::Nothing, width),
-            (3, Some(width)) => {
-                let mut dimensions = width * folder.pooling.len();
-                let mut steps = Vec::new();
-                for step in &folder.tail {
-                    steps.push(match step {
-                        TailModule::Normalize => {
-                            facts.push_str(" normalize");
-                            TailStep::Normalize
-                        }
-                        TailModule::Dense { activation, outputs, .. } => {
-                            let dense = step.read_dense(dimensions)?;
-                            dimensions = *outputs;
-                            facts.push_str(&format!(" dense {} {}", activation.as_str(), dense.hash));
-                            TailStep::Dense(Box::new(dense), *activation)
-                        }
-                    });
-                }
-                (Tail::Pool { modes: folder.pooling.clone(), width, steps }, dimensions)
-            }
-            _ => {
-                return Err(wrong(format!(
-                    "has an output {output} of {rank} axes and width {width:?}: 2 or 3 are known"
-                )));
-            }
-        };
+        let signature = FileSignature::read(&session, positions_after(&folder.config)?).map_err(wrong)?;
+        let TailOfFile { tail, dimensions, facts } = TailOfFile::read(folder, &signature.output, &wrong)?;
         let mut model = Self {
             source,
-            inputs,
-            output,
+            inputs: signature.inputs,
+            output: signature.output.name,
             tail,
             dimensions,
             truncate_dim: None,
-            fixed_texts,
-            fixed_tokens,
+            fixed_texts: signature.fixed_texts,
+            fixed_tokens: signature.fixed_tokens,
             one_text_per_batch: file.dynamic,
             padding_id,
             positions: folder.positions,
@@ -227,66 +156,25 @@ impl Model {
     }
 
     fn set_truncate_dim(&mut self, truncate_dim: Option<usize>, folder: &ModelFolder) -> Result<()> {
-        let Some(dimensions) = truncate_dim else { return Ok(()) };
-        if dimensions == 0 || dimensions > self.dimensions {
-            let message = format!("vectors of {} dimensions cannot be cut to {dimensions}", self.dimensions);
-            return Err(Error::new(ErrorKind::Config, message));
+        if let Some(dimensions) = truncate_dim {
+            self.truncate_dim = TruncateDim::new(folder, dimensions, self.dimensions)?;
+            self.dimensions = dimensions;
         }
-        let unit = matches!(folder.tail.last(), Some(TailModule::Normalize));
-        self.truncate_dim = (dimensions < self.dimensions).then_some((dimensions, unit));
-        self.dimensions = dimensions;
         Ok(())
     }
 
-    /// Does what is left to do behind the graph; `None` where the output is not what was announced.
-    pub(super) fn finish<'v>(
-        &self,
-        values: &'v [f32],
-        sizes: &[usize],
-        (texts, tokens): (usize, usize),
-        rows: &[TokenRow<'_>],
-    ) -> Option<Cow<'v, [f32]>> {
-        let whole = self.truncate_dim.is_none() && matches!(self.tail, Tail::Nothing);
-        if whole {
+    /// Makes the vectors of a batch, one after the other, of what the graph gives; `None` if that has another shape than
+    /// was announced.
+    pub(super) fn vectors<'v>(&self, output: GraphOutput<'v>, rows: &[TokenRow<'_>]) -> Option<Cow<'v, [f32]>> {
+        if self.truncate_dim.is_none() && matches!(self.tail, Tail::Nothing) {
             let own = rows.len() * self.dimensions;
-            return (*sizes == [texts, self.dimensions]).then(|| Cow::Borrowed(&values[..own]));
+            return (*output.sizes == [output.texts, self.dimensions]).then(|| Cow::Borrowed(&output.values[..own]));
         }
         let mut out = Vec::with_capacity(rows.len() * self.dimensions);
         for (text, row) in rows.iter().enumerate() {
-            let mut vector = match &self.tail {
-                Tail::Pool { modes, width, steps } => {
-                    if *sizes != [texts, tokens, *width] {
-                        return None;
-                    }
-                    let hidden = &values[text * tokens * width..][..row.ids.len() * width];
-                    let inside: Vec<bool> = (0..row.ids.len()).map(|at| at >= row.unpooled).collect();
-                    let mut vector = Vec::new();
-                    modes.iter().for_each(|mode| pooling::pool(*mode, hidden, *width, &inside, &mut vector));
-                    for step in steps {
-                        match step {
-                            TailStep::Normalize => tail::normalize(&mut vector),
-                            TailStep::Dense(dense, activation) => vector = tail::dense(dense, *activation, &vector),
-                        }
-                    }
-                    vector
-                }
-                Tail::Nothing | Tail::Normalize => {
-                    let [have, width] = *sizes else { return None };
-                    if have != texts || width < self.dimensions {
-                        return None;
-                    }
-                    let mut vector = values[text * width..(text + 1) * width].to_vec();
-                    if matches!(self.tail, Tail::Normalize) {
-                        tail::normalize(&mut vector);
-                    }
-                    vector
-                }
-            };
-            if let Some((cut, unit)) = self.truncate_dim {
-                vector.truncate(cut);
-                if unit {
-                    tail::normalize(&mut vector);
-                }
+            let mut vector = self.tail.apply(output, text, row)?;
+            if let Some(truncate_dim) = self.truncate_dim {
+                truncate_dim.apply(&mut vector);
             }
             if vector.len() != self.dimensions {
                 return None;
@@ -335,25 +223,4 @@ impl Source {
             }
         }
     }
-}
-
-/// Names of outputs that are vectors of texts.
-const POOLED: [&str; 2] = ["sentence_embedding", "text_embeds"];
-
-/// The output to take, by name and then by shape: its name, its axes, and its width where that is fixed.
-fn output(outlets: &[Outlet]) -> Result<(String, usize, Option<usize>), String> {
-    const NAMES: [&str; 4] = [POOLED[0], POOLED[1], "last_hidden_state", "token_embeddings"];
-    let named = NAMES.iter().find_map(|name| outlets.iter().find(|outlet| outlet.name() == *name));
-    let outlet = match (named, outlets) {
-        (Some(outlet), _) | (None, [outlet]) => outlet,
-        _ => {
-            let names: Vec<&str> = outlets.iter().map(Outlet::name).collect();
-            return Err(format!("has the outputs {}: none of {}", names.join(", "), NAMES.join(", ")));
-        }
-    };
-    let ValueType::Tensor { shape, .. } = outlet.dtype() else {
-        return Err(format!("has an output {} that is not a tensor", outlet.name()));
-    };
-    let width = shape.last().and_then(|&width| usize::try_from(width).ok()).filter(|&width| width > 0);
-    Ok((outlet.name().to_owned(), shape.len(), width))
 }

@@ -48,7 +48,7 @@ impl OnnxFile {
             first.end = if same { first.end.max(later.end) } else { first.end };
             same
         });
-        for ExternalData { file, end } in &found.external {
+        for ExternalFile { file, end } in &found.external {
             let beside = external(path, file).map_err(&wrong)?;
             let have = fs::metadata(&beside).map_err(|error| {
                 wrong(format!("keeps weights in {file}, which is not beside it: fetch it too")).with_source(error)
@@ -76,14 +76,14 @@ fn external(model: &Path, file: &str) -> Result<PathBuf, String> {
 
 #[derive(Debug, Default)]
 struct FileContents {
-    external: Vec<ExternalData>,
+    external: Vec<ExternalFile>,
     int8: bool,
     dynamic: bool,
 }
 
 /// A file with weights, and how many bytes of it are needed.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct ExternalData {
+struct ExternalFile {
     file: String,
     end: u64,
 }
@@ -124,7 +124,7 @@ impl FileContents {
 
     fn tensor(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
         let (mut kind, mut elements, mut outside) = (0, 1_i64, false);
-        let (mut file, mut offset, mut length) = (String::new(), 0, 0);
+        let mut external = ExternalData::default();
         for field in Fields::of(bytes) {
             match field? {
                 (1, Value::Int(dim)) => elements = elements.saturating_mul(dim as i64),
@@ -137,30 +137,45 @@ impl FileContents {
                 }
                 (2, value) => kind = value.int().unwrap_or(0),
                 (14, value) => outside = value.int() == Some(1),
-                (13, Value::Bytes(entry)) => {
-                    let (mut key, mut text) = ("", "");
-                    for field in Fields::of(entry) {
-                        match field? {
-                            (1, value) => key = value.text().unwrap_or_default(),
-                            (2, value) => text = value.text().unwrap_or_default(),
-                            _ => {}
-                        }
-                    }
-                    match key {
-                        "location" => file = text.to_owned(),
-                        "offset" => offset = text.parse().unwrap_or(0),
-                        "length" => length = text.parse().unwrap_or(0),
-                        _ => {}
-                    }
-                }
+                (13, Value::Bytes(entry)) => external.read(entry)?,
                 _ => {}
             }
         }
         if outside {
-            self.external.push(ExternalData { file, end: u64::saturating_add(offset, length) });
+            let end = u64::saturating_add(external.offset, external.length);
+            self.external.push(ExternalFile { file: external.location, end });
         }
         // Scales and zero points are small; weights are not.
         self.int8 |= matches!(kind, INT8 | UINT8) && elements >= 1024;
+        Ok(())
+    }
+}
+
+/// Where a tensor says that its data lies: the entries of its field `external_data`.
+#[derive(Debug, Default)]
+struct ExternalData {
+    location: String,
+    offset: u64,
+    length: u64,
+}
+
+impl ExternalData {
+    /// Reads one entry, a key and a value.
+    fn read(&mut self, entry: &[u8]) -> Result<(), Malformed> {
+        let (mut key, mut text) = ("", "");
+        for field in Fields::of(entry) {
+            match field? {
+                (1, value) => key = value.text().unwrap_or_default(),
+                (2, value) => text = value.text().unwrap_or_default(),
+                _ => {}
+            }
+        }
+        match key {
+            "location" => self.location = text.to_owned(),
+            "offset" => self.offset = text.parse().unwrap_or(0),
+            "length" => self.length = text.parse().unwrap_or(0),
+            _ => {}
+        }
         Ok(())
     }
 }

@@ -18,6 +18,7 @@ use super::{
     runtime_messages::{failed, says_out_of_memory},
     session::cuda,
     stages::{BatchFailure, RunBatch, TokenRow},
+    tail::GraphOutput,
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -107,7 +108,7 @@ impl Runner {
         let model = &*self.model;
         let texts = model.fixed_texts.unwrap_or(rows.len()).max(rows.len());
         let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0).max(1);
-        let shape = [texts, model.fixed_tokens.unwrap_or_else(|| model.padded_tokens(longest, self.device))];
+        let shape = [texts, model.fixed_tokens.unwrap_or_else(|| padded_tokens(model, longest, self.device))];
         for (input, buffer) in model.inputs.iter().zip(&mut self.buffers) {
             buffer.fill(input.role, rows, shape, model.padding_id);
         }
@@ -163,7 +164,8 @@ fn deliver(
         }
     };
     let sizes: Vec<usize> = sizes.iter().map(|&size| usize::try_from(size).unwrap_or(0)).collect();
-    let vectors = model.finish(&values, &sizes, (shape[0], shape[1]), rows);
+    let [texts, tokens] = shape;
+    let vectors = model.vectors(GraphOutput { values: &values, sizes: &sizes, texts, tokens }, rows);
     let unknown = || Error::new(ErrorKind::Inference, format!("the model's output has the shape {sizes:?}"));
     place(&vectors.ok_or_else(unknown)?);
     Ok(())
@@ -175,14 +177,12 @@ fn padded(longest: usize, positions: Option<usize>) -> usize {
     longest.next_multiple_of(graph::STEP).min(positions.unwrap_or(usize::MAX).max(longest))
 }
 
-impl Model {
-    /// What the rows of a batch are padded to.
-    fn padded_tokens(&self, longest: usize, device: Device) -> usize {
-        // How long a row a file takes is only known of what it says of texts.
-        match (device, &self.source) {
-            (Device::Cpu, _) | (_, Source::File(_)) => longest,
-            (Device::Cuda(_), Source::Graph { .. }) => padded(longest, self.positions),
-        }
+/// What the rows of a batch are padded to.
+fn padded_tokens(model: &Model, longest: usize, device: Device) -> usize {
+    // How long a row a file takes is only known of what it says of texts.
+    match (device, &model.source) {
+        (Device::Cpu, _) | (_, Source::File(_)) => longest,
+        (Device::Cuda(_), Source::Graph { .. }) => padded(longest, model.positions),
     }
 }
 

@@ -1,27 +1,186 @@
-//! Does what a graph leaves undone: pooling, Dense and Normalize.
+//! Does what a graph leaves undone: pooling, Dense, Normalize, and fewer dimensions.
 
-use super::{activation::Activation, modules::DenseWeights};
-use crate::Pooling;
+use super::{
+    activation::Activation,
+    file_signature::FileOutput,
+    model_folder::ModelFolder,
+    modules::{DenseWeights, TailModule},
+    pooling,
+    stages::TokenRow,
+};
+use crate::{Error, ErrorKind, Pooling, Result};
 
 /// What is left to do behind the graph.
 #[derive(Debug)]
 pub(super) enum Tail {
     /// The graph gives the vector.
     Nothing,
-    /// The graph gives a vector that has to be unit length.
+    /// The graph gives a vector that has to be scaled to length 1.
     Normalize,
-    /// The graph gives a vector a token.
+    /// The graph gives one vector per token.
     Pool { modes: Vec<Pooling>, width: usize, steps: Vec<TailStep> },
 }
 
+/// A module that follows pooling, with its weights.
 #[derive(Debug)]
 pub(super) enum TailStep {
     Dense(Box<DenseWeights>, Activation),
     Normalize,
 }
 
+/// What a graph gives for a batch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GraphOutput<'a> {
+    pub(super) values: &'a [f32],
+    /// The shape of the values.
+    pub(super) sizes: &'a [usize],
+    /// Texts of the batch, those that only fill it up included.
+    pub(super) texts: usize,
+    /// Tokens of each text, padding included.
+    pub(super) tokens: usize,
+}
+
+/// A tail, and what is known of the vectors behind it.
+#[derive(Debug)]
+pub(super) struct TailOfFile {
+    pub(super) tail: Tail,
+    pub(super) dimensions: usize,
+    /// The output and the steps in words, for the space's identity.
+    pub(super) facts: String,
+}
+
+impl TailOfFile {
+    /// Finds what a file leaves undone of what its folder describes. `wrong` makes an error that names the file.
+    pub(super) fn read(folder: &ModelFolder, output: &FileOutput, wrong: &dyn Fn(String) -> Error) -> Result<Self> {
+        let FileOutput { name, axes, width } = output;
+        let mut facts = name.clone();
+        if *axes == 2 {
+            check_pooled(folder, output, wrong)?;
+        }
+        let normalizes = folder.tail.iter().any(|step| matches!(step, TailModule::Normalize));
+        match (axes, width) {
+            (2, &Some(dimensions)) => {
+                let tail = if normalizes { Tail::Normalize } else { Tail::Nothing };
+                Ok(Self { tail, dimensions, facts })
+            }
+            (3, &Some(width)) => {
+                let mut dimensions = width * folder.pooling.len();
+                let mut steps = Vec::new();
+                for module in &folder.tail {
+                    steps.push(TailStep::read(module, &mut dimensions, &mut facts)?);
+                }
+                Ok(Self { tail: Tail::Pool { modes: folder.pooling.clone(), width, steps }, dimensions, facts })
+            }
+            _ => Err(wrong(format!("has an output {name} of {axes} axes and width {width:?}: 2 or 3 are known"))),
+        }
+    }
+}
+
+/// Refuses a pooled output that may lack a part of the folder's modules: then the vectors are not what the folder says.
+fn check_pooled(folder: &ModelFolder, output: &FileOutput, wrong: &dyn Fn(String) -> Error) -> Result<()> {
+    let dense = folder.tail.iter().rev().find_map(|step| match step {
+        TailModule::Dense { outputs, .. } => Some(*outputs),
+        TailModule::Normalize => None,
+    });
+    let whole = output.is_pooled_by_name() && dense.is_none_or(|outputs| output.width == Some(outputs));
+    if whole && folder.pool_prompt {
+        return Ok(());
+    }
+    Err(wrong(format!("has a pooled output {}, which may not be all that the folder describes", output.name)))
+}
+
+impl TailStep {
+    /// Reads a module for vectors of so many dimensions, and sets how many it makes of them.
+    fn read(module: &TailModule, dimensions: &mut usize, facts: &mut String) -> Result<Self> {
+        Ok(match module {
+            TailModule::Normalize => {
+                facts.push_str(" normalize");
+                Self::Normalize
+            }
+            TailModule::Dense { activation, outputs, .. } => {
+                let dense = module.read_dense(*dimensions)?;
+                *dimensions = *outputs;
+                facts.push_str(&format!(" dense {} {}", activation.as_str(), dense.hash));
+                Self::Dense(Box::new(dense), *activation)
+            }
+        })
+    }
+
+    fn apply(&self, mut vector: Vec<f32>) -> Vec<f32> {
+        match self {
+            Self::Normalize => {
+                normalize(&mut vector);
+                vector
+            }
+            Self::Dense(weights, activation) => dense(weights, *activation, &vector),
+        }
+    }
+}
+
+impl Tail {
+    /// Makes the vector of one text of a batch; `None` if the output has another shape than was announced.
+    pub(super) fn apply(&self, output: GraphOutput<'_>, text: usize, row: &TokenRow<'_>) -> Option<Vec<f32>> {
+        match self {
+            Self::Nothing => output.vector(text),
+            Self::Normalize => {
+                let mut vector = output.vector(text)?;
+                normalize(&mut vector);
+                Some(vector)
+            }
+            Self::Pool { modes, width, steps } => {
+                let hidden = output.token_vectors(text, row.ids.len(), *width)?;
+                let inside: Vec<bool> = (0..row.ids.len()).map(|at| at >= row.unpooled).collect();
+                let mut vector = Vec::new();
+                modes.iter().for_each(|mode| pooling::pool(*mode, hidden, *width, &inside, &mut vector));
+                Some(steps.iter().fold(vector, |vector, step| step.apply(vector)))
+            }
+        }
+    }
+}
+
+impl<'a> GraphOutput<'a> {
+    /// The vector of a text, from an output of one vector per text.
+    fn vector(&self, text: usize) -> Option<Vec<f32>> {
+        let [texts, width] = *self.sizes else { return None };
+        (texts == self.texts).then(|| self.values[text * width..(text + 1) * width].to_vec())
+    }
+
+    /// The vectors of a text's tokens without its padding, from an output of one vector per token.
+    fn token_vectors(&self, text: usize, tokens: usize, width: usize) -> Option<&'a [f32]> {
+        let announced = *self.sizes == [self.texts, self.tokens, width];
+        announced.then(|| &self.values[text * self.tokens * width..][..tokens * width])
+    }
+}
+
+/// What vectors are truncated to, behind everything else.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TruncateDim {
+    dimensions: usize,
+    /// Whether they are scaled to length 1 again.
+    normalize: bool,
+}
+
+impl TruncateDim {
+    /// Checks what was asked for; `None` if it leaves vectors of `have` dimensions as they are.
+    pub(super) fn new(folder: &ModelFolder, dimensions: usize, have: usize) -> Result<Option<Self>> {
+        if dimensions == 0 || dimensions > have {
+            let message = format!("vectors of {have} dimensions cannot be cut to {dimensions}");
+            return Err(Error::new(ErrorKind::Config, message));
+        }
+        let normalize = matches!(folder.tail.last(), Some(TailModule::Normalize));
+        Ok((dimensions < have).then_some(Self { dimensions, normalize }))
+    }
+
+    pub(super) fn apply(self, vector: &mut Vec<f32>) {
+        vector.truncate(self.dimensions);
+        if self.normalize {
+            normalize(vector);
+        }
+    }
+}
+
 /// Applies a Dense module to one vector.
-pub(super) fn dense(dense: &DenseWeights, activation: Activation, vector: &[f32]) -> Vec<f32> {
+fn dense(dense: &DenseWeights, activation: Activation, vector: &[f32]) -> Vec<f32> {
     let outputs = dense.weight.shape[1];
     let mut out = dense.bias.as_ref().map_or_else(|| vec![0.0; outputs], |bias| bias.data.clone());
     for (value, row) in vector.iter().zip(dense.weight.data.chunks_exact(outputs)) {
@@ -32,7 +191,7 @@ pub(super) fn dense(dense: &DenseWeights, activation: Activation, vector: &[f32]
 }
 
 /// Scales a vector to length 1, in double precision; a vector of no length stays.
-pub(super) fn normalize(vector: &mut [f32]) {
+fn normalize(vector: &mut [f32]) {
     let length = vector.iter().map(|value| f64::from(*value) * f64::from(*value)).sum::<f64>().sqrt().max(1e-12);
     vector.iter_mut().for_each(|value| *value = (f64::from(*value) / length) as f32);
 }

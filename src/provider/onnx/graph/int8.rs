@@ -20,8 +20,16 @@ const LARGEST: f32 = 64.0;
 /// No output of GELU is further below zero.
 const LEAST_GELU: f32 = 0.17;
 
+/// The shapes that rows are brought into.
+struct RowShapes {
+    /// Texts by tokens by components, for attention.
+    apart: String,
+    /// One row per token, for products.
+    flat: String,
+}
+
 impl GraphBuilder<'_> {
-    /// The layers with weights and their inputs in 8 bits, on a matrix of a row a token of all texts.
+    /// Adds the layers with weights and their inputs in 8 bits, on one matrix with a row for each token of all texts.
     pub(super) fn add_int8_layers(
         &mut self,
         arch: &Architecture,
@@ -29,7 +37,15 @@ impl GraphBuilder<'_> {
         x: &str,
         bias: Option<&str>,
     ) -> Result<String> {
-        let (hidden, inner) = (arch.hidden, arch.inner);
+        let (shapes, mut x) = self.int8_rows(x, arch.hidden);
+        for layer in 0..arch.layers {
+            x = self.add_int8_layer(arch, names, layer, &x, bias, &shapes)?;
+        }
+        Ok(self.op("Reshape", &[&x, &shapes.apart], "int8.result"))
+    }
+
+    /// Adds the constants, and brings texts by tokens into one matrix of rows.
+    fn int8_rows(&mut self, x: &str, hidden: usize) -> (RowShapes, String) {
         let size = self.op("Shape", &[IDS], "int8.texts_by_tokens");
         let width = self.constant_ints("int8.width", &[hidden as i64]);
         let apart = self.node("Concat", "", &[&size, &width], "int8.apart", vec![int("axis", 0)]);
@@ -40,50 +56,59 @@ impl GraphBuilder<'_> {
         self.constant_float("int8.least", 1e-20);
         self.constant_float("int8.least_active", LEAST_GELU);
         self.constant("int8.middle", UINT8, &[], &[128]);
-        let mut x = self.op("Reshape", &[x, &flat], "int8.rows");
+        let x = self.op("Reshape", &[x, &flat], "int8.rows");
         let rows = self.op("Shape", &[&x], "int8.shape");
         let first = self.constant_ints("int8.first", &[0]);
         let rows = self.node("Gather", "", &[&rows, &first], "int8.count", vec![int("axis", 0)]);
         let middle = Message::default().int(1, 1).int(2, UINT8).bytes(9, &[128]);
         let middle = Message::default().string(1, "value").message(5, middle).int(20, 4);
         self.node("ConstantOfShape", "", &[&rows], "int8.middles", vec![middle]);
+        (RowShapes { apart, flat }, x)
+    }
 
-        for n in 0..arch.layers {
-            let name = |part: &str| format!("{}.{n}.{part}", names.layer);
-            let quantized = self.quantize(&x, &name("qkv.input"), None);
-            let [weights, biases] = self.read_qkv(names, &name, hidden)?;
-            let biases = self.share(&name("qkv.bias"), biases)?;
-            let products = self.int8_product(&quantized, weights, &name("qkv"));
-            let parts = ["query", "key", "value"].map(|part| name(&format!("qkv.{part}")));
-            let split = vec![int("axis", -1)];
-            self.node_with_outputs("Split", "", &[&products], &[&parts[0], &parts[1], &parts[2]], split);
-            let parts = parts.map(|part| self.op("Reshape", &[&part, &apart], &format!("{part}.apart")));
-            let mut inputs = vec![&*parts[0], &parts[1], &parts[2], &biases, MASK];
-            inputs.extend(bias);
-            let heads = vec![int("num_heads", arch.heads as i64)];
-            let attended = self.node("MultiHeadAttention", FUSED, &inputs, &name("attention"), heads);
-            let attended = self.op("Reshape", &[&attended, &flat], &name("attention.rows"));
+    fn add_int8_layer(
+        &mut self,
+        arch: &Architecture,
+        names: &LayerNames,
+        n: usize,
+        x: &str,
+        bias: Option<&str>,
+        shapes: &RowShapes,
+    ) -> Result<String> {
+        let (hidden, inner) = (arch.hidden, arch.inner);
+        let name = |part: &str| format!("{}.{n}.{part}", names.layer);
+        let quantized = self.quantize(x, &name("qkv.input"), None);
+        let [weights, biases] = self.read_qkv(names, &name, hidden)?;
+        let biases = self.share(&name("qkv.bias"), biases)?;
+        let products = self.int8_product(&quantized, weights, &name("qkv"));
+        let parts = ["query", "key", "value"].map(|part| name(&format!("qkv.{part}")));
+        let split = vec![int("axis", -1)];
+        self.node_with_outputs("Split", "", &[&products], &[&parts[0], &parts[1], &parts[2]], split);
+        let parts = parts.map(|part| self.op("Reshape", &[&part, &shapes.apart], &format!("{part}.apart")));
+        let mut inputs = vec![&*parts[0], &parts[1], &parts[2], &biases, MASK];
+        inputs.extend(bias);
+        let heads = vec![int("num_heads", arch.heads as i64)];
+        let attended = self.node("MultiHeadAttention", FUSED, &inputs, &name("attention"), heads);
+        let attended = self.op("Reshape", &[&attended, &shapes.flat], &name("attention.rows"));
 
-            let quantized = self.quantize(&attended, &name("attention.input"), None);
-            let (weights, bias) = self.linear_apart(&name(names.attention_output), hidden, hidden)?;
-            let projected = self.int8_product(&quantized, weights, &name(names.attention_output));
-            x = self.skip_norm(&projected, &x, &bias, &name(names.attention_norm), arch)?;
+        let quantized = self.quantize(&attended, &name("attention.input"), None);
+        let (weights, bias) = self.linear_apart(&name(names.attention_output), hidden, hidden)?;
+        let projected = self.int8_product(&quantized, weights, &name(names.attention_output));
+        let x = self.skip_norm(&projected, x, &bias, &name(names.attention_norm), arch)?;
 
-            let quantized = self.quantize(&x, &name("inner.input"), None);
-            let (weights, bias) = self.linear_apart(&name(names.inner), hidden, inner)?;
-            let product = self.int8_product(&quantized, weights, &name(names.inner));
-            // The difference between the two is far below that of 8 bits, and this one is faster.
-            let activation = match arch.activation {
-                Activation::Gelu => Activation::GeluTanh,
-                other => other,
-            };
-            let active = self.activate(activation, &product, Some(&bias), &name("inner"));
-            let quantized = self.quantize(&active, &name("output.input"), Some(activation));
-            let (weights, bias) = self.linear_apart(&name(names.output), inner, hidden)?;
-            let product = self.int8_product(&quantized, weights, &name(names.output));
-            x = self.skip_norm(&product, &x, &bias, &name(names.output_norm), arch)?;
-        }
-        Ok(self.op("Reshape", &[&x, &apart], "int8.result"))
+        let quantized = self.quantize(&x, &name("inner.input"), None);
+        let (weights, bias) = self.linear_apart(&name(names.inner), hidden, inner)?;
+        let product = self.int8_product(&quantized, weights, &name(names.inner));
+        // The difference between the two is far below that of 8 bits, and this one is faster.
+        let activation = match arch.activation {
+            Activation::Gelu => Activation::GeluTanh,
+            other => other,
+        };
+        let active = self.activate(activation, &product, Some(&bias), &name("inner"));
+        let quantized = self.quantize(&active, &name("output.input"), Some(activation));
+        let (weights, bias) = self.linear_apart(&name(names.output), inner, hidden)?;
+        let product = self.int8_product(&quantized, weights, &name(names.output));
+        self.skip_norm(&product, &x, &bias, &name(names.output_norm), arch)
     }
 
     /// The weights of a linear layer to be quantized, inputs by outputs, and its bias.

@@ -6,72 +6,37 @@ use super::{
 };
 use crate::{Pooling, provider::onnx::model_folder::ModelFolder};
 
+/// What all poolings of a graph need.
+struct PoolingInputs<'a> {
+    /// The vectors of tokens.
+    hidden: &'a str,
+    /// 1 for each token that takes part, 0 for the others.
+    mask: String,
+    last_axis: String,
+    middle_axis: String,
+    /// The least divisor.
+    floor: String,
+    zero: String,
+    one: String,
+    /// The axis that positions are counted along.
+    axis: String,
+}
+
 impl GraphBuilder<'_> {
-    /// One vector a text, of all poolings side by side.
+    /// Adds one vector per text, of all poolings side by side.
     pub(super) fn add_pooling(&mut self, folder: &ModelFolder, hidden: &str, width: usize) -> (String, usize) {
         let mask = if folder.pool_prompt { MASK } else { POOLING_MASK };
-        let mask = self.node("Cast", "", &[mask], "pool.mask", vec![int("to", FLOAT)]);
-        let last_axis = self.constant_ints("constant.last", &[-1]);
-        let middle_axis = self.constant_ints("constant.middle", &[1]);
-        let floor = self.constant_float("constant.floor", 1e-9);
-        // 1, 2, 3, .. for every text.
-        let zero = self.constant_float("constant.zero", 0.0);
-        let one = self.constant_float("constant.one", 1.0);
-        let axis = self.constant("constant.axis", INT64, &[], &1_i64.to_le_bytes());
-
-        let mut parts = Vec::new();
-        for &mode in &folder.pooling {
-            let name = |part: &str| format!("pool.{mode}.{part}");
-            let sum_by = |builder: &mut Self, weights: &str| {
-                let row = builder.op("Unsqueeze", &[weights, &middle_axis], &name("weights"));
-                let sum = builder.op("MatMul", &[&row, hidden], &name("products"));
-                let sum = builder.op("Squeeze", &[&sum, &middle_axis], &name("sum"));
-                let count =
-                    builder.node("ReduceSum", "", &[weights, &last_axis], &name("count"), vec![int("keepdims", 1)]);
-                (sum, builder.op("Max", &[&count, &floor], &name("divisor")))
-            };
-            let positions = |builder: &mut Self| {
-                let ones = builder.op("Mul", &[&mask, &zero], &name("zeros"));
-                let ones = builder.op("Add", &[&ones, &one], &name("ones"));
-                let positions = builder.op("CumSum", &[&ones, &axis], &name("positions"));
-                builder.op("Mul", &[&positions, &mask], &name("masked_positions"))
-            };
-            let pick = |builder: &mut Self, scores: &str| {
-                let at = vec![int("axis", 1), int("keepdims", 1)];
-                let at = builder.node("ArgMax", "", &[scores], &name("at"), at);
-                builder.node("GatherND", "", &[hidden, &at], &name("vector"), vec![int("batch_dims", 1)])
-            };
-            parts.push(match mode {
-                Pooling::Mean => {
-                    let (sum, divisor) = sum_by(self, &mask);
-                    self.op("Div", &[&sum, &divisor], &name("vector"))
-                }
-                Pooling::MeanSqrtLen => {
-                    let (sum, divisor) = sum_by(self, &mask);
-                    let divisor = self.op("Sqrt", &[&divisor], &name("root"));
-                    self.op("Div", &[&sum, &divisor], &name("vector"))
-                }
-                Pooling::WeightedMean => {
-                    let weights = positions(self);
-                    let (sum, divisor) = sum_by(self, &weights);
-                    self.op("Div", &[&sum, &divisor], &name("vector"))
-                }
-                // The first and the last token that take part.
-                Pooling::Cls => pick(self, &mask),
-                Pooling::LastToken => {
-                    let scores = positions(self);
-                    pick(self, &scores)
-                }
-                Pooling::Max => {
-                    let inside = self.op("Unsqueeze", &[&mask, &last_axis], &name("inside"));
-                    let inside = self.node("Cast", "", &[&inside], &name("is_inside"), vec![int("to", BOOL)]);
-                    let lowest = self.constant_float("constant.lowest", f32::MIN);
-                    let masked = self.op("Where", &[&inside, hidden, &lowest], &name("masked"));
-                    let axes = vec![ints("axes", &[1]), int("keepdims", 0)];
-                    self.node("ReduceMax", "", &[&masked], &name("vector"), axes)
-                }
-            });
-        }
+        let inputs = PoolingInputs {
+            hidden,
+            mask: self.node("Cast", "", &[mask], "pool.mask", vec![int("to", FLOAT)]),
+            last_axis: self.constant_ints("constant.last", &[-1]),
+            middle_axis: self.constant_ints("constant.middle", &[1]),
+            floor: self.constant_float("constant.floor", 1e-9),
+            zero: self.constant_float("constant.zero", 0.0),
+            one: self.constant_float("constant.one", 1.0),
+            axis: self.constant("constant.axis", INT64, &[], &1_i64.to_le_bytes()),
+        };
+        let parts: Vec<String> = folder.pooling.iter().map(|&mode| self.add_one_pooling(mode, &inputs)).collect();
         let vector = match parts.as_slice() {
             [one] => one.clone(),
             all => {
@@ -80,5 +45,69 @@ impl GraphBuilder<'_> {
             }
         };
         (vector, parts.len() * width)
+    }
+
+    fn add_one_pooling(&mut self, mode: Pooling, inputs: &PoolingInputs<'_>) -> String {
+        let name = |part: &str| format!("pool.{mode}.{part}");
+        match mode {
+            Pooling::Mean => {
+                let (sum, divisor) = self.weighted_sum(inputs, &inputs.mask, &name);
+                self.op("Div", &[&sum, &divisor], &name("vector"))
+            }
+            Pooling::MeanSqrtLen => {
+                let (sum, divisor) = self.weighted_sum(inputs, &inputs.mask, &name);
+                let divisor = self.op("Sqrt", &[&divisor], &name("root"));
+                self.op("Div", &[&sum, &divisor], &name("vector"))
+            }
+            Pooling::WeightedMean => {
+                let weights = self.positions(inputs, &name);
+                let (sum, divisor) = self.weighted_sum(inputs, &weights, &name);
+                self.op("Div", &[&sum, &divisor], &name("vector"))
+            }
+            // The first and the last token that take part.
+            Pooling::Cls => self.pick(inputs, &inputs.mask, &name),
+            Pooling::LastToken => {
+                let scores = self.positions(inputs, &name);
+                self.pick(inputs, &scores, &name)
+            }
+            Pooling::Max => {
+                let inside = self.op("Unsqueeze", &[&inputs.mask, &inputs.last_axis], &name("inside"));
+                let inside = self.node("Cast", "", &[&inside], &name("is_inside"), vec![int("to", BOOL)]);
+                let lowest = self.constant_float("constant.lowest", f32::MIN);
+                let masked = self.op("Where", &[&inside, inputs.hidden, &lowest], &name("masked"));
+                let axes = vec![ints("axes", &[1]), int("keepdims", 0)];
+                self.node("ReduceMax", "", &[&masked], &name("vector"), axes)
+            }
+        }
+    }
+
+    /// Sums token vectors by weights, and sums the weights, which are the divisor of a mean.
+    fn weighted_sum(
+        &mut self,
+        inputs: &PoolingInputs<'_>,
+        weights: &str,
+        name: &dyn Fn(&str) -> String,
+    ) -> (String, String) {
+        let row = self.op("Unsqueeze", &[weights, &inputs.middle_axis], &name("weights"));
+        let sum = self.op("MatMul", &[&row, inputs.hidden], &name("products"));
+        let sum = self.op("Squeeze", &[&sum, &inputs.middle_axis], &name("sum"));
+        let keep = vec![int("keepdims", 1)];
+        let count = self.node("ReduceSum", "", &[weights, &inputs.last_axis], &name("count"), keep);
+        (sum, self.op("Max", &[&count, &inputs.floor], &name("divisor")))
+    }
+
+    /// Numbers the tokens that take part 1, 2, 3, .. by their place in the text; the others are 0.
+    fn positions(&mut self, inputs: &PoolingInputs<'_>, name: &dyn Fn(&str) -> String) -> String {
+        let ones = self.op("Mul", &[&inputs.mask, &inputs.zero], &name("zeros"));
+        let ones = self.op("Add", &[&ones, &inputs.one], &name("ones"));
+        let positions = self.op("CumSum", &[&ones, &inputs.axis], &name("positions"));
+        self.op("Mul", &[&positions, &inputs.mask], &name("masked_positions"))
+    }
+
+    /// Picks the vector of the token with the highest score, the first of equals.
+    fn pick(&mut self, inputs: &PoolingInputs<'_>, scores: &str, name: &dyn Fn(&str) -> String) -> String {
+        let at = vec![int("axis", 1), int("keepdims", 1)];
+        let at = self.node("ArgMax", "", &[scores], &name("at"), at);
+        self.node("GatherND", "", &[inputs.hidden, &at], &name("vector"), vec![int("batch_dims", 1)])
     }
 }

@@ -1,0 +1,96 @@
+//! Reads what an `.onnx` file takes and gives: its inputs and its output.
+
+use ort::{
+    session::Session,
+    value::{Outlet, TensorElementType, ValueType},
+};
+
+use super::inputs::{Input, InputRole};
+
+/// Names of outputs that hold one vector per text.
+const POOLED: [&str; 2] = ["sentence_embedding", "text_embeds"];
+
+/// What a file takes and gives.
+#[derive(Debug)]
+pub(super) struct FileSignature {
+    pub(super) inputs: Vec<Input>,
+    /// Texts that a batch must have, where the file fixes their number.
+    pub(super) fixed_texts: Option<usize>,
+    /// Tokens that a text must have, where the file fixes their number.
+    pub(super) fixed_tokens: Option<usize>,
+    pub(super) output: FileOutput,
+}
+
+/// The output that is taken from a file.
+#[derive(Debug)]
+pub(super) struct FileOutput {
+    pub(super) name: String,
+    /// Axes of its shape: 2 for one vector per text, 3 for one vector per token.
+    pub(super) axes: usize,
+    /// Components of a vector, where the file fixes their number.
+    pub(super) width: Option<usize>,
+}
+
+impl FileOutput {
+    /// Whether the name says that the output holds one vector per text.
+    pub(super) fn is_pooled_by_name(&self) -> bool {
+        POOLED.contains(&self.name.as_str())
+    }
+}
+
+impl FileSignature {
+    /// Reads the signature of a session's file. `positions_after` is the padding's id in families that number positions
+    /// from behind it. An error is the end of a sentence that begins with the file's path.
+    pub(super) fn read(session: &Session, positions_after: Option<usize>) -> Result<Self, String> {
+        let (mut inputs, mut fixed_texts, mut fixed_tokens) = (Vec::new(), None, None);
+        for outlet in session.inputs() {
+            let (input, [texts, tokens]) = input(outlet, positions_after)?;
+            fixed_texts = fixed_texts.or(texts);
+            fixed_tokens = fixed_tokens.or(tokens);
+            inputs.push(input);
+        }
+        if inputs.iter().all(|input| input.role != InputRole::Ids) {
+            return Err("has no input input_ids".into());
+        }
+        Ok(Self { inputs, fixed_texts, fixed_tokens, output: output(session.outputs())? })
+    }
+}
+
+/// Reads an input, and how many texts and tokens it insists on.
+fn input(outlet: &Outlet, positions_after: Option<usize>) -> Result<(Input, [Option<usize>; 2]), String> {
+    let name = outlet.name();
+    let role = match name {
+        "input_ids" => InputRole::Ids,
+        "attention_mask" => InputRole::Mask,
+        "token_type_ids" => InputRole::Types,
+        "position_ids" => positions_after.map_or(InputRole::Places, |pad| InputRole::PlacesAfter(pad as u32)),
+        name => return Err(format!("has an input {name}, which is not known")),
+    };
+    let wide = match outlet.dtype().tensor_type() {
+        Some(TensorElementType::Int64) => true,
+        Some(TensorElementType::Int32) => false,
+        _ => return Err(format!("has an input {name} that is not of whole numbers")),
+    };
+    let shape = outlet.dtype().tensor_shape().filter(|shape| shape.len() == 2);
+    let shape = shape.ok_or_else(|| format!("has an input {name} that is not texts by tokens"))?;
+    let fixed = |size: i64| usize::try_from(size).ok().filter(|&size| size > 0);
+    Ok((Input { name: name.to_owned(), role, wide }, [fixed(shape[0]), fixed(shape[1])]))
+}
+
+/// Chooses the output to take, by name and then by shape.
+fn output(outlets: &[Outlet]) -> Result<FileOutput, String> {
+    const NAMES: [&str; 4] = [POOLED[0], POOLED[1], "last_hidden_state", "token_embeddings"];
+    let named = NAMES.iter().find_map(|name| outlets.iter().find(|outlet| outlet.name() == *name));
+    let outlet = match (named, outlets) {
+        (Some(outlet), _) | (None, [outlet]) => outlet,
+        _ => {
+            let names: Vec<&str> = outlets.iter().map(Outlet::name).collect();
+            return Err(format!("has the outputs {}: none of {}", names.join(", "), NAMES.join(", ")));
+        }
+    };
+    let ValueType::Tensor { shape, .. } = outlet.dtype() else {
+        return Err(format!("has an output {} that is not a tensor", outlet.name()));
+    };
+    let width = shape.last().and_then(|&width| usize::try_from(width).ok()).filter(|&width| width > 0);
+    Ok(FileOutput { name: outlet.name().to_owned(), axes: shape.len(), width })
+}
