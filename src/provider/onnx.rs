@@ -33,10 +33,12 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
 };
 
 use async_trait::async_trait;
 use ort::environment::Environment;
+use tokio::sync::oneshot;
 
 pub use self::{
     builder::OnnxBuilder,
@@ -173,7 +175,16 @@ struct Inner {
 }
 
 /// What an [`Onnx`] runs on, for reports.
-#[derive(Clone, Debug)]
+///
+/// ```no_run
+/// use docvector_embed::provider::Onnx;
+/// # fn main() -> docvector_embed::Result<()> {
+/// let embedder = Onnx::load("assets/all-MiniLM-L6-v2")?;
+/// let info = embedder.info();
+/// println!("ONNX Runtime {}, {} threads ({})", info.library.version, info.threads, info.tuning_source);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct OnnxInfo {
     /// ONNX Runtime.
@@ -234,6 +245,40 @@ impl Onnx {
     /// What its threads have done since it was loaded.
     pub fn stats(&self) -> OnnxStats {
         self.0.scheduler.stats()
+    }
+
+    /// Ends this embedder and waits for its threads, without blocking the executor as dropping the last clone does.
+    ///
+    /// Its threads finish what they run: a batch, which takes milliseconds on a CPU, or a text that is being tokenized,
+    /// which takes seconds for a text of megabytes. Then the sessions and the weights are freed, on a thread of their own.
+    ///
+    /// Other clones keep the embedder open: then this returns at once, and the last of them to be closed or dropped ends
+    /// it. An [`embed`](Embedder::embed) call borrows its embedder, so a clone that others use for calls counts as open.
+    ///
+    /// Dropping the future leaves the threads to end by themselves, and nothing waits for them. If the future is never
+    /// polled, this is a drop.
+    ///
+    /// ```no_run
+    /// use docvector_embed::{EmbedderExt, provider::Onnx};
+    /// # async fn example() -> docvector_embed::Result<()> {
+    /// let embedder = Onnx::load("assets/all-MiniLM-L6-v2")?;
+    /// let rows = embedder.embed_documents(&["the only text"]).await?;
+    /// embedder.close().await;
+    /// # Ok(()) }
+    /// ```
+    pub async fn close(self) {
+        // Of clones that close at the same time, exactly one gets what is inside.
+        let Some(inner) = Arc::into_inner(self.0) else { return };
+        let (ended, end) = oneshot::channel::<()>();
+        let closing = thread::Builder::new().name("docvector-close".to_owned()).spawn(move || {
+            drop(inner);
+            drop(ended);
+        });
+        // Without a thread, the closure has been dropped here, and what is inside with it.
+        if closing.is_ok() {
+            // The sender is never used: it goes when all has ended.
+            let _ = end.await;
+        }
     }
 
     /// Finds and loads ONNX Runtime without a model, as loading one would.

@@ -66,6 +66,16 @@ impl Onnx {
 
 /// Builds an [`Onnx`].
 ///
+/// ```no_run
+/// use docvector_embed::{Precision, provider::Onnx};
+/// # fn main() -> docvector_embed::Result<()> {
+/// let embedder = Onnx::builder("assets/all-MiniLM-L6-v2")
+///     .with_precision(Precision::Int8)
+///     .with_threads(2)
+///     .build()?;
+/// # Ok(()) }
+/// ```
+///
 /// # Default
 /// - the library: searched for as [`Onnx`](Onnx#library) says;
 /// - the file: `model.safetensors`, else `model.onnx`, else `onnx/model.onnx`;
@@ -73,7 +83,7 @@ impl Onnx {
 /// - threads and padded tokens of a batch: what [`docvector-embed tune`](Tuning) found for this model on this machine;
 ///   else, on a CPU, a thread a core and 256 tokens, and on a card two threads and 16,384 tokens;
 /// - length, prompts and width: the folder's.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OnnxBuilder {
     folder: PathBuf,
     library: Option<PathBuf>,

@@ -20,8 +20,8 @@ pub(super) const OLDEST: &str = "1.23";
 /// `assets/onnxruntime`.
 const LEVELS: usize = 4;
 
-/// Where the library was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where the library was found. See [`OnnxLibrary`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnnxLibrarySource {
     /// [`with_library`](super::OnnxBuilder::with_library).
@@ -46,7 +46,15 @@ impl fmt::Display for OnnxLibrarySource {
 }
 
 /// The loaded library.
-#[derive(Clone, Debug)]
+///
+/// ```no_run
+/// use docvector_embed::provider::Onnx;
+/// # fn main() -> docvector_embed::Result<()> {
+/// let library = Onnx::load_library(None)?;
+/// println!("ONNX Runtime {} in {}, from {}", library.version, library.path.display(), library.source);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct OnnxLibrary {
     /// Its file.

@@ -8,8 +8,9 @@ use std::{
 
 use crate::{Error, ErrorKind, Result};
 
-/// How many of a model's nodes ran on a provider of ONNX Runtime.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How many of a model's nodes ran on a provider of ONNX Runtime. See
+/// [`Onnx::placement`](crate::provider::Onnx::placement).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct NodeShare {
     /// The provider, by ONNX Runtime's name: `CPUExecutionProvider`, `CUDAExecutionProvider`.

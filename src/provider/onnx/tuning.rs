@@ -78,8 +78,9 @@ impl fmt::Display for Tuning {
     }
 }
 
-/// Where the threads and the size of batches of an [`Onnx`](super::Onnx) are from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where the threads and the size of batches of an [`Onnx`](super::Onnx) are from:
+/// [`OnnxInfo::tuning_source`](super::OnnxInfo::tuning_source).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TuningSource {
     /// The defaults: nothing was measured for this model on this machine, or it was not to be used.

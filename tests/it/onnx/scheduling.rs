@@ -155,6 +155,63 @@ fn a_dropped_embedder_ends_its_threads() {
     assert_eq!(threads_soon(before), before);
 }
 
+/// Closing waits for the threads; another clone keeps them.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_closed_embedder_has_ended_its_threads() {
+    if !is_alone("a_closed_embedder_has_ended_its_threads") {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let load = || Onnx::builder(golden("tiny/bert-cls")).with_threads(3).build().expect("loads");
+    runtime.block_on(load().close());
+    std::thread::sleep(Duration::from_millis(100));
+    let before = threads();
+    let embedder = load();
+    runtime.block_on(embedder.clone().close());
+    runtime.block_on(embedder.embed_query("still open")).expect("embeds");
+    assert_eq!(threads_soon(before + 4), before + 4, "a clone ended them");
+    runtime.block_on(embedder.close());
+    assert_eq!(threads_soon(before), before);
+    // Dropped half-way, or never polled.
+    let mut closing = Box::pin(load().close());
+    let _ = closing.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+    drop(closing);
+    drop(load().close());
+    assert_eq!(threads_soon(before), before);
+    // All clones at once.
+    let embedder = load();
+    let clones: Vec<Onnx> = (0..8).map(|_| embedder.clone()).collect();
+    drop(embedder);
+    runtime.block_on(futures_util::future::join_all(clones.into_iter().map(Onnx::close)));
+    assert_eq!(threads_soon(before), before);
+}
+
+/// A text of 10 MB that can be cut nowhere takes seconds to be tokenized, which closing waits for.
+#[tokio::test]
+async fn closing_does_not_block_the_executor() {
+    let embedder = Onnx::builder(minilm()).with_threads(1).build().expect("loads");
+    let [_, _, giant, _] = giants();
+    let texts = [giant.as_str()];
+    let batch = Batch::documents(&texts).with_truncation(Truncation::Truncate);
+    // The call is dropped when its text is being tokenized.
+    let _ = tokio::time::timeout(Duration::from_millis(200), embedder.embed(batch)).await;
+    let closing = tokio::spawn(embedder.close());
+    let begun = Instant::now();
+    let mut longest = Duration::ZERO;
+    let mut steps = 0;
+    while !closing.is_finished() {
+        let step = Instant::now();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        longest = longest.max(step.elapsed());
+        steps += 1;
+    }
+    closing.await.expect("closes");
+    let took = begun.elapsed();
+    assert!(steps > 3, "it did not wait: {took:?}");
+    assert!(longest < took / 2, "the executor stood still for {longest:?} of {took:?}");
+}
+
 /// Bytes of memory that this process has.
 #[cfg(target_os = "linux")]
 fn resident() -> i64 {

@@ -20,7 +20,7 @@ use std::{
 /// println!("{} of {} padded tokens are padding", done.padded_tokens - done.tokens, done.padded_tokens);
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct OnnxStats {
     /// Batches that were run.
