@@ -17,9 +17,9 @@
 //! Write a store of your own by implementing [`CacheStore`], and check it with
 //! [`conformance::store`](fn@crate::conformance::store).
 
-pub(crate) mod copies;
 mod guarded;
 mod memory;
+pub(crate) mod owned_entries;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod tiered;

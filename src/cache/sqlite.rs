@@ -26,7 +26,7 @@ use self::{
     read::{LookUp, Part, count_after, spaces},
     write::{GROUP_ROWS, Job, Work, Writer},
 };
-use super::{CacheStore, Entry, Key, Sink, copies::Copies};
+use super::{CacheStore, Entry, Key, Sink, owned_entries::OwnedEntries};
 use crate::{Error, ErrorKind, Result, SpaceId};
 
 /// How large pages are in a file that is made.
@@ -330,7 +330,7 @@ impl CacheStore for Sqlite {
         }
         let bytes: usize = entries.iter().map(|entry| ROW_BYTES + entry.value.len()).sum();
         let room = self.room(bytes).await?;
-        self.write(Work::Put(Copies::of(entries)), room).await
+        self.write(Work::Put(OwnedEntries::of(entries)), room).await
     }
 
     async fn discard(&self, damaged: &[Entry<'_>]) -> Result<()> {
@@ -338,7 +338,7 @@ impl CacheStore for Sqlite {
             return Ok(());
         }
         let room = self.room(damaged.iter().map(|entry| ROW_BYTES + entry.value.len()).sum()).await?;
-        self.write(Work::Discard(Copies::of(damaged)), room).await
+        self.write(Work::Discard(OwnedEntries::of(damaged)), room).await
     }
 
     async fn note(&self, space: SpaceId, about: &str) -> Result<()> {

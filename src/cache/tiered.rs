@@ -4,7 +4,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-use super::{CacheStore, Entry, Key, Sink, copies::Copies};
+use super::{CacheStore, Entry, Key, Sink, owned_entries::OwnedEntries};
 use crate::{Result, SpaceId};
 
 /// Keys that the slow store is asked for at once: their values are held until the fast one has them.
@@ -122,7 +122,7 @@ impl<F: CacheStore, S: CacheStore> CacheStore for Tiered<F, S> {
 
         for missing in missing.chunks(PART) {
             let asked: Vec<Key> = missing.iter().map(|&place| keys[place]).collect();
-            let mut copies = Copies::default();
+            let mut copies = OwnedEntries::default();
             let mut second = |place: usize, value: &[u8]| {
                 if let (Some(&place), Some(&key)) = (missing.get(place), asked.get(place)) {
                     sink(place, value);

@@ -24,7 +24,7 @@ pub use self::entry::{EntryInfo, VectorEncoding};
 use self::{entry::Keys, in_flight::InFlightTable, rows::Rows, work::Work};
 use crate::{
     Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, Truncation, Usage,
-    cache::{CacheStore, Entry, Key, copies::Copies},
+    cache::{CacheStore, Entry, Key, owned_entries::OwnedEntries},
     checked::embed_checked,
     sync::Mutex,
 };
@@ -482,7 +482,7 @@ impl<E: Embedder> Inner<E> {
 
     /// Stores rows under keys; a failure costs a warning.
     async fn keep(&self, keys: &[Key], rows: &Embeddings) {
-        let mut copies = Copies::with_capacity(keys.len(), keys.len() * (rows.dimensions() * 4 + 16));
+        let mut copies = OwnedEntries::with_capacity(keys.len(), keys.len() * (rows.dimensions() * 4 + 16));
         for (row, &key) in keys.iter().enumerate() {
             let cut = rows.truncated().binary_search(&row).is_ok();
             copies.push_with(key, |value| entry::write(value, &key, rows.row(row), cut, self.storage));

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::{QUEUE_PIECE, failure::failed, open::begin};
 use crate::{
     Result, SpaceId,
-    cache::{Entry, copies::Copies},
+    cache::{Entry, owned_entries::OwnedEntries},
 };
 
 const INSERT: &str = "INSERT INTO entries (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO NOTHING";
@@ -39,8 +39,8 @@ pub(super) struct Job {
 }
 
 pub(super) enum Work {
-    Put(Copies),
-    Discard(Copies),
+    Put(OwnedEntries),
+    Discard(OwnedEntries),
     Note(SpaceId, String),
     /// Nothing to be done, after everything before it.
     Flush,
@@ -122,7 +122,7 @@ impl Writer {
     /// Writes a group in one transaction: all of it or nothing.
     fn write(&self, group: &[Job]) -> rusqlite::Result<()> {
         let puts = group.iter().filter_map(|job| if let Work::Put(rows) = &job.work { Some(rows) } else { None });
-        let mut rows: Vec<Entry<'_>> = puts.flat_map(Copies::iter).collect();
+        let mut rows: Vec<Entry<'_>> = puts.flat_map(OwnedEntries::iter).collect();
         // In order, each page of the index is visited once. Equal keys stay in theirs: the first wins.
         rows.sort_by_key(|entry| entry.key);
         let mut notes = group
@@ -131,7 +131,7 @@ impl Writer {
             .peekable();
         let discards =
             group.iter().filter_map(|job| if let Work::Discard(rows) = &job.work { Some(rows) } else { None });
-        let mut discards = discards.flat_map(Copies::iter).peekable();
+        let mut discards = discards.flat_map(OwnedEntries::iter).peekable();
         if rows.is_empty() && notes.peek().is_none() && discards.peek().is_none() {
             return Ok(());
         }

@@ -1,17 +1,17 @@
-//! Owns entries, their values in one piece of memory: [`Copies`].
+//! Owns entries, their values in one piece of memory: [`OwnedEntries`].
 
 use super::{Entry, Key};
 
 /// Entries that outlive what they were taken from.
 #[derive(Default)]
-pub(crate) struct Copies {
+pub(crate) struct OwnedEntries {
     keys: Vec<Key>,
     /// Where each value ends.
     ends: Vec<usize>,
     values: Vec<u8>,
 }
 
-impl Copies {
+impl OwnedEntries {
     pub(crate) fn with_capacity(entries: usize, bytes: usize) -> Self {
         Self { keys: Vec::with_capacity(entries), ends: Vec::with_capacity(entries), values: Vec::with_capacity(bytes) }
     }
