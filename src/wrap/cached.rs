@@ -2,6 +2,7 @@
 
 mod entry;
 mod in_flight;
+mod key;
 mod rows;
 mod shared;
 mod work;
@@ -21,7 +22,7 @@ use futures_util::FutureExt;
 #[cfg(fuzzing)]
 pub use self::entry::fuzz;
 pub use self::entry::{EntryInfo, VectorEncoding};
-use self::{entry::Keys, in_flight::InFlightTable, rows::Rows, work::Work};
+use self::{in_flight::InFlightTable, key::Keys, rows::Rows, work::Work};
 use crate::{
     Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, Truncation, Usage,
     cache::{CacheStore, Entry, Key, owned_entries::OwnedEntries},

@@ -9,8 +9,8 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 
 use super::{
     Inner,
-    entry::Keys,
     in_flight::{Answer, InFlightCall, NewCall, Progress, Slot, Texts},
+    key::Keys,
     rows::Rows,
     shared::SharedCall,
 };

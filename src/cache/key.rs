@@ -1,0 +1,71 @@
+//! Names entries: [`Key`].
+
+use std::{
+    fmt,
+    hash::{BuildHasherDefault, Hasher},
+};
+
+/// Names an entry: 32 bytes that no two entries share.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key([u8; 32]);
+
+impl Key {
+    /// Takes the bytes of a key.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The key's bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({self})")
+    }
+}
+
+/// Takes the first eight bytes of a key for its hash: a key is a hash already.
+pub(crate) type HashOfKey = BuildHasherDefault<EightBytes>;
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct EightBytes(u64);
+
+impl Hasher for EightBytes {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(bytes) = bytes.first_chunk() {
+            self.0 = u64::from_le_bytes(*bytes);
+        }
+    }
+
+    /// A key's length, which says nothing.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::BuildHasher;
+
+    use super::*;
+
+    #[test]
+    fn eight_bytes_of_a_key_are_its_hash() {
+        // Were they not, all keys would have one hash, and every lookup would go through all entries.
+        for number in 0..10 {
+            let key = Key::from_bytes(*blake3::hash(&[number]).as_bytes());
+            assert_eq!(HashOfKey::default().hash_one(key).to_le_bytes(), key.as_bytes()[..8]);
+        }
+    }
+}
