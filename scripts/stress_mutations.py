@@ -26,9 +26,10 @@ EACH = "src/ext/each.rs"
 ERROR = "src/error.rs"
 CHECKED = "src/checked.rs"
 DRIVEN = "src/driven.rs"
-CACHED = "src/wrap/cached.rs"
+VECTOR_STORE = "src/wrap/cached/vector_store.rs"
 WORK = "src/wrap/cached/work.rs"
 IN_FLIGHT = "src/wrap/cached/in_flight.rs"
+NEW_CALL = "src/wrap/cached/new_call.rs"
 SHARED = "src/wrap/cached/shared.rs"
 RATE_LIMIT = "src/wrap/rate_limit.rs"
 LIMITER = "src/wrap/rate_limit/limiter.rs"
@@ -129,7 +130,7 @@ MUTATIONS = (
         "B5: a store's panic goes on",
         (
             (
-                CACHED,
+                VECTOR_STORE,
                 '    let panicked = |_| Err(Error::new(ErrorKind::Cache, "the store panicked"));\n'
                 "    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(panicked)\n",
                 "    work.await\n",
@@ -154,7 +155,7 @@ MUTATIONS = (
     ),
     Mutation(
         "C1: storing ends with the last caller",
-        ((IN_FLIGHT, "(Handle::try_current(), progress.join())", "(Handle::try_current(), None::<SharedCall<u8>>)"),),
+        ((NEW_CALL, "(Handle::try_current(), progress.join())", "(Handle::try_current(), None::<SharedCall<u8>>)"),),
         test="core_faults::money::rows_that_had_arrived_when_the_caller_left_are_stored",
     ),
     Mutation(

@@ -1,33 +1,33 @@
 //! Embeds each text once, ever: [`Cached`], over any [`CacheStore`].
 
+mod counts;
 mod entry;
 mod in_flight;
+mod inner;
 mod key;
+mod new_call;
 mod rows;
 mod shared;
+mod vector_store;
 mod work;
 
 use std::{
     fmt,
-    panic::AssertUnwindSafe,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use async_trait::async_trait;
-use futures_util::FutureExt;
 
 #[cfg(fuzzing)]
 pub use self::entry::fuzz;
-pub use self::entry::{EntryInfo, VectorEncoding};
-use self::{in_flight::InFlightTable, key::Keys, rows::Rows, work::Work};
+pub use self::{
+    counts::CacheCounts,
+    entry::{EntryInfo, VectorEncoding},
+};
+use self::{counts::Counts, inner::Inner, key::Keys, vector_store::VectorStore, work::Work};
 use crate::{
-    Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, Truncation, Usage,
-    cache::{CacheStore, Entry, Key, owned_entries::OwnedEntries},
-    checked::embed_checked,
-    sync::Mutex,
+    Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, Truncation, cache::CacheStore,
+    checked::embed_checked, sync::Mutex,
 };
 
 /// The text by which a model is recognised. Any would do that is never changed.
@@ -43,9 +43,6 @@ const IN_FLIGHT: usize = 4;
 /// so many that it is never idle, and no more, for a run that ends early loses what is under way.
 const TEXTS: usize = 128;
 const CALLS: usize = 2;
-
-/// How often a store is asked again for an entry that was damaged: as many tiers as anybody has.
-const LOOKS: usize = 4;
 
 /// Embeds each text once, ever.
 ///
@@ -105,62 +102,6 @@ const LOOKS: usize = 4;
 /// One hash of each text and one look into the store a call; a hit is a checksum and a copy into the result.
 pub struct Cached<E>(Arc<Inner<E>>);
 
-struct Inner<E> {
-    embedder: E,
-    store: Arc<dyn CacheStore>,
-    storage: VectorEncoding,
-    spaces: [Space; 1],
-    in_flight: Mutex<InFlightTable>,
-    /// How many calls there were.
-    calls: AtomicU64,
-    /// How many of them have stored what they came to.
-    stored: AtomicU64,
-    counts: Arc<Counts>,
-    noted: AtomicBool,
-}
-
-#[derive(Default)]
-struct Counts {
-    hits: AtomicU64,
-    misses: AtomicU64,
-    joined: AtomicU64,
-    damaged: AtomicU64,
-    failures: AtomicU64,
-    stored: AtomicU64,
-    unclaimed: Mutex<Charges>,
-}
-
-impl Counts {
-    /// Takes note of a cost that no caller is left to be told of.
-    fn leave_unclaimed(&self, charges: impl Into<Charges>) {
-        let charges = charges.into();
-        if !charges.is_none() {
-            self.unclaimed.with(|unclaimed| *unclaimed += charges);
-        }
-    }
-}
-
-/// What a [`Cached`] has done so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CacheCounts {
-    /// Texts that the store had.
-    pub hits: u64,
-    /// Distinct texts a call that went to the inner embedder.
-    pub misses: u64,
-    /// Texts that another call was already asking for.
-    pub joined: u64,
-    /// Entries that were damaged.
-    pub damaged: u64,
-    /// Reads and writes of the store that failed.
-    pub failures: u64,
-    /// Vectors that were stored, or were there already when they came.
-    pub stored: u64,
-    /// What calls have cost that no caller was told of, because all that waited for them had left. With what callers
-    /// were told it adds up to what the inner embedder told.
-    pub unclaimed: Usage,
-}
-
 impl<E> Clone for Cached<E> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
@@ -189,16 +130,15 @@ impl<E: Embedder> Cached<E> {
                 return Err(Error::new(ErrorKind::Config, message));
             }
         };
+        let counts = Arc::<Counts>::default();
         Ok(Self(Arc::new(Inner {
             embedder,
-            store,
-            storage,
+            vectors: VectorStore::new(store, storage, space.clone(), counts.clone()),
             spaces: [space],
             in_flight: Mutex::default(),
             calls: AtomicU64::new(0),
             stored: AtomicU64::new(0),
-            counts: Arc::default(),
-            noted: AtomicBool::new(false),
+            counts,
         })))
     }
 
@@ -222,14 +162,11 @@ impl<E: Embedder> Cached<E> {
         let key = Keys::of_probe(space.id()).key(PROBE);
         let probe = Batch::documents(&[PROBE]).with_truncation(Truncation::Truncate);
         let fresh = embed_checked(&inner.embedder, probe).await?;
-        let mut stored = inner.probe(key).await?;
+        let mut stored = inner.vectors.probe(key).await?;
         if stored.is_none() {
-            let mut value = Vec::new();
-            entry::write(&mut value, &key, fresh.row(0), false, VectorEncoding::Exact);
-            unpanicked(async { inner.store.put(&[Entry::new(key, &value)]).await }).await?;
-            inner.note().await?;
+            inner.vectors.put_probe(key, fresh.row(0)).await?;
             // Another may have been the first. A store that keeps nothing has nothing that could be wrong.
-            stored = inner.probe(key).await?;
+            stored = inner.vectors.probe(key).await?;
         }
         let Some(stored) = stored else { return Ok(()) };
         let alike = cosine(&stored, fresh.row(0));
@@ -294,17 +231,7 @@ impl<E: Embedder> CachedBuilder<E> {
 impl<E> Cached<E> {
     /// What it has done so far; clones count together.
     pub fn counts(&self) -> CacheCounts {
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let counts = &self.0.counts;
-        CacheCounts {
-            hits: read(&counts.hits),
-            misses: read(&counts.misses),
-            joined: read(&counts.joined),
-            damaged: read(&counts.damaged),
-            failures: read(&counts.failures),
-            stored: read(&counts.stored),
-            unclaimed: counts.unclaimed.with(|unclaimed| unclaimed.usage()),
-        }
+        self.0.counts.snapshot()
     }
 
     /// What calls have cost that no caller was told of, by who is to be paid: see [`CacheCounts::unclaimed`].
@@ -319,14 +246,8 @@ impl<E> Cached<E> {
 
     /// The store.
     pub fn store(&self) -> &dyn CacheStore {
-        &*self.0.store
+        self.0.vectors.store()
     }
-}
-
-/// Makes an error of a store's panic, which is the store's failure and no caller's.
-async fn unpanicked<T: Send>(work: impl Future<Output = Result<T>> + Send) -> Result<T> {
-    let panicked = |_| Err(Error::new(ErrorKind::Cache, "the store panicked"));
-    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(panicked)
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f32 {
@@ -345,8 +266,8 @@ impl<E: fmt::Debug> fmt::Debug for Cached<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cached")
             .field("inner", &self.0.embedder)
-            .field("store", &self.0.store)
-            .field("storage", &self.0.storage)
+            .field("store", &self.0.vectors.store())
+            .field("storage", &self.0.vectors.encoding())
             .finish_non_exhaustive()
     }
 }
@@ -379,123 +300,5 @@ impl<E: Embedder> Embedder for Cached<E> {
         let mut limits = Limits::none().with_tokens(inner.tokens.clone());
         limits.tokens_per_text = inner.tokens_of_one_text();
         limits
-    }
-}
-
-impl<E> Inner<E> {
-    fn failed(&self, error: &Error, what: &str) {
-        self.counts.failures.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(store = %self.store, %error, "the cache {what}");
-    }
-}
-
-impl<E: Embedder> Inner<E> {
-    /// Takes what the store has of the rows that are missing.
-    async fn look_up(&self, keys: &[Key], rows: &mut Rows) {
-        // Mostly, that is all of them.
-        let mut damaged = if rows.left() == keys.len() {
-            self.look(keys, |at| at, rows).await
-        } else {
-            let missing: Vec<usize> = rows.missing().collect();
-            let keys: Vec<Key> = missing.iter().map(|&place| keys[place]).collect();
-            self.look(&keys, |at| missing[at], rows).await
-        };
-        for _ in 0..LOOKS {
-            if damaged.is_empty() || !self.discard(&mut damaged).await {
-                return;
-            }
-            // A store of several tiers may have another one that is sound.
-            let again: Vec<usize> =
-                rows.missing().filter(|&place| damaged.iter().any(|(key, _)| *key == keys[place])).collect();
-            let keys: Vec<Key> = again.iter().map(|&place| keys[place]).collect();
-            damaged = self.look(&keys, |at| again[at], rows).await;
-        }
-    }
-
-    /// Takes what the store has under these keys; gives those whose entry is damaged, with what was there.
-    async fn look(
-        &self,
-        keys: &[Key],
-        place_of: impl Fn(usize) -> usize + Send + Sync,
-        rows: &mut Rows,
-    ) -> Vec<(Key, Vec<u8>)> {
-        let mut damaged = Vec::new();
-        if keys.is_empty() {
-            return damaged;
-        }
-        let mut sink = |at: usize, value: &[u8]| {
-            // A store that hands over a place twice, or one that there is not, does no harm.
-            let Some(key) = keys.get(at) else { return };
-            if rows.is_missing(place_of(at)) && !rows.read(place_of(at), key, value) {
-                damaged.push((*key, value.to_vec()));
-            }
-        };
-        if let Err(error) = unpanicked(async { self.store.get(keys, &mut sink).await }).await {
-            self.failed(&error, "could not be read: all texts it did not give are embedded");
-        }
-        damaged
-    }
-
-    /// Removes damaged entries from the store; says whether that went well.
-    async fn discard(&self, damaged: &mut Vec<(Key, Vec<u8>)>) -> bool {
-        damaged.sort_unstable();
-        damaged.dedup();
-        self.counts.damaged.fetch_add(damaged.len() as u64, Ordering::Relaxed);
-        tracing::warn!(store = %self.store, damaged = damaged.len(), "damaged entries are discarded");
-        let entries: Vec<Entry<'_>> = damaged.iter().map(|(key, value)| Entry::new(*key, value)).collect();
-        let discarded = unpanicked(async { self.store.discard(&entries).await }).await;
-        if let Err(error) = &discarded {
-            self.failed(error, "could not discard damaged entries: their texts will be embedded again another time");
-        }
-        discarded.is_ok()
-    }
-
-    /// The stored vector of the probe text.
-    async fn probe(&self, key: Key) -> Result<Option<Vec<f32>>> {
-        let mut stored = vec![0.0; self.spaces[0].dimensions()];
-        for _ in 0..LOOKS {
-            let (mut found, mut damaged) = (false, None);
-            let mut sink = |_: usize, value: &[u8]| {
-                found = entry::read(value, &key, &mut stored).is_some();
-                damaged = (!found).then(|| (key, value.to_vec()));
-            };
-            unpanicked(async { self.store.get(&[key], &mut sink).await }).await?;
-            match damaged {
-                Some(damaged) => self.discard(&mut vec![damaged]).await,
-                None => return Ok(found.then_some(stored)),
-            };
-        }
-        Ok(None)
-    }
-
-    /// Says in the store what the space is, once.
-    async fn note(&self) -> Result<()> {
-        if self.noted.swap(true, Ordering::Relaxed) {
-            return Ok(());
-        }
-        let space = &self.spaces[0];
-        // Two revisions of a model are to be told apart by people.
-        let about = space.revision().map_or(space.to_string(), |revision| format!("{space}, revision {revision}"));
-        unpanicked(async { self.store.note(space.id(), &about).await })
-            .await
-            .inspect_err(|_| self.noted.store(false, Ordering::Relaxed))
-    }
-
-    /// Stores rows under keys; a failure costs a warning.
-    async fn keep(&self, keys: &[Key], rows: &Embeddings) {
-        let mut copies = OwnedEntries::with_capacity(keys.len(), keys.len() * (rows.dimensions() * 4 + 16));
-        for (row, &key) in keys.iter().enumerate() {
-            let cut = rows.truncated().binary_search(&row).is_ok();
-            copies.push_with(key, |value| entry::write(value, &key, rows.row(row), cut, self.storage));
-        }
-        let entries: Vec<Entry<'_>> = copies.iter().collect();
-        if let Err(error) = unpanicked(async { self.store.put(&entries).await }).await {
-            self.failed(&error, "could not be written: its texts will be embedded again another time");
-            return;
-        }
-        self.counts.stored.fetch_add(keys.len() as u64, Ordering::Relaxed);
-        if let Err(error) = self.note().await {
-            self.failed(&error, "could not note the space");
-        }
     }
 }

@@ -16,25 +16,20 @@
 
 use std::{
     collections::HashMap,
-    pin::pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-use futures_util::FutureExt;
-use tokio::runtime::Handle;
-
 use super::{
-    Counts, Inner,
-    rows::Rows,
+    counts::Counts,
     shared::{SharedCall, WeakCall},
 };
 use crate::{
-    Batch, Charges, Embedder, Embeddings, Lane, Limits, OwnedOptions, Result, Usage, batch,
+    Embeddings, Lane, Result, Usage,
     cache::{HashOfKey, Key},
-    checked::{cost_of, embed_checked},
+    checked::cost_of,
 };
 
 /// The calls under way, by the texts they are for: one table per lane, so that a bulk call for a text is found again when
@@ -50,6 +45,24 @@ impl InFlightTable {
     pub(super) fn slots(&self, key: &Key, lane: Lane) -> impl Iterator<Item = &Slot> {
         let bulk = Lane::Bulk.serves(lane).then(|| self.bulk.get(key)).flatten();
         self.interactive.get(key).into_iter().chain(bulk)
+    }
+
+    /// Enters a call for its texts: row `i` is that of the text with key `i`.
+    pub(super) fn enter(&mut self, lane: Lane, keys: &[Key], progress: &Arc<Progress>, id: u64) {
+        let table = self.of(lane);
+        for (row, &key) in keys.iter().enumerate() {
+            table.insert(key, Slot { progress: progress.clone(), row, id });
+        }
+    }
+
+    /// Takes the texts of a call off the table, and leaves those of a later call.
+    pub(super) fn remove(&mut self, lane: Lane, keys: &[Key], id: u64) {
+        let table = self.of(lane);
+        for key in keys {
+            if table.get(key).is_some_and(|slot| slot.id == id) {
+                table.remove(key);
+            }
+        }
     }
 
     const fn of(&mut self, lane: Lane) -> &mut HashMap<Key, Slot, HashOfKey> {
@@ -88,8 +101,31 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    fn join(&self) -> Option<SharedCall<Arc<Answer>>> {
+    pub(super) fn join(&self) -> Option<SharedCall<Arc<Answer>>> {
         self.call.get()?.upgrade()
+    }
+
+    /// Says which call this is the progress of.
+    pub(super) fn begin(&self, call: WeakCall<Arc<Answer>>) {
+        let _ = self.call.set(call);
+    }
+
+    /// The inner embedder is asked from now on.
+    pub(super) fn ask(&self) {
+        self.asked.store(true, Ordering::Release);
+    }
+
+    /// The answer is there. From now on, who runs out of time has it all the same.
+    pub(super) fn arrive(&self, answer: Arc<Answer>) {
+        let _ = self.arrived.set(answer);
+    }
+
+    /// The call was dropped. If the inner embedder was asked and has not answered, its cost is unknown and unclaimed.
+    pub(super) fn abandon(&self, counts: &Counts) {
+        if self.asked.load(Ordering::Acquire) && self.arrived().is_none() {
+            counts.leave_unclaimed(Usage::of_given_up());
+            self.abandoned.store(true, Ordering::Release);
+        }
     }
 
     /// What the call came to, stored or not.
@@ -123,6 +159,10 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    pub(super) const fn new(result: Result<Embeddings>, id: u64, counts: Arc<Counts>) -> Self {
+        Self { result, id, billed: AtomicBool::new(false), counts }
+    }
+
     /// Takes the bill; `false` where another caller has it.
     pub(super) fn bill(&self) -> bool {
         !self.billed.swap(true, Ordering::AcqRel)
@@ -134,208 +174,5 @@ impl Drop for Answer {
         if self.bill() {
             self.counts.leave_unclaimed(cost_of(&self.result));
         }
-    }
-}
-
-/// Texts that outlive the call they came with, in one piece of memory.
-pub(super) struct Texts {
-    all: String,
-    /// Where each ends.
-    ends: Vec<usize>,
-}
-
-impl Texts {
-    pub(super) fn copy<'t>(texts: impl ExactSizeIterator<Item = &'t str> + Clone) -> Self {
-        let mut all = String::with_capacity(texts.clone().map(str::len).sum());
-        let mut ends = Vec::with_capacity(texts.len());
-        for text in texts {
-            all.push_str(text);
-            ends.push(all.len());
-        }
-        Self { all, ends }
-    }
-
-    fn get(&self, at: usize) -> &str {
-        let start = if at == 0 { 0 } else { self.ends[at - 1] };
-        &self.all[start..self.ends[at]]
-    }
-}
-
-/// A call before it is entered.
-pub(super) struct NewCall<E> {
-    entered: Entered<E>,
-    texts: Texts,
-    tokens: Option<Vec<u32>>,
-    /// Whether calls of others have been stored since these texts were looked up: their rows may be among them.
-    overtaken: bool,
-    options: OwnedOptions,
-    limits: Limits,
-}
-
-impl<E: Embedder> NewCall<E> {
-    pub(super) fn new(
-        inner: &Arc<Inner<E>>,
-        batch: &Batch<'_>,
-        limits: Limits,
-        texts: Texts,
-        tokens: Option<Vec<u32>>,
-        keys: Vec<Key>,
-        overtaken: bool,
-    ) -> Self {
-        let id = inner.calls.fetch_add(1, Ordering::Relaxed);
-        Self {
-            entered: Entered {
-                inner: inner.clone(),
-                keys: keys.into(),
-                id,
-                lane: batch.lane(),
-                progress: Arc::default(),
-            },
-            texts,
-            tokens,
-            overtaken,
-            options: batch.options().to_owned(),
-            limits,
-        }
-    }
-
-    /// Puts its texts on the table, which is the inner's.
-    pub(super) fn enter(self, table: &mut InFlightTable) -> InFlightCall {
-        let (id, keys, lane) = (self.entered.id, self.entered.keys.clone(), self.entered.lane);
-        let progress = self.entered.progress.clone();
-        let answer = SharedCall::new(self.run());
-        let _ = progress.call.set(answer.downgrade());
-        let table = table.of(lane);
-        for (row, &key) in keys.iter().enumerate() {
-            table.insert(key, Slot { progress: progress.clone(), row, id });
-        }
-        InFlightCall { answer, progress }
-    }
-
-    async fn run(self) -> Arc<Answer> {
-        let progress = self.entered.progress.clone();
-        let result = self.answer().await;
-        let (inner, keys) = (&*self.entered.inner, &*self.entered.keys);
-        let (billed, counts) = (AtomicBool::new(false), inner.counts.clone());
-        let answer = Arc::new(Answer { result, id: self.entered.id, billed, counts });
-        // Told before it is stored: who runs out of time meanwhile has it all the same.
-        let _ = progress.arrived.set(answer.clone());
-        {
-            let mut storing = pin!(keep(inner, keys, &answer.result));
-            // Memory answers at once, and then a task would cost more than the work.
-            if storing.as_mut().now_or_never().is_none() {
-                // Paid rows are not to be lost with the last caller. Without a runtime they go the way of their callers.
-                if let (Ok(runtime), Some(call)) = (Handle::try_current(), progress.join()) {
-                    runtime.spawn(async move { _ = call.await });
-                }
-                storing.await;
-            }
-        }
-        // Before it leaves the table: whoever does not find it there any more sees that somebody has stored.
-        inner.stored.fetch_add(1, Ordering::Release);
-        answer
-    }
-
-    /// The rows of all its texts, from the inner embedder or, where others were faster, from the store.
-    async fn answer(&self) -> Result<Embeddings> {
-        let (inner, keys) = (&*self.entered.inner, &self.entered.keys);
-        let space = &inner.spaces[0];
-        let mut there = Rows::new(keys.len(), space.dimensions());
-        if self.overtaken {
-            inner.look_up(keys, &mut there).await;
-        }
-        let hits = there.hits;
-        inner.counts.hits.fetch_add(hits, Ordering::Relaxed);
-        inner.counts.misses.fetch_add(keys.len() as u64 - hits, Ordering::Relaxed);
-        if hits == 0 {
-            return self.call(None).await;
-        }
-        let rest: Vec<usize> = there.missing().collect();
-        if rest.is_empty() {
-            return there.into_embeddings(space, Usage::ZERO.with_cached(hits));
-        }
-        match self.call(Some(&rest)).await {
-            Ok(rows) => {
-                rest.iter().enumerate().for_each(|(row, &place)| there.place(place, &rows, row));
-                let mut charges = rows.charges().clone();
-                charges += Usage::ZERO.with_cached(hits);
-                there.into_embeddings(space, charges)
-            }
-            Err(error) => {
-                let mut charges = Charges::from(Usage::ZERO.with_cached(hits));
-                if let Some(partial) = error.partial() {
-                    charges += partial.embeddings().charges();
-                    for (row, &index) in partial.indices().iter().enumerate() {
-                        there.place(rest[index], partial.embeddings(), row);
-                    }
-                }
-                let error = error.without_partial().map_indices(|index| rest.get(index).copied());
-                Err(match there.into_partial(space, charges)? {
-                    Some(partial) => error.with_partial(partial),
-                    None => error,
-                })
-            }
-        }
-    }
-
-    /// Calls the inner embedder, for all texts or for those at these places.
-    async fn call(&self, only: Option<&[usize]>) -> Result<Embeddings> {
-        let embedder = &self.entered.inner.embedder;
-        let all: Vec<usize>;
-        let places = match only {
-            Some(places) => places,
-            None => {
-                all = (0..self.entered.keys.len()).collect();
-                &all
-            }
-        };
-        let texts: Vec<&str> = places.iter().map(|&place| self.texts.get(place)).collect();
-        let mut batch = Batch::with_options(&texts, self.options.borrow());
-        let tokens: Option<Vec<u32>> =
-            self.tokens.as_ref().map(|tokens| places.iter().map(|&place| tokens[place]).collect());
-        let counted = tokens.as_deref().map(|tokens| batch::Counted::by(&self.limits, tokens));
-        batch = counted.map_or(batch, |counted| batch.with_counted(counted));
-        self.entered.progress.asked.store(true, Ordering::Release);
-        embed_checked(embedder, batch).await
-    }
-}
-
-/// Stores what a call came to.
-async fn keep<E: Embedder>(inner: &Inner<E>, keys: &[Key], result: &Result<Embeddings>) {
-    match result {
-        Ok(rows) => inner.keep(keys, rows).await,
-        Err(error) => {
-            if let Some(partial) = error.partial() {
-                let finished: Vec<Key> = partial.indices().iter().map(|&index| keys[index]).collect();
-                inner.keep(&finished, partial.embeddings()).await;
-            }
-        }
-    }
-}
-
-/// Takes a call's texts off the table, whether it ends, is dropped, or never begins; and keeps the account of a call that
-/// was dropped before its answer came.
-struct Entered<E> {
-    inner: Arc<Inner<E>>,
-    keys: Arc<[Key]>,
-    id: u64,
-    lane: Lane,
-    progress: Arc<Progress>,
-}
-
-impl<E> Drop for Entered<E> {
-    fn drop(&mut self) {
-        if self.progress.asked.load(Ordering::Acquire) && self.progress.arrived().is_none() {
-            self.inner.counts.leave_unclaimed(Usage::of_given_up());
-            self.progress.abandoned.store(true, Ordering::Release);
-        }
-        self.inner.in_flight.with(|table| {
-            let table = table.of(self.lane);
-            for key in &*self.keys {
-                if table.get(key).is_some_and(|slot| slot.id == self.id) {
-                    table.remove(key);
-                }
-            }
-        });
     }
 }

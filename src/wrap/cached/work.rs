@@ -8,9 +8,10 @@ use std::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 
 use super::{
-    Inner,
-    in_flight::{Answer, InFlightCall, NewCall, Progress, Slot, Texts},
+    in_flight::{Answer, InFlightCall, Progress, Slot},
+    inner::Inner,
     key::Keys,
+    new_call::{NewCall, Texts},
     rows::Rows,
     shared::SharedCall,
 };
@@ -110,7 +111,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
     /// Takes what the store has, as long as there is time.
     async fn look_up(&mut self) {
         self.seen = self.inner.stored.load(Ordering::Acquire);
-        let looking = self.inner.look_up(&self.keys, &mut self.there);
+        let looking = self.inner.vectors.look_up(&self.keys, &mut self.there);
         let in_time = match self.batch.deadline() {
             None => {
                 looking.await;
@@ -205,7 +206,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         let (arrived, late_parts): (Vec<_>, Vec<_>) =
             parts.into_iter().flatten().partition(|part| part.progress.arrived().is_some());
         for part in arrived {
-            self.inner.failed(&late("while it was being written"), "was too slow for a caller's deadline");
+            self.inner.vectors.failed(&late("while it was being written"), "was too slow for a caller's deadline");
             let answer = part.progress.arrived().cloned();
             self.take(answer, part);
         }

@@ -1,0 +1,209 @@
+//! Begins one call of the inner embedder, looks whether others were faster, and stores what it comes to: [`NewCall`].
+
+use std::{
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+};
+
+use futures_util::FutureExt;
+use tokio::runtime::Handle;
+
+use super::{
+    in_flight::{Answer, InFlightCall, InFlightTable, Progress},
+    inner::Inner,
+    rows::Rows,
+    shared::SharedCall,
+};
+use crate::{
+    Batch, Charges, Embedder, Embeddings, Lane, Limits, OwnedOptions, Result, Usage, batch, cache::Key,
+    checked::embed_checked,
+};
+
+/// Texts that outlive the call they came with, in one piece of memory.
+pub(super) struct Texts {
+    all: String,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+impl Texts {
+    pub(super) fn copy<'t>(texts: impl ExactSizeIterator<Item = &'t str> + Clone) -> Self {
+        let mut all = String::with_capacity(texts.clone().map(str::len).sum());
+        let mut ends = Vec::with_capacity(texts.len());
+        for text in texts {
+            all.push_str(text);
+            ends.push(all.len());
+        }
+        Self { all, ends }
+    }
+
+    fn get(&self, at: usize) -> &str {
+        let start = if at == 0 { 0 } else { self.ends[at - 1] };
+        &self.all[start..self.ends[at]]
+    }
+}
+
+/// A call before it is entered.
+pub(super) struct NewCall<E> {
+    entered: Entered<E>,
+    texts: Texts,
+    tokens: Option<Vec<u32>>,
+    /// Whether calls of others have been stored since these texts were looked up: their rows may be among them.
+    overtaken: bool,
+    options: OwnedOptions,
+    limits: Limits,
+}
+
+impl<E: Embedder> NewCall<E> {
+    pub(super) fn new(
+        inner: &Arc<Inner<E>>,
+        batch: &Batch<'_>,
+        limits: Limits,
+        texts: Texts,
+        tokens: Option<Vec<u32>>,
+        keys: Vec<Key>,
+        overtaken: bool,
+    ) -> Self {
+        let id = inner.calls.fetch_add(1, Ordering::Relaxed);
+        Self {
+            entered: Entered {
+                inner: inner.clone(),
+                keys: keys.into(),
+                id,
+                lane: batch.lane(),
+                progress: Arc::default(),
+            },
+            texts,
+            tokens,
+            overtaken,
+            options: batch.options().to_owned(),
+            limits,
+        }
+    }
+
+    /// Puts its texts on the table, which is the inner's.
+    pub(super) fn enter(self, table: &mut InFlightTable) -> InFlightCall {
+        let (id, keys, lane) = (self.entered.id, self.entered.keys.clone(), self.entered.lane);
+        let progress = self.entered.progress.clone();
+        let answer = SharedCall::new(self.run());
+        progress.begin(answer.downgrade());
+        table.enter(lane, &keys, &progress, id);
+        InFlightCall { answer, progress }
+    }
+
+    async fn run(self) -> Arc<Answer> {
+        let progress = self.entered.progress.clone();
+        let result = self.answer().await;
+        let (inner, keys) = (&*self.entered.inner, &*self.entered.keys);
+        let answer = Arc::new(Answer::new(result, self.entered.id, inner.counts.clone()));
+        // Told before it is stored: who runs out of time meanwhile has it all the same.
+        progress.arrive(answer.clone());
+        {
+            let mut storing = pin!(keep(inner, keys, &answer.result));
+            // Memory answers at once, and then a task would cost more than the work.
+            if storing.as_mut().now_or_never().is_none() {
+                // Paid rows are not to be lost with the last caller. Without a runtime they go the way of their callers.
+                if let (Ok(runtime), Some(call)) = (Handle::try_current(), progress.join()) {
+                    runtime.spawn(async move { _ = call.await });
+                }
+                storing.await;
+            }
+        }
+        // Before it leaves the table: whoever does not find it there any more sees that somebody has stored.
+        inner.stored.fetch_add(1, Ordering::Release);
+        answer
+    }
+
+    /// The rows of all its texts, from the inner embedder or, where others were faster, from the store.
+    async fn answer(&self) -> Result<Embeddings> {
+        let (inner, keys) = (&*self.entered.inner, &self.entered.keys);
+        let space = &inner.spaces[0];
+        let mut there = Rows::new(keys.len(), space.dimensions());
+        if self.overtaken {
+            inner.vectors.look_up(keys, &mut there).await;
+        }
+        let hits = there.hits;
+        inner.counts.hits.fetch_add(hits, Ordering::Relaxed);
+        inner.counts.misses.fetch_add(keys.len() as u64 - hits, Ordering::Relaxed);
+        if hits == 0 {
+            return self.call(None).await;
+        }
+        let rest: Vec<usize> = there.missing().collect();
+        if rest.is_empty() {
+            return there.into_embeddings(space, Usage::ZERO.with_cached(hits));
+        }
+        match self.call(Some(&rest)).await {
+            Ok(rows) => {
+                rest.iter().enumerate().for_each(|(row, &place)| there.place(place, &rows, row));
+                let mut charges = rows.charges().clone();
+                charges += Usage::ZERO.with_cached(hits);
+                there.into_embeddings(space, charges)
+            }
+            Err(error) => {
+                let mut charges = Charges::from(Usage::ZERO.with_cached(hits));
+                if let Some(partial) = error.partial() {
+                    charges += partial.embeddings().charges();
+                    for (row, &index) in partial.indices().iter().enumerate() {
+                        there.place(rest[index], partial.embeddings(), row);
+                    }
+                }
+                let error = error.without_partial().map_indices(|index| rest.get(index).copied());
+                Err(match there.into_partial(space, charges)? {
+                    Some(partial) => error.with_partial(partial),
+                    None => error,
+                })
+            }
+        }
+    }
+
+    /// Calls the inner embedder, for all texts or for those at these places.
+    async fn call(&self, only: Option<&[usize]>) -> Result<Embeddings> {
+        let embedder = &self.entered.inner.embedder;
+        let all: Vec<usize>;
+        let places = match only {
+            Some(places) => places,
+            None => {
+                all = (0..self.entered.keys.len()).collect();
+                &all
+            }
+        };
+        let texts: Vec<&str> = places.iter().map(|&place| self.texts.get(place)).collect();
+        let mut batch = Batch::with_options(&texts, self.options.borrow());
+        let tokens: Option<Vec<u32>> =
+            self.tokens.as_ref().map(|tokens| places.iter().map(|&place| tokens[place]).collect());
+        let counted = tokens.as_deref().map(|tokens| batch::Counted::by(&self.limits, tokens));
+        batch = counted.map_or(batch, |counted| batch.with_counted(counted));
+        self.entered.progress.ask();
+        embed_checked(embedder, batch).await
+    }
+}
+
+/// Stores what a call came to.
+async fn keep<E: Embedder>(inner: &Inner<E>, keys: &[Key], result: &Result<Embeddings>) {
+    match result {
+        Ok(rows) => inner.vectors.keep(keys, rows).await,
+        Err(error) => {
+            if let Some(partial) = error.partial() {
+                let finished: Vec<Key> = partial.indices().iter().map(|&index| keys[index]).collect();
+                inner.vectors.keep(&finished, partial.embeddings()).await;
+            }
+        }
+    }
+}
+
+/// Takes a call's texts off the table, whether it ends, is dropped, or never begins; and keeps the account of a call that
+/// was dropped before its answer came.
+struct Entered<E> {
+    inner: Arc<Inner<E>>,
+    keys: Arc<[Key]>,
+    id: u64,
+    lane: Lane,
+    progress: Arc<Progress>,
+}
+
+impl<E> Drop for Entered<E> {
+    fn drop(&mut self) {
+        self.progress.abandon(&self.inner.counts);
+        self.inner.in_flight.with(|table| table.remove(self.lane, &self.keys, self.id));
+    }
+}

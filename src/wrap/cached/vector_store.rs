@@ -1,0 +1,177 @@
+//! Reads and writes the vectors of one space in any [`CacheStore`]: [`VectorStore`].
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use futures_util::FutureExt;
+
+use super::{
+    counts::Counts,
+    entry::{self, VectorEncoding},
+    rows::Rows,
+};
+use crate::{
+    Embeddings, Error, ErrorKind, Result, Space,
+    cache::{CacheStore, Entry, Key, owned_entries::OwnedEntries},
+};
+
+/// How often a store is asked again for an entry that was damaged: as many tiers as anybody has.
+const LOOKS: usize = 4;
+
+/// The vectors of one space in a store. A store that fails or panics costs a warning, and damaged entries are discarded.
+pub(super) struct VectorStore {
+    store: Arc<dyn CacheStore>,
+    storage: VectorEncoding,
+    space: Space,
+    counts: Arc<Counts>,
+    noted: AtomicBool,
+}
+
+impl VectorStore {
+    pub(super) fn new(store: Arc<dyn CacheStore>, storage: VectorEncoding, space: Space, counts: Arc<Counts>) -> Self {
+        Self { store, storage, space, counts, noted: AtomicBool::new(false) }
+    }
+
+    /// The store itself.
+    pub(super) fn store(&self) -> &dyn CacheStore {
+        &*self.store
+    }
+
+    /// How vectors are written.
+    pub(super) const fn encoding(&self) -> VectorEncoding {
+        self.storage
+    }
+
+    pub(super) fn failed(&self, error: &Error, what: &str) {
+        self.counts.failures.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(store = %self.store, %error, "the cache {what}");
+    }
+
+    /// Takes what the store has of the rows that are missing.
+    pub(super) async fn look_up(&self, keys: &[Key], rows: &mut Rows) {
+        // Mostly, that is all of them.
+        let mut damaged = if rows.left() == keys.len() {
+            self.look(keys, |at| at, rows).await
+        } else {
+            let missing: Vec<usize> = rows.missing().collect();
+            let keys: Vec<Key> = missing.iter().map(|&place| keys[place]).collect();
+            self.look(&keys, |at| missing[at], rows).await
+        };
+        for _ in 0..LOOKS {
+            if damaged.is_empty() || !self.discard(&mut damaged).await {
+                return;
+            }
+            // A store of several tiers may have another one that is sound.
+            let again: Vec<usize> =
+                rows.missing().filter(|&place| damaged.iter().any(|(key, _)| *key == keys[place])).collect();
+            let keys: Vec<Key> = again.iter().map(|&place| keys[place]).collect();
+            damaged = self.look(&keys, |at| again[at], rows).await;
+        }
+    }
+
+    /// Takes what the store has under these keys; gives those whose entry is damaged, with what was there.
+    async fn look(
+        &self,
+        keys: &[Key],
+        place_of: impl Fn(usize) -> usize + Send + Sync,
+        rows: &mut Rows,
+    ) -> Vec<(Key, Vec<u8>)> {
+        let mut damaged = Vec::new();
+        if keys.is_empty() {
+            return damaged;
+        }
+        let mut sink = |at: usize, value: &[u8]| {
+            // A store that hands over a place twice, or one that there is not, does no harm.
+            let Some(key) = keys.get(at) else { return };
+            if rows.is_missing(place_of(at)) && !rows.read(place_of(at), key, value) {
+                damaged.push((*key, value.to_vec()));
+            }
+        };
+        if let Err(error) = unpanicked(async { self.store.get(keys, &mut sink).await }).await {
+            self.failed(&error, "could not be read: all texts it did not give are embedded");
+        }
+        damaged
+    }
+
+    /// Removes damaged entries from the store; says whether that went well.
+    async fn discard(&self, damaged: &mut Vec<(Key, Vec<u8>)>) -> bool {
+        damaged.sort_unstable();
+        damaged.dedup();
+        self.counts.damaged.fetch_add(damaged.len() as u64, Ordering::Relaxed);
+        tracing::warn!(store = %self.store, damaged = damaged.len(), "damaged entries are discarded");
+        let entries: Vec<Entry<'_>> = damaged.iter().map(|(key, value)| Entry::new(*key, value)).collect();
+        let discarded = unpanicked(async { self.store.discard(&entries).await }).await;
+        if let Err(error) = &discarded {
+            self.failed(error, "could not discard damaged entries: their texts will be embedded again another time");
+        }
+        discarded.is_ok()
+    }
+
+    /// The stored vector of the probe text.
+    pub(super) async fn probe(&self, key: Key) -> Result<Option<Vec<f32>>> {
+        let mut stored = vec![0.0; self.space.dimensions()];
+        for _ in 0..LOOKS {
+            let (mut found, mut damaged) = (false, None);
+            let mut sink = |_: usize, value: &[u8]| {
+                found = entry::read(value, &key, &mut stored).is_some();
+                damaged = (!found).then(|| (key, value.to_vec()));
+            };
+            unpanicked(async { self.store.get(&[key], &mut sink).await }).await?;
+            match damaged {
+                Some(damaged) => self.discard(&mut vec![damaged]).await,
+                None => return Ok(found.then_some(stored)),
+            };
+        }
+        Ok(None)
+    }
+
+    /// Stores the vector of the probe text, exactly.
+    pub(super) async fn put_probe(&self, key: Key, row: &[f32]) -> Result<()> {
+        let mut value = Vec::new();
+        entry::write(&mut value, &key, row, false, VectorEncoding::Exact);
+        unpanicked(async { self.store.put(&[Entry::new(key, &value)]).await }).await?;
+        self.note().await
+    }
+
+    /// Says in the store what the space is, once.
+    async fn note(&self) -> Result<()> {
+        if self.noted.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let space = &self.space;
+        // Two revisions of a model are to be told apart by people.
+        let about = space.revision().map_or(space.to_string(), |revision| format!("{space}, revision {revision}"));
+        unpanicked(async { self.store.note(space.id(), &about).await })
+            .await
+            .inspect_err(|_| self.noted.store(false, Ordering::Relaxed))
+    }
+
+    /// Stores rows under keys; a failure costs a warning.
+    pub(super) async fn keep(&self, keys: &[Key], rows: &Embeddings) {
+        let mut copies = OwnedEntries::with_capacity(keys.len(), keys.len() * (rows.dimensions() * 4 + 16));
+        for (row, &key) in keys.iter().enumerate() {
+            let cut = rows.truncated().binary_search(&row).is_ok();
+            copies.push_with(key, |value| entry::write(value, &key, rows.row(row), cut, self.storage));
+        }
+        let entries: Vec<Entry<'_>> = copies.iter().collect();
+        if let Err(error) = unpanicked(async { self.store.put(&entries).await }).await {
+            self.failed(&error, "could not be written: its texts will be embedded again another time");
+            return;
+        }
+        self.counts.stored.fetch_add(keys.len() as u64, Ordering::Relaxed);
+        if let Err(error) = self.note().await {
+            self.failed(&error, "could not note the space");
+        }
+    }
+}
+
+/// Makes an error of a store's panic, which is the store's failure and no caller's.
+async fn unpanicked<T: Send>(work: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    let panicked = |_| Err(Error::new(ErrorKind::Cache, "the store panicked"));
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(panicked)
+}
