@@ -8,35 +8,8 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, Transaction, TransactionBehavior};
 
-use super::{SqliteBuilder, failure::AFTER_DAMAGE};
+use super::schema::{self, Identity, Refusal};
 use crate::{Error, ErrorKind, Result};
-
-/// "DVEC": marks a file as one of these, for `file` and for us.
-const APPLICATION: i32 = 0x4456_4543;
-
-/// The version of the schema below. A change to it needs the next number, and a way from the one before.
-const VERSION: i32 = 1;
-
-/// SQLite keeps these words in the file, so they explain it to whoever opens it with another program.
-///
-/// Rows live in the table's own tree and keys in the index of `UNIQUE`: large rows in the tree of a key (`WITHOUT ROWID`)
-/// would take up to four times their size.
-const SCHEMA: &str = "
-CREATE TABLE meta (
-    name TEXT PRIMARY KEY,
-    value ANY
-) STRICT;
-CREATE TABLE spaces (
-    id BLOB PRIMARY KEY,      -- the fingerprint of a vector space
-    about TEXT NOT NULL,      -- what it is, for people
-    noted TEXT                -- when it was first seen, UTC
-) STRICT;
-CREATE TABLE entries (
-    id INTEGER PRIMARY KEY,
-    key BLOB NOT NULL UNIQUE, -- a hash of space, kind and text
-    value BLOB NOT NULL       -- a header with a checksum, and the vector
-) STRICT;
-";
 
 /// The first SQLite in which two connections that write and bring the journal home at once cannot damage the file.
 const OLDEST_LIBRARY: i32 = 3_051_003;
@@ -48,9 +21,16 @@ const WRITER_PAGES: u32 = 32 << 10;
 /// writes without pause has the lock again and again.
 const LOCK_POLL: Duration = Duration::from_millis(5);
 
-impl SqliteBuilder {
+/// How a file is opened for writing.
+pub(super) struct FileOptions {
+    pub(super) page_size: u32,
+    pub(super) busy_timeout: Duration,
+    pub(super) journal_bytes: u32,
+}
+
+impl FileOptions {
     /// Opens the file for writing, and gives its page size.
-    pub(super) fn make(&self, path: &Path) -> Result<(Connection, u32), Refusal> {
+    pub(super) fn open(&self, path: &Path) -> Result<(Connection, u32), Refusal> {
         let connection = connect(path, OpenFlags::SQLITE_OPEN_CREATE, self.busy_timeout, WRITER_PAGES)?;
         if connection.is_readonly(MAIN_DB)? {
             return Err(Refusal::Because("may not be written to: give this user the right to".into()));
@@ -66,13 +46,7 @@ impl SqliteBuilder {
             let lock = begin(&connection, self.busy_timeout)?;
             is_new = Identity::of(&lock)?.check()?;
             if is_new {
-                lock.execute_batch(SCHEMA)?;
-                let made_by = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
-                let insert = "INSERT INTO meta (name, value) VALUES ('made by', ?1), \
-                              ('made', strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))";
-                lock.execute(insert, [made_by])?;
-                lock.pragma_update(None, "application_id", APPLICATION)?;
-                lock.pragma_update(None, "user_version", VERSION)?;
+                schema::create(&lock)?;
             }
             lock.commit()?;
         }
@@ -85,55 +59,6 @@ impl SqliteBuilder {
         connection.busy_timeout(Duration::ZERO)?;
         tracing::debug!(embed.cache.made = is_new, embed.cache.page_size = page_size, "opened an SQLite file");
         Ok((connection, page_size))
-    }
-}
-
-/// Why a file was not opened.
-#[derive(Debug)]
-pub(super) enum Refusal {
-    Sqlite(rusqlite::Error),
-    /// Goes on after the path.
-    Because(String),
-}
-
-impl From<rusqlite::Error> for Refusal {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
-
-/// Whose file it is.
-struct Identity {
-    application: i32,
-    version: i32,
-    /// Tables, indices and what else there is.
-    objects: i64,
-}
-
-impl Identity {
-    fn of(connection: &Connection) -> rusqlite::Result<Self> {
-        Ok(Self {
-            objects: connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?,
-            application: connection.pragma_query_value(None, "application_id", |row| row.get(0))?,
-            version: connection.pragma_query_value(None, "user_version", |row| row.get(0))?,
-        })
-    }
-
-    /// Says whether the file is new; refuses one that is not ours.
-    fn check(&self) -> Result<bool, Refusal> {
-        let refused = |why: String| Err(Refusal::Because(why));
-        match (self.application, self.version, self.objects) {
-            (0, 0, 0) => Ok(true),
-            (APPLICATION, VERSION, 1..) => Ok(false),
-            (APPLICATION, version, _) if version > VERSION => refused(format!(
-                "was made by a newer version of this program (its format is {version}, the newest known here {VERSION}): \
-                 update, or name another file"
-            )),
-            (APPLICATION, ..) => refused(format!("is damaged: {}", AFTER_DAMAGE)),
-            (application, ..) => refused(format!(
-                "is an SQLite file of something else (application id {application}): name another file"
-            )),
-        }
     }
 }
 

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use rusqlite::Connection;
 
-use super::SqliteStats;
 use crate::{SpaceId, cache::Key};
 
 const SELECT: &str = "SELECT value FROM entries WHERE key = ?1";
@@ -15,7 +14,7 @@ const SELECT_AFTER: &str = "SELECT id, key, value FROM entries WHERE id > ?1 ORD
 const PART_BYTES: usize = 8 << 20;
 const PART_ROWS: usize = 16_384;
 
-/// The rows that [`Sqlite::stats`] counts in one transaction.
+/// The rows that `Sqlite::stats` counts in one transaction.
 const COUNTED_AT_ONCE: i64 = 20_000;
 
 /// What is looked up: keys, each with its place in the question.
@@ -123,10 +122,9 @@ pub(super) fn count_after(connection: &Connection, id: i64) -> rusqlite::Result<
     })
 }
 
-/// The spaces, as the beginning of stats.
-pub(super) fn spaces(connection: &Connection) -> rusqlite::Result<SqliteStats> {
+/// The spaces noted, and what was said about them, by id.
+pub(super) fn spaces(connection: &Connection) -> rusqlite::Result<Vec<(SpaceId, String)>> {
     let mut select = connection.prepare("SELECT id, about FROM spaces ORDER BY id")?;
     let rows = select.query_map([], |row| Ok((row.get::<_, [u8; 16]>(0)?, row.get(1)?)))?;
-    let spaces = rows.map(|row| row.map(|(id, about)| (SpaceId::from_bytes(id), about)));
-    Ok(SqliteStats { spaces: spaces.collect::<rusqlite::Result<_>>()?, ..SqliteStats::default() })
+    rows.map(|row| row.map(|(id, about)| (SpaceId::from_bytes(id), about))).collect()
 }

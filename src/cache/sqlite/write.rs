@@ -10,7 +10,7 @@ use std::{
 use rusqlite::{Connection, params};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{QUEUE_PIECE, failure::failed, open::begin};
+use super::{failure::failed, open::begin};
 use crate::{
     Result, SpaceId,
     cache::{Entry, owned_entries::OwnedEntries},
@@ -20,6 +20,9 @@ const INSERT: &str = "INSERT INTO entries (key, value) VALUES (?1, ?2) ON CONFLI
 const DELETE: &str = "DELETE FROM entries WHERE key = ?1 AND value = ?2";
 const NOTE: &str = "INSERT INTO spaces (id, about, noted) VALUES (?1, ?2, strftime('%Y-%m-%dT%H:%M:%SZ', 'now')) \
                     ON CONFLICT (id) DO NOTHING";
+
+/// The bytes of a piece of the queue, in which waiting jobs are counted; each job has one at least.
+pub(super) const QUEUE_PIECE: usize = 1 << 10;
 
 /// The most rows and bytes of one transaction, and so of what waits for one write to the disk.
 pub(super) const GROUP_ROWS: usize = 10_000;

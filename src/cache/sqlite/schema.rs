@@ -1,0 +1,92 @@
+//! The tables of a file, their version, and which files are ours.
+
+use rusqlite::Connection;
+
+use super::failure::AFTER_DAMAGE;
+
+/// "DVEC": marks a file as one of these, for `file` and for us.
+const APPLICATION: i32 = 0x4456_4543;
+
+/// The version of the schema below. A change to it needs the next number, and a way from the one before.
+const VERSION: i32 = 1;
+
+/// SQLite keeps these words in the file, so they explain it to whoever opens it with another program.
+///
+/// Rows live in the table's own tree and keys in the index of `UNIQUE`: large rows in the tree of a key (`WITHOUT ROWID`)
+/// would take up to four times their size.
+const SCHEMA: &str = "
+CREATE TABLE meta (
+    name TEXT PRIMARY KEY,
+    value ANY
+) STRICT;
+CREATE TABLE spaces (
+    id BLOB PRIMARY KEY,      -- the fingerprint of a vector space
+    about TEXT NOT NULL,      -- what it is, for people
+    noted TEXT                -- when it was first seen, UTC
+) STRICT;
+CREATE TABLE entries (
+    id INTEGER PRIMARY KEY,
+    key BLOB NOT NULL UNIQUE, -- a hash of space, kind and text
+    value BLOB NOT NULL       -- a header with a checksum, and the vector
+) STRICT;
+";
+
+/// Makes the tables, and marks the file as ours.
+pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(SCHEMA)?;
+    let made_by = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
+    let insert = "INSERT INTO meta (name, value) VALUES ('made by', ?1), \
+                  ('made', strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))";
+    connection.execute(insert, [made_by])?;
+    connection.pragma_update(None, "application_id", APPLICATION)?;
+    connection.pragma_update(None, "user_version", VERSION)
+}
+
+/// Why a file was not opened.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    Sqlite(rusqlite::Error),
+    /// Goes on after the path.
+    Because(String),
+}
+
+impl From<rusqlite::Error> for Refusal {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+/// Whose file it is.
+pub(super) struct Identity {
+    application: i32,
+    version: i32,
+    /// Tables, indices and what else there is.
+    objects: i64,
+}
+
+impl Identity {
+    pub(super) fn of(connection: &Connection) -> rusqlite::Result<Self> {
+        Ok(Self {
+            objects: connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?,
+            application: connection.pragma_query_value(None, "application_id", |row| row.get(0))?,
+            version: connection.pragma_query_value(None, "user_version", |row| row.get(0))?,
+        })
+    }
+
+    /// Says whether the file is new; refuses one that is not ours.
+    pub(super) fn check(&self) -> Result<bool, Refusal> {
+        let refused = |why: String| Err(Refusal::Because(why));
+        match (self.application, self.version, self.objects) {
+            (0, 0, 0) => Ok(true),
+            (APPLICATION, VERSION, 1..) => Ok(false),
+            (APPLICATION, version, _) if version > VERSION => refused(format!(
+                "was made by a newer version of this program (its format is {version}, the newest known here {VERSION}): \
+                 update, or name another file"
+            )),
+            (APPLICATION, ..) => refused(format!("is damaged: {}", AFTER_DAMAGE)),
+            (application, ..) => refused(format!(
+                "is an SQLite file of something else (application id {application}): name another file"
+            )),
+        }
+    }
+}

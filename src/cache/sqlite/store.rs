@@ -1,0 +1,363 @@
+//! Reads and writes entries through one open file: [`Sqlite`].
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+};
+
+use super::{
+    failure::{AFTER_DAMAGE, failed},
+    open::{connect, journal_of},
+    read::{LookUp, Part, count_after, spaces},
+    write::{Job, QUEUE_PIECE, Work, Writer},
+};
+use crate::{
+    Error, ErrorKind, Result, SpaceId,
+    cache::{CacheStore, Entry, Key, Sink, owned_entries::OwnedEntries},
+};
+
+/// The bytes of all puts that wait; more wait before they are copied.
+const QUEUE_BYTES: usize = 64 << 20;
+
+/// What a row costs in the queue, its value left aside.
+const ROW_BYTES: usize = 64;
+
+/// SQLite takes a little less than a gigabyte a row; nobody has a vector of half of that.
+const LARGEST_VALUE: usize = 512 << 20;
+
+/// The memory of a reader's own pages, in KiB.
+const READER_PAGES: u32 = 8 << 10;
+
+/// Keeps entries in one SQLite file, for several processes on one machine. Clones share.
+///
+/// ```
+/// use docvector_embed::cache::{CacheStore, Entry, Key, Sqlite};
+/// # fn main() -> docvector_embed::Result<()> {
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("vectors.sqlite");
+/// let store = Sqlite::open(&path)?;
+/// let key = Key::from_bytes([7; 32]);
+/// store.put(&[Entry::new(key, b"bytes")]).await?;
+/// drop(store);
+/// let mut found = Vec::new();
+/// Sqlite::open(&path)?.get(&[key], &mut |_, value| found.push(value.to_vec())).await?;
+/// assert_eq!(found, [b"bytes"]);
+/// # Ok(()) }) }
+/// ```
+///
+/// # Semantics
+/// An `Ok` of [`put`](CacheStore::put) means that the entries survive a crash of the program, of the system, and a loss
+/// of power: the transaction is committed and the disk has confirmed it (journal mode WAL, synchronous FULL). Puts that
+/// wait at the same time share a transaction, so many small ones cost little more than a large one; each still stores all
+/// of its entries or none.
+///
+/// Nothing is ever replaced, and nothing removed but what is [discarded](CacheStore::discard). Several processes may
+/// read and write one file at once: readers never wait for writers, writers wait for one another. Next to the file lie
+/// `-wal` and `-shm` while it is open: they are part of it.
+///
+/// **The file has to be on a disk of this machine.** Its locks and shared memory do not work over a network, and a shared
+/// file is damaged sooner or later. On Linux, file systems that are known to be remote are refused; those in user space
+/// (FUSE: sshfs, a bucket mounted as a folder) cannot be told from local ones, and elsewhere nothing is checked.
+///
+/// # Errors
+/// [`Cache`](ErrorKind::Cache), with the file's path and what to do, where the file cannot be opened, read or written, is
+/// damaged, of something else or of a newer version, where the disk is full, or where another process has held the lock
+/// for too long. Where a transaction fails, all its puts do; later ones are tried anew. What was stored is not touched.
+/// [`Config`](ErrorKind::Config) where the page size is not one.
+///
+/// # Cancellation
+/// A dropped `put` is stored if it was in the queue already, and not if it still waited for room in it. A dropped `get`
+/// ends with the part that it is reading.
+///
+/// # Cost
+/// A thread for writing, which ends when the last clone is dropped; that waits for what is in the queue. Reading runs on
+/// tokio's threads for blocking work, so it needs a tokio runtime. A look-up copies each value once. Memory is bounded:
+/// 64 MiB of waiting puts (one larger put is let in alone), 8 MiB a look-up in progress, and SQLite's own pages, up to
+/// 32 MiB for writing and 8 MiB a reader.
+#[derive(Clone)]
+pub struct Sqlite(pub(super) Arc<Shared>);
+
+pub(super) struct Shared {
+    path: PathBuf,
+    page_size: u32,
+    busy_timeout: Duration,
+    /// To the writer, which ends when it is gone.
+    jobs: Option<mpsc::Sender<Job>>,
+    writer: Option<JoinHandle<()>>,
+    /// Room in the queue.
+    room: Arc<Semaphore>,
+    /// One for each that may read at a time.
+    readers: Arc<Semaphore>,
+    /// Connections of readers that have ended.
+    idle: Mutex<Vec<Connection>>,
+}
+
+/// What [`Sqlite::stats`] counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SqliteStats {
+    /// Entries.
+    pub entries: u64,
+    /// The bytes of their values.
+    pub value_bytes: u64,
+    /// The bytes of the file and its journal.
+    pub file_bytes: u64,
+    /// The spaces noted, and what was said about them, by id.
+    pub spaces: Vec<(SpaceId, String)>,
+}
+
+impl Sqlite {
+    /// Starts the thread that writes, around a file that is open.
+    pub(super) fn start(
+        path: PathBuf,
+        page_size: u32,
+        busy_timeout: Duration,
+        readers: usize,
+        writer: impl FnOnce(mpsc::Receiver<Job>) -> Writer,
+    ) -> Result<Self> {
+        let (jobs, queue) = mpsc::channel();
+        let writer = writer(queue);
+        let thread = thread::Builder::new().name("docvector-sqlite".into()).spawn(move || writer.run());
+        let writer = thread.map_err(|error| {
+            Error::new(ErrorKind::Cache, "the thread that writes cannot be started").with_source(error)
+        })?;
+        Ok(Self(Arc::new(Shared {
+            path,
+            page_size,
+            busy_timeout,
+            jobs: Some(jobs),
+            writer: Some(writer),
+            room: Arc::new(Semaphore::new(QUEUE_BYTES / QUEUE_PIECE)),
+            readers: Arc::new(Semaphore::new(readers)),
+            idle: Mutex::default(),
+        })))
+    }
+
+    /// The file, as an absolute path.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Counts what is in the file. Reads all of it except the values themselves, in short transactions, so what is
+    /// written meanwhile may be counted or not.
+    ///
+    /// # Errors
+    /// Those of [`CacheStore::get`].
+    pub async fn stats(&self) -> Result<SqliteStats> {
+        let mut stats = SqliteStats { spaces: self.read(spaces).await?, ..SqliteStats::default() };
+        let mut after = 0;
+        while let Some((last, entries, bytes)) = self.read(move |connection| count_after(connection, after)).await? {
+            // A damaged row may be in the wrong place: then the walk would go round for ever.
+            if last <= after {
+                return Err(self.out_of_order());
+            }
+            after = last;
+            stats.entries += entries;
+            stats.value_bytes += bytes;
+        }
+        let files = [self.0.path.clone(), journal_of(&self.0.path)];
+        // The journal comes and goes.
+        stats.file_bytes = files.iter().filter_map(|file| fs::metadata(file).ok()).map(|file| file.len()).sum();
+        Ok(stats)
+    }
+
+    /// Shows every entry to `f`, in the order in which they were stored; for verification.
+    ///
+    /// # Errors
+    /// Those of [`CacheStore::get`]. A row whose key is none is left out, and an error when all others were shown.
+    pub async fn for_each(&self, mut f: impl FnMut(Key, &[u8]) + Send) -> Result<()> {
+        let (mut after, mut keyless) = (0, None);
+        loop {
+            let part = self.read(move |connection| Part::after(connection, after)).await?;
+            if part.found.is_empty() {
+                let told = |id| format!("{} is damaged: row {id} has no key, nor may others", self.0.path.display());
+                return keyless.map_or(Ok(()), |id| Err(Error::new(ErrorKind::Cache, told(id))));
+            }
+            for (id, key, range) in part.found {
+                if id <= after {
+                    return Err(self.out_of_order());
+                }
+                after = id;
+                match key {
+                    Some(key) => f(key, &part.bytes[range]),
+                    None => keyless = keyless.or(Some(id)),
+                }
+            }
+        }
+    }
+
+    fn out_of_order(&self) -> Error {
+        let message = format!("{} is damaged: its rows are out of order; {AFTER_DAMAGE}", self.0.path.display());
+        Error::new(ErrorKind::Cache, message)
+    }
+
+    /// Runs one short transaction's worth of reading on a thread for blocking work.
+    async fn read<T: Send + 'static>(
+        &self,
+        part: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let ended =
+            |why: String| Error::new(ErrorKind::Cache, format!("{} cannot be read: {why}", self.0.path.display()));
+        let runtime = Handle::try_current().map_err(|_| ended("this needs a tokio runtime around it".into()))?;
+        let turn = self.0.readers.clone().acquire_owned().await.map_err(|error| ended(error.to_string()))?;
+        let shared = self.0.clone();
+        let read = move || {
+            // Kept where the caller goes away, too: as long as it reads, it is one that reads.
+            let _turn = turn;
+            let connection = shared.reader()?;
+            // A connection that failed is not used again.
+            let read = part(&connection).map_err(|error| failed(&shared.path, error))?;
+            shared.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            Ok(read)
+        };
+        runtime.spawn_blocking(read).await.map_err(|error| ended(error.to_string()))?
+    }
+
+    /// Hands work to the writer and waits until it is committed.
+    async fn write(&self, work: Work, room: OwnedSemaphorePermit) -> Result<()> {
+        let (done, committed) = oneshot::channel();
+        let ended = || {
+            let message =
+                format!("nothing more is written to {}: the thread that writes has ended", self.0.path.display());
+            Error::new(ErrorKind::Cache, message)
+        };
+        let jobs = self.0.jobs.as_ref().ok_or_else(ended)?;
+        jobs.send(Job { work, done, room }).map_err(|_| ended())?;
+        committed.await.map_err(|_| ended())?
+    }
+
+    /// Waits for room in the queue. What is larger than the queue takes all of it.
+    async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
+        let pieces = (1 + bytes / QUEUE_PIECE).min(QUEUE_BYTES / QUEUE_PIECE);
+        let room = self.0.room.clone().acquire_many_owned(u32::try_from(pieces).unwrap_or(u32::MAX)).await;
+        room.map_err(|error| Error::new(ErrorKind::Cache, "the queue of puts has ended").with_source(error))
+    }
+
+    /// Has SQLite check the file, and gives what it finds wrong, at most some 100 things; nothing where all is well. What is
+    /// wrong within a value is found by [`inspect`](crate::wrap::EntryInfo::inspect). Reads all of the file in one
+    /// transaction, so its journal grows as long as others write.
+    ///
+    /// # Errors
+    /// Those of [`CacheStore::get`].
+    pub async fn check_file(&self) -> Result<Vec<String>> {
+        self.read(|connection| {
+            let mut check = connection.prepare("PRAGMA integrity_check")?;
+            let (mut lines, mut found) = (check.query([])?, Vec::new());
+            loop {
+                match lines.next() {
+                    Ok(None) => return Ok(found),
+                    Ok(Some(line)) => found.push(line.get::<_, String>(0)?),
+                    // Some damage ends the check itself.
+                    Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+                        found.push(error.to_string());
+                        return Ok(found);
+                    }
+                    Err(error) => return Err(error),
+                }
+                found.retain(|line| line != "ok");
+            }
+        })
+        .await
+    }
+}
+
+impl fmt::Display for Sqlite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sqlite")
+    }
+}
+
+impl fmt::Debug for Sqlite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sqlite")
+            .field("path", &self.0.path)
+            .field("page_size", &self.0.page_size)
+            .field("busy_timeout", &self.0.busy_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl CacheStore for Sqlite {
+    async fn get(&self, keys: &[Key], sink: &mut Sink<'_>) -> Result<()> {
+        let mut look_up = LookUp::of(keys);
+        while look_up.next < look_up.keys.len() {
+            let part;
+            (look_up, part) = self.read(move |connection| Part::of(connection, look_up)).await?;
+            for (first, range) in part.found {
+                look_up.places(first).for_each(|place| sink(place, &part.bytes[range.clone()]));
+            }
+        }
+        Ok(())
+    }
+
+    async fn put(&self, entries: &[Entry<'_>]) -> Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        // One of these would make the transaction fail for all that share it.
+        if let Some(entry) = entries.iter().find(|entry| entry.value.len() > LARGEST_VALUE) {
+            let (bytes, file) = (entry.value.len(), self.0.path.display());
+            let message =
+                format!("an entry of {bytes} bytes cannot be put into {file}: it takes up to {LARGEST_VALUE}");
+            return Err(Error::new(ErrorKind::Cache, message));
+        }
+        let bytes: usize = entries.iter().map(|entry| ROW_BYTES + entry.value.len()).sum();
+        let room = self.room(bytes).await?;
+        self.write(Work::Put(OwnedEntries::of(entries)), room).await
+    }
+
+    async fn discard(&self, damaged: &[Entry<'_>]) -> Result<()> {
+        if damaged.is_empty() {
+            return Ok(());
+        }
+        let room = self.room(damaged.iter().map(|entry| ROW_BYTES + entry.value.len()).sum()).await?;
+        self.write(Work::Discard(OwnedEntries::of(damaged)), room).await
+    }
+
+    async fn note(&self, space: SpaceId, about: &str) -> Result<()> {
+        let room = self.room(ROW_BYTES + about.len()).await?;
+        self.write(Work::Note(space, about.to_owned()), room).await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        let room = self.room(0).await?;
+        self.write(Work::Flush, room).await
+    }
+}
+
+impl Shared {
+    /// A connection for reading: one that is idle, or a new one.
+    pub(super) fn reader(&self) -> Result<Connection> {
+        if let Some(connection) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+            return Ok(connection);
+        }
+        // Not with the flag for reading alone: the last to leave tidies up, whoever it is.
+        let reader = connect(&self.path, OpenFlags::empty(), self.busy_timeout, READER_PAGES)
+            .and_then(|connection| connection.execute_batch("PRAGMA query_only = ON").map(|()| connection));
+        reader.map_err(|error| failed(&self.path, error))
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // The writer's connection should be the last, to bring the journal home.
+        self.idle.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+        self.jobs = None;
+        // Telling a caller can drop what that caller held, on the thread that tells.
+        if let Some(writer) = self.writer.take().filter(|writer| writer.thread().id() != thread::current().id()) {
+            let _ = writer.join();
+        }
+    }
+}
