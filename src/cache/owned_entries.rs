@@ -1,37 +1,39 @@
-//! Owns entries, their values in one piece of memory: [`OwnedEntries`].
+//! Owns entries, their values in one buffer: [`OwnedEntries`].
 
 use super::{Entry, Key};
+use crate::packed::PackedBytes;
 
 /// Entries that outlive what they were taken from.
 #[derive(Default)]
 pub(crate) struct OwnedEntries {
     keys: Vec<Key>,
-    /// Where each value ends.
-    ends: Vec<usize>,
-    values: Vec<u8>,
+    values: PackedBytes,
 }
 
 impl OwnedEntries {
+    /// Makes room for so many entries, whose values have so many bytes together.
     pub(crate) fn with_capacity(entries: usize, bytes: usize) -> Self {
-        Self { keys: Vec::with_capacity(entries), ends: Vec::with_capacity(entries), values: Vec::with_capacity(bytes) }
+        let values = PackedBytes::in_buffer(Vec::with_capacity(bytes), entries);
+        Self { keys: Vec::with_capacity(entries), values }
     }
 
+    /// Copies these entries.
     #[cfg(feature = "sqlite")]
-    pub(crate) fn of(entries: &[Entry<'_>]) -> Self {
-        let mut copies = Self::with_capacity(entries.len(), entries.iter().map(|entry| entry.value.len()).sum());
-        entries.iter().for_each(|entry| copies.push(entry.key, entry.value));
-        copies
+    pub(crate) fn copy(entries: &[Entry<'_>]) -> Self {
+        let mut owned = Self::with_capacity(entries.len(), entries.iter().map(|entry| entry.value.len()).sum());
+        entries.iter().for_each(|entry| owned.push(entry.key, entry.value));
+        owned
     }
 
+    /// Adds an entry.
     pub(crate) fn push(&mut self, key: Key, value: &[u8]) {
         self.push_with(key, |values| values.extend_from_slice(value));
     }
 
     /// Adds an entry whose value is what `write` appends.
     pub(crate) fn push_with(&mut self, key: Key, write: impl FnOnce(&mut Vec<u8>)) {
-        write(&mut self.values);
+        self.values.push_with(write);
         self.keys.push(key);
-        self.ends.push(self.values.len());
     }
 
     #[cfg(feature = "sqlite")]
@@ -43,11 +45,8 @@ impl OwnedEntries {
         self.keys.is_empty()
     }
 
+    /// Iterates over the entries in the order in which they were added.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Entry<'_>> {
-        let mut start = 0;
-        self.keys
-            .iter()
-            .zip(&self.ends)
-            .map(move |(&key, &end)| Entry::new(key, &self.values[std::mem::replace(&mut start, end)..end]))
+        self.keys.iter().zip(self.values.iter()).map(|(&key, value)| Entry::new(key, value))
     }
 }

@@ -27,7 +27,7 @@ pub use self::{
 use self::{counts::Counts, inner::Inner, key::Keys, vector_store::VectorStore, work::Work};
 use crate::{
     Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, Truncation, cache::CacheStore,
-    checked::embed_checked, sync::Mutex,
+    checked::embed_checked, numerics::cosine, sync::Mutex,
 };
 
 /// The text by which a model is recognised. Any would do that is never changed.
@@ -169,7 +169,7 @@ impl<E: Embedder> Cached<E> {
             stored = inner.vectors.probe(key).await?;
         }
         let Some(stored) = stored else { return Ok(()) };
-        let alike = cosine(&stored, fresh.row(0));
+        let alike = cosine(&stored, fresh.row(0)) as f32;
         if alike >= ALIKE {
             return Ok(());
         }
@@ -248,12 +248,6 @@ impl<E> Cached<E> {
     pub fn store(&self) -> &dyn CacheStore {
         self.0.vectors.store()
     }
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f32 {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
-    let lengths = (dot(a, a) * dot(b, b)).sqrt();
-    if lengths > 0.0 { (dot(a, b) / lengths) as f32 } else { 0.0 }
 }
 
 impl<E: fmt::Display> fmt::Display for Cached<E> {

@@ -315,7 +315,7 @@ impl CacheStore for Sqlite {
         }
         let bytes: usize = entries.iter().map(|entry| ROW_BYTES + entry.value.len()).sum();
         let room = self.room(bytes).await?;
-        self.write(Work::Put(OwnedEntries::of(entries)), room).await
+        self.write(Work::Put(OwnedEntries::copy(entries)), room).await
     }
 
     async fn discard(&self, damaged: &[Entry<'_>]) -> Result<()> {
@@ -323,7 +323,7 @@ impl CacheStore for Sqlite {
             return Ok(());
         }
         let room = self.room(damaged.iter().map(|entry| ROW_BYTES + entry.value.len()).sum()).await?;
-        self.write(Work::Discard(OwnedEntries::of(damaged)), room).await
+        self.write(Work::Discard(OwnedEntries::copy(damaged)), room).await
     }
 
     async fn note(&self, space: SpaceId, about: &str) -> Result<()> {

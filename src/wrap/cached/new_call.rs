@@ -16,37 +16,13 @@ use super::{
 };
 use crate::{
     Batch, Charges, Embedder, Embeddings, Lane, Limits, OwnedOptions, Result, Usage, batch, cache::Key,
-    checked::embed_checked,
+    checked::embed_checked, packed::PackedTexts,
 };
-
-/// Texts that outlive the call they came with, in one piece of memory.
-pub(super) struct Texts {
-    all: String,
-    /// Where each ends.
-    ends: Vec<usize>,
-}
-
-impl Texts {
-    pub(super) fn copy<'t>(texts: impl ExactSizeIterator<Item = &'t str> + Clone) -> Self {
-        let mut all = String::with_capacity(texts.clone().map(str::len).sum());
-        let mut ends = Vec::with_capacity(texts.len());
-        for text in texts {
-            all.push_str(text);
-            ends.push(all.len());
-        }
-        Self { all, ends }
-    }
-
-    fn get(&self, at: usize) -> &str {
-        let start = if at == 0 { 0 } else { self.ends[at - 1] };
-        &self.all[start..self.ends[at]]
-    }
-}
 
 /// A call before it is entered.
 pub(super) struct NewCall<E> {
     entered: Entered<E>,
-    texts: Texts,
+    texts: PackedTexts,
     tokens: Option<Vec<u32>>,
     /// Whether calls of others have been stored since these texts were looked up: their rows may be among them.
     overtaken: bool,
@@ -59,7 +35,7 @@ impl<E: Embedder> NewCall<E> {
         inner: &Arc<Inner<E>>,
         batch: &Batch<'_>,
         limits: Limits,
-        texts: Texts,
+        texts: PackedTexts,
         tokens: Option<Vec<u32>>,
         keys: Vec<Key>,
         overtaken: bool,

@@ -11,7 +11,7 @@ use super::{
     in_flight::{Answer, InFlightCall, Progress, Slot},
     inner::Inner,
     key::Keys,
-    new_call::{NewCall, Texts},
+    new_call::NewCall,
     rows::Rows,
     shared::SharedCall,
 };
@@ -19,6 +19,7 @@ use crate::{
     Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Usage,
     batch::Counted,
     cache::{HashOfKey, Key},
+    packed::PackedTexts,
     plan::{self, yield_once},
 };
 
@@ -251,7 +252,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
                 return None;
             }
             let overtaken = self.inner.stored.load(Ordering::Acquire) != self.seen;
-            let texts = Texts::copy(own_firsts.iter().map(|&first| self.batch.texts()[first]));
+            let texts = PackedTexts::copy(own_firsts.iter().map(|&first| self.batch.texts()[first]));
             let tokens = self.counted.as_ref().map(|counted| own_firsts.iter().map(|&first| counted[first]).collect());
             Some(NewCall::new(self.inner, &self.batch, limits, texts, tokens, keys, overtaken).enter(table))
         });
