@@ -164,14 +164,14 @@ MUTATIONS = (
             (WORK, "struct Bill {\n", "struct Bill {\n    is_told: bool,\n"),
             (
                 WORK,
-                "self.taken.push(Bill { answer: answer.clone(), texts, places });",
-                "self.taken.push(Bill { is_told: answer.bill(), answer: answer.clone(), texts, places });",
+                "self.bills.push(Bill { answer, texts, places });",
+                "self.bills.push(Bill { is_told: answer.take_bill(), answer, texts, places });",
             ),
             (
                 WORK,
-                "        for Bill { answer, texts, places } in &self.taken {\n"
-                "            let is_told = answer.bill();\n",
-                "        for Bill { is_told, answer, texts, places } in &self.taken {\n"
+                "        for Bill { answer, texts, places } in &self.bills {\n"
+                "            let is_told = answer.take_bill();\n",
+                "        for Bill { is_told, answer, texts, places } in &self.bills {\n"
                 "            let is_told = *is_told;\n",
             ),
         ),
@@ -179,7 +179,7 @@ MUTATIONS = (
     ),
     Mutation(
         "C2: a bill that nobody was told is not counted",
-        ((IN_FLIGHT, "        if self.bill() {\n", "        if self.bill() && self.id == u64::MAX {\n"),),
+        ((IN_FLIGHT, "        if self.take_bill() {\n", "        if self.take_bill() && self.id == u64::MAX {\n"),),
         test="core_faults::money::when_the_first_that_took_the_rows_leaves_one_of_the_others_is_told_the_cost",
     ),
     Mutation(

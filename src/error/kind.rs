@@ -84,6 +84,16 @@ impl ErrorKind {
         }
     }
 
+    /// Whether a call that several callers share may have failed for reasons of another caller: of its deadline, or of its
+    /// texts. `names_own` says whether the error names texts of this caller; `None` if it names no text at all.
+    pub(crate) fn may_be_anothers_fault(self, names_own: Option<bool>) -> bool {
+        match (self, names_own) {
+            (Self::DeadlinePassed, _) => true,
+            (_, Some(names_own)) => !names_own,
+            (kind, None) => kind == Self::InvalidInput,
+        }
+    }
+
     /// Names the kind in lower-case words, as error messages begin: for people. For programs, use [`as_str`](Self::as_str), which
     /// is read back.
     const fn words(self) -> &'static str {
@@ -193,6 +203,17 @@ mod tests {
         }
         let error = "x".repeat(1 << 20).parse::<ErrorKind>().expect_err("no code");
         assert!(error.message().len() < 500, "{error}");
+    }
+
+    #[test]
+    fn a_shared_call_fails_its_callers_for_their_own_reasons_only() {
+        for &kind in ErrorKind::ALL {
+            let late = kind == ErrorKind::DeadlinePassed;
+            assert_eq!(kind.may_be_anothers_fault(Some(true)), late, "{kind}: this caller's texts are named");
+            assert!(kind.may_be_anothers_fault(Some(false)), "{kind}: only texts of others are named");
+            let unnamed = late || kind == ErrorKind::InvalidInput;
+            assert_eq!(kind.may_be_anothers_fault(None), unnamed, "{kind}: no text is named");
+        }
     }
 
     #[test]

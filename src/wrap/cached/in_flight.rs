@@ -164,14 +164,14 @@ impl Answer {
     }
 
     /// Takes the bill; `false` where another caller has it.
-    pub(super) fn bill(&self) -> bool {
+    pub(super) fn take_bill(&self) -> bool {
         !self.billed.swap(true, Ordering::AcqRel)
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        if self.bill() {
+        if self.take_bill() {
             self.counts.leave_unclaimed(cost_of(&self.result));
         }
     }

@@ -90,44 +90,41 @@ impl<E: Embedder> NewCall<E> {
         answer
     }
 
-    /// The rows of all its texts, from the inner embedder or, where others were faster, from the store.
+    /// Gets the rows of all its texts: from the inner embedder or, if other calls were faster, from the store.
     async fn answer(&self) -> Result<Embeddings> {
         let (inner, keys) = (&*self.entered.inner, &self.entered.keys);
         let space = &inner.spaces[0];
-        let mut there = Rows::new(keys.len(), space.dimensions());
+        let mut rows = Rows::new(keys.len(), space.dimensions());
         if self.overtaken {
-            inner.vectors.look_up(keys, &mut there).await;
+            inner.vectors.look_up(keys, &mut rows).await;
         }
-        let hits = there.hits;
+        let hits = rows.hits;
         inner.counts.hits.fetch_add(hits, Ordering::Relaxed);
         inner.counts.misses.fetch_add(keys.len() as u64 - hits, Ordering::Relaxed);
         if hits == 0 {
             return self.call(None).await;
         }
-        let rest: Vec<usize> = there.missing().collect();
-        if rest.is_empty() {
-            return there.into_embeddings(space, Usage::ZERO.with_cached(hits));
+        let missing: Vec<usize> = rows.missing().collect();
+        let mut charges = Charges::from(Usage::ZERO.with_cached(hits));
+        if missing.is_empty() {
+            return rows.into_embeddings(space, charges);
         }
-        match self.call(Some(&rest)).await {
-            Ok(rows) => {
-                rest.iter().enumerate().for_each(|(row, &place)| there.place(place, &rows, row));
-                let mut charges = rows.charges().clone();
-                charges += Usage::ZERO.with_cached(hits);
-                there.into_embeddings(space, charges)
+        match self.call(Some(&missing)).await {
+            Ok(part) => {
+                missing.iter().enumerate().for_each(|(row, &place)| rows.place(place, &part, row));
+                let mut all = part.charges().clone();
+                all += charges;
+                rows.into_embeddings(space, all)
             }
             Err(error) => {
-                let mut charges = Charges::from(Usage::ZERO.with_cached(hits));
                 if let Some(partial) = error.partial() {
                     charges += partial.embeddings().charges();
                     for (row, &index) in partial.indices().iter().enumerate() {
-                        there.place(rest[index], partial.embeddings(), row);
+                        rows.place(missing[index], partial.embeddings(), row);
                     }
                 }
-                let error = error.without_partial().map_indices(|index| rest.get(index).copied());
-                Err(match there.into_partial(space, charges)? {
-                    Some(partial) => error.with_partial(partial),
-                    None => error,
-                })
+                let error = error.without_partial().map_indices(|index| missing.get(index).copied());
+                Err(rows.fail(error, space, charges))
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Collects the rows of some texts, in whatever order they come: [`Rows`].
 
 use super::entry;
-use crate::{Charges, Embeddings, Partial, Result, Space, cache::Key};
+use crate::{Charges, Embeddings, Error, Partial, Result, Space, cache::Key};
 
 /// The rows of some texts, as far as they are there.
 pub(super) struct Rows {
@@ -83,8 +83,17 @@ impl Rows {
         Ok(rows.with_truncated(self.truncated))
     }
 
+    /// Adds the rows that are there to an error, with their charges.
+    pub(super) fn fail(self, error: Error, space: &Space, charges: Charges) -> Error {
+        match self.into_partial(space, charges.clone()) {
+            Ok(Some(partial)) => error.with_partial(partial),
+            Ok(None) => error.with_charges(&charges),
+            Err(broken) => broken,
+        }
+    }
+
     /// The rows that are there, if any.
-    pub(super) fn into_partial(self, space: &Space, charges: Charges) -> Result<Option<Partial>> {
+    fn into_partial(self, space: &Space, charges: Charges) -> Result<Option<Partial>> {
         let there: Vec<usize> = (0..self.done.len()).filter(|&place| self.done[place]).collect();
         if there.is_empty() {
             return Ok(None);

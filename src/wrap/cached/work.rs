@@ -1,4 +1,19 @@
-//! Answers one call of a [`Cached`](super::Cached): looks up, plans what is missing, asks for it, collects the rows.
+//! Answers one call of a [`Cached`](super::Cached): [`Work`].
+//!
+//! ```text
+//!  texts ── hash ──► keys
+//!                     │
+//!  1  look up         │  VectorStore::look_up ──► Rows ─────────────── all rows are there ──┐
+//!                     │ missing                                                             │
+//!  2  share or begin  │  Work::enter: a call that another caller has under way in the       │
+//!                     │  InFlightTable, or a NewCall                                        │
+//!  3  store           │  NewCall::run asks the inner embedder, and stores what it answers   │
+//!  4  take results    │  Work::take: place the rows, keep the bill, attribute the error     │
+//!                     │                                                                     │
+//!                     ├── a call of another caller failed for reasons of that one: 1        │
+//!                     ▼                                                                     │
+//!  5  answer             Work::answer: the rows, or an error with those that are there ◄────┘
+//! ```
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
@@ -23,45 +38,46 @@ use crate::{
     plan::{self, yield_once},
 };
 
-/// Texts and bytes that are hashed before other tasks have their turn: a millisecond's work.
-const TURN_TEXTS: usize = 1024;
-const TURN_BYTES: usize = 512 << 10;
+/// Texts and bytes that are hashed before other tasks have their turn: about a millisecond of work.
+const HASHED_TEXTS_PER_TURN: usize = 1024;
+const HASHED_BYTES_PER_TURN: usize = 512 << 10;
 
-/// How often a caller joins calls of others for a text that fail for reasons which are not the text's.
-const PATIENCE: usize = 3;
+/// After so many calls of other callers failed for reasons other than a text, the text gets a call of its own.
+const MAX_FAILED_JOINS: usize = 3;
 
-/// One call: what it asks for, and what of that is there.
+/// One call: its texts, and the rows that are there so far. A text that occurs several times has several places.
 pub(super) struct Work<'b, 'a, E> {
     inner: &'b Arc<Inner<E>>,
     batch: Batch<'a>,
+    /// One key per place.
     keys: Vec<Key>,
-    there: Rows,
-    /// Calls that it has taken rows or errors of, whose bill may be its own in the end.
-    taken: Vec<Bill>,
-    /// Calls of which nobody will ever know the answer.
+    rows: Rows,
+    /// The shared calls that gave rows or an error. One of their callers is told what each of them cost.
+    bills: Vec<Bill>,
+    /// How many calls were asked of the inner embedder and dropped before they answered.
     unanswered: u64,
     error: Option<Error>,
-    /// For each text, the next one that is the same: a chain for each distinct text that is missing.
-    next: Vec<Option<usize>>,
-    /// What was counted of the texts, by the inner embedder's limits.
+    /// Chains the places of each distinct missing text: the next place of the same text.
+    next_same: Vec<Option<usize>>,
+    /// The counted tokens of each text, by the inner embedder's limits.
     counted: Option<Vec<u32>>,
-    /// How many calls had stored what they came to before it looked into the store, and its own since.
-    seen: u64,
-    /// For the texts of calls of others that failed for reasons of their own: which ones did.
-    failed: HashMap<Key, Vec<u64>, HashOfKey>,
+    /// The value of [`Inner::stored`] when this call looked into the store, plus its own calls that have stored since.
+    stored_seen: u64,
+    /// The calls of other callers that failed a text for reasons of those callers.
+    failed_joins: HashMap<Key, Vec<u64>, HashOfKey>,
 }
 
-/// A row of a call, and the first place of its text.
+/// A row of a shared call, and the first place of the text that it is for.
 type RowOf = (usize, usize);
 
-/// What this caller has in a call.
+/// The part that this caller has in a shared call.
 struct Part {
     progress: Arc<Progress>,
     rows_of: Vec<RowOf>,
     is_own: bool,
 }
 
-/// A call that was taken, and for how many texts and places it gave rows.
+/// What this caller took from a shared call: rows for so many texts, at so many places.
 struct Bill {
     answer: Arc<Answer>,
     texts: u64,
@@ -69,6 +85,7 @@ struct Bill {
 }
 
 impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
+    /// Hashes the texts.
     pub(super) async fn new(inner: &'b Arc<Inner<E>>, batch: Batch<'a>, limits: &Limits) -> Self {
         let space = &inner.spaces[0];
         let of = Keys::new(space.id(), batch.kind(), batch.truncation(), limits.tokens_of_one_text());
@@ -83,36 +100,37 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
             inner,
             batch,
             keys,
-            there: Rows::new(batch.len(), space.dimensions()),
-            taken: Vec::new(),
+            rows: Rows::new(batch.len(), space.dimensions()),
+            bills: Vec::new(),
             unanswered: 0,
             error: None,
-            next: Vec::new(),
+            next_same: Vec::new(),
             counted: None,
-            seen: 0,
-            failed: HashMap::default(),
+            stored_seen: 0,
+            failed_joins: HashMap::default(),
         }
     }
 
-    /// Looks into the store, and asks for what is missing until all is there or something fails.
+    /// Looks up all texts, and makes or shares calls for the missing ones until all rows are there or something fails.
     pub(super) async fn run(mut self, limits: &Limits) -> Result<Embeddings> {
         self.look_up().await;
-        while self.error.is_none() && self.there.left() > 0 {
-            let calls = self.plan(limits).await;
-            self.ask(calls, limits).await;
-            if !self.failed.is_empty() {
-                // Others may have what a failed call was for.
+        while self.error.is_none() && self.rows.left() > 0 {
+            let calls = self.split_missing(limits).await;
+            self.share_or_begin(calls, limits).await;
+            if !self.failed_joins.is_empty() {
+                // Another caller may have stored meanwhile what a failed call was for.
                 self.look_up().await;
-                self.reconsider();
+                self.forget_settled_error();
             }
         }
-        self.finish()
+        self.answer()
     }
 
-    /// Takes what the store has, as long as there is time.
+    /// Takes the missing rows that the store has. At the deadline, those that have come stay.
     async fn look_up(&mut self) {
-        self.seen = self.inner.stored.load(Ordering::Acquire);
-        let looking = self.inner.vectors.look_up(&self.keys, &mut self.there);
+        // Read before the store is: calls that store later count as not seen, and their texts are looked up again.
+        self.stored_seen = self.inner.stored.load(Ordering::Acquire);
+        let looking = self.inner.vectors.look_up(&self.keys, &mut self.rows);
         let in_time = match self.batch.deadline() {
             None => {
                 looking.await;
@@ -125,16 +143,16 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         }
     }
 
-    /// Splits what is missing, each text once, into calls within the limits of the inner embedder: the first places of
-    /// their texts.
-    async fn plan(&mut self, limits: &Limits) -> Vec<Vec<usize>> {
-        let missing = self.there.left();
+    /// Splits the missing texts into calls within the inner embedder's limits. Each distinct text is in one call, as its
+    /// first place.
+    async fn split_missing(&mut self, limits: &Limits) -> Vec<Vec<usize>> {
+        let missing = self.rows.left();
         let mut last = HashMap::with_capacity_and_hasher(missing, HashOfKey::default());
         let mut firsts = Vec::with_capacity(missing);
-        self.next = vec![None; self.keys.len()];
-        for index in self.there.missing() {
+        self.next_same = vec![None; self.keys.len()];
+        for index in self.rows.missing() {
             match last.insert(self.keys[index], index) {
-                Some(before) => self.next[before] = Some(index),
+                Some(before) => self.next_same[before] = Some(index),
                 None => firsts.push(index),
             }
         }
@@ -151,30 +169,27 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         }
     }
 
-    /// All places of the text whose first one this is.
+    /// Iterates over all places of the text whose first place this is.
     fn places(&self, first: usize) -> impl Iterator<Item = usize> {
-        std::iter::successors(Some(first), |&place| self.next[place])
+        std::iter::successors(Some(first), |&place| self.next_same[place])
     }
 
-    /// Makes the calls, or joins those that others make for the same texts, and takes their rows. What is entered is
-    /// polled from that moment on: see [`in_flight`](super::in_flight).
-    async fn ask(&mut self, calls: Vec<Vec<usize>>, limits: &Limits) {
+    /// Makes the calls, or joins those that other callers make for the same texts, and takes their results until the
+    /// deadline. A call is entered in the moment in which it begins to be polled: see [`in_flight`](super::in_flight).
+    async fn share_or_begin(&mut self, calls: Vec<Vec<usize>>, limits: &Limits) {
         let in_flight = limits.in_flight.unwrap_or(1).max(1);
         let deadline = self.batch.deadline();
         let mut waiting = VecDeque::from(calls);
         let mut under_way = FuturesUnordered::new();
         let mut parts: Vec<Option<Part>> = Vec::new();
-        // Those of others are under way whether this caller joins or not.
+        // Calls of other callers do not count: they are under way whether this caller joins or not.
         let mut own = 0;
         loop {
             while self.error.is_none() && own < in_flight {
                 let Some(mut call) = waiting.pop_front() else { break };
                 let now = self.inner.embedder.limits();
                 if plan::is_outdated(limits, &now) {
-                    let counted = self.counted.as_ref().map(|tokens| Counted::by(limits, tokens));
-                    let batch = counted.map_or(self.batch, |counted| self.batch.with_counted(counted));
-                    let picked = batch.pick(&call);
-                    call = plan::again(&picked.batch(), &now, &mut waiting, |part| call[part].to_vec()).await;
+                    call = self.split_again(call, limits, &now, &mut waiting).await;
                 }
                 for (answer, part) in self.enter(call, now) {
                     own += usize::from(part.is_own);
@@ -192,10 +207,10 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
                     let Some(part) = parts[number].take() else { continue };
                     if part.is_own {
                         own -= 1;
-                        // What it stored is of no interest to the calls that are to come.
-                        self.seen += 1;
+                        // Later calls are for other texts: they need not look for what this one stored.
+                        self.stored_seen += 1;
                     }
-                    // Where storing or its log panicked, the answer is there all the same.
+                    // If storing panicked, or its log did, the answer is there all the same.
                     let answer = answer.or_else(|| part.progress.arrived().cloned());
                     self.take(answer, part);
                 }
@@ -203,7 +218,34 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
                 Err(_) => break,
             }
         }
-        // What has arrived and is still being stored is as good as the rest.
+        let late_parts = self.take_arrived(parts);
+        // Dropping the calls abandons those that nobody else waits for; only then can their cost be claimed.
+        drop(under_way);
+        let abandoned = late_parts.iter().filter(|part| part.progress.claim_abandoned(&self.inner.counts));
+        self.unanswered += abandoned.count() as u64;
+        if self.rows.left() > 0 {
+            self.error.get_or_insert_with(|| late("before all rows were there"));
+        }
+    }
+
+    /// Splits a call again because the inner embedder's limits have changed. The other parts go to the front of those
+    /// that wait.
+    async fn split_again(
+        &self,
+        call: Vec<usize>,
+        planned: &Limits,
+        now: &Limits,
+        waiting: &mut VecDeque<Vec<usize>>,
+    ) -> Vec<usize> {
+        let counted = self.counted.as_ref().map(|tokens| Counted::by(planned, tokens));
+        let batch = counted.map_or(self.batch, |counted| self.batch.with_counted(counted));
+        let picked = batch.pick(&call);
+        plan::again(&picked.batch(), now, waiting, |part| call[part].to_vec()).await
+    }
+
+    /// Takes the results, at the deadline, of calls that have arrived and are still being stored: their rows are as good
+    /// as the others. Returns the parts in calls that have not arrived.
+    fn take_arrived(&mut self, parts: Vec<Option<Part>>) -> Vec<Part> {
         let (arrived, late_parts): (Vec<_>, Vec<_>) =
             parts.into_iter().flatten().partition(|part| part.progress.arrived().is_some());
         for part in arrived {
@@ -211,22 +253,18 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
             let answer = part.progress.arrived().cloned();
             self.take(answer, part);
         }
-        drop(under_way);
-        let abandoned = late_parts.iter().filter(|part| part.progress.claim_abandoned(&self.inner.counts));
-        self.unanswered += abandoned.count() as u64;
-        if self.there.left() > 0 {
-            self.error.get_or_insert_with(|| late("before all rows were there"));
-        }
+        late_parts
     }
 
-    /// Finds a call for each of these texts: those of others first, which are under way, and a new one for the rest.
-    /// `limits` are the inner embedder's, which is asked nothing under the lock.
+    /// Finds a call for each of these texts: the calls of other callers that are under way, and one new call for the
+    /// rest. The caller gives the inner embedder's limits, because the embedder must not be asked under the table's lock.
     fn enter(&self, firsts: Vec<usize>, limits: Limits) -> Vec<(SharedCall<Arc<Answer>>, Part)> {
         let mut joined: Vec<(InFlightCall, Vec<RowOf>)> = Vec::new();
         let mut by_id: HashMap<u64, usize> = HashMap::new();
         let (mut own_firsts, mut keys) = (Vec::with_capacity(firsts.len()), Vec::with_capacity(firsts.len()));
-        // Dropped after the lock is: what is dropped may take it itself.
-        let mut held = Vec::new();
+        // Handles of calls that are joined already. Dropped after the lock: the last handle of a call drops the call,
+        // which takes itself off the table, under the same lock.
+        let mut surplus = Vec::new();
         let own = self.inner.in_flight.with(|table| {
             for first in firsts {
                 let key = self.keys[first];
@@ -240,7 +278,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
                 match by_id.entry(id) {
                     Entry::Occupied(at) => {
                         joined[*at.get()].1.push((row, first));
-                        held.push(call);
+                        surplus.push(call);
                     }
                     Entry::Vacant(at) => {
                         at.insert(joined.len());
@@ -251,12 +289,12 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
             if own_firsts.is_empty() {
                 return None;
             }
-            let overtaken = self.inner.stored.load(Ordering::Acquire) != self.seen;
+            let overtaken = self.inner.stored.load(Ordering::Acquire) != self.stored_seen;
             let texts = PackedTexts::copy(own_firsts.iter().map(|&first| self.batch.texts()[first]));
             let tokens = self.counted.as_ref().map(|counted| own_firsts.iter().map(|&first| counted[first]).collect());
             Some(NewCall::new(self.inner, &self.batch, limits, texts, tokens, keys, overtaken).enter(table))
         });
-        drop(held);
+        drop(surplus);
         let own = own.map(|call| (call, own_firsts.into_iter().enumerate().collect(), true));
         let joined = joined.into_iter().map(|(call, rows_of)| (call, rows_of, false));
         let part = |(call, rows_of, is_own): (InFlightCall, Vec<RowOf>, bool)| {
@@ -265,27 +303,29 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         joined.chain(own).map(part).collect()
     }
 
-    /// Whether a call of another caller may be waited for: one that has failed this text may not be asked twice, and in
-    /// the end none.
+    /// Whether this caller may wait for a call of another caller. It does not join a call twice that failed this text,
+    /// and after [`MAX_FAILED_JOINS`] it joins none.
     fn may_join(&self, key: &Key, slot: &Slot) -> bool {
-        self.failed.get(key).is_none_or(|failed| failed.len() < PATIENCE && !failed.contains(&slot.id))
+        let failed = self.failed_joins.get(key);
+        failed.is_none_or(|failed| failed.len() < MAX_FAILED_JOINS && !failed.contains(&slot.id))
     }
 
-    /// Takes the rows of a call, and its error.
+    /// Takes the result of a call: its rows, its bill, and its error.
     fn take(&mut self, answer: Option<Arc<Answer>>, part: Part) {
         let Some(answer) = answer else {
-            // Only code around the inner embedder is left to panic: that of its name, or of a clock.
+            // Only code around the inner embedder is left to panic: its name, or a clock.
             self.error.get_or_insert_with(|| Error::new(ErrorKind::Inference, "a shared call panicked"));
             return;
         };
-        self.place(&answer, &part);
+        let (texts, places) = self.place_rows(&answer, &part);
         if let Err(error) = &answer.result {
-            self.judge(error.clone().without_partial().without_charges(), answer.id, part);
+            self.attribute_error(error.clone().without_partial().without_charges(), answer.id, part);
         }
+        self.bills.push(Bill { answer, texts, places });
     }
 
-    /// Places the rows that a call gave, and keeps its bill.
-    fn place(&mut self, answer: &Arc<Answer>, part: &Part) {
+    /// Places the rows that a call gave; returns for how many texts, and at how many places.
+    fn place_rows(&mut self, answer: &Answer, part: &Part) -> (u64, u64) {
         let (rows, indices) = match &answer.result {
             Ok(rows) => (Some(rows), None),
             Err(error) => error.partial().map(|partial| (partial.embeddings(), partial.indices())).unzip(),
@@ -298,32 +338,27 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
             let mut next = Some(first);
             while let Some(place) = next {
                 places += 1;
-                self.there.place(place, rows, row);
-                next = self.next[place];
+                self.rows.place(place, rows, row);
+                next = self.next_same[place];
             }
         }
         if !part.is_own {
             self.inner.counts.joined.fetch_add(texts, Ordering::Relaxed);
         }
-        self.taken.push(Bill { answer: answer.clone(), texts, places });
+        (texts, places)
     }
 
-    /// Decides what a call's error means for this caller's texts in it.
-    fn judge(&mut self, error: Error, id: u64, part: Part) {
+    /// Decides what the error of a call means for this caller: it fails with it, or asks again for its texts in that call.
+    fn attribute_error(&mut self, error: Error, id: u64, part: Part) {
         let named = !error.bad_texts().is_empty();
         let error = error.map_indices(|asked| {
             let first = part.rows_of.iter().find(|(row, _)| *row == asked).map(|&(_, first)| first);
             first.map(|first| self.places(first).collect::<Vec<_>>()).unwrap_or_default()
         });
-        // Another's texts or deadline are no reasons for these texts to fail: they are asked for again.
-        let of_others = match error.kind() {
-            ErrorKind::DeadlinePassed => true,
-            _ if named => error.bad_texts().is_empty(),
-            kind => kind == ErrorKind::InvalidInput,
-        };
-        if of_others && !part.is_own {
+        let names_own = named.then(|| !error.bad_texts().is_empty());
+        if !part.is_own && error.kind().may_be_anothers_fault(names_own) {
             for (_, first) in part.rows_of {
-                self.failed.entry(self.keys[first]).or_default().push(id);
+                self.failed_joins.entry(self.keys[first]).or_default().push(id);
             }
             return;
         }
@@ -334,22 +369,23 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         });
     }
 
-    /// Forgets an error that only named texts whose rows came another way: the rest is asked for again.
-    fn reconsider(&mut self) {
+    /// Forgets an error that names only texts whose rows came another way, so that the rest is asked for again.
+    fn forget_settled_error(&mut self) {
         self.error.take_if(|error| {
             let bad = error.bad_texts();
-            !bad.is_empty() && bad.iter().all(|bad| !self.there.is_missing(bad.index))
+            !bad.is_empty() && bad.iter().all(|bad| !self.rows.is_missing(bad.index))
         });
     }
 
-    fn finish(self) -> Result<Embeddings> {
+    /// Gives the caller its rows or its error, with what it is told of the cost.
+    fn answer(self) -> Result<Embeddings> {
         let space = &self.inner.spaces[0];
-        self.inner.counts.hits.fetch_add(self.there.hits, Ordering::Relaxed);
-        // From here to the end nothing is waited for: who takes the bills gives them to its caller.
-        let mut of_rows = Charges::from(Usage::ZERO.with_cached(self.there.hits));
+        self.inner.counts.hits.fetch_add(self.rows.hits, Ordering::Relaxed);
+        // Nothing is awaited from here to the end, so a caller that takes a bill is always told of it.
+        let mut of_rows = Charges::from(Usage::ZERO.with_cached(self.rows.hits));
         let mut of_errors = Charges::from(Usage { unanswered: self.unanswered, ..Usage::ZERO });
-        for Bill { answer, texts, places } in &self.taken {
-            let is_told = answer.bill();
+        for Bill { answer, texts, places } in &self.bills {
+            let is_told = answer.take_bill();
             if is_told {
                 match &answer.result {
                     Ok(rows) => of_rows += rows.charges(),
@@ -361,31 +397,27 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
                     }
                 }
             }
-            // A text costs once: its other places, and the callers that are not told, have it for nothing.
+            // A text costs once: its other places cost nothing, nor does it cost a caller that is not told of the bill.
             of_rows += Usage::ZERO.with_deduplicated(if is_told { places - texts } else { *places });
         }
-        let Some(error) = self.error.filter(|_| self.there.left() > 0) else {
+        let Some(error) = self.error.filter(|_| self.rows.left() > 0) else {
             of_rows += of_errors;
-            return self.there.into_embeddings(space, of_rows);
+            return self.rows.into_embeddings(space, of_rows);
         };
-        let error = error.with_charges(&of_errors);
-        Err(match self.there.into_partial(space, of_rows.clone())? {
-            Some(partial) => error.with_partial(partial),
-            None => error.with_charges(&of_rows),
-        })
+        Err(self.rows.fail(error.with_charges(&of_errors), space, of_rows))
     }
 }
 
-/// Divides texts into turns: as many as can be hashed before other tasks have their turn, and one at least.
+/// Divides texts into turns, of one text or more, after each of which other tasks have their turn.
 fn turns<'t, 'a>(mut texts: &'t [&'a str]) -> impl Iterator<Item = &'t [&'a str]> {
     std::iter::from_fn(move || {
         let mut bytes = 0;
         let fits = |text: &&&str| {
             let before = bytes;
             bytes += text.len();
-            before < TURN_BYTES
+            before < HASHED_BYTES_PER_TURN
         };
-        let count = texts.iter().take(TURN_TEXTS).take_while(fits).count();
+        let count = texts.iter().take(HASHED_TEXTS_PER_TURN).take_while(fits).count();
         texts.split_off(..count).filter(|turn| !turn.is_empty())
     })
 }
