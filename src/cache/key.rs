@@ -5,7 +5,15 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
 };
 
-/// Names an entry: 32 bytes that no two entries share.
+/// Names an entry: 32 bytes that no two entries share. It displays as 64 hexadecimal digits.
+///
+/// ```
+/// use docvector_embed::cache::Key;
+/// let key = Key::from_bytes([0xa7; 32]);
+/// assert_eq!(key.as_bytes(), &[0xa7; 32]);
+/// assert_eq!(key.to_string(), "a7".repeat(32));
+/// assert_eq!(format!("{key:#x}"), format!("0x{key}"));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key([u8; 32]);
 
@@ -23,6 +31,15 @@ impl Key {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:x}")
+    }
+}
+
+impl fmt::LowerHex for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            f.write_str("0x")?;
+        }
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }

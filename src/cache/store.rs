@@ -8,7 +8,7 @@ use super::Key;
 use crate::{Result, SpaceId};
 
 /// Bytes to be stored under a key.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Entry<'a> {
     /// The name.

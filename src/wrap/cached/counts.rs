@@ -40,7 +40,7 @@ impl Counts {
 }
 
 /// What a [`Cached`](super::Cached) has done so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct CacheCounts {
     /// Texts that the store had.

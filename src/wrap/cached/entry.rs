@@ -26,7 +26,7 @@ const TRUNCATED: u8 = 128;
 const F32_TRUNCATED: u8 = F32 | TRUNCATED;
 
 /// How components are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum VectorEncoding {
     /// As 32-bit floats: exact.
@@ -79,7 +79,7 @@ pub(super) fn write(out: &mut Vec<u8>, key: &Key, row: &[f32], truncated: bool, 
 }
 
 /// What an entry says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct EntryInfo {
     /// Components of the vector.
