@@ -27,7 +27,7 @@ pub(super) const PAGE_SIZE: u32 = 16 << 10;
 const JOURNAL_BYTES: u32 = 64 << 20;
 
 /// The most readers: each holds file handles and memory.
-const MOST_READERS: usize = 256;
+const MAX_READERS: usize = 256;
 
 impl Sqlite {
     /// Opens the file, or makes it, with the default options. See [`SqliteBuilder::build`].
@@ -77,7 +77,7 @@ impl SqliteBuilder {
         self
     }
 
-    /// Sets how many look-ups read at a time (taken to be at least 1 and at most 256).
+    /// Sets how many look-ups read at a time, from 1 to 256.
     #[must_use]
     pub const fn with_readers(mut self, readers: usize) -> Self {
         self.readers = readers;
@@ -105,12 +105,19 @@ impl SqliteBuilder {
     /// wait while another process makes the same file.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) where the page size is not one; [`Cache`](ErrorKind::Cache) where the file cannot be
+    /// [`Config`](ErrorKind::Config) if the page size, the readers or the rows of a group are out of range; [`Cache`](ErrorKind::Cache) where the file cannot be
     /// opened and written, is not one of these, is damaged, or lies on the network.
     pub fn build(self) -> Result<Sqlite> {
         if !(512..=65_536).contains(&self.page_size) || !self.page_size.is_power_of_two() {
             let message = format!("pages of {} bytes: must be a power of two from 512 to 65536", self.page_size);
             return Err(Error::new(ErrorKind::Config, message));
+        }
+        if !(1..=MAX_READERS).contains(&self.readers) {
+            let message = format!("{} readers: must be at least 1 and at most {MAX_READERS}", self.readers);
+            return Err(Error::new(ErrorKind::Config, message));
+        }
+        if self.group_rows == 0 {
+            return Err(Error::new(ErrorKind::Config, "transactions of 0 rows: must be at least 1"));
         }
         check_library(rusqlite::version_number())?;
         let path = usable(&self.path)?;
@@ -122,13 +129,13 @@ impl SqliteBuilder {
             connection,
             queue,
             path: path.clone(),
-            group_rows: self.group_rows.max(1),
+            group_rows: self.group_rows,
             group_wait: self.group_wait,
             busy_timeout: self.busy_timeout,
             journal: journal_of(&path),
             journal_bytes: self.journal_bytes.into(),
         };
-        Sqlite::start(path.clone(), page_size, self.busy_timeout, self.readers.clamp(1, MOST_READERS), writer)
+        Sqlite::start(path.clone(), page_size, self.busy_timeout, self.readers, writer)
     }
 
     pub(super) const fn file_options(&self) -> FileOptions {

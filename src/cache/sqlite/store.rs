@@ -104,7 +104,7 @@ pub(super) struct Shared {
 }
 
 /// What [`Sqlite::stats`] counts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct SqliteStats {
     /// Entries.
@@ -142,6 +142,48 @@ impl Sqlite {
             readers: Arc::new(Semaphore::new(readers)),
             idle: Mutex::default(),
         })))
+    }
+
+    /// Closes this handle without blocking the thread; dropping the last clone blocks it.
+    ///
+    /// Waits until everything that was put is stored. If this is the last clone, it then waits until the thread that
+    /// writes has ended, what is in the WAL is in the file, and the file is closed. Other clones keep the file open and
+    /// keep working. So does a look-up whose future was dropped, until it has read its part.
+    ///
+    /// ```
+    /// use docvector_embed::cache::{CacheStore, Entry, Key, Sqlite};
+    /// # fn main() -> docvector_embed::Result<()> {
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("vectors.sqlite");
+    /// let store = Sqlite::open(&path)?;
+    /// store.put(&[Entry::new(Key::from_bytes([7; 32]), b"bytes")]).await?;
+    /// store.close().await?;
+    /// // Now the file is all there is, and can be copied or moved.
+    /// assert!(!path.with_extension("sqlite-wal").exists());
+    /// # Ok(()) }) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`CacheStore::flush`]; [`Cache`](ErrorKind::Cache) if the thread that writes panicked, or if there is no
+    /// tokio runtime to wait on. The handle is closed in each case.
+    ///
+    /// # Cancellation
+    /// If the future is dropped, the handle is dropped, or goes on closing in the background.
+    pub async fn close(self) -> Result<()> {
+        let flushed = self.flush().await;
+        let Some(mut shared) = Arc::into_inner(self.0) else { return flushed };
+        let failed = {
+            let file = shared.path.display().to_string();
+            move |why: &str| Error::new(ErrorKind::Cache, format!("{file} was not closed in good order: {why}"))
+        };
+        let runtime = Handle::try_current().map_err(|_| failed("this needs a tokio runtime around it"))?;
+        let ended = runtime.spawn_blocking(move || shared.end()).await;
+        flushed.and(match ended {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(failed("the thread that writes panicked")),
+            Err(error) => Err(failed("the runtime ended").with_source(error)),
+        })
     }
 
     /// The file, as an absolute path.
@@ -350,14 +392,21 @@ impl Shared {
     }
 }
 
-impl Drop for Shared {
-    fn drop(&mut self) {
+impl Shared {
+    /// Ends the thread that writes, after everything in the queue, and waits for it.
+    fn end(&mut self) -> thread::Result<()> {
         // The writer's connection should be the last, to bring the journal home.
         self.idle.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
         self.jobs = None;
-        // Telling a caller can drop what that caller held, on the thread that tells.
-        if let Some(writer) = self.writer.take().filter(|writer| writer.thread().id() != thread::current().id()) {
-            let _ = writer.join();
-        }
+        // The thread that writes may drop the last clone itself: one that a caller held whom it tells. It cannot wait for
+        // itself.
+        let writer = self.writer.take().filter(|writer| writer.thread().id() != thread::current().id());
+        writer.map_or(Ok(()), JoinHandle::join)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let _ = self.end();
     }
 }

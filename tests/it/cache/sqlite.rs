@@ -6,6 +6,7 @@ use std::{
     env, fs,
     ops::Range,
     path::Path,
+    pin::pin,
     sync::{
         atomic::{AtomicUsize, Ordering},
         mpsc,
@@ -385,6 +386,50 @@ async fn a_group_waits_for_rows_or_for_a_flush() {
 }
 
 #[tokio::test]
+async fn closing_waits_for_the_queue_and_leaves_one_file() {
+    let folder = folder();
+    let store = Sqlite::open(folder.path().join("store")).expect("it opens");
+    let path = store.path().to_owned();
+    let (stored, left) = (keys("stored", 0..20), keys("left", 0..20));
+    put(&store, &stored).await.expect("it stores");
+    assert_all(&store, &stored).await;
+    assert!(put(&store, &left).now_or_never().is_none(), "it is in the queue");
+    // Another clone keeps the file open, and works.
+    store.clone().close().await.expect("it closes");
+    assert_all(&store, &left).await;
+    assert!(folder.path().join("store-wal").exists());
+    let last = keys("last", 0..20);
+    assert!(put(&store, &last).now_or_never().is_none(), "it is in the queue");
+    store.close().await.expect("it closes");
+    let files: Vec<_> =
+        fs::read_dir(folder.path()).expect("a folder").map(|file| file.expect("a file").path()).collect();
+    assert_eq!(files, [path.as_path()], "the WAL is in the file");
+    let store = Sqlite::open(&path).expect("it opens");
+    for keys in [&stored, &left, &last] {
+        assert_all(&store, keys).await;
+    }
+}
+
+#[test]
+fn closing_without_a_runtime_is_an_error_and_loses_nothing() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Sqlite::open(&path).expect("it opens");
+    let stored = keys("stored", 0..20);
+    assert!(put(&store, &stored).now_or_never().is_none(), "it is in the queue");
+    let mut closing = pin!(store.close());
+    let error = loop {
+        match closing.as_mut().now_or_never() {
+            Some(closed) => break closed.expect_err("there is no runtime"),
+            None => thread::sleep(Duration::from_millis(1)),
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::Cache);
+    assert!(error.to_string().contains("tokio runtime"), "{error}");
+    runtime().block_on(async { assert_all(&Sqlite::open(&path).expect("it opens"), &stored).await });
+}
+
+#[tokio::test]
 async fn dropped_gets_leave_the_readers_to_others() {
     let folder = folder();
     let store = Sqlite::builder(folder.path().join("store")).with_readers(1).build().expect("it opens");
@@ -465,15 +510,28 @@ fn pages_have_the_size_that_the_file_began_with() {
 }
 
 #[test]
-fn options_may_be_nothing_or_enormous() {
+fn options_that_are_none_are_errors() {
     let folder = folder();
     let path = folder.path().join("store");
-    let none = Sqlite::builder(&path).with_readers(0).with_group(0, Duration::ZERO).with_busy_timeout(Duration::ZERO);
+    for (readers, rows, says) in [(0, 1, "0 readers"), (257, 1, "257 readers"), (1, 0, "0 rows")] {
+        let builder = Sqlite::builder(&path).with_readers(readers).with_group(rows, Duration::ZERO);
+        let error = builder.build().expect_err("no store can have these");
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains(says), "{error}");
+    }
+    assert!(!path.exists());
+}
+
+#[test]
+fn options_may_be_the_least_or_enormous() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let none = Sqlite::builder(&path).with_readers(1).with_group(1, Duration::ZERO).with_busy_timeout(Duration::ZERO);
     let enormous = Sqlite::builder(&path)
-        .with_readers(usize::MAX)
+        .with_readers(256)
         .with_group(usize::MAX, Duration::ZERO)
         .with_busy_timeout(Duration::MAX);
-    for (name, builder) in [("none", none), ("enormous", enormous)] {
+    for (name, builder) in [("least", none), ("enormous", enormous)] {
         let store = builder.build().expect("it opens");
         let stored = keys(name, 0..10);
         runtime().block_on(async {
