@@ -18,14 +18,14 @@ use super::{CacheStore, Entry, HashOfKey, Key, Sink};
 use crate::{Result, SpaceId, plan::yield_once};
 
 /// The least bytes of a part of the table. Each part has a lock and a bound of its own.
-const PART: u64 = 64 << 20;
+const MIN_PART_BYTES: u64 = 64 << 20;
 
 /// The size that entries are taken to have, to tell how many there may be: the table remembers the hashes of half as
 /// many that were let go, and keeps what comes back of them.
-const TYPICAL: u64 = 2 << 10;
+const TYPICAL_ENTRY_BYTES: u64 = 2 << 10;
 
 /// Entries that are handled before other tasks have their turn.
-const TURN: usize = 1024;
+const ENTRIES_PER_TURN: usize = 1024;
 
 /// Keeps entries in memory, within a bound of bytes. Clones share.
 ///
@@ -87,12 +87,12 @@ impl Memory {
 
     /// Makes a store of at most so many bytes. With 0, it keeps nothing.
     pub fn new(bytes: u64) -> Self {
-        Self::with_parts(Some(bytes), PART)
+        Self::with_parts(Some(bytes), MIN_PART_BYTES)
     }
 
     /// Makes a store that keeps everything: for tests, and for what is known to be small.
     pub fn unbounded() -> Self {
-        Self::with_parts(None, PART)
+        Self::with_parts(None, MIN_PART_BYTES)
     }
 
     /// How many entries there are.
@@ -130,7 +130,7 @@ impl Memory {
             .shards(parts as usize)
             // What does not divide evenly would be rounded up, to more than the bound.
             .weight_capacity(bytes - bytes % parts)
-            .estimated_items_capacity(usize::try_from(bytes / TYPICAL).unwrap_or(usize::MAX));
+            .estimated_items_capacity(usize::try_from(bytes / TYPICAL_ENTRY_BYTES).unwrap_or(usize::MAX));
         let options = match options.build() {
             Ok(options) => options,
             Err(error) => unreachable!("both capacities are set: {error}"),
@@ -179,13 +179,13 @@ impl fmt::Debug for Memory {
 #[deny(clippy::missing_trait_methods)]
 impl CacheStore for Memory {
     async fn get(&self, keys: &[Key], sink: &mut Sink<'_>) -> Result<()> {
-        for (turn, keys) in keys.chunks(TURN).enumerate() {
+        for (turn, keys) in keys.chunks(ENTRIES_PER_TURN).enumerate() {
             if turn > 0 {
                 yield_once().await;
             }
             for (place, key) in keys.iter().enumerate() {
                 if let Some(value) = self.0.table.get(key) {
-                    sink(turn * TURN + place, &value);
+                    sink(turn * ENTRIES_PER_TURN + place, &value);
                 }
             }
         }
@@ -193,7 +193,7 @@ impl CacheStore for Memory {
     }
 
     async fn put(&self, entries: &[Entry<'_>]) -> Result<()> {
-        for (turn, entries) in entries.chunks(TURN).enumerate() {
+        for (turn, entries) in entries.chunks(ENTRIES_PER_TURN).enumerate() {
             if turn > 0 {
                 yield_once().await;
             }

@@ -8,7 +8,7 @@ use super::{CacheStore, Entry, Key, Sink, owned_entries::OwnedEntries};
 use crate::{Result, SpaceId};
 
 /// Keys that the slow store is asked for at once: their values are held until the fast one has them.
-const PART: usize = 4_096;
+const KEYS_PER_LOOKUP: usize = 4_096;
 
 /// A fast store before a slow one: memory before a file, a file before a server. It is a store, so tiers nest.
 ///
@@ -120,21 +120,21 @@ impl<F: CacheStore, S: CacheStore> CacheStore for Tiered<F, S> {
             return Ok(());
         }
 
-        for missing in missing.chunks(PART) {
+        for missing in missing.chunks(KEYS_PER_LOOKUP) {
             let asked: Vec<Key> = missing.iter().map(|&place| keys[place]).collect();
-            let mut copies = OwnedEntries::default();
+            let mut owned = OwnedEntries::default();
             let mut second = |place: usize, value: &[u8]| {
                 if let (Some(&place), Some(&key)) = (missing.get(place), asked.get(place)) {
                     sink(place, value);
                     if fills {
-                        copies.push(key, value);
+                        owned.push(key, value);
                     }
                 }
             };
             let slow = self.slow.get(&asked, &mut second).await;
             // What came before a failure is as good as the rest.
-            if !copies.is_empty() {
-                let filled = self.fast.put(&copies.iter().collect::<Vec<_>>()).await;
+            if !owned.is_empty() {
+                let filled = self.fast.put(&owned.iter().collect::<Vec<_>>()).await;
                 self.warn(filled, "could not be written: the slow one will be asked again");
             }
             slow?;

@@ -21,10 +21,10 @@ use crate::{
 };
 
 /// Bytes of a value like a vector's.
-const VECTOR: usize = 3_088;
+const VECTOR_BYTES: usize = 3_088;
 
 /// Bytes of values: nothing, next to nothing, around what fits one byte and two, and a megabyte.
-const SIZES: [usize; 8] = [0, 1, 2, 255, 256, 65_535, 65_537, 1 << 20];
+const VALUE_SIZES: [usize; 8] = [0, 1, 2, 255, 256, 65_535, 65_537, 1 << 20];
 
 /// Checks that a store keeps the laws of [`CacheStore`]: one check a law or more, for everyone's stores. `make` makes a
 /// store, or opens one, for each check; the last one is dropped by then.
@@ -87,7 +87,7 @@ impl<S: CacheStore> Check<S> {
 
     /// Law 1: what was put is found. With letters for values: that other bytes are values, too, is law 4.
     async fn found(&self) -> Verdict {
-        let text = || -> Vec<u8> { self.value(VECTOR).into_iter().map(|byte| b'a' + byte % 16).collect() };
+        let text = || -> Vec<u8> { self.value(VECTOR_BYTES).into_iter().map(|byte| b'a' + byte % 16).collect() };
         let one = [(self.key(), text())];
         self.put(&one).await?;
         self.expect_alone("put alone", &one).await?;
@@ -122,7 +122,7 @@ impl<S: CacheStore> Check<S> {
     /// Law 4: any bytes are a value.
     async fn values(&self) -> Verdict {
         let mut written = Vec::new();
-        for bytes in SIZES {
+        for bytes in VALUE_SIZES {
             let text: Vec<u8> = b"'\"\\%\r\n;\xff\0".iter().copied().cycle().take(bytes).collect();
             for value in [self.value(bytes), vec![0; bytes], vec![0xff; bytes], text] {
                 let entry = [(self.key(), value)];
@@ -131,7 +131,7 @@ impl<S: CacheStore> Check<S> {
                 written.extend(entry);
             }
         }
-        let mixed: Vec<Written> = SIZES.iter().map(|&bytes| (self.key(), self.value(bytes))).collect();
+        let mixed: Vec<Written> = VALUE_SIZES.iter().map(|&bytes| (self.key(), self.value(bytes))).collect();
         self.put(&mixed).await?;
         self.expect_alone("put with values of other sizes", &mixed).await?;
         self.expect_alone("looked up again", &written).await
@@ -192,7 +192,7 @@ impl<S: CacheStore> Check<S> {
 
     /// Law 2: the first value stays, whatever is put later, and what is put beside it is stored.
     async fn first_of_several_puts(&self) -> Verdict {
-        for (first, later) in [(20, 20), (0, 20), (20, 0), (20, VECTOR), (VECTOR, 20)] {
+        for (first, later) in [(20, 20), (0, 20), (20, 0), (20, VECTOR_BYTES), (VECTOR_BYTES, 20)] {
             let entry = [(self.key(), self.value(first))];
             self.put(&entry).await?;
             for _ in 0..2 {
@@ -352,7 +352,7 @@ impl<S: CacheStore> Check<S> {
         let name = self.store.to_string();
         self.expect(!name.trim().is_empty() && !name.contains('\n'), || "its name is not one line".into())?;
         self.flush().await?;
-        let entries = self.entries(10, VECTOR);
+        let entries = self.entries(10, VECTOR_BYTES);
         self.put(&entries).await?;
         let space = |last| {
             let mut bytes = [0; 16];
@@ -374,14 +374,14 @@ impl<S: CacheStore> Check<S> {
             self.flush().await?;
             self.expect_found("put before a flush", &entries).await?;
         }
-        let more = self.entries(10, VECTOR);
+        let more = self.entries(10, VECTOR_BYTES);
         self.put(&more).await?;
         self.expect_found("put after a flush", &more).await
     }
 
     /// Law 10: what is discarded is gone, and nothing else; who puts next is the first.
     async fn discard(&self) -> Verdict {
-        let entries = self.entries(8, VECTOR);
+        let entries = self.entries(8, VECTOR_BYTES);
         self.put(&entries).await?;
         self.remove(&[]).await?;
         self.expect_found("put before nothing was discarded", &entries).await?;
@@ -389,8 +389,8 @@ impl<S: CacheStore> Check<S> {
         // Another value, a beginning of it, what goes on after it, and a key that is not there.
         let (key, value) = &entries[0];
         let others = [
-            (*key, self.value(VECTOR)),
-            (*key, value[..VECTOR - 1].to_vec()),
+            (*key, self.value(VECTOR_BYTES)),
+            (*key, value[..VECTOR_BYTES - 1].to_vec()),
             (*key, [value.as_slice(), &[0]].concat()),
             (*key, Vec::new()),
             (self.key(), value.clone()),
@@ -400,14 +400,14 @@ impl<S: CacheStore> Check<S> {
 
         // With others, and twice.
         let (gone, kept) = entries.split_at(3);
-        let mixed = [gone, &[(kept[0].0, self.value(VECTOR)), gone[0].clone()], &others[4..]].concat();
+        let mixed = [gone, &[(kept[0].0, self.value(VECTOR_BYTES)), gone[0].clone()], &others[4..]].concat();
         self.remove(&mixed).await?;
         let keys: Vec<Key> = gone.iter().map(|(key, _)| *key).collect();
         let left = self.get(&keys).await?.iter().flatten().count();
         self.expect(left == 0, || format!("{left} of {} entries are found after they were discarded", keys.len()))?;
         self.expect_found("put beside some that were discarded", kept).await?;
 
-        let anew: Vec<Written> = keys.iter().map(|key| (*key, self.value(VECTOR))).collect();
+        let anew: Vec<Written> = keys.iter().map(|key| (*key, self.value(VECTOR_BYTES))).collect();
         self.put(&anew).await?;
         self.put(gone).await?;
         self.expect_found("put first after its key was discarded", &anew).await?;

@@ -34,15 +34,15 @@ use crate::{
 const PROBE: &str = "The quick brown fox jumps over the lazy dog; 0123456789, ÄÖÜ and 中文.";
 
 /// How alike the probe's vectors have to be. Repeats of hosted models differ by 3e-4 at most (Cohere's embed-v4).
-const ALIKE: f32 = 0.999;
+const MIN_PROBE_COSINE: f32 = 0.999;
 
 /// Calls at once where the inner embedder does not say.
-const IN_FLIGHT: usize = 4;
+const DEFAULT_CALLS_IN_FLIGHT: usize = 4;
 
 /// Texts a call, and calls at once, where the inner embedder takes any number, as those do that compute in this process:
 /// so many that it is never idle, and no more, for a run that ends early loses what is under way.
-const TEXTS: usize = 128;
-const CALLS: usize = 2;
+const LOCAL_TEXTS_PER_CALL: usize = 128;
+const LOCAL_CALLS_IN_FLIGHT: usize = 2;
 
 /// Embeds each text once, ever.
 ///
@@ -119,10 +119,10 @@ impl<E: Embedder> Cached<E> {
 
     /// Begins with other than the default properties.
     pub fn builder(embedder: E, store: impl CacheStore) -> CachedBuilder<E> {
-        CachedBuilder { embedder, store: Arc::new(store), storage: VectorEncoding::default() }
+        CachedBuilder { embedder, store: Arc::new(store), encoding: VectorEncoding::default() }
     }
 
-    fn build(CachedBuilder { embedder, store, storage }: CachedBuilder<E>) -> Result<Self> {
+    fn build(CachedBuilder { embedder, store, encoding }: CachedBuilder<E>) -> Result<Self> {
         let space = match embedder.spaces() {
             [space] => space.clone(),
             spaces => {
@@ -133,7 +133,7 @@ impl<E: Embedder> Cached<E> {
         let counts = Arc::<Counts>::default();
         Ok(Self(Arc::new(Inner {
             embedder,
-            vectors: VectorStore::new(store, storage, space.clone(), counts.clone()),
+            vectors: VectorStore::new(store, encoding, space.clone(), counts.clone()),
             spaces: [space],
             in_flight: Mutex::default(),
             calls: AtomicU64::new(0),
@@ -169,13 +169,13 @@ impl<E: Embedder> Cached<E> {
             stored = inner.vectors.probe(key).await?;
         }
         let Some(stored) = stored else { return Ok(()) };
-        let alike = cosine(&stored, fresh.row(0)) as f32;
-        if alike >= ALIKE {
+        let similarity = cosine(&stored, fresh.row(0)) as f32;
+        if similarity >= MIN_PROBE_COSINE {
             return Ok(());
         }
         let message = format!(
-            "the model behind {space} is not the one whose vectors the cache holds: the cosine of its probe text is {alike:.4}, \
-             at least {ALIKE} is the same; give the space another revision, or take another store"
+            "the model behind {space} is not the one whose vectors the cache holds: the cosine of its probe text is {similarity:.4}, \
+             at least {MIN_PROBE_COSINE} is the same; give the space another revision, or take another store"
         );
         Err(Error::new(ErrorKind::SpaceMismatch, message).with_embedder(self))
     }
@@ -199,13 +199,13 @@ impl<E: Embedder> Cached<E> {
 pub struct CachedBuilder<E> {
     embedder: E,
     store: Arc<dyn CacheStore>,
-    storage: VectorEncoding,
+    encoding: VectorEncoding,
 }
 
 impl<E: Embedder> CachedBuilder<E> {
     /// Sets how vectors are written.
-    pub const fn with_vector_encoding(mut self, storage: VectorEncoding) -> Self {
-        self.storage = storage;
+    pub const fn with_vector_encoding(mut self, encoding: VectorEncoding) -> Self {
+        self.encoding = encoding;
         self
     }
 
@@ -261,7 +261,7 @@ impl<E: fmt::Debug> fmt::Debug for Cached<E> {
         f.debug_struct("Cached")
             .field("inner", &self.0.embedder)
             .field("store", &self.0.vectors.store())
-            .field("storage", &self.0.vectors.encoding())
+            .field("encoding", &self.0.vectors.encoding())
             .finish_non_exhaustive()
     }
 }
@@ -277,8 +277,12 @@ impl<E: Embedder> Embedder for Cached<E> {
         if !bad.is_empty() {
             return Err(Error::invalid_texts(bad).with_embedder(self));
         }
-        let calls = limits.in_flight.unwrap_or(if limits.texts.is_some() { IN_FLIGHT } else { CALLS });
-        let texts = limits.texts.unwrap_or(TEXTS);
+        let calls = limits.in_flight.unwrap_or(if limits.texts.is_some() {
+            DEFAULT_CALLS_IN_FLIGHT
+        } else {
+            LOCAL_CALLS_IN_FLIGHT
+        });
+        let texts = limits.texts.unwrap_or(LOCAL_TEXTS_PER_CALL);
         let limits = limits.with_texts(texts).with_in_flight(calls);
         let work = Work::new(inner, batch, &limits).await;
         work.run(&limits).await.map_err(|error| error.with_embedder(self))

@@ -6,11 +6,11 @@ use std::{
 };
 
 use super::{
-    failure::failed,
-    open::{FileOptions, check_library, journal_of, usable},
+    failure::file_error,
+    open::{FileOptions, check_library, checked_path, wal_of},
     schema::Refusal,
     store::Sqlite,
-    write::{GROUP_ROWS, Writer},
+    write::{DEFAULT_GROUP_ROWS, Writer},
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -21,10 +21,10 @@ use crate::{Error, ErrorKind, Result};
 /// byte of vectors are 1.11 (384 wide), 1.17 (512), 1.09 (768), 1.35 (1,024) and 1.34 (1,536) with pages of 16 KiB, where
 /// 4 KiB take 1.37, 2.03, 1.35, 1.14 and 1.34, and write a million vectors of 768 at half the speed. Of pages of 32 KiB,
 /// which save a fifth at 1,024 and 1,536, half as much again is written for every entry once the file is large.
-pub(super) const PAGE_SIZE: u32 = 16 << 10;
+pub(super) const DEFAULT_PAGE_BYTES: u32 = 16 << 10;
 
 /// How long the journal gets before it is brought home. A page that is written often is brought home once.
-const JOURNAL_BYTES: u32 = 64 << 20;
+const DEFAULT_WAL_BYTES: u32 = 64 << 20;
 
 /// The most readers: each holds file handles and memory.
 const MAX_READERS: usize = 256;
@@ -42,12 +42,12 @@ impl Sqlite {
     pub fn builder(path: impl AsRef<Path>) -> SqliteBuilder {
         SqliteBuilder {
             path: path.as_ref().to_owned(),
-            page_size: PAGE_SIZE,
+            page_size: DEFAULT_PAGE_BYTES,
             readers: 4,
-            group_rows: GROUP_ROWS,
+            group_rows: DEFAULT_GROUP_ROWS,
             group_wait: Duration::ZERO,
             busy_timeout: Duration::from_secs(30),
-            journal_bytes: JOURNAL_BYTES,
+            wal_bytes: DEFAULT_WAL_BYTES,
         }
     }
 }
@@ -65,7 +65,7 @@ pub struct SqliteBuilder {
     group_wait: Duration,
     busy_timeout: Duration,
     /// Smaller in tests.
-    pub(super) journal_bytes: u32,
+    pub(super) wal_bytes: u32,
 }
 
 impl SqliteBuilder {
@@ -120,9 +120,9 @@ impl SqliteBuilder {
             return Err(Error::new(ErrorKind::Config, "transactions of 0 rows: must be at least 1"));
         }
         check_library(rusqlite::version_number())?;
-        let path = usable(&self.path)?;
+        let path = checked_path(&self.path)?;
         let (connection, page_size) = self.file_options().open(&path).map_err(|refusal| match refusal {
-            Refusal::Sqlite(error) => failed(&path, error),
+            Refusal::Sqlite(error) => file_error(&path, error),
             Refusal::Because(why) => Error::new(ErrorKind::Cache, format!("{} {why}", path.display())),
         })?;
         let writer = |queue| Writer {
@@ -132,13 +132,13 @@ impl SqliteBuilder {
             group_rows: self.group_rows,
             group_wait: self.group_wait,
             busy_timeout: self.busy_timeout,
-            journal: journal_of(&path),
-            journal_bytes: self.journal_bytes.into(),
+            wal: wal_of(&path),
+            wal_bytes: self.wal_bytes.into(),
         };
         Sqlite::start(path.clone(), page_size, self.busy_timeout, self.readers, writer)
     }
 
     pub(super) const fn file_options(&self) -> FileOptions {
-        FileOptions { page_size: self.page_size, busy_timeout: self.busy_timeout, journal_bytes: self.journal_bytes }
+        FileOptions { page_size: self.page_size, busy_timeout: self.busy_timeout, wal_bytes: self.wal_bytes }
     }
 }

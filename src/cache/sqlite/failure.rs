@@ -10,7 +10,7 @@ use crate::{Error, ErrorKind};
 pub(super) const AFTER_DAMAGE: &str = "move it away and begin a new one; what it had is embedded again";
 
 /// Says what failed and what to do.
-pub(super) fn failed(path: &Path, error: rusqlite::Error) -> Error {
+pub(super) fn file_error(path: &Path, error: rusqlite::Error) -> Error {
     let file = path.display();
     let extended = error.sqlite_error().map(|error| error.extended_code);
     let message = match error.sqlite_error_code() {

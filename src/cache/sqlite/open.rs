@@ -12,26 +12,26 @@ use super::schema::{self, Identity, Refusal};
 use crate::{Error, ErrorKind, Result};
 
 /// The first SQLite in which two connections that write and bring the journal home at once cannot damage the file.
-const OLDEST_LIBRARY: i32 = 3_051_003;
+const MIN_LIBRARY_VERSION: i32 = 3_051_003;
 
 /// The memory of the writer's own pages, in KiB: what the upper parts of a large index take, and then some.
-const WRITER_PAGES: u32 = 32 << 10;
+const WRITER_CACHE_KIB: u32 = 32 << 10;
 
 /// How long to sleep before a lock is tried again. SQLite's own sleeps grow to a tenth of a second, in which a process that
 /// writes without pause has the lock again and again.
-const LOCK_POLL: Duration = Duration::from_millis(5);
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How a file is opened for writing.
 pub(super) struct FileOptions {
     pub(super) page_size: u32,
     pub(super) busy_timeout: Duration,
-    pub(super) journal_bytes: u32,
+    pub(super) wal_bytes: u32,
 }
 
 impl FileOptions {
     /// Opens the file for writing, and gives its page size.
     pub(super) fn open(&self, path: &Path) -> Result<(Connection, u32), Refusal> {
-        let connection = connect(path, OpenFlags::SQLITE_OPEN_CREATE, self.busy_timeout, WRITER_PAGES)?;
+        let connection = connect(path, OpenFlags::SQLITE_OPEN_CREATE, self.busy_timeout, WRITER_CACHE_KIB)?;
         if connection.is_readonly(MAIN_DB)? {
             return Err(Refusal::Because("may not be written to: give this user the right to".into()));
         }
@@ -50,11 +50,11 @@ impl FileOptions {
             }
             lock.commit()?;
         }
-        keep_a_journal(&connection, self.busy_timeout)?;
+        turn_wal_on(&connection, self.busy_timeout)?;
         let page_size: u32 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
-        let pages = self.journal_bytes / page_size.max(512);
+        let pages = self.wal_bytes / page_size.max(512);
         connection.pragma_update(None, "wal_autocheckpoint", pages)?;
-        connection.execute_batch(&format!("PRAGMA journal_size_limit = {}", self.journal_bytes))?;
+        connection.execute_batch(&format!("PRAGMA journal_size_limit = {}", self.wal_bytes))?;
         // From here on, who waits for a lock is `begin`.
         connection.busy_timeout(Duration::ZERO)?;
         tracing::debug!(embed.cache.made = is_new, embed.cache.page_size = page_size, "opened an SQLite file");
@@ -67,7 +67,7 @@ pub(super) fn connect(
     path: &Path,
     create: OpenFlags,
     busy_timeout: Duration,
-    pages: u32,
+    cache_kib: u32,
 ) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags | create)?;
@@ -82,15 +82,15 @@ pub(super) fn connect(
          PRAGMA synchronous = FULL;
          PRAGMA fullfsync = ON;
          PRAGMA temp_store = MEMORY;
-         PRAGMA cache_size = -{pages};"
+         PRAGMA cache_size = -{cache_kib};"
     ))?;
     Ok(connection)
 }
 
 /// Turns the write-ahead journal on, for good. That needs the file alone for a moment, for which SQLite does not wait.
-fn keep_a_journal(connection: &Connection, patience: Duration) -> Result<(), Refusal> {
+fn turn_wal_on(connection: &Connection, timeout: Duration) -> Result<(), Refusal> {
     let on = || connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0));
-    let mode = patiently(patience, on)?;
+    let mode = retry_while_busy(timeout, on)?;
     if mode.eq_ignore_ascii_case("wal") {
         return Ok(());
     }
@@ -98,16 +98,16 @@ fn keep_a_journal(connection: &Connection, patience: Duration) -> Result<(), Ref
 }
 
 /// Begins a transaction that writes.
-pub(super) fn begin(connection: &Connection, patience: Duration) -> rusqlite::Result<Transaction<'_>> {
-    patiently(patience, || Transaction::new_unchecked(connection, TransactionBehavior::Immediate))
+pub(super) fn begin(connection: &Connection, timeout: Duration) -> rusqlite::Result<Transaction<'_>> {
+    retry_while_busy(timeout, || Transaction::new_unchecked(connection, TransactionBehavior::Immediate))
 }
 
 /// Tries again as long as another process has the lock.
-fn patiently<T>(patience: Duration, attempt: impl Fn() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+fn retry_while_busy<T>(timeout: Duration, attempt: impl Fn() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
     let since = Instant::now();
     loop {
         match attempt() {
-            Err(error) if is_busy(&error) && since.elapsed() < patience => thread::sleep(LOCK_POLL),
+            Err(error) if is_busy(&error) && since.elapsed() < timeout => thread::sleep(LOCK_POLL_INTERVAL),
             result => return result,
         }
     }
@@ -118,7 +118,7 @@ fn is_busy(error: &rusqlite::Error) -> bool {
 }
 
 /// The write-ahead journal of a file.
-pub(super) fn journal_of(path: &Path) -> PathBuf {
+pub(super) fn wal_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push("-wal");
     name.into()
@@ -126,21 +126,21 @@ pub(super) fn journal_of(path: &Path) -> PathBuf {
 
 /// Refuses libraries with which files are not safe.
 pub(super) fn check_library(version: i32) -> Result<()> {
-    if version >= OLDEST_LIBRARY {
+    if version >= MIN_LIBRARY_VERSION {
         return Ok(());
     }
     let shown = |version: i32| format!("{}.{}.{}", version / 1_000_000, version / 1_000 % 1_000, version % 1_000);
     let message = format!(
         "SQLite {} can damage files that two connections write: link {} or newer, as the bundled one is",
         shown(version),
-        shown(OLDEST_LIBRARY)
+        shown(MIN_LIBRARY_VERSION)
     );
     Err(Error::new(ErrorKind::Cache, message))
 }
 
 /// Makes a path absolute, for SQLite takes some that are not for something else than a file, and looks at what can be said
 /// about it better than SQLite does.
-pub(super) fn usable(path: &Path) -> Result<PathBuf> {
+pub(super) fn checked_path(path: &Path) -> Result<PathBuf> {
     let refused = |message: String| Error::new(ErrorKind::Cache, message);
     if path.as_os_str().is_empty() || path.as_os_str() == ":memory:" {
         return Err(refused("no file is named: `cache::Memory` keeps entries in memory".into()));

@@ -11,11 +11,11 @@ const SELECT_AFTER: &str = "SELECT id, key, value FROM entries WHERE id > ?1 ORD
 
 /// The bytes and rows that a reader takes before they are handed on: they bound the memory of a look-up of any size, and
 /// the time of a transaction.
-const PART_BYTES: usize = 8 << 20;
-const PART_ROWS: usize = 16_384;
+const MAX_PART_BYTES: usize = 8 << 20;
+const MAX_PART_ROWS: usize = 16_384;
 
 /// The rows that `Sqlite::stats` counts in one transaction.
-const COUNTED_AT_ONCE: i64 = 20_000;
+const ROWS_COUNTED_PER_TRANSACTION: i64 = 20_000;
 
 /// What is looked up: keys, each with its place in the question.
 pub(super) struct LookUp {
@@ -50,7 +50,7 @@ impl<F> Part<F> {
     /// Copies a value; as many as `left` more like it may follow.
     fn push(&mut self, value: &[u8], left: usize) -> Range<usize> {
         if self.bytes.is_empty() {
-            self.bytes.reserve(value.len().saturating_mul(left).min(PART_BYTES).max(value.len()));
+            self.bytes.reserve(value.len().saturating_mul(left).min(MAX_PART_BYTES).max(value.len()));
         }
         let start = self.bytes.len();
         self.bytes.extend_from_slice(value);
@@ -58,7 +58,7 @@ impl<F> Part<F> {
     }
 
     const fn is_full(&self) -> bool {
-        self.bytes.len() >= PART_BYTES || self.found.len() >= PART_ROWS
+        self.bytes.len() >= MAX_PART_BYTES || self.found.len() >= MAX_PART_ROWS
     }
 }
 
@@ -72,7 +72,7 @@ impl Part<(usize, Range<usize>)> {
             // What was put together lies together in this order, and equal keys are looked up once.
             look_up.keys.sort_unstable();
         }
-        let end = look_up.keys.len().min(look_up.next + PART_ROWS);
+        let end = look_up.keys.len().min(look_up.next + MAX_PART_ROWS);
         let mut part = Self::new();
         let transaction = connection.unchecked_transaction()?;
         let mut select = transaction.prepare_cached(SELECT)?;
@@ -115,7 +115,7 @@ pub(super) fn count_after(connection: &Connection, id: i64) -> rusqlite::Result<
     let sql = "SELECT max(id), count(*), coalesce(sum(length(value)), 0) \
                FROM (SELECT id, value FROM entries WHERE id > ?1 ORDER BY id LIMIT ?2)";
     let mut select = connection.prepare_cached(sql)?;
-    select.query_row([id, COUNTED_AT_ONCE], |row| {
+    select.query_row([id, ROWS_COUNTED_PER_TRANSACTION], |row| {
         let last: Option<i64> = row.get(0)?;
         let (entries, bytes): (i64, i64) = (row.get(1)?, row.get(2)?);
         Ok(last.map(|last| (last, entries.unsigned_abs(), bytes.unsigned_abs())))

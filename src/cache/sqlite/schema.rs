@@ -5,10 +5,10 @@ use rusqlite::Connection;
 use super::failure::AFTER_DAMAGE;
 
 /// "DVEC": marks a file as one of these, for `file` and for us.
-const APPLICATION: i32 = 0x4456_4543;
+const APPLICATION_ID: i32 = 0x4456_4543;
 
 /// The version of the schema below. A change to it needs the next number, and a way from the one before.
-const VERSION: i32 = 1;
+const SCHEMA_VERSION: i32 = 1;
 
 /// SQLite keeps these words in the file, so they explain it to whoever opens it with another program.
 ///
@@ -38,8 +38,8 @@ pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
     let insert = "INSERT INTO meta (name, value) VALUES ('made by', ?1), \
                   ('made', strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))";
     connection.execute(insert, [made_by])?;
-    connection.pragma_update(None, "application_id", APPLICATION)?;
-    connection.pragma_update(None, "user_version", VERSION)
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.pragma_update(None, "user_version", SCHEMA_VERSION)
 }
 
 /// Why a file was not opened.
@@ -78,12 +78,12 @@ impl Identity {
         let refused = |why: String| Err(Refusal::Because(why));
         match (self.application, self.version, self.objects) {
             (0, 0, 0) => Ok(true),
-            (APPLICATION, VERSION, 1..) => Ok(false),
-            (APPLICATION, version, _) if version > VERSION => refused(format!(
-                "was made by a newer version of this program (its format is {version}, the newest known here {VERSION}): \
+            (APPLICATION_ID, SCHEMA_VERSION, 1..) => Ok(false),
+            (APPLICATION_ID, version, _) if version > SCHEMA_VERSION => refused(format!(
+                "was made by a newer version of this program (its format is {version}, the newest known here {SCHEMA_VERSION}): \
                  update, or name another file"
             )),
-            (APPLICATION, ..) => refused(format!("is damaged: {}", AFTER_DAMAGE)),
+            (APPLICATION_ID, ..) => refused(format!("is damaged: {}", AFTER_DAMAGE)),
             (application, ..) => refused(format!(
                 "is an SQLite file of something else (application id {application}): name another file"
             )),

@@ -16,10 +16,10 @@ use tokio::{
 };
 
 use super::{
-    failure::{AFTER_DAMAGE, failed},
-    open::{connect, journal_of},
+    failure::{AFTER_DAMAGE, file_error},
+    open::{connect, wal_of},
     read::{LookUp, Part, count_after, spaces},
-    write::{Job, QUEUE_PIECE, Work, Writer},
+    write::{QUEUE_PIECE_BYTES, WriteJob, WriteRequest, Writer},
 };
 use crate::{
     Error, ErrorKind, Result, SpaceId,
@@ -30,13 +30,13 @@ use crate::{
 const QUEUE_BYTES: usize = 64 << 20;
 
 /// What a row costs in the queue, its value left aside.
-const ROW_BYTES: usize = 64;
+const ROW_OVERHEAD_BYTES: usize = 64;
 
 /// SQLite takes a little less than a gigabyte a row; nobody has a vector of half of that.
-const LARGEST_VALUE: usize = 512 << 20;
+const MAX_VALUE_BYTES: usize = 512 << 20;
 
 /// The memory of a reader's own pages, in KiB.
-const READER_PAGES: u32 = 8 << 10;
+const READER_CACHE_KIB: u32 = 8 << 10;
 
 /// Keeps entries in one SQLite file, for several processes on one machine. Clones share.
 ///
@@ -93,7 +93,7 @@ pub(super) struct Shared {
     page_size: u32,
     busy_timeout: Duration,
     /// To the writer, which ends when it is gone.
-    jobs: Option<mpsc::Sender<Job>>,
+    jobs: Option<mpsc::Sender<WriteJob>>,
     writer: Option<JoinHandle<()>>,
     /// Room in the queue.
     room: Arc<Semaphore>,
@@ -124,7 +124,7 @@ impl Sqlite {
         page_size: u32,
         busy_timeout: Duration,
         readers: usize,
-        writer: impl FnOnce(mpsc::Receiver<Job>) -> Writer,
+        writer: impl FnOnce(mpsc::Receiver<WriteJob>) -> Writer,
     ) -> Result<Self> {
         let (jobs, queue) = mpsc::channel();
         let writer = writer(queue);
@@ -138,7 +138,7 @@ impl Sqlite {
             busy_timeout,
             jobs: Some(jobs),
             writer: Some(writer),
-            room: Arc::new(Semaphore::new(QUEUE_BYTES / QUEUE_PIECE)),
+            room: Arc::new(Semaphore::new(QUEUE_BYTES / QUEUE_PIECE_BYTES)),
             readers: Arc::new(Semaphore::new(readers)),
             idle: Mutex::default(),
         })))
@@ -173,16 +173,16 @@ impl Sqlite {
     pub async fn close(self) -> Result<()> {
         let flushed = self.flush().await;
         let Some(mut shared) = Arc::into_inner(self.0) else { return flushed };
-        let failed = {
+        let not_closed = {
             let file = shared.path.display().to_string();
             move |why: &str| Error::new(ErrorKind::Cache, format!("{file} was not closed in good order: {why}"))
         };
-        let runtime = Handle::try_current().map_err(|_| failed("this needs a tokio runtime around it"))?;
+        let runtime = Handle::try_current().map_err(|_| not_closed("this needs a tokio runtime around it"))?;
         let ended = runtime.spawn_blocking(move || shared.end()).await;
         flushed.and(match ended {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(failed("the thread that writes panicked")),
-            Err(error) => Err(failed("the runtime ended").with_source(error)),
+            Ok(Err(_)) => Err(not_closed("the thread that writes panicked")),
+            Err(error) => Err(not_closed("the runtime ended").with_source(error)),
         })
     }
 
@@ -208,7 +208,7 @@ impl Sqlite {
             stats.entries += entries;
             stats.value_bytes += bytes;
         }
-        let files = [self.0.path.clone(), journal_of(&self.0.path)];
+        let files = [self.0.path.clone(), wal_of(&self.0.path)];
         // The journal comes and goes.
         stats.file_bytes = files.iter().filter_map(|file| fs::metadata(file).ok()).map(|file| file.len()).sum();
         Ok(stats)
@@ -259,7 +259,7 @@ impl Sqlite {
             let _turn = turn;
             let connection = shared.reader()?;
             // A connection that failed is not used again.
-            let read = part(&connection).map_err(|error| failed(&shared.path, error))?;
+            let read = part(&connection).map_err(|error| file_error(&shared.path, error))?;
             shared.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
             Ok(read)
         };
@@ -267,7 +267,7 @@ impl Sqlite {
     }
 
     /// Hands work to the writer and waits until it is committed.
-    async fn write(&self, work: Work, room: OwnedSemaphorePermit) -> Result<()> {
+    async fn write(&self, request: WriteRequest, room: OwnedSemaphorePermit) -> Result<()> {
         let (done, committed) = oneshot::channel();
         let ended = || {
             let message =
@@ -275,13 +275,13 @@ impl Sqlite {
             Error::new(ErrorKind::Cache, message)
         };
         let jobs = self.0.jobs.as_ref().ok_or_else(ended)?;
-        jobs.send(Job { work, done, room }).map_err(|_| ended())?;
+        jobs.send(WriteJob { request, done, room }).map_err(|_| ended())?;
         committed.await.map_err(|_| ended())?
     }
 
     /// Waits for room in the queue. What is larger than the queue takes all of it.
     async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
-        let pieces = (1 + bytes / QUEUE_PIECE).min(QUEUE_BYTES / QUEUE_PIECE);
+        let pieces = (1 + bytes / QUEUE_PIECE_BYTES).min(QUEUE_BYTES / QUEUE_PIECE_BYTES);
         let room = self.0.room.clone().acquire_many_owned(u32::try_from(pieces).unwrap_or(u32::MAX)).await;
         room.map_err(|error| Error::new(ErrorKind::Cache, "the queue of puts has ended").with_source(error))
     }
@@ -349,33 +349,33 @@ impl CacheStore for Sqlite {
             return Ok(());
         }
         // One of these would make the transaction fail for all that share it.
-        if let Some(entry) = entries.iter().find(|entry| entry.value.len() > LARGEST_VALUE) {
+        if let Some(entry) = entries.iter().find(|entry| entry.value.len() > MAX_VALUE_BYTES) {
             let (bytes, file) = (entry.value.len(), self.0.path.display());
             let message =
-                format!("an entry of {bytes} bytes cannot be put into {file}: it takes up to {LARGEST_VALUE}");
+                format!("an entry of {bytes} bytes cannot be put into {file}: it takes up to {MAX_VALUE_BYTES}");
             return Err(Error::new(ErrorKind::Cache, message));
         }
-        let bytes: usize = entries.iter().map(|entry| ROW_BYTES + entry.value.len()).sum();
+        let bytes: usize = entries.iter().map(|entry| ROW_OVERHEAD_BYTES + entry.value.len()).sum();
         let room = self.room(bytes).await?;
-        self.write(Work::Put(OwnedEntries::copy(entries)), room).await
+        self.write(WriteRequest::Put(OwnedEntries::copy(entries)), room).await
     }
 
     async fn discard(&self, damaged: &[Entry<'_>]) -> Result<()> {
         if damaged.is_empty() {
             return Ok(());
         }
-        let room = self.room(damaged.iter().map(|entry| ROW_BYTES + entry.value.len()).sum()).await?;
-        self.write(Work::Discard(OwnedEntries::copy(damaged)), room).await
+        let room = self.room(damaged.iter().map(|entry| ROW_OVERHEAD_BYTES + entry.value.len()).sum()).await?;
+        self.write(WriteRequest::Discard(OwnedEntries::copy(damaged)), room).await
     }
 
     async fn note(&self, space: SpaceId, about: &str) -> Result<()> {
-        let room = self.room(ROW_BYTES + about.len()).await?;
-        self.write(Work::Note(space, about.to_owned()), room).await
+        let room = self.room(ROW_OVERHEAD_BYTES + about.len()).await?;
+        self.write(WriteRequest::Note(space, about.to_owned()), room).await
     }
 
     async fn flush(&self) -> Result<()> {
         let room = self.room(0).await?;
-        self.write(Work::Flush, room).await
+        self.write(WriteRequest::Flush, room).await
     }
 }
 
@@ -386,9 +386,9 @@ impl Shared {
             return Ok(connection);
         }
         // Not with the flag for reading alone: the last to leave tidies up, whoever it is.
-        let reader = connect(&self.path, OpenFlags::empty(), self.busy_timeout, READER_PAGES)
+        let reader = connect(&self.path, OpenFlags::empty(), self.busy_timeout, READER_CACHE_KIB)
             .and_then(|connection| connection.execute_batch("PRAGMA query_only = ON").map(|()| connection));
-        reader.map_err(|error| failed(&self.path, error))
+        reader.map_err(|error| file_error(&self.path, error))
     }
 }
 

@@ -6,8 +6,8 @@ use rusqlite::Connection;
 
 use super::{
     Sqlite,
-    builder::PAGE_SIZE,
-    open::{check_library, journal_of},
+    builder::DEFAULT_PAGE_BYTES,
+    open::{check_library, wal_of},
 };
 use crate::{
     ErrorKind,
@@ -45,7 +45,7 @@ fn connections_are_set_so_that_what_is_committed_is_kept() {
         is(connection, "cell_size_check", "Integer(1)");
         is(connection, "trusted_schema", "Integer(0)");
     }
-    assert_eq!(page_size, PAGE_SIZE);
+    assert_eq!(page_size, DEFAULT_PAGE_BYTES);
     is(&writer, "wal_autocheckpoint", "Integer(4096)");
     is(&writer, "journal_size_limit", "Integer(67108864)");
 }
@@ -58,7 +58,7 @@ fn the_journal_stays_small_beside_readers() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("store");
     let mut builder = Sqlite::builder(&path);
-    builder.journal_bytes = 256 << 10;
+    builder.wal_bytes = 256 << 10;
     let store = builder.build().expect("it opens");
     let (put, longest) = (20 << 20, 256 << 10 << 4);
     let stop = AtomicBool::new(false);
@@ -83,7 +83,7 @@ fn the_journal_stays_small_beside_readers() {
         for number in 0..put / value.len() as u64 {
             let key = Key::from_bytes(*blake3::hash(&number.to_le_bytes()).as_bytes());
             let result = runtime.block_on(store.put(&[Entry::new(key, &value)]));
-            seen = seen.max(fs::metadata(journal_of(&path)).map_or(0, |journal| journal.len()));
+            seen = seen.max(fs::metadata(wal_of(&path)).map_or(0, |journal| journal.len()));
             if result.is_err() || seen > longest {
                 break;
             }

@@ -10,7 +10,7 @@ use std::{
 use rusqlite::{Connection, params};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{failure::failed, open::begin};
+use super::{failure::file_error, open::begin};
 use crate::{
     Result, SpaceId,
     cache::{Entry, owned_entries::OwnedEntries},
@@ -22,26 +22,26 @@ const NOTE: &str = "INSERT INTO spaces (id, about, noted) VALUES (?1, ?2, strfti
                     ON CONFLICT (id) DO NOTHING";
 
 /// The bytes of a piece of the queue, in which waiting jobs are counted; each job has one at least.
-pub(super) const QUEUE_PIECE: usize = 1 << 10;
+pub(super) const QUEUE_PIECE_BYTES: usize = 1 << 10;
 
 /// The most rows and bytes of one transaction, and so of what waits for one write to the disk.
-pub(super) const GROUP_ROWS: usize = 10_000;
-const GROUP_BYTES: usize = 16 << 20;
+pub(super) const DEFAULT_GROUP_ROWS: usize = 10_000;
+const MAX_GROUP_BYTES: usize = 16 << 20;
 
 /// How many times as long it gets, where there is always somebody reading, before the writer waits for a moment in which
 /// it can begin anew; and how long it waits.
-const JOURNAL_PATIENCE: u64 = 4;
-const JOURNAL_WAIT: Duration = Duration::from_secs(1);
+const MAX_WAL_FACTOR: u64 = 4;
+const WAL_RESTART_WAIT: Duration = Duration::from_secs(1);
 
-/// Work for the writer, and whom to tell.
-pub(super) struct Job {
-    pub(super) work: Work,
+/// A request to the writer, and whom to tell.
+pub(super) struct WriteJob {
+    pub(super) request: WriteRequest,
     pub(super) done: oneshot::Sender<Result<()>>,
     /// Given back when it is done.
     pub(super) room: OwnedSemaphorePermit,
 }
 
-pub(super) enum Work {
+pub(super) enum WriteRequest {
     Put(OwnedEntries),
     Discard(OwnedEntries),
     Note(SpaceId, String),
@@ -52,13 +52,13 @@ pub(super) enum Work {
 /// The one that writes, on a thread of its own.
 pub(super) struct Writer {
     pub(super) connection: Connection,
-    pub(super) queue: mpsc::Receiver<Job>,
+    pub(super) queue: mpsc::Receiver<WriteJob>,
     pub(super) path: PathBuf,
     pub(super) group_rows: usize,
     pub(super) group_wait: Duration,
     pub(super) busy_timeout: Duration,
-    pub(super) journal: PathBuf,
-    pub(super) journal_bytes: u64,
+    pub(super) wal: PathBuf,
+    pub(super) wal_bytes: u64,
 }
 
 impl Writer {
@@ -66,7 +66,7 @@ impl Writer {
     pub(super) fn run(self) {
         while let Ok(first) = self.queue.recv() {
             let group = self.gather(first);
-            let result = self.write(&group).map_err(|error| failed(&self.path, error));
+            let result = self.write(&group).map_err(|error| file_error(&self.path, error));
             if let Err(error) = &result {
                 tracing::debug!(embed.cache.puts = group.len(), "a transaction failed: {error}");
             }
@@ -74,20 +74,20 @@ impl Writer {
                 // The caller may have gone.
                 let _ = job.done.send(result.clone());
             }
-            self.bring_home();
+            self.bound_wal();
         }
     }
 
     /// Keeps the journal from growing for ever. It begins anew when nobody reads from it, and where readers follow one
     /// another without a pause, that has to be waited for: those that come after all of it was brought home do not read
     /// from it.
-    fn bring_home(&self) {
-        let bytes = fs::metadata(&self.journal).map_or(0, |journal| journal.len());
-        if bytes <= JOURNAL_PATIENCE * self.journal_bytes {
+    fn bound_wal(&self) {
+        let bytes = fs::metadata(&self.wal).map_or(0, |journal| journal.len());
+        if bytes <= MAX_WAL_FACTOR * self.wal_bytes {
             return;
         }
         let restart = || -> rusqlite::Result<()> {
-            self.connection.busy_timeout(JOURNAL_WAIT)?;
+            self.connection.busy_timeout(WAL_RESTART_WAIT)?;
             let restarted = self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
             // Who waits for a lock is `begin`, however this ended.
             self.connection.busy_timeout(Duration::ZERO)?;
@@ -100,20 +100,20 @@ impl Writer {
     }
 
     /// Takes what is waiting, and what comes while the first may wait, until a transaction is full.
-    fn gather(&self, first: Job) -> Vec<Job> {
+    fn gather(&self, first: WriteJob) -> Vec<WriteJob> {
         let since = Instant::now();
         let (mut rows, mut pieces, mut wait) = (0, 0, self.group_wait);
         let mut group = Vec::new();
         let mut next = Some(first);
         while let Some(job) = next {
-            match &job.work {
-                Work::Put(put) => rows += put.len(),
-                Work::Note(..) | Work::Discard(_) => {}
-                Work::Flush => wait = Duration::ZERO,
+            match &job.request {
+                WriteRequest::Put(put) => rows += put.len(),
+                WriteRequest::Note(..) | WriteRequest::Discard(_) => {}
+                WriteRequest::Flush => wait = Duration::ZERO,
             }
             pieces += job.room.num_permits();
             group.push(job);
-            if rows >= self.group_rows || pieces >= GROUP_BYTES / QUEUE_PIECE {
+            if rows >= self.group_rows || pieces >= MAX_GROUP_BYTES / QUEUE_PIECE_BYTES {
                 break;
             }
             // Without time left, what is there already.
@@ -123,17 +123,21 @@ impl Writer {
     }
 
     /// Writes a group in one transaction: all of it or nothing.
-    fn write(&self, group: &[Job]) -> rusqlite::Result<()> {
-        let puts = group.iter().filter_map(|job| if let Work::Put(rows) = &job.work { Some(rows) } else { None });
+    fn write(&self, group: &[WriteJob]) -> rusqlite::Result<()> {
+        let puts =
+            group.iter().filter_map(|job| if let WriteRequest::Put(rows) = &job.request { Some(rows) } else { None });
         let mut rows: Vec<Entry<'_>> = puts.flat_map(OwnedEntries::iter).collect();
         // In order, each page of the index is visited once. Equal keys stay in theirs: the first wins.
         rows.sort_by_key(|entry| entry.key);
         let mut notes = group
             .iter()
-            .filter_map(|job| if let Work::Note(space, about) = &job.work { Some((space, about)) } else { None })
+            .filter_map(
+                |job| if let WriteRequest::Note(space, about) = &job.request { Some((space, about)) } else { None },
+            )
             .peekable();
-        let discards =
-            group.iter().filter_map(|job| if let Work::Discard(rows) = &job.work { Some(rows) } else { None });
+        let discards = group
+            .iter()
+            .filter_map(|job| if let WriteRequest::Discard(rows) = &job.request { Some(rows) } else { None });
         let mut discards = discards.flat_map(OwnedEntries::iter).peekable();
         if rows.is_empty() && notes.peek().is_none() && discards.peek().is_none() {
             return Ok(());

@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::cache::Key;
 
-const HEADER: usize = 16;
+const HEADER_BYTES: usize = 16;
 const MAGIC: [u8; 2] = *b"dv";
 /// What has another version is discarded as damaged, so a new one needs a new `CONTEXT` in `key.rs` as well.
 const VERSION: u8 = 1;
@@ -53,20 +53,20 @@ fn is_close(halves: &[f16], row: &[f32]) -> bool {
 }
 
 /// Appends an entry to `out`.
-pub(super) fn write(out: &mut Vec<u8>, key: &Key, row: &[f32], truncated: bool, storage: VectorEncoding) {
+pub(super) fn write(out: &mut Vec<u8>, key: &Key, row: &[f32], truncated: bool, encoding: VectorEncoding) {
     let start = out.len();
-    let halves = match storage {
+    let halves = match encoding {
         VectorEncoding::Exact => None,
         VectorEncoding::Half | VectorEncoding::HalfWhereExact => {
             let mut halves = vec![f16::ZERO; row.len()];
             halves.convert_from_f32_slice(row);
             let same = || halves.iter().zip(row).all(|(half, number)| half.to_f32().to_bits() == number.to_bits());
-            (if storage == VectorEncoding::Half { is_close(&halves, row) } else { same() }).then_some(halves)
+            (if encoding == VectorEncoding::Half { is_close(&halves, row) } else { same() }).then_some(halves)
         }
     };
-    let dtype = if halves.is_some() { F16 } else { F32 } | if truncated { TRUNCATED } else { 0 };
+    let number_type = if halves.is_some() { F16 } else { F32 } | if truncated { TRUNCATED } else { 0 };
     out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&[VERSION, dtype]);
+    out.extend_from_slice(&[VERSION, number_type]);
     out.extend_from_slice(&(row.len() as u32).to_le_bytes());
     out.extend_from_slice(&[0; 8]);
     match halves {
@@ -75,7 +75,7 @@ pub(super) fn write(out: &mut Vec<u8>, key: &Key, row: &[f32], truncated: bool, 
         None => row.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes())),
     }
     let sum = checksum(key, &out[start..]);
-    out[start + 8..start + HEADER].copy_from_slice(&sum.to_le_bytes());
+    out[start + 8..start + HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
 }
 
 /// What an entry says of itself.
@@ -99,7 +99,7 @@ impl EntryInfo {
     /// assert_eq!(EntryInfo::inspect(&Key::from_bytes([7; 32]), b"no entry"), None);
     /// ```
     pub fn inspect(key: &Key, value: &[u8]) -> Option<Self> {
-        let header = value.get(..HEADER)?;
+        let header = value.get(..HEADER_BYTES)?;
         let dimensions = u32::from_le_bytes(header[4..8].try_into().ok()?) as usize;
         // Before there is room made for so many.
         if dimensions.checked_mul(2)? > value.len() {
@@ -115,7 +115,7 @@ impl EntryInfo {
 pub(super) fn append(entry: &[u8], key: &Key, rows: &mut Vec<f32>, width: usize) -> Option<bool> {
     if cfg!(target_endian = "little")
         && let Some(&(F32 | F32_TRUNCATED)) = entry.get(3)
-        && let Ok(row) = bytemuck::try_cast_slice(entry.get(HEADER..)?)
+        && let Ok(row) = bytemuck::try_cast_slice(entry.get(HEADER_BYTES..)?)
     {
         let cut = (row.len() == width).then(|| check(entry, key, width))??;
         crate::embeddings::not_finite(row).is_none().then(|| rows.extend_from_slice(row))?;
@@ -132,10 +132,10 @@ pub(super) fn append(entry: &[u8], key: &Key, rows: &mut Vec<f32>, width: usize)
 
 /// Looks at header and checksum; tells whether only the beginning of the text was embedded.
 fn check(entry: &[u8], key: &Key, width: usize) -> Option<bool> {
-    let header = entry.get(..HEADER)?;
+    let header = entry.get(..HEADER_BYTES)?;
     let said = u32::from_le_bytes(header[4..8].try_into().ok()?) as usize;
     let known = header[..2] == MAGIC && header[2] == VERSION && said == width;
-    let sum = u64::from_le_bytes(header[8..HEADER].try_into().ok()?);
+    let sum = u64::from_le_bytes(header[8..HEADER_BYTES].try_into().ok()?);
     (known && sum == checksum(key, entry)).then_some(header[3] & TRUNCATED != 0)
 }
 
@@ -144,7 +144,7 @@ fn check(entry: &[u8], key: &Key, width: usize) -> Option<bool> {
 pub(super) fn read(entry: &[u8], key: &Key, row: &mut [f32]) -> Option<bool> {
     let width = row.len();
     let truncated = check(entry, key, width)?;
-    let payload = &entry[HEADER..];
+    let payload = &entry[HEADER_BYTES..];
     match entry[3] & !TRUNCATED {
         F32 if payload.len() == width * 4 => {
             bytemuck::cast_slice_mut(row).copy_from_slice(payload);
@@ -169,7 +169,7 @@ fn checksum(key: &Key, entry: &[u8]) -> u64 {
     let mut about = [0; 40];
     about[..32].copy_from_slice(key.as_bytes());
     about[32..].copy_from_slice(&entry[..8]);
-    xxh3_64_with_seed(&entry[HEADER..], xxh3_64(&about))
+    xxh3_64_with_seed(&entry[HEADER_BYTES..], xxh3_64(&about))
 }
 
 /// Opens the codec to `tests/fuzz`.
@@ -177,7 +177,7 @@ fn checksum(key: &Key, entry: &[u8]) -> u64 {
 pub mod fuzz {
     #![allow(missing_docs)]
 
-    use super::{HEADER, Key, VectorEncoding, checksum};
+    use super::{HEADER_BYTES, Key, VectorEncoding, checksum};
 
     pub fn read(entry: &[u8], key: [u8; 32], row: &mut [f32]) -> Option<bool> {
         super::read(entry, &Key::from_bytes(key), row)
@@ -187,17 +187,17 @@ pub mod fuzz {
         super::append(entry, &Key::from_bytes(key), rows, width)
     }
 
-    pub fn write(key: [u8; 32], row: &[f32], truncated: bool, storage: VectorEncoding) -> Vec<u8> {
+    pub fn write(key: [u8; 32], row: &[f32], truncated: bool, encoding: VectorEncoding) -> Vec<u8> {
         let mut out = Vec::new();
-        super::write(&mut out, &Key::from_bytes(key), row, truncated, storage);
+        super::write(&mut out, &Key::from_bytes(key), row, truncated, encoding);
         out
     }
 
     /// Puts the right checksum into a header.
     pub fn seal(key: [u8; 32], entry: &mut [u8]) {
-        if entry.len() >= HEADER {
+        if entry.len() >= HEADER_BYTES {
             let sum = checksum(&Key::from_bytes(key), entry);
-            entry[8..HEADER].copy_from_slice(&sum.to_le_bytes());
+            entry[8..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
         }
     }
 }
@@ -213,9 +213,9 @@ mod tests {
         Key::from_bytes([byte; 32])
     }
 
-    fn entry(row: &[f32], storage: VectorEncoding) -> Vec<u8> {
+    fn entry(row: &[f32], encoding: VectorEncoding) -> Vec<u8> {
         let mut out = vec![9; 3];
-        write(&mut out, &key(1), row, false, storage);
+        write(&mut out, &key(1), row, false, encoding);
         out.split_off(3)
     }
 
@@ -226,9 +226,9 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(row in prop::collection::vec(finite(), 1..40), truncated: bool) {
-            for storage in [VectorEncoding::Exact, VectorEncoding::HalfWhereExact] {
+            for encoding in [VectorEncoding::Exact, VectorEncoding::HalfWhereExact] {
                 let mut out = Vec::new();
-                write(&mut out, &key(1), &row, truncated, storage);
+                write(&mut out, &key(1), &row, truncated, encoding);
                 let mut read_back = vec![0.0; row.len()];
                 prop_assert_eq!(read(&out, &key(1), &mut read_back), Some(truncated));
                 let bits = |row: &[f32]| row.iter().map(|number| number.to_bits()).collect::<Vec<_>>();
@@ -247,7 +247,7 @@ mod tests {
         #[test]
         fn halves_are_close(row in prop::collection::vec(-1.0_f32..1.0, 1..40)) {
             let out = entry(&row, VectorEncoding::Half);
-            prop_assert_eq!(out.len(), HEADER + 2 * row.len());
+            prop_assert_eq!(out.len(), HEADER_BYTES + 2 * row.len());
             let mut read_back = vec![0.0; row.len()];
             prop_assert_eq!(read(&out, &key(1), &mut read_back), Some(false));
             for (half, number) in read_back.iter().zip(&row) {
@@ -294,10 +294,10 @@ mod tests {
 
     #[test]
     fn entries_say_what_they_are() {
-        for (storage, halves) in [(VectorEncoding::Exact, false), (VectorEncoding::Half, true)] {
+        for (encoding, halves) in [(VectorEncoding::Exact, false), (VectorEncoding::Half, true)] {
             for truncated in [false, true] {
                 let mut out = Vec::new();
-                write(&mut out, &key(1), &[0.5, 0.25, 1.0], truncated, storage);
+                write(&mut out, &key(1), &[0.5, 0.25, 1.0], truncated, encoding);
                 assert_eq!(
                     EntryInfo::inspect(&key(1), &out),
                     Some(EntryInfo { dimensions: 3, half_precision: halves, truncated })
@@ -314,12 +314,12 @@ mod tests {
 
     #[test]
     fn halves_are_taken_only_where_nothing_is_lost() {
-        assert_eq!(entry(&[0.5, -0.25, 0.0], VectorEncoding::HalfWhereExact).len(), HEADER + 6);
+        assert_eq!(entry(&[0.5, -0.25, 0.0], VectorEncoding::HalfWhereExact).len(), HEADER_BYTES + 6);
         for odd in [0.1, 1e-9, 1e9] {
-            assert_eq!(entry(&[0.5, odd], VectorEncoding::HalfWhereExact).len(), HEADER + 8, "{odd}");
+            assert_eq!(entry(&[0.5, odd], VectorEncoding::HalfWhereExact).len(), HEADER_BYTES + 8, "{odd}");
         }
         // Too large for 16 bits, whatever was asked for.
-        assert_eq!(entry(&[0.5, 1e9], VectorEncoding::Half).len(), HEADER + 8);
+        assert_eq!(entry(&[0.5, 1e9], VectorEncoding::Half).len(), HEADER_BYTES + 8);
         // The sign of zero is a bit, too.
         let mut row = [1.0];
         assert_eq!(read(&entry(&[-0.0], VectorEncoding::HalfWhereExact), &key(1), &mut row), Some(false));

@@ -21,20 +21,20 @@ use crate::{
 };
 
 /// How often a store is asked again for an entry that was damaged: as many tiers as anybody has.
-const LOOKS: usize = 4;
+const MAX_LOOKUPS_AFTER_DAMAGE: usize = 4;
 
 /// The vectors of one space in a store. A store that fails or panics costs a warning, and damaged entries are discarded.
 pub(super) struct VectorStore {
     store: Arc<dyn CacheStore>,
-    storage: VectorEncoding,
+    encoding: VectorEncoding,
     space: Space,
     counts: Arc<Counts>,
     noted: AtomicBool,
 }
 
 impl VectorStore {
-    pub(super) fn new(store: Arc<dyn CacheStore>, storage: VectorEncoding, space: Space, counts: Arc<Counts>) -> Self {
-        Self { store, storage, space, counts, noted: AtomicBool::new(false) }
+    pub(super) fn new(store: Arc<dyn CacheStore>, encoding: VectorEncoding, space: Space, counts: Arc<Counts>) -> Self {
+        Self { store, encoding, space, counts, noted: AtomicBool::new(false) }
     }
 
     /// The store itself.
@@ -44,7 +44,7 @@ impl VectorStore {
 
     /// How vectors are written.
     pub(super) const fn encoding(&self) -> VectorEncoding {
-        self.storage
+        self.encoding
     }
 
     pub(super) fn failed(&self, error: &Error, what: &str) {
@@ -62,7 +62,7 @@ impl VectorStore {
             let keys: Vec<Key> = missing.iter().map(|&place| keys[place]).collect();
             self.look(&keys, |at| missing[at], rows).await
         };
-        for _ in 0..LOOKS {
+        for _ in 0..MAX_LOOKUPS_AFTER_DAMAGE {
             if damaged.is_empty() || !self.discard(&mut damaged).await {
                 return;
             }
@@ -115,7 +115,7 @@ impl VectorStore {
     /// The stored vector of the probe text.
     pub(super) async fn probe(&self, key: Key) -> Result<Option<Vec<f32>>> {
         let mut stored = vec![0.0; self.space.dimensions()];
-        for _ in 0..LOOKS {
+        for _ in 0..MAX_LOOKUPS_AFTER_DAMAGE {
             let (mut found, mut damaged) = (false, None);
             let mut sink = |_: usize, value: &[u8]| {
                 found = entry::read(value, &key, &mut stored).is_some();
@@ -153,12 +153,12 @@ impl VectorStore {
 
     /// Stores rows under keys; a failure costs a warning.
     pub(super) async fn keep(&self, keys: &[Key], rows: &Embeddings) {
-        let mut copies = OwnedEntries::with_capacity(keys.len(), keys.len() * (rows.dimensions() * 4 + 16));
+        let mut entries = OwnedEntries::with_capacity(keys.len(), keys.len() * (rows.dimensions() * 4 + 16));
         for (row, &key) in keys.iter().enumerate() {
             let cut = rows.truncated().binary_search(&row).is_ok();
-            copies.push_with(key, |value| entry::write(value, &key, rows.row(row), cut, self.storage));
+            entries.push_with(key, |value| entry::write(value, &key, rows.row(row), cut, self.encoding));
         }
-        let entries: Vec<Entry<'_>> = copies.iter().collect();
+        let entries: Vec<Entry<'_>> = entries.iter().collect();
         if let Err(error) = unpanicked(async { self.store.put(&entries).await }).await {
             self.failed(&error, "could not be written: its texts will be embedded again another time");
             return;

@@ -60,10 +60,10 @@ fn anything(mut input: Input<'_>) {
     };
     assert_eq!(truncated, Some(wanted_truncated), "an entry is refused that is whole, or its mark is lost");
     assert_eq!(bits(&row), bits(&wanted), "other components are read than are there");
-    let storages: &[VectorEncoding] = if halves { &[VectorEncoding::Half, VectorEncoding::HalfWhereExact] } else { &[VectorEncoding::Exact] };
-    for &storage in storages {
-        let again = write(key, &row, wanted_truncated, storage);
-        assert_eq!(again, entry, "what is read is written in another way ({storage:?})");
+    let encodings: &[VectorEncoding] = if halves { &[VectorEncoding::Half, VectorEncoding::HalfWhereExact] } else { &[VectorEncoding::Exact] };
+    for &encoding in encodings {
+        let again = write(key, &row, wanted_truncated, encoding);
+        assert_eq!(again, entry, "what is read is written in another way ({encoding:?})");
     }
 }
 
@@ -73,15 +73,15 @@ fn anything(mut input: Input<'_>) {
 fn written(mut input: Input<'_>) {
     let flags = input.byte();
     let (truncated, in_halves) = (flags & 1 != 0, flags & 2 != 0);
-    let storage = [VectorEncoding::Exact, VectorEncoding::HalfWhereExact, VectorEncoding::Half][usize::from(flags >> 2) % 3];
+    let encoding = [VectorEncoding::Exact, VectorEncoding::HalfWhereExact, VectorEncoding::Half][usize::from(flags >> 2) % 3];
     let key = [input.byte(); 32];
     let (change, one, two, by) = (input.byte(), input.place(), input.place(), input.byte());
     let row = row(input.0, in_halves);
-    let entry = write(key, &row, truncated, storage);
+    let entry = write(key, &row, truncated, encoding);
 
     let mut found = vec![0.0; row.len()];
-    assert_eq!(read(&entry, key, &mut found), Some(truncated), "what is written is not read ({storage:?})");
-    if storage == VectorEncoding::Half {
+    assert_eq!(read(&entry, key, &mut found), Some(truncated), "what is written is not read ({encoding:?})");
+    if encoding == VectorEncoding::Half {
         for (found, number) in found.iter().zip(&row) {
             let (found, number) = (f64::from(*found), f64::from(*number));
             // Half of the distance to the next 16-bit float, be it the smallest one.
@@ -89,11 +89,11 @@ fn written(mut input: Input<'_>) {
             assert!((found - number).abs() <= near, "{found} for {number}");
         }
     } else {
-        assert_eq!(bits(&found), bits(&row), "a component is not what it was ({storage:?})");
+        assert_eq!(bits(&found), bits(&row), "a component is not what it was ({encoding:?})");
     }
-    if storage == VectorEncoding::Exact || in_halves {
-        let bytes = if storage == VectorEncoding::Exact { 4 } else { 2 };
-        assert_eq!(entry.len(), HEADER + bytes * row.len(), "it takes another room ({storage:?})");
+    if encoding == VectorEncoding::Exact || in_halves {
+        let bytes = if encoding == VectorEncoding::Exact { 4 } else { 2 };
+        assert_eq!(entry.len(), HEADER + bytes * row.len(), "it takes another room ({encoding:?})");
     }
 
     let mut other = key;
