@@ -30,17 +30,18 @@ use crate::{
     checked::embed_checked, numerics::cosine, sync::Mutex,
 };
 
-/// The text by which a model is recognised. Any would do that is never changed.
+/// The text whose vector identifies a model. Any text would do, but it must never change.
 const PROBE: &str = "The quick brown fox jumps over the lazy dog; 0123456789, ÄÖÜ and 中文.";
 
-/// How alike the probe's vectors have to be. Repeats of hosted models differ by 3e-4 at most (Cohere's embed-v4).
+/// The cosine that two vectors of the probe text must have to be of one model. Repeated calls of a hosted model differ by
+/// at most 3e-4 (Cohere's embed-v4).
 const MIN_PROBE_COSINE: f32 = 0.999;
 
-/// Calls at once where the inner embedder does not say.
+/// The calls in flight if a remote inner embedder does not say how many.
 const DEFAULT_CALLS_IN_FLIGHT: usize = 4;
 
-/// Texts a call, and calls at once, where the inner embedder takes any number, as those do that compute in this process:
-/// so many that it is never idle, and no more, for a run that ends early loses what is under way.
+/// The texts per call, and the calls in flight, if the inner embedder takes any number of texts, as local models do. They
+/// keep it busy. More would lose more work when a run ends early.
 const LOCAL_TEXTS_PER_CALL: usize = 128;
 const LOCAL_CALLS_IN_FLIGHT: usize = 2;
 
@@ -63,43 +64,42 @@ const LOCAL_CALLS_IN_FLIGHT: usize = 2;
 /// ```
 ///
 /// # Semantics
-/// A text's key is the blake3 hash of its space, kind, truncation and bytes; nothing is trimmed or folded. What the store
-/// has is taken from there and costs nothing; the rest goes to the inner embedder in calls within its limits, and each
-/// call's rows are stored as soon as they arrive, before they are handed out. Rows come in the caller's order, whatever
-/// the mix. Whether a text was cut is stored with its vector.
+/// The key of a text is the blake3 hash of its space, kind, truncation and bytes; nothing is trimmed or folded. Vectors
+/// that the store has come from there and cost nothing. The other texts go to the inner embedder in calls within its
+/// limits. The rows of each call are stored as soon as they arrive, before they are handed out. Rows come in the caller's
+/// order, wherever they come from. Each vector is stored with the mark whether its text was truncated.
 ///
-/// Concurrent calls that miss the same text share one inner call ("single flight"). It goes on as long as anybody waits
-/// for it: a caller that leaves does not take it from the others. An interactive call never waits for a bulk call of the
-/// same text: it asks again, and that text is paid for twice.
+/// Concurrent calls that miss the same text share one inner call ("single flight"). The call continues as long as one of
+/// its callers waits for it: a caller that leaves does not end it for the others. An interactive call never waits for a
+/// bulk call of the same text: it asks again, and that text is paid for twice.
 ///
-/// What a shared call cost is told to one caller: the first that has its whole answer. A caller that leaves before takes
-/// no bill with it. Where all have left, [`CacheCounts::unclaimed`] has it.
+/// One caller is told what a shared call cost: the first that has its whole answer. A caller that leaves earlier takes no
+/// bill with it. If all callers have left, the cost is in [`CacheCounts::unclaimed`].
 ///
-/// An entry that is damaged (another length, a wrong checksum, another key's) is counted, said in the log, never
-/// returned, and discarded: where no tier has a sound one, the text is embedded anew and stored. A store that fails,
-/// reading or writing, costs a warning, and never a vector.
+/// An entry that is damaged (another length, a wrong checksum, the entry of another key) is counted, logged and
+/// discarded, never returned. If no tier has a sound one, the text is embedded again and stored. A store that fails to
+/// read or write causes a warning, and costs no vector.
 ///
 /// # Space
-/// One cache holds any number of spaces without mixing them. Around an embedder with several spaces it is an error: cache
-/// each of them. A model that was changed behind its name is caught by [`new_verified`](Cached::new_verified), which embeds a probe text
-/// and compares it with the one that is stored.
+/// One store holds any number of spaces without mixing them. An embedder with several spaces is an error: cache each of
+/// its parts. [`new_verified`](Cached::new_verified) detects a model that was changed under the same name: it embeds a
+/// probe text and compares the vector with the stored one.
 ///
 /// # Errors
-/// Those of the inner embedder, with the caller's indices. All rows that are there, from the store and from finished
-/// calls, are in the error. [`Config`](crate::ErrorKind::Config) when building, where there is more than one space.
+/// Those of the inner embedder, with the caller's indices. The error has all rows that are there, from the store and from
+/// finished calls. [`Config`](crate::ErrorKind::Config) when building, if there is more than one space.
 ///
 /// # Cancellation
 /// If you drop the future, calls that other callers wait for continue; the others end. Rows that have arrived are still
-/// stored: on the tokio runtime, where there is one, storing goes on without a caller. A batch with a deadline needs that
-/// runtime and its clock. At a
-/// batch's deadline, rows that have arrived are handed out even where the store is still writing them; a look-up ends.
+/// stored: on a tokio runtime, storing continues without a caller. A batch with a deadline needs that runtime and its
+/// clock. At the deadline, rows that have arrived are handed out even if the store is still writing them; a look-up ends.
 ///
 /// # Stacking
 /// Outside everything that costs or waits: `Cached(Retry(... provider))`. It makes [`Dedup`](crate::wrap::Dedup)
 /// superfluous. Clones share the calls in flight.
 ///
 /// # Cost
-/// One hash of each text and one look into the store a call; a hit is a checksum and a copy into the result.
+/// One hash per text and one look-up per call. A hit costs a checksum and a copy into the result.
 pub struct Cached<E>(Arc<Inner<E>>);
 
 impl<E> Clone for Cached<E> {
@@ -109,15 +109,15 @@ impl<E> Clone for Cached<E> {
 }
 
 impl<E: Embedder> Cached<E> {
-    /// Caches what `embedder` gives in `store`.
+    /// Caches the vectors of `embedder` in `store`.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) where the embedder has more than one space.
+    /// [`Config`](ErrorKind::Config) if the embedder has more than one space.
     pub fn new(embedder: E, store: impl CacheStore) -> Result<Self> {
         Self::builder(embedder, store).build()
     }
 
-    /// Begins with other than the default properties.
+    /// Returns a builder, to set how vectors are stored.
     pub fn builder(embedder: E, store: impl CacheStore) -> CachedBuilder<E> {
         CachedBuilder { embedder, store: Arc::new(store), encoding: VectorEncoding::default() }
     }
@@ -142,17 +142,18 @@ impl<E: Embedder> Cached<E> {
         })))
     }
 
-    /// Does the same as [`new`](Self::new), and checks that the model is the one whose vectors are stored: embeds a probe
-    /// text and compares it with the stored one, or stores it.
+    /// Does the same as [`new`](Self::new), and checks that the model is the one whose vectors are stored: see
+    /// [`check_model`](Self::check_model).
     ///
     /// # Errors
-    /// [`SpaceMismatch`](ErrorKind::SpaceMismatch) where the vectors differ; those of [`new`](Self::new), of the
-    /// embedder, and of the store.
+    /// [`SpaceMismatch`](ErrorKind::SpaceMismatch) if the vectors differ; those of [`new`](Self::new), of the embedder, and
+    /// of the store.
     pub async fn new_verified(embedder: E, store: impl CacheStore) -> Result<Self> {
         Self::builder(embedder, store).build_verified().await
     }
 
-    /// Embeds a probe text and compares it with the stored one, or stores it. Costs one call of some 30 tokens.
+    /// Embeds a probe text and compares its vector with the stored one, or stores it if there is none. Costs one call of
+    /// about 30 tokens.
     ///
     /// # Errors
     /// Those of [`new_verified`](Self::new_verified).
@@ -165,7 +166,7 @@ impl<E: Embedder> Cached<E> {
         let mut stored = inner.vectors.probe(key).await?;
         if stored.is_none() {
             inner.vectors.put_probe(key, fresh.row(0)).await?;
-            // Another may have been the first. A store that keeps nothing has nothing that could be wrong.
+            // Another process may have stored first. A store that keeps nothing cannot hold wrong vectors.
             stored = inner.vectors.probe(key).await?;
         }
         let Some(stored) = stored else { return Ok(()) };
@@ -175,7 +176,7 @@ impl<E: Embedder> Cached<E> {
         }
         let message = format!(
             "the model behind {space} is not the one whose vectors the cache holds: the cosine of its probe text is {similarity:.4}, \
-             at least {MIN_PROBE_COSINE} is the same; give the space another revision, or take another store"
+             the same model gives at least {MIN_PROBE_COSINE}; give the space another revision, or take another store"
         );
         Err(Error::new(ErrorKind::SpaceMismatch, message).with_embedder(self))
     }
@@ -203,13 +204,13 @@ pub struct CachedBuilder<E> {
 }
 
 impl<E: Embedder> CachedBuilder<E> {
-    /// Sets how vectors are written.
+    /// Sets how vectors are stored.
     pub const fn with_vector_encoding(mut self, encoding: VectorEncoding) -> Self {
         self.encoding = encoding;
         self
     }
 
-    /// Makes the cache.
+    /// Builds the cache.
     ///
     /// # Errors
     /// Those of [`Cached::new`].
@@ -217,7 +218,7 @@ impl<E: Embedder> CachedBuilder<E> {
         Cached::build(self)
     }
 
-    /// Makes the cache, and checks that the model is the one whose vectors are stored: see [`Cached::new_verified`].
+    /// Builds the cache, and checks that the model is the one whose vectors are stored: see [`Cached::check_model`].
     ///
     /// # Errors
     /// Those of [`Cached::new_verified`].
@@ -229,22 +230,22 @@ impl<E: Embedder> CachedBuilder<E> {
 }
 
 impl<E> Cached<E> {
-    /// What it has done so far; clones count together.
+    /// Returns what this cache has done so far. Clones count together.
     pub fn counts(&self) -> CacheCounts {
         self.0.counts.snapshot()
     }
 
-    /// What calls have cost that no caller was told of, by who is to be paid: see [`CacheCounts::unclaimed`].
+    /// Returns the cost that no caller was told of, by payee: see [`CacheCounts::unclaimed`].
     pub fn unclaimed(&self) -> Charges {
         self.0.counts.unclaimed.with(|unclaimed| unclaimed.clone())
     }
 
-    /// The wrapped embedder.
+    /// Returns the wrapped embedder.
     pub fn get_ref(&self) -> &E {
         &self.0.embedder
     }
 
-    /// The store.
+    /// Returns the store.
     pub fn store(&self) -> &dyn CacheStore {
         self.0.vectors.store()
     }
@@ -292,7 +293,7 @@ impl<E: Embedder> Embedder for Cached<E> {
         &self.0.spaces
     }
 
-    /// No limits for a call, which is split here; the inner embedder's for a text.
+    /// Returns no limits per call, because calls are split here, and the inner embedder's limits per text.
     fn limits(&self) -> Limits {
         let inner = self.0.embedder.limits();
         let mut limits = Limits::none().with_tokens(inner.tokens.clone());

@@ -30,7 +30,7 @@ impl Counts {
         }
     }
 
-    /// Takes note of a cost that no caller is left to be told of.
+    /// Adds a cost that no caller is left to be told of.
     pub(super) fn leave_unclaimed(&self, charges: impl Into<Charges>) {
         let charges = charges.into();
         if !charges.is_none() {
@@ -40,22 +40,34 @@ impl Counts {
 }
 
 /// What a [`Cached`](super::Cached) has done so far.
+///
+/// ```
+/// use docvector_embed::{EmbedderExt, cache::Memory, provider::Fake};
+/// # fn main() -> docvector_embed::Result<()> {
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let embedder = Fake::new(8).cached(Memory::new(64 << 20))?;
+/// embedder.embed_documents(&["one", "two"]).await?;
+/// embedder.embed_documents(&["two", "three"]).await?;
+/// let counts = embedder.counts();
+/// assert_eq!((counts.hits, counts.misses, counts.stored), (1, 3, 3));
+/// # Ok(()) }) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct CacheCounts {
-    /// Texts that the store had.
+    /// Texts whose vector came from the store.
     pub hits: u64,
-    /// Distinct texts a call that went to the inner embedder.
+    /// Texts that went to the inner embedder, each distinct text once per call.
     pub misses: u64,
-    /// Texts that another call was already asking for.
+    /// Texts whose row came from a call that another caller had under way.
     pub joined: u64,
-    /// Entries that were damaged.
+    /// Damaged entries.
     pub damaged: u64,
-    /// Reads and writes of the store that failed.
+    /// Failed reads and writes of the store.
     pub failures: u64,
-    /// Vectors that were stored, or were there already when they came.
+    /// Vectors that were stored, or that the store had already.
     pub stored: u64,
-    /// What calls have cost that no caller was told of, because all that waited for them had left. With what callers
-    /// were told it adds up to what the inner embedder told.
+    /// The cost of calls whose callers had all left, so that none was told. This and the usage that callers were told add
+    /// up to the usage that the inner embedder told.
     pub unclaimed: Usage,
 }

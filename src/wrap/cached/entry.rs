@@ -1,13 +1,13 @@
 //! Writes vectors as entries of a store, and reads them: the format and its checksum.
 //!
-//! An entry is a header of 16 bytes and the components, all little-endian:
+//! An entry is a header of 16 bytes, followed by the components, all little-endian:
 //!
 //! | bytes | meaning |
 //! |---|---|
 //! | 0..2 | `dv` |
 //! | 2 | version, 1 |
-//! | 3 | kind of number: 1 for f32, 2 for f16; 128 is added where only the beginning of the text was embedded |
-//! | 4..8 | components |
+//! | 3 | kind of number: 1 for f32, 2 for f16; 128 is added if the text was truncated |
+//! | 4..8 | number of components |
 //! | 8..16 | xxh3-64 of the components, seeded with the xxh3-64 of the key and the bytes 0..8 |
 
 use half::f16;
@@ -18,29 +18,29 @@ use crate::cache::Key;
 
 const HEADER_BYTES: usize = 16;
 const MAGIC: [u8; 2] = *b"dv";
-/// What has another version is discarded as damaged, so a new one needs a new `CONTEXT` in `key.rs` as well.
+/// Entries of another version are discarded as damaged, so a new version needs a new `CONTEXT` in `key.rs` as well.
 const VERSION: u8 = 1;
 const F32: u8 = 1;
 const F16: u8 = 2;
 const TRUNCATED: u8 = 128;
 const F32_TRUNCATED: u8 = F32 | TRUNCATED;
 
-/// How components are written.
+/// How the components of vectors are stored: see [`CachedBuilder`](super::CachedBuilder) for an example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum VectorEncoding {
-    /// As 32-bit floats: exact.
+    /// As 32-bit floats, exactly.
     #[default]
     Exact,
-    /// As 16-bit floats where that loses nothing (OpenAI's vectors are often such), else as 32-bit floats.
+    /// As 16-bit floats if that loses nothing, as with many vectors of OpenAI, else as 32-bit floats.
     HalfWhereExact,
-    /// As 16-bit floats: half the room, and cosines that differ from the 8th digit on. As 32-bit floats where more would
-    /// be lost, of components that are too large or all too small for 16 bits.
+    /// As 16-bit floats: half the size, and cosines that differ from the 8th digit on. Rows that would lose more, because
+    /// components are too large or all too small for 16 bits, are stored as 32-bit floats.
     Half,
 }
 
-/// Whether 16 bits lose no more of a row than they lose of most numbers: what is too large for them becomes infinite, and
-/// what is too small zero.
+/// Whether a row loses no more in 16 bits than most numbers do. Numbers that are too large become infinite in 16 bits, and
+/// those that are too small zero.
 fn is_close(halves: &[f16], row: &[f32]) -> bool {
     let (mut lost, mut all) = (0.0_f64, 0.0_f64);
     for (half, number) in halves.iter().zip(row) {
@@ -48,7 +48,7 @@ fn is_close(halves: &[f16], row: &[f32]) -> bool {
         lost += (half.to_f64() - number).powi(2);
         all += number * number;
     }
-    // Each is at most 2^-11 of its number; an infinite one is never that little.
+    // The loss of a number is at most 2^-11 of it; an infinite loss is never that small.
     lost <= all * 0.5_f64.powi(21)
 }
 
@@ -78,21 +78,21 @@ pub(super) fn write(out: &mut Vec<u8>, key: &Key, row: &[f32], truncated: bool, 
     out[start + 8..start + HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// What an entry says of itself.
+/// What an entry says of itself: see [`inspect`](Self::inspect).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct EntryInfo {
-    /// Components of the vector.
+    /// The number of components.
     pub dimensions: usize,
-    /// Whether they are written as 16-bit floats.
+    /// Whether the components are stored as 16-bit floats.
     pub half_precision: bool,
-    /// Whether only the beginning of the text was embedded.
+    /// Whether the text was truncated.
     pub truncated: bool,
 }
 
 impl EntryInfo {
-    /// Checks an entry of a store, as [`Cached`](super::Cached) does before it uses one. `None` where it is not what was
-    /// written under this key: damaged, cut, another key's, or no vector.
+    /// Checks an entry of a store, as [`Cached`](super::Cached) does before it uses one. Returns `None` if the entry is
+    /// not the one that was written under this key: damaged, shortened, the entry of another key, or no vector.
     ///
     /// ```
     /// use docvector_embed::{cache::Key, wrap::EntryInfo};
@@ -101,7 +101,7 @@ impl EntryInfo {
     pub fn inspect(key: &Key, value: &[u8]) -> Option<Self> {
         let header = value.get(..HEADER_BYTES)?;
         let dimensions = u32::from_le_bytes(header[4..8].try_into().ok()?) as usize;
-        // Before there is room made for so many.
+        // Checked before memory is allocated for so many.
         if dimensions.checked_mul(2)? > value.len() {
             return None;
         }
@@ -110,8 +110,8 @@ impl EntryInfo {
     }
 }
 
-/// Appends the row of an entry to `rows`; tells what [`read`] does. Where the bytes lie as floats do, they are copied
-/// without room having been made, and zeroed, for them.
+/// Appends the row of an entry to `rows`; returns the same as [`read`]. If the bytes are aligned as floats are, they are
+/// copied straight into the spare capacity, which is not zeroed first.
 pub(super) fn append(entry: &[u8], key: &Key, rows: &mut Vec<f32>, width: usize) -> Option<bool> {
     if cfg!(target_endian = "little")
         && let Some(&(F32 | F32_TRUNCATED)) = entry.get(3)
@@ -130,7 +130,7 @@ pub(super) fn append(entry: &[u8], key: &Key, rows: &mut Vec<f32>, width: usize)
     cut
 }
 
-/// Looks at header and checksum; tells whether only the beginning of the text was embedded.
+/// Checks header and checksum; returns whether the text was truncated.
 fn check(entry: &[u8], key: &Key, width: usize) -> Option<bool> {
     let header = entry.get(..HEADER_BYTES)?;
     let said = u32::from_le_bytes(header[4..8].try_into().ok()?) as usize;
@@ -139,8 +139,8 @@ fn check(entry: &[u8], key: &Key, width: usize) -> Option<bool> {
     (known && sum == checksum(key, entry)).then_some(header[3] & TRUNCATED != 0)
 }
 
-/// Reads an entry into `row`; tells whether only the beginning of the text was embedded, or `None` where the entry is not
-/// what was written under this key for this width.
+/// Reads an entry into `row`; returns whether the text was truncated, or `None` if the entry is not the one that was
+/// written under this key for this width.
 pub(super) fn read(entry: &[u8], key: &Key, row: &mut [f32]) -> Option<bool> {
     let width = row.len();
     let truncated = check(entry, key, width)?;
@@ -160,11 +160,11 @@ pub(super) fn read(entry: &[u8], key: &Key, row: &mut [f32]) -> Option<bool> {
         }
         _ => return None,
     }
-    // What was written was finite; what has the right sum and is not was written by something else.
+    // Only finite components are written here. Others with a right checksum were written by another program.
     crate::embeddings::not_finite(row).is_none().then_some(truncated)
 }
 
-/// Binds the components to the header and to the key, so that an entry under another key is a damaged one.
+/// Binds the components to the header and to the key: an entry under another key counts as damaged.
 fn checksum(key: &Key, entry: &[u8]) -> u64 {
     let mut about = [0; 40];
     about[..32].copy_from_slice(key.as_bytes());
@@ -243,7 +243,7 @@ mod tests {
             }
         }
 
-        /// Half the room, and each component within what 16 bits can say.
+        /// Half the size, and each component as close as 16 bits allow.
         #[test]
         fn halves_are_close(row in prop::collection::vec(-1.0_f32..1.0, 1..40)) {
             let out = entry(&row, VectorEncoding::Half);
@@ -306,7 +306,7 @@ mod tests {
                 assert_eq!(EntryInfo::inspect(&key(1), &out[..out.len() - 1]), None);
             }
         }
-        // A header that claims four billion components takes no room for them.
+        // A header that claims four billion components makes no room for them.
         let mut claims = entry(&[1.0], VectorEncoding::Exact);
         claims[4..8].fill(0xff);
         assert_eq!(EntryInfo::inspect(&key(1), &claims), None);

@@ -1,18 +1,24 @@
-//! Makes one call of the inner embedder for all callers that miss the same texts: [`InFlightCall`], in the [`InFlightTable`].
+//! Keeps the calls under way, each shared by all callers that miss the same texts: [`InFlightTable`].
 //!
 //! # The life of a call
-//! 1. **Entered.** A caller finds texts in nobody's hands and enters a call for them, in the moment in which it begins to
-//!    poll it. A caller never enters what it does not poll yet: another one that joined and left would leave the call
-//!    half-way, with a place in a gate below that nobody gives back.
-//! 2. **Driven.** Every caller that has joined polls it. It goes on as long as one of them is there, and is dropped with
-//!    the last.
-//! 3. **Arrived.** The inner embedder has answered. From here on the rows are safe: who runs out of time has them, and
-//!    where the store takes its time, a task of the runtime joins as one more caller, which never leaves.
+//! 1. **Entered.** A caller finds texts that no call under way is for, and enters a call for them in the moment in which
+//!    it begins to poll it. It enters no call that it does not poll yet: if another caller joined such a call and left, the
+//!    call would stand still half-way, perhaps with a place in a gate further in that it never gives back.
+//! 2. **Driven.** Each caller that has joined polls the call. The call continues as long as one of them is there, and is
+//!    dropped with the last.
+//! 3. **Arrived.** The inner embedder has answered. From now on no row is lost: a caller whose time is up takes the rows. If
+//!    the store is slow, a task of the runtime joins as one more caller, which never leaves.
 //! 4. **Stored**, taken off the table, and handed out.
 //!
-//! # Who is told what it cost
-//! The first caller that has its whole answer after the call arrived, and no other. Until then the bill lies with the
-//! call, so that a caller which leaves takes none with it. Where all leave, it goes to [`Counts::unclaimed`].
+//! # Who is told the cost
+//! One caller: the first that has its whole answer after the call arrived. Until then the bill stays with the call, so a
+//! caller that leaves takes none with it. If all leave, the bill goes to [`Counts::unclaimed`].
+//!
+//! # Lock order
+//! The table's lock comes first. Under it, a caller joins calls, which takes the lock of their waiters (see
+//! [`shared`](super::shared)), and nothing else is locked. No future is polled or dropped under the table's lock, because
+//! a call that ends takes itself off the table, under the same lock. The last handle of a call drops the call, so no
+//! handle may be dropped under the lock either.
 
 use std::{
     collections::HashMap,
@@ -32,16 +38,16 @@ use crate::{
     checked::cost_of,
 };
 
-/// The calls under way, by the texts they are for: one table per lane, so that a bulk call for a text is found again when
-/// an interactive one has come and gone.
+/// The calls under way, by the texts they are for.
 #[derive(Default)]
 pub(super) struct InFlightTable {
+    // One map per lane: an interactive call for a text must not hide the bulk call for it, which may last longer.
     interactive: HashMap<Key, Slot, HashOfKey>,
     bulk: HashMap<Key, Slot, HashOfKey>,
 }
 
 impl InFlightTable {
-    /// The calls for a text that are as quick as one of this lane, the quickest first.
+    /// Iterates over the calls for a text that a caller of this lane may wait for, interactive ones first.
     pub(super) fn slots(&self, key: &Key, lane: Lane) -> impl Iterator<Item = &Slot> {
         let bulk = Lane::Bulk.serves(lane).then(|| self.bulk.get(key)).flatten();
         self.interactive.get(key).into_iter().chain(bulk)
@@ -73,54 +79,56 @@ impl InFlightTable {
     }
 }
 
-/// Where a text's row will be.
+/// The call and the row that a text is waiting for.
 pub(super) struct Slot {
     progress: Arc<Progress>,
     pub(super) row: usize,
-    /// Whose slot it is: a later call for the same text is not to be forgotten by an earlier one.
+    /// The id of the call. When a call ends, it removes only its own slots, not those of a later call for the same text.
     pub(super) id: u64,
 }
 
 impl Slot {
-    /// The call, unless all who waited for it have gone.
+    /// Joins the call, unless all its callers have left.
     pub(super) fn join(&self) -> Option<InFlightCall> {
         Some(InFlightCall { answer: self.progress.join()?, progress: self.progress.clone() })
     }
 }
 
-/// How far a call is.
+/// How far a call has come.
 #[derive(Default)]
 pub(super) struct Progress {
     call: OnceLock<WeakCall<Arc<Answer>>>,
-    /// The inner embedder was asked.
+    /// Whether the inner embedder was asked.
     asked: AtomicBool,
-    /// What it came to, before that was stored.
+    /// The answer, set before it is stored.
     arrived: OnceLock<Arc<Answer>>,
-    /// It was dropped before that, and its cost is unknown and [unclaimed](Counts::unclaimed).
+    /// Whether the call was dropped before that, so that its unknown cost is [unclaimed](Counts::unclaimed).
     abandoned: AtomicBool,
 }
 
 impl Progress {
+    /// Joins the call, unless all its callers have left.
     pub(super) fn join(&self) -> Option<SharedCall<Arc<Answer>>> {
         self.call.get()?.upgrade()
     }
 
-    /// Says which call this is the progress of.
+    /// Sets the call whose progress this is.
     pub(super) fn begin(&self, call: WeakCall<Arc<Answer>>) {
         let _ = self.call.set(call);
     }
 
-    /// The inner embedder is asked from now on.
+    /// Marks that the inner embedder is asked.
     pub(super) fn ask(&self) {
         self.asked.store(true, Ordering::Release);
     }
 
-    /// The answer is there. From now on, who runs out of time has it all the same.
+    /// Sets the answer. From now on, a caller whose time is up takes it.
     pub(super) fn arrive(&self, answer: Arc<Answer>) {
         let _ = self.arrived.set(answer);
     }
 
-    /// The call was dropped. If the inner embedder was asked and has not answered, its cost is unknown and unclaimed.
+    /// Marks that the call was dropped. If the inner embedder was asked and has not answered, the cost is unknown and
+    /// unclaimed.
     pub(super) fn abandon(&self, counts: &Counts) {
         if self.asked.load(Ordering::Acquire) && self.arrived().is_none() {
             counts.leave_unclaimed(Usage::of_given_up());
@@ -128,12 +136,12 @@ impl Progress {
         }
     }
 
-    /// What the call came to, stored or not.
+    /// Returns the answer if it is there, stored or not.
     pub(super) fn arrived(&self) -> Option<&Arc<Answer>> {
         self.arrived.get()
     }
 
-    /// Takes the account of a call that was dropped with this caller, to tell it; `false` where there is none.
+    /// Takes the cost of a call that was dropped with this caller, to tell it to the caller; `false` if there is none.
     pub(super) fn claim_abandoned(&self, counts: &Counts) -> bool {
         let claimed = self.abandoned.swap(false, Ordering::AcqRel);
         if claimed {
@@ -143,17 +151,17 @@ impl Progress {
     }
 }
 
-/// One caller's part in a call that any number of callers wait for.
+/// The handle that one caller has of a call.
 pub(super) struct InFlightCall {
     pub(super) answer: SharedCall<Arc<Answer>>,
     pub(super) progress: Arc<Progress>,
 }
 
-/// What a call came to.
+/// The answer of a call, for all its callers.
 pub(super) struct Answer {
     pub(super) result: Result<Embeddings>,
     pub(super) id: u64,
-    /// Whether somebody was told what it cost.
+    /// Whether a caller was told what the call cost.
     billed: AtomicBool,
     counts: Arc<Counts>,
 }
@@ -163,7 +171,7 @@ impl Answer {
         Self { result, id, billed: AtomicBool::new(false), counts }
     }
 
-    /// Takes the bill; `false` where another caller has it.
+    /// Takes the bill; `false` if another caller has it.
     pub(super) fn take_bill(&self) -> bool {
         !self.billed.swap(true, Ordering::AcqRel)
     }

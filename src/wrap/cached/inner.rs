@@ -11,9 +11,10 @@ pub(super) struct Inner<E> {
     pub(super) vectors: VectorStore,
     pub(super) spaces: [Space; 1],
     pub(super) in_flight: Mutex<InFlightTable>,
-    /// How many calls there were.
+    /// The number of shared calls so far, which gives each its id.
     pub(super) calls: AtomicU64,
-    /// How many of them have stored what they came to.
+    /// The number of shared calls that have stored their rows. If it changed since a caller looked into the store, rows
+    /// that the caller missed may be there now.
     pub(super) stored: AtomicU64,
     pub(super) counts: Arc<Counts>,
 }

@@ -2,17 +2,17 @@
 
 use crate::{InputKind, SpaceId, Truncation, cache::Key};
 
-/// Fixes what a key means; a change to how fields are hashed needs a new one, and starts an empty cache.
+/// Fixes what a key means. A change to how fields are hashed needs a new context, and every cache begins empty again.
 const CONTEXT: &str = "docvector-embed 2026-11-22 cache key v1";
 
-/// Names the vectors of one space, kind and truncation: hashed once, and then each text.
+/// Computes keys for one space, kind and truncation, which are hashed once for all texts.
 pub(super) struct Keys(blake3::Hasher);
 
-/// What a key stands for beside documents and queries: the text by which a model is recognised.
+/// The kind of the probe text, which identifies a model. Documents are 0 and queries 1.
 const PROBE: u8 = 2;
 
 impl Keys {
-    /// `limit` is that of the embedder for the tokens of one text: it says where a text is cut.
+    /// Begins the keys. `limit` is the embedder's limit of tokens per text: it says where a text is truncated.
     pub(super) fn new(space: SpaceId, kind: InputKind, truncation: Truncation, limit: Option<usize>) -> Self {
         let kind = match kind {
             InputKind::Document => 0,
@@ -25,17 +25,19 @@ impl Keys {
         Self::of(space, kind, cut_at)
     }
 
+    /// Begins the key of the probe text.
     pub(super) fn of_probe(space: SpaceId) -> Self {
         Self::of(space, PROBE, 0)
     }
 
-    /// All fields before the text have a fixed length, and the text is the last: no two run together.
+    // All fields before the text have a fixed length, and the text comes last: no two fields can run together.
     fn of(space: SpaceId, kind: u8, cut_at: u64) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
         hasher.update(space.as_bytes()).update(&[kind]).update(&cut_at.to_le_bytes());
         Self(hasher)
     }
 
+    /// Computes the key of a text.
     pub(super) fn key(&self, text: &str) -> Key {
         let mut hasher = self.0.clone();
         hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());

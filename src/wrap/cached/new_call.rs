@@ -1,4 +1,4 @@
-//! Begins one call of the inner embedder, looks whether others were faster, and stores what it comes to: [`NewCall`].
+//! Makes one call of the inner embedder for all callers that share it, and stores its rows: [`NewCall`].
 
 use std::{
     pin::pin,
@@ -19,12 +19,12 @@ use crate::{
     checked::embed_checked, packed::PackedTexts,
 };
 
-/// A call before it is entered.
+/// A call that is not yet entered. It owns all it needs, because it outlives the caller that began it.
 pub(super) struct NewCall<E> {
     entered: Entered<E>,
     texts: PackedTexts,
     tokens: Option<Vec<u32>>,
-    /// Whether calls of others have been stored since these texts were looked up: their rows may be among them.
+    /// Whether other calls have stored since these texts were looked up: rows of these texts may be among theirs.
     overtaken: bool,
     options: OwnedOptions,
     limits: Limits,
@@ -57,7 +57,7 @@ impl<E: Embedder> NewCall<E> {
         }
     }
 
-    /// Puts its texts on the table, which is the inner's.
+    /// Puts the texts on the table, which is that of `inner`, and returns a handle.
     pub(super) fn enter(self, table: &mut InFlightTable) -> InFlightCall {
         let (id, keys, lane) = (self.entered.id, self.entered.keys.clone(), self.entered.lane);
         let progress = self.entered.progress.clone();
@@ -72,20 +72,21 @@ impl<E: Embedder> NewCall<E> {
         let result = self.answer().await;
         let (inner, keys) = (&*self.entered.inner, &*self.entered.keys);
         let answer = Arc::new(Answer::new(result, self.entered.id, inner.counts.clone()));
-        // Told before it is stored: who runs out of time meanwhile has it all the same.
+        // Set before the rows are stored: a caller whose time is up meanwhile takes the answer.
         progress.arrive(answer.clone());
         {
             let mut storing = pin!(keep(inner, keys, &answer.result));
-            // Memory answers at once, and then a task would cost more than the work.
+            // A store in memory ends at once. A task would cost more than the work.
             if storing.as_mut().now_or_never().is_none() {
-                // Paid rows are not to be lost with the last caller. Without a runtime they go the way of their callers.
+                // The rows are paid for, and must not be lost with the last caller. Without a runtime they are.
                 if let (Ok(runtime), Some(call)) = (Handle::try_current(), progress.join()) {
                     runtime.spawn(async move { _ = call.await });
                 }
                 storing.await;
             }
         }
-        // Before it leaves the table: whoever does not find it there any more sees that somebody has stored.
+        // Counted before the call leaves the table: a caller that does not find it there sees that a call has stored, and
+        // looks up again.
         inner.stored.fetch_add(1, Ordering::Release);
         answer
     }
@@ -129,7 +130,7 @@ impl<E: Embedder> NewCall<E> {
         }
     }
 
-    /// Calls the inner embedder, for all texts or for those at these places.
+    /// Calls the inner embedder for all texts, or for those at these places.
     async fn call(&self, only: Option<&[usize]>) -> Result<Embeddings> {
         let embedder = &self.entered.inner.embedder;
         let all: Vec<usize>;
@@ -151,7 +152,7 @@ impl<E: Embedder> NewCall<E> {
     }
 }
 
-/// Stores what a call came to.
+/// Stores the rows of a call, and those that come with its error.
 async fn keep<E: Embedder>(inner: &Inner<E>, keys: &[Key], result: &Result<Embeddings>) {
     match result {
         Ok(rows) => inner.vectors.keep(keys, rows).await,
@@ -164,8 +165,8 @@ async fn keep<E: Embedder>(inner: &Inner<E>, keys: &[Key], result: &Result<Embed
     }
 }
 
-/// Takes a call's texts off the table, whether it ends, is dropped, or never begins; and keeps the account of a call that
-/// was dropped before its answer came.
+/// The entry of a call in the table. Dropping it takes the texts off the table, whether the call ends, is dropped, or never
+/// begins, and counts the cost of a call that was dropped before it was answered.
 struct Entered<E> {
     inner: Arc<Inner<E>>,
     keys: Arc<[Key]>,

@@ -1,18 +1,21 @@
-//! Collects the rows of some texts, in whatever order they come: [`Rows`].
+//! Collects the rows of texts, in any order: [`Rows`].
 
 use super::entry;
 use crate::{Charges, Embeddings, Error, Partial, Result, Space, cache::Key};
 
 /// The rows of some texts, as far as they are there.
+///
+/// [`RowCollector`](crate::RowCollector) does the same for whole results. This one also reads entries, straight into the
+/// matrix: a hit is one copy.
 pub(super) struct Rows {
     width: usize,
-    /// As far as the last row that is there.
+    /// Reaches to the last row that is there.
     components: Vec<f32>,
     done: Vec<bool>,
-    /// How many are not there.
+    /// The number of missing rows.
     left: usize,
     truncated: Vec<usize>,
-    /// How many came from the store.
+    /// The number of rows that came from the store.
     pub(super) hits: u64,
 }
 
@@ -28,27 +31,28 @@ impl Rows {
         }
     }
 
+    /// Whether there is such a place, and its row is missing.
     pub(super) fn is_missing(&self, place: usize) -> bool {
         self.done.get(place).is_some_and(|done| !done)
     }
 
-    /// How many are not there.
+    /// Returns the number of missing rows.
     pub(super) const fn left(&self) -> usize {
         self.left
     }
 
-    /// The places whose row is not there.
+    /// Iterates over the places whose row is missing.
     pub(super) fn missing(&self) -> impl Iterator<Item = usize> {
         (0..self.done.len()).filter(|&place| !self.done[place])
     }
 
-    /// Takes a row from an entry; says `false` where that is damaged.
+    /// Takes a row from an entry; returns `false` if the entry is damaged.
     pub(super) fn read(&mut self, place: usize, key: &Key, value: &[u8]) -> bool {
         let (start, end) = (place * self.width, (place + 1) * self.width);
         let read = if self.components.len() == start {
             entry::append(value, key, &mut self.components, self.width)
         } else {
-            // Room is made as it is needed, and goes through the processor's caches once.
+            // The matrix grows as rows come, not at once: so each part of it passes the processor's caches once.
             self.components.resize(self.components.len().max(end), 0.0);
             entry::read(value, key, &mut self.components[start..end])
         };
@@ -61,7 +65,7 @@ impl Rows {
         read.is_some()
     }
 
-    /// Takes row `row` of these, which lie in the same space.
+    /// Takes row `row` of `rows`, which lie in the same space.
     pub(super) fn place(&mut self, place: usize, rows: &Embeddings, row: usize) {
         let (start, end) = (place * self.width, (place + 1) * self.width);
         if self.components.len() == start {
@@ -76,7 +80,7 @@ impl Rows {
         }
     }
 
-    /// All rows; those that are missing are zero.
+    /// Returns all rows. Missing rows are zero.
     pub(super) fn into_embeddings(mut self, space: &Space, charges: impl Into<Charges>) -> Result<Embeddings> {
         self.components.resize(self.done.len() * self.width, 0.0);
         let rows = Embeddings::of_finite(self.done.len(), space, self.components, charges)?;
@@ -92,7 +96,7 @@ impl Rows {
         }
     }
 
-    /// The rows that are there, if any.
+    /// Returns the rows that are there, or `None` if there is none.
     fn into_partial(self, space: &Space, charges: Charges) -> Result<Option<Partial>> {
         let there: Vec<usize> = (0..self.done.len()).filter(|&place| self.done[place]).collect();
         if there.is_empty() {

@@ -1,14 +1,19 @@
-//! Lets any number of callers wait for one future, which goes on as long as one of them does: [`SharedCall`].
+//! Lets any number of callers wait for one future, which continues as long as one of them waits: [`SharedCall`].
 //!
-//! The future belongs to nobody: whoever is polled polls it. Three things must hold, whatever the threads do, and
+//! No waiter owns the future: each waiter that is polled polls it. Three things must hold, whatever the threads do, and
 //! `tests/loom` tries all their orders:
 //!
-//! - **No lost wake-up.** A waiter registers its waker before it looks at the future. So if it finds the future in
-//!   somebody's hands, that one sees the waker when it puts the future back. If the future was woken while it was in
-//!   somebody's hands, that poll may have come too early: who puts it back wakes all waiters, and does not rely on being
+//! - **No lost wake-up.** A waiter registers its waker before it looks at the future. If another waiter is polling the
+//!   future at the time, that one sees the waker when it puts the future back. If the future was woken while it was
+//!   polled, that poll may have come too early: the waiter that puts it back wakes all waiters. It does not rely on being
 //!   polled again itself, because it may be dropped instead.
-//! - **Nobody is needed.** Each wake-up wakes all waiters. Whichever of them leaves, another one polls.
-//! - **The last one out ends it.** The future is dropped with the last waiter, at once and under no lock.
+//! - **No waiter is needed.** Each wake-up wakes all waiters. Whichever of them leaves, another one polls.
+//! - **The last waiter ends it.** The future is dropped with the last waiter, at once and under no lock.
+//!
+//! # Lock order
+//! There are two locks, of the stage and of the wakers, and no thread holds both. The future, wakers and values are code of
+//! others: none is polled, woken, cloned or dropped under a lock, except that a finished value is cloned under that of the
+//! stage (here an `Arc`).
 
 use std::{
     mem,
@@ -24,31 +29,31 @@ type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 struct State<T> {
     stage: Mutex<Stage<T>>,
     waiting: Arc<Waiting>,
-    /// Wakes all waiters; what the future is polled with.
+    /// Wakes all waiters. The future is polled with it.
     waker: Waker,
 }
 
 enum Stage<T> {
-    /// It waits, or has not begun.
+    /// The future waits, or has not begun.
     Idle(BoxFuture<T>),
-    /// A waiter has it in its hands.
+    /// A waiter is polling the future.
     Polled,
     Done(T),
-    /// It panicked in a waiter's hands.
+    /// The future panicked while a waiter polled it.
     Broken,
 }
 
-/// Who waits.
+/// Those that wait.
 #[derive(Default)]
 struct Waiting(Mutex<Wakers>);
 
 #[derive(Default)]
 struct Wakers {
-    /// One place for each waiter.
+    /// One place per waiter.
     places: Vec<Option<Waker>>,
-    /// Places whose waiter has left.
+    /// The places whose waiter has left.
     free: Vec<usize>,
-    /// The future was woken since this was last set to `false`.
+    /// Whether the future was woken since its last poll began.
     woken: bool,
 }
 
@@ -63,7 +68,8 @@ impl Waiting {
     }
 
     fn leave(&self, place: usize) {
-        // A waker may be the last hold on a whole task, with waiters of its own: never dropped under the lock.
+        // A waker may be the last handle of a task, which may have waiters of its own: it must not be dropped under the
+        // lock.
         drop(self.0.with(|wakers| {
             wakers.free.push(place);
             wakers.places[place].take()
@@ -73,7 +79,7 @@ impl Waiting {
     fn register(&self, place: usize, waker: &Waker) {
         let is_there = |wakers: &mut Wakers| wakers.places[place].as_ref().is_some_and(|same| same.will_wake(waker));
         if !self.0.with(is_there) {
-            // Cloned and dropped under no lock: both are code of an executor.
+            // Cloned and dropped under no lock, because both run code of an executor.
             let waker = waker.clone();
             drop(self.0.with(|wakers| wakers.places[place].replace(waker)));
         }
@@ -96,13 +102,13 @@ impl Wake for Waiting {
     }
 }
 
-/// One waiter for a shared future. Gives `None` where the future panicked in another waiter's hands.
+/// One waiter for a shared future. Its output is `None` if the future panicked while another waiter polled it.
 pub(super) struct SharedCall<T> {
     state: sync::Arc<State<T>>,
     place: usize,
 }
 
-/// A way to a shared future that does not keep it going.
+/// A handle of a shared future that does not keep it alive.
 pub(super) struct WeakCall<T>(Weak<State<T>>);
 
 impl<T> Clone for WeakCall<T> {
@@ -128,7 +134,7 @@ impl<T: Clone> SharedCall<T> {
         WeakCall(sync::Arc::downgrade(&self.state))
     }
 
-    /// Polls the future, which this waiter has in its hands.
+    /// Polls the future, which this waiter has taken out of the stage.
     fn poll_in_hand(&self, mut future: BoxFuture<T>) -> Poll<Option<T>> {
         let hand = Hand(&self.state);
         self.state.waiting.0.with(|wakers| wakers.woken = false);
@@ -152,7 +158,7 @@ impl<T: Clone> SharedCall<T> {
 }
 
 impl<T> WeakCall<T> {
-    /// A waiter, unless all of them have left.
+    /// Returns a new waiter, unless all have left.
     pub(super) fn upgrade(&self) -> Option<SharedCall<T>>
     where
         T: Clone,
@@ -172,7 +178,7 @@ impl<T: Clone> Future for SharedCall<T> {
             Stage::Polled => Err(Poll::Pending),
             Stage::Idle(_) => match mem::replace(stage, Stage::Polled) {
                 Stage::Idle(future) => Ok(future),
-                // It was idle a moment ago, under this lock.
+                // Cannot be: it was idle when it was matched, under the same lock.
                 _ => Err(Poll::Pending),
             },
         });
@@ -189,7 +195,8 @@ impl<T> Drop for SharedCall<T> {
     }
 }
 
-/// Held while a waiter has the future in its hands. Dropped only where the future panics: the others must not wait.
+/// Held while a waiter polls the future. It is dropped only if the future panics, and then wakes the other waiters, which
+/// would wait for ever.
 struct Hand<'a, T>(&'a State<T>);
 
 impl<T> Drop for Hand<'_, T> {

@@ -20,15 +20,17 @@ use crate::{
     cache::{CacheStore, Entry, Key, owned_entries::OwnedEntries},
 };
 
-/// How often a store is asked again for an entry that was damaged: as many tiers as anybody has.
+/// How often a store is asked again for an entry that was damaged. Each of its tiers may have a damaged one; more than
+/// four tiers are not expected.
 const MAX_LOOKUPS_AFTER_DAMAGE: usize = 4;
 
-/// The vectors of one space in a store. A store that fails or panics costs a warning, and damaged entries are discarded.
+/// The vectors of one space in a store. A store that fails or panics causes a warning. Damaged entries are discarded.
 pub(super) struct VectorStore {
     store: Arc<dyn CacheStore>,
     encoding: VectorEncoding,
     space: Space,
     counts: Arc<Counts>,
+    /// Whether the store has a note about the space.
     noted: AtomicBool,
 }
 
@@ -37,24 +39,25 @@ impl VectorStore {
         Self { store, encoding, space, counts, noted: AtomicBool::new(false) }
     }
 
-    /// The store itself.
+    /// Returns the store itself.
     pub(super) fn store(&self) -> &dyn CacheStore {
         &*self.store
     }
 
-    /// How vectors are written.
+    /// Returns how vectors are stored.
     pub(super) const fn encoding(&self) -> VectorEncoding {
         self.encoding
     }
 
+    /// Counts a failure of the store, and warns of it.
     pub(super) fn failed(&self, error: &Error, what: &str) {
         self.counts.failures.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(store = %self.store, %error, "the cache {what}");
     }
 
-    /// Takes what the store has of the rows that are missing.
+    /// Takes the missing rows that the store has.
     pub(super) async fn look_up(&self, keys: &[Key], rows: &mut Rows) {
-        // Mostly, that is all of them.
+        // Mostly, all rows are missing.
         let mut damaged = if rows.left() == keys.len() {
             self.look(keys, |at| at, rows).await
         } else {
@@ -66,7 +69,7 @@ impl VectorStore {
             if damaged.is_empty() || !self.discard(&mut damaged).await {
                 return;
             }
-            // A store of several tiers may have another one that is sound.
+            // A store of several tiers may have a sound entry of the same key.
             let again: Vec<usize> =
                 rows.missing().filter(|&place| damaged.iter().any(|(key, _)| *key == keys[place])).collect();
             let keys: Vec<Key> = again.iter().map(|&place| keys[place]).collect();
@@ -74,7 +77,7 @@ impl VectorStore {
         }
     }
 
-    /// Takes what the store has under these keys; gives those whose entry is damaged, with what was there.
+    /// Takes what the store has under these keys; returns the damaged entries.
     async fn look(
         &self,
         keys: &[Key],
@@ -86,19 +89,19 @@ impl VectorStore {
             return damaged;
         }
         let mut sink = |at: usize, value: &[u8]| {
-            // A store that hands over a place twice, or one that there is not, does no harm.
+            // A store that hands over a place twice, or a place that does not exist, does no harm.
             let Some(key) = keys.get(at) else { return };
             if rows.is_missing(place_of(at)) && !rows.read(place_of(at), key, value) {
                 damaged.push((*key, value.to_vec()));
             }
         };
         if let Err(error) = unpanicked(async { self.store.get(keys, &mut sink).await }).await {
-            self.failed(&error, "could not be read: all texts it did not give are embedded");
+            self.failed(&error, "could not be read: the texts that it did not give are embedded");
         }
         damaged
     }
 
-    /// Removes damaged entries from the store; says whether that went well.
+    /// Discards damaged entries; returns whether that succeeded.
     async fn discard(&self, damaged: &mut Vec<(Key, Vec<u8>)>) -> bool {
         damaged.sort_unstable();
         damaged.dedup();
@@ -107,12 +110,12 @@ impl VectorStore {
         let entries: Vec<Entry<'_>> = damaged.iter().map(|(key, value)| Entry::new(*key, value)).collect();
         let discarded = unpanicked(async { self.store.discard(&entries).await }).await;
         if let Err(error) = &discarded {
-            self.failed(error, "could not discard damaged entries: their texts will be embedded again another time");
+            self.failed(error, "could not discard damaged entries: their texts will be embedded again later");
         }
         discarded.is_ok()
     }
 
-    /// The stored vector of the probe text.
+    /// Reads the stored vector of the probe text.
     pub(super) async fn probe(&self, key: Key) -> Result<Option<Vec<f32>>> {
         let mut stored = vec![0.0; self.space.dimensions()];
         for _ in 0..MAX_LOOKUPS_AFTER_DAMAGE {
@@ -138,20 +141,20 @@ impl VectorStore {
         self.note().await
     }
 
-    /// Says in the store what the space is, once.
+    /// Notes in the store what the space is, once.
     async fn note(&self) -> Result<()> {
         if self.noted.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
         let space = &self.space;
-        // Two revisions of a model are to be told apart by people.
+        // So that people can tell two revisions of a model apart.
         let about = space.revision().map_or(space.to_string(), |revision| format!("{space}, revision {revision}"));
         unpanicked(async { self.store.note(space.id(), &about).await })
             .await
             .inspect_err(|_| self.noted.store(false, Ordering::Relaxed))
     }
 
-    /// Stores rows under keys; a failure costs a warning.
+    /// Stores rows under keys. A failure causes a warning.
     pub(super) async fn keep(&self, keys: &[Key], rows: &Embeddings) {
         let mut entries = OwnedEntries::with_capacity(keys.len(), keys.len() * (rows.dimensions() * 4 + 16));
         for (row, &key) in keys.iter().enumerate() {
@@ -160,7 +163,7 @@ impl VectorStore {
         }
         let entries: Vec<Entry<'_>> = entries.iter().collect();
         if let Err(error) = unpanicked(async { self.store.put(&entries).await }).await {
-            self.failed(&error, "could not be written: its texts will be embedded again another time");
+            self.failed(&error, "could not be written: its texts will be embedded again later");
             return;
         }
         self.counts.stored.fetch_add(keys.len() as u64, Ordering::Relaxed);
@@ -170,7 +173,7 @@ impl VectorStore {
     }
 }
 
-/// Makes an error of a store's panic, which is the store's failure and no caller's.
+/// Turns a panic of the store into an error: it is a failure of the store, and no caller should see it.
 async fn unpanicked<T: Send>(work: impl Future<Output = Result<T>> + Send) -> Result<T> {
     let panicked = |_| Err(Error::new(ErrorKind::Cache, "the store panicked"));
     AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(panicked)
