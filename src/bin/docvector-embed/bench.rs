@@ -8,14 +8,14 @@ use std::{
 use docvector_embed::{InputKind, provider::Onnx};
 
 use crate::{
-    cli::BenchArgs,
+    cli::bench::BenchArgs,
     doctor::{cores, devices},
     failure::Failure,
     measure::{BUSY, Cores, Race, Run, Work, describe, fit_together, median, texts_in},
     plot::{self, Plot},
     progress::Progress,
     report::{Report, plain},
-    runtime,
+    runtime::runtime,
     sample::{Sample, spread},
 };
 

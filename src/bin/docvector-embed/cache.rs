@@ -16,11 +16,11 @@ use docvector_embed::{
 };
 
 use crate::{
-    cli::{StatsArgs, VerifyArgs},
+    cli::cache::{StatsArgs, VerifyArgs},
     failure::Failure,
     progress::Progress,
     report::{Bytes, Report, plain},
-    runtime,
+    runtime::runtime,
 };
 
 /// Damaged entries that are named.

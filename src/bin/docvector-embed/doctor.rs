@@ -14,11 +14,11 @@ use docvector_embed::{
 };
 
 use crate::{
-    cli::DoctorArgs,
+    cli::doctor::DoctorArgs,
     failure::Failure,
     reference::{self, Bounds, Reference},
     report::Report,
-    runtime,
+    runtime::runtime,
 };
 
 /// Prints the report. A check that fails is a failure of the command.

@@ -22,12 +22,12 @@ use tokio::sync::mpsc;
 
 use crate::{
     cache::Watched,
-    cli::{Job, OnError},
+    cli::embed::{Job, OnError},
     failure::Failure,
     input::{Fault, Input, Item, Window},
     output::{Output, Rows},
     progress::Progress,
-    runtime,
+    runtime::runtime,
     tally::{Counted, Tally},
 };
 

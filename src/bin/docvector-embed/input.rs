@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{cli::is_standard, failure::Failure};
+use crate::{failure::Failure, paths::is_standard};
 
 /// The most texts and bytes of input in a window; a longer line is a window of its own.
 const WINDOW_TEXTS: usize = 1024;

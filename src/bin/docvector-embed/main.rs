@@ -11,10 +11,12 @@ mod input;
 mod measure;
 mod npy;
 mod output;
+mod paths;
 mod plot;
 mod progress;
 mod reference;
 mod report;
+mod runtime;
 mod sample;
 mod tally;
 mod tune;
@@ -24,15 +26,21 @@ use std::{io, process::ExitCode};
 use clap::Parser;
 
 use self::{
-    cli::{CacheCommand, Cli, Command},
+    cli::{Cli, Command, cache::CacheCommand},
     failure::Failure,
 };
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Embed(args) => args.into_job().map_or_else(|usage| usage.exit(), |job| embed::run(&job)),
+        Command::Embed(args) => match args.into_job() {
+            Ok(job) => embed::run(&job),
+            Err(message) => cli::usage_error("embed", &message).exit(),
+        },
         Command::Doctor(args) => doctor::run(&args),
-        Command::Bench(args) => args.check().map_or_else(|usage| usage.exit(), |args| bench::run(&args)),
+        Command::Bench(args) => match args.check() {
+            Ok(args) => bench::run(&args),
+            Err(message) => cli::usage_error("bench", &message).exit(),
+        },
         Command::Tune(args) => tune::run(&args),
         Command::Cache(args) => match args.command {
             CacheCommand::Stats(args) => cache::stats(&args),
@@ -48,12 +56,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// What the embedder's futures run on. The work itself is done on the embedder's own threads.
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::because("no asynchronous runtime can be started", error))
 }

@@ -11,10 +11,11 @@ use serde_json::{Map, Value};
 use tempfile::NamedTempFile;
 
 use crate::{
-    cli::{Format, is_standard},
+    cli::embed::Format,
     failure::Failure,
     input::{Fault, Item, RESERVED, Record},
     npy,
+    paths::is_standard,
 };
 
 const BUFFER: usize = 256 << 10;

@@ -10,7 +10,7 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-use crate::{cli::is_standard, failure::Failure, output::temporary};
+use crate::{failure::Failure, output::temporary, paths::is_standard};
 
 /// The picture and the place of the axes in it.
 const WIDTH: f64 = 800.0;

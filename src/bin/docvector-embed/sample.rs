@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use crate::{
-    cli::is_json_lines,
     failure::Failure,
     input::{Fault, Input, Item},
+    paths::is_json_lines,
 };
 
 /// Pages of the documentation: prose, tables and code in chapters of all lengths.

@@ -11,13 +11,13 @@ use docvector_embed::{
 };
 
 use crate::{
-    cli::TuneArgs,
+    cli::tune::TuneArgs,
     doctor::cores,
     failure::Failure,
     measure::{BUSY, Cores, Race, Run, Work, describe, fit_together, median, texts_in},
     progress::Progress,
     report::{Report, plain},
-    runtime,
+    runtime::runtime,
     sample::{Sample, spread},
 };
 

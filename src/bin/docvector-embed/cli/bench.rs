@@ -1,0 +1,80 @@
+//! Defines the arguments of `bench`, and refuses those that do not go together.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{kind::Kind, model::LoadArgs};
+use crate::paths::{is_same_file, is_standard};
+
+pub(crate) const BENCH_EXAMPLES: &str = "\
+Examples:
+  docvector-embed bench --model DIR
+  docvector-embed bench --model DIR --input lines.txt --budgets 128,256,512 --plot speed.svg
+  docvector-embed bench --model DIR --kind query --threads 1 --seconds 20
+
+A budget is how many padded tokens a batch may have: a text counts as the longest one in its batch. The default is always
+among those that are measured. What was tuned is left aside.
+
+Exit status: 0 if all went well, 1 if something failed, 2 if the command line is wrong.";
+
+/// Budgets that are measured where none are named.
+const BUDGETS: [u32; 7] = [64, 128, 256, 512, 1024, 2048, 4096];
+
+/// Rounds that are measured where no number is given.
+const ROUNDS: u32 = 5;
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// Folder of the model, as sentence-transformers saves it
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: PathBuf,
+    /// Texts to measure with, as `embed` takes them, evenly spread where there are many [default: texts of this program]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    /// What the texts are; without --input, queries are short ones
+    #[arg(long, value_enum, default_value_t = Kind::Document)]
+    pub(crate) kind: Kind,
+    /// Padded tokens of a batch, several numbers [default: 64,128,256,512,1024,2048,4096]
+    #[arg(long, value_name = "N,N,..", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    budgets: Vec<u32>,
+    /// How often each budget is measured; more rounds are shorter ones [default: 5]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: Option<u32>,
+    /// About how long all of it takes, where nothing else runs; each setting needs its time for a few texts, however
+    /// short this is
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) seconds: u32,
+    /// File for a plot of tokens/s by budget, as SVG
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plot: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+}
+
+impl BenchArgs {
+    /// The budgets to measure, the default among them.
+    pub(crate) fn budgets(&self, default: usize) -> Vec<usize> {
+        let named = if self.budgets.is_empty() { &BUDGETS[..] } else { &self.budgets };
+        let mut budgets: Vec<usize> = named.iter().map(|&budget| budget as usize).chain([default]).collect();
+        budgets.sort_unstable();
+        budgets.dedup();
+        budgets
+    }
+
+    pub(crate) fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(ROUNDS) as usize
+    }
+
+    /// Refuses what cannot be meant.
+    pub(crate) fn check(self) -> Result<Self, String> {
+        let Some(plot) = &self.plot else { return Ok(self) };
+        if is_standard(plot) {
+            return Err("a plot is a file: name one with --plot".to_owned());
+        }
+        if self.input.as_ref().is_some_and(|input| !is_standard(input) && is_same_file(plot, input)) {
+            return Err("--plot and --input name the same file".to_owned());
+        }
+        Ok(self)
+    }
+}

@@ -1,0 +1,19 @@
+//! Defines the arguments of `doctor`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::model::LoadArgs;
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Folder of a model to load and check
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// Compare with the vectors of all-MiniLM-L6-v2 whatever the model is called
+    #[arg(long, requires = "model")]
+    pub(crate) reference: bool,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+}

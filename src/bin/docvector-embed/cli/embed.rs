@@ -1,0 +1,151 @@
+//! Defines the arguments of `embed`, and refuses those that do not go together.
+
+use std::{
+    io::{self, IsTerminal},
+    path::PathBuf,
+};
+
+use clap::{Args, ValueEnum};
+use docvector_embed::InputKind;
+
+use super::{kind::Kind, model::LoadArgs};
+use crate::paths::{has_extension, is_json_lines, is_same_file, is_standard};
+
+pub(crate) const EMBED_EXAMPLES: &str = "\
+Examples:
+  docvector-embed embed --model DIR --input lines.txt --output vectors.npy
+  docvector-embed embed --model DIR --input chunks.jsonl --on-error record > embedded.jsonl
+  docvector-embed embed --model DIR --input lines.txt --output vectors.npy --cache cache.sqlite
+
+With --cache, a run that was interrupted or killed does not embed again what it had stored: start it again. A text counts
+as another one where --kind, --too-long or the model is another. A cache that fails is a warning, and no failure.
+
+Exit status: 0 if all went well, 1 if something failed, 2 if the command line is wrong.";
+
+#[derive(Debug, Args)]
+pub(crate) struct EmbedArgs {
+    /// Folder of the model, as sentence-transformers saves it
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// What the texts are: many models embed a document and a query about it differently
+    #[arg(long, value_enum, default_value_t = Kind::Document)]
+    kind: Kind,
+    /// Texts, one a line; `-` is standard input. JSON lines if the name ends in .jsonl or .ndjson
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    input: PathBuf,
+    /// Where the vectors go; `-` is standard output. A file appears when it is complete
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    output: PathBuf,
+    /// File to keep vectors in, made if missing: what is in it is not embedded again. It holds no texts
+    #[arg(long, value_name = "PATH")]
+    cache: Option<PathBuf>,
+    /// Form of the output [default: npy if its name ends in .npy, else jsonl]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// What happens to a text longer than the model takes
+    #[arg(long, value_enum, default_value_t = Truncation::Truncate)]
+    too_long: Truncation,
+    /// What happens to a line that cannot be embedded: no file is written, or it gets a row that says why
+    #[arg(long, value_enum, default_value_t = OnError::Fail)]
+    on_error: OnError,
+    /// Read JSON lines, whatever the input's name: objects with a field `text`; other fields pass through
+    #[arg(long)]
+    jsonl: bool,
+    /// Print neither progress nor summary, only what was cut or left out
+    #[arg(long, short)]
+    quiet: bool,
+    #[command(flatten)]
+    load: LoadArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A JSON object a line: the input's fields and `embedding`
+    Jsonl,
+    /// A NumPy matrix of 32-bit floats, a row a text
+    Npy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Truncation {
+    /// Embed its beginning
+    Truncate,
+    /// Treat it as a line that cannot be embedded
+    Error,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnError {
+    /// List all such lines and fail
+    Fail,
+    /// Write `{"line": .., "error": ..}` in its place and go on; JSON lines only
+    Record,
+}
+
+/// What `embed` is to do, with everything decided.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) model: PathBuf,
+    pub(crate) load: LoadArgs,
+    pub(crate) kind: InputKind,
+    pub(crate) too_long: docvector_embed::Truncation,
+    pub(crate) on_error: OnError,
+    pub(crate) input: PathBuf,
+    pub(crate) jsonl: bool,
+    pub(crate) output: PathBuf,
+    pub(crate) format: Format,
+    pub(crate) cache: Option<PathBuf>,
+    pub(crate) quiet: bool,
+}
+
+impl EmbedArgs {
+    /// Decides what was left open, and refuses what does not go together.
+    pub(crate) fn into_job(self) -> Result<Job, String> {
+        let format = match self.format {
+            Some(format) => format,
+            None if has_extension(&self.output, &["npy"]) => Format::Npy,
+            None => Format::Jsonl,
+        };
+        if format == Format::Npy && is_standard(&self.output) {
+            let message = "npy needs a file, because its header holds the number of rows: name one with --output";
+            return Err(message.to_owned());
+        }
+        if format == Format::Npy && self.on_error == OnError::Record {
+            return Err("a matrix cannot hold an error: --on-error record needs --format jsonl".to_owned());
+        }
+        if let Some(cache) = &self.cache {
+            if is_standard(cache) {
+                return Err("a cache is a file: name one with --cache".to_owned());
+            }
+            for (option, path) in [("--input", &self.input), ("--output", &self.output)] {
+                if !is_standard(path) && is_same_file(cache, path) {
+                    return Err(format!("--cache and {option} name the same file"));
+                }
+            }
+        }
+        Ok(Job {
+            model: self.model,
+            load: self.load,
+            kind: self.kind.into(),
+            too_long: match self.too_long {
+                Truncation::Truncate => docvector_embed::Truncation::Truncate,
+                Truncation::Error => docvector_embed::Truncation::Error,
+            },
+            on_error: self.on_error,
+            jsonl: self.jsonl || is_json_lines(&self.input),
+            input: self.input,
+            output: self.output,
+            format,
+            cache: self.cache,
+            quiet: self.quiet,
+        })
+    }
+}
+
+impl Job {
+    /// Whether a progress bar is of use, and would not be drawn into the output.
+    pub(crate) fn shows_progress(&self) -> bool {
+        let into_terminal = is_standard(&self.output) && io::stdout().is_terminal();
+        !self.quiet && !into_terminal && io::stderr().is_terminal()
+    }
+}

@@ -1,0 +1,83 @@
+//! Defines the arguments that choose a model and how it is loaded.
+
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, ValueEnum};
+use docvector_embed::{
+    Precision,
+    provider::{Device, Onnx, OnnxBuilder},
+};
+
+/// How a model is loaded.
+#[derive(Debug, Args)]
+pub(crate) struct LoadArgs {
+    #[command(flatten)]
+    pub(crate) which: ModelArgs,
+    /// Threads to compute on [default: what was tuned, else one a core]
+    #[arg(long, value_name = "N", requires = "model")]
+    threads: Option<NonZeroUsize>,
+}
+
+impl LoadArgs {
+    /// The model in `folder`, to be built as asked for.
+    pub(crate) fn builder(&self, folder: &Path) -> OnnxBuilder {
+        let builder = self.which.builder(folder);
+        match self.threads {
+            Some(threads) => builder.with_threads(threads.get()),
+            None => builder,
+        }
+    }
+}
+
+/// Which model is loaded, and what it makes of texts.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// ONNX Runtime's library, or its folder [default: searched for]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) library: Option<PathBuf>,
+    /// File of the model to take, below its folder [default: model.safetensors, else model.onnx]
+    #[arg(long, value_name = "PATH", requires = "model")]
+    file: Option<PathBuf>,
+    /// Tokens of a text that are embedded [default: what the model says]
+    #[arg(long, value_name = "N", requires = "model")]
+    max_tokens: Option<NonZeroUsize>,
+    /// Device to run on: cpu, cuda or cuda:N; several cards with commas between them
+    #[arg(long, value_name = "DEVICE", requires = "model", value_delimiter = ',', default_value = "cpu")]
+    device: Vec<Device>,
+    /// Precision of the layers: int8 is faster and less exact, on a CPU only, and makes vectors of another space
+    #[arg(long, value_enum, requires = "model", default_value_t = Layers::Full)]
+    precision: Layers,
+}
+
+/// The precision of a model's layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Layers {
+    /// fp32 on a CPU, fp16 on a card
+    Full,
+    /// 8 bits
+    Int8,
+}
+
+impl ModelArgs {
+    /// The model in `folder`, to be built as asked for.
+    pub(crate) fn builder(&self, folder: &Path) -> OnnxBuilder {
+        let mut builder = Onnx::builder(folder);
+        if let Some(path) = &self.library {
+            builder = builder.with_library(path);
+        }
+        if let Some(path) = &self.file {
+            builder = builder.with_file(path);
+        }
+        if let Some(tokens) = self.max_tokens {
+            builder = builder.with_max_tokens(tokens.get());
+        }
+        let precision = match self.precision {
+            Layers::Full => Precision::Full,
+            Layers::Int8 => Precision::Int8,
+        };
+        builder.with_devices(self.device.iter().copied()).with_precision(precision)
+    }
+}
