@@ -9,14 +9,18 @@ use docvector_embed::{InputKind, provider::Onnx};
 
 use crate::{
     cli::bench::BenchArgs,
-    doctor::{cores, devices},
+    cpu_contention::{BUSY, Cores},
     failure::Failure,
-    measure::{BUSY, Cores, Race, Run, Work, describe, fit_together, median, texts_in},
+    machine::{describe, devices},
+    measurement::{Run, Work},
     plot::{self, Plot},
     progress::Progress,
-    report::{Report, plain},
+    report::Report,
+    rounds::{Race, fit_together, texts_in},
     runtime::runtime,
     sample::{Sample, spread},
+    statistics::median,
+    wording::plain,
 };
 
 /// Prints a table, a row for each budget.
@@ -52,7 +56,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let taken = Cores::taken(cores_before).filter(|&taken| taken > BUSY);
 
     let mut report = Report::new(io::stdout().lock());
-    describe(&mut report, &args.model, info, cores())?;
+    describe(&mut report, &args.model, info)?;
     report.line("threads", info.threads)?;
     let kinds = if kind == InputKind::Query { "queries" } else { "documents" };
     let of = if count < texts.len() { format!("{count} of {}", texts.len()) } else { count.to_string() };

@@ -1,17 +1,14 @@
-//! Looks after the file that `embed --cache` keeps: what is in it, whether all of it is sound, and what goes wrong.
+//! Shows what is in the file that `embed --cache` keeps, and checks it.
 
 use std::{
     collections::BTreeMap,
-    fmt, fs,
+    fs,
     io::{self, IsTerminal, Write},
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
 };
 
-use async_trait::async_trait;
 use docvector_embed::{
-    SpaceId,
-    cache::{CacheStore, Entry, Key, Sink, Sqlite},
+    cache::{CacheStore, Entry, Key, Sqlite},
     wrap::EntryInfo,
 };
 
@@ -19,8 +16,9 @@ use crate::{
     cli::cache::{StatsArgs, VerifyArgs},
     failure::Failure,
     progress::Progress,
-    report::{Bytes, Report, plain},
+    report::Report,
     runtime::runtime,
+    wording::{Bytes, plain},
 };
 
 /// Damaged entries that are named.
@@ -211,60 +209,6 @@ async fn remove(store: &Sqlite, keys: &[Key]) -> Result<u64, Failure> {
         removed += entries.len() as u64;
     }
     Ok(removed)
-}
-
-/// The file as `embed` uses it: says what is wrong with it at its first failure, because the run goes on without it.
-#[derive(Debug)]
-pub(crate) struct Watched {
-    file: Sqlite,
-    has_failed: AtomicBool,
-}
-
-impl Watched {
-    /// Opens the file, or makes it.
-    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
-        Ok(Self { file: Sqlite::open(path)?, has_failed: AtomicBool::new(false) })
-    }
-
-    fn watch(&self, result: docvector_embed::Result<()>) -> docvector_embed::Result<()> {
-        if let Err(error) = &result
-            && !self.has_failed.swap(true, Ordering::Relaxed)
-        {
-            // The exit status does not depend on whether it can be said.
-            let _ = writeln!(io::stderr().lock(), "warning: the cache fails, and the run goes on without it: {error}");
-        }
-        result
-    }
-}
-
-impl fmt::Display for Watched {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.file, f)
-    }
-}
-
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl CacheStore for Watched {
-    async fn get(&self, keys: &[Key], sink: &mut Sink<'_>) -> docvector_embed::Result<()> {
-        self.watch(self.file.get(keys, sink).await)
-    }
-
-    async fn put(&self, entries: &[Entry<'_>]) -> docvector_embed::Result<()> {
-        self.watch(self.file.put(entries).await)
-    }
-
-    async fn discard(&self, damaged: &[Entry<'_>]) -> docvector_embed::Result<()> {
-        self.watch(self.file.discard(damaged).await)
-    }
-
-    async fn note(&self, space: SpaceId, about: &str) -> docvector_embed::Result<()> {
-        self.watch(self.file.note(space, about).await)
-    }
-
-    async fn flush(&self) -> docvector_embed::Result<()> {
-        self.watch(self.file.flush().await)
-    }
 }
 
 #[cfg(test)]

@@ -4,18 +4,18 @@ use std::{
     env,
     io::{self, Write},
     path::Path,
-    thread,
     time::Instant,
 };
 
 use docvector_embed::{
     EmbedderExt, Normalization, Pooling, Precision, Space,
-    provider::{Device, Onnx, OnnxInfo},
+    provider::{Device, Onnx},
 };
 
 use crate::{
     cli::doctor::DoctorArgs,
     failure::Failure,
+    machine::{cores, devices},
     reference::{self, Bounds, Reference},
     report::Report,
     runtime::runtime,
@@ -60,16 +60,6 @@ fn machine(report: &mut Report<impl Write>) -> Result<(), Failure> {
             "not built in"
         },
     )
-}
-
-/// How many cores there are to compute on, as far as the system tells.
-pub(crate) fn cores() -> String {
-    thread::available_parallelism().map_or_else(|_| "unknown".to_owned(), |cores| cores.to_string())
-}
-
-/// The devices that a model runs on.
-pub(crate) fn devices(info: &OnnxInfo) -> String {
-    info.devices.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn model(report: &mut Report<impl Write>, folder: &Path, embedder: &Onnx) -> Result<(), Failure> {

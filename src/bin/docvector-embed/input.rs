@@ -8,7 +8,11 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{failure::Failure, paths::is_standard};
+use crate::{
+    failure::Failure,
+    paths::is_standard,
+    window::{Fault, Item, RESERVED, Record, Window},
+};
 
 /// The most texts and bytes of input in a window; a longer line is a window of its own.
 const WINDOW_TEXTS: usize = 1024;
@@ -20,77 +24,6 @@ const LINE_BYTES: u64 = 16 << 20;
 const READ_AHEAD: usize = 64 << 10;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
-
-/// Fields that the output adds to those of the input.
-pub(crate) const RESERVED: [&str; 3] = ["embedding", "error", "truncated"];
-
-/// A line of the input.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Item {
-    Text(Record),
-    Bad(Fault),
-}
-
-/// A text to embed.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Record {
-    /// Its line, from 1.
-    pub(crate) line: u64,
-    pub(crate) text: String,
-    /// The object that it came in, as it was written: numbers that no machine type holds pass through unharmed.
-    pub(crate) object: Option<String>,
-}
-
-impl Record {
-    /// Whether this is the first line of plain text, and is what a JSON line would be.
-    pub(crate) fn looks_like_json(&self) -> bool {
-        self.line == 1
-            && self.object.is_none()
-            && self.text.starts_with('{')
-            && serde_json::from_str::<Value>(&self.text).is_ok_and(|object| object.get("text").is_some())
-    }
-}
-
-/// A line that cannot be embedded.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
-    pub(crate) line: u64,
-    /// What is wrong, as in `line 17: the text is empty`.
-    pub(crate) why: String,
-    /// The object, if the line held one.
-    pub(crate) object: Option<String>,
-}
-
-/// Consecutive lines.
-#[derive(Debug, Default)]
-pub(crate) struct Window {
-    pub(crate) items: Vec<Item>,
-    /// Bytes of input that it came from.
-    pub(crate) bytes: u64,
-}
-
-impl Window {
-    /// The texts that can be embedded.
-    pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
-        self.items.iter().filter_map(|item| match item {
-            Item::Text(record) => Some(record),
-            Item::Bad(_) => None,
-        })
-    }
-
-    /// The lines that cannot be embedded.
-    pub(crate) fn faults(&self) -> impl Iterator<Item = &Fault> {
-        self.items.iter().filter_map(|item| match item {
-            Item::Text(_) => None,
-            Item::Bad(fault) => Some(fault),
-        })
-    }
-
-    fn push(&mut self, item: Item, bytes: u64) {
-        self.items.push(item);
-        self.bytes += bytes;
-    }
-}
 
 /// An opened input: gives its windows in order.
 pub(crate) struct Input<R = BufReader<Box<dyn Read + Send>>> {

@@ -1,14 +1,19 @@
 //! The `docvector-embed` command: embeds files of texts on this machine, shows what it runs on, measures how fast it is,
 //! and looks after caches.
 
+mod bad_lines;
 mod bench;
 mod cache;
+mod cache_warning;
 mod cli;
+mod cpu_contention;
 mod doctor;
 mod embed;
 mod failure;
 mod input;
-mod measure;
+mod json_rows;
+mod machine;
+mod measurement;
 mod npy;
 mod output;
 mod paths;
@@ -16,10 +21,16 @@ mod plot;
 mod progress;
 mod reference;
 mod report;
+mod rounds;
 mod runtime;
 mod sample;
+mod statistics;
 mod tally;
 mod tune;
+mod unfinished_file;
+mod window;
+mod window_embedder;
+mod wording;
 
 use std::{io, process::ExitCode};
 

@@ -6,31 +6,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use docvector_embed::{Embeddings, Usage};
-use serde_json::{Map, Value};
 use tempfile::NamedTempFile;
 
 use crate::{
     cli::embed::Format,
     failure::Failure,
-    input::{Fault, Item, RESERVED, Record},
+    json_rows::{push_fault, push_json},
     npy,
     paths::is_standard,
+    unfinished_file::temporary,
+    window::{Fault, Item, Record, Rows},
 };
 
 const BUFFER: usize = 256 << 10;
-
-/// The most characters of the final name in that of the temporary file: the two together must be a valid name.
-const NAME_CHARS: usize = 40;
-
-/// The lines of a window and what became of them.
-#[derive(Debug)]
-pub(crate) struct Rows {
-    pub(crate) items: Vec<Item>,
-    /// A row for each item that is a text; `None` where there is none.
-    pub(crate) embeddings: Option<Embeddings>,
-    pub(crate) usage: Usage,
-}
 
 /// Where the rows go. Dropping it unfinished leaves nothing under the name of a file.
 pub(crate) struct Output {
@@ -155,21 +143,6 @@ impl Output {
     }
 }
 
-/// Makes a file of an unused name beside the final one.
-pub(crate) fn temporary(folder: &Path, target: &Path) -> io::Result<NamedTempFile> {
-    let name: String = target.file_name().unwrap_or_default().to_string_lossy().chars().take(NAME_CHARS).collect();
-    let prefix = format!(".{name}.");
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix).suffix(".partial");
-    #[cfg(unix)]
-    {
-        // The permissions of any new file, from which the system takes the umask; not those of a secret.
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
-    builder.tempfile_in(folder)
-}
-
 fn complete(file: BufWriter<NamedTempFile>, target: &Path, header: Option<[u8; npy::HEADER]>) -> io::Result<()> {
     let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
     if let Some(header) = header {
@@ -181,59 +154,9 @@ fn complete(file: BufWriter<NamedTempFile>, target: &Path, header: Option<[u8; n
     Ok(())
 }
 
-/// Adds a row: the fields of the input as they were written, then ours.
-fn push_json(record: &Record, vector: &[f32], truncated: bool, out: &mut Vec<u8>) -> io::Result<()> {
-    match &record.object {
-        Some(object) => out.extend(unclosed(object).as_bytes()),
-        None => {
-            out.extend(b"{\"text\":");
-            serde_json::to_writer(&mut *out, &record.text)?;
-        }
-    }
-    out.extend(b",\"embedding\":");
-    // As f32: the shortest digits that give the same component again.
-    serde_json::to_writer(&mut *out, vector)?;
-    out.extend(if truncated { &b",\"truncated\":true}\n"[..] } else { b"}\n" });
-    Ok(())
-}
-
-/// Adds the row of a line that cannot be embedded: what is wrong, then the fields of the input.
-fn push_fault(fault: &Fault, out: &mut Vec<u8>) -> io::Result<()> {
-    write!(out, "{{\"line\":{},\"error\":", fault.line)?;
-    serde_json::to_writer(&mut *out, &fault.why)?;
-    if let Some(object) = &fault.object {
-        let mut fields: Map<String, Value> = serde_json::from_str(object)?;
-        let own = |name: &str| name == "line" || RESERVED.contains(&name);
-        if fields.keys().any(|name| own(name)) {
-            // A name may be there once only, and an old `embedding` is not to be taken for the text's.
-            fields.retain(|name, _| !own(name));
-            let rest = serde_json::to_string(&fields)?;
-            push_fields(&rest, out);
-        } else {
-            push_fields(object, out);
-        }
-    }
-    out.extend(b"}\n");
-    Ok(())
-}
-
-/// Adds the fields of a written object, if it has any, behind others.
-fn push_fields(object: &str, out: &mut Vec<u8>) {
-    let fields = unclosed(object).trim_start_matches('{').trim_start();
-    if !fields.is_empty() {
-        out.push(b',');
-        out.extend(fields.as_bytes());
-    }
-}
-
-/// A written object without the brace that closes it.
-fn unclosed(object: &str) -> &str {
-    object.strip_suffix('}').unwrap_or(object).trim_end()
-}
-
 #[cfg(test)]
 mod tests {
-    use docvector_embed::Space;
+    use docvector_embed::{Embeddings, Space, Usage};
 
     use super::*;
 
@@ -252,50 +175,6 @@ mod tests {
 
     fn rows(items: Vec<Item>, embeddings: Embeddings) -> Rows {
         Rows { items, embeddings: Some(embeddings), usage: Usage::ZERO }
-    }
-
-    fn json(item: &Item, vector: &[f32], truncated: bool) -> String {
-        let mut out = Vec::new();
-        match item {
-            Item::Text(record) => push_json(record, vector, truncated, &mut out).expect("a vector takes everything"),
-            Item::Bad(fault) => push_fault(fault, &mut out).expect("a vector takes everything"),
-        }
-        let row = String::from_utf8(out).expect("text");
-        serde_json::from_str::<Value>(&row).expect("JSON");
-        row
-    }
-
-    #[test]
-    fn components_have_their_shortest_digits() {
-        let row = json(&text(1, "a \"b\"\t", None), &[0.1, -1.0, 1e-30, 0.333_333_34], false);
-        assert_eq!(row, "{\"text\":\"a \\\"b\\\"\\t\",\"embedding\":[0.1,-1.0,1e-30,0.33333334]}\n");
-    }
-
-    #[test]
-    fn fields_pass_through_as_written() {
-        let object = r#"{"n": 123456789012345678901234567890, "text": "x", "e": 1.50 }"#;
-        let row = json(&text(1, "x", Some(object)), &[0.5], true);
-        assert_eq!(
-            row,
-            "{\"n\": 123456789012345678901234567890, \"text\": \"x\", \"e\": 1.50,\"embedding\":[0.5],\"truncated\":true}\n"
-        );
-    }
-
-    #[test]
-    fn faults_say_the_line_and_keep_the_fields() {
-        assert_eq!(
-            json(&bad(17, "the text is empty", None), &[], false),
-            "{\"line\":17,\"error\":\"the text is empty\"}\n"
-        );
-        assert_eq!(
-            json(&bad(2, "no \"x\"", Some("{\"id\": 1.50}")), &[], false),
-            "{\"line\":2,\"error\":\"no \\\"x\\\"\",\"id\": 1.50}\n"
-        );
-        assert_eq!(json(&bad(3, "no", Some("{ }")), &[], false), "{\"line\":3,\"error\":\"no\"}\n");
-        assert_eq!(
-            json(&bad(4, "no", Some("{\"line\":9,\"id\":1,\"embedding\":[1]}")), &[], false),
-            "{\"line\":4,\"error\":\"no\",\"id\":1}\n"
-        );
     }
 
     #[test]

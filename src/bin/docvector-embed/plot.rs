@@ -10,7 +10,7 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-use crate::{failure::Failure, output::temporary, paths::is_standard};
+use crate::{failure::Failure, paths::is_standard, unfinished_file::temporary};
 
 /// The picture and the place of the axes in it.
 const WIDTH: f64 = 800.0;

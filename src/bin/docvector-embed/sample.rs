@@ -4,8 +4,9 @@ use std::path::Path;
 
 use crate::{
     failure::Failure,
-    input::{Fault, Input, Item},
+    input::Input,
     paths::is_json_lines,
+    window::{Fault, Item, Window},
 };
 
 /// Pages of the documentation: prose, tables and code in chapters of all lengths.
@@ -68,10 +69,7 @@ impl Sample {
     }
 
     /// So many texts of a file, evenly spread where it has more.
-    fn read(
-        windows: impl Iterator<Item = Result<crate::input::Window, Failure>>,
-        path: &Path,
-    ) -> Result<Self, Failure> {
+    fn read(windows: impl Iterator<Item = Result<Window, Failure>>, path: &Path) -> Result<Self, Failure> {
         let mut sample = Self { from: path.display().to_string(), ..Self::default() };
         let (mut seen, mut every, mut bytes) = (0_usize, 1, 0);
         let mut first_fault: Option<Fault> = None;
@@ -168,7 +166,7 @@ fn paragraphs(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::input::{Record, Window};
+    use crate::window::Record;
 
     fn read(windows: Vec<Window>) -> Result<Sample, Failure> {
         Sample::read(windows.into_iter().map(Ok), Path::new("a file"))

@@ -1,17 +1,10 @@
 //! Counts what a run came to, and says it in a line.
 
-use std::{
-    fmt,
-    io::{self, Write},
-    time::Duration,
-};
+use std::time::Duration;
 
 use docvector_embed::{Usage, wrap::CacheCounts};
 
-use crate::{input::Fault, output::Rows};
-
-/// Bad lines that are listed; the others are counted.
-const LISTED: usize = 100;
+use crate::{bad_lines::Faults, window::Rows, wording::Counted};
 
 /// What a run came to.
 #[derive(Debug, Default)]
@@ -86,46 +79,6 @@ impl Tally {
     }
 }
 
-/// Lines that make a run fail: the first ones, and how many there are.
-#[derive(Debug, Default)]
-pub(crate) struct Faults {
-    listed: Vec<(u64, String)>,
-    pub(crate) count: u64,
-}
-
-impl Faults {
-    pub(crate) const fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// Adds the faults of the next lines.
-    pub(crate) fn extend(&mut self, faults: Vec<Fault>) {
-        self.count += faults.len() as u64;
-        let room = LISTED - self.listed.len();
-        self.listed.extend(faults.into_iter().take(room).map(|fault| (fault.line, fault.why)));
-    }
-
-    /// Prints them, one a line.
-    pub(crate) fn print(&self, out: &mut impl Write) -> io::Result<()> {
-        for (line, why) in &self.listed {
-            writeln!(out, "line {line}: {why}")?;
-        }
-        match self.count - self.listed.len() as u64 {
-            0 => Ok(()),
-            more => writeln!(out, "and {more} more lines"),
-        }
-    }
-}
-
-/// A number of things.
-pub(crate) struct Counted(pub(crate) u64, pub(crate) &'static str);
-
-impl fmt::Display for Counted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}{}", self.0, self.1, if self.0 == 1 { "" } else { "s" })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,24 +121,5 @@ mod tests {
         (counts.damaged, counts.failures) = (2, 3);
         let more = "; 2 entries of the cache were damaged, and their texts embedded anew; the cache failed 3 times: ";
         assert!(run(counts).starts_with(&format!("{sound}{more}")), "{}", run(counts));
-    }
-
-    #[test]
-    fn lists_the_first_hundred() {
-        let fault = |line| Fault { line, why: "the text is empty".to_owned(), object: None };
-        let printed = |faults: &Faults| {
-            let mut out = Vec::new();
-            faults.print(&mut out).expect("a vector takes everything");
-            String::from_utf8(out).expect("text")
-        };
-        let mut faults = Faults::default();
-        assert!(faults.is_empty());
-        faults.extend((1..=99).map(fault).collect());
-        faults.extend(vec![fault(100)]);
-        assert!(printed(&faults).starts_with("line 1: the text is empty\nline 2: "));
-        assert!(printed(&faults).ends_with("\nline 100: the text is empty\n"));
-        faults.extend((101..=103).map(fault).collect());
-        assert!(printed(&faults).ends_with("\nline 100: the text is empty\nand 3 more lines\n"));
-        assert_eq!(faults.count, 103);
     }
 }

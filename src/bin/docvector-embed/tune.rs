@@ -12,13 +12,17 @@ use docvector_embed::{
 
 use crate::{
     cli::tune::TuneArgs,
-    doctor::cores,
+    cpu_contention::{BUSY, Cores},
     failure::Failure,
-    measure::{BUSY, Cores, Race, Run, Work, describe, fit_together, median, texts_in},
+    machine::describe,
+    measurement::{Run, Work},
     progress::Progress,
-    report::{Report, plain},
+    report::Report,
+    rounds::{Race, fit_together, texts_in},
     runtime::runtime,
     sample::{Sample, spread},
+    statistics::median,
+    wording::plain,
 };
 
 /// Rounds of a search, and of a comparison that decides something.
@@ -96,7 +100,7 @@ pub(crate) fn run(args: &TuneArgs) -> Result<(), Failure> {
     let taken = Cores::taken(cores_before).filter(|&taken| taken > BUSY);
 
     let mut report = Report::new(io::stdout().lock());
-    describe(&mut report, &args.model, info, cores())?;
+    describe(&mut report, &args.model, info)?;
     report.line("settings so far", now)?;
     let counts = format!("{} documents and {} queries", works[0].texts.len(), works[1].texts.len());
     report.line("texts", format!("{counts} from {}", plain(&sample.from)))?;

@@ -1,0 +1,70 @@
+//! Wraps the cache of `embed`, to warn at its first failure.
+
+use std::{
+    fmt,
+    io::{self, Write},
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use async_trait::async_trait;
+use docvector_embed::{
+    SpaceId,
+    cache::{CacheStore, Entry, Key, Sink, Sqlite},
+};
+
+use crate::failure::Failure;
+
+/// The file as `embed` uses it: says what is wrong with it at its first failure, because the run goes on without it.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    file: Sqlite,
+    has_failed: AtomicBool,
+}
+
+impl Watched {
+    /// Opens the file, or makes it.
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        Ok(Self { file: Sqlite::open(path)?, has_failed: AtomicBool::new(false) })
+    }
+
+    fn watch(&self, result: docvector_embed::Result<()>) -> docvector_embed::Result<()> {
+        if let Err(error) = &result
+            && !self.has_failed.swap(true, Ordering::Relaxed)
+        {
+            // The exit status does not depend on whether it can be said.
+            let _ = writeln!(io::stderr().lock(), "warning: the cache fails, and the run goes on without it: {error}");
+        }
+        result
+    }
+}
+
+impl fmt::Display for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.file, f)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl CacheStore for Watched {
+    async fn get(&self, keys: &[Key], sink: &mut Sink<'_>) -> docvector_embed::Result<()> {
+        self.watch(self.file.get(keys, sink).await)
+    }
+
+    async fn put(&self, entries: &[Entry<'_>]) -> docvector_embed::Result<()> {
+        self.watch(self.file.put(entries).await)
+    }
+
+    async fn discard(&self, damaged: &[Entry<'_>]) -> docvector_embed::Result<()> {
+        self.watch(self.file.discard(damaged).await)
+    }
+
+    async fn note(&self, space: SpaceId, about: &str) -> docvector_embed::Result<()> {
+        self.watch(self.file.note(space, about).await)
+    }
+
+    async fn flush(&self) -> docvector_embed::Result<()> {
+        self.watch(self.file.flush().await)
+    }
+}

@@ -1,0 +1,55 @@
+//! Measures how long other programs had the cores that this process wanted.
+
+use std::fs;
+
+use crate::statistics::share;
+
+/// The share of time beyond which what others did is worth a word, and spoils what was found.
+pub(crate) const BUSY: f64 = 0.1;
+
+/// How long this process's threads have computed so far, and how long they stood ready while others had the cores. In
+/// nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cores {
+    ran: u64,
+    waited: u64,
+}
+
+impl Cores {
+    /// `None` where the system does not tell.
+    pub(crate) fn now() -> Option<Self> {
+        let mut all = Self::default();
+        for entry in fs::read_dir("/proc/self/task").ok()?.flatten() {
+            // A thread may end in between.
+            let Ok(times) = fs::read_to_string(entry.path().join("schedstat")) else { continue };
+            let mut times = times.split_whitespace().map_while(|time| time.parse::<u64>().ok());
+            all.ran += times.next()?;
+            all.waited += times.next()?;
+        }
+        Some(all)
+    }
+
+    /// The share of the time since then in which others had the cores that this process wanted.
+    pub(crate) fn taken(before: Option<Self>) -> Option<f64> {
+        let (before, now) = (before?, Self::now()?);
+        // Threads that have ended are not counted any more.
+        let (ran, waited) = (now.ran.saturating_sub(before.ran), now.waited.saturating_sub(before.waited));
+        Some(share(waited as f64, (ran + waited) as f64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_others_took_is_a_share() {
+        let before = Cores::now();
+        let sum: u64 = (0..1_000_000_u64).map(std::hint::black_box).sum();
+        assert!(sum > 0 && before.is_some());
+        let taken = Cores::taken(before).expect("Linux tells");
+        assert!((0.0..=1.0).contains(&taken), "{taken}");
+        assert_eq!(Cores::taken(None), None);
+    }
+}

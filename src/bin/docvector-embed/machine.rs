@@ -1,0 +1,28 @@
+//! Says what machine and model a report is about.
+
+use std::{env, io::Write, path::Path, thread};
+
+use docvector_embed::provider::OnnxInfo;
+
+use crate::{failure::Failure, report::Report, wording::plain};
+
+/// How many cores there are to compute on, as far as the system tells.
+pub(crate) fn cores() -> String {
+    thread::available_parallelism().map_or_else(|_| "unknown".to_owned(), |cores| cores.to_string())
+}
+
+/// The devices that a model runs on.
+pub(crate) fn devices(info: &OnnxInfo) -> String {
+    info.devices.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Says what is measured, and on what.
+pub(crate) fn describe(report: &mut Report<impl Write>, folder: &Path, info: &OnnxInfo) -> Result<(), Failure> {
+    report.line("model", folder.display())?;
+    report.line("  file", info.model.strip_prefix(folder).unwrap_or(&info.model).display())?;
+    report.line("ONNX Runtime", &info.library.version)?;
+    let cpu = info.cpu.as_deref().map(|cpu| format!(", {}", plain(cpu))).unwrap_or_default();
+    let (arch, os) = (env::consts::ARCH, env::consts::OS);
+    report.line("machine", format!("{arch} {os}, {} cores{cpu}", cores()))?;
+    report.line("device", devices(info))
+}

@@ -1,0 +1,134 @@
+//! Measures what a model does with a batch of texts: speed, padding, and the time of each stage.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use docvector_embed::{
+    Batch, EmbedderExt, InputKind, Lane, Truncation,
+    provider::{Device, Onnx, OnnxInfo},
+};
+use tokio::runtime::Runtime;
+
+use crate::{
+    failure::Failure,
+    statistics::{LEAST, median, share},
+};
+
+/// Texts to be embedded in one call, again and again.
+pub(crate) struct Work<'a> {
+    pub(crate) kind: InputKind,
+    pub(crate) texts: Vec<&'a str>,
+}
+
+impl Work<'_> {
+    fn batch(&self) -> Batch<'_> {
+        Batch::new(self.kind, &self.texts).with_truncation(Truncation::Truncate).with_lane(Lane::Bulk)
+    }
+}
+
+/// What a model did in all passes that count.
+#[derive(Debug, Default)]
+pub(crate) struct Run {
+    /// Texts and tokens of a pass, and the seconds that each took.
+    texts: usize,
+    pub(crate) tokens: u64,
+    seconds: Vec<f64>,
+    /// Of all passes.
+    real_tokens: u64,
+    padded_tokens: u64,
+    tokenising: Duration,
+    inference: Duration,
+    delivering: Duration,
+    threads: usize,
+    /// The longest batch ever, one that did not count included.
+    pub(crate) longest_batch: Duration,
+}
+
+impl Run {
+    pub(crate) fn pass(&mut self, runtime: &Runtime, model: &Onnx, work: &Work<'_>) -> Result<(), Failure> {
+        let before = model.stats();
+        let started = Instant::now();
+        let rows = runtime.block_on(model.embed_all(work.batch()))?;
+        let time = started.elapsed();
+        let done = model.stats().since(&before);
+        (self.texts, self.threads) = (work.texts.len(), threads(model.info()));
+        self.tokens = rows.usage().exact_tokens().unwrap_or(done.tokens);
+        self.seconds.push(time.as_secs_f64());
+        self.real_tokens += done.tokens;
+        self.padded_tokens += done.padded_tokens;
+        self.tokenising += done.tokenizing;
+        self.inference += done.inference;
+        self.delivering += done.delivering;
+        self.longest_batch = done.longest_batch;
+        Ok(())
+    }
+
+    /// The seconds of a pass.
+    pub(crate) fn median_seconds(&self) -> f64 {
+        median(&self.seconds)
+    }
+
+    pub(crate) fn texts_per_second(&self) -> f64 {
+        self.texts as f64 / median(&self.seconds)
+    }
+
+    pub(crate) fn tokens_per_second(&self) -> f64 {
+        self.tokens as f64 / median(&self.seconds)
+    }
+
+    /// How many times as fast as another run of the same texts each pass was: neighbours in time are compared.
+    pub(crate) fn gains<'a>(&'a self, base: &'a Self) -> impl Iterator<Item = f64> + 'a {
+        base.seconds.iter().zip(&self.seconds).map(|(base, own)| base.max(LEAST) / own.max(LEAST))
+    }
+
+    /// The share of what was computed that no text needed.
+    pub(crate) fn padding(&self) -> f64 {
+        share(self.padded_tokens.saturating_sub(self.real_tokens) as f64, self.padded_tokens as f64)
+    }
+
+    /// The shares of the threads' time: tokenising, inference, delivering, and waiting.
+    pub(crate) fn stages(&self) -> [f64; 4] {
+        let all = self.threads as f64 * self.seconds.iter().sum::<f64>();
+        let [tokenising, inference, delivering] =
+            [self.tokenising, self.inference, self.delivering].map(|time| share(time.as_secs_f64(), all));
+        [tokenising, inference, delivering, (1.0 - tokenising - inference - delivering).max(0.0)]
+    }
+}
+
+/// All threads of a model: on cards, others do the tokenising, one a core.
+fn threads(info: &OnnxInfo) -> usize {
+    if info.devices.contains(&Device::Cpu) {
+        return info.threads;
+    }
+    info.threads * info.devices.len() + thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_come_to_one() {
+        let second = Duration::from_secs(1);
+        let run = Run {
+            texts: 10,
+            tokens: 300,
+            seconds: vec![1.0, 3.0],
+            real_tokens: 600,
+            padded_tokens: 800,
+            tokenising: second,
+            inference: 4 * second,
+            delivering: second / 2,
+            threads: 2,
+            longest_batch: second,
+        };
+        assert_eq!(run.stages(), [0.125, 0.5, 0.0625, 0.3125]);
+        assert_eq!((run.padding(), run.texts_per_second(), run.tokens_per_second()), (0.25, 5.0, 150.0));
+        let other = Run { seconds: vec![2.0, 1.5], ..Run::default() };
+        assert_eq!(other.gains(&run).collect::<Vec<_>>(), [0.5, 2.0]);
+        assert_eq!(Run::default().stages(), [0.0, 0.0, 0.0, 1.0]);
+        assert_eq!(Run::default().padding(), 0.0);
+    }
+}

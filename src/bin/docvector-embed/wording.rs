@@ -1,0 +1,62 @@
+//! Puts numbers and texts from outside into words for people.
+
+use std::fmt::{self, Display};
+
+/// A number of things.
+pub(crate) struct Counted(pub(crate) u64, pub(crate) &'static str);
+
+impl Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", self.0, self.1, if self.0 == 1 { "" } else { "s" })
+    }
+}
+
+/// A number of bytes, for people.
+pub(crate) struct Bytes(pub(crate) u64);
+
+impl Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].into_iter();
+        let (mut number, mut unit) = (self.0 as f64, None);
+        // What would be rounded to 1024.0 is 1.0 of the next.
+        while number >= 1023.95 {
+            let Some(larger) = units.next() else { break };
+            (number, unit) = (number / 1024.0, Some(larger));
+        }
+        match unit {
+            Some(unit) => write!(f, "{number:.1} {unit}"),
+            None => write!(f, "{} B", self.0),
+        }
+    }
+}
+
+/// A text from outside, so that it stays on its line and cannot steer a terminal.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_a_unit() {
+        for (bytes, shown) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1_536, "1.5 KiB"),
+            ((1 << 20) - 1, "1.0 MiB"),
+            (61 << 20, "61.0 MiB"),
+            (3 << 30, "3.0 GiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
+            assert_eq!(Bytes(bytes).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn texts_from_outside_stay_on_their_line() {
+        assert_eq!(plain("a\nb\u{1b}[2Jc é"), "a\u{fffd}b\u{fffd}[2Jc é");
+    }
+}
