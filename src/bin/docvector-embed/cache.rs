@@ -70,26 +70,10 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<(), Failure> {
 
     let mut report = Report::new(io::stdout().lock());
     report.line("file", store.path().display())?;
-    match &problems {
-        Ok(problems) if problems.is_empty() => report.line("  SQLite's check", "ok")?,
-        Ok(problems) => {
-            report.line("  SQLite's check", "damaged")?;
-            let lines = problems.iter().flat_map(|problem| problem.lines());
-            lines.take(PROBLEMS_SHOWN).try_for_each(|line| report.line("", plain(line)))?;
-        }
-        Err(_) => report.line("  SQLite's check", "failed")?,
-    }
+    print_file_check(&mut report, problems.as_deref().ok())?;
     found.print(&mut report, read.is_ok())?;
-
     // A file that is damaged itself is not written to.
-    let (file, untouched) = (args.path.display(), if args.remove { ", and nothing was removed from it" } else { "" });
-    if let Err(error) = read {
-        let message = format!("{file} cannot be read as a whole{untouched}: if this stays so, {AWAY}");
-        return Err(Failure::because(message, error));
-    }
-    if !problems?.is_empty() {
-        return Err(Failure::new(format!("{file} is damaged{untouched}: {AWAY}")));
-    }
+    refuse_damaged_file(args, read, problems)?;
     if found.damaged == 0 {
         return Ok(());
     }
@@ -108,6 +92,36 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<(), Failure> {
         0 => Ok(()),
         left => Err(Failure::new(format!("{left} damaged entries are left: do it again"))),
     }
+}
+
+/// Prints what SQLite found wrong with the file; `None` if it could not look.
+fn print_file_check(report: &mut Report<impl Write>, problems: Option<&[String]>) -> Result<(), Failure> {
+    match problems {
+        Some([]) => report.line("  SQLite's check", "ok"),
+        Some(problems) => {
+            report.line("  SQLite's check", "damaged")?;
+            let lines = problems.iter().flat_map(|problem| problem.lines());
+            lines.take(PROBLEMS_SHOWN).try_for_each(|line| report.line("", plain(line)))
+        }
+        None => report.line("  SQLite's check", "failed"),
+    }
+}
+
+/// Fails if the file cannot be read as a whole, or SQLite found it damaged.
+fn refuse_damaged_file(
+    args: &VerifyArgs,
+    read: docvector_embed::Result<()>,
+    problems: docvector_embed::Result<Vec<String>>,
+) -> Result<(), Failure> {
+    let (file, untouched) = (args.path.display(), if args.remove { ", and nothing was removed from it" } else { "" });
+    if let Err(error) = read {
+        let message = format!("{file} cannot be read as a whole{untouched}: if this stays so, {AWAY}");
+        return Err(Failure::because(message, error));
+    }
+    if problems?.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(format!("{file} is damaged{untouched}: {AWAY}")))
 }
 
 /// Opens a cache that is there: who looks at one does not make one.

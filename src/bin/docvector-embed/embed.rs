@@ -51,17 +51,53 @@ pub(crate) fn run(job: &Job) -> Result<(), Failure> {
         Some(cached) => cached,
         None => &model,
     };
-    // What is left of a run that came to nothing.
-    let left = || match (&cached, &job.cache) {
-        (Some(cached), Some(path)) if cached.counts().failures == 0 => {
-            let stored = Counted(cached.counts().stored, "new vector");
-            format!("{unwritten}; {stored} went into the cache {}", path.display())
-        }
-        _ => unwritten.clone(),
-    };
+    let left = || format!("{unwritten}{}", stored(job, cached.as_ref()));
 
     let progress = Progress::new(input.size(), "texts", job.shows_progress());
     let run = Run::new(embedder, job.kind, job.too_long, job.on_error);
+    let Done { mut tally, output, time } = embed(&run, input, output, progress, left)?;
+    if !tally.faults.is_empty() {
+        drop(output);
+        // With stderr gone, the exit status says what is left to say.
+        let _ = tally.faults.print(&mut io::stderr().lock());
+        let count = Counted(tally.faults.count, "line");
+        return Err(Failure::new(format!("{count} of {} cannot be embedded{}", tally.lines, left())));
+    }
+    output.finish(dimensions)?;
+    tally.cache = cached.as_ref().map(Cached::counts);
+    say(job, &tally, &model, dimensions, time);
+    Ok(())
+}
+
+/// What went into the cache in a run that came to nothing.
+fn stored(job: &Job, cached: Option<&Cached<Onnx>>) -> String {
+    match (cached, &job.cache) {
+        (Some(cached), Some(path)) if cached.counts().failures == 0 => {
+            let stored = Counted(cached.counts().stored, "new vector");
+            format!("; {stored} went into the cache {}", path.display())
+        }
+        _ => String::new(),
+    }
+}
+
+/// What the three threads came to.
+struct Done {
+    tally: Tally,
+    /// All rows are in it, unless there were bad lines.
+    output: Output,
+    /// The time of reading and embedding.
+    time: Duration,
+}
+
+/// Reads and writes on a thread each, and embeds on this one, until the input ends, something fails, or somebody ends
+/// the program; `left` then says what is left.
+fn embed(
+    run: &Run<'_>,
+    input: Input,
+    output: Output,
+    progress: Progress,
+    left: impl Fn() -> String,
+) -> Result<Done, Failure> {
     let (reading, windows) = mpsc::channel(READ_AHEAD);
     let (rows, mut writing) = mpsc::channel(WRITE_BEHIND);
     let reader = spawn("reader", move || read(input, &reading))?;
@@ -78,21 +114,11 @@ pub(crate) fn run(job: &Job) -> Result<(), Failure> {
 
     // The writer is waited for also where the run failed: it has a temporary file to remove.
     let written = join(writer);
-    let mut tally = embedded?;
+    let tally = embedded?;
     let output = written??;
     // All windows came, or the writer would have failed; so the reader has nothing left but to say how it ended.
     join(reader)?;
-    if !tally.faults.is_empty() {
-        drop(output);
-        // With stderr gone, the exit status says what is left to say.
-        let _ = tally.faults.print(&mut io::stderr().lock());
-        let count = Counted(tally.faults.count, "line");
-        return Err(Failure::new(format!("{count} of {} cannot be embedded{}", tally.lines, left())));
-    }
-    output.finish(dimensions)?;
-    tally.cache = cached.as_ref().map(Cached::counts);
-    say(job, &tally, &model, dimensions, time);
-    Ok(())
+    Ok(Done { tally, output, time })
 }
 
 /// Waits for somebody to end the program.

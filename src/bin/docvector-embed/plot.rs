@@ -31,68 +31,107 @@ pub(crate) struct Plot<'a> {
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-impl Plot<'_> {
-    pub(crate) fn svg(&self) -> String {
-        let logs = || self.points.iter().map(|(x, _)| x.log2());
+/// The ranges of the two axes, and the place of values in the picture.
+struct Axes {
+    /// Powers of two at the left and the right end.
+    first: f64,
+    last: f64,
+    /// The ticks of the axis that goes up, from 0 on.
+    step: f64,
+    steps: f64,
+}
+
+impl Axes {
+    fn of(points: &[(f64, f64)]) -> Self {
+        let logs = || points.iter().map(|(x, _)| x.log2());
         let (first, last) = (logs().fold(f64::MAX, f64::min).floor(), logs().fold(f64::MIN, f64::max).ceil());
         // A single point stands in the middle.
         let (first, last) = if first < last { (first, last) } else { (first - 1.0, last + 1.0) };
-        let highest = self.points.iter().map(|(_, y)| *y).fold(0.0, f64::max);
+        let highest = points.iter().map(|(_, y)| *y).fold(0.0, f64::max);
         let step = step(highest);
-        let steps = (highest / step).ceil().max(1.0);
-        let x = |value: f64| LEFT + (value.log2() - first) / (last - first) * (RIGHT - LEFT);
-        let y = |value: f64| BOTTOM - value / (steps * step) * (BOTTOM - TOP);
+        Self { first, last, step, steps: (highest / step).ceil().max(1.0) }
+    }
 
+    fn x(&self, value: f64) -> f64 {
+        LEFT + (value.log2() - self.first) / (self.last - self.first) * (RIGHT - LEFT)
+    }
+
+    fn y(&self, value: f64) -> f64 {
+        BOTTOM - value / (self.steps * self.step) * (BOTTOM - TOP)
+    }
+
+    /// The values at the ticks of the axis from left to right.
+    fn x_ticks(&self) -> impl Iterator<Item = f64> {
+        (self.first as i32..=self.last as i32).map(|power| 2_f64.powi(power))
+    }
+
+    /// The values at the ticks of the axis that goes up.
+    fn y_ticks(&self) -> impl Iterator<Item = f64> {
+        let step = self.step;
+        (0..=self.steps as u32).map(move |number| f64::from(number) * step)
+    }
+}
+
+impl Plot<'_> {
+    pub(crate) fn svg(&self) -> String {
+        let axes = Axes::of(&self.points);
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \
              viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"13\">\n\
              <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>\n"
         );
+        self.draw_labels(&axes, &mut svg);
+        draw_axes(&axes, &mut svg);
+        self.draw_points(&axes, &mut svg);
+        svg.push_str("</svg>\n");
+        svg
+    }
+
+    /// Draws the title, what the axes are, and the numbers at the ticks.
+    fn draw_labels(&self, axes: &Axes, svg: &mut String) {
         let mut text = |x: f64, y: f64, anchor: &str, more: &str, text: &str| {
             let text = escaped(text);
-            line(
-                &mut svg,
-                format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\"{more}>{text}</text>"),
-            );
+            line(svg, format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\"{more}>{text}</text>"));
         };
         text(WIDTH / 2.0, 32.0, "middle", " font-size=\"17\"", self.title);
         text((LEFT + RIGHT) / 2.0, 462.0, "middle", "", self.across);
         let (middle, edge) = (TOP.midpoint(BOTTOM), 22.0);
         text(edge, middle, "middle", &format!(" transform=\"rotate(-90 {edge} {middle})\""), self.up);
-        let ups: Vec<f64> = (0..=steps as u32).map(|number| f64::from(number) * step).collect();
-        let acrosses: Vec<f64> = (first as i32..=last as i32).map(|power| 2_f64.powi(power)).collect();
-        for &value in &ups {
-            text(LEFT - 9.0, y(value) + 4.5, "end", "", &value.to_string());
+        for value in axes.y_ticks() {
+            text(LEFT - 9.0, axes.y(value) + 4.5, "end", "", &value.to_string());
         }
-        for &value in &acrosses {
-            text(x(value), BOTTOM + 22.0, "middle", "", &value.to_string());
+        for value in axes.x_ticks() {
+            text(axes.x(value), BOTTOM + 22.0, "middle", "", &value.to_string());
         }
-        let mut stroke = |x1: f64, y1: f64, x2: f64, y2: f64, colour: &str| {
-            let ends = format_args!("x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\"");
-            line(&mut svg, format_args!("<line {ends} stroke=\"{colour}\"/>"));
-        };
-        for &value in &ups {
-            stroke(LEFT - 5.0, y(value), RIGHT, y(value), "#dddddd");
-        }
-        for &value in &acrosses {
-            stroke(x(value), BOTTOM, x(value), BOTTOM + 5.0, "black");
-        }
-        stroke(LEFT, BOTTOM, RIGHT, BOTTOM, "black");
-        stroke(LEFT, BOTTOM, LEFT, TOP, "black");
-        let places: Vec<String> = self.points.iter().map(|&(a, b)| format!("{:.1},{:.1}", x(a), y(b))).collect();
-        let places = places.join(" ");
-        line(
-            &mut svg,
-            format_args!("<polyline points=\"{places}\" fill=\"none\" stroke=\"#1f77b4\" stroke-width=\"2\"/>"),
-        );
+    }
+
+    /// Draws a line through the points, and a dot with its numbers at each.
+    fn draw_points(&self, axes: &Axes, svg: &mut String) {
+        let place = |&(a, b): &(f64, f64)| format!("{:.1},{:.1}", axes.x(a), axes.y(b));
+        let places = self.points.iter().map(place).collect::<Vec<_>>().join(" ");
+        line(svg, format_args!("<polyline points=\"{places}\" fill=\"none\" stroke=\"#1f77b4\" stroke-width=\"2\"/>"));
         for &(a, b) in &self.points {
             let name = escaped(&format!("{a}: {b:.0} {}", self.up));
-            let place = format_args!("cx=\"{:.1}\" cy=\"{:.1}\"", x(a), y(b));
-            line(&mut svg, format_args!("<circle {place} r=\"4\" fill=\"#1f77b4\"><title>{name}</title></circle>"));
+            let place = format_args!("cx=\"{:.1}\" cy=\"{:.1}\"", axes.x(a), axes.y(b));
+            line(svg, format_args!("<circle {place} r=\"4\" fill=\"#1f77b4\"><title>{name}</title></circle>"));
         }
-        svg.push_str("</svg>\n");
-        svg
     }
+}
+
+/// Draws the axes, their ticks, and the lines across.
+fn draw_axes(axes: &Axes, svg: &mut String) {
+    let mut stroke = |x1: f64, y1: f64, x2: f64, y2: f64, color: &str| {
+        let ends = format_args!("x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\"");
+        line(svg, format_args!("<line {ends} stroke=\"{color}\"/>"));
+    };
+    for value in axes.y_ticks() {
+        stroke(LEFT - 5.0, axes.y(value), RIGHT, axes.y(value), "#dddddd");
+    }
+    for value in axes.x_ticks() {
+        stroke(axes.x(value), BOTTOM, axes.x(value), BOTTOM + 5.0, "black");
+    }
+    stroke(LEFT, BOTTOM, RIGHT, BOTTOM, "black");
+    stroke(LEFT, BOTTOM, LEFT, TOP, "black");
 }
 
 fn line(svg: &mut String, text: std::fmt::Arguments<'_>) {

@@ -1,7 +1,7 @@
 //! Measures which threads and sizes of batches a machine runs a model fastest with, and keeps them.
 
 use std::{
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     time::Duration,
 };
 
@@ -9,6 +9,7 @@ use docvector_embed::{
     InputKind,
     provider::{Onnx, Tuning},
 };
+use tokio::runtime::Runtime;
 
 use crate::{
     cli::tune::TuneArgs,
@@ -48,6 +49,26 @@ struct Scored {
     steady: bool,
 }
 
+/// What was measured: the settings of each comparison, the defaults first.
+struct Measured {
+    default: Tuning,
+    documents: usize,
+    queries: usize,
+    /// Whether all models of a comparison took turns.
+    together: bool,
+    threads: Vec<Scored>,
+    budgets: Vec<Scored>,
+    last: Vec<Scored>,
+    /// The share of the time that other programs had the cores, if it spoils what was measured.
+    taken: Option<f64>,
+}
+
+impl Measured {
+    fn chosen(&self) -> &Scored {
+        &self.last[best(&self.last)]
+    }
+}
+
 /// Measures, prints a table, and keeps what is best.
 pub(crate) fn run(args: &TuneArgs) -> Result<(), Failure> {
     // What can be found wrong without measuring is found before.
@@ -56,63 +77,99 @@ pub(crate) fn run(args: &TuneArgs) -> Result<(), Failure> {
         Onnx::tuning_file()?;
     }
     let now = args.load.builder(&args.model).build()?.info().tuning_source.clone();
-    let builder = || args.load.builder(&args.model).without_tuning();
-    let base = builder().build()?;
+    let base = args.load.builder(&args.model).without_tuning().build()?;
+    let measured = measure(args, &sample, &base)?;
+
+    let mut report = Report::new(io::stdout().lock());
+    describe(&mut report, &args.model, base.info())?;
+    report.line("settings so far", now)?;
+    print_conditions(&mut report, &sample, &measured)?;
+    print_table(&mut report, &measured)?;
+    print_choice(&mut report, &measured)?;
+    store(&mut report, args, &base, &measured)
+}
+
+/// Compares the threads, then the budgets with the best of these, then what is near to the best budget.
+fn measure(args: &TuneArgs, sample: &Sample, base: &Onnx) -> Result<Measured, Failure> {
     let (info, runtime) = (base.info(), runtime()?);
     let default = Tuning::new(info.threads, info.batch_tokens);
-
     let shown = io::stderr().is_terminal();
-    let waiting = Progress::waiting("finding out how fast the model is", shown);
-    let decided = threads(default).len() + MOST_LAST;
-    let passes = MOST_BUDGETS * (ROUNDS + 1) + decided * (LAST_ROUNDS + 1);
-    let time = Duration::from_secs(args.seconds.into()) / passes as u32;
-    let mut works = Vec::new();
-    for (kind, texts, time) in
-        [(InputKind::Document, &sample.documents, time * 2 / 3), (InputKind::Query, &sample.queries, time / 3)]
-    {
-        works.push(Work { kind, texts: spread(texts, texts_in(&runtime, &base, kind, texts, time)?) });
-    }
-    drop(waiting);
+    let works = works(args, sample, base, &runtime, shown)?;
     let together = fit_together(info, MOST_BUDGETS);
-    let all = MOST_BUDGETS * Race::texts(&works, ROUNDS) + decided * Race::texts(&works, LAST_ROUNDS);
+    let all = MOST_BUDGETS * Race::texts(&works, ROUNDS) + decided(default) * Race::texts(&works, LAST_ROUNDS);
     let progress = Progress::new(Some(all as u64), "texts", shown);
     let load = |tuning: &Tuning| {
         if *tuning == default {
             return Ok(base.clone());
         }
-        Ok(builder().with_threads(tuning.threads).with_batch_tokens(tuning.batch_tokens).build()?)
+        let builder = args.load.builder(&args.model).without_tuning();
+        Ok(builder.with_threads(tuning.threads).with_batch_tokens(tuning.batch_tokens).build()?)
     };
     let mut seen = 0;
-    let mut measure = |settings: Vec<Tuning>, rounds| {
+    let mut compare = |settings: Vec<Tuning>, rounds| {
         let race = Race { runtime: &runtime, works: &works, rounds, together, progress: &progress };
         race.run(&settings, load, &mut seen).map(|runs| scored(&settings, &runs))
     };
 
     let cores_before = Cores::now();
-    // First the threads, then the budget with these, then what is near to the best; each beside the defaults.
-    let threads = measure(threads(default), LAST_ROUNDS)?;
+    let threads = compare(threads(default), LAST_ROUNDS)?;
     let best_threads = threads[best(&threads)].tuning;
-    let budgets = measure(budgets(default, best_threads.threads), ROUNDS)?;
+    let budgets = compare(budgets(default, best_threads.threads), ROUNDS)?;
     let best_budget = budgets[leader(&budgets)].tuning;
-    let last = measure(near(default, best_budget), LAST_ROUNDS)?;
+    let last = compare(near(default, best_budget), LAST_ROUNDS)?;
     drop(progress);
-    let chosen = &last[best(&last)];
     let taken = Cores::taken(cores_before).filter(|&taken| taken > BUSY);
+    let (documents, queries) = (works[0].texts.len(), works[1].texts.len());
+    Ok(Measured { default, documents, queries, together, threads, budgets, last, taken })
+}
 
-    let mut report = Report::new(io::stdout().lock());
-    describe(&mut report, &args.model, info)?;
-    report.line("settings so far", now)?;
-    let counts = format!("{} documents and {} queries", works[0].texts.len(), works[1].texts.len());
+/// The most settings in the two comparisons that decide something.
+fn decided(default: Tuning) -> usize {
+    threads(default).len() + MOST_LAST
+}
+
+/// So many documents and queries that all comparisons together take about the time asked for.
+fn works<'a>(
+    args: &TuneArgs,
+    sample: &'a Sample,
+    base: &Onnx,
+    runtime: &Runtime,
+    shown: bool,
+) -> Result<[Work<'a>; 2], Failure> {
+    let _waiting = Progress::waiting("finding out how fast the model is", shown);
+    let default = Tuning::new(base.info().threads, base.info().batch_tokens);
+    let passes = MOST_BUDGETS * (ROUNDS + 1) + decided(default) * (LAST_ROUNDS + 1);
+    let time = Duration::from_secs(args.seconds.into()) / passes as u32;
+    let work = |kind, texts: &'a [String], time| {
+        Ok::<_, Failure>(Work { kind, texts: spread(texts, texts_in(runtime, base, kind, texts, time)?) })
+    };
+    Ok([
+        work(InputKind::Document, &sample.documents, time * 2 / 3)?,
+        work(InputKind::Query, &sample.queries, time / 3)?,
+    ])
+}
+
+/// Says with which texts and rounds was measured.
+fn print_conditions(report: &mut Report<impl Write>, sample: &Sample, measured: &Measured) -> Result<(), Failure> {
+    let counts = format!("{} documents and {} queries", measured.documents, measured.queries);
     report.line("texts", format!("{counts} from {}", plain(&sample.from)))?;
     if sample.left_out > 0 {
         report.line("  lines left out", sample.left_out)?;
     }
-    let turns =
-        if together { "all settings in turns" } else { "one setting after the other, as the weights are large" };
-    report.line("rounds", format!("{LAST_ROUNDS}, {ROUNDS} for budgets, {turns}; medians"))?;
+    let turns = if measured.together {
+        "all settings in turns"
+    } else {
+        "one setting after the other, as the weights are large"
+    };
+    report.line("rounds", format!("{LAST_ROUNDS}, {ROUNDS} for budgets, {turns}; medians"))
+}
+
+/// Prints a row for each setting of each comparison.
+fn print_table(report: &mut Report<impl Write>, measured: &Measured) -> Result<(), Failure> {
     let header = ["compared", "threads", "budget", "documents, tokens/s", "queries, tokens/s", "to the defaults"];
     let mut rows = vec![header.map(str::to_owned)];
-    for (stage, settings) in [("threads", &threads), ("budgets", &budgets), ("the last", &last)] {
+    let stages = [("threads", &measured.threads), ("budgets", &measured.budgets), ("the last", &measured.last)];
+    for (stage, settings) in stages {
         rows.extend(settings.iter().map(|scored| {
             [
                 stage.to_owned(),
@@ -127,25 +184,36 @@ pub(crate) fn run(args: &TuneArgs) -> Result<(), Failure> {
     report.table(&rows)?;
     report.text(
         "\nto the defaults: how many times as fast in the same round, documents and queries counting alike; the median",
-    )?;
+    )
+}
+
+/// Says what was chosen and why, and whether other programs may have spoilt it.
+fn print_choice(report: &mut Report<impl Write>, measured: &Measured) -> Result<(), Failure> {
     report.text("")?;
+    let chosen = measured.chosen();
     let percent = 100.0 * (GAIN - 1.0);
-    let why = if chosen.tuning == default {
+    let why = if chosen.tuning == measured.default {
         format!("the defaults: nothing else surely gains more than {percent:.0} %")
     } else {
         format!("{:.1} % faster than the defaults", 100.0 * (chosen.score - 1.0))
     };
     report.line("chosen", format_args!("{} ({why})", chosen.tuning))?;
-    if let Some(taken) = taken {
+    if let Some(taken) = measured.taken {
         let taken = format!("{:.0} % of the time that this took: what was found may be chance", 100.0 * taken);
         report.line("others had cores", taken)?;
     }
+    Ok(())
+}
+
+/// Keeps what was chosen, unless that was not asked for or it may be chance.
+fn store(report: &mut Report<impl Write>, args: &TuneArgs, base: &Onnx, measured: &Measured) -> Result<(), Failure> {
     if args.dry_run {
         return report.line("stored", "nothing, as --dry-run asks");
     }
-    if taken.is_some() && !args.even_if_busy {
+    if measured.taken.is_some() && !args.even_if_busy {
         return report.line("stored", "nothing: run it again with nothing else running, or with --even-if-busy");
     }
+    let chosen = measured.chosen();
     let file = base.store_tuning(&chosen.tuning, chosen.documents)?;
     report.line("stored in", format_args!("{}: the next load uses it", file.display()))
 }
