@@ -13,7 +13,8 @@ use crate::{
     failure::Failure,
     machine::{describe, devices},
     measurement::{Run, Work},
-    plot::{self, Plot},
+    plot::Plot,
+    plot_file::PlotFile,
     progress::Progress,
     report::Report,
     rounds::{Race, fit_together, texts_in},
@@ -37,7 +38,7 @@ struct Measured {
 /// Measures, prints a table, and draws a plot where asked.
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let sample = Sample::open(args.input.as_deref())?;
-    let plot = args.plot.as_deref().map(plot::File::create).transpose()?;
+    let plot = args.plot.as_deref().map(PlotFile::create).transpose()?;
     let kind = InputKind::from(args.kind);
     // Of a file, all texts are what the user says that they are.
     let own_queries = kind == InputKind::Query && args.input.is_none();

@@ -18,6 +18,7 @@ mod npy;
 mod output;
 mod paths;
 mod plot;
+mod plot_file;
 mod progress;
 mod reference;
 mod report;

@@ -1,12 +1,10 @@
 //! Writes rows as JSON lines or a NumPy matrix; a file gets its name when it is complete, or never.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, BufWriter, Seek, SeekFrom, Write},
-    path::{Path, PathBuf},
+    fs::{Metadata, OpenOptions},
+    io::{self, BufWriter, Write},
+    path::Path,
 };
-
-use tempfile::NamedTempFile;
 
 use crate::{
     cli::embed::Format,
@@ -14,7 +12,7 @@ use crate::{
     json_rows::{push_fault, push_json},
     npy,
     paths::is_standard,
-    unfinished_file::temporary,
+    unfinished_file::{UnfinishedFile, existing},
     window::{Fault, Item, Record, Rows},
 };
 
@@ -32,61 +30,35 @@ pub(crate) struct Output {
 
 enum Sink {
     Stream(BufWriter<Box<dyn Write + Send>>),
-    /// A temporary file in the folder of the final one, and the final one.
-    File(BufWriter<NamedTempFile>, PathBuf),
+    File(BufWriter<UnfinishedFile>),
 }
 
 impl Output {
     /// Opens the output, so that what is wrong with it shows before any work.
     pub(crate) fn create(path: &Path, format: Format) -> Result<Self, Failure> {
-        let output =
-            |sink, name: &str| Self { sink, format, name: name.to_owned(), rows: 0, row: Vec::with_capacity(BUFFER) };
-        let stream = |writer: Box<dyn Write + Send>| Sink::Stream(BufWriter::with_capacity(BUFFER, writer));
         if is_standard(path) {
-            return Ok(output(stream(Box::new(io::stdout())), "standard output"));
+            return Ok(Self::new(stream(io::stdout()), format, "standard output".to_owned()));
         }
         let name = path.display().to_string();
         let cannot = |error| Failure::because(format!("{name} cannot be written"), error);
-        let existing = match fs::metadata(path) {
-            Ok(about) => Some(about),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(cannot(error)),
-        };
-        if existing.as_ref().is_some_and(fs::Metadata::is_dir) {
-            return Err(Failure::new(format!("{name} is a folder: name a file in it")));
-        }
-        if existing.as_ref().is_some_and(|about| !about.is_file()) {
-            if format == Format::Npy {
+        let sink = match existing(path).map_err(cannot)? {
+            Some(about) if about.is_dir() => {
+                return Err(Failure::new(format!("{name} is a folder: name a file in it")));
+            }
+            Some(about) if !about.is_file() && format == Format::Npy => {
                 let message = format!(
                     "{name} is not a regular file, and npy needs one, because its header holds the number of rows"
                 );
                 return Err(Failure::new(message));
             }
-            let device = OpenOptions::new().write(true).open(path).map_err(cannot)?;
-            return Ok(output(stream(Box::new(device)), &name));
-        }
-
-        // What a link points to is replaced, not the link.
-        let target = if existing.is_some() { fs::canonicalize(path).map_err(cannot)? } else { path.to_owned() };
-        let folder = match target.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
+            Some(about) if !about.is_file() => stream(OpenOptions::new().write(true).open(path).map_err(cannot)?),
+            replaced => Sink::File(unfinished(path, replaced, format).map_err(cannot)?),
         };
-        if !folder.is_dir() {
-            let message = format!("{name} cannot be written: the folder {} is not there", folder.display());
-            return Err(Failure::new(message));
-        }
-        let file = temporary(folder, &target).map_err(cannot)?;
-        if let Some(about) = existing {
-            // A file that is replaced keeps its permissions where that is possible.
-            let _ = file.as_file().set_permissions(about.permissions());
-        }
-        let mut file = BufWriter::with_capacity(BUFFER, file);
-        if format == Format::Npy {
-            // Not a header yet: what is left of a run that was killed cannot be taken for a matrix.
-            file.write_all(&[0; npy::HEADER]).map_err(cannot)?;
-        }
-        Ok(output(Sink::File(file, target), &name))
+        Ok(Self::new(sink, format, name))
+    }
+
+    fn new(sink: Sink, format: Format, name: String) -> Self {
+        Self { sink, format, name, rows: 0, row: Vec::with_capacity(BUFFER) }
     }
 
     /// How the output is called in messages.
@@ -103,7 +75,7 @@ impl Output {
     pub(crate) fn write(&mut self, rows: &Rows) -> Result<(), Failure> {
         let out: &mut dyn Write = match &mut self.sink {
             Sink::Stream(stream) => stream,
-            Sink::File(file, _) => file,
+            Sink::File(file) => file,
         };
         let mut row = 0;
         let written = rows.items.iter().try_for_each(|item| {
@@ -135,27 +107,43 @@ impl Output {
         let Self { sink, format, name, rows, .. } = self;
         let finished = match sink {
             Sink::Stream(mut stream) => stream.flush(),
-            Sink::File(file, target) => {
-                complete(file, &target, (format == Format::Npy).then(|| npy::header(rows, width)))
-            }
+            Sink::File(file) => complete(file, (format == Format::Npy).then(|| npy::header(rows, width))),
         };
         finished.map_err(|error| Failure::writing(&name, error))
     }
 }
 
-fn complete(file: BufWriter<NamedTempFile>, target: &Path, header: Option<[u8; npy::HEADER]>) -> io::Result<()> {
+fn stream(writer: impl Write + Send + 'static) -> Sink {
+    Sink::Stream(BufWriter::with_capacity(BUFFER, Box::new(writer)))
+}
+
+/// Begins a file, which may replace another.
+fn unfinished(path: &Path, replaced: Option<Metadata>, format: Format) -> io::Result<BufWriter<UnfinishedFile>> {
+    let file = UnfinishedFile::create(path, replaced.is_some())?;
+    if let Some(about) = replaced {
+        // A file that is replaced keeps its permissions where that is possible.
+        let _ = file.set_permissions(about.permissions());
+    }
+    let mut file = BufWriter::with_capacity(BUFFER, file);
+    if format == Format::Npy {
+        // Not a header yet: what is left of a run that was killed cannot be taken for a matrix.
+        file.write_all(&[0; npy::HEADER])?;
+    }
+    Ok(file)
+}
+
+fn complete(file: BufWriter<UnfinishedFile>, header: Option<[u8; npy::HEADER]>) -> io::Result<()> {
     let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
     if let Some(header) = header {
-        file.as_file_mut().seek(SeekFrom::Start(0))?;
-        file.as_file_mut().write_all(&header)?;
+        file.overwrite_start(&header)?;
     }
-    file.as_file().sync_all()?;
-    file.persist(target).map_err(|error| error.error)?;
-    Ok(())
+    file.persist()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use docvector_embed::{Embeddings, Space, Usage};
 
     use super::*;

@@ -1,16 +1,7 @@
 //! Draws a line through a few points as SVG. No crate does it here: one axis of powers of two and one line are less code
 //! than what the known one would bring.
 
-use std::{
-    fmt::Write as _,
-    fs,
-    io::{self, Write as _},
-    path::{Path, PathBuf},
-};
-
-use tempfile::NamedTempFile;
-
-use crate::{failure::Failure, paths::is_standard, unfinished_file::temporary};
+use std::fmt::Write as _;
 
 /// The picture and the place of the axes in it.
 const WIDTH: f64 = 800.0;
@@ -149,41 +140,6 @@ fn step(highest: f64) -> f64 {
 /// A text as XML has it.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
-/// A file that gets its name when the plot is in it, or never.
-pub(crate) struct File {
-    file: NamedTempFile,
-    target: PathBuf,
-    name: String,
-}
-
-impl File {
-    /// Makes it, so that what is wrong with it shows before any work.
-    pub(crate) fn create(path: &Path) -> Result<Self, Failure> {
-        let name = path.display().to_string();
-        let cannot = |error| Failure::because(format!("{name} cannot be written"), error);
-        let target = match fs::metadata(path) {
-            Ok(about) if about.is_file() => fs::canonicalize(path).map_err(cannot)?,
-            Ok(_) => return Err(Failure::new(format!("{name} is not a regular file, as a plot needs"))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
-            Err(error) => return Err(cannot(error)),
-        };
-        debug_assert!(!is_standard(path), "the command line refuses it");
-        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let file = temporary(folder, &target).map_err(cannot)?;
-        Ok(Self { file, target, name })
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(crate) fn finish(mut self, svg: &str) -> Result<(), Failure> {
-        let written = self.file.write_all(svg.as_bytes());
-        let written = written.and_then(|()| self.file.persist(&self.target).map(drop).map_err(|error| error.error));
-        written.map_err(|error| Failure::because(format!("{} cannot be written", self.name), error))
-    }
 }
 
 #[cfg(test)]

@@ -1,14 +1,74 @@
-//! Makes the file that gets its final name when it is complete.
+//! Writes a file that gets its name when it is complete, or never.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs::{self, Metadata, Permissions},
+    io::{self, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
 
 use tempfile::NamedTempFile;
 
 /// The most characters of the final name in that of the temporary file: the two together must be a valid name.
 const NAME_CHARS: usize = 40;
 
+/// A temporary file in the folder of the final one. Dropping it removes it.
+pub(crate) struct UnfinishedFile {
+    file: NamedTempFile,
+    target: PathBuf,
+}
+
+impl UnfinishedFile {
+    /// Makes it for `path`, of which [`existing`] tells whether a file is there already.
+    pub(crate) fn create(path: &Path, exists: bool) -> io::Result<Self> {
+        // What a link points to is replaced, not the link.
+        let target = if exists { fs::canonicalize(path)? } else { path.to_owned() };
+        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            let message = format!("the folder {} is not there", folder.display());
+            return Err(io::Error::new(io::ErrorKind::NotFound, message));
+        }
+        let file = temporary(folder, &target)?;
+        Ok(Self { file, target })
+    }
+
+    pub(crate) fn set_permissions(&self, permissions: Permissions) -> io::Result<()> {
+        self.file.as_file().set_permissions(permissions)
+    }
+
+    /// Overwrites the first bytes.
+    pub(crate) fn overwrite_start(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(0))?;
+        self.file.write_all(bytes)
+    }
+
+    /// Stores the file under its final name, once its bytes are on the disk.
+    pub(crate) fn persist(self) -> io::Result<()> {
+        self.file.as_file().sync_all()?;
+        self.file.persist(&self.target).map(drop).map_err(|error| error.error)
+    }
+}
+
+impl Write for UnfinishedFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Tells about the file at a path, if one is there.
+pub(crate) fn existing(path: &Path) -> io::Result<Option<Metadata>> {
+    match fs::metadata(path) {
+        Ok(about) => Ok(Some(about)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Makes a file of an unused name beside the final one.
-pub(crate) fn temporary(folder: &Path, target: &Path) -> io::Result<NamedTempFile> {
+fn temporary(folder: &Path, target: &Path) -> io::Result<NamedTempFile> {
     let name: String = target.file_name().unwrap_or_default().to_string_lossy().chars().take(NAME_CHARS).collect();
     let prefix = format!(".{name}.");
     let mut builder = tempfile::Builder::new();
@@ -17,7 +77,7 @@ pub(crate) fn temporary(folder: &Path, target: &Path) -> io::Result<NamedTempFil
     {
         // The permissions of any new file, from which the system takes the umask; not those of a secret.
         use std::os::unix::fs::PermissionsExt;
-        builder.permissions(fs::Permissions::from_mode(0o666));
+        builder.permissions(Permissions::from_mode(0o666));
     }
     builder.tempfile_in(folder)
 }
