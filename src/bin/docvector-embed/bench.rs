@@ -9,7 +9,7 @@ use docvector_embed::{InputKind, provider::Onnx};
 
 use crate::{
     cli::{bench::BenchArgs, kind::Kind},
-    cpu_contention::{BUSY, Cores},
+    cpu_contention::Cores,
     failure::Failure,
     machine::{describe, devices},
     measurement::{Run, Work},
@@ -17,7 +17,7 @@ use crate::{
     plot_file::PlotFile,
     progress::Progress,
     report::Report,
-    rounds::{Race, fit_together, texts_in},
+    rounds::{Race, fit_together, texts_in, turns},
     runtime::runtime,
     sample::{Sample, spread},
     statistics::median,
@@ -83,7 +83,7 @@ fn measure(args: &BenchArgs, kind: InputKind, texts: &[String], base: &Onnx) -> 
     let cores_before = Cores::now();
     let runs: Vec<Run> = race.run(&budgets, load, &mut 0)?.into_iter().flatten().collect();
     drop(progress);
-    let taken = Cores::taken(cores_before).filter(|&taken| taken > BUSY);
+    let taken = Cores::spoilt(cores_before);
     Ok(Measured { budgets, runs, texts: count, together, taken })
 }
 
@@ -107,8 +107,7 @@ fn print_conditions(
     }
     let tokens = measured.tokens();
     report.line("tokens", format!("{tokens} ({:.0} a text)", tokens as f64 / count as f64))?;
-    let turns =
-        if measured.together { "all budgets in turns" } else { "one budget after the other, as the weights are large" };
+    let turns = turns(measured.together, "budget");
     report.line("rounds", format!("{}, {turns}; medians", args.rounds()))?;
     report.line("budget", format!("padded tokens of a batch; {} is the default", base.info().batch_tokens))
 }

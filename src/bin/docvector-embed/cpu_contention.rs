@@ -5,7 +5,7 @@ use std::fs;
 use crate::statistics::share;
 
 /// The share of time beyond which what others did is worth a word, and spoils what was found.
-pub(crate) const BUSY: f64 = 0.1;
+const BUSY: f64 = 0.1;
 
 /// How long this process's threads have computed so far, and how long they stood ready while others had the cores. In
 /// nanoseconds.
@@ -29,8 +29,13 @@ impl Cores {
         Some(all)
     }
 
+    /// The share that others took of the time since then, if it is so much that it spoils what was measured.
+    pub(crate) fn spoilt(before: Option<Self>) -> Option<f64> {
+        Self::taken(before).filter(|&taken| taken > BUSY)
+    }
+
     /// The share of the time since then in which others had the cores that this process wanted.
-    pub(crate) fn taken(before: Option<Self>) -> Option<f64> {
+    fn taken(before: Option<Self>) -> Option<f64> {
         let (before, now) = (before?, Self::now()?);
         // Threads that have ended are not counted any more.
         let (ran, waited) = (now.ran.saturating_sub(before.ran), now.waited.saturating_sub(before.waited));

@@ -40,7 +40,7 @@ impl Output {
             return Ok(Self::new(stream(io::stdout()), format, "standard output".to_owned()));
         }
         let name = path.display().to_string();
-        let cannot = |error| Failure::because(format!("{name} cannot be written"), error);
+        let cannot = |error| Failure::writing(&name, error);
         let sink = match existing(path).map_err(cannot)? {
             Some(about) if about.is_dir() => {
                 return Err(Failure::new(format!("{name} is a folder: name a file in it")));

@@ -1,9 +1,6 @@
 //! Writes the file of a plot.
 
-use std::{
-    io::{self, Write},
-    path::Path,
-};
+use std::{io::Write, path::Path};
 
 use crate::{
     failure::Failure,
@@ -21,12 +18,12 @@ impl PlotFile {
     /// Makes it, so that what is wrong with it shows before any work.
     pub(crate) fn create(path: &Path) -> Result<Self, Failure> {
         let name = path.display().to_string();
-        let existing = existing(path).map_err(|error| cannot_be_written(&name, error))?;
+        let existing = existing(path).map_err(|error| Failure::writing(&name, error))?;
         if existing.as_ref().is_some_and(|about| !about.is_file()) {
             return Err(Failure::new(format!("{name} is not a regular file, as a plot needs")));
         }
         debug_assert!(!is_standard(path), "the command line refuses it");
-        let file = UnfinishedFile::create(path, existing.is_some()).map_err(|error| cannot_be_written(&name, error))?;
+        let file = UnfinishedFile::create(path, existing.is_some()).map_err(|error| Failure::writing(&name, error))?;
         Ok(Self { file, name })
     }
 
@@ -36,10 +33,6 @@ impl PlotFile {
 
     pub(crate) fn finish(mut self, svg: &str) -> Result<(), Failure> {
         let written = self.file.write_all(svg.as_bytes()).and_then(|()| self.file.persist());
-        written.map_err(|error| cannot_be_written(&self.name, error))
+        written.map_err(|error| Failure::writing(&self.name, error))
     }
-}
-
-fn cannot_be_written(name: &str, error: io::Error) -> Failure {
-    Failure::because(format!("{name} cannot be written"), error)
 }

@@ -58,6 +58,15 @@ pub(crate) fn fit_together(info: &OnnxInfo, models: usize) -> bool {
     weights(&info.model).saturating_mul((models * copies) as u64) <= MOST_WEIGHTS
 }
 
+/// Says in which order the models of so many settings or budgets are measured.
+pub(crate) fn turns(together: bool, what: &str) -> String {
+    if together {
+        format!("all {what}s in turns")
+    } else {
+        format!("one {what} after the other, as the weights are large")
+    }
+}
+
 /// The bytes of a model's file and of those beside it that its name begins: `model.onnx_data` say.
 fn weights(file: &Path) -> u64 {
     let own = file.file_name().unwrap_or_default().to_string_lossy();

@@ -13,13 +13,13 @@ use tokio::runtime::Runtime;
 
 use crate::{
     cli::tune::TuneArgs,
-    cpu_contention::{BUSY, Cores},
+    cpu_contention::Cores,
     failure::Failure,
     machine::describe,
     measurement::{Run, Work},
     progress::Progress,
     report::Report,
-    rounds::{Race, fit_together, texts_in},
+    rounds::{Race, fit_together, texts_in, turns},
     runtime::runtime,
     sample::{Sample, spread},
     statistics::median,
@@ -118,7 +118,7 @@ fn measure(args: &TuneArgs, sample: &Sample, base: &Onnx) -> Result<Measured, Fa
     let best_budget = budgets[leader(&budgets)].tuning;
     let last = compare(near(default, best_budget), LAST_ROUNDS)?;
     drop(progress);
-    let taken = Cores::taken(cores_before).filter(|&taken| taken > BUSY);
+    let taken = Cores::spoilt(cores_before);
     let (documents, queries) = (works[0].texts.len(), works[1].texts.len());
     Ok(Measured { default, documents, queries, together, threads, budgets, last, taken })
 }
@@ -156,11 +156,7 @@ fn print_conditions(report: &mut Report<impl Write>, sample: &Sample, measured: 
     if sample.left_out > 0 {
         report.line("  lines left out", sample.left_out)?;
     }
-    let turns = if measured.together {
-        "all settings in turns"
-    } else {
-        "one setting after the other, as the weights are large"
-    };
+    let turns = turns(measured.together, "setting");
     report.line("rounds", format!("{LAST_ROUNDS}, {ROUNDS} for budgets, {turns}; medians"))
 }
 

@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use docvector_embed::{Batch, Embedder, EmbedderExt, InputKind, Lane, Truncation};
+use docvector_embed::{BadText, Batch, Embedder, EmbedderExt, InputKind, Lane, Truncation};
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::mpsc;
 
@@ -140,7 +140,7 @@ impl<'a> Run<'a> {
         for item in &mut window.items {
             let Item::Text(record) = item else { continue };
             if let Some(Err(error)) = results.next() {
-                let why = error.bad_texts().first().map(|bad| format!("the text {}", bad.reason)).unwrap_or_default();
+                let why = error.bad_texts().first().map(why).unwrap_or_default();
                 *item = Item::Bad(Fault { line: record.line, why, object: record.object.take() });
             }
         }
@@ -158,9 +158,14 @@ impl<'a> Run<'a> {
 /// The lines of the texts that an error blames.
 fn blamed(window: &Window, error: &docvector_embed::Error) -> Vec<Fault> {
     let lines: Vec<u64> = window.records().map(|record| record.line).collect();
-    let fault = |bad: &docvector_embed::BadText| {
+    let fault = |bad: &BadText| {
         let line = *lines.get(bad.index)?;
-        Some(Fault { line, why: format!("the text {}", bad.reason), object: None })
+        Some(Fault { line, why: why(bad), object: None })
     };
     error.bad_texts().iter().filter_map(fault).collect()
+}
+
+/// What is wrong with a text.
+fn why(bad: &BadText) -> String {
+    format!("the text {}", bad.reason)
 }
