@@ -2,28 +2,28 @@
 
 use std::io::{self, Write};
 
-use crate::window::Fault;
+use crate::window::BadLine;
 
 /// Bad lines that are listed; the others are counted.
-const LISTED: usize = 100;
+const MAX_LISTED: usize = 100;
 
 /// Lines that make a run fail: the first ones, and how many there are.
 #[derive(Debug, Default)]
-pub(crate) struct Faults {
+pub(crate) struct BadLines {
     listed: Vec<(u64, String)>,
     pub(crate) count: u64,
 }
 
-impl Faults {
+impl BadLines {
     pub(crate) const fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Adds the faults of the next lines.
-    pub(crate) fn extend(&mut self, faults: Vec<Fault>) {
-        self.count += faults.len() as u64;
-        let room = LISTED - self.listed.len();
-        self.listed.extend(faults.into_iter().take(room).map(|fault| (fault.line, fault.why)));
+    /// Adds the bad lines of the next lines.
+    pub(crate) fn extend(&mut self, bad_lines: Vec<BadLine>) {
+        self.count += bad_lines.len() as u64;
+        let room = MAX_LISTED - self.listed.len();
+        self.listed.extend(bad_lines.into_iter().take(room).map(|bad_line| (bad_line.line, bad_line.reason)));
     }
 
     /// Prints them, one a line.
@@ -44,20 +44,20 @@ mod tests {
 
     #[test]
     fn lists_the_first_hundred() {
-        let fault = |line| Fault { line, why: "the text is empty".to_owned(), object: None };
-        let printed = |faults: &Faults| {
+        let bad_line = |line| BadLine { line, reason: "the text is empty".to_owned(), object: None };
+        let printed = |bad_lines: &BadLines| {
             let mut out = Vec::new();
-            faults.print(&mut out).expect("a vector takes everything");
+            bad_lines.print(&mut out).expect("a vector takes everything");
             String::from_utf8(out).expect("text")
         };
-        let mut faults = Faults::default();
-        assert!(faults.is_empty());
-        faults.extend((1..=99).map(fault).collect());
-        faults.extend(vec![fault(100)]);
-        assert!(printed(&faults).starts_with("line 1: the text is empty\nline 2: "));
-        assert!(printed(&faults).ends_with("\nline 100: the text is empty\n"));
-        faults.extend((101..=103).map(fault).collect());
-        assert!(printed(&faults).ends_with("\nline 100: the text is empty\nand 3 more lines\n"));
-        assert_eq!(faults.count, 103);
+        let mut bad_lines = BadLines::default();
+        assert!(bad_lines.is_empty());
+        bad_lines.extend((1..=99).map(bad_line).collect());
+        bad_lines.extend(vec![bad_line(100)]);
+        assert!(printed(&bad_lines).starts_with("line 1: the text is empty\nline 2: "));
+        assert!(printed(&bad_lines).ends_with("\nline 100: the text is empty\n"));
+        bad_lines.extend((101..=103).map(bad_line).collect());
+        assert!(printed(&bad_lines).ends_with("\nline 100: the text is empty\nand 3 more lines\n"));
+        assert_eq!(bad_lines.count, 103);
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     progress::Progress,
     report::Report,
     runtime::runtime,
-    wording::{Bytes, plain},
+    wording::{Bytes, without_controls},
 };
 
 /// Damaged entries that are named.
@@ -28,16 +28,16 @@ const KEYS_SHOWN: usize = 5;
 const PROBLEMS_SHOWN: usize = 10;
 
 /// Damaged entries that are removed in one go: their keys are kept in memory, 32 bytes each.
-const MOST_REMOVED: usize = 1 << 20;
+const MAX_REMOVED: usize = 1 << 20;
 
 /// Damaged entries that are in memory at a time.
 const REMOVED_AT_ONCE: usize = 256;
 
 /// Entries between two changes of the bar.
-const STEP: u64 = 1_000;
+const PROGRESS_STEP: u64 = 1_000;
 
 /// What to do about a file that is damaged where no entry is.
-const AWAY: &str = "move it away and begin a new one; what it had is embedded again";
+const HOW_TO_REPLACE: &str = "move it away and begin a new one; what it had is embedded again";
 
 /// Prints what is in the file.
 pub(crate) fn stats(args: &StatsArgs) -> Result<(), Failure> {
@@ -51,7 +51,7 @@ pub(crate) fn stats(args: &StatsArgs) -> Result<(), Failure> {
     let times = if stats.value_bytes > 0 { format!(" ({ratio:.2} x the values)") } else { String::new() };
     report.line("bytes on disk", format_args!("{}{times}", Bytes(stats.file_bytes)))?;
     report.line("spaces", stats.spaces.len())?;
-    stats.spaces.iter().try_for_each(|(id, about)| report.text(format_args!("  {id}  {}", plain(about))))
+    stats.spaces.iter().try_for_each(|(id, about)| report.text(format_args!("  {id}  {}", without_controls(about))))
 }
 
 /// Checks all entries and the file, and prints what was found. Anything damaged is a failure, unless it was removed.
@@ -62,7 +62,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<(), Failure> {
     // A bar wants to know how many there are; why they cannot be counted is told below.
     let total = if shown { runtime.block_on(store.stats()).ok().map(|stats| stats.entries) } else { None };
     let progress = Progress::new(total, "entries", shown);
-    let (found, read) = runtime.block_on(look(&store, &progress));
+    let (findings, read) = runtime.block_on(inspect_entries(&store, &progress));
     drop(progress);
     let progress = Progress::waiting("SQLite checks the file", shown);
     let problems = runtime.block_on(store.check_file());
@@ -71,24 +71,24 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<(), Failure> {
     let mut report = Report::new(io::stdout().lock());
     report.line("file", store.path().display())?;
     print_file_check(&mut report, problems.as_deref().ok())?;
-    found.print(&mut report, read.is_ok())?;
+    findings.print(&mut report, read.is_ok())?;
     // A file that is damaged itself is not written to.
     refuse_damaged_file(args, read, problems)?;
-    if found.damaged == 0 {
+    if findings.damaged == 0 {
         return Ok(());
     }
     if !args.remove {
-        let are = if found.damaged == 1 { "is" } else { "are" };
+        let are = if findings.damaged == 1 { "is" } else { "are" };
         return Err(Failure::new(format!(
             "{} of {} entries {are} damaged: --remove removes what is, so that such texts are embedded anew",
-            found.damaged,
-            found.entries(),
+            findings.damaged,
+            findings.entries(),
         )));
     }
-    let removed = runtime.block_on(remove(&store, &found.keys))?;
+    let removed = runtime.block_on(remove(&store, &findings.keys))?;
     report.text("")?;
     report.line("removed", removed)?;
-    match found.damaged - found.keys.len() as u64 {
+    match findings.damaged - findings.keys.len() as u64 {
         0 => Ok(()),
         left => Err(Failure::new(format!("{left} damaged entries are left: do it again"))),
     }
@@ -101,7 +101,7 @@ fn print_file_check(report: &mut Report<impl Write>, problems: Option<&[String]>
         Some(problems) => {
             report.line("  SQLite's check", "damaged")?;
             let lines = problems.iter().flat_map(|problem| problem.lines());
-            lines.take(PROBLEMS_SHOWN).try_for_each(|line| report.line("", plain(line)))
+            lines.take(PROBLEMS_SHOWN).try_for_each(|line| report.line("", without_controls(line)))
         }
         None => report.line("  SQLite's check", "failed"),
     }
@@ -115,13 +115,13 @@ fn refuse_damaged_file(
 ) -> Result<(), Failure> {
     let (file, untouched) = (args.path.display(), if args.remove { ", and nothing was removed from it" } else { "" });
     if let Err(error) = read {
-        let message = format!("{file} cannot be read as a whole{untouched}: if this stays so, {AWAY}");
-        return Err(Failure::because(message, error));
+        let message = format!("{file} cannot be read as a whole{untouched}: if this stays so, {HOW_TO_REPLACE}");
+        return Err(Failure::with_cause(message, error));
     }
     if problems?.is_empty() {
         return Ok(());
     }
-    Err(Failure::new(format!("{file} is damaged{untouched}: {AWAY}")))
+    Err(Failure::new(format!("{file} is damaged{untouched}: {HOW_TO_REPLACE}")))
 }
 
 /// Opens a cache that is there: who looks at one does not make one.
@@ -136,29 +136,29 @@ fn open(path: &Path) -> Result<Sqlite, Failure> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Err(Failure::new(format!("{name} is not there: `docvector-embed embed --cache {name}` makes it")))
         }
-        Err(error) => Err(Failure::because(format!("{name} cannot be read"), error)),
+        Err(error) => Err(Failure::with_cause(format!("{name} cannot be read"), error)),
     }
 }
 
 /// What a look at all entries found.
 #[derive(Debug, Default)]
-struct Found {
-    /// Sound entries, and those of them whose text was cut, by dimensions and whether a component has 16 bits.
+struct Findings {
+    /// Sound entries, and those of them whose text was truncated, by dimensions and whether a component has 16 bits.
     sound: BTreeMap<(usize, bool), (u64, u64)>,
     damaged: u64,
     /// Keys of the damaged ones, the first so many.
     keys: Vec<Key>,
 }
 
-impl Found {
+impl Findings {
     fn add(&mut self, key: Key, value: &[u8]) {
         if let Some(about) = EntryInfo::inspect(&key, value) {
-            let (entries, cut) = self.sound.entry((about.dimensions, about.half_precision)).or_default();
+            let (entries, truncated) = self.sound.entry((about.dimensions, about.half_precision)).or_default();
             *entries += 1;
-            *cut += u64::from(about.truncated);
+            *truncated += u64::from(about.truncated);
         } else {
             self.damaged += 1;
-            if self.keys.len() < MOST_REMOVED {
+            if self.keys.len() < MAX_REMOVED {
                 self.keys.push(key);
             }
         }
@@ -184,27 +184,27 @@ impl Found {
             return Ok(());
         }
         let mut rows = vec![["dimensions", "stored as", "sound entries", "cut texts"].map(str::to_owned)];
-        rows.extend(self.sound.iter().map(|(&(dimensions, halves), (entries, cut))| {
-            let precision = if halves { "f16" } else { "f32" };
-            [dimensions.to_string(), precision.to_owned(), entries.to_string(), cut.to_string()]
+        rows.extend(self.sound.iter().map(|(&(dimensions, half_precision), (entries, truncated))| {
+            let precision = if half_precision { "f16" } else { "f32" };
+            [dimensions.to_string(), precision.to_owned(), entries.to_string(), truncated.to_string()]
         }));
         report.table(&rows)
     }
 }
 
 /// Reads all entries, and says how that ended.
-async fn look(store: &Sqlite, progress: &Progress) -> (Found, docvector_embed::Result<()>) {
-    let (mut found, mut seen) = (Found::default(), 0_u64);
+async fn inspect_entries(store: &Sqlite, progress: &Progress) -> (Findings, docvector_embed::Result<()>) {
+    let (mut findings, mut seen) = (Findings::default(), 0_u64);
     let read = store
         .for_each(|key, value| {
-            found.add(key, value);
+            findings.add(key, value);
             seen += 1;
-            if seen.is_multiple_of(STEP) {
-                progress.advance(STEP, seen);
+            if seen.is_multiple_of(PROGRESS_STEP) {
+                progress.advance(PROGRESS_STEP, seen);
             }
         })
         .await;
-    (found, read)
+    (findings, read)
 }
 
 /// Removes the entries of these keys that are still damaged: others may have been at them meanwhile. Says how many.
@@ -231,13 +231,13 @@ mod tests {
 
     #[test]
     fn damaged_entries_are_counted_and_the_first_are_named() {
-        let mut found = Found::default();
+        let mut findings = Findings::default();
         for byte in 0..7 {
-            found.add(Key::from_bytes([byte; 32]), b"no entry");
+            findings.add(Key::from_bytes([byte; 32]), b"no entry");
         }
-        assert_eq!((found.entries(), found.sound(), found.damaged), (7, 0, 7));
+        assert_eq!((findings.entries(), findings.sound(), findings.damaged), (7, 0, 7));
         let mut out = Vec::new();
-        found.print(&mut Report::new(&mut out), true).expect("a vector takes everything");
+        findings.print(&mut Report::new(&mut out), true).expect("a vector takes everything");
         let out = String::from_utf8(out).expect("text");
         assert_eq!(out.lines().filter(|line| line.starts_with("    key ")).count(), KEYS_SHOWN);
         assert!(out.ends_with("\n                   and 2 more\n"), "{out}");

@@ -17,18 +17,18 @@ use crate::failure::Failure;
 
 /// The file as `embed` uses it: says what is wrong with it at its first failure, because the run goes on without it.
 #[derive(Debug)]
-pub(crate) struct Watched {
+pub(crate) struct CacheWithWarning {
     file: Sqlite,
     has_failed: AtomicBool,
 }
 
-impl Watched {
+impl CacheWithWarning {
     /// Opens the file, or makes it.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
         Ok(Self { file: Sqlite::open(path)?, has_failed: AtomicBool::new(false) })
     }
 
-    fn watch(&self, result: docvector_embed::Result<()>) -> docvector_embed::Result<()> {
+    fn warn_once(&self, result: docvector_embed::Result<()>) -> docvector_embed::Result<()> {
         if let Err(error) = &result
             && !self.has_failed.swap(true, Ordering::Relaxed)
         {
@@ -39,7 +39,7 @@ impl Watched {
     }
 }
 
-impl fmt::Display for Watched {
+impl fmt::Display for CacheWithWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.file, f)
     }
@@ -47,24 +47,24 @@ impl fmt::Display for Watched {
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
-impl CacheStore for Watched {
+impl CacheStore for CacheWithWarning {
     async fn get(&self, keys: &[Key], sink: &mut Sink<'_>) -> docvector_embed::Result<()> {
-        self.watch(self.file.get(keys, sink).await)
+        self.warn_once(self.file.get(keys, sink).await)
     }
 
     async fn put(&self, entries: &[Entry<'_>]) -> docvector_embed::Result<()> {
-        self.watch(self.file.put(entries).await)
+        self.warn_once(self.file.put(entries).await)
     }
 
     async fn discard(&self, damaged: &[Entry<'_>]) -> docvector_embed::Result<()> {
-        self.watch(self.file.discard(damaged).await)
+        self.warn_once(self.file.discard(damaged).await)
     }
 
     async fn note(&self, space: SpaceId, about: &str) -> docvector_embed::Result<()> {
-        self.watch(self.file.note(space, about).await)
+        self.warn_once(self.file.note(space, about).await)
     }
 
     async fn flush(&self) -> docvector_embed::Result<()> {
-        self.watch(self.file.flush().await)
+        self.warn_once(self.file.flush().await)
     }
 }

@@ -72,15 +72,15 @@ mod tests {
 
     use super::{
         cache::CacheCommand,
-        embed::{Format, Job, OnError},
+        embed::{EmbedOptions, OnError, OutputFormat},
         *,
     };
     use crate::paths::is_standard;
 
-    fn job(arguments: &[&str]) -> Result<Job, clap::Error> {
+    fn embed_options(arguments: &[&str]) -> Result<EmbedOptions, clap::Error> {
         let all = ["docvector-embed", "embed", "--model", "m"].iter().chain(arguments);
         match Cli::try_parse_from(all)?.command {
-            Command::Embed(args) => args.into_job().map_err(|message| usage_error("embed", &message)),
+            Command::Embed(args) => args.into_options().map_err(|message| usage_error("embed", &message)),
             other => unreachable!("embed was asked for, not {other:?}"),
         }
     }
@@ -92,21 +92,27 @@ mod tests {
 
     #[test]
     fn has_defaults() {
-        let job = job(&[]).expect("valid");
-        assert_eq!((job.kind, job.format, job.on_error), (InputKind::Document, Format::Jsonl, OnError::Fail));
-        assert_eq!(job.too_long, docvector_embed::Truncation::Truncate);
-        assert!(is_standard(&job.input) && is_standard(&job.output) && !job.jsonl);
+        let options = embed_options(&[]).expect("valid");
+        assert_eq!(
+            (options.kind, options.format, options.on_error),
+            (InputKind::Document, OutputFormat::Jsonl, OnError::Fail)
+        );
+        assert_eq!(options.too_long, docvector_embed::Truncation::Truncate);
+        assert!(is_standard(&options.input) && is_standard(&options.output) && !options.jsonl);
     }
 
     #[test]
     fn names_tell_the_formats() {
-        assert_eq!(job(&["--output", "x.npy"]).expect("valid").format, Format::Npy);
-        assert_eq!(job(&["--output", "x.npy", "--format", "jsonl"]).expect("valid").format, Format::Jsonl);
+        assert_eq!(embed_options(&["--output", "x.npy"]).expect("valid").format, OutputFormat::Npy);
+        assert_eq!(
+            embed_options(&["--output", "x.npy", "--format", "jsonl"]).expect("valid").format,
+            OutputFormat::Jsonl
+        );
         for name in ["a.jsonl", "a.ndjson", "a.JSONL"] {
-            assert!(job(&["--input", name]).expect("valid").jsonl, "{name}");
+            assert!(embed_options(&["--input", name]).expect("valid").jsonl, "{name}");
         }
-        assert!(!job(&["--input", "a.txt"]).expect("valid").jsonl);
-        assert!(job(&["--jsonl"]).expect("valid").jsonl);
+        assert!(!embed_options(&["--input", "a.txt"]).expect("valid").jsonl);
+        assert!(embed_options(&["--jsonl"]).expect("valid").jsonl);
     }
 
     #[test]
@@ -121,15 +127,15 @@ mod tests {
             &["--cache", "x.sqlite", "--output", "./x.sqlite"],
             &["--cache", "src/../x.sqlite", "--input", "x.sqlite"],
         ] {
-            assert_eq!(job(arguments).expect_err("refused").exit_code(), 2, "{arguments:?}");
+            assert_eq!(embed_options(arguments).expect_err("refused").exit_code(), 2, "{arguments:?}");
         }
     }
 
     #[test]
     fn a_cache_is_another_file_than_input_and_output() {
-        assert_eq!(job(&[]).expect("valid").cache, None);
-        let job = job(&["--cache", "c", "--input", "i", "--output", "folder/c"]).expect("valid");
-        assert_eq!(job.cache.as_deref(), Some(Path::new("c")));
+        assert_eq!(embed_options(&[]).expect("valid").cache, None);
+        let options = embed_options(&["--cache", "c", "--input", "i", "--output", "folder/c"]).expect("valid");
+        assert_eq!(options.cache.as_deref(), Some(Path::new("c")));
     }
 
     #[test]

@@ -5,17 +5,17 @@ use std::fs;
 use crate::statistics::share;
 
 /// The share of time beyond which what others did is worth a word, and spoils what was found.
-const BUSY: f64 = 0.1;
+const BUSY_SHARE: f64 = 0.1;
 
 /// How long this process's threads have computed so far, and how long they stood ready while others had the cores. In
 /// nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Cores {
+pub(crate) struct CpuTime {
     ran: u64,
     waited: u64,
 }
 
-impl Cores {
+impl CpuTime {
     /// `None` where the system does not tell.
     pub(crate) fn now() -> Option<Self> {
         let mut all = Self::default();
@@ -30,12 +30,12 @@ impl Cores {
     }
 
     /// The share that others took of the time since then, if it is so much that it spoils what was measured.
-    pub(crate) fn spoilt(before: Option<Self>) -> Option<f64> {
-        Self::taken(before).filter(|&taken| taken > BUSY)
+    pub(crate) fn busy_share_since(before: Option<Self>) -> Option<f64> {
+        Self::share_of_others(before).filter(|&taken| taken > BUSY_SHARE)
     }
 
     /// The share of the time since then in which others had the cores that this process wanted.
-    fn taken(before: Option<Self>) -> Option<f64> {
+    fn share_of_others(before: Option<Self>) -> Option<f64> {
         let (before, now) = (before?, Self::now()?);
         // Threads that have ended are not counted any more.
         let (ran, waited) = (now.ran.saturating_sub(before.ran), now.waited.saturating_sub(before.waited));
@@ -50,11 +50,11 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn what_others_took_is_a_share() {
-        let before = Cores::now();
+        let before = CpuTime::now();
         let sum: u64 = (0..1_000_000_u64).map(std::hint::black_box).sum();
         assert!(sum > 0 && before.is_some());
-        let taken = Cores::taken(before).expect("Linux tells");
+        let taken = CpuTime::share_of_others(before).expect("Linux tells");
         assert!((0.0..=1.0).contains(&taken), "{taken}");
-        assert_eq!(Cores::taken(None), None);
+        assert_eq!(CpuTime::share_of_others(None), None);
     }
 }

@@ -25,7 +25,7 @@ use crate::{
 pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     let mut report = Report::new(io::stdout().lock());
     report.line("docvector-embed", env!("CARGO_PKG_VERSION"))?;
-    let library = match Onnx::load_library(args.load.which.library.as_deref()) {
+    let library = match Onnx::load_library(args.load.model_args.library.as_deref()) {
         Ok(library) => library,
         Err(error) => {
             report.line("ONNX Runtime", "none")?;
@@ -124,7 +124,7 @@ fn check(report: &mut Report<impl Write>, embedder: &Onnx, forced: bool) -> Resu
     let bound = bounds.max_difference.map(|bound| format!(" (at most {bound:e})")).unwrap_or_default();
     report.line("  max difference", format!("{:.1e}{bound}", comparison.max_difference))?;
     report.line("  worst text", &comparison.worst)?;
-    let holds = bounds.hold(&comparison);
+    let holds = bounds.are_met(&comparison);
     report.line("  result", if holds { "PASS" } else { "FAIL" })?;
     if holds { Ok(()) } else { Err(Failure::new("the vectors are not those of the reference")) }
 }

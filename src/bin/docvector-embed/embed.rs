@@ -18,16 +18,16 @@ use docvector_embed::{
 use tokio::sync::mpsc;
 
 use crate::{
-    cache_warning::Watched,
-    cli::embed::Job,
+    cache_warning::CacheWithWarning,
+    cli::embed::EmbedOptions,
     failure::Failure,
     input::Input,
     output::Output,
     progress::Progress,
+    run_summary::RunSummary,
     runtime::runtime,
-    tally::Tally,
     window::{Rows, Window},
-    window_embedder::Run,
+    window_embedder::WindowEmbedder,
     wording::Counted,
 };
 
@@ -36,42 +36,42 @@ const READ_AHEAD: usize = 2;
 /// Windows waiting to be written.
 const WRITE_BEHIND: usize = 1;
 
-/// Does the job, and says on stderr what it came to.
-pub(crate) fn run(job: &Job) -> Result<(), Failure> {
+/// Embeds the file, and says on stderr what it came to.
+pub(crate) fn run(options: &EmbedOptions) -> Result<(), Failure> {
     // What can be found wrong without the model is found before it is loaded.
-    let input = Input::open(&job.input, job.jsonl)?;
-    let output = Output::create(&job.output, job.format)?;
+    let input = Input::open(&options.input, options.jsonl)?;
+    let output = Output::create(&options.output, options.format)?;
     let unwritten =
         if output.is_file() { format!("; nothing was written to {}", output.name()) } else { String::new() };
-    let store = job.cache.as_deref().map(Watched::open).transpose()?;
-    let model = job.load.builder(&job.model).build()?;
+    let store = options.cache.as_deref().map(CacheWithWarning::open).transpose()?;
+    let model = options.load.builder(&options.model).build()?;
     let dimensions = model.dimensions()?;
     let cached = store.map(|store| Cached::new(model.clone(), store)).transpose()?;
     let embedder: &dyn Embedder = match &cached {
         Some(cached) => cached,
         None => &model,
     };
-    let left = || format!("{unwritten}{}", stored(job, cached.as_ref()));
+    let left = || format!("{unwritten}{}", stored_in_cache(options, cached.as_ref()));
 
-    let progress = Progress::new(input.size(), "texts", job.shows_progress());
-    let run = Run::new(embedder, job.kind, job.too_long, job.on_error);
-    let Done { mut tally, output, time } = embed(&run, input, output, progress, left)?;
-    if !tally.faults.is_empty() {
+    let progress = Progress::new(input.size(), "texts", options.shows_progress());
+    let embedder = WindowEmbedder::new(embedder, options.kind, options.too_long, options.on_error);
+    let Finished { mut summary, output, time } = read_embed_write(&embedder, input, output, progress, left)?;
+    if !summary.bad_lines.is_empty() {
         drop(output);
         // With stderr gone, the exit status says what is left to say.
-        let _ = tally.faults.print(&mut io::stderr().lock());
-        let count = Counted(tally.faults.count, "line");
-        return Err(Failure::new(format!("{count} of {} cannot be embedded{}", tally.lines, left())));
+        let _ = summary.bad_lines.print(&mut io::stderr().lock());
+        let count = Counted(summary.bad_lines.count, "line");
+        return Err(Failure::new(format!("{count} of {} cannot be embedded{}", summary.lines, left())));
     }
     output.finish(dimensions)?;
-    tally.cache = cached.as_ref().map(Cached::counts);
-    say(job, &tally, &model, dimensions, time);
+    summary.cache = cached.as_ref().map(Cached::counts);
+    print_summary(options, &summary, &model, dimensions, time);
     Ok(())
 }
 
 /// What went into the cache in a run that came to nothing.
-fn stored(job: &Job, cached: Option<&Cached<Onnx>>) -> String {
-    match (cached, &job.cache) {
+fn stored_in_cache(options: &EmbedOptions, cached: Option<&Cached<Onnx>>) -> String {
+    match (cached, &options.cache) {
         (Some(cached), Some(path)) if cached.counts().failures == 0 => {
             let stored = Counted(cached.counts().stored, "new vector");
             format!("; {stored} went into the cache {}", path.display())
@@ -81,8 +81,8 @@ fn stored(job: &Job, cached: Option<&Cached<Onnx>>) -> String {
 }
 
 /// What the three threads came to.
-struct Done {
-    tally: Tally,
+struct Finished {
+    summary: RunSummary,
     /// All rows are in it, unless there were bad lines.
     output: Output,
     /// The time of reading and embedding.
@@ -91,13 +91,13 @@ struct Done {
 
 /// Reads and writes on a thread each, and embeds on this one, until the input ends, something fails, or somebody ends
 /// the program; `left` then says what is left.
-fn embed(
-    run: &Run<'_>,
+fn read_embed_write(
+    embedder: &WindowEmbedder<'_>,
     input: Input,
     output: Output,
     progress: Progress,
     left: impl Fn() -> String,
-) -> Result<Done, Failure> {
+) -> Result<Finished, Failure> {
     let (reading, windows) = mpsc::channel(READ_AHEAD);
     let (rows, mut writing) = mpsc::channel(WRITE_BEHIND);
     let reader = spawn("reader", move || read(input, &reading))?;
@@ -105,7 +105,7 @@ fn embed(
     let embedded = runtime()?.block_on(async {
         // Dropped, the run lets go of the writer, which then removes what it has written so far.
         tokio::select! {
-            embedded = run.embed(windows, rows, &progress) => embedded,
+            embedded = embedder.embed(windows, rows, &progress) => embedded,
             signal = interrupted() => Err(Failure::new(format!("{signal}{}", left()))),
         }
     });
@@ -114,11 +114,11 @@ fn embed(
 
     // The writer is waited for also where the run failed: it has a temporary file to remove.
     let written = join(writer);
-    let tally = embedded?;
+    let summary = embedded?;
     let output = written??;
     // All windows came, or the writer would have failed; so the reader has nothing left but to say how it ended.
     join(reader)?;
-    Ok(Done { tally, output, time })
+    Ok(Finished { summary, output, time })
 }
 
 /// Waits for somebody to end the program.
@@ -138,18 +138,18 @@ async fn interrupted() -> &'static str {
 }
 
 /// Ends a run that went well. That stderr is gone does not make it a failure.
-fn say(job: &Job, tally: &Tally, model: &Onnx, dimensions: usize, time: Duration) {
+fn print_summary(options: &EmbedOptions, summary: &RunSummary, model: &Onnx, dimensions: usize, time: Duration) {
     let (max_tokens, settings) = (model.info().max_tokens, &model.info().tuning_source);
     let mut stderr = io::stderr().lock();
-    if !job.quiet {
+    if !options.quiet {
         let settings = match settings {
             TuningSource::Defaults => String::new(),
             others => format!("; settings: {others}"),
         };
-        let _ = writeln!(stderr, "{}{settings}", tally.summary(dimensions, max_tokens, time));
+        let _ = writeln!(stderr, "{}{settings}", summary.summary(dimensions, max_tokens, time));
         return;
     }
-    for note in tally.notes(max_tokens) {
+    for note in summary.notes(max_tokens) {
         let _ = writeln!(stderr, "warning: {note}");
     }
 }
@@ -175,7 +175,7 @@ fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'stati
     thread::Builder::new()
         .name(name.to_owned())
         .spawn(work)
-        .map_err(|error| Failure::because(format!("the {name} thread cannot be started"), error))
+        .map_err(|error| Failure::with_cause(format!("the {name} thread cannot be started"), error))
 }
 
 /// Waits for a thread. One that panicked has not done its work, however it looks from outside.

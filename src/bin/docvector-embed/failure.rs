@@ -22,15 +22,15 @@ impl Failure {
     }
 
     /// Says what went wrong and why.
-    pub(crate) fn because(message: impl Into<String>, source: impl StdError + Send + Sync + 'static) -> Self {
-        Self::Error(Box::new(Because { message: message.into(), source: Box::new(source) }))
+    pub(crate) fn with_cause(message: impl Into<String>, source: impl StdError + Send + Sync + 'static) -> Self {
+        Self::Error(Box::new(WithCause { message: message.into(), source: Box::new(source) }))
     }
 
     /// The output, named `name`, could not be written.
     pub(crate) fn writing(name: &str, error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::ReaderGone,
-            _ => Self::because(format!("{name} cannot be written"), error),
+            _ => Self::with_cause(format!("{name} cannot be written"), error),
         }
     }
 }
@@ -43,18 +43,18 @@ impl From<docvector_embed::Error> for Failure {
 
 /// A message over its cause.
 #[derive(Debug)]
-struct Because {
+struct WithCause {
     message: String,
     source: Box<dyn StdError + Send + Sync>,
 }
 
-impl fmt::Display for Because {
+impl fmt::Display for WithCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl StdError for Because {
+impl StdError for WithCause {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         Some(&*self.source)
     }
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn prints_the_chain_of_causes() {
         let inner = io::Error::new(io::ErrorKind::NotFound, "no such thing");
-        let failure = Failure::because("the file cannot be read", inner);
+        let failure = Failure::with_cause("the file cannot be read", inner);
         assert_eq!(printed(&failure), "error: the file cannot be read\n  caused by: no such thing\n");
         assert_eq!(printed(&Failure::new("alone")), "error: alone\n");
     }

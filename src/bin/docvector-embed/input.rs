@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::{
     failure::Failure,
     paths::is_standard,
-    window::{Fault, Item, RESERVED, Record, Window},
+    window::{BadLine, InputLine, RESERVED_FIELDS, TextLine, Window},
 };
 
 /// The most texts and bytes of input in a window; a longer line is a window of its own.
@@ -27,12 +27,12 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// An opened input: gives its windows in order.
 pub(crate) struct Input<R = BufReader<Box<dyn Read + Send>>> {
-    lines: Lines<R>,
+    lines: LineReader<R>,
     jsonl: bool,
     name: String,
     size: Option<u64>,
     /// The line that did not fit into the last window, and its bytes.
-    over: Option<(Item, u64)>,
+    carried_over: Option<(InputLine, u64)>,
     ended: bool,
 }
 
@@ -44,7 +44,7 @@ impl Input {
             return Ok(Self::new(reader, jsonl, "standard input".to_owned(), None));
         }
         let name = path.display().to_string();
-        let cannot = |error| Failure::because(format!("{name} cannot be read"), error);
+        let cannot = |error| Failure::with_cause(format!("{name} cannot be read"), error);
         let about = fs::metadata(path).map_err(cannot)?;
         if about.is_dir() {
             return Err(Failure::new(format!("{name} is a folder, not a file of texts")));
@@ -54,8 +54,8 @@ impl Input {
     }
 
     fn new(reader: Box<dyn Read + Send>, jsonl: bool, name: String, size: Option<u64>) -> Self {
-        let lines = Lines::new(BufReader::with_capacity(READ_AHEAD, reader), LINE_BYTES);
-        Self { lines, jsonl, name, size, over: None, ended: false }
+        let lines = LineReader::new(BufReader::with_capacity(READ_AHEAD, reader), LINE_BYTES);
+        Self { lines, jsonl, name, size, carried_over: None, ended: false }
     }
 
     /// How many bytes there are, where that is known.
@@ -69,10 +69,10 @@ impl<R: BufRead> Iterator for Input<R> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut window = Window::default();
-        if let Some((item, bytes)) = self.over.take() {
+        if let Some((item, bytes)) = self.carried_over.take() {
             window.push(item, bytes);
         }
-        while !self.ended && window.items.len() < WINDOW_TEXTS && window.bytes < WINDOW_BYTES {
+        while !self.ended && window.lines.len() < WINDOW_TEXTS && window.bytes < WINDOW_BYTES {
             let line = match self.lines.read() {
                 Ok(Some(line)) => line,
                 Ok(None) => {
@@ -82,48 +82,48 @@ impl<R: BufRead> Iterator for Input<R> {
                 Err(error) => {
                     self.ended = true;
                     let message = format!("{} cannot be read after line {}", self.name, self.lines.number);
-                    return Some(Err(Failure::because(message, error)));
+                    return Some(Err(Failure::with_cause(message, error)));
                 }
             };
             let bytes = line.bytes;
             let item = line.parse(self.jsonl);
-            if !window.items.is_empty() && window.bytes + bytes > WINDOW_BYTES {
-                self.over = Some((item, bytes));
+            if !window.lines.is_empty() && window.bytes + bytes > WINDOW_BYTES {
+                self.carried_over = Some((item, bytes));
                 break;
             }
             window.push(item, bytes);
         }
-        (!window.items.is_empty()).then_some(Ok(window))
+        (!window.lines.is_empty()).then_some(Ok(window))
     }
 }
 
 /// Cuts bytes into lines at `\n` or `\r\n`.
-struct Lines<R> {
+struct LineReader<R> {
     reader: R,
     /// Lines read so far.
     number: u64,
-    longest: u64,
+    max_bytes: u64,
 }
 
 /// The bytes of a line, without its end.
-struct Line {
+struct RawLine {
     number: u64,
     /// `None` for a line that is too long to be kept.
     content: Option<Vec<u8>>,
     /// Bytes of input, with the line's end.
     bytes: u64,
-    longest: u64,
+    max_bytes: u64,
 }
 
-impl<R: BufRead> Lines<R> {
-    const fn new(reader: R, longest: u64) -> Self {
-        Self { reader, number: 0, longest }
+impl<R: BufRead> LineReader<R> {
+    const fn new(reader: R, max_bytes: u64) -> Self {
+        Self { reader, number: 0, max_bytes }
     }
 
-    fn read(&mut self) -> io::Result<Option<Line>> {
+    fn read(&mut self) -> io::Result<Option<RawLine>> {
         let mut content = Vec::new();
         // Two more for the line's end.
-        let mut bytes = self.reader.by_ref().take(self.longest + 2).read_until(b'\n', &mut content)? as u64;
+        let mut bytes = self.reader.by_ref().take(self.max_bytes + 2).read_until(b'\n', &mut content)? as u64;
         let ended = content.last() == Some(&b'\n');
         if ended {
             content.pop();
@@ -138,7 +138,7 @@ impl<R: BufRead> Lines<R> {
             return Ok(None);
         }
         self.number += 1;
-        let fits = content.len() as u64 <= self.longest;
+        let fits = content.len() as u64 <= self.max_bytes;
         if !fits {
             // Before the rest is passed over.
             content = Vec::new();
@@ -147,21 +147,21 @@ impl<R: BufRead> Lines<R> {
             }
         }
         let content = fits.then_some(content);
-        Ok(Some(Line { number: self.number, content, bytes, longest: self.longest }))
+        Ok(Some(RawLine { number: self.number, content, bytes, max_bytes: self.max_bytes }))
     }
 }
 
-impl Line {
-    fn parse(self, jsonl: bool) -> Item {
+impl RawLine {
+    fn parse(self, jsonl: bool) -> InputLine {
         let line = self.number;
-        let bad = |why: String| Item::Bad(Fault { line, why, object: None });
+        let bad = |reason: String| InputLine::Bad(BadLine { line, reason, object: None });
         let Some(content) = self.content else {
-            return bad(format!("the line is longer than {} bytes", self.longest));
+            return bad(format!("the line is longer than {} bytes", self.max_bytes));
         };
         match String::from_utf8(content) {
             Ok(object) if jsonl => parse_object(line, &object),
             Ok(text) if text.is_empty() => bad("the text is empty".to_owned()),
-            Ok(text) => Item::Text(Record { line, text, object: None }),
+            Ok(text) => InputLine::Text(TextLine { line, text, object: None }),
             Err(error) => {
                 let at = error.utf8_error().valid_up_to() + 1;
                 bad(format!("the line is not valid UTF-8 (from byte {at} on)"))
@@ -171,10 +171,10 @@ impl Line {
 }
 
 /// Takes the text out of an object, which passes on as it was written.
-fn parse_object(line: u64, written: &str) -> Item {
+fn parse_object(line: u64, written: &str) -> InputLine {
     let written = written.trim_matches([' ', '\t', '\r']);
-    let bad = |why: &str, object: Option<&str>| {
-        Item::Bad(Fault { line, why: why.to_owned(), object: object.map(str::to_owned) })
+    let bad = |reason: &str, object: Option<&str>| {
+        InputLine::Bad(BadLine { line, reason: reason.to_owned(), object: object.map(str::to_owned) })
     };
     let mut fields = match serde_json::from_str(written) {
         Ok(Value::Object(fields)) => fields,
@@ -187,12 +187,12 @@ fn parse_object(line: u64, written: &str) -> Item {
             return bad(&format!("the line is not JSON: {what}, at column {}", error.column()), None);
         }
     };
-    if let Some(name) = RESERVED.iter().find(|&&name| fields.contains_key(name)) {
+    if let Some(name) = RESERVED_FIELDS.iter().find(|&&name| fields.contains_key(name)) {
         return bad(&format!("the object has a field `{name}` already"), Some(written));
     }
     match fields.remove("text") {
         Some(Value::String(text)) if text.is_empty() => bad("the text is empty", Some(written)),
-        Some(Value::String(text)) => Item::Text(Record { line, text, object: Some(written.to_owned()) }),
+        Some(Value::String(text)) => InputLine::Text(TextLine { line, text, object: Some(written.to_owned()) }),
         Some(_) => bad("the field `text` is not a string", Some(written)),
         None => bad("the object has no field `text`", Some(written)),
     }
@@ -202,27 +202,27 @@ fn parse_object(line: u64, written: &str) -> Item {
 mod tests {
     use super::*;
 
-    fn input(bytes: &[u8], jsonl: bool, longest: u64) -> Input<BufReader<&[u8]>> {
+    fn input(bytes: &[u8], jsonl: bool, max_bytes: u64) -> Input<BufReader<&[u8]>> {
         // A small buffer, so that lines are put together out of several.
-        let lines = Lines::new(BufReader::with_capacity(3, bytes), longest);
-        Input { lines, jsonl, name: "test".to_owned(), size: None, over: None, ended: false }
+        let lines = LineReader::new(BufReader::with_capacity(3, bytes), max_bytes);
+        Input { lines, jsonl, name: "test".to_owned(), size: None, carried_over: None, ended: false }
     }
 
-    fn items(bytes: &[u8], jsonl: bool) -> Vec<Item> {
-        input(bytes, jsonl, 1 << 30).flat_map(|window| window.expect("readable").items).collect()
+    fn items(bytes: &[u8], jsonl: bool) -> Vec<InputLine> {
+        input(bytes, jsonl, 1 << 30).flat_map(|window| window.expect("readable").lines).collect()
     }
 
     fn texts(bytes: &[u8]) -> Vec<String> {
         let text = |item| match item {
-            Item::Text(record) => record.text,
-            Item::Bad(fault) => format!("{}: {}", fault.line, fault.why),
+            InputLine::Text(text_line) => text_line.text,
+            InputLine::Bad(bad_line) => format!("{}: {}", bad_line.line, bad_line.reason),
         };
         items(bytes, false).into_iter().map(text).collect()
     }
 
-    fn why(line: &str) -> String {
+    fn reason(line: &str) -> String {
         match items(line.as_bytes(), true).pop() {
-            Some(Item::Bad(fault)) => fault.why,
+            Some(InputLine::Bad(bad_line)) => bad_line.reason,
             other => format!("{other:?}"),
         }
     }
@@ -254,27 +254,27 @@ mod tests {
 
     #[test]
     fn endless_lines_are_passed_over() {
-        let items: Vec<Item> = input(b"12345678\n12345678\r\n123456789\n1234567890123\nend", false, 8)
-            .flat_map(|window| window.expect("readable").items)
+        let items: Vec<InputLine> = input(b"12345678\n12345678\r\n123456789\n1234567890123\nend", false, 8)
+            .flat_map(|window| window.expect("readable").lines)
             .collect();
-        let whole = |item: &Item| matches!(item, Item::Text(_));
+        let whole = |item: &InputLine| matches!(item, InputLine::Text(_));
         assert_eq!(items.iter().map(whole).collect::<Vec<_>>(), [true, true, false, false, true]);
-        assert!(matches!(&items[2], Item::Bad(fault) if fault.why == "the line is longer than 8 bytes"));
-        assert!(matches!(&items[4], Item::Text(record) if record.line == 5 && record.text == "end"));
+        assert!(matches!(&items[2], InputLine::Bad(bad_line) if bad_line.reason == "the line is longer than 8 bytes"));
+        assert!(matches!(&items[4], InputLine::Text(text_line) if text_line.line == 5 && text_line.text == "end"));
     }
 
     #[test]
     fn windows_hold_so_much_and_no_more() {
         let many = b"x\n".repeat(2500);
         let sizes: Vec<usize> =
-            input(&many, false, LINE_BYTES).map(|window| window.expect("readable").items.len()).collect();
+            input(&many, false, LINE_BYTES).map(|window| window.expect("readable").lines.len()).collect();
         assert_eq!(sizes, [1024, 1024, 452]);
 
         let long = "y".repeat(3 << 20);
         let text = format!("a\nb\n{long}\nc\n");
         let windows: Vec<Window> =
             input(text.as_bytes(), false, LINE_BYTES).map(|window| window.expect("readable")).collect();
-        assert_eq!(windows.iter().map(|window| window.items.len()).collect::<Vec<_>>(), [2, 1, 1]);
+        assert_eq!(windows.iter().map(|window| window.lines.len()).collect::<Vec<_>>(), [2, 1, 1]);
         assert_eq!(windows.iter().map(|window| window.bytes).sum::<u64>(), text.len() as u64);
     }
 
@@ -282,31 +282,33 @@ mod tests {
     fn objects_give_their_text_and_stay_as_written() {
         let written = r#"{"id": 1.50, "big": 123456789012345678901234567890, "text": "a \"b\"", "tags": []}"#;
         let line = format!(" {written}\r\n");
-        let expected = Record { line: 1, text: "a \"b\"".to_owned(), object: Some(written.to_owned()) };
-        assert_eq!(items(line.as_bytes(), true), [Item::Text(expected)]);
+        let expected = TextLine { line: 1, text: "a \"b\"".to_owned(), object: Some(written.to_owned()) };
+        assert_eq!(items(line.as_bytes(), true), [InputLine::Text(expected)]);
     }
 
     #[test]
     fn says_what_is_wrong_with_an_object() {
-        assert_eq!(why("{\"text\":\"\"}"), "the text is empty");
-        assert_eq!(why("{\"title\":\"x\"}"), "the object has no field `text`");
-        assert_eq!(why("{\"text\":7}"), "the field `text` is not a string");
-        assert_eq!(why("{\"text\":\"x\",\"embedding\":[]}"), "the object has a field `embedding` already");
-        assert_eq!(why("{\"text\":\"x\",\"error\":null}"), "the object has a field `error` already");
-        assert_eq!(why("[\"text\"]"), "the line is JSON, but not an object");
-        assert_eq!(why("\n"), "the line is empty, not a JSON object");
-        let broken = why("{\"text\": secret}");
+        assert_eq!(reason("{\"text\":\"\"}"), "the text is empty");
+        assert_eq!(reason("{\"title\":\"x\"}"), "the object has no field `text`");
+        assert_eq!(reason("{\"text\":7}"), "the field `text` is not a string");
+        assert_eq!(reason("{\"text\":\"x\",\"embedding\":[]}"), "the object has a field `embedding` already");
+        assert_eq!(reason("{\"text\":\"x\",\"error\":null}"), "the object has a field `error` already");
+        assert_eq!(reason("[\"text\"]"), "the line is JSON, but not an object");
+        assert_eq!(reason("\n"), "the line is empty, not a JSON object");
+        let broken = reason("{\"text\": secret}");
         assert!(broken.starts_with("the line is not JSON: expected value, at column "), "{broken}");
         assert!(!broken.contains("secret"), "{broken}");
-        let cut = why("{\"text\": \"x\"");
+        let cut = reason("{\"text\": \"x\"");
         assert!(cut.contains("EOF while parsing an object"), "{cut}");
     }
 
     #[test]
     fn bad_objects_are_kept_for_their_row() {
         let items = items(b"{\"id\":7,\"text\":\"\"}\n{\"id\":7", true);
-        assert!(matches!(&items[0], Item::Bad(fault) if fault.object.as_deref() == Some("{\"id\":7,\"text\":\"\"}")));
-        assert!(matches!(&items[1], Item::Bad(fault) if fault.object.is_none()));
+        assert!(
+            matches!(&items[0], InputLine::Bad(bad_line) if bad_line.object.as_deref() == Some("{\"id\":7,\"text\":\"\"}"))
+        );
+        assert!(matches!(&items[1], InputLine::Bad(bad_line) if bad_line.object.is_none()));
     }
 
     #[test]
@@ -317,8 +319,9 @@ mod tests {
                 Err(io::Error::other("the disk is gone"))
             }
         }
-        let lines = Lines::new(BufReader::new((&b"one\n"[..]).chain(Broken)), LINE_BYTES);
-        let mut input = Input { lines, jsonl: false, name: "test".to_owned(), size: None, over: None, ended: false };
+        let lines = LineReader::new(BufReader::new((&b"one\n"[..]).chain(Broken)), LINE_BYTES);
+        let mut input =
+            Input { lines, jsonl: false, name: "test".to_owned(), size: None, carried_over: None, ended: false };
         assert!(input.next().is_some_and(|window| window.is_err()));
         assert!(input.next().is_none());
     }

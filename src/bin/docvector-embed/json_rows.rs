@@ -4,15 +4,15 @@ use std::io::{self, Write};
 
 use serde_json::{Map, Value};
 
-use crate::window::{Fault, RESERVED, Record};
+use crate::window::{BadLine, RESERVED_FIELDS, TextLine};
 
 /// Adds a row: the fields of the input as they were written, then ours.
-pub(crate) fn push_json(record: &Record, vector: &[f32], truncated: bool, out: &mut Vec<u8>) -> io::Result<()> {
-    match &record.object {
+pub(crate) fn push_vector(text_line: &TextLine, vector: &[f32], truncated: bool, out: &mut Vec<u8>) -> io::Result<()> {
+    match &text_line.object {
         Some(object) => out.extend(unclosed(object).as_bytes()),
         None => {
             out.extend(b"{\"text\":");
-            serde_json::to_writer(&mut *out, &record.text)?;
+            serde_json::to_writer(&mut *out, &text_line.text)?;
         }
     }
     out.extend(b",\"embedding\":");
@@ -23,12 +23,12 @@ pub(crate) fn push_json(record: &Record, vector: &[f32], truncated: bool, out: &
 }
 
 /// Adds the row of a line that cannot be embedded: what is wrong, then the fields of the input.
-pub(crate) fn push_fault(fault: &Fault, out: &mut Vec<u8>) -> io::Result<()> {
-    write!(out, "{{\"line\":{},\"error\":", fault.line)?;
-    serde_json::to_writer(&mut *out, &fault.why)?;
-    if let Some(object) = &fault.object {
+pub(crate) fn push_bad_line(bad_line: &BadLine, out: &mut Vec<u8>) -> io::Result<()> {
+    write!(out, "{{\"line\":{},\"error\":", bad_line.line)?;
+    serde_json::to_writer(&mut *out, &bad_line.reason)?;
+    if let Some(object) = &bad_line.object {
         let mut fields: Map<String, Value> = serde_json::from_str(object)?;
-        let own = |name: &str| name == "line" || RESERVED.contains(&name);
+        let own = |name: &str| name == "line" || RESERVED_FIELDS.contains(&name);
         if fields.keys().any(|name| own(name)) {
             // A name may be there once only, and an old `embedding` is not to be taken for the text's.
             fields.retain(|name, _| !own(name));
@@ -59,21 +59,23 @@ fn unclosed(object: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::window::Item;
+    use crate::window::InputLine;
 
-    fn text(line: u64, text: &str, object: Option<&str>) -> Item {
-        Item::Text(Record { line, text: text.to_owned(), object: object.map(str::to_owned) })
+    fn text(line: u64, text: &str, object: Option<&str>) -> InputLine {
+        InputLine::Text(TextLine { line, text: text.to_owned(), object: object.map(str::to_owned) })
     }
 
-    fn bad(line: u64, why: &str, object: Option<&str>) -> Item {
-        Item::Bad(Fault { line, why: why.to_owned(), object: object.map(str::to_owned) })
+    fn bad(line: u64, reason: &str, object: Option<&str>) -> InputLine {
+        InputLine::Bad(BadLine { line, reason: reason.to_owned(), object: object.map(str::to_owned) })
     }
 
-    fn json(item: &Item, vector: &[f32], truncated: bool) -> String {
+    fn json(item: &InputLine, vector: &[f32], truncated: bool) -> String {
         let mut out = Vec::new();
         match item {
-            Item::Text(record) => push_json(record, vector, truncated, &mut out).expect("a vector takes everything"),
-            Item::Bad(fault) => push_fault(fault, &mut out).expect("a vector takes everything"),
+            InputLine::Text(text_line) => {
+                push_vector(text_line, vector, truncated, &mut out).expect("a vector takes everything")
+            }
+            InputLine::Bad(bad_line) => push_bad_line(bad_line, &mut out).expect("a vector takes everything"),
         }
         let row = String::from_utf8(out).expect("text");
         serde_json::from_str::<Value>(&row).expect("JSON");

@@ -4,7 +4,7 @@ use std::{env, io::Write, path::Path, thread};
 
 use docvector_embed::provider::OnnxInfo;
 
-use crate::{failure::Failure, report::Report, wording::plain};
+use crate::{failure::Failure, report::Report, wording::without_controls};
 
 /// How many cores there are to compute on, as far as the system tells.
 pub(crate) fn cores() -> String {
@@ -21,7 +21,7 @@ pub(crate) fn describe(report: &mut Report<impl Write>, folder: &Path, info: &On
     report.line("model", folder.display())?;
     report.line("  file", info.model.strip_prefix(folder).unwrap_or(&info.model).display())?;
     report.line("ONNX Runtime", &info.library.version)?;
-    let cpu = info.cpu.as_deref().map(|cpu| format!(", {}", plain(cpu))).unwrap_or_default();
+    let cpu = info.cpu.as_deref().map(|cpu| format!(", {}", without_controls(cpu))).unwrap_or_default();
     let (arch, os) = (env::consts::ARCH, env::consts::OS);
     report.line("machine", format!("{arch} {os}, {} cores{cpu}", cores()))?;
     report.line("device", devices(info))

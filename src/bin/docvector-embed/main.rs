@@ -23,10 +23,10 @@ mod progress;
 mod reference;
 mod report;
 mod rounds;
+mod run_summary;
 mod runtime;
 mod sample;
 mod statistics;
-mod tally;
 mod tune;
 mod unfinished_file;
 mod window;
@@ -44,8 +44,8 @@ use self::{
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Embed(args) => match args.into_job() {
-            Ok(job) => embed::run(&job),
+        Command::Embed(args) => match args.into_options() {
+            Ok(options) => embed::run(&options),
             Err(message) => cli::usage_error("embed", &message).exit(),
         },
         Command::Doctor(args) => doctor::run(&args),

@@ -13,16 +13,16 @@ use tokio::runtime::Runtime;
 
 use crate::{
     failure::Failure,
-    statistics::{LEAST, median, share},
+    statistics::{MIN_SECONDS, median, share},
 };
 
 /// Texts to be embedded in one call, again and again.
-pub(crate) struct Work<'a> {
+pub(crate) struct Workload<'a> {
     pub(crate) kind: InputKind,
     pub(crate) texts: Vec<&'a str>,
 }
 
-impl Work<'_> {
+impl Workload<'_> {
     fn batch(&self) -> Batch<'_> {
         Batch::new(self.kind, &self.texts).with_truncation(Truncation::Truncate).with_lane(Lane::Bulk)
     }
@@ -30,7 +30,7 @@ impl Work<'_> {
 
 /// What a model did in all passes that count.
 #[derive(Debug, Default)]
-pub(crate) struct Run {
+pub(crate) struct Measurement {
     /// Texts and tokens of a pass, and the seconds that each took.
     texts: usize,
     pub(crate) tokens: u64,
@@ -46,8 +46,8 @@ pub(crate) struct Run {
     pub(crate) longest_batch: Duration,
 }
 
-impl Run {
-    pub(crate) fn pass(&mut self, runtime: &Runtime, model: &Onnx, work: &Work<'_>) -> Result<(), Failure> {
+impl Measurement {
+    pub(crate) fn add_pass(&mut self, runtime: &Runtime, model: &Onnx, work: &Workload<'_>) -> Result<(), Failure> {
         let before = model.stats();
         let started = Instant::now();
         let rows = runtime.block_on(model.embed_all(work.batch()))?;
@@ -79,8 +79,8 @@ impl Run {
     }
 
     /// How many times as fast as another run of the same texts each pass was: neighbours in time are compared.
-    pub(crate) fn gains<'a>(&'a self, base: &'a Self) -> impl Iterator<Item = f64> + 'a {
-        base.seconds.iter().zip(&self.seconds).map(|(base, own)| base.max(LEAST) / own.max(LEAST))
+    pub(crate) fn speedups<'a>(&'a self, base: &'a Self) -> impl Iterator<Item = f64> + 'a {
+        base.seconds.iter().zip(&self.seconds).map(|(base, own)| base.max(MIN_SECONDS) / own.max(MIN_SECONDS))
     }
 
     /// The share of what was computed that no text needed.
@@ -89,7 +89,7 @@ impl Run {
     }
 
     /// The shares of the threads' time: tokenising, inference, delivering, and waiting.
-    pub(crate) fn stages(&self) -> [f64; 4] {
+    pub(crate) fn stage_shares(&self) -> [f64; 4] {
         let all = self.threads as f64 * self.seconds.iter().sum::<f64>();
         let [tokenising, inference, delivering] =
             [self.tokenising, self.inference, self.delivering].map(|time| share(time.as_secs_f64(), all));
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn shares_come_to_one() {
         let second = Duration::from_secs(1);
-        let run = Run {
+        let run = Measurement {
             texts: 10,
             tokens: 300,
             seconds: vec![1.0, 3.0],
@@ -124,11 +124,11 @@ mod tests {
             threads: 2,
             longest_batch: second,
         };
-        assert_eq!(run.stages(), [0.125, 0.5, 0.0625, 0.3125]);
+        assert_eq!(run.stage_shares(), [0.125, 0.5, 0.0625, 0.3125]);
         assert_eq!((run.padding(), run.texts_per_second(), run.tokens_per_second()), (0.25, 5.0, 150.0));
-        let other = Run { seconds: vec![2.0, 1.5], ..Run::default() };
-        assert_eq!(other.gains(&run).collect::<Vec<_>>(), [0.5, 2.0]);
-        assert_eq!(Run::default().stages(), [0.0, 0.0, 0.0, 1.0]);
-        assert_eq!(Run::default().padding(), 0.0);
+        let other = Measurement { seconds: vec![2.0, 1.5], ..Measurement::default() };
+        assert_eq!(other.speedups(&run).collect::<Vec<_>>(), [0.5, 2.0]);
+        assert_eq!(Measurement::default().stage_shares(), [0.0, 0.0, 0.0, 1.0]);
+        assert_eq!(Measurement::default().padding(), 0.0);
     }
 }

@@ -1,23 +1,23 @@
 //! Writes and reads the header of a NumPy file of 32-bit floats: version 1.0, little-endian, row after row.
 
 /// Bytes of every header written here, so that it can be written again when the number of rows is known.
-pub(crate) const HEADER: usize = 128;
+pub(crate) const HEADER_BYTES: usize = 128;
 
 /// Magic bytes, version 1.0.
 const MAGIC: &[u8; 8] = b"\x93NUMPY\x01\x00";
 
 /// Bytes before the description: the magic ones and the description's length.
-const BEFORE: usize = MAGIC.len() + 2;
+const PREFIX_BYTES: usize = MAGIC.len() + 2;
 
 /// The header of a matrix.
-pub(crate) fn header(rows: u64, width: usize) -> [u8; HEADER] {
+pub(crate) fn header(rows: u64, width: usize) -> [u8; HEADER_BYTES] {
     let description = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}");
-    let mut header = [b' '; HEADER];
+    let mut header = [b' '; HEADER_BYTES];
     header[..MAGIC.len()].copy_from_slice(MAGIC);
-    header[MAGIC.len()..BEFORE].copy_from_slice(&((HEADER - BEFORE) as u16).to_le_bytes());
+    header[MAGIC.len()..PREFIX_BYTES].copy_from_slice(&((HEADER_BYTES - PREFIX_BYTES) as u16).to_le_bytes());
     // It fits: with two numbers of 20 digits it has 97 bytes.
-    header[BEFORE..BEFORE + description.len()].copy_from_slice(description.as_bytes());
-    header[HEADER - 1] = b'\n';
+    header[PREFIX_BYTES..PREFIX_BYTES + description.len()].copy_from_slice(description.as_bytes());
+    header[HEADER_BYTES - 1] = b'\n';
     header
 }
 
@@ -55,7 +55,7 @@ mod tests {
             let header = header(rows, width);
             assert_eq!(header.len() % 64, 0);
             assert_eq!(header.last(), Some(&b'\n'));
-            let text = String::from_utf8_lossy(&header[BEFORE..]);
+            let text = String::from_utf8_lossy(&header[PREFIX_BYTES..]);
             assert!(text.contains(&format!("'shape': ({rows}, {width}), }}")), "{text}");
         }
         assert_eq!(header(1, 1)[..10], *b"\x93NUMPY\x01\x00\x76\x00");

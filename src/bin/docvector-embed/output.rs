@@ -7,21 +7,21 @@ use std::{
 };
 
 use crate::{
-    cli::embed::Format,
+    cli::embed::OutputFormat,
     failure::Failure,
-    json_rows::{push_fault, push_json},
+    json_rows::{push_bad_line, push_vector},
     npy,
     paths::is_standard,
     unfinished_file::{UnfinishedFile, existing},
-    window::{Fault, Item, Record, Rows},
+    window::{BadLine, InputLine, Rows, TextLine},
 };
 
-const BUFFER: usize = 256 << 10;
+const BUFFER_BYTES: usize = 256 << 10;
 
 /// Where the rows go. Dropping it unfinished leaves nothing under the name of a file.
 pub(crate) struct Output {
     sink: Sink,
-    format: Format,
+    format: OutputFormat,
     name: String,
     rows: u64,
     /// A row being made.
@@ -35,7 +35,7 @@ enum Sink {
 
 impl Output {
     /// Opens the output, so that what is wrong with it shows before any work.
-    pub(crate) fn create(path: &Path, format: Format) -> Result<Self, Failure> {
+    pub(crate) fn create(path: &Path, format: OutputFormat) -> Result<Self, Failure> {
         if is_standard(path) {
             return Ok(Self::new(stream(io::stdout()), format, "standard output".to_owned()));
         }
@@ -45,7 +45,7 @@ impl Output {
             Some(about) if about.is_dir() => {
                 return Err(Failure::new(format!("{name} is a folder: name a file in it")));
             }
-            Some(about) if !about.is_file() && format == Format::Npy => {
+            Some(about) if !about.is_file() && format == OutputFormat::Npy => {
                 let message = format!(
                     "{name} is not a regular file, and npy needs one, because its header holds the number of rows"
                 );
@@ -57,8 +57,8 @@ impl Output {
         Ok(Self::new(sink, format, name))
     }
 
-    fn new(sink: Sink, format: Format, name: String) -> Self {
-        Self { sink, format, name, rows: 0, row: Vec::with_capacity(BUFFER) }
+    fn new(sink: Sink, format: OutputFormat, name: String) -> Self {
+        Self { sink, format, name, rows: 0, row: Vec::with_capacity(BUFFER_BYTES) }
     }
 
     /// How the output is called in messages.
@@ -78,22 +78,24 @@ impl Output {
             Sink::File(file) => file,
         };
         let mut row = 0;
-        let written = rows.items.iter().try_for_each(|item| {
+        let written = rows.lines.iter().try_for_each(|item| {
             self.row.clear();
             match (item, &rows.embeddings) {
-                (Item::Text(record), Some(embeddings)) if row < embeddings.len() => {
+                (InputLine::Text(text_line), Some(embeddings)) if row < embeddings.len() => {
                     match self.format {
-                        Format::Npy => npy::push_row(embeddings.row(row), &mut self.row),
-                        Format::Jsonl => {
+                        OutputFormat::Npy => npy::push_row(embeddings.row(row), &mut self.row),
+                        OutputFormat::Jsonl => {
                             let truncated = embeddings.truncated().binary_search(&row).is_ok();
-                            push_json(record, embeddings.row(row), truncated, &mut self.row)?;
+                            push_vector(text_line, embeddings.row(row), truncated, &mut self.row)?;
                         }
                     }
                     row += 1;
                     self.rows += 1;
                 }
-                (Item::Bad(fault), _) if self.format == Format::Jsonl => push_fault(fault, &mut self.row)?,
-                (Item::Text(Record { line, .. }) | Item::Bad(Fault { line, .. }), _) => {
+                (InputLine::Bad(bad_line), _) if self.format == OutputFormat::Jsonl => {
+                    push_bad_line(bad_line, &mut self.row)?
+                }
+                (InputLine::Text(TextLine { line, .. }) | InputLine::Bad(BadLine { line, .. }), _) => {
                     return Err(io::Error::other(format!("line {line} has no row: this is a bug")));
                 }
             }
@@ -107,32 +109,32 @@ impl Output {
         let Self { sink, format, name, rows, .. } = self;
         let finished = match sink {
             Sink::Stream(mut stream) => stream.flush(),
-            Sink::File(file) => complete(file, (format == Format::Npy).then(|| npy::header(rows, width))),
+            Sink::File(file) => complete(file, (format == OutputFormat::Npy).then(|| npy::header(rows, width))),
         };
         finished.map_err(|error| Failure::writing(&name, error))
     }
 }
 
 fn stream(writer: impl Write + Send + 'static) -> Sink {
-    Sink::Stream(BufWriter::with_capacity(BUFFER, Box::new(writer)))
+    Sink::Stream(BufWriter::with_capacity(BUFFER_BYTES, Box::new(writer)))
 }
 
 /// Begins a file, which may replace another.
-fn unfinished(path: &Path, replaced: Option<Metadata>, format: Format) -> io::Result<BufWriter<UnfinishedFile>> {
+fn unfinished(path: &Path, replaced: Option<Metadata>, format: OutputFormat) -> io::Result<BufWriter<UnfinishedFile>> {
     let file = UnfinishedFile::create(path, replaced.is_some())?;
     if let Some(about) = replaced {
         // A file that is replaced keeps its permissions where that is possible.
         let _ = file.set_permissions(about.permissions());
     }
-    let mut file = BufWriter::with_capacity(BUFFER, file);
-    if format == Format::Npy {
+    let mut file = BufWriter::with_capacity(BUFFER_BYTES, file);
+    if format == OutputFormat::Npy {
         // Not a header yet: what is left of a run that was killed cannot be taken for a matrix.
-        file.write_all(&[0; npy::HEADER])?;
+        file.write_all(&[0; npy::HEADER_BYTES])?;
     }
     Ok(file)
 }
 
-fn complete(file: BufWriter<UnfinishedFile>, header: Option<[u8; npy::HEADER]>) -> io::Result<()> {
+fn complete(file: BufWriter<UnfinishedFile>, header: Option<[u8; npy::HEADER_BYTES]>) -> io::Result<()> {
     let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
     if let Some(header) = header {
         file.overwrite_start(&header)?;
@@ -148,12 +150,12 @@ mod tests {
 
     use super::*;
 
-    fn text(line: u64, text: &str, object: Option<&str>) -> Item {
-        Item::Text(Record { line, text: text.to_owned(), object: object.map(str::to_owned) })
+    fn text(line: u64, text: &str, object: Option<&str>) -> InputLine {
+        InputLine::Text(TextLine { line, text: text.to_owned(), object: object.map(str::to_owned) })
     }
 
-    fn bad(line: u64, why: &str, object: Option<&str>) -> Item {
-        Item::Bad(Fault { line, why: why.to_owned(), object: object.map(str::to_owned) })
+    fn bad(line: u64, reason: &str, object: Option<&str>) -> InputLine {
+        InputLine::Bad(BadLine { line, reason: reason.to_owned(), object: object.map(str::to_owned) })
     }
 
     fn embeddings(components: &[f32]) -> Embeddings {
@@ -161,8 +163,8 @@ mod tests {
         Embeddings::new(components.len() / 2, &space, components.to_vec(), Usage::ZERO).expect("valid")
     }
 
-    fn rows(items: Vec<Item>, embeddings: Embeddings) -> Rows {
-        Rows { items, embeddings: Some(embeddings), usage: Usage::ZERO }
+    fn rows(lines: Vec<InputLine>, embeddings: Embeddings) -> Rows {
+        Rows { lines, embeddings: Some(embeddings), usage: Usage::ZERO }
     }
 
     #[test]
@@ -171,7 +173,7 @@ mod tests {
         let path = folder.path().join("out.jsonl");
         let count = || fs::read_dir(folder.path()).expect("readable").count();
 
-        let mut output = Output::create(&path, Format::Jsonl).expect("created");
+        let mut output = Output::create(&path, OutputFormat::Jsonl).expect("created");
         let items = vec![text(1, "a", None), bad(2, "no", None), text(3, "b", None)];
         let window = rows(items, embeddings(&[1.0, 0.0, 0.0, 1.0]).with_truncated(vec![1]));
         output.write(&window).expect("written");
@@ -183,7 +185,7 @@ mod tests {
         assert_eq!(lines, expected);
         assert_eq!(count(), 1);
 
-        let mut output = Output::create(&path, Format::Jsonl).expect("created");
+        let mut output = Output::create(&path, OutputFormat::Jsonl).expect("created");
         output.write(&window).expect("written");
         drop(output);
         assert_eq!(fs::read_to_string(&path).expect("there"), expected, "the old file stays");
@@ -194,21 +196,21 @@ mod tests {
     fn a_matrix_has_its_count_in_the_header() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("out.npy");
-        let mut output = Output::create(&path, Format::Npy).expect("created");
+        let mut output = Output::create(&path, OutputFormat::Npy).expect("created");
         output.write(&rows(vec![text(1, "a", None)], embeddings(&[1.0, 0.5]))).expect("written");
         output.write(&rows(vec![text(2, "b", None)], embeddings(&[0.1, 0.2]))).expect("written");
         output.finish(2).expect("finished");
         let bytes = fs::read(&path).expect("there");
         assert_eq!(npy::parse(&bytes), Some((2, vec![1.0, 0.5, 0.1, 0.2])));
 
-        Output::create(&path, Format::Npy).expect("created").finish(384).expect("finished");
+        Output::create(&path, OutputFormat::Npy).expect("created").finish(384).expect("finished");
         assert_eq!(npy::parse(&fs::read(&path).expect("there")), Some((384, Vec::new())));
     }
 
     #[test]
     fn a_text_without_a_row_is_an_error() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut output = Output::create(&folder.path().join("out.npy"), Format::Npy).expect("created");
+        let mut output = Output::create(&folder.path().join("out.npy"), OutputFormat::Npy).expect("created");
         let window = rows(vec![text(1, "a", None), text(2, "b", None)], embeddings(&[1.0, 0.5]));
         assert!(output.write(&window).is_err());
     }
@@ -216,12 +218,12 @@ mod tests {
     #[test]
     fn wrong_places_are_refused_at_once() {
         let folder = tempfile::tempdir().expect("a folder");
-        assert!(Output::create(folder.path(), Format::Jsonl).is_err());
-        assert!(Output::create(&folder.path().join("missing/out.jsonl"), Format::Jsonl).is_err());
+        assert!(Output::create(folder.path(), OutputFormat::Jsonl).is_err());
+        assert!(Output::create(&folder.path().join("missing/out.jsonl"), OutputFormat::Jsonl).is_err());
         #[cfg(unix)]
         {
-            assert!(Output::create(Path::new("/dev/null"), Format::Npy).is_err());
-            assert!(Output::create(Path::new("/dev/null"), Format::Jsonl).is_ok_and(|output| !output.is_file()));
+            assert!(Output::create(Path::new("/dev/null"), OutputFormat::Npy).is_err());
+            assert!(Output::create(Path::new("/dev/null"), OutputFormat::Jsonl).is_ok_and(|output| !output.is_file()));
         }
         assert_eq!(fs::read_dir(folder.path()).expect("readable").count(), 0);
     }
@@ -233,19 +235,19 @@ mod tests {
 
         let folder = tempfile::tempdir().expect("a folder");
         let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
-        let plain = folder.path().join("plain");
-        fs::write(&plain, "").expect("written");
+        let without_controls = folder.path().join("plain");
+        fs::write(&without_controls, "").expect("written");
         let path = folder.path().join("out.jsonl");
-        Output::create(&path, Format::Jsonl).expect("created").finish(1).expect("finished");
-        assert_eq!(mode(&path), mode(&plain));
+        Output::create(&path, OutputFormat::Jsonl).expect("created").finish(1).expect("finished");
+        assert_eq!(mode(&path), mode(&without_controls));
 
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("set");
-        Output::create(&path, Format::Jsonl).expect("created").finish(1).expect("finished");
+        Output::create(&path, OutputFormat::Jsonl).expect("created").finish(1).expect("finished");
         assert_eq!(mode(&path), 0o640);
 
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&path, &link).expect("linked");
-        Output::create(&link, Format::Npy).expect("created").finish(1).expect("finished");
+        Output::create(&link, OutputFormat::Npy).expect("created").finish(1).expect("finished");
         assert!(link.is_symlink());
         assert!(npy::parse(&fs::read(&path).expect("there")).is_some());
     }

@@ -12,13 +12,13 @@ const TOP: f64 = 60.0;
 const BOTTOM: f64 = 410.0;
 
 /// The fewest steps of the axis that goes up.
-const STEPS: f64 = 5.0;
+const MIN_TICKS: f64 = 5.0;
 
 /// Points, by powers of two from left to right, and from 0 upwards.
 pub(crate) struct Plot<'a> {
     pub(crate) title: &'a str,
-    pub(crate) across: &'a str,
-    pub(crate) up: &'a str,
+    pub(crate) x_label: &'a str,
+    pub(crate) y_label: &'a str,
     pub(crate) points: Vec<(f64, f64)>,
 }
 
@@ -39,7 +39,7 @@ impl Axes {
         // A single point stands in the middle.
         let (first, last) = if first < last { (first, last) } else { (first - 1.0, last + 1.0) };
         let highest = points.iter().map(|(_, y)| *y).fold(0.0, f64::max);
-        let step = step(highest);
+        let step = tick_distance(highest);
         Self { first, last, step, steps: (highest / step).ceil().max(1.0) }
     }
 
@@ -81,13 +81,16 @@ impl Plot<'_> {
     /// Draws the title, what the axes are, and the numbers at the ticks.
     fn draw_labels(&self, axes: &Axes, svg: &mut String) {
         let mut text = |x: f64, y: f64, anchor: &str, more: &str, text: &str| {
-            let text = escaped(text);
-            line(svg, format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\"{more}>{text}</text>"));
+            let text = escape_xml(text);
+            push_line(
+                svg,
+                format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\"{more}>{text}</text>"),
+            );
         };
         text(WIDTH / 2.0, 32.0, "middle", " font-size=\"17\"", self.title);
-        text((LEFT + RIGHT) / 2.0, 462.0, "middle", "", self.across);
+        text((LEFT + RIGHT) / 2.0, 462.0, "middle", "", self.x_label);
         let (middle, edge) = (TOP.midpoint(BOTTOM), 22.0);
-        text(edge, middle, "middle", &format!(" transform=\"rotate(-90 {edge} {middle})\""), self.up);
+        text(edge, middle, "middle", &format!(" transform=\"rotate(-90 {edge} {middle})\""), self.y_label);
         for value in axes.y_ticks() {
             text(LEFT - 9.0, axes.y(value) + 4.5, "end", "", &value.to_string());
         }
@@ -100,11 +103,14 @@ impl Plot<'_> {
     fn draw_points(&self, axes: &Axes, svg: &mut String) {
         let place = |&(a, b): &(f64, f64)| format!("{:.1},{:.1}", axes.x(a), axes.y(b));
         let places = self.points.iter().map(place).collect::<Vec<_>>().join(" ");
-        line(svg, format_args!("<polyline points=\"{places}\" fill=\"none\" stroke=\"#1f77b4\" stroke-width=\"2\"/>"));
+        push_line(
+            svg,
+            format_args!("<polyline points=\"{places}\" fill=\"none\" stroke=\"#1f77b4\" stroke-width=\"2\"/>"),
+        );
         for &(a, b) in &self.points {
-            let name = escaped(&format!("{a}: {b:.0} {}", self.up));
+            let name = escape_xml(&format!("{a}: {b:.0} {}", self.y_label));
             let place = format_args!("cx=\"{:.1}\" cy=\"{:.1}\"", axes.x(a), axes.y(b));
-            line(svg, format_args!("<circle {place} r=\"4\" fill=\"#1f77b4\"><title>{name}</title></circle>"));
+            push_line(svg, format_args!("<circle {place} r=\"4\" fill=\"#1f77b4\"><title>{name}</title></circle>"));
         }
     }
 }
@@ -113,7 +119,7 @@ impl Plot<'_> {
 fn draw_axes(axes: &Axes, svg: &mut String) {
     let mut stroke = |x1: f64, y1: f64, x2: f64, y2: f64, color: &str| {
         let ends = format_args!("x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\"");
-        line(svg, format_args!("<line {ends} stroke=\"{color}\"/>"));
+        push_line(svg, format_args!("<line {ends} stroke=\"{color}\"/>"));
     };
     for value in axes.y_ticks() {
         stroke(LEFT - 5.0, axes.y(value), RIGHT, axes.y(value), "#dddddd");
@@ -125,20 +131,20 @@ fn draw_axes(axes: &Axes, svg: &mut String) {
     stroke(LEFT, BOTTOM, LEFT, TOP, "black");
 }
 
-fn line(svg: &mut String, text: std::fmt::Arguments<'_>) {
+fn push_line(svg: &mut String, text: std::fmt::Arguments<'_>) {
     // A string takes everything.
     let _ = writeln!(svg, "{text}");
 }
 
 /// A round distance between two ticks, so that there are a few.
-fn step(highest: f64) -> f64 {
-    let rough = (highest / STEPS).max(1.0);
+fn tick_distance(highest: f64) -> f64 {
+    let rough = (highest / MIN_TICKS).max(1.0);
     let power = 10_f64.powf(rough.log10().floor());
     [1.0, 2.0, 5.0].into_iter().map(|digit| digit * power).rfind(|&step| step <= rough).unwrap_or(power)
 }
 
 /// A text as XML has it.
-fn escaped(text: &str) -> String {
+fn escape_xml(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
@@ -147,7 +153,7 @@ mod tests {
     use super::*;
 
     fn svg(points: &[(f64, f64)]) -> String {
-        Plot { title: "<a> & b", across: "x", up: "tokens/s", points: points.to_vec() }.svg()
+        Plot { title: "<a> & b", x_label: "x", y_label: "tokens/s", points: points.to_vec() }.svg()
     }
 
     /// The values of an attribute of all elements of a name.
@@ -187,7 +193,7 @@ mod tests {
     #[test]
     fn ticks_are_round() {
         for (highest, want) in [(6000.0, 1000.0), (24_999.0, 2000.0), (25_000.0, 5000.0), (0.0, 1.0), (9.0, 1.0)] {
-            assert_eq!(step(highest), want, "{highest}");
+            assert_eq!(tick_distance(highest), want, "{highest}");
         }
     }
 }

@@ -10,13 +10,13 @@ const TICK: Duration = Duration::from_millis(200);
 pub(crate) struct Progress {
     bar: ProgressBar,
     /// What is counted.
-    what: &'static str,
+    noun: &'static str,
     started: Instant,
 }
 
 impl Progress {
-    /// Counts `what`, of which there are so many or of so many bytes.
-    pub(crate) fn new(size: Option<u64>, what: &'static str, shown: bool) -> Self {
+    /// Counts `noun`, of which there are so many or of so many bytes.
+    pub(crate) fn new(size: Option<u64>, noun: &'static str, shown: bool) -> Self {
         let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(size, target);
         let template = match size {
@@ -24,11 +24,11 @@ impl Progress {
             None => "{spinner} {msg}",
         };
         bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar.set_message(format!("0 {what}"));
+        bar.set_message(format!("0 {noun}"));
         if shown {
             bar.enable_steady_tick(TICK);
         }
-        Self { bar, what, started: Instant::now() }
+        Self { bar, noun, started: Instant::now() }
     }
 
     /// Says that something is under way of which nothing can be counted.
@@ -41,8 +41,8 @@ impl Progress {
     /// So much more of the size is done with, which makes so many in all.
     pub(crate) fn advance(&self, done: u64, count: u64) {
         let rate = count as f64 / self.started.elapsed().as_secs_f64().max(1e-3);
-        let what = self.what;
-        self.bar.set_message(format!("{count} {what}, {rate:.0} {what}/s"));
+        let noun = self.noun;
+        self.bar.set_message(format!("{count} {noun}, {rate:.0} {noun}/s"));
         self.bar.inc(done);
     }
 

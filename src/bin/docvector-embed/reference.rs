@@ -9,7 +9,7 @@ use crate::{failure::Failure, npy};
 pub(crate) const MODEL: &str = "all-MiniLM-L6-v2";
 
 /// Tokens of a text that the vectors are of.
-const TOKENS: usize = 256;
+const MAX_TOKENS: usize = 256;
 
 const TEXTS: &str = include_str!("../../../tests/golden/all-MiniLM-L6-v2/texts.jsonl");
 const VECTORS: &[u8] = include_bytes!("../../../tests/golden/all-MiniLM-L6-v2/vectors.npy");
@@ -47,8 +47,8 @@ pub(crate) fn applies(space: &Space, max_tokens: Option<usize>) -> Result<(), St
     if space.model() != "bert" || space.dimensions() != 384 || !label.contains(&MODEL.to_lowercase()) {
         return Err(format!("none for this model, only for {MODEL}"));
     }
-    if max_tokens != Some(TOKENS) {
-        return Err(format!("only for {MODEL} with texts of at most {TOKENS} tokens"));
+    if max_tokens != Some(MAX_TOKENS) {
+        return Err(format!("only for {MODEL} with texts of at most {MAX_TOKENS} tokens"));
     }
     Ok(())
 }
@@ -80,10 +80,10 @@ impl Reference {
         }
         let texts: Vec<&str> = self.texts.iter().map(String::as_str).collect();
         let batch = Batch::documents(&texts).with_truncation(Truncation::Truncate);
-        Ok(self.measure(&embedder.embed_all(batch).await?))
+        Ok(self.compare_rows(&embedder.embed_all(batch).await?))
     }
 
-    fn measure(&self, embeddings: &Embeddings) -> Comparison {
+    fn compare_rows(&self, embeddings: &Embeddings) -> Comparison {
         let (mut sum, mut max_difference) = (0.0, 0.0_f64);
         let (mut min_cosine, mut worst) = (f64::INFINITY, "");
         for ((own, reference), id) in embeddings.rows().zip(self.vectors.chunks_exact(self.width)).zip(&self.ids) {
@@ -113,7 +113,7 @@ impl Bounds {
     }
 
     /// Whether they are near enough.
-    pub(crate) fn hold(&self, comparison: &Comparison) -> bool {
+    pub(crate) fn are_met(&self, comparison: &Comparison) -> bool {
         comparison.min_cosine >= self.min_cosine
             && comparison.mean_cosine >= self.mean_cosine
             && self.max_difference.is_none_or(|bound| comparison.max_difference <= bound)
@@ -143,9 +143,9 @@ mod tests {
         assert_eq!((reference.ids.len(), reference.width), (120, 384));
         let space = space(384);
         let own = Embeddings::new(120, &space, reference.vectors.clone(), Usage::ZERO).expect("valid");
-        let comparison = reference.measure(&own);
+        let comparison = reference.compare_rows(&own);
         assert!(comparison.min_cosine > 0.999_999 && comparison.max_difference == 0.0, "{comparison:?}");
-        assert!(Bounds::of(Precision::Full, false).hold(&comparison));
+        assert!(Bounds::of(Precision::Full, false).are_met(&comparison));
     }
 
     #[test]
@@ -157,12 +157,12 @@ mod tests {
             vectors: vec![1.0, 0.0, 0.0, 1.0],
         };
         let own = Embeddings::new(2, &space(2), vec![1.0, 0.0, 0.0, -1.0], Usage::ZERO).expect("valid");
-        let comparison = reference.measure(&own);
+        let comparison = reference.compare_rows(&own);
         assert_eq!((comparison.worst.as_str(), comparison.min_cosine), ("bad", -1.0));
         assert_eq!((comparison.max_difference, comparison.mean_cosine), (2.0, 0.0));
         for precision in [Precision::Full, Precision::Int8] {
-            assert!(!Bounds::of(precision, false).hold(&comparison));
-            assert!(!Bounds::of(precision, true).hold(&comparison));
+            assert!(!Bounds::of(precision, false).are_met(&comparison));
+            assert!(!Bounds::of(precision, true).are_met(&comparison));
         }
         assert_eq!(cosine(&[0.0, 0.0], &[1.0, 0.0]), 0.0);
     }

@@ -5,7 +5,7 @@ use std::{array, fmt::Display, io::Write};
 use crate::failure::Failure;
 
 /// The width of the left column.
-const LEFT: usize = 19;
+const LABEL_WIDTH: usize = 19;
 
 /// Two columns.
 pub(crate) struct Report<W> {
@@ -19,7 +19,7 @@ impl<W: Write> Report<W> {
 
     /// What something is.
     pub(crate) fn line(&mut self, what: &str, value: impl Display) -> Result<(), Failure> {
-        self.text(format_args!("{what:LEFT$}{value}"))
+        self.text(format_args!("{what:LABEL_WIDTH$}{value}"))
     }
 
     /// A line that is not in columns.

@@ -10,22 +10,22 @@ use tokio::runtime::Runtime;
 
 use crate::{
     failure::Failure,
-    measurement::{Run, Work},
+    measurement::{Measurement, Workload},
     progress::Progress,
-    sample::spread,
+    sample::pick_evenly,
 };
 
 /// Weights that may be in memory at a time. More, and the models are loaded one after the other.
-const MOST_WEIGHTS: u64 = 2 << 30;
+const MAX_WEIGHT_BYTES: u64 = 2 << 30;
 
 /// Texts in a pass, however fast the model is.
-const MOST_TEXTS: usize = 1 << 16;
+const MAX_TEXTS: usize = 1 << 16;
 
 /// Texts that show about how fast a model is, to begin with.
 const FIRST_TEXTS: usize = 16;
 
 /// How many texts a model embeds in a time.
-pub(crate) fn texts_in(
+pub(crate) fn texts_within(
     runtime: &Runtime,
     model: &Onnx,
     kind: InputKind,
@@ -35,31 +35,31 @@ pub(crate) fn texts_in(
     let enough = (time / 4).min(Duration::from_millis(500)).as_secs_f64();
     let mut count = FIRST_TEXTS;
     // The first pass finds everything cold.
-    Run::default().pass(runtime, model, &Work { kind, texts: spread(texts, count) })?;
+    Measurement::default().add_pass(runtime, model, &Workload { kind, texts: pick_evenly(texts, count) })?;
     loop {
-        let mut run = Run::default();
-        run.pass(runtime, model, &Work { kind, texts: spread(texts, count) })?;
-        if run.median_seconds() >= enough || count >= MOST_TEXTS {
+        let mut run = Measurement::default();
+        run.add_pass(runtime, model, &Workload { kind, texts: pick_evenly(texts, count) })?;
+        if run.median_seconds() >= enough || count >= MAX_TEXTS {
             let texts = run.texts_per_second() * time.as_secs_f64();
-            return Ok((texts as usize).clamp(FIRST_TEXTS, MOST_TEXTS));
+            return Ok((texts as usize).clamp(FIRST_TEXTS, MAX_TEXTS));
         }
-        count = (count * 4).min(MOST_TEXTS);
+        count = (count * 4).min(MAX_TEXTS);
     }
 }
 
 /// Whether so many models may be in memory together.
-pub(crate) fn fit_together(info: &OnnxInfo, models: usize) -> bool {
+pub(crate) fn fit_in_memory_together(info: &OnnxInfo, models: usize) -> bool {
     // A card's memory is not known here, and what does not fit into it would run in smaller batches than were asked for.
     if !info.devices.contains(&Device::Cpu) {
         return false;
     }
     // Sessions share weights that the graph was built from; of a file, each has its own.
     let copies = if info.built_graph { 1 } else { info.threads };
-    weights(&info.model).saturating_mul((models * copies) as u64) <= MOST_WEIGHTS
+    weight_bytes(&info.model).saturating_mul((models * copies) as u64) <= MAX_WEIGHT_BYTES
 }
 
 /// Says in which order the models of so many settings or budgets are measured.
-pub(crate) fn turns(together: bool, what: &str) -> String {
+pub(crate) fn order_in_words(together: bool, what: &str) -> String {
     if together {
         format!("all {what}s in turns")
     } else {
@@ -68,7 +68,7 @@ pub(crate) fn turns(together: bool, what: &str) -> String {
 }
 
 /// The bytes of a model's file and of those beside it that its name begins: `model.onnx_data` say.
-fn weights(file: &Path) -> u64 {
+fn weight_bytes(file: &Path) -> u64 {
     let own = file.file_name().unwrap_or_default().to_string_lossy();
     let entries = file.parent().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten().flatten();
     let parts = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&*own));
@@ -77,33 +77,33 @@ fn weights(file: &Path) -> u64 {
 }
 
 /// Models that take turns.
-pub(crate) struct Race<'a> {
+pub(crate) struct Rounds<'a> {
     pub(crate) runtime: &'a Runtime,
-    pub(crate) works: &'a [Work<'a>],
+    pub(crate) workloads: &'a [Workload<'a>],
     pub(crate) rounds: usize,
     /// Whether all are loaded at a time, and take turns; otherwise one is done with before the next is loaded.
     pub(crate) together: bool,
     pub(crate) progress: &'a Progress,
 }
 
-impl Race<'_> {
+impl Rounds<'_> {
     /// Texts that a model embeds in all, warming up included.
-    pub(crate) fn texts(works: &[Work<'_>], rounds: usize) -> usize {
-        works.iter().map(|work| (rounds + 1) * work.texts.len()).sum()
+    pub(crate) fn total_texts(workloads: &[Workload<'_>], rounds: usize) -> usize {
+        workloads.iter().map(|workload| (rounds + 1) * workload.texts.len()).sum()
     }
 
-    /// What each model did with each work.
+    /// What each model did with each workload.
     pub(crate) fn run<S>(
         &self,
         settings: &[S],
         load: impl Fn(&S) -> Result<Onnx, Failure>,
         seen: &mut u64,
-    ) -> Result<Vec<Vec<Run>>, Failure> {
+    ) -> Result<Vec<Vec<Measurement>>, Failure> {
         let mut runs = Vec::with_capacity(settings.len());
         for group in settings.chunks(if self.together { settings.len().max(1) } else { 1 }) {
             let models = group.iter().map(&load).collect::<Result<Vec<Onnx>, Failure>>()?;
-            let mut of_group: Vec<Vec<Run>> =
-                models.iter().map(|_| self.works.iter().map(|_| Run::default()).collect()).collect();
+            let mut group_runs: Vec<Vec<Measurement>> =
+                models.iter().map(|_| self.workloads.iter().map(|_| Measurement::default()).collect()).collect();
             for round in 0..=self.rounds {
                 // There and back again: nobody always follows the same one.
                 let mut order: Vec<usize> = (0..models.len()).collect();
@@ -111,18 +111,18 @@ impl Race<'_> {
                     order.reverse();
                 }
                 for place in order {
-                    for (work, run) in self.works.iter().zip(&mut of_group[place]) {
+                    for (workload, run) in self.workloads.iter().zip(&mut group_runs[place]) {
                         if round == 0 {
-                            Run::default().pass(self.runtime, &models[place], work)?;
+                            Measurement::default().add_pass(self.runtime, &models[place], workload)?;
                         } else {
-                            run.pass(self.runtime, &models[place], work)?;
+                            run.add_pass(self.runtime, &models[place], workload)?;
                         }
-                        *seen += work.texts.len() as u64;
-                        self.progress.advance(work.texts.len() as u64, *seen);
+                        *seen += workload.texts.len() as u64;
+                        self.progress.advance(workload.texts.len() as u64, *seen);
                     }
                 }
             }
-            runs.append(&mut of_group);
+            runs.append(&mut group_runs);
         }
         Ok(runs)
     }
@@ -138,6 +138,6 @@ mod tests {
         for (name, bytes) in [("model.onnx", 10), ("model.onnx_data", 300), ("other.onnx", 5000)] {
             fs::write(folder.path().join(name), vec![0; bytes]).expect("written");
         }
-        assert_eq!(weights(&folder.path().join("model.onnx")), 310);
+        assert_eq!(weight_bytes(&folder.path().join("model.onnx")), 310);
     }
 }

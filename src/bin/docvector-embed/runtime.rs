@@ -7,5 +7,5 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::because("no asynchronous runtime can be started", error))
+        .map_err(|error| Failure::with_cause("no asynchronous runtime can be started", error))
 }

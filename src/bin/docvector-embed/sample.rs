@@ -6,7 +6,7 @@ use crate::{
     failure::Failure,
     input::Input,
     paths::is_json_lines,
-    window::{Fault, Item, Window},
+    window::{BadLine, InputLine, Window},
 };
 
 /// Pages of the documentation: prose, tables and code in chapters of all lengths.
@@ -19,8 +19,8 @@ const PAGES: [&str; 5] = [
 ];
 
 /// What is kept of a file: texts, and their bytes.
-const MOST_TEXTS: usize = 8192;
-const MOST_BYTES: usize = 64 << 20;
+const MAX_TEXTS: usize = 8192;
+const MAX_BYTES: usize = 64 << 20;
 
 /// Words of a query that is made of a longer text: about ten tokens.
 const QUERY_WORDS: usize = 8;
@@ -34,9 +34,9 @@ pub(crate) struct Sample {
     /// Short ones, made of the documents.
     pub(crate) queries: Vec<String>,
     /// Where they are from, for people.
-    pub(crate) from: String,
+    pub(crate) source: String,
     /// Lines of the file that cannot be embedded.
-    pub(crate) left_out: u64,
+    pub(crate) skipped_lines: u64,
 }
 
 impl Sample {
@@ -44,13 +44,13 @@ impl Sample {
     pub(crate) fn open(input: Option<&Path>) -> Result<Self, Failure> {
         match input {
             Some(path) => Self::read(Input::open(path, is_json_lines(path))?, path),
-            None => Ok(Self::own()),
+            None => Ok(Self::of_documentation()),
         }
     }
 
     /// Chapters, their headings and their paragraphs.
-    fn own() -> Self {
-        let mut sample = Self { from: "this crate's documentation".to_owned(), ..Self::default() };
+    fn of_documentation() -> Self {
+        let mut sample = Self { source: "this crate's documentation".to_owned(), ..Self::default() };
         for chapter in PAGES.into_iter().flat_map(chapters) {
             let paragraphs = paragraphs(&chapter.text);
             let prose = paragraphs.iter().filter(|text| text.starts_with(char::is_alphabetic));
@@ -70,16 +70,16 @@ impl Sample {
 
     /// So many texts of a file, evenly spread where it has more.
     fn read(windows: impl Iterator<Item = Result<Window, Failure>>, path: &Path) -> Result<Self, Failure> {
-        let mut sample = Self { from: path.display().to_string(), ..Self::default() };
+        let mut sample = Self { source: path.display().to_string(), ..Self::default() };
         let (mut seen, mut every, mut bytes) = (0_usize, 1, 0);
-        let mut first_fault: Option<Fault> = None;
+        let mut first_bad_line: Option<BadLine> = None;
         for window in windows {
-            for item in window?.items {
+            for item in window?.lines {
                 let text = match item {
-                    Item::Text(record) => record.text,
-                    Item::Bad(fault) => {
-                        sample.left_out += 1;
-                        first_fault.get_or_insert(fault);
+                    InputLine::Text(text_line) => text_line.text,
+                    InputLine::Bad(bad_line) => {
+                        sample.skipped_lines += 1;
+                        first_bad_line.get_or_insert(bad_line);
                         continue;
                     }
                 };
@@ -88,7 +88,7 @@ impl Sample {
                     sample.documents.push(text);
                 }
                 seen += 1;
-                while sample.documents.len() > MOST_TEXTS || (bytes > MOST_BYTES && sample.documents.len() > 1) {
+                while sample.documents.len() > MAX_TEXTS || (bytes > MAX_BYTES && sample.documents.len() > 1) {
                     let mut keep = false;
                     sample.documents.retain(|_| {
                         keep = !keep;
@@ -100,8 +100,10 @@ impl Sample {
             }
         }
         if sample.documents.is_empty() {
-            let why = first_fault.map(|fault| format!(": line {}: {}", fault.line, fault.why)).unwrap_or_default();
-            return Err(Failure::new(format!("there is no text to measure with in {}{why}", sample.from)));
+            let why = first_bad_line
+                .map(|bad_line| format!(": line {}: {}", bad_line.line, bad_line.reason))
+                .unwrap_or_default();
+            return Err(Failure::new(format!("there is no text to measure with in {}{why}", sample.source)));
         }
         sample.queries = sample.documents.iter().map(|text| beginning(text)).collect();
         Ok(sample)
@@ -109,7 +111,7 @@ impl Sample {
 }
 
 /// So many of the texts: evenly spread where there are more, again and again where there are fewer.
-pub(crate) fn spread(texts: &[String], count: usize) -> Vec<&str> {
+pub(crate) fn pick_evenly(texts: &[String], count: usize) -> Vec<&str> {
     let place = |number: usize| if count < texts.len() { number * texts.len() / count } else { number % texts.len() };
     (0..count).map(|number| texts[place(number)].as_str()).collect()
 }
@@ -166,20 +168,20 @@ fn paragraphs(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::window::Record;
+    use crate::window::TextLine;
 
     fn read(windows: Vec<Window>) -> Result<Sample, Failure> {
         Sample::read(windows.into_iter().map(Ok), Path::new("a file"))
     }
 
     fn window(texts: impl Iterator<Item = String>) -> Window {
-        let text = |(line, text)| Item::Text(Record { line: line as u64 + 1, text, object: None });
-        Window { items: texts.enumerate().map(text).collect(), bytes: 0 }
+        let text = |(line, text)| InputLine::Text(TextLine { line: line as u64 + 1, text, object: None });
+        Window { lines: texts.enumerate().map(text).collect(), bytes: 0 }
     }
 
     #[test]
     fn our_own_texts_are_mixed_in_length() {
-        let sample = Sample::own();
+        let sample = Sample::of_documentation();
         let mut lengths: Vec<usize> = sample.documents.iter().map(String::len).collect();
         lengths.sort_unstable();
         assert!(lengths.len() >= 200 && sample.queries.len() >= 100, "{} {}", lengths.len(), sample.queries.len());
@@ -203,7 +205,7 @@ mod tests {
         let sample = read(vec![window((0..20_000).map(|number| format!("text {number}")))]).expect("texts");
         assert_eq!(sample.documents.len(), 5000);
         assert_eq!((sample.documents[1].as_str(), sample.documents[4999].as_str()), ("text 4", "text 19996"));
-        let long = "x".repeat(MOST_BYTES / 2);
+        let long = "x".repeat(MAX_BYTES / 2);
         let sample = read(vec![window((0..4).map(|_| long.clone()))]).expect("texts");
         assert!(sample.documents.len() < 4);
     }
@@ -211,7 +213,7 @@ mod tests {
     #[test]
     fn a_file_without_texts_is_a_failure_and_bad_lines_are_counted() {
         let bad = || Window {
-            items: vec![Item::Bad(Fault { line: 1, why: "the text is empty".to_owned(), object: None })],
+            lines: vec![InputLine::Bad(BadLine { line: 1, reason: "the text is empty".to_owned(), object: None })],
             bytes: 0,
         };
         let said = |failure| match failure {
@@ -225,16 +227,16 @@ mod tests {
         );
         let sample = read(vec![bad(), window(["one two three four five six seven eight nine".to_owned()].into_iter())]);
         let sample = sample.expect("a text");
-        assert_eq!((sample.left_out, sample.documents.len()), (1, 1));
+        assert_eq!((sample.skipped_lines, sample.documents.len()), (1, 1));
         assert_eq!(sample.queries, ["one two three four five six seven eight"]);
     }
 
     #[test]
     fn texts_are_spread() {
         let texts: Vec<String> = (0..6).map(|number| number.to_string()).collect();
-        assert_eq!(spread(&texts, 3), ["0", "2", "4"]);
-        assert_eq!(spread(&texts, 6), ["0", "1", "2", "3", "4", "5"]);
-        assert_eq!(spread(&texts, 8), ["0", "1", "2", "3", "4", "5", "0", "1"]);
+        assert_eq!(pick_evenly(&texts, 3), ["0", "2", "4"]);
+        assert_eq!(pick_evenly(&texts, 6), ["0", "1", "2", "3", "4", "5"]);
+        assert_eq!(pick_evenly(&texts, 8), ["0", "1", "2", "3", "4", "5", "0", "1"]);
         assert_eq!(beginning(" \u{a0} "), " \u{a0} ");
     }
 }

@@ -1,7 +1,7 @@
 //! Computes medians and shares.
 
 /// Seconds that everything takes.
-pub(crate) const LEAST: f64 = 1e-9;
+pub(crate) const MIN_SECONDS: f64 = 1e-9;
 
 pub(crate) fn share(part: f64, all: f64) -> f64 {
     if all > 0.0 { part / all } else { 0.0 }
@@ -12,7 +12,7 @@ pub(crate) fn median(seconds: &[f64]) -> f64 {
     let mut sorted = seconds.to_vec();
     sorted.sort_by(f64::total_cmp);
     let at = |place: usize| sorted.get(place).copied().unwrap_or(0.0);
-    f64::midpoint(at(sorted.len() / 2), at(sorted.len().saturating_sub(1) / 2)).max(LEAST)
+    f64::midpoint(at(sorted.len() / 2), at(sorted.len().saturating_sub(1) / 2)).max(MIN_SECONDS)
 }
 
 #[cfg(test)]

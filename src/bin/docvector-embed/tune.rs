@@ -13,59 +13,59 @@ use tokio::runtime::Runtime;
 
 use crate::{
     cli::tune::TuneArgs,
-    cpu_contention::Cores,
+    cpu_contention::CpuTime,
     failure::Failure,
     machine::describe,
-    measurement::{Run, Work},
+    measurement::{Measurement, Workload},
     progress::Progress,
     report::Report,
-    rounds::{Race, fit_together, texts_in, turns},
+    rounds::{Rounds, fit_in_memory_together, order_in_words, texts_within},
     runtime::runtime,
-    sample::{Sample, spread},
+    sample::{Sample, pick_evenly},
     statistics::median,
-    wording::plain,
+    wording::without_controls,
 };
 
 /// Rounds of a search, and of a comparison that decides something.
-const ROUNDS: usize = 3;
-const LAST_ROUNDS: usize = 7;
+const SEARCH_ROUNDS: usize = 3;
+const DECIDING_ROUNDS: usize = 7;
 
 /// What a setting must gain over the defaults: less is within what such a measurement errs by.
-const GAIN: f64 = 1.03;
+const MIN_SPEEDUP: f64 = 1.03;
 
 /// The most settings in a search for a budget, and in the last comparison.
-const MOST_BUDGETS: usize = 7;
-const MOST_LAST: usize = 4;
+const MAX_BUDGETS: usize = 7;
+const MAX_FINALISTS: usize = 4;
 
 /// A setting, and how it did.
-struct Scored {
+struct RatedSetting {
     tuning: Tuning,
     /// Tokens a second, of documents and of queries.
-    documents: f64,
-    queries: f64,
+    document_speed: f64,
+    query_speed: f64,
     /// How many times as fast as the defaults, and whether it was faster in all rounds but one at most: a median alone
     /// can be a neighbour's doing.
-    score: f64,
-    steady: bool,
+    speedup: f64,
+    is_consistent: bool,
 }
 
 /// What was measured: the settings of each comparison, the defaults first.
-struct Measured {
+struct TuneMeasurements {
     default: Tuning,
     documents: usize,
     queries: usize,
     /// Whether all models of a comparison took turns.
     together: bool,
-    threads: Vec<Scored>,
-    budgets: Vec<Scored>,
-    last: Vec<Scored>,
+    threads: Vec<RatedSetting>,
+    budgets: Vec<RatedSetting>,
+    finalists: Vec<RatedSetting>,
     /// The share of the time that other programs had the cores, if it spoils what was measured.
-    taken: Option<f64>,
+    busy_share: Option<f64>,
 }
 
-impl Measured {
-    fn chosen(&self) -> &Scored {
-        &self.last[best(&self.last)]
+impl TuneMeasurements {
+    fn chosen(&self) -> &RatedSetting {
+        &self.finalists[surely_fastest(&self.finalists)]
     }
 }
 
@@ -86,17 +86,18 @@ pub(crate) fn run(args: &TuneArgs) -> Result<(), Failure> {
     print_conditions(&mut report, &sample, &measured)?;
     print_table(&mut report, &measured)?;
     print_choice(&mut report, &measured)?;
-    store(&mut report, args, &base, &measured)
+    store_choice(&mut report, args, &base, &measured)
 }
 
 /// Compares the threads, then the budgets with the best of these, then what is near to the best budget.
-fn measure(args: &TuneArgs, sample: &Sample, base: &Onnx) -> Result<Measured, Failure> {
+fn measure(args: &TuneArgs, sample: &Sample, base: &Onnx) -> Result<TuneMeasurements, Failure> {
     let (info, runtime) = (base.info(), runtime()?);
     let default = Tuning::new(info.threads, info.batch_tokens);
     let shown = io::stderr().is_terminal();
-    let works = works(args, sample, base, &runtime, shown)?;
-    let together = fit_together(info, MOST_BUDGETS);
-    let all = MOST_BUDGETS * Race::texts(&works, ROUNDS) + decided(default) * Race::texts(&works, LAST_ROUNDS);
+    let workloads = choose_workloads(args, sample, base, &runtime, shown)?;
+    let together = fit_in_memory_together(info, MAX_BUDGETS);
+    let all = MAX_BUDGETS * Rounds::total_texts(&workloads, SEARCH_ROUNDS)
+        + deciding_settings(default) * Rounds::total_texts(&workloads, DECIDING_ROUNDS);
     let progress = Progress::new(Some(all as u64), "texts", shown);
     let load = |tuning: &Tuning| {
         if *tuning == default {
@@ -107,41 +108,41 @@ fn measure(args: &TuneArgs, sample: &Sample, base: &Onnx) -> Result<Measured, Fa
     };
     let mut seen = 0;
     let mut compare = |settings: Vec<Tuning>, rounds| {
-        let race = Race { runtime: &runtime, works: &works, rounds, together, progress: &progress };
-        race.run(&settings, load, &mut seen).map(|runs| scored(&settings, &runs))
+        let rounds_to_run = Rounds { runtime: &runtime, workloads: &workloads, rounds, together, progress: &progress };
+        rounds_to_run.run(&settings, load, &mut seen).map(|runs| rate(&settings, &runs))
     };
 
-    let cores_before = Cores::now();
-    let threads = compare(threads(default), LAST_ROUNDS)?;
-    let best_threads = threads[best(&threads)].tuning;
-    let budgets = compare(budgets(default, best_threads.threads), ROUNDS)?;
-    let best_budget = budgets[leader(&budgets)].tuning;
-    let last = compare(near(default, best_budget), LAST_ROUNDS)?;
+    let cpu_time_before = CpuTime::now();
+    let threads = compare(thread_candidates(default), DECIDING_ROUNDS)?;
+    let best_threads = threads[surely_fastest(&threads)].tuning;
+    let budgets = compare(budget_candidates(default, best_threads.threads), SEARCH_ROUNDS)?;
+    let best_budget = budgets[fastest(&budgets)].tuning;
+    let finalists = compare(nearby_candidates(default, best_budget), DECIDING_ROUNDS)?;
     drop(progress);
-    let taken = Cores::spoilt(cores_before);
-    let (documents, queries) = (works[0].texts.len(), works[1].texts.len());
-    Ok(Measured { default, documents, queries, together, threads, budgets, last, taken })
+    let busy_share = CpuTime::busy_share_since(cpu_time_before);
+    let (documents, queries) = (workloads[0].texts.len(), workloads[1].texts.len());
+    Ok(TuneMeasurements { default, documents, queries, together, threads, budgets, finalists, busy_share })
 }
 
 /// The most settings in the two comparisons that decide something.
-fn decided(default: Tuning) -> usize {
-    threads(default).len() + MOST_LAST
+fn deciding_settings(default: Tuning) -> usize {
+    thread_candidates(default).len() + MAX_FINALISTS
 }
 
 /// So many documents and queries that all comparisons together take about the time asked for.
-fn works<'a>(
+fn choose_workloads<'a>(
     args: &TuneArgs,
     sample: &'a Sample,
     base: &Onnx,
     runtime: &Runtime,
     shown: bool,
-) -> Result<[Work<'a>; 2], Failure> {
+) -> Result<[Workload<'a>; 2], Failure> {
     let _waiting = Progress::waiting("finding out how fast the model is", shown);
     let default = Tuning::new(base.info().threads, base.info().batch_tokens);
-    let passes = MOST_BUDGETS * (ROUNDS + 1) + decided(default) * (LAST_ROUNDS + 1);
+    let passes = MAX_BUDGETS * (SEARCH_ROUNDS + 1) + deciding_settings(default) * (DECIDING_ROUNDS + 1);
     let time = Duration::from_secs(args.seconds.into()) / passes as u32;
     let work = |kind, texts: &'a [String], time| {
-        Ok::<_, Failure>(Work { kind, texts: spread(texts, texts_in(runtime, base, kind, texts, time)?) })
+        Ok::<_, Failure>(Workload { kind, texts: pick_evenly(texts, texts_within(runtime, base, kind, texts, time)?) })
     };
     Ok([
         work(InputKind::Document, &sample.documents, time * 2 / 3)?,
@@ -150,30 +151,34 @@ fn works<'a>(
 }
 
 /// Says with which texts and rounds was measured.
-fn print_conditions(report: &mut Report<impl Write>, sample: &Sample, measured: &Measured) -> Result<(), Failure> {
+fn print_conditions(
+    report: &mut Report<impl Write>,
+    sample: &Sample,
+    measured: &TuneMeasurements,
+) -> Result<(), Failure> {
     let counts = format!("{} documents and {} queries", measured.documents, measured.queries);
-    report.line("texts", format!("{counts} from {}", plain(&sample.from)))?;
-    if sample.left_out > 0 {
-        report.line("  lines left out", sample.left_out)?;
+    report.line("texts", format!("{counts} from {}", without_controls(&sample.source)))?;
+    if sample.skipped_lines > 0 {
+        report.line("  lines left out", sample.skipped_lines)?;
     }
-    let turns = turns(measured.together, "setting");
-    report.line("rounds", format!("{LAST_ROUNDS}, {ROUNDS} for budgets, {turns}; medians"))
+    let order = order_in_words(measured.together, "setting");
+    report.line("rounds", format!("{DECIDING_ROUNDS}, {SEARCH_ROUNDS} for budgets, {order}; medians"))
 }
 
 /// Prints a row for each setting of each comparison.
-fn print_table(report: &mut Report<impl Write>, measured: &Measured) -> Result<(), Failure> {
+fn print_table(report: &mut Report<impl Write>, measured: &TuneMeasurements) -> Result<(), Failure> {
     let header = ["compared", "threads", "budget", "documents, tokens/s", "queries, tokens/s", "to the defaults"];
     let mut rows = vec![header.map(str::to_owned)];
-    let stages = [("threads", &measured.threads), ("budgets", &measured.budgets), ("the last", &measured.last)];
+    let stages = [("threads", &measured.threads), ("budgets", &measured.budgets), ("the last", &measured.finalists)];
     for (stage, settings) in stages {
-        rows.extend(settings.iter().map(|scored| {
+        rows.extend(settings.iter().map(|rated| {
             [
                 stage.to_owned(),
-                scored.tuning.threads.to_string(),
-                scored.tuning.batch_tokens.to_string(),
-                format!("{:.0}", scored.documents),
-                format!("{:.0}", scored.queries),
-                format!("{:.3}", scored.score),
+                rated.tuning.threads.to_string(),
+                rated.tuning.batch_tokens.to_string(),
+                format!("{:.0}", rated.document_speed),
+                format!("{:.0}", rated.query_speed),
+                format!("{:.3}", rated.speedup),
             ]
         }));
     }
@@ -184,57 +189,63 @@ fn print_table(report: &mut Report<impl Write>, measured: &Measured) -> Result<(
 }
 
 /// Says what was chosen and why, and whether other programs may have spoilt it.
-fn print_choice(report: &mut Report<impl Write>, measured: &Measured) -> Result<(), Failure> {
+fn print_choice(report: &mut Report<impl Write>, measured: &TuneMeasurements) -> Result<(), Failure> {
     report.text("")?;
     let chosen = measured.chosen();
-    let percent = 100.0 * (GAIN - 1.0);
+    let percent = 100.0 * (MIN_SPEEDUP - 1.0);
     let why = if chosen.tuning == measured.default {
         format!("the defaults: nothing else surely gains more than {percent:.0} %")
     } else {
-        format!("{:.1} % faster than the defaults", 100.0 * (chosen.score - 1.0))
+        format!("{:.1} % faster than the defaults", 100.0 * (chosen.speedup - 1.0))
     };
     report.line("chosen", format_args!("{} ({why})", chosen.tuning))?;
-    if let Some(taken) = measured.taken {
-        let taken = format!("{:.0} % of the time that this took: what was found may be chance", 100.0 * taken);
-        report.line("others had cores", taken)?;
+    if let Some(busy_share) = measured.busy_share {
+        let busy_share =
+            format!("{:.0} % of the time that this took: what was found may be chance", 100.0 * busy_share);
+        report.line("others had cores", busy_share)?;
     }
     Ok(())
 }
 
 /// Keeps what was chosen, unless that was not asked for or it may be chance.
-fn store(report: &mut Report<impl Write>, args: &TuneArgs, base: &Onnx, measured: &Measured) -> Result<(), Failure> {
+fn store_choice(
+    report: &mut Report<impl Write>,
+    args: &TuneArgs,
+    base: &Onnx,
+    measured: &TuneMeasurements,
+) -> Result<(), Failure> {
     if args.dry_run {
         return report.line("stored", "nothing, as --dry-run asks");
     }
-    if measured.taken.is_some() && !args.even_if_busy {
+    if measured.busy_share.is_some() && !args.even_if_busy {
         return report.line("stored", "nothing: run it again with nothing else running, or with --even-if-busy");
     }
     let chosen = measured.chosen();
-    let file = base.store_tuning(&chosen.tuning, chosen.documents)?;
+    let file = base.store_tuning(&chosen.tuning, chosen.document_speed)?;
     report.line("stored in", format_args!("{}: the next load uses it", file.display()))
 }
 
 /// Threads to compare: the defaults', half of them, one.
-fn threads(default: Tuning) -> Vec<Tuning> {
-    with_default(default, [default.threads / 2, 1].map(|threads| Tuning::new(threads, default.batch_tokens)))
+fn thread_candidates(default: Tuning) -> Vec<Tuning> {
+    default_and(default, [default.threads / 2, 1].map(|threads| Tuning::new(threads, default.batch_tokens)))
 }
 
 /// Budgets to compare, from coarse steps around the default.
-fn budgets(default: Tuning, threads: usize) -> Vec<Tuning> {
+fn budget_candidates(default: Tuning, threads: usize) -> Vec<Tuning> {
     let tokens = default.batch_tokens;
     let steps = [tokens / 4, tokens / 2, tokens, tokens * 2, tokens * 4, tokens * 8];
-    with_default(default, steps.map(|tokens| Tuning::new(threads, tokens)))
+    default_and(default, steps.map(|tokens| Tuning::new(threads, tokens)))
 }
 
 /// The best so far, and what is halfway to its neighbours.
-fn near(default: Tuning, best: Tuning) -> Vec<Tuning> {
+fn nearby_candidates(default: Tuning, best: Tuning) -> Vec<Tuning> {
     let tokens = best.batch_tokens;
     let steps = [tokens, tokens * 3 / 4, tokens * 3 / 2];
-    with_default(default, steps.map(|tokens| Tuning::new(best.threads, tokens)))
+    default_and(default, steps.map(|tokens| Tuning::new(best.threads, tokens)))
 }
 
 /// The defaults, and the others that can be.
-fn with_default(default: Tuning, others: impl IntoIterator<Item = Tuning>) -> Vec<Tuning> {
+fn default_and(default: Tuning, others: impl IntoIterator<Item = Tuning>) -> Vec<Tuning> {
     let mut settings = vec![default];
     for other in others {
         if other.threads > 0 && other.batch_tokens > 0 && !settings.contains(&other) {
@@ -244,29 +255,29 @@ fn with_default(default: Tuning, others: impl IntoIterator<Item = Tuning>) -> Ve
     settings
 }
 
-/// Scores settings by their gains over the first, documents and queries counting alike.
-fn scored(settings: &[Tuning], runs: &[Vec<Run>]) -> Vec<Scored> {
-    let speeds = |runs: &[Run]| [0, 1].map(|work| runs[work].tokens_per_second());
-    let score = |(&tuning, own): (&Tuning, &Vec<Run>)| {
-        let [documents, queries] = speeds(own);
-        let [of_documents, of_queries] = [0, 1].map(|work| own[work].gains(&runs[0][work]));
-        let gains: Vec<f64> = of_documents.zip(of_queries).map(|(a, b)| (a * b).sqrt()).collect();
-        let steady = gains.iter().filter(|&&gain| gain <= 1.0).count() <= 1;
-        Scored { tuning, documents, queries, score: median(&gains), steady }
+/// Scores settings by their speedups over the first, documents and queries counting alike.
+fn rate(settings: &[Tuning], runs: &[Vec<Measurement>]) -> Vec<RatedSetting> {
+    let speeds = |runs: &[Measurement]| [0, 1].map(|work| runs[work].tokens_per_second());
+    let rate = |(&tuning, own): (&Tuning, &Vec<Measurement>)| {
+        let [document_speed, query_speed] = speeds(own);
+        let [of_documents, of_queries] = [0, 1].map(|work| own[work].speedups(&runs[0][work]));
+        let speedups: Vec<f64> = of_documents.zip(of_queries).map(|(a, b)| (a * b).sqrt()).collect();
+        let is_consistent = speedups.iter().filter(|&&speedup| speedup <= 1.0).count() <= 1;
+        RatedSetting { tuning, document_speed, query_speed, speedup: median(&speedups), is_consistent }
     };
-    settings.iter().zip(runs).map(score).collect()
+    settings.iter().zip(runs).map(rate).collect()
 }
 
-/// The one with the highest score.
-fn leader(settings: &[Scored]) -> usize {
-    let by_score = settings.iter().enumerate().max_by(|(_, a), (_, b)| a.score.total_cmp(&b.score));
-    by_score.map_or(0, |(place, _)| place)
+/// The one with the highest speedup.
+fn fastest(settings: &[RatedSetting]) -> usize {
+    let by_speedup = settings.iter().enumerate().max_by(|(_, a), (_, b)| a.speedup.total_cmp(&b.speedup));
+    by_speedup.map_or(0, |(place, _)| place)
 }
 
 /// The one with the highest score of those that surely gain enough, else the defaults, which are the first.
-fn best(settings: &[Scored]) -> usize {
-    let surely = settings.iter().enumerate().filter(|(_, scored)| scored.steady && scored.score > GAIN);
-    surely.max_by(|(_, a), (_, b)| a.score.total_cmp(&b.score)).map_or(0, |(place, _)| place)
+fn surely_fastest(settings: &[RatedSetting]) -> usize {
+    let surely = settings.iter().enumerate().filter(|(_, rated)| rated.is_consistent && rated.speedup > MIN_SPEEDUP);
+    surely.max_by(|(_, a), (_, b)| a.speedup.total_cmp(&b.speedup)).map_or(0, |(place, _)| place)
 }
 
 #[cfg(test)]
@@ -281,31 +292,37 @@ mod tests {
 
     #[test]
     fn each_comparison_has_the_defaults_first_and_nothing_twice() {
-        assert_eq!(pairs(threads(DEFAULT)), [(4, 256), (2, 256), (1, 256)]);
-        assert_eq!(pairs(threads(Tuning::new(2, 256))), [(2, 256), (1, 256)]);
-        assert_eq!(pairs(threads(Tuning::new(1, 256))), [(1, 256)]);
-        assert_eq!(pairs(budgets(DEFAULT, 4)), [(4, 256), (4, 64), (4, 128), (4, 512), (4, 1024), (4, 2048)]);
-        assert_eq!(pairs(budgets(DEFAULT, 2))[..2], [(4, 256), (2, 64)]);
-        assert_eq!(budgets(DEFAULT, 2).len(), MOST_BUDGETS);
-        assert_eq!(pairs(budgets(Tuning::new(1, 1), 1)), [(1, 1), (1, 2), (1, 4), (1, 8)]);
-        assert_eq!(pairs(near(DEFAULT, DEFAULT)), [(4, 256), (4, 192), (4, 384)]);
-        assert_eq!(pairs(near(DEFAULT, Tuning::new(2, 512))), [(4, 256), (2, 512), (2, 384), (2, 768)]);
-        assert_eq!(pairs(near(Tuning::new(1, 1), Tuning::new(1, 1))), [(1, 1)]);
-        assert!(near(DEFAULT, Tuning::new(2, 512)).len() <= MOST_LAST);
+        assert_eq!(pairs(thread_candidates(DEFAULT)), [(4, 256), (2, 256), (1, 256)]);
+        assert_eq!(pairs(thread_candidates(Tuning::new(2, 256))), [(2, 256), (1, 256)]);
+        assert_eq!(pairs(thread_candidates(Tuning::new(1, 256))), [(1, 256)]);
+        assert_eq!(pairs(budget_candidates(DEFAULT, 4)), [(4, 256), (4, 64), (4, 128), (4, 512), (4, 1024), (4, 2048)]);
+        assert_eq!(pairs(budget_candidates(DEFAULT, 2))[..2], [(4, 256), (2, 64)]);
+        assert_eq!(budget_candidates(DEFAULT, 2).len(), MAX_BUDGETS);
+        assert_eq!(pairs(budget_candidates(Tuning::new(1, 1), 1)), [(1, 1), (1, 2), (1, 4), (1, 8)]);
+        assert_eq!(pairs(nearby_candidates(DEFAULT, DEFAULT)), [(4, 256), (4, 192), (4, 384)]);
+        assert_eq!(pairs(nearby_candidates(DEFAULT, Tuning::new(2, 512))), [(4, 256), (2, 512), (2, 384), (2, 768)]);
+        assert_eq!(pairs(nearby_candidates(Tuning::new(1, 1), Tuning::new(1, 1))), [(1, 1)]);
+        assert!(nearby_candidates(DEFAULT, Tuning::new(2, 512)).len() <= MAX_FINALISTS);
     }
 
     #[test]
     fn a_small_gain_is_none() {
-        let scored = |scores: &[f64]| -> Vec<Scored> {
-            let scored = |&score| Scored { tuning: DEFAULT, documents: 1.0, queries: 1.0, score, steady: true };
-            scores.iter().map(scored).collect()
+        let rated = |speedups: &[f64]| -> Vec<RatedSetting> {
+            let rated = |&speedup| RatedSetting {
+                tuning: DEFAULT,
+                document_speed: 1.0,
+                query_speed: 1.0,
+                speedup,
+                is_consistent: true,
+            };
+            speedups.iter().map(rated).collect()
         };
-        assert_eq!(best(&scored(&[1.0, 1.03, 0.9])), 0);
-        assert_eq!(best(&scored(&[1.0, 1.031, 1.2, 1.1])), 2);
-        assert_eq!(leader(&scored(&[1.0, 1.01, 1.005])), 1);
-        assert_eq!(best(&scored(&[1.0])), 0);
-        let mut unsteady = scored(&[1.0, 1.1, 1.5]);
-        unsteady[2].steady = false;
-        assert_eq!((best(&unsteady), leader(&unsteady)), (1, 2));
+        assert_eq!(surely_fastest(&rated(&[1.0, 1.03, 0.9])), 0);
+        assert_eq!(surely_fastest(&rated(&[1.0, 1.031, 1.2, 1.1])), 2);
+        assert_eq!(fastest(&rated(&[1.0, 1.01, 1.005])), 1);
+        assert_eq!(surely_fastest(&rated(&[1.0])), 0);
+        let mut unsteady = rated(&[1.0, 1.1, 1.5]);
+        unsteady[2].is_consistent = false;
+        assert_eq!((surely_fastest(&unsteady), fastest(&unsteady)), (1, 2));
     }
 }

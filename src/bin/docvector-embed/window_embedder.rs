@@ -14,38 +14,38 @@ use crate::{
     cli::embed::OnError,
     failure::Failure,
     progress::Progress,
-    tally::Tally,
-    window::{Fault, Item, Rows, Window},
+    run_summary::RunSummary,
+    window::{BadLine, InputLine, Rows, Window},
 };
 
 /// Windows being embedded: so the embedder has work while the rows of one are handed on.
-const IN_FLIGHT: usize = 2;
+const WINDOWS_IN_FLIGHT: usize = 2;
 
 /// How windows are embedded.
-pub(crate) struct Run<'a> {
+pub(crate) struct WindowEmbedder<'a> {
     embedder: &'a dyn Embedder,
     kind: InputKind,
     too_long: Truncation,
     on_error: OnError,
     /// A bad line was found: nothing more is embedded, the rest is only checked.
-    failing: AtomicBool,
+    found_bad_line: AtomicBool,
 }
 
 /// What became of a window: its rows, or its bad lines.
-struct Outcome {
+struct EmbeddedWindow {
     lines: usize,
     bytes: u64,
-    result: Result<Rows, Vec<Fault>>,
+    result: Result<Rows, Vec<BadLine>>,
 }
 
-impl<'a> Run<'a> {
+impl<'a> WindowEmbedder<'a> {
     pub(crate) const fn new(
         embedder: &'a dyn Embedder,
         kind: InputKind,
         too_long: Truncation,
         on_error: OnError,
     ) -> Self {
-        Self { embedder, kind, too_long, on_error, failing: AtomicBool::new(false) }
+        Self { embedder, kind, too_long, on_error, found_bad_line: AtomicBool::new(false) }
     }
 
     /// Embeds windows as they come, and hands the rows on in order.
@@ -54,99 +54,103 @@ impl<'a> Run<'a> {
         windows: mpsc::Receiver<Result<Window, Failure>>,
         rows: mpsc::Sender<Rows>,
         progress: &Progress,
-    ) -> Result<Tally, Failure> {
+    ) -> Result<RunSummary, Failure> {
         let windows =
             stream::unfold(windows, |mut windows| async move { windows.recv().await.map(|window| (window, windows)) });
-        let mut outcomes = pin!(windows.map(|window| self.window(window)).buffered(IN_FLIGHT));
-        let mut tally = Tally::default();
-        while let Some(outcome) = outcomes.next().await {
-            let Outcome { lines, bytes, result } = outcome?;
-            tally.lines += lines as u64;
-            progress.advance(bytes, tally.lines);
+        let mut embedded_windows = pin!(windows.map(|window| self.embed_window(window)).buffered(WINDOWS_IN_FLIGHT));
+        let mut summary = RunSummary::default();
+        while let Some(embedded) = embedded_windows.next().await {
+            let EmbeddedWindow { lines, bytes, result } = embedded?;
+            summary.lines += lines as u64;
+            progress.advance(bytes, summary.lines);
             match result {
-                Ok(done) if tally.faults.is_empty() => {
-                    tally.add(&done);
+                Ok(done) if summary.bad_lines.is_empty() => {
+                    summary.add(&done);
                     // Then the writer has failed, and says why itself.
                     if rows.send(done).await.is_err() {
                         break;
                     }
                 }
                 Ok(_) => {}
-                Err(faults) => tally.faults.extend(faults),
+                Err(bad_lines) => summary.bad_lines.extend(bad_lines),
             }
         }
-        Ok(tally)
+        Ok(summary)
     }
 
-    async fn window(&self, window: Result<Window, Failure>) -> Result<Outcome, Failure> {
+    async fn embed_window(&self, window: Result<Window, Failure>) -> Result<EmbeddedWindow, Failure> {
         let window = window?;
-        if let Some(record) = window.records().next().filter(|record| record.looks_like_json()) {
-            let line = record.line;
+        if let Some(text_line) = window.text_lines().next().filter(|text_line| text_line.looks_like_json()) {
+            let line = text_line.line;
             // The exit status does not depend on whether it can be said.
             let _ = writeln!(
                 io::stderr().lock(),
                 "warning: line {line} looks like a JSON line, and is embedded as it stands: is --jsonl meant?"
             );
         }
-        let (lines, bytes) = (window.items.len(), window.bytes);
+        let (lines, bytes) = (window.lines.len(), window.bytes);
         let result = match self.on_error {
-            OnError::Record => Ok(self.record(window).await?),
-            OnError::Fail => self.all_or_none(window).await?,
+            OnError::Record => Ok(self.embed_and_record_bad_lines(window).await?),
+            OnError::Fail => self.embed_or_list_bad_lines(window).await?,
         };
-        Ok(Outcome { lines, bytes, result })
+        Ok(EmbeddedWindow { lines, bytes, result })
     }
 
     /// Embeds a window, or finds all its bad lines. Once there was one, no window is embedded.
-    async fn all_or_none(&self, window: Window) -> Result<Result<Rows, Vec<Fault>>, Failure> {
-        if window.faults().next().is_some() {
-            self.failing.store(true, Ordering::Relaxed);
+    async fn embed_or_list_bad_lines(&self, window: Window) -> Result<Result<Rows, Vec<BadLine>>, Failure> {
+        if window.bad_lines().next().is_some() {
+            self.found_bad_line.store(true, Ordering::Relaxed);
         }
-        if self.failing.load(Ordering::Relaxed) {
-            return Ok(Err(self.check(&window)));
+        if self.found_bad_line.load(Ordering::Relaxed) {
+            return Ok(Err(self.find_bad_lines(&window)));
         }
-        let texts: Vec<&str> = window.records().map(|record| record.text.as_str()).collect();
+        let texts: Vec<&str> = window.text_lines().map(|text_line| text_line.text.as_str()).collect();
         match self.embedder.embed_all(self.batch(&texts)).await {
             Ok(embeddings) => {
                 let usage = embeddings.usage();
-                Ok(Ok(Rows { items: window.items, embeddings: Some(embeddings), usage }))
+                Ok(Ok(Rows { lines: window.lines, embeddings: Some(embeddings), usage }))
             }
             Err(error) if error.bad_texts().is_empty() => Err(error.into()),
             Err(error) => {
-                self.failing.store(true, Ordering::Relaxed);
-                Ok(Err(blamed(&window, &error)))
+                self.found_bad_line.store(true, Ordering::Relaxed);
+                Ok(Err(bad_lines_of(&window, &error)))
             }
         }
     }
 
     /// All bad lines of a window, found without embedding it.
-    fn check(&self, window: &Window) -> Vec<Fault> {
-        let texts: Vec<&str> = window.records().map(|record| record.text.as_str()).collect();
+    fn find_bad_lines(&self, window: &Window) -> Vec<BadLine> {
+        let texts: Vec<&str> = window.text_lines().map(|text_line| text_line.text.as_str()).collect();
         let checked = self.batch(&texts).check(self.embedder.spaces(), &self.embedder.limits());
-        let mut faults = checked.err().map(|error| blamed(window, &error)).unwrap_or_default();
-        faults.extend(window.faults().map(|fault| Fault { line: fault.line, why: fault.why.clone(), object: None }));
-        faults.sort_by_key(|fault| fault.line);
-        faults
+        let mut bad_lines = checked.err().map(|error| bad_lines_of(window, &error)).unwrap_or_default();
+        bad_lines.extend(window.bad_lines().map(|bad_line| BadLine {
+            line: bad_line.line,
+            reason: bad_line.reason.clone(),
+            object: None,
+        }));
+        bad_lines.sort_by_key(|bad_line| bad_line.line);
+        bad_lines
     }
 
-    /// Embeds what can be embedded of a window; the other lines become faults.
-    async fn record(&self, mut window: Window) -> Result<Rows, Failure> {
-        let texts: Vec<&str> = window.records().map(|record| record.text.as_str()).collect();
+    /// Embeds what can be embedded of a window; the other lines become bad lines.
+    async fn embed_and_record_bad_lines(&self, mut window: Window) -> Result<Rows, Failure> {
+        let texts: Vec<&str> = window.text_lines().map(|text_line| text_line.text.as_str()).collect();
         let each = self.embedder.embed_each(self.batch(&texts)).await;
         // Where no text is to blame, the embedder failed, and other texts would fare no better.
         if let Some((_, error)) = each.errors().find(|(_, error)| error.bad_texts().is_empty()) {
             return Err(error.clone().into());
         }
         let mut results = each.iter();
-        for item in &mut window.items {
-            let Item::Text(record) = item else { continue };
+        for item in &mut window.lines {
+            let InputLine::Text(text_line) = item else { continue };
             if let Some(Err(error)) = results.next() {
-                let why = error.bad_texts().first().map(why).unwrap_or_default();
-                *item = Item::Bad(Fault { line: record.line, why, object: record.object.take() });
+                let reason = error.bad_texts().first().map(reason).unwrap_or_default();
+                *item = InputLine::Bad(BadLine { line: text_line.line, reason, object: text_line.object.take() });
             }
         }
         drop(results);
         let usage = each.usage();
-        Ok(Rows { items: window.items, embeddings: each.into_embeddings(), usage })
+        Ok(Rows { lines: window.lines, embeddings: each.into_embeddings(), usage })
     }
 
     fn batch<'t>(&self, texts: &'t [&'t str]) -> Batch<'t> {
@@ -156,16 +160,16 @@ impl<'a> Run<'a> {
 }
 
 /// The lines of the texts that an error blames.
-fn blamed(window: &Window, error: &docvector_embed::Error) -> Vec<Fault> {
-    let lines: Vec<u64> = window.records().map(|record| record.line).collect();
-    let fault = |bad: &BadText| {
+fn bad_lines_of(window: &Window, error: &docvector_embed::Error) -> Vec<BadLine> {
+    let lines: Vec<u64> = window.text_lines().map(|text_line| text_line.line).collect();
+    let bad_line = |bad: &BadText| {
         let line = *lines.get(bad.index)?;
-        Some(Fault { line, why: why(bad), object: None })
+        Some(BadLine { line, reason: reason(bad), object: None })
     };
-    error.bad_texts().iter().filter_map(fault).collect()
+    error.bad_texts().iter().filter_map(bad_line).collect()
 }
 
 /// What is wrong with a text.
-fn why(bad: &BadText) -> String {
+fn reason(bad: &BadText) -> String {
     format!("the text {}", bad.reason)
 }

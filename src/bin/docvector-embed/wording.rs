@@ -31,7 +31,7 @@ impl Display for Bytes {
 }
 
 /// A text from outside, so that it stays on its line and cannot steer a terminal.
-pub(crate) fn plain(text: &str) -> String {
+pub(crate) fn without_controls(text: &str) -> String {
     text.chars().map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }).collect()
 }
 
@@ -57,6 +57,6 @@ mod tests {
 
     #[test]
     fn texts_from_outside_stay_on_their_line() {
-        assert_eq!(plain("a\nb\u{1b}[2Jc é"), "a\u{fffd}b\u{fffd}[2Jc é");
+        assert_eq!(without_controls("a\nb\u{1b}[2Jc é"), "a\u{fffd}b\u{fffd}[2Jc é");
     }
 }

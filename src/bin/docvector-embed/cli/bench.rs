@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{kind::Kind, model::LoadArgs};
+use super::{kind::KindArg, model::LoadArgs};
 use crate::paths::{is_same_file, is_standard};
 
 pub(crate) const BENCH_EXAMPLES: &str = "\
@@ -33,8 +33,8 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
     /// What the texts are; without --input, queries are short ones
-    #[arg(long, value_enum, default_value_t = Kind::Document)]
-    pub(crate) kind: Kind,
+    #[arg(long, value_enum, default_value_t = KindArg::Document)]
+    pub(crate) kind: KindArg,
     /// Padded tokens of a batch, several numbers [default: 64,128,256,512,1024,2048,4096]
     #[arg(long, value_name = "N,N,..", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     budgets: Vec<u32>,

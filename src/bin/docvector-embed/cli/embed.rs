@@ -8,7 +8,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use docvector_embed::InputKind;
 
-use super::{kind::Kind, model::LoadArgs};
+use super::{kind::KindArg, model::LoadArgs};
 use crate::paths::{has_extension, is_json_lines, is_same_file, is_standard};
 
 pub(crate) const EMBED_EXAMPLES: &str = "\
@@ -28,8 +28,8 @@ pub(crate) struct EmbedArgs {
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// What the texts are: many models embed a document and a query about it differently
-    #[arg(long, value_enum, default_value_t = Kind::Document)]
-    kind: Kind,
+    #[arg(long, value_enum, default_value_t = KindArg::Document)]
+    kind: KindArg,
     /// Texts, one a line; `-` is standard input. JSON lines if the name ends in .jsonl or .ndjson
     #[arg(long, value_name = "FILE", default_value = "-")]
     input: PathBuf,
@@ -41,10 +41,10 @@ pub(crate) struct EmbedArgs {
     cache: Option<PathBuf>,
     /// Form of the output [default: npy if its name ends in .npy, else jsonl]
     #[arg(long, value_enum)]
-    format: Option<Format>,
+    format: Option<OutputFormat>,
     /// What happens to a text longer than the model takes
-    #[arg(long, value_enum, default_value_t = Truncation::Truncate)]
-    too_long: Truncation,
+    #[arg(long, value_enum, default_value_t = TruncationArg::Truncate)]
+    too_long: TruncationArg,
     /// What happens to a line that cannot be embedded: no file is written, or it gets a row that says why
     #[arg(long, value_enum, default_value_t = OnError::Fail)]
     on_error: OnError,
@@ -59,7 +59,7 @@ pub(crate) struct EmbedArgs {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+pub(crate) enum OutputFormat {
     /// A JSON object a line: the input's fields and `embedding`
     Jsonl,
     /// A NumPy matrix of 32-bit floats, a row a text
@@ -67,7 +67,7 @@ pub(crate) enum Format {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Truncation {
+enum TruncationArg {
     /// Embed its beginning
     Truncate,
     /// Treat it as a line that cannot be embedded
@@ -84,7 +84,7 @@ pub(crate) enum OnError {
 
 /// What `embed` is to do, with everything decided.
 #[derive(Debug)]
-pub(crate) struct Job {
+pub(crate) struct EmbedOptions {
     pub(crate) model: PathBuf,
     pub(crate) load: LoadArgs,
     pub(crate) kind: InputKind,
@@ -93,24 +93,24 @@ pub(crate) struct Job {
     pub(crate) input: PathBuf,
     pub(crate) jsonl: bool,
     pub(crate) output: PathBuf,
-    pub(crate) format: Format,
+    pub(crate) format: OutputFormat,
     pub(crate) cache: Option<PathBuf>,
     pub(crate) quiet: bool,
 }
 
 impl EmbedArgs {
     /// Decides what was left open, and refuses what does not go together.
-    pub(crate) fn into_job(self) -> Result<Job, String> {
+    pub(crate) fn into_options(self) -> Result<EmbedOptions, String> {
         let format = match self.format {
             Some(format) => format,
-            None if has_extension(&self.output, &["npy"]) => Format::Npy,
-            None => Format::Jsonl,
+            None if has_extension(&self.output, &["npy"]) => OutputFormat::Npy,
+            None => OutputFormat::Jsonl,
         };
-        if format == Format::Npy && is_standard(&self.output) {
+        if format == OutputFormat::Npy && is_standard(&self.output) {
             let message = "npy needs a file, because its header holds the number of rows: name one with --output";
             return Err(message.to_owned());
         }
-        if format == Format::Npy && self.on_error == OnError::Record {
+        if format == OutputFormat::Npy && self.on_error == OnError::Record {
             return Err("a matrix cannot hold an error: --on-error record needs --format jsonl".to_owned());
         }
         if let Some(cache) = &self.cache {
@@ -123,13 +123,13 @@ impl EmbedArgs {
                 }
             }
         }
-        Ok(Job {
+        Ok(EmbedOptions {
             model: self.model,
             load: self.load,
             kind: self.kind.into(),
             too_long: match self.too_long {
-                Truncation::Truncate => docvector_embed::Truncation::Truncate,
-                Truncation::Error => docvector_embed::Truncation::Error,
+                TruncationArg::Truncate => docvector_embed::Truncation::Truncate,
+                TruncationArg::Error => docvector_embed::Truncation::Error,
             },
             on_error: self.on_error,
             jsonl: self.jsonl || is_json_lines(&self.input),
@@ -142,7 +142,7 @@ impl EmbedArgs {
     }
 }
 
-impl Job {
+impl EmbedOptions {
     /// Whether a progress bar is of use, and would not be drawn into the output.
     pub(crate) fn shows_progress(&self) -> bool {
         let into_terminal = is_standard(&self.output) && io::stdout().is_terminal();

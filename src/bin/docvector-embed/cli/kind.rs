@@ -4,16 +4,16 @@ use clap::ValueEnum;
 use docvector_embed::InputKind;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Kind {
+pub(crate) enum KindArg {
     Document,
     Query,
 }
 
-impl From<Kind> for InputKind {
-    fn from(kind: Kind) -> Self {
+impl From<KindArg> for InputKind {
+    fn from(kind: KindArg) -> Self {
         match kind {
-            Kind::Document => Self::Document,
-            Kind::Query => Self::Query,
+            KindArg::Document => Self::Document,
+            KindArg::Query => Self::Query,
         }
     }
 }

@@ -15,7 +15,7 @@ use docvector_embed::{
 #[derive(Debug, Args)]
 pub(crate) struct LoadArgs {
     #[command(flatten)]
-    pub(crate) which: ModelArgs,
+    pub(crate) model_args: ModelArgs,
     /// Threads to compute on [default: what was tuned, else one a core]
     #[arg(long, value_name = "N", requires = "model")]
     threads: Option<NonZeroUsize>,
@@ -24,7 +24,7 @@ pub(crate) struct LoadArgs {
 impl LoadArgs {
     /// The model in `folder`, to be built as asked for.
     pub(crate) fn builder(&self, folder: &Path) -> OnnxBuilder {
-        let builder = self.which.builder(folder);
+        let builder = self.model_args.builder(folder);
         match self.threads {
             Some(threads) => builder.with_threads(threads.get()),
             None => builder,
@@ -48,13 +48,13 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "DEVICE", requires = "model", value_delimiter = ',', default_value = "cpu")]
     device: Vec<Device>,
     /// Precision of the layers: int8 is faster and less exact, on a CPU only, and makes vectors of another space
-    #[arg(long, value_enum, requires = "model", default_value_t = Layers::Full)]
-    precision: Layers,
+    #[arg(long, value_enum, requires = "model", default_value_t = PrecisionArg::Full)]
+    precision: PrecisionArg,
 }
 
 /// The precision of a model's layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Layers {
+enum PrecisionArg {
     /// fp32 on a CPU, fp16 on a card
     Full,
     /// 8 bits
@@ -75,8 +75,8 @@ impl ModelArgs {
             builder = builder.with_max_tokens(tokens.get());
         }
         let precision = match self.precision {
-            Layers::Full => Precision::Full,
-            Layers::Int8 => Precision::Int8,
+            PrecisionArg::Full => Precision::Full,
+            PrecisionArg::Int8 => Precision::Int8,
         };
         builder.with_devices(self.device.iter().copied()).with_precision(precision)
     }

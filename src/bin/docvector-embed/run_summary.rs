@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use docvector_embed::{Usage, wrap::CacheCounts};
 
-use crate::{bad_lines::Faults, window::Rows, wording::Counted};
+use crate::{bad_lines::BadLines, window::Rows, wording::Counted};
 
 /// What a run came to.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct RunSummary {
     /// Lines that are done with, whatever became of them.
     pub(crate) lines: u64,
     /// Texts with a vector.
@@ -21,15 +21,15 @@ pub(crate) struct Tally {
     /// What the cache did, where there is one.
     pub(crate) cache: Option<CacheCounts>,
     /// Lines that make the run fail.
-    pub(crate) faults: Faults,
+    pub(crate) bad_lines: BadLines,
 }
 
-impl Tally {
+impl RunSummary {
     /// Takes note of rows that are to be written.
     pub(crate) fn add(&mut self, rows: &Rows) {
         let texts = rows.embeddings.as_ref().map_or(0, docvector_embed::Embeddings::len);
         self.texts += texts as u64;
-        self.recorded += (rows.items.len() - texts.min(rows.items.len())) as u64;
+        self.recorded += (rows.lines.len() - texts.min(rows.lines.len())) as u64;
         self.cut += rows.embeddings.as_ref().map_or(0, |embeddings| embeddings.truncated().len()) as u64;
         self.usage += rows.usage;
     }
@@ -86,19 +86,19 @@ mod tests {
     #[test]
     fn a_run_in_a_line() {
         let usage = Usage::of_request(Some(1_234_567));
-        let tally = Tally { texts: 100_000, usage, ..Tally::default() };
+        let summary = RunSummary { texts: 100_000, usage, ..RunSummary::default() };
         let time = Duration::from_millis(12_300);
         assert_eq!(
-            tally.summary(384, Some(256), time),
+            summary.summary(384, Some(256), time),
             "100000 texts, 384 dimensions, 1234567 tokens, 12.3 s (8130 texts/s)"
         );
-        let cut = Tally { cut: 2, recorded: 1, ..tally };
+        let cut = RunSummary { cut: 2, recorded: 1, ..summary };
         assert!(cut.summary(384, Some(256), time).ends_with(
             "(8130 texts/s); 2 texts were cut to 256 tokens; 1 line has no embedding, but an error in its place"
         ));
-        let none = Tally::default().summary(384, None, Duration::ZERO);
+        let none = RunSummary::default().summary(384, None, Duration::ZERO);
         assert_eq!(none, "0 texts, 384 dimensions, 0 tokens, 0.0 s");
-        let one = Tally { texts: 1, cut: 1, usage: Usage::of_request(None), ..Tally::default() };
+        let one = RunSummary { texts: 1, cut: 1, usage: Usage::of_request(None), ..RunSummary::default() };
         assert_eq!(
             one.summary(2, Some(8), Duration::from_secs(1)),
             "1 text, 2 dimensions, 1.0 s (1 texts/s); 1 text was cut to 8 tokens"
@@ -110,8 +110,8 @@ mod tests {
         let mut counts = CacheCounts::default();
         let run = |counts| {
             let usage = Usage::ZERO.with_cached(12);
-            let tally = Tally { texts: 40, usage, cache: Some(counts), ..Tally::default() };
-            tally.summary(384, None, Duration::from_secs(1))
+            let summary = RunSummary { texts: 40, usage, cache: Some(counts), ..RunSummary::default() };
+            summary.summary(384, None, Duration::from_secs(1))
         };
         let sound = "40 texts, 384 dimensions, 0 tokens, 1.0 s (40 texts/s); 12 of 40 texts from the cache";
         assert_eq!(run(counts), sound);
