@@ -16,7 +16,7 @@ use super::{embed, files, program, rows, run, stderr, stdout, vector};
 use crate::support::{distance, golden, minilm, npy, texts};
 
 #[tokio::test]
-async fn rows_come_in_order_and_are_the_librarys() {
+async fn rows_come_in_order_and_match_the_library() {
     // Several windows, lines of all lengths.
     let lines: Vec<String> = (0..2500_usize).map(|i| format!("line {i} {}", "more ".repeat(i % 13))).collect();
     let folder = tempfile::tempdir().expect("a folder");

@@ -312,7 +312,7 @@ async fn when_all_leave_the_call_ends() {
 
 /// A caller must not fail for another's bad text, or for another's deadline.
 #[tokio::test]
-async fn anothers_mistakes_are_not_mine() {
+async fn the_mistakes_of_another_caller_are_not_mine() {
     let fake = fake(Limits::none());
     let cached = cached(&fake, memory());
     fake.fail_next(Error::invalid_texts(vec![docvector_embed::BadText::new(
