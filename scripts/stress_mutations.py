@@ -22,7 +22,7 @@ class Mutation:
     loom: bool = False
 
 
-EACH = "src/ext/each.rs"
+EACH = "src/ext/each/results.rs"
 ERROR = "src/error.rs"
 CHECKED = "src/checked.rs"
 DRIVEN = "src/driven.rs"

@@ -1,10 +1,12 @@
 //! Asks for vectors: [`Batch`], the borrowed texts of one call and how they are to be embedded.
 
-use std::{fmt, ops::Range, sync::Arc, time::Instant};
+mod check;
+
+use std::{fmt, ops::Range, time::Instant};
 
 use crate::{
-    BadText, BadTextReason, Error, ErrorKind, InputKind, Lane, Limits, Options, Result, Space, SpaceId, TokenCount,
-    Truncation,
+    InputKind, Lane, Limits, Options, SpaceId, Truncation,
+    counted::{Counted, CountedBy, UNCOUNTED},
 };
 
 /// The texts of one call and how to embed them. Borrowed and `Copy`.
@@ -195,47 +197,6 @@ impl<'a> Batch<'a> {
         self.options.deadline
     }
 
-    /// Checks all that can be checked before any work: what every `embed` begins with.
-    ///
-    /// # Errors
-    /// - [`SpaceMismatch`](ErrorKind::SpaceMismatch): the wanted space is not among `spaces`.
-    /// - [`InvalidInput`](ErrorKind::InvalidInput): empty texts, or texts that no call can hold, all of them at once;
-    ///   more texts or bytes than a call holds. Tokens are checked where they can be [counted](TokenCount::Exact) and
-    ///   over-long texts are an error; a batch whose tokens can only be bounded passes.
-    pub fn check(&self, spaces: &[Space], limits: &Limits) -> Result<()> {
-        self.check_space(spaces)?;
-        let mut bad = self.bad_texts(limits);
-        let mut counting = Counting::new(self, limits);
-        bad.extend((0..self.len()).filter_map(|index| counting.too_long(self, index)));
-        if !bad.is_empty() {
-            return Err(Error::invalid_texts(bad));
-        }
-        let over = |what: &str, have: usize, limit: usize| {
-            let message = format!("a call of {have} {what}, the limit is {limit}: use EmbedderExt, which splits");
-            Err(Error::new(ErrorKind::InvalidInput, message))
-        };
-        if let Some(limit) = limits.texts.filter(|&limit| self.len() > limit) {
-            return over("texts", self.len(), limit);
-        }
-        let bytes = self.texts.iter().map(|text| text.len()).sum();
-        if let Some(limit) = limits.bytes.filter(|&limit| bytes > limit) {
-            return over("bytes", bytes, limit);
-        }
-        if let (TokenCount::Exact(_), Some(limit)) = (&limits.tokens, limits.tokens_per_call) {
-            // 128 bits: the sum of any bounds fits.
-            let mut tokens: u128 = (0..self.len()).map(|index| counting.at_most(self, index) as u128).sum();
-            let mut next = 0..self.len();
-            while tokens > limit as u128 {
-                let Some(index) = next.next() else {
-                    return over("tokens", usize::try_from(tokens).unwrap_or(usize::MAX), limit);
-                };
-                tokens -= counting.at_most(self, index) as u128;
-                tokens += counting.exact(self, index) as u128;
-            }
-        }
-        Ok(())
-    }
-
     /// The tokens of all texts: as they were counted, else at four bytes each.
     pub(crate) fn guessed_tokens(&self, limits: &Limits) -> usize {
         let counted = self.counted_by(limits);
@@ -245,32 +206,6 @@ impl<'a> Batch<'a> {
             _ => text.len().div_ceil(4).min(limit),
         };
         self.texts.iter().enumerate().map(tokens).fold(0, usize::saturating_add)
-    }
-
-    pub(crate) fn check_space(&self, spaces: &[Space]) -> Result<()> {
-        match self.options.space {
-            Some(wanted) if spaces.iter().all(|space| space.id() != wanted) => {
-                let have: Vec<String> = spaces.iter().map(Space::to_string).collect();
-                let have = have.join(", ");
-                let message = format!("space {wanted} was asked for, here is {have}: use the embedder of that space");
-                Err(Error::new(ErrorKind::SpaceMismatch, message))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The texts that no call can hold, whatever the model.
-    pub(crate) fn bad_texts(&self, limits: &Limits) -> Vec<BadText> {
-        let reason = |text: &str| match limits.bytes {
-            _ if text.is_empty() => Some(BadTextReason::Empty),
-            Some(limit) if text.len() > limit => Some(BadTextReason::TooLarge { bytes: text.len(), limit }),
-            _ => None,
-        };
-        self.texts
-            .iter()
-            .enumerate()
-            .filter_map(|(index, text)| reason(text).map(|reason| BadText::new(index, reason)))
-            .collect()
     }
 }
 
@@ -286,127 +221,6 @@ impl Picked<'_> {
     pub(crate) fn batch(&self) -> Batch<'_> {
         let counted = self.counted.as_ref().map(|(by, tokens)| Counted { by: *by, tokens });
         Batch { texts: &self.texts, options: self.options, counted }
-    }
-}
-
-/// Stands for the tokens of a text that nobody had to count.
-const UNCOUNTED: u32 = u32::MAX;
-
-/// Tokens of a batch's texts as a planner left them: `UNCOUNTED` where it did not have to count.
-#[derive(Clone, Copy)]
-pub(crate) struct Counted<'a> {
-    by: Option<CountedBy>,
-    tokens: &'a [u32],
-}
-
-impl<'a> Counted<'a> {
-    /// Counts that a batch had which is no more; by the same limits, so by the same counter.
-    pub(crate) fn by(limits: &Limits, tokens: &'a [u32]) -> Self {
-        Self { by: Some(CountedBy::of(limits)), tokens }
-    }
-
-    /// The same counts in the places of a larger batch's texts: count `i` at `places[i]` of `len`.
-    pub(crate) fn scatter(&self, places: &[usize], len: usize) -> Vec<u32> {
-        let mut tokens = vec![UNCOUNTED; len];
-        places.iter().zip(self.tokens).for_each(|(&place, &count)| tokens[place] = count);
-        tokens
-    }
-}
-
-/// Whose counts they are: another counter's, or those up to another limit, say nothing.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct CountedBy {
-    counter: usize,
-    limit: Option<usize>,
-}
-
-impl CountedBy {
-    fn of(limits: &Limits) -> Self {
-        let counter = match &limits.tokens {
-            TokenCount::Exact(counter) => Arc::as_ptr(counter).cast::<()>() as usize,
-            _ => 0,
-        };
-        Self { counter, limit: limits.tokens_of_one_text() }
-    }
-}
-
-/// Counts the tokens of a batch's texts, each at most once, and only those that are asked for.
-pub(crate) struct Counting<'l> {
-    limits: &'l Limits,
-    by: CountedBy,
-    /// Empty until something is counted.
-    tokens: Vec<u32>,
-}
-
-impl<'l> Counting<'l> {
-    /// Begins with what is counted already.
-    pub(crate) fn new(batch: &Batch<'_>, limits: &'l Limits) -> Self {
-        let tokens = batch.counted_by(limits).map(<[u32]>::to_vec).unwrap_or_default();
-        Self { limits, by: CountedBy::of(limits), tokens }
-    }
-
-    /// What was counted, to go with the batch.
-    pub(crate) fn counted(&self, batch: &Batch<'_>) -> Option<Counted<'_>> {
-        (self.tokens.len() == batch.len()).then_some(Counted { by: Some(self.by), tokens: &self.tokens })
-    }
-
-    /// The text's tokens, not counted beyond the limit of a text and never above it; 0 where they cannot be counted.
-    pub(crate) fn exact(&mut self, batch: &Batch<'_>, index: usize) -> usize {
-        let tokens = match &self.limits.tokens {
-            TokenCount::Exact(_) => self.count(batch, index),
-            _ => return self.at_most(batch, index),
-        };
-        self.by.limit.map_or(tokens, |limit| tokens.min(limit))
-    }
-
-    /// The least that is known not to be exceeded by the text's tokens, without counting; 0 where nothing is known.
-    pub(crate) fn at_most(&self, batch: &Batch<'_>, index: usize) -> usize {
-        let text = batch.texts()[index];
-        let tokens = match (&self.limits.tokens, self.tokens.get(index)) {
-            (TokenCount::Unknown, _) => 0,
-            (TokenCount::AtMostBytes, _) => text.len(),
-            (TokenCount::Exact(_), Some(&tokens)) if tokens != UNCOUNTED => tokens as usize,
-            (TokenCount::Exact(counter), _) => counter.at_most(batch.kind(), text),
-        };
-        self.by.limit.map_or(tokens, |limit| tokens.min(limit))
-    }
-
-    /// Whether the text is longer than a text may be, which must be an error; counted only if its bytes leave it open.
-    pub(crate) fn too_long(&mut self, batch: &Batch<'_>, index: usize) -> Option<BadText> {
-        let limit = self.by.limit.filter(|_| batch.truncation() == Truncation::Error)?;
-        let tokens = self.over(batch, index, limit)?;
-        Some(BadText::new(index, BadTextReason::TooLong { tokens, limit }))
-    }
-
-    /// Whether the text is to be cut.
-    pub(crate) fn is_over(&mut self, batch: &Batch<'_>, index: usize) -> bool {
-        self.by.limit.is_some_and(|limit| self.over(batch, index, limit).is_some())
-    }
-
-    fn over(&mut self, batch: &Batch<'_>, index: usize, limit: usize) -> Option<usize> {
-        let TokenCount::Exact(counter) = &self.limits.tokens else { return None };
-        let text = batch.texts()[index];
-        if text.is_empty() || counter.at_most(batch.kind(), text) <= limit {
-            return None;
-        }
-        Some(self.count(batch, index)).filter(|&tokens| tokens > limit)
-    }
-
-    fn count(&mut self, batch: &Batch<'_>, index: usize) -> usize {
-        let TokenCount::Exact(counter) = &self.limits.tokens else { return 0 };
-        if self.tokens.is_empty() {
-            self.tokens = vec![UNCOUNTED; batch.len()];
-        }
-        let slot = &mut self.tokens[index];
-        if *slot == UNCOUNTED {
-            let text = batch.texts()[index];
-            let tokens = match self.by.limit {
-                Some(limit) => counter.count_to(batch.kind(), text, limit),
-                None => counter.count(batch.kind(), text),
-            };
-            *slot = u32::try_from(tokens).unwrap_or(UNCOUNTED).min(UNCOUNTED - 1);
-        }
-        *slot as usize
     }
 }
 

@@ -55,6 +55,8 @@ pub mod cache;
 mod charges;
 mod checked;
 pub mod conformance;
+mod counted;
+mod counting;
 mod driven;
 mod embedder;
 mod embeddings;

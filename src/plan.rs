@@ -15,10 +15,7 @@
 
 use std::{collections::VecDeque, future::poll_fn, ops::Range, task::Poll};
 
-use crate::{
-    BadText, Batch, Error, Limits, Result, TokenCount,
-    batch::{Counted, Counting},
-};
+use crate::{BadText, Batch, Error, Limits, Result, TokenCount, counted::Counted, counting::Counting};
 
 /// Bytes of text that are counted before others get their turn: some milliseconds of tokenising.
 const TURN: usize = 32 << 10;

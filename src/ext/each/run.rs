@@ -9,7 +9,7 @@ use super::{
     bisection::isolate,
     results::{Results, attempt},
 };
-use crate::{Batch, Embedder, Limits, Result, batch::Counted, ext::all::IN_FLIGHT, plan};
+use crate::{Batch, Embedder, Limits, Result, counted::Counted, ext::all::IN_FLIGHT, plan};
 
 /// See [`EmbedderExt::embed_each`](crate::EmbedderExt::embed_each).
 pub(in crate::ext) async fn embed_each<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Each {

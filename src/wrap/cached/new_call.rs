@@ -15,8 +15,8 @@ use super::{
     shared::SharedCall,
 };
 use crate::{
-    Batch, Charges, Embedder, Embeddings, Lane, Limits, OwnedOptions, Result, Usage, batch, cache::Key,
-    checked::embed_checked, packed::PackedTexts,
+    Batch, Charges, Embedder, Embeddings, Lane, Limits, OwnedOptions, Result, Usage, cache::Key,
+    checked::embed_checked, counted::Counted, packed::PackedTexts,
 };
 
 /// A call that is not yet entered. It owns all it needs, because it outlives the caller that began it.
@@ -145,7 +145,7 @@ impl<E: Embedder> NewCall<E> {
         let mut batch = Batch::with_options(&texts, self.options.borrow());
         let tokens: Option<Vec<u32>> =
             self.tokens.as_ref().map(|tokens| places.iter().map(|&place| tokens[place]).collect());
-        let counted = tokens.as_deref().map(|tokens| batch::Counted::by(&self.limits, tokens));
+        let counted = tokens.as_deref().map(|tokens| Counted::by(&self.limits, tokens));
         batch = counted.map_or(batch, |counted| batch.with_counted(counted));
         self.entered.progress.ask();
         embed_checked(embedder, batch).await

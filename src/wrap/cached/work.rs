@@ -32,8 +32,8 @@ use super::{
 };
 use crate::{
     Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Usage,
-    batch::Counted,
     cache::{HashOfKey, Key},
+    counted::Counted,
     packed::PackedTexts,
     plan::{self, yield_once},
 };
