@@ -1,4 +1,4 @@
-//! Stores for [`Cached`](crate::wrap::Cached): bytes under keys, kept for ever or as long as there is room.
+//! Stores for [`Cached`](crate::wrap::Cached): bytes under keys, kept for ever or while there is room.
 //!
 //! ```
 //! use docvector_embed::cache::{CacheStore, Entry, Key, Memory};
@@ -13,8 +13,7 @@
 //! # Ok(()) }) }
 //! ```
 //!
-//! What an entry means, and whether it is whole, is [`Cached`](crate::wrap::Cached)'s business: no store can get it wrong.
-//! Write a store of your own by implementing [`CacheStore`], and check it with
+//! [`Cached`](crate::wrap::Cached) alone knows what an entry means and whether it is whole; a store keeps bytes. Write a store of your own by implementing [`CacheStore`], and check it with
 //! [`conformance::store`](fn@crate::conformance::store).
 
 mod guarded;

@@ -1,4 +1,4 @@
-//! Keeps a slow or broken store from slowing everything down: [`Guarded`].
+//! Gives a store a time limit and a circuit breaker: [`Guarded`].
 
 use std::{
     fmt,
@@ -17,15 +17,15 @@ use tokio::time::Instant;
 use super::{CacheStore, Entry, Key, Sink};
 use crate::{Error, ErrorKind, Result, SpaceId};
 
-/// A time limit and a breaker around any store. It is a store, so it goes wherever one does: around a server, around
-/// the slow store of [`Tiered`](super::Tiered).
+/// A time limit and a circuit breaker around any store, so that a slow or broken one does not slow everything down. It is a
+/// store itself: put it around a server, or around the slow store of [`Tiered`](super::Tiered).
 ///
 /// ```
 /// use std::time::Duration;
 /// use docvector_embed::cache::{BreakerState, CacheStore, Entry, Guarded, Key, Memory};
 /// # fn main() -> docvector_embed::Result<()> {
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-/// // In the place of a store on a server.
+/// // Memory stands in for a store on a server.
 /// let store = Guarded::new(Memory::new(64 << 20))
 ///     .with_read_limit(Duration::from_millis(200))
 ///     .with_failures(3)
@@ -44,37 +44,37 @@ use crate::{Error, ErrorKind, Result, SpaceId};
 /// [`with_write_limit`](Self::with_write_limit) for all others. Without a limit, a store that hangs stalls each miss of
 /// [`Cached`](crate::wrap::Cached) twice: once when it is read, once when it is written.
 ///
-/// A call fails where the store gives an error, takes longer than its limit, or panics. The breaker counts the failures
-/// that follow each other; a call that succeeds sets the count to 0. Calls at once count one each. The breaker is
+/// A call fails if the store returns an error, takes longer than its limit, or panics. The breaker counts consecutive
+/// failures; a call that succeeds sets the count to 0. Concurrent calls count one each. The breaker is
 /// - **closed** at first: all calls go to the store;
 /// - **open** after as many failures as [`with_failures`](Self::with_failures) says: no call goes to the store, each
 ///   fails at once;
 /// - **half-open** when the pause of [`with_pause`](Self::with_pause) is over and a call comes: this call is the probe
-///   and goes to the store, all others fail at once. A probe that succeeds closes the breaker, one that fails opens it
+///   and goes to the store, all others fail at once. A probe that succeeds closes the breaker; a probe that fails opens it
 ///   for another pause.
 ///
 /// A call that began before the breaker changed its state no longer counts. A call without keys or entries is `Ok` in
 /// every state, and the store does not see it.
 ///
-/// The log has a warning when the breaker opens and a line of the level `info` when it closes. Clones share the breaker;
+/// The breaker logs a warning when it opens, and a line of the level `info` when it closes. Clones share the breaker;
 /// each has its own settings.
 ///
 /// # Errors
-/// [`Cache`](ErrorKind::Cache) where the time is up, the store panics, or the breaker is not closed: then the
-/// [source](std::error::Error::source) is the failure before. Errors of the inner store pass as they are.
+/// [`Cache`](ErrorKind::Cache) if the time is up, the store panics, or the breaker is not closed. In the last case, the
+/// [source](std::error::Error::source) is the last failure. Errors of the inner store pass as they are.
 ///
-/// A `get` that fails has handed over what the store gave before. After it has returned, nothing more is handed over. A
-/// `put` that ran out of time, or whose store panicked, may or may not have stored some or all of its entries; it can be
-/// repeated. A panic of the sink is the caller's own and passes through.
+/// A `get` that fails has handed over the values that the store gave before. After it has returned, nothing more is handed
+/// over. A `put` that ran out of time, or whose store panicked, may or may not have stored some or all of its entries; it
+/// can be repeated. A panic of the sink is the caller's own and passes through.
 ///
 /// # Cancellation
 /// Dropping a call drops the inner one, and so does its time limit. A dropped call says nothing about the store and does
-/// not count, so give a read limit that is shorter than the [deadlines](crate::Batch::with_deadline) of your callers. Where a
+/// not count, so set a read limit that is shorter than the [deadlines](crate::Batch::with_deadline) of your callers. If a
 /// probe is dropped, the next call is the probe.
 ///
 /// # Cost
-/// A timer and two short locks a call, and a flag for each value. Time is tokio's, so a runtime with its clock is needed,
-/// and a test can pause it. A limit ends a call where the store waits; a store that blocks its thread cannot be
+/// One timer and two short locks per call, and one flag per value. Time is tokio's: a runtime with its clock is needed,
+/// and a test can pause it. A limit ends a call while the store waits; a store that blocks its thread cannot be
 /// interrupted.
 #[derive(Clone)]
 pub struct Guarded<S> {
@@ -86,7 +86,7 @@ pub struct Guarded<S> {
     breaker: Arc<Mutex<Breaker>>,
 }
 
-/// Whether a [`Guarded`] store is asked.
+/// Whether calls go to the store of a [`Guarded`], which has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BreakerState {
@@ -100,9 +100,9 @@ pub enum BreakerState {
 
 struct Breaker {
     phase: Phase,
-    /// How often the phase has changed: a call that began in another one does not count.
+    /// How often the phase has changed. A call that began in an earlier phase does not count.
     changes: u64,
-    /// Failures in a row.
+    /// Consecutive failures.
     failures: u32,
     last: Option<Error>,
 }
@@ -122,10 +122,10 @@ impl Breaker {
 }
 
 impl<S> Guarded<S> {
-    /// Guards `store`.
+    /// Guards a store.
     ///
     /// # Default
-    /// 1 s to read, 10 s to write; 5 failures open the breaker, for 10 s.
+    /// 1 s to read, 10 s to write; 5 failures open the breaker for 10 s.
     pub fn new(store: S) -> Self {
         let breaker = Breaker { phase: Phase::Closed, changes: 0, failures: 0, last: None };
         Self {
@@ -138,45 +138,46 @@ impl<S> Guarded<S> {
         }
     }
 
-    /// Sets how long a `get` may take.
+    /// Sets how long a `get` may take. With 0, only a store that never waits is in time.
     #[must_use]
     pub const fn with_read_limit(mut self, limit: Duration) -> Self {
         self.read_limit = limit;
         self
     }
 
-    /// Sets how long a `put`, `discard`, `note` or `flush` may take.
+    /// Sets how long a `put`, `discard`, `note` or `flush` may take. With 0, only a store that never waits is in time.
     #[must_use]
     pub const fn with_write_limit(mut self, limit: Duration) -> Self {
         self.write_limit = limit;
         self
     }
 
-    /// Sets how many failures in a row open the breaker: errors, calls out of time, panics. 0 is taken as 1.
+    /// Sets how many consecutive failures open the breaker: errors, calls out of time, panics. 0 means the same as 1: the
+    /// first failure opens it.
     #[must_use]
     pub const fn with_failures(mut self, failures: u32) -> Self {
         self.most_failures = if failures == 0 { 1 } else { failures };
         self
     }
 
-    /// Sets how long the breaker stays open before a call is let through.
+    /// Sets how long the breaker stays open before a call is let through. With 0, the next call is the probe.
     #[must_use]
     pub const fn with_pause(mut self, pause: Duration) -> Self {
         self.pause = pause;
         self
     }
 
-    /// How long a `get` may take.
+    /// Returns how long a `get` may take.
     pub const fn read_limit(&self) -> Duration {
         self.read_limit
     }
 
-    /// How long any other call may take.
+    /// Returns how long any other call may take.
     pub const fn write_limit(&self) -> Duration {
         self.write_limit
     }
 
-    /// Whether the store is asked at the moment.
+    /// Returns the state of the breaker.
     pub fn state(&self) -> BreakerState {
         match self.breaker().phase {
             Phase::Closed => BreakerState::Closed,
@@ -185,17 +186,17 @@ impl<S> Guarded<S> {
         }
     }
 
-    /// How many calls to the store have failed in a row, probes among them; 0 after one that succeeded.
+    /// Returns the number of consecutive failures, probes included; 0 after a call that succeeded.
     pub fn failures(&self) -> u32 {
         self.breaker().failures
     }
 
-    /// The guarded store.
+    /// Returns the guarded store.
     pub const fn get_ref(&self) -> &S {
         &self.store
     }
 
-    /// Takes the guarded store out.
+    /// Returns the guarded store, without the guard.
     pub fn into_inner(self) -> S {
         self.store
     }
@@ -209,7 +210,7 @@ fn lock(breaker: &Mutex<Breaker>) -> MutexGuard<'_, Breaker> {
     breaker.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A method of the store, by what its errors have to say.
+/// A method of the store, with the words for its errors.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Method {
     Get,
@@ -230,10 +231,10 @@ impl Method {
         }
     }
 
-    /// What is left where the store did not answer.
+    /// Says what state the store is in if it did not answer.
     const fn aftermath(self) -> &'static str {
         match self {
-            Self::Get => "what it gave before is handed over",
+            Self::Get => "the values that it gave before are handed over",
             Self::Put => "its entries may or may not be stored, and can be put again",
             Self::Discard => "its entries may or may not be removed",
             Self::Note => "the note may or may not be kept",
@@ -242,14 +243,14 @@ impl Method {
     }
 }
 
-/// The right to ask the store once. Where it is dropped, the call was.
+/// The permission to ask the store once. It is dropped with the call.
 struct Pass<'a> {
     breaker: &'a Mutex<Breaker>,
     changes: u64,
 }
 
 impl Pass<'_> {
-    /// The breaker, where the call still counts.
+    /// Returns the breaker, unless the call no longer counts.
     fn settle(&self) -> Option<MutexGuard<'_, Breaker>> {
         let breaker = lock(self.breaker);
         (breaker.changes == self.changes).then_some(breaker)
@@ -258,7 +259,7 @@ impl Pass<'_> {
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
-        // A probe that has ended has left this phase, and a call that is no probe did not begin in it.
+        // Only a dropped probe is still in this phase: a probe that ended has left it, and other calls did not begin in it.
         if let Some(mut breaker) = self.settle()
             && let Phase::HalfOpen { since } = breaker.phase
         {
@@ -268,7 +269,7 @@ impl Drop for Pass<'_> {
 }
 
 impl<S: fmt::Display> Guarded<S> {
-    /// Lets a call through, or says why not.
+    /// Lets a call through, or returns why not.
     fn admit(&self) -> Result<Pass<'_>> {
         let mut breaker = self.breaker();
         let now = Instant::now();
@@ -280,20 +281,20 @@ impl<S: fmt::Display> Guarded<S> {
                     None
                 }
                 Some(left) => Some(format!(
-                    "it is not asked for {:?}, {left:?} of which are left, and then one call tries it",
+                    "no call goes to it for {:?}, {left:?} of which are left; then one call tries it",
                     self.pause
                 )),
             },
-            Phase::HalfOpen { .. } => Some("one call tries it at the moment, and no other is let through".to_owned()),
+            Phase::HalfOpen { .. } => Some("one call tries it now, and no other is let through".to_owned()),
         };
         let Some(state) = state else {
             return Ok(Pass { breaker: &self.breaker, changes: breaker.changes });
         };
         let (failures, last) = (breaker.failures, breaker.last.clone());
-        // What a store calls itself is code of its own, and may ask this breaker: not under the lock.
+        // Not under the lock: the name of a store is code of others, and may ask this breaker.
         drop(breaker);
         let message = format!(
-            "the breaker of {} is open: the store failed {failures} times in a row, and {} or more open it; {state}; see to \
+            "the breaker of {} is open: the store failed {failures} times in a row, and {} or more open it; {state}; check \
              the store, or set `Guarded::with_failures` and `with_pause`",
             self.store, self.most_failures
         );
@@ -312,13 +313,13 @@ impl<S: fmt::Display> Guarded<S> {
         if !was_closed {
             breaker.enter(Phase::Closed);
         }
-        // An error's source is anybody's code: not dropped under the lock.
+        // Not dropped under the lock: the source of an error is code of others.
         drop(breaker);
         drop(last);
         if was_closed {
             return;
         }
-        tracing::info!(store = %self.store, failures, "the cache store is back: it is asked again");
+        tracing::info!(store = %self.store, failures, "the cache store is back: calls go to it again");
     }
 
     fn failed(&self, pass: &Pass<'_>, error: &Error) {
@@ -338,7 +339,7 @@ impl<S: fmt::Display> Guarded<S> {
         if was_closed {
             tracing::warn!(
                 store = %self.store, %error, failures, ?pause,
-                "the cache store failed too often: it is not asked until the pause is over"
+                "the cache store failed too often: no call goes to it until the pause is over"
             );
         } else {
             tracing::debug!(store = %self.store, %error, failures, ?pause, "the cache store still fails");
@@ -347,7 +348,8 @@ impl<S: fmt::Display> Guarded<S> {
 }
 
 impl<S: CacheStore> Guarded<S> {
-    /// Makes a call that is let through, within its time. `in_sink` says whether the caller's own code runs.
+    /// Makes a call within its time limit, if the breaker lets it through. `in_sink` says whether the sink, code of the
+    /// caller, is running.
     async fn call(
         &self,
         method: Method,
@@ -375,7 +377,7 @@ impl<S: CacheStore> Guarded<S> {
             }
             Err(_) => {
                 let message = format!(
-                    "{} did not end `{}` within {limit:?}: {}; see to the store, or set `Guarded::{setter}`",
+                    "{} did not end `{}` within {limit:?}: {}; check the store, or set `Guarded::{setter}`",
                     self.store,
                     method.name(),
                     method.aftermath()
@@ -412,7 +414,7 @@ impl<S: fmt::Debug> fmt::Debug for Guarded<S> {
     }
 }
 
-// Calls are made in blocks, so that a store that panics before it gives a future is caught, too.
+// Calls are made in async blocks, so that a store that panics before it returns a future is caught, too.
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<S: CacheStore> CacheStore for Guarded<S> {

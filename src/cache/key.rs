@@ -1,4 +1,4 @@
-//! Names entries: [`Key`].
+//! Names entries: [`Key`]. How `Cached` computes the key of a text is in `wrap/cached/key.rs`.
 
 use std::{
     fmt,
@@ -18,12 +18,12 @@ use std::{
 pub struct Key([u8; 32]);
 
 impl Key {
-    /// Takes the bytes of a key.
+    /// Makes a key of its bytes.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The key's bytes.
+    /// Returns the bytes of the key.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -50,7 +50,7 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Takes the first eight bytes of a key for its hash: a key is a hash already.
+/// Uses the first eight bytes of a key as its hash, because a key is a hash already.
 pub(crate) type HashOfKey = BuildHasherDefault<EightBytes>;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,7 +63,7 @@ impl Hasher for EightBytes {
         }
     }
 
-    /// A key's length, which says nothing.
+    /// Ignores the length of a key, which is always the same.
     fn write_usize(&mut self, _: usize) {}
 
     fn finish(&self) -> u64 {
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn eight_bytes_of_a_key_are_its_hash() {
-        // Were they not, all keys would have one hash, and every lookup would go through all entries.
+        // Otherwise all keys would have one hash, and each look-up would go through all entries.
         for number in 0..10 {
             let key = Key::from_bytes(*blake3::hash(&[number]).as_bytes());
             assert_eq!(HashOfKey::default().hash_one(key).to_le_bytes(), key.as_bytes()[..8]);

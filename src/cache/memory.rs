@@ -17,14 +17,14 @@ use quick_cache::{
 use super::{CacheStore, Entry, HashOfKey, Key, Sink};
 use crate::{Result, SpaceId, plan::yield_once};
 
-/// The least bytes of a part of the table. Each part has a lock and a bound of its own.
+/// The minimum size of a part of the table. Each part has a lock and a bound of its own.
 const MIN_PART_BYTES: u64 = 64 << 20;
 
-/// The size that entries are taken to have, to tell how many there may be: the table remembers the hashes of half as
-/// many that were let go, and keeps what comes back of them.
+/// The assumed size of an entry, from which the table's capacity in entries follows: it remembers the hashes of half as
+/// many evicted entries, and keeps those that come back.
 const TYPICAL_ENTRY_BYTES: u64 = 2 << 10;
 
-/// Entries that are handled before other tasks have their turn.
+/// The entries that are handled before other tasks have their turn.
 const ENTRIES_PER_TURN: usize = 1024;
 
 /// Keeps entries in memory, within a bound of bytes. Clones share.
@@ -43,37 +43,36 @@ const ENTRIES_PER_TURN: usize = 1024;
 /// ```
 ///
 /// # Semantics
-/// The first value of a key stays for as long as the key is held. Where there is no room left, the entries of the least
-/// use are let go: those that nobody asked for since they came, before those that were asked for again. So a run over
-/// a whole corpus does not push out what is asked for all day. A key that was let go is not found, and whoever puts it
-/// next is its first writer.
+/// The first value of a key stays as long as the key is there. When there is no room left, the least useful entries are
+/// evicted: those that were never looked up, before those that were looked up again. So a run over a whole corpus does
+/// not evict the entries that are looked up all day. An evicted key is not found, and the next put of it is the first.
 ///
 /// # The bound
-/// An entry counts the bytes of its key, those of its value, and [`OVERHEAD`](Self::OVERHEAD). The bound is never
-/// passed, not for a moment. A bound of 128 MiB or more is shared out evenly to parts of at least 64 MiB, so that
-/// threads seldom wait for each other: a full part lets go while another still has room. An entry that takes more than
+/// An entry counts the bytes of its key, those of its value, and [`OVERHEAD`](Self::OVERHEAD). The entries never exceed
+/// the bound, not for a moment. A bound of 128 MiB or more is divided evenly into parts of at least 64 MiB, so that
+/// threads seldom wait for each other: a full part evicts while another still has room. An entry that takes more than
 /// 97 % of its part is not kept, which is no error. [Notes](Self::notes) are not counted.
 ///
 /// # Errors
 /// None.
 ///
 /// # Cancellation
-/// A dropped `put` has stored the first of its entries, each of them whole.
+/// A dropped `put` has stored some of its entries, from the first on, each of them whole.
 ///
 /// # Durability
-/// `Ok` means until the last clone is dropped; `flush` has nothing to do.
+/// Entries last until the last clone is dropped. `flush` has nothing to do.
 ///
 /// # Cost
-/// A lookup copies and allocates nothing: the value is handed over where it lies, with no lock held. Storing copies the
-/// value once. Keys are taken to be uniform, as [`Cached`](crate::wrap::Cached)'s are: eight bytes of a key serve as
-/// its hash. Other tasks have their turn every thousand entries.
+/// A look-up copies and allocates nothing: the value is handed over in place, with no lock held. Storing copies the value
+/// once. Keys should be uniformly distributed, as those of [`Cached`](crate::wrap::Cached) are: eight bytes of a key serve
+/// as its hash. Other tasks have their turn every thousand entries.
 #[derive(Clone)]
 pub struct Memory(Arc<Shared>);
 
 struct Shared {
     table: Table,
     bound: Option<u64>,
-    /// What no part holds, for being more than a whole one.
+    /// The weight from which on an entry fits no part.
     too_large: u64,
     notes: Mutex<BTreeMap<SpaceId, String>>,
 }
@@ -81,41 +80,42 @@ struct Shared {
 type Table = Cache<Key, Arc<[u8]>, Weigh, HashOfKey>;
 
 impl Memory {
-    /// What an entry counts beside the bytes of its key and value: about what its places in the table, the pointer to
-    /// its value and the allocator take.
+    /// The bytes that an entry counts beside its key and value: about the size of its places in the table, the pointer to
+    /// its value, and what the allocator adds.
     pub const OVERHEAD: u64 = 128;
 
-    /// Makes a store of at most so many bytes. With 0, it keeps nothing.
+    /// Makes a store of at most so many bytes. A store of 0 bytes is valid and keeps nothing; so does one that is smaller
+    /// than each entry.
     pub fn new(bytes: u64) -> Self {
         Self::with_parts(Some(bytes), MIN_PART_BYTES)
     }
 
-    /// Makes a store that keeps everything: for tests, and for what is known to be small.
+    /// Makes a store that keeps everything: for tests, and for sets that are known to be small.
     pub fn unbounded() -> Self {
         Self::with_parts(None, MIN_PART_BYTES)
     }
 
-    /// How many entries there are.
+    /// Returns the number of entries.
     pub fn len(&self) -> usize {
         self.0.table.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no entries.
     pub fn is_empty(&self) -> bool {
         self.0.table.is_empty()
     }
 
-    /// The bytes that the entries count, as said under [the bound](Self#the-bound).
+    /// Returns the bytes that the entries count, as described under [the bound](Self#the-bound).
     pub fn bytes(&self) -> u64 {
         self.0.table.weight()
     }
 
-    /// The bytes that there may be, as given; `None` without a bound.
+    /// Returns the bound in bytes, as it was given; `None` if there is none.
     pub fn bound(&self) -> Option<u64> {
         self.0.bound
     }
 
-    /// The lines that were kept about spaces, in the order of the spaces' ids.
+    /// Returns the lines that were noted about spaces, ordered by the ids of the spaces.
     pub fn notes(&self) -> Vec<(SpaceId, String)> {
         self.0.notes().iter().map(|(space, about)| (*space, about.clone())).collect()
     }
@@ -128,7 +128,7 @@ impl Memory {
         let mut options = OptionsBuilder::new();
         options
             .shards(parts as usize)
-            // What does not divide evenly would be rounded up, to more than the bound.
+            // The table rounds a capacity that does not divide evenly up, to more than the bound.
             .weight_capacity(bytes - bytes % parts)
             .estimated_items_capacity(usize::try_from(bytes / TYPICAL_ENTRY_BYTES).unwrap_or(usize::MAX));
         let options = match options.build() {
@@ -146,10 +146,10 @@ impl Shared {
         if weight(entry.value) >= self.too_large {
             return;
         }
-        // Whoever gets the vacant place is the first writer; others of this moment wait for its copy.
+        // The caller that gets the vacant place is the first writer. Concurrent ones wait until it has copied its value.
         let place = self.table.entry(&entry.key, None, |_, _| EntryAction::Retain(()));
         if let EntryResult::Vacant(place) = place {
-            // Where the place was taken away meanwhile, the value is as if it had been let go at once.
+            // If the place was evicted meanwhile, the value counts as evicted at once.
             let _ = place.insert(Arc::from(entry.value));
         }
     }
@@ -219,12 +219,12 @@ impl CacheStore for Memory {
     }
 }
 
-/// What an entry with this value counts.
+/// Returns the bytes that an entry with this value counts.
 const fn weight(value: &[u8]) -> u64 {
     size_of::<Key>() as u64 + value.len() as u64 + Memory::OVERHEAD
 }
 
-/// Weighs entries. None weighs nothing, which the table would never let go.
+/// Weighs entries. Each weighs something: the table would never evict an entry of weight 0.
 #[derive(Clone, Copy, Debug)]
 struct Weigh;
 

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{CacheStore, Entry, Key, Sink, owned_entries::OwnedEntries};
 use crate::{Result, SpaceId};
 
-/// Keys that the slow store is asked for at once: their values are held until the fast one has them.
+/// The keys per look-up in the slow store. Their values are held until the fast store has them.
 const KEYS_PER_LOOKUP: usize = 4_096;
 
 /// A fast store before a slow one: memory before a file, a file before a server. It is a store, so tiers nest.
@@ -23,36 +23,35 @@ const KEYS_PER_LOOKUP: usize = 4_096;
 /// let key = Key::from_bytes([7; 32]);
 /// store.put(&[Entry::new(key, b"bytes")]).await?;
 /// assert_eq!((fast.len(), slow.len()), (0, 1));
-/// // The first to ask for it brings it nearer.
+/// // The first look-up copies it into the fast store.
 /// store.get(&[key], &mut |_, value| assert_eq!(value, b"bytes")).await?;
 /// assert_eq!(fast.len(), 1);
 /// # Ok(()) }) }
 /// ```
 ///
 /// # Semantics
-/// A `get` asks the fast store, then the slow one for what is missing, and stores in the fast one what the slow one
-/// had. A `put` goes to the slow store alone: its `Ok` is the durability that is promised. `note` and `flush` go to
+/// A `get` asks the fast store, then the slow one for the missing keys, and stores in the fast one what the slow one
+/// had. A `put` goes to the slow store alone, whose `Ok` is the promised durability. `discard`, `note` and `flush` go to
 /// both.
 ///
-/// Only what was read from the slow store comes into the fast one. Were it written by `put`, a writer who lost to
-/// another one at the slow store would leave its own value in front of the winner's; to find out who won, all that was
-/// put would have to be read again, and most of it is not asked for soon. A `discard` goes to both. So the fast store never holds another value
-/// than the slow one, however many write, as long as
-/// - nobody else writes to the fast store: share it among tiers over one slow store, not over several;
-/// - the slow store does not forget: one that does may take another value later, while the fast one still has the
-///   first.
+/// The fast store only gets values that were read from the slow one. If `put` wrote to both, a writer that lost against
+/// another one at the slow store would leave its own value in the fast one, in front of the winner's. To find out who won,
+/// each value would have to be read again, and most are not looked up soon. So the fast store never holds another value
+/// than the slow one, however many callers write, as long as
+/// - nothing else writes to the fast store: share it among tiers over one slow store, not over several;
+/// - the slow store does not forget: after forgetting, it may take another value while the fast one still has the first.
 ///
 /// # Errors
-/// Those of the slow store. A `get` that fails has handed over what the fast store had, and what the slow one gave
-/// before. A failure of the fast store is a warning and no error: what it did not give is asked of the slow one, and
-/// after a lookup that failed nothing is stored in it.
+/// Those of the slow store. A `get` that fails has handed over the values of the fast store, and those that the slow one
+/// gave before it failed. A failure of the fast store is a warning and no error: the slow store is asked for the values
+/// that it did not give, and nothing is stored in it after a failed look-up.
 ///
 /// # Cancellation
-/// A dropped `get` may leave what it found in the fast store or not. A dropped `put` is the slow store's business.
+/// A dropped `get` may or may not leave what it found in the fast store. A dropped `put` is one of the slow store.
 ///
 /// # Cost
-/// Where the fast store has everything, a byte a key and no copy. What comes from the slow one is copied once, and held
-/// until the fast store has it: 4,096 values at most.
+/// If the fast store has all keys: one byte per key, no copies. Values of the slow store are copied once, and held until
+/// the fast store has them: at most 4,096 values at a time.
 #[derive(Clone, Debug)]
 pub struct Tiered<F, S> {
     fast: F,
@@ -65,17 +64,17 @@ impl<F, S> Tiered<F, S> {
         Self { fast, slow }
     }
 
-    /// The store that is asked first.
+    /// Returns the store that is asked first.
     pub const fn fast(&self) -> &F {
         &self.fast
     }
 
-    /// The store that is written to, and asked for what the fast one does not have.
+    /// Returns the store that is written to, and asked for the keys that the fast one does not have.
     pub const fn slow(&self) -> &S {
         &self.slow
     }
 
-    /// Takes both stores out, the fast one first.
+    /// Returns both stores, the fast one first.
     pub fn into_parts(self) -> (F, S) {
         (self.fast, self.slow)
     }
@@ -109,7 +108,7 @@ impl<F: CacheStore, S: CacheStore> CacheStore for Tiered<F, S> {
                 *found = true;
                 sink(place, value);
             }
-            // A place twice, or one that there is not, is the fast store's breach and does not become this one's.
+            // A place that comes twice, or that does not exist, breaks a law. This store does not pass it on.
             _ => {}
         };
         let fast = self.fast.get(keys, &mut first).await;
@@ -132,7 +131,7 @@ impl<F: CacheStore, S: CacheStore> CacheStore for Tiered<F, S> {
                 }
             };
             let slow = self.slow.get(&asked, &mut second).await;
-            // What came before a failure is as good as the rest.
+            // Values that came before a failure are as good as the others.
             if !owned.is_empty() {
                 let filled = self.fast.put(&owned.iter().collect::<Vec<_>>()).await;
                 self.warn(filled, "could not be written: the slow one will be asked again");
@@ -147,7 +146,7 @@ impl<F: CacheStore, S: CacheStore> CacheStore for Tiered<F, S> {
     }
 
     async fn discard(&self, damaged: &[Entry<'_>]) -> Result<()> {
-        // The slow one first: what is gone from there cannot come back into the fast one.
+        // The slow store first: a value that it no longer has cannot come back into the fast one.
         let slow = self.slow.discard(damaged).await;
         self.warn(self.fast.discard(damaged).await, "could not discard damaged entries");
         slow

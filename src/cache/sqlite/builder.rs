@@ -1,4 +1,4 @@
-//! Opens a file with options: [`SqliteBuilder`].
+//! Opens a file as a store, with options: [`SqliteBuilder`].
 
 use std::{
     path::{Path, PathBuf},
@@ -14,23 +14,23 @@ use super::{
 };
 use crate::{Error, ErrorKind, Result};
 
-/// How large pages are in a file that is made.
+/// The size of pages in a new file.
 ///
-/// A row does not share its page with a part of another, so a page should hold several; and a new key, being a hash,
-/// falls on a page of the index of its own, which is written whole, so a page should not be large. Bytes on disk for each
-/// byte of vectors are 1.11 (384 wide), 1.17 (512), 1.09 (768), 1.35 (1,024) and 1.34 (1,536) with pages of 16 KiB, where
-/// 4 KiB take 1.37, 2.03, 1.35, 1.14 and 1.34, and write a million vectors of 768 at half the speed. Of pages of 32 KiB,
-/// which save a fifth at 1,024 and 1,536, half as much again is written for every entry once the file is large.
+/// A row does not share a page with a part of another row, so a page should hold several rows. A new key is a hash, so it
+/// falls on an index page of its own, which is written whole: so a page should not be large. With pages of 16 KiB, the file
+/// takes 1.11 bytes per byte of vectors (384 wide), 1.17 (512), 1.09 (768), 1.35 (1,024) and 1.34 (1,536). Pages of 4 KiB
+/// take 1.37, 2.03, 1.35, 1.14 and 1.34, and write a million vectors of 768 at half the speed. Pages of 32 KiB save a fifth
+/// at 1,024 and 1,536, but write half as much again per entry once the file is large.
 pub(super) const DEFAULT_PAGE_BYTES: u32 = 16 << 10;
 
-/// How long the journal gets before it is brought home. A page that is written often is brought home once.
+/// The size of the WAL that triggers a checkpoint. A page that was written several times is copied into the file once.
 const DEFAULT_WAL_BYTES: u32 = 64 << 20;
 
-/// The most readers: each holds file handles and memory.
+/// The maximum number of readers. Each holds file handles and memory.
 const MAX_READERS: usize = 256;
 
 impl Sqlite {
-    /// Opens the file, or makes it, with the default options. See [`SqliteBuilder::build`].
+    /// Opens the file, or creates it, with the default options: see [`SqliteBuilder::build`].
     ///
     /// # Errors
     /// Those of [`SqliteBuilder::build`].
@@ -38,7 +38,7 @@ impl Sqlite {
         Self::builder(path).build()
     }
 
-    /// Begins a store in this file with other than the default options.
+    /// Returns a builder for a store in this file, to set other than the default options.
     pub fn builder(path: impl AsRef<Path>) -> SqliteBuilder {
         SqliteBuilder {
             path: path.as_ref().to_owned(),
@@ -54,8 +54,22 @@ impl Sqlite {
 
 /// Builds a [`Sqlite`].
 ///
+/// ```
+/// use std::time::Duration;
+/// use docvector_embed::cache::Sqlite;
+/// # fn main() -> docvector_embed::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("vectors.sqlite");
+/// let store = Sqlite::builder(&path)
+///     .with_readers(8)
+///     .with_busy_timeout(Duration::from_secs(60))
+///     .build()?;
+/// assert!(store.path().is_absolute());
+/// # Ok(()) }
+/// ```
+///
 /// # Default
-/// Pages of 16 KiB, 4 readers, transactions of what is waiting, up to 10,000 rows or 16 MiB, 30 seconds for a lock.
+/// Pages of 16 KiB; 4 readers; transactions of all puts that wait, up to 10,000 rows or 16 MiB; 30 s to wait for a lock.
 #[derive(Clone, Debug)]
 pub struct SqliteBuilder {
     path: PathBuf,
@@ -69,24 +83,24 @@ pub struct SqliteBuilder {
 }
 
 impl SqliteBuilder {
-    /// Sets the bytes of a page, a power of two from 512 to 65,536, of a file that is made; one that is there keeps its
-    /// own. The default suits vectors of 384 to 768 components; for a large file of wider ones, 32 KiB take less disk.
+    /// Sets the page size in bytes of a new file, a power of two from 512 to 65,536. An existing file keeps its own. The
+    /// default suits vectors of 384 to 768 components; a large file of wider vectors takes less disk with 32 KiB.
     #[must_use]
     pub const fn with_page_size(mut self, bytes: u32) -> Self {
         self.page_size = bytes;
         self
     }
 
-    /// Sets how many look-ups read at a time, from 1 to 256.
+    /// Sets how many look-ups may read at a time, from 1 to 256.
     #[must_use]
     pub const fn with_readers(mut self, readers: usize) -> Self {
         self.readers = readers;
         self
     }
 
-    /// Sets the rows that end a transaction (at least 1), and how long the first of them waits for more to come. Waiting
-    /// makes each put slower and is of use only where many small ones come one after another from many callers: those
-    /// that come while a transaction is being written share the next one anyway.
+    /// Sets the number of rows that ends a transaction, at least 1, and how long the first row waits for more. Waiting
+    /// makes each put slower. It only helps if many callers make many small puts one after another: puts that come while
+    /// a transaction is being written share the next one anyway.
     #[must_use]
     pub const fn with_group(mut self, rows: usize, wait: Duration) -> Self {
         self.group_rows = rows;
@@ -94,30 +108,31 @@ impl SqliteBuilder {
         self
     }
 
-    /// Sets how long to wait for a lock that another process holds.
+    /// Sets how long to wait for a lock that another process holds. Some waits are done by SQLite, for at most 24 days.
     #[must_use]
     pub const fn with_busy_timeout(mut self, wait: Duration) -> Self {
         self.busy_timeout = wait;
         self
     }
 
-    /// Opens the file, or makes it where there is none; its folder has to be there. Reads and writes a little, and may
-    /// wait while another process makes the same file.
+    /// Opens the file, or creates it; its folder must exist. Reads and writes a little, and may wait while another process
+    /// creates the same file.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) if the page size, the readers or the rows of a group are out of range; [`Cache`](ErrorKind::Cache) where the file cannot be
-    /// opened and written, is not one of these, is damaged, or lies on the network.
+    /// [`Config`](ErrorKind::Config) if the page size, the readers or the rows of a transaction are out of range.
+    /// [`Cache`](ErrorKind::Cache) if the file cannot be opened and written, is not a file of this store, is damaged, or
+    /// lies on a network file system.
     pub fn build(self) -> Result<Sqlite> {
         if !(512..=65_536).contains(&self.page_size) || !self.page_size.is_power_of_two() {
-            let message = format!("pages of {} bytes: must be a power of two from 512 to 65536", self.page_size);
+            let message = format!("pages of {} bytes: set a power of two from 512 to 65536", self.page_size);
             return Err(Error::new(ErrorKind::Config, message));
         }
         if !(1..=MAX_READERS).contains(&self.readers) {
-            let message = format!("{} readers: must be at least 1 and at most {MAX_READERS}", self.readers);
+            let message = format!("{} readers: set from 1 to {MAX_READERS}", self.readers);
             return Err(Error::new(ErrorKind::Config, message));
         }
         if self.group_rows == 0 {
-            return Err(Error::new(ErrorKind::Config, "transactions of 0 rows: must be at least 1"));
+            return Err(Error::new(ErrorKind::Config, "transactions of 0 rows: set at least 1"));
         }
         check_library(rusqlite::version_number())?;
         let path = checked_path(&self.path)?;

@@ -1,4 +1,4 @@
-//! Says what failed with a file and what to do about it.
+//! Turns errors of SQLite into errors that say what failed with the file, and what to do.
 
 use std::path::Path;
 
@@ -6,19 +6,21 @@ use rusqlite::{ErrorCode, ffi};
 
 use crate::{Error, ErrorKind};
 
-/// What to do about a damaged file.
-pub(super) const AFTER_DAMAGE: &str = "move it away and begin a new one; what it had is embedded again";
+/// The advice for a damaged file.
+pub(super) const AFTER_DAMAGE: &str = "move it away and begin a new one; its texts are embedded again";
 
-/// Says what failed and what to do.
+/// Returns an error that says what failed and what to do.
 pub(super) fn file_error(path: &Path, error: rusqlite::Error) -> Error {
     let file = path.display();
     let extended = error.sqlite_error().map(|error| error.extended_code);
     let message = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => {
-            format!("the disk of {file} is full: make room; the entries stored before are intact")
+            format!("the disk of {file} is full: free some space; the entries stored before are intact")
         }
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
-            format!("{file} was locked by another process for too long: find it, or allow more time for locks")
+            format!(
+                "{file} was locked by another process for too long: find that process, or set `with_busy_timeout` to more"
+            )
         }
         Some(ErrorCode::DatabaseCorrupt) => format!("{file} is damaged: {AFTER_DAMAGE}"),
         Some(ErrorCode::SystemIoFailure) if extended == Some(ffi::SQLITE_IOERR_CORRUPTFS) => {
@@ -28,7 +30,7 @@ pub(super) fn file_error(path: &Path, error: rusqlite::Error) -> Error {
             format!("{file} is damaged or not an SQLite file: name another file, or move this one away")
         }
         Some(ErrorCode::SystemIoFailure) => {
-            // What the system said is not to be had from here.
+            // The error of the system itself is not available here.
             let writes = [
                 ffi::SQLITE_IOERR_WRITE,
                 ffi::SQLITE_IOERR_FSYNC,
@@ -37,23 +39,23 @@ pub(super) fn file_error(path: &Path, error: rusqlite::Error) -> Error {
             ];
             if extended.is_some_and(|code| writes.contains(&code)) {
                 format!(
-                    "{file} could not be written: its disk, a quota or a limit on the size of files may be used up, or \
-                     the disk may fail; the entries stored before are intact"
+                    "{file} could not be written: its disk may be full or failing, or a quota or a limit on file sizes may \
+                     be reached; the entries stored before are intact"
                 )
             } else {
-                format!("{file} could not be read or written: look at its disk")
+                format!("{file} could not be read or written: check its disk")
             }
         }
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
             format!(
-                "{file} may not be written to: give this user the right to, for its folder, too, and for its -wal and \
-                 -shm where another user has left them there"
+                "{file} is not writable: give this user write permission for it, for its folder, and for its -wal and -shm \
+                 files if another user left them there"
             )
         }
         Some(ErrorCode::CannotOpen) => {
-            format!("{file} cannot be opened: see whether this user may read and write it and its folder")
+            format!("{file} cannot be opened: check that this user may read and write it and its folder")
         }
-        Some(ErrorCode::OutOfMemory) => format!("there was no memory to use {file}"),
+        Some(ErrorCode::OutOfMemory) => format!("there was not enough memory to use {file}"),
         // A value of another type than the schema allows.
         None if matches!(error, rusqlite::Error::FromSqlConversionFailure(..)) => {
             format!("{file} is damaged: {AFTER_DAMAGE}")

@@ -1,4 +1,4 @@
-//! Opens a file, or makes it: which files are ours, which are safe, and how a connection is set.
+//! Opens a file, or creates it: which paths are safe, and how a connection is set.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,14 +11,14 @@ use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, Transaction, Transacti
 use super::schema::{self, Identity, Refusal};
 use crate::{Error, ErrorKind, Result};
 
-/// The first SQLite in which two connections that write and bring the journal home at once cannot damage the file.
+/// The first version of SQLite in which two connections that write and checkpoint at the same time cannot damage the file.
 const MIN_LIBRARY_VERSION: i32 = 3_051_003;
 
-/// The memory of the writer's own pages, in KiB: what the upper parts of a large index take, and then some.
+/// The page cache of the writer, in KiB: more than the upper levels of a large index take.
 const WRITER_CACHE_KIB: u32 = 32 << 10;
 
-/// How long to sleep before a lock is tried again. SQLite's own sleeps grow to a tenth of a second, in which a process that
-/// writes without pause has the lock again and again.
+/// How long to sleep before a lock is tried again. SQLite's own sleeps grow to a tenth of a second. In that time, a process
+/// that writes without a pause gets the lock again and again.
 const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How a file is opened for writing.
@@ -29,20 +29,20 @@ pub(super) struct FileOptions {
 }
 
 impl FileOptions {
-    /// Opens the file for writing, and gives its page size.
+    /// Opens the file for writing; returns the connection and its page size.
     pub(super) fn open(&self, path: &Path) -> Result<(Connection, u32), Refusal> {
         let connection = connect(path, OpenFlags::SQLITE_OPEN_CREATE, self.busy_timeout, WRITER_CACHE_KIB)?;
         if connection.is_readonly(MAIN_DB)? {
-            return Err(Refusal::Because("may not be written to: give this user the right to".into()));
+            return Err(Refusal::Because("is not writable: give this user write permission for it".into()));
         }
-        // Counts only as long as there is no page.
+        // Has an effect only while the file has no page.
         connection.execute_batch(&format!("PRAGMA page_size = {}", self.page_size))?;
-        // In one transaction: another process may be making the file.
+        // In one transaction, because another process may be creating the file.
         let look = connection.unchecked_transaction()?;
         let mut is_new = Identity::of(&look)?.check()?;
         look.commit()?;
         if is_new {
-            // Whoever has the lock looks again.
+            // Checked again under the lock: another process may have created the file meanwhile.
             let lock = begin(&connection, self.busy_timeout)?;
             is_new = Identity::of(&lock)?.check()?;
             if is_new {
@@ -55,14 +55,14 @@ impl FileOptions {
         let pages = self.wal_bytes / page_size.max(512);
         connection.pragma_update(None, "wal_autocheckpoint", pages)?;
         connection.execute_batch(&format!("PRAGMA journal_size_limit = {}", self.wal_bytes))?;
-        // From here on, who waits for a lock is `begin`.
+        // From here on, only `begin` waits for locks.
         connection.busy_timeout(Duration::ZERO)?;
         tracing::debug!(embed.cache.made = is_new, embed.cache.page_size = page_size, "opened an SQLite file");
         Ok((connection, page_size))
     }
 }
 
-/// Opens a connection with everything set that is set for a connection.
+/// Opens a connection, and sets it so that commits are durable and damage is found.
 pub(super) fn connect(
     path: &Path,
     create: OpenFlags,
@@ -71,10 +71,10 @@ pub(super) fn connect(
 ) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags | create)?;
-    // More than it can count would be a panic.
+    // A longer timeout would be a panic.
     connection.busy_timeout(busy_timeout.min(Duration::from_millis(i32::MAX as u64)))?;
-    // No page is mapped: a file that is cut from outside would be a signal, not an error. A damaged file should be found
-    // out early, and what its schema says is not to be run. `fullfsync` is for macOS, where less is not durable.
+    // No page is mapped into memory: if another program truncated the file, access would be a signal, not an error. Damage
+    // should be found early, and code in the schema of a file must not run. On macOS, only `fullfsync` is durable.
     connection.execute_batch(&format!(
         "PRAGMA trusted_schema = OFF;
          PRAGMA cell_size_check = ON;
@@ -87,14 +87,17 @@ pub(super) fn connect(
     Ok(connection)
 }
 
-/// Turns the write-ahead journal on, for good. That needs the file alone for a moment, for which SQLite does not wait.
+/// Turns the write-ahead log (WAL) on, permanently. That needs exclusive access for a moment, for which SQLite itself does
+/// not wait.
 fn turn_wal_on(connection: &Connection, timeout: Duration) -> Result<(), Refusal> {
     let on = || connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0));
     let mode = retry_while_busy(timeout, on)?;
     if mode.eq_ignore_ascii_case("wal") {
         return Ok(());
     }
-    Err(Refusal::Because(format!("cannot have a write-ahead journal here (it has '{mode}'): put it on a local disk")))
+    Err(Refusal::Because(format!(
+        "cannot have a write-ahead log here (its journal mode is '{mode}'): put it on a local disk"
+    )))
 }
 
 /// Begins a transaction that writes.
@@ -117,52 +120,56 @@ fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
-/// The write-ahead journal of a file.
+/// Returns the path of the WAL of a file.
 pub(super) fn wal_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push("-wal");
     name.into()
 }
 
-/// Refuses libraries with which files are not safe.
+/// Refuses versions of SQLite that can damage files.
 pub(super) fn check_library(version: i32) -> Result<()> {
     if version >= MIN_LIBRARY_VERSION {
         return Ok(());
     }
     let shown = |version: i32| format!("{}.{}.{}", version / 1_000_000, version / 1_000 % 1_000, version % 1_000);
     let message = format!(
-        "SQLite {} can damage files that two connections write: link {} or newer, as the bundled one is",
+        "SQLite {} can damage files that two connections write: link {} or newer, such as the bundled one",
         shown(version),
         shown(MIN_LIBRARY_VERSION)
     );
     Err(Error::new(ErrorKind::Cache, message))
 }
 
-/// Makes a path absolute, for SQLite takes some that are not for something else than a file, and looks at what can be said
-/// about it better than SQLite does.
+/// Makes a path absolute, because SQLite takes some relative ones for something else than a file. Refuses paths that are no
+/// usable files, with better errors than those of SQLite.
 pub(super) fn checked_path(path: &Path) -> Result<PathBuf> {
     let refused = |message: String| Error::new(ErrorKind::Cache, message);
     if path.as_os_str().is_empty() || path.as_os_str() == ":memory:" {
-        return Err(refused("no file is named: `cache::Memory` keeps entries in memory".into()));
+        return Err(refused("the path names no file: to keep entries in memory, use `cache::Memory`".into()));
     }
-    let unusable = |error: std::io::Error| refused(format!("{} is no path", path.display())).with_source(error);
+    let unusable =
+        |error: std::io::Error| refused(format!("{} is not a valid path", path.display())).with_source(error);
     let path = std::path::absolute(path).map_err(unusable)?;
     if path.is_dir() {
         return Err(refused(format!("{} is a folder: name a file in it", path.display())));
     }
     let folder = path.parent().unwrap_or(&path);
     if !folder.is_dir() {
-        return Err(refused(format!("{} cannot be made: its folder is missing, make that first", path.display())));
+        return Err(refused(format!(
+            "{} cannot be created: its folder does not exist, create that first",
+            path.display()
+        )));
     }
     #[cfg(target_os = "linux")]
     {
-        // A file may be a link to elsewhere.
+        // A file may be a link to another file system.
         let looked_at = if path.exists() { &path } else { folder };
-        // Where it cannot be told, opening tells more.
+        // If this fails, opening the file gives the better error.
         let kind = rustix::fs::statfs(looked_at).ok().and_then(|system| network_file_system(system.f_type as u32));
         if let Some(kind) = kind {
             return Err(refused(format!(
-                "{} lies on {kind}, a network file system, where SQLite's locks do not hold: put it on a disk of this \
+                "{} is on {kind}, a network file system, where the locks of SQLite do not work: put it on a disk of this \
                  machine, or use a store that is made for several machines",
                 path.display()
             )));
@@ -171,7 +178,8 @@ pub(super) fn checked_path(path: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Names a file system that is remote, by the number that `statfs` gives (linux/magic.h, and the makers of the others).
+/// Returns the name of a network file system by its number from `statfs`, which is in linux/magic.h or in the sources of
+/// the file system.
 #[cfg(target_os = "linux")]
 pub(super) const fn network_file_system(kind: u32) -> Option<&'static str> {
     Some(match kind {

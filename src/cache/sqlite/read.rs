@@ -1,4 +1,4 @@
-//! Reads a file, a short transaction at a time: look-ups, walks over all entries, counts.
+//! Reads a file in short transactions: look-ups, walks over all entries, counts.
 
 use std::ops::Range;
 
@@ -9,18 +9,18 @@ use crate::{SpaceId, cache::Key};
 const SELECT: &str = "SELECT value FROM entries WHERE key = ?1";
 const SELECT_AFTER: &str = "SELECT id, key, value FROM entries WHERE id > ?1 ORDER BY id";
 
-/// The bytes and rows that a reader takes before they are handed on: they bound the memory of a look-up of any size, and
-/// the time of a transaction.
+/// The bytes and rows that a reader takes before it hands them on. They bound the memory of a look-up of any size, and the
+/// duration of a transaction.
 const MAX_PART_BYTES: usize = 8 << 20;
 const MAX_PART_ROWS: usize = 16_384;
 
 /// The rows that `Sqlite::stats` counts in one transaction.
 const ROWS_COUNTED_PER_TRANSACTION: i64 = 20_000;
 
-/// What is looked up: keys, each with its place in the question.
+/// The keys of a look-up, each with its place among those asked for.
 pub(super) struct LookUp {
     pub(super) keys: Vec<(Key, usize)>,
-    /// The first that was not looked up yet.
+    /// The first key that was not looked up yet.
     pub(super) next: usize,
 }
 
@@ -29,14 +29,14 @@ impl LookUp {
         Self { keys: keys.iter().enumerate().map(|(place, &key)| (key, place)).collect(), next: 0 }
     }
 
-    /// The places of the key that begins here.
+    /// Iterates over the places of the key whose run of equal keys begins here.
     pub(super) fn places(&self, first: usize) -> impl Iterator<Item = usize> {
         let key = self.keys[first].0;
         self.keys[first..].iter().take_while(move |(other, _)| *other == key).map(|&(_, place)| place)
     }
 }
 
-/// What one transaction found, its values in one buffer.
+/// The entries that one transaction found, their values in one buffer.
 pub(super) struct Part<F> {
     pub(super) bytes: Vec<u8>,
     pub(super) found: Vec<F>,
@@ -47,7 +47,7 @@ impl<F> Part<F> {
         Self { bytes: Vec::new(), found: Vec::new() }
     }
 
-    /// Copies a value; as many as `left` more like it may follow.
+    /// Copies a value. Up to `left` values of its size may follow.
     fn push(&mut self, value: &[u8], left: usize) -> Range<usize> {
         if self.bytes.is_empty() {
             self.bytes.reserve(value.len().saturating_mul(left).min(MAX_PART_BYTES).max(value.len()));
@@ -63,13 +63,13 @@ impl<F> Part<F> {
 }
 
 impl Part<(usize, Range<usize>)> {
-    /// Looks up as many keys as fill a part: where each begins among the keys, and its value.
+    /// Looks up as many keys as fill a part: the place of each among the sorted keys, and its value.
     ///
-    /// A transaction a part, and none across them: entries do not change, so a later moment shows no less, and while a
-    /// transaction lasts the journal cannot begin anew.
+    /// Each part has a transaction of its own. Entries do not change, so a later transaction shows no fewer of them, and a
+    /// long one would keep the WAL from starting over.
     pub(super) fn of(connection: &Connection, mut look_up: LookUp) -> rusqlite::Result<(LookUp, Self)> {
         if look_up.next == 0 {
-            // What was put together lies together in this order, and equal keys are looked up once.
+            // Rows of one transaction are stored in this order, so they are found together. Equal keys are looked up once.
             look_up.keys.sort_unstable();
         }
         let end = look_up.keys.len().min(look_up.next + MAX_PART_ROWS);
@@ -92,7 +92,7 @@ impl Part<(usize, Range<usize>)> {
 }
 
 impl Part<(i64, Option<Key>, Range<usize>)> {
-    /// The entries after this id: theirs, their keys (if they are keys), their values.
+    /// Reads the entries after this id: their ids, keys (`None` if it is not a valid key), and values.
     pub(super) fn after(connection: &Connection, id: i64) -> rusqlite::Result<Self> {
         let mut part = Self::new();
         let mut select = connection.prepare_cached(SELECT_AFTER)?;
@@ -109,9 +109,9 @@ impl Part<(i64, Option<Key>, Range<usize>)> {
     }
 }
 
-/// The last id, the entries and their bytes, of some entries after this id; `None` where there are none.
+/// Counts some entries after this id: the last id, the entries and their bytes; `None` if there are no more.
 pub(super) fn count_after(connection: &Connection, id: i64) -> rusqlite::Result<Option<(i64, u64, u64)>> {
-    // The length is in the row's header: values are not read.
+    // The length of a value is in the header of its row, so values are not read.
     let sql = "SELECT max(id), count(*), coalesce(sum(length(value)), 0) \
                FROM (SELECT id, value FROM entries WHERE id > ?1 ORDER BY id LIMIT ?2)";
     let mut select = connection.prepare_cached(sql)?;
@@ -122,7 +122,7 @@ pub(super) fn count_after(connection: &Connection, id: i64) -> rusqlite::Result<
     })
 }
 
-/// The spaces noted, and what was said about them, by id.
+/// Reads the noted spaces and the lines about them, ordered by id.
 pub(super) fn spaces(connection: &Connection) -> rusqlite::Result<Vec<(SpaceId, String)>> {
     let mut select = connection.prepare("SELECT id, about FROM spaces ORDER BY id")?;
     let rows = select.query_map([], |row| Ok((row.get::<_, [u8; 16]>(0)?, row.get(1)?)))?;

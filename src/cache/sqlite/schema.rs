@@ -1,19 +1,19 @@
-//! The tables of a file, their version, and which files are ours.
+//! The tables of a file, their version, and whether a file is ours: [`Identity`].
 
 use rusqlite::Connection;
 
 use super::failure::AFTER_DAMAGE;
 
-/// "DVEC": marks a file as one of these, for `file` and for us.
+/// "DVEC": marks a file as ours, also for the program `file`.
 const APPLICATION_ID: i32 = 0x4456_4543;
 
-/// The version of the schema below. A change to it needs the next number, and a way from the one before.
+/// The version of the schema below. A change to the schema needs the next version, and a migration from the one before.
 const SCHEMA_VERSION: i32 = 1;
 
-/// SQLite keeps these words in the file, so they explain it to whoever opens it with another program.
+/// SQLite keeps this text in the file, comments included, so that it explains the file to people.
 ///
-/// Rows live in the table's own tree and keys in the index of `UNIQUE`: large rows in the tree of a key (`WITHOUT ROWID`)
-/// would take up to four times their size.
+/// Rows are in the table's own tree, and keys in the index of `UNIQUE`. With `WITHOUT ROWID`, large rows would be in the tree
+/// of the keys, and take up to four times their size.
 const SCHEMA: &str = "
 CREATE TABLE meta (
     name TEXT PRIMARY KEY,
@@ -31,7 +31,7 @@ CREATE TABLE entries (
 ) STRICT;
 ";
 
-/// Makes the tables, and marks the file as ours.
+/// Creates the tables, and marks the file as ours.
 pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(SCHEMA)?;
     let made_by = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
@@ -46,7 +46,7 @@ pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
 #[derive(Debug)]
 pub(super) enum Refusal {
     Sqlite(rusqlite::Error),
-    /// Goes on after the path.
+    /// The rest of a message that begins with the path.
     Because(String),
 }
 
@@ -56,15 +56,16 @@ impl From<rusqlite::Error> for Refusal {
     }
 }
 
-/// Whose file it is.
+/// What a file says about whose it is.
 pub(super) struct Identity {
     application: i32,
     version: i32,
-    /// Tables, indices and what else there is.
+    /// The number of tables, indexes and the like.
     objects: i64,
 }
 
 impl Identity {
+    /// Reads the identity of a file.
     pub(super) fn of(connection: &Connection) -> rusqlite::Result<Self> {
         Ok(Self {
             objects: connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?,
@@ -73,19 +74,19 @@ impl Identity {
         })
     }
 
-    /// Says whether the file is new; refuses one that is not ours.
+    /// Returns whether the file is new; refuses a file that is not ours.
     pub(super) fn check(&self) -> Result<bool, Refusal> {
         let refused = |why: String| Err(Refusal::Because(why));
         match (self.application, self.version, self.objects) {
             (0, 0, 0) => Ok(true),
             (APPLICATION_ID, SCHEMA_VERSION, 1..) => Ok(false),
             (APPLICATION_ID, version, _) if version > SCHEMA_VERSION => refused(format!(
-                "was made by a newer version of this program (its format is {version}, the newest known here {SCHEMA_VERSION}): \
-                 update, or name another file"
+                "was made by a newer version of this program (its format is {version}, the newest known here is \
+                 {SCHEMA_VERSION}): update, or name another file"
             )),
             (APPLICATION_ID, ..) => refused(format!("is damaged: {}", AFTER_DAMAGE)),
             (application, ..) => refused(format!(
-                "is an SQLite file of something else (application id {application}): name another file"
+                "is an SQLite file of another program (application id {application}): name another file"
             )),
         }
     }

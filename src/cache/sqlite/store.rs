@@ -26,16 +26,16 @@ use crate::{
     cache::{CacheStore, Entry, Key, Sink, owned_entries::OwnedEntries},
 };
 
-/// The bytes of all puts that wait; more wait before they are copied.
+/// The maximum bytes of all puts in the queue. Further puts wait before they are copied.
 const QUEUE_BYTES: usize = 64 << 20;
 
-/// What a row costs in the queue, its value left aside.
+/// The bytes that a row counts in the queue, beside those of its value.
 const ROW_OVERHEAD_BYTES: usize = 64;
 
-/// SQLite takes a little less than a gigabyte a row; nobody has a vector of half of that.
+/// The maximum size of a value. SQLite takes rows of a little less than a gigabyte; no vector is half as large.
 const MAX_VALUE_BYTES: usize = 512 << 20;
 
-/// The memory of a reader's own pages, in KiB.
+/// The page cache of a reader, in KiB.
 const READER_CACHE_KIB: u32 = 8 << 10;
 
 /// Keeps entries in one SQLite file, for several processes on one machine. Clones share.
@@ -57,34 +57,34 @@ const READER_CACHE_KIB: u32 = 8 << 10;
 /// ```
 ///
 /// # Semantics
-/// An `Ok` of [`put`](CacheStore::put) means that the entries survive a crash of the program, of the system, and a loss
-/// of power: the transaction is committed and the disk has confirmed it (journal mode WAL, synchronous FULL). Puts that
-/// wait at the same time share a transaction, so many small ones cost little more than a large one; each still stores all
-/// of its entries or none.
+/// An `Ok` of [`put`](CacheStore::put) means that the entries survive a crash of the program, a crash of the system, and a
+/// loss of power: the transaction is committed and the disk has confirmed it (journal mode WAL, synchronous FULL). Puts
+/// that wait at the same time share a transaction, so many small puts cost little more than a large one. Each put still
+/// stores all of its entries or none.
 ///
-/// Nothing is ever replaced, and nothing removed but what is [discarded](CacheStore::discard). Several processes may
-/// read and write one file at once: readers never wait for writers, writers wait for one another. Next to the file lie
-/// `-wal` and `-shm` while it is open: they are part of it.
+/// No entry is ever replaced. Only [discarded](CacheStore::discard) entries are removed. Several processes may read and
+/// write one file at once: readers never wait for writers, and writers wait for one another. While the file is open, files
+/// with the endings `-wal` and `-shm` are next to it: they are part of it.
 ///
-/// **The file has to be on a disk of this machine.** Its locks and shared memory do not work over a network, and a shared
-/// file is damaged sooner or later. On Linux, file systems that are known to be remote are refused; those in user space
-/// (FUSE: sshfs, a bucket mounted as a folder) cannot be told from local ones, and elsewhere nothing is checked.
+/// **The file must be on a disk of this machine.** The locks and the shared memory do not work over a network, and a file
+/// that machines share is damaged sooner or later. On Linux, known network file systems are refused. File systems in user
+/// space (FUSE: sshfs, a bucket mounted as a folder) cannot be told from local ones. On other systems nothing is checked.
 ///
 /// # Errors
-/// [`Cache`](ErrorKind::Cache), with the file's path and what to do, where the file cannot be opened, read or written, is
-/// damaged, of something else or of a newer version, where the disk is full, or where another process has held the lock
-/// for too long. Where a transaction fails, all its puts do; later ones are tried anew. What was stored is not touched.
-/// [`Config`](ErrorKind::Config) where the page size is not one.
+/// [`Cache`](ErrorKind::Cache), with the path and what to do, if the file cannot be opened, read or written, is damaged, of
+/// another program or of a newer version; if the disk is full; or if another process held the lock for too long. If a
+/// transaction fails, all its puts fail; later puts are tried again. Stored entries are not touched.
+/// [`Config`](ErrorKind::Config) if an option of the [builder](super::SqliteBuilder) is out of range.
 ///
 /// # Cancellation
-/// A dropped `put` is stored if it was in the queue already, and not if it still waited for room in it. A dropped `get`
-/// ends with the part that it is reading.
+/// A dropped `put` is stored if it was in the queue already, and not stored if it still waited for room. A dropped `get`
+/// ends after the part that it is reading.
 ///
 /// # Cost
-/// A thread for writing, which ends when the last clone is dropped; that waits for what is in the queue. Reading runs on
-/// tokio's threads for blocking work, so it needs a tokio runtime. A look-up copies each value once. Memory is bounded:
-/// 64 MiB of waiting puts (one larger put is let in alone), 8 MiB a look-up in progress, and SQLite's own pages, up to
-/// 32 MiB for writing and 8 MiB a reader.
+/// One thread for writing, which ends when the last clone is dropped. Dropping the last clone waits for everything in the
+/// queue; [`close`](Self::close) does so without blocking. Reading runs on tokio's threads for blocking work, so it needs a
+/// tokio runtime. A look-up copies each value once. Memory is bounded: 64 MiB of waiting puts (one larger put is let in
+/// alone), 8 MiB per look-up in progress, and the page caches of SQLite, up to 32 MiB for writing and 8 MiB per reader.
 #[derive(Clone)]
 pub struct Sqlite(pub(super) Arc<Shared>);
 
@@ -92,28 +92,41 @@ pub(super) struct Shared {
     path: PathBuf,
     page_size: u32,
     busy_timeout: Duration,
-    /// To the writer, which ends when it is gone.
+    /// The queue of the writer, which ends when this is dropped.
     jobs: Option<mpsc::Sender<WriteJob>>,
     writer: Option<JoinHandle<()>>,
     /// Room in the queue.
     room: Arc<Semaphore>,
-    /// One for each that may read at a time.
+    /// One permit per look-up that may read at a time.
     readers: Arc<Semaphore>,
-    /// Connections of readers that have ended.
+    /// Connections that no reader is using.
     idle: Mutex<Vec<Connection>>,
 }
 
-/// What [`Sqlite::stats`] counts.
+/// The counts of [`Sqlite::stats`].
+///
+/// ```
+/// use docvector_embed::cache::{CacheStore, Entry, Key, Sqlite};
+/// # fn main() -> docvector_embed::Result<()> {
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("vectors.sqlite");
+/// let store = Sqlite::open(&path)?;
+/// store.put(&[Entry::new(Key::from_bytes([7; 32]), b"bytes")]).await?;
+/// let stats = store.stats().await?;
+/// assert_eq!((stats.entries, stats.value_bytes), (1, 5));
+/// # Ok(()) }) }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct SqliteStats {
-    /// Entries.
+    /// The number of entries.
     pub entries: u64,
     /// The bytes of their values.
     pub value_bytes: u64,
-    /// The bytes of the file and its journal.
+    /// The bytes of the file and its WAL.
     pub file_bytes: u64,
-    /// The spaces noted, and what was said about them, by id.
+    /// The noted spaces and the lines about them, ordered by id.
     pub spaces: Vec<(SpaceId, String)>,
 }
 
@@ -186,13 +199,13 @@ impl Sqlite {
         })
     }
 
-    /// The file, as an absolute path.
+    /// Returns the path of the file, which is absolute.
     pub fn path(&self) -> &Path {
         &self.0.path
     }
 
-    /// Counts what is in the file. Reads all of it except the values themselves, in short transactions, so what is
-    /// written meanwhile may be counted or not.
+    /// Counts the entries in the file. Reads all of it except the values themselves, in short transactions, so entries
+    /// that are written meanwhile may or may not be counted.
     ///
     /// # Errors
     /// Those of [`CacheStore::get`].
@@ -200,7 +213,7 @@ impl Sqlite {
         let mut stats = SqliteStats { spaces: self.read(spaces).await?, ..SqliteStats::default() };
         let mut after = 0;
         while let Some((last, entries, bytes)) = self.read(move |connection| count_after(connection, after)).await? {
-            // A damaged row may be in the wrong place: then the walk would go round for ever.
+            // A damaged row may be in the wrong place, and the walk would never end.
             if last <= after {
                 return Err(self.out_of_order());
             }
@@ -209,21 +222,23 @@ impl Sqlite {
             stats.value_bytes += bytes;
         }
         let files = [self.0.path.clone(), wal_of(&self.0.path)];
-        // The journal comes and goes.
+        // The WAL may not exist.
         stats.file_bytes = files.iter().filter_map(|file| fs::metadata(file).ok()).map(|file| file.len()).sum();
         Ok(stats)
     }
 
-    /// Shows every entry to `f`, in the order in which they were stored; for verification.
+    /// Shows each entry to `f`, in the order in which they were stored: for verification.
     ///
     /// # Errors
-    /// Those of [`CacheStore::get`]. A row whose key is none is left out, and an error when all others were shown.
+    /// Those of [`CacheStore::get`]. A row without a valid key is left out, and is an error after all others were shown.
     pub async fn for_each(&self, mut f: impl FnMut(Key, &[u8]) + Send) -> Result<()> {
         let (mut after, mut keyless) = (0, None);
         loop {
             let part = self.read(move |connection| Part::after(connection, after)).await?;
             if part.found.is_empty() {
-                let told = |id| format!("{} is damaged: row {id} has no key, nor may others", self.0.path.display());
+                let told = |id| {
+                    format!("{} is damaged: row {id}, and possibly others, has no valid key", self.0.path.display())
+                };
                 return keyless.map_or(Ok(()), |id| Err(Error::new(ErrorKind::Cache, told(id))));
             }
             for (id, key, range) in part.found {
@@ -244,7 +259,7 @@ impl Sqlite {
         Error::new(ErrorKind::Cache, message)
     }
 
-    /// Runs one short transaction's worth of reading on a thread for blocking work.
+    /// Runs one short transaction on a thread for blocking work.
     async fn read<T: Send + 'static>(
         &self,
         part: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -255,7 +270,7 @@ impl Sqlite {
         let turn = self.0.readers.clone().acquire_owned().await.map_err(|error| ended(error.to_string()))?;
         let shared = self.0.clone();
         let read = move || {
-            // Kept where the caller goes away, too: as long as it reads, it is one that reads.
+            // Kept until the reading ends, also if the caller leaves: it counts as a reader until then.
             let _turn = turn;
             let connection = shared.reader()?;
             // A connection that failed is not used again.
@@ -266,12 +281,11 @@ impl Sqlite {
         runtime.spawn_blocking(read).await.map_err(|error| ended(error.to_string()))?
     }
 
-    /// Hands work to the writer and waits until it is committed.
+    /// Hands a request to the writer and waits until it is committed.
     async fn write(&self, request: WriteRequest, room: OwnedSemaphorePermit) -> Result<()> {
         let (done, committed) = oneshot::channel();
         let ended = || {
-            let message =
-                format!("nothing more is written to {}: the thread that writes has ended", self.0.path.display());
+            let message = format!("{} cannot be written: the thread that writes has ended", self.0.path.display());
             Error::new(ErrorKind::Cache, message)
         };
         let jobs = self.0.jobs.as_ref().ok_or_else(ended)?;
@@ -279,16 +293,16 @@ impl Sqlite {
         committed.await.map_err(|_| ended())?
     }
 
-    /// Waits for room in the queue. What is larger than the queue takes all of it.
+    /// Waits for room in the queue. A request that is larger than the queue takes all of it.
     async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
         let pieces = (1 + bytes / QUEUE_PIECE_BYTES).min(QUEUE_BYTES / QUEUE_PIECE_BYTES);
         let room = self.0.room.clone().acquire_many_owned(u32::try_from(pieces).unwrap_or(u32::MAX)).await;
         room.map_err(|error| Error::new(ErrorKind::Cache, "the queue of puts has ended").with_source(error))
     }
 
-    /// Has SQLite check the file, and gives what it finds wrong, at most some 100 things; nothing where all is well. What is
-    /// wrong within a value is found by [`inspect`](crate::wrap::EntryInfo::inspect). Reads all of the file in one
-    /// transaction, so its journal grows as long as others write.
+    /// Has SQLite check the file; returns the faults that it finds, at most about 100, or nothing if there is none. Faults
+    /// within a value are found by [`inspect`](crate::wrap::EntryInfo::inspect). Reads all of the file in one transaction,
+    /// so the WAL grows while others write.
     ///
     /// # Errors
     /// Those of [`CacheStore::get`].
@@ -348,11 +362,11 @@ impl CacheStore for Sqlite {
         if entries.is_empty() {
             return Ok(());
         }
-        // One of these would make the transaction fail for all that share it.
+        // One such entry would make the transaction fail for all puts that share it.
         if let Some(entry) = entries.iter().find(|entry| entry.value.len() > MAX_VALUE_BYTES) {
             let (bytes, file) = (entry.value.len(), self.0.path.display());
             let message =
-                format!("an entry of {bytes} bytes cannot be put into {file}: it takes up to {MAX_VALUE_BYTES}");
+                format!("an entry of {bytes} bytes cannot be put into {file}: the limit is {MAX_VALUE_BYTES}");
             return Err(Error::new(ErrorKind::Cache, message));
         }
         let bytes: usize = entries.iter().map(|entry| ROW_OVERHEAD_BYTES + entry.value.len()).sum();
@@ -380,12 +394,12 @@ impl CacheStore for Sqlite {
 }
 
 impl Shared {
-    /// A connection for reading: one that is idle, or a new one.
+    /// Returns a connection for reading: an idle one, or a new one.
     pub(super) fn reader(&self) -> Result<Connection> {
         if let Some(connection) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop() {
             return Ok(connection);
         }
-        // Not with the flag for reading alone: the last to leave tidies up, whoever it is.
+        // Not opened read-only: the last connection to close checkpoints, and it may be this one.
         let reader = connect(&self.path, OpenFlags::empty(), self.busy_timeout, READER_CACHE_KIB)
             .and_then(|connection| connection.execute_batch("PRAGMA query_only = ON").map(|()| connection));
         reader.map_err(|error| file_error(&self.path, error))
@@ -395,7 +409,7 @@ impl Shared {
 impl Shared {
     /// Ends the thread that writes, after everything in the queue, and waits for it.
     fn end(&mut self) -> thread::Result<()> {
-        // The writer's connection should be the last, to bring the journal home.
+        // The connection of the writer should be the last to close: it checkpoints.
         self.idle.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
         self.jobs = None;
         // The thread that writes may drop the last clone itself: one that a caller held whom it tells. It cannot wait for

@@ -50,9 +50,9 @@ fn connections_are_set_so_that_what_is_committed_is_kept() {
     is(&writer, "journal_size_limit", "Integer(67108864)");
 }
 
-/// With readers that overlap, the journal can begin anew only when the writer waits for it.
+/// If readers overlap, the WAL can start over only if the writer waits for it.
 #[test]
-fn the_journal_stays_small_beside_readers() {
+fn the_wal_stays_small_beside_readers() {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     let folder = tempfile::tempdir().expect("a folder");
@@ -83,15 +83,15 @@ fn the_journal_stays_small_beside_readers() {
         for number in 0..put / value.len() as u64 {
             let key = Key::from_bytes(*blake3::hash(&number.to_le_bytes()).as_bytes());
             let result = runtime.block_on(store.put(&[Entry::new(key, &value)]));
-            seen = seen.max(fs::metadata(wal_of(&path)).map_or(0, |journal| journal.len()));
+            seen = seen.max(fs::metadata(wal_of(&path)).map_or(0, |wal| wal.len()));
             if result.is_err() || seen > longest {
                 break;
             }
         }
         stop.store(true, Ordering::Relaxed);
     });
-    assert!(seen > 512 << 10, "the readers did not keep it from beginning anew: {seen}");
-    assert!(seen <= longest, "{seen} bytes of journal for a file of {put}");
+    assert!(seen > 512 << 10, "the readers did not keep it from starting over: {seen}");
+    assert!(seen <= longest, "a WAL of {seen} bytes for a file of {put}");
 }
 
 #[cfg(target_os = "linux")]

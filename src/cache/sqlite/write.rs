@@ -1,4 +1,4 @@
-//! Writes to a file, on a thread of its own: what waits at the same time shares a transaction.
+//! Writes to a file, on a thread of its own: requests that wait at the same time share a transaction.
 
 use std::{
     fs,
@@ -24,20 +24,20 @@ const NOTE: &str = "INSERT INTO spaces (id, about, noted) VALUES (?1, ?2, strfti
 /// The bytes of a piece of the queue, in which waiting jobs are counted; each job has one at least.
 pub(super) const QUEUE_PIECE_BYTES: usize = 1 << 10;
 
-/// The most rows and bytes of one transaction, and so of what waits for one write to the disk.
+/// The maximum rows and bytes of one transaction, and so of one write to the disk.
 pub(super) const DEFAULT_GROUP_ROWS: usize = 10_000;
 const MAX_GROUP_BYTES: usize = 16 << 20;
 
-/// How many times as long it gets, where there is always somebody reading, before the writer waits for a moment in which
-/// it can begin anew; and how long it waits.
+/// If readers overlap without a pause, the WAL grows. At so many times the size that triggers a checkpoint, the writer waits
+/// for a moment in which the WAL can start over, for so long.
 const MAX_WAL_FACTOR: u64 = 4;
 const WAL_RESTART_WAIT: Duration = Duration::from_secs(1);
 
-/// A request to the writer, and whom to tell.
+/// A request to the writer, and the channel to its caller.
 pub(super) struct WriteJob {
     pub(super) request: WriteRequest,
     pub(super) done: oneshot::Sender<Result<()>>,
-    /// Given back when it is done.
+    /// Its room in the queue, given back when it is done.
     pub(super) room: OwnedSemaphorePermit,
 }
 
@@ -45,11 +45,11 @@ pub(super) enum WriteRequest {
     Put(OwnedEntries),
     Discard(OwnedEntries),
     Note(SpaceId, String),
-    /// Nothing to be done, after everything before it.
+    /// Writes nothing, and is done after all requests before it.
     Flush,
 }
 
-/// The one that writes, on a thread of its own.
+/// The writer, which runs on a thread of its own.
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) queue: mpsc::Receiver<WriteJob>,
@@ -62,7 +62,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Until the last clone is gone and everything in the queue is done.
+    /// Writes until the last clone is dropped and everything in the queue is done.
     pub(super) fn run(self) {
         while let Ok(first) = self.queue.recv() {
             let group = self.gather(first);
@@ -71,35 +71,35 @@ impl Writer {
                 tracing::debug!(embed.cache.puts = group.len(), "a transaction failed: {error}");
             }
             for job in group {
-                // The caller may have gone.
+                // The caller may have left.
                 let _ = job.done.send(result.clone());
             }
             self.bound_wal();
         }
     }
 
-    /// Keeps the journal from growing for ever. It begins anew when nobody reads from it, and where readers follow one
-    /// another without a pause, that has to be waited for: those that come after all of it was brought home do not read
-    /// from it.
+    /// Keeps the WAL from growing without bound. The WAL starts over when all of it is in the file and no reader uses it. If
+    /// readers overlap without a pause, the writer has to wait for that: readers that begin after the checkpoint do not use
+    /// the WAL.
     fn bound_wal(&self) {
-        let bytes = fs::metadata(&self.wal).map_or(0, |journal| journal.len());
+        let bytes = fs::metadata(&self.wal).map_or(0, |wal| wal.len());
         if bytes <= MAX_WAL_FACTOR * self.wal_bytes {
             return;
         }
         let restart = || -> rusqlite::Result<()> {
             self.connection.busy_timeout(WAL_RESTART_WAIT)?;
             let restarted = self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
-            // Who waits for a lock is `begin`, however this ended.
+            // Set back however this ended: elsewhere, only `begin` waits for locks.
             self.connection.busy_timeout(Duration::ZERO)?;
             restarted
         };
         if let Err(error) = restart() {
-            // Another time, then: what is in the journal is as durable there.
-            tracing::debug!(embed.cache.journal_bytes = bytes, "the journal could not be brought home: {error}");
+            // Tried again after the next group. Until then, rows in the WAL are as durable as those in the file.
+            tracing::debug!(embed.cache.journal_bytes = bytes, "the WAL could not start over: {error}");
         }
     }
 
-    /// Takes what is waiting, and what comes while the first may wait, until a transaction is full.
+    /// Gathers the requests that wait, and those that come while the first may wait, until a transaction is full.
     fn gather(&self, first: WriteJob) -> Vec<WriteJob> {
         let since = Instant::now();
         let (mut rows, mut pieces, mut wait) = (0, 0, self.group_wait);
@@ -116,18 +116,18 @@ impl Writer {
             if rows >= self.group_rows || pieces >= MAX_GROUP_BYTES / QUEUE_PIECE_BYTES {
                 break;
             }
-            // Without time left, what is there already.
+            // If no time is left, this still takes requests that wait already.
             next = self.queue.recv_timeout(wait.saturating_sub(since.elapsed())).ok();
         }
         group
     }
 
-    /// Writes a group in one transaction: all of it or nothing.
+    /// Writes a group in one transaction, all of it or nothing.
     fn write(&self, group: &[WriteJob]) -> rusqlite::Result<()> {
         let puts =
             group.iter().filter_map(|job| if let WriteRequest::Put(rows) = &job.request { Some(rows) } else { None });
         let mut rows: Vec<Entry<'_>> = puts.flat_map(OwnedEntries::iter).collect();
-        // In order, each page of the index is visited once. Equal keys stay in theirs: the first wins.
+        // In the order of keys, each index page is visited once. The sort is stable: of equal keys, the first wins.
         rows.sort_by_key(|entry| entry.key);
         let mut notes = group
             .iter()
@@ -143,7 +143,7 @@ impl Writer {
             return Ok(());
         }
         let transaction = begin(&self.connection, self.busy_timeout)?;
-        // Before the puts, whichever came first: else one would lose to what another job is discarding.
+        // Discards go first, whichever came first: otherwise a put could lose to a value that is being discarded.
         for entry in discards {
             transaction.prepare_cached(DELETE)?.execute(params![entry.key.as_bytes().as_slice(), entry.value])?;
         }

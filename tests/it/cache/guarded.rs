@@ -281,7 +281,7 @@ async fn only_failures_in_a_row_open() {
     let store = store.with_failures(0);
     inner.set(Mood::Fails);
     fail(&store, 0).await;
-    assert_eq!(store.state(), BreakerState::Open, "0 is taken as 1");
+    assert_eq!(store.state(), BreakerState::Open, "0 means the same as 1");
 }
 
 #[tokio::test(start_paused = true)]
@@ -605,7 +605,8 @@ fn opening_is_a_warning_and_closing_is_said() {
             }
             let logged = lines();
             assert!(matches!(&logged[..], [line] if line.contains("WARN")), "{logged:?}");
-            for part in ["it is not asked until the pause is over", "store=moody", "failures=5", "pause=10s", "as told"]
+            for part in
+                ["no call goes to it until the pause is over", "store=moody", "failures=5", "pause=10s", "as told"]
             {
                 assert!(logged[0].contains(part), "{part}: {logged:?}");
             }
