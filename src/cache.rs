@@ -13,7 +13,8 @@
 //! # Ok(()) }) }
 //! ```
 //!
-//! [`Cached`](crate::wrap::Cached) alone knows what an entry means and whether it is whole; a store keeps bytes. Write a store of your own by implementing [`CacheStore`], and check it with
+//! [`Cached`](crate::wrap::Cached) alone knows what an entry means and whether it is whole; a store keeps bytes. Write
+//! a store of your own by implementing [`CacheStore`], and check it with
 //! [`conformance::store`](fn@crate::conformance::store).
 
 mod guarded;

@@ -17,8 +17,8 @@ use tokio::time::Instant;
 use super::{CacheStore, Entry, Key, Sink};
 use crate::{Error, ErrorKind, Result, SpaceId};
 
-/// A time limit and a circuit breaker around any store, so that a slow or broken one does not slow everything down. It is a
-/// store itself: put it around a server, or around the slow store of [`Tiered`](super::Tiered).
+/// A time limit and a circuit breaker around any store, so that a slow or broken one does not slow everything down. It
+/// is a store itself: put it around a server, or around the slow store of [`Tiered`](super::Tiered).
 ///
 /// ```
 /// use std::time::Duration;
@@ -50,8 +50,8 @@ use crate::{Error, ErrorKind, Result, SpaceId};
 /// - **open** after as many failures as [`with_failures`](Self::with_failures) says: no call goes to the store, each
 ///   fails at once;
 /// - **half-open** when the pause of [`with_pause`](Self::with_pause) is over and a call comes: this call is the probe
-///   and goes to the store, all others fail at once. A probe that succeeds closes the breaker; a probe that fails opens it
-///   for another pause.
+///   and goes to the store, all others fail at once. A probe that succeeds closes the breaker; a probe that fails opens
+///   it for another pause.
 ///
 /// A call that began before the breaker changed its state no longer counts. A call without keys or entries is `Ok` in
 /// every state, and the store does not see it.
@@ -63,14 +63,14 @@ use crate::{Error, ErrorKind, Result, SpaceId};
 /// [`Cache`](ErrorKind::Cache) if the time is up, the store panics, or the breaker is not closed. In the last case, the
 /// [source](std::error::Error::source) is the last failure. Errors of the inner store pass as they are.
 ///
-/// A `get` that fails has handed over the values that the store gave before. After it has returned, nothing more is handed
-/// over. A `put` that ran out of time, or whose store panicked, may or may not have stored some or all of its entries; it
-/// can be repeated. A panic of the sink is the caller's own and passes through.
+/// A `get` that fails has handed over the values that the store gave before. After it has returned, nothing more is
+/// handed over. A `put` that ran out of time, or whose store panicked, may or may not have stored some or all of its
+/// entries; it can be repeated. A panic of the sink is the caller's own and passes through.
 ///
 /// # Cancellation
-/// Dropping a call drops the inner one, and so does its time limit. A dropped call says nothing about the store and does
-/// not count, so set a read limit that is shorter than the [deadlines](crate::Batch::with_deadline) of your callers. If a
-/// probe is dropped, the next call is the probe.
+/// Dropping a call drops the inner one, and so does its time limit. A dropped call says nothing about the store and
+/// does not count, so set a read limit that is shorter than the [deadlines](crate::Batch::with_deadline) of your
+/// callers. If a probe is dropped, the next call is the probe.
 ///
 /// # Cost
 /// One timer and two short locks per call, and one flag per value. Time is tokio's: a runtime with its clock is needed,
@@ -152,8 +152,8 @@ impl<S> Guarded<S> {
         self
     }
 
-    /// Sets how many consecutive failures open the breaker: errors, calls out of time, panics. 0 means the same as 1: the
-    /// first failure opens it.
+    /// Sets how many consecutive failures open the breaker: errors, calls out of time, panics. 0 means the same as 1:
+    /// the first failure opens it.
     #[must_use]
     pub const fn with_failures(mut self, failures: u32) -> Self {
         self.most_failures = if failures == 0 { 1 } else { failures };
@@ -259,7 +259,8 @@ impl Pass<'_> {
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
-        // Only a dropped probe is still in this phase: a probe that ended has left it, and other calls did not begin in it.
+        // Only a dropped probe is still in this phase: a probe that ended has left it, and other calls did not begin in
+        // it.
         if let Some(mut breaker) = self.settle()
             && let Phase::HalfOpen { since } = breaker.phase
         {
@@ -294,8 +295,8 @@ impl<S: fmt::Display> Guarded<S> {
         // Not under the lock: the name of a store is code of others, and may ask this breaker.
         drop(breaker);
         let message = format!(
-            "the breaker of {} is open: the store failed {failures} times in a row, and {} or more open it; {state}; check \
-             the store, or set `Guarded::with_failures` and `with_pause`",
+            "the breaker of {} is open: the store failed {failures} times in a row, and {} or more open it; {state}; \
+             check the store, or set `Guarded::with_failures` and `with_pause`",
             self.store, self.most_failures
         );
         let error = Error::new(ErrorKind::Cache, message);

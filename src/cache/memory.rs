@@ -63,9 +63,9 @@ const ENTRIES_PER_TURN: usize = 1024;
 /// Entries last until the last clone is dropped. `flush` has nothing to do.
 ///
 /// # Cost
-/// A look-up copies and allocates nothing: the value is handed over in place, with no lock held. Storing copies the value
-/// once. Keys should be uniformly distributed, as those of [`Cached`](crate::wrap::Cached) are: eight bytes of a key serve
-/// as its hash. Other tasks have their turn every thousand entries.
+/// A look-up copies and allocates nothing: the value is handed over in place, with no lock held. Storing copies the
+/// value once. Keys should be uniformly distributed, as those of [`Cached`](crate::wrap::Cached) are: eight bytes of a
+/// key serve as its hash. Other tasks have their turn every thousand entries.
 #[derive(Clone)]
 pub struct Memory(Arc<Shared>);
 
@@ -80,12 +80,12 @@ struct Shared {
 type Table = Cache<Key, Arc<[u8]>, Weigh, HashOfKey>;
 
 impl Memory {
-    /// The bytes that an entry counts beside its key and value: about the size of its places in the table, the pointer to
-    /// its value, and what the allocator adds.
+    /// The bytes that an entry counts beside its key and value: about the size of its places in the table, the pointer
+    /// to its value, and what the allocator adds.
     pub const OVERHEAD: u64 = 128;
 
-    /// Makes a store of at most so many bytes. A store of 0 bytes is valid and keeps nothing; so does one that is smaller
-    /// than each entry.
+    /// Makes a store of at most so many bytes. A store of 0 bytes is valid and keeps nothing; so does one that is
+    /// smaller than each entry.
     pub fn new(bytes: u64) -> Self {
         Self::with_parts(Some(bytes), MIN_PART_BYTES)
     }
@@ -146,7 +146,8 @@ impl Shared {
         if weight(entry.value) >= self.too_large {
             return;
         }
-        // The caller that gets the vacant place is the first writer. Concurrent ones wait until it has copied its value.
+        // The caller that gets the vacant place is the first writer. Concurrent ones wait until it has copied its
+        // value.
         let place = self.table.entry(&entry.key, None, |_, _| EntryAction::Retain(()));
         if let EntryResult::Vacant(place) = place {
             // If the place was evicted meanwhile, the value counts as evicted at once.

@@ -41,15 +41,15 @@ pub type Sink<'a> = dyn FnMut(usize, &[u8]) + Send + 'a;
 /// # Laws
 /// 1. **Found.** After `put` returns `Ok`, `get` finds each value that was put, whole. It finds no other key, however
 ///    close. (A store with a bound may forget.)
-/// 2. **First.** The first value of a key stays: within a put, between puts, and among concurrent puts. A later value is
-///    no error and changes nothing. The entries that are put beside it are stored. All callers see the same value.
+/// 2. **First.** The first value of a key stays: within a put, between puts, and among concurrent puts. A later value
+///    is no error and changes nothing. The entries that are put beside it are stored. All callers see the same value.
 /// 3. **Nothing.** A call without keys or entries does no work and is no error.
 /// 4. **Values.** Any bytes are a value, from none to megabytes.
 /// 5. **Whole.** A `get` during a `put` finds the whole value or none.
 /// 6. **Usable.** A dropped future leaves the store usable, and no part of a value. A dropped `put` may or may not have
 ///    stored its entries; they can be put again.
-/// 7. **Places.** Each place whose key is there is handed over exactly once, with the value of its key. No other place is
-///    handed over. Keys may be asked for in any order, several times, among unknown ones.
+/// 7. **Places.** Each place whose key is there is handed over exactly once, with the value of its key. No other place
+///    is handed over. Keys may be asked for in any order, several times, among unknown ones.
 /// 8. **Number.** One call takes any number of keys or entries.
 /// 9. **Upkeep.** `note` and `flush` can be called at any time, any number of times, and change no entry. `Display` is
 ///    one line.
@@ -65,8 +65,8 @@ pub trait CacheStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// Stores entries. `Ok` means that all of them are as durable as this store promises.
     async fn put(&self, entries: &[Entry<'_>]) -> Result<()>;
 
-    /// Removes entries that are of no use, so that others can take their place: [`Cached`](crate::wrap::Cached) discards
-    /// damaged ones. An entry whose value differs from the given one is left as it is.
+    /// Removes entries that are of no use, so that others can take their place: [`Cached`](crate::wrap::Cached)
+    /// discards damaged ones. An entry whose value differs from the given one is left as it is.
     async fn discard(&self, damaged: &[Entry<'_>]) -> Result<()>;
 
     /// Keeps a line about a space, so that people can see later what the store holds.

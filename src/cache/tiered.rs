@@ -31,27 +31,28 @@ const KEYS_PER_LOOKUP: usize = 4_096;
 ///
 /// # Semantics
 /// A `get` asks the fast store, then the slow one for the missing keys, and stores in the fast one what the slow one
-/// had. A `put` goes to the slow store alone, whose `Ok` is the promised durability. `discard`, `note` and `flush` go to
-/// both.
+/// had. A `put` goes to the slow store alone, whose `Ok` is the promised durability. `discard`, `note` and `flush` go
+/// to both.
 ///
 /// The fast store only gets values that were read from the slow one. If `put` wrote to both, a writer that lost against
-/// another one at the slow store would leave its own value in the fast one, in front of the winner's. To find out who won,
-/// each value would have to be read again, and most are not looked up soon. So the fast store never holds another value
-/// than the slow one, however many callers write, as long as
+/// another one at the slow store would leave its own value in the fast one, in front of the winner's. To find out who
+/// won, each value would have to be read again, and most are not looked up soon. So the fast store never holds another
+/// value than the slow one, however many callers write, as long as
 /// - nothing else writes to the fast store: share it among tiers over one slow store, not over several;
-/// - the slow store does not forget: after forgetting, it may take another value while the fast one still has the first.
+/// - the slow store does not forget: after forgetting, it may take another value while the fast one still has the
+///   first.
 ///
 /// # Errors
-/// Those of the slow store. A `get` that fails has handed over the values of the fast store, and those that the slow one
-/// gave before it failed. A failure of the fast store is a warning and no error: the slow store is asked for the values
-/// that it did not give, and nothing is stored in it after a failed look-up.
+/// Those of the slow store. A `get` that fails has handed over the values of the fast store, and those that the slow
+/// one gave before it failed. A failure of the fast store is a warning and no error: the slow store is asked for the
+/// values that it did not give, and nothing is stored in it after a failed look-up.
 ///
 /// # Cancellation
 /// A dropped `get` may or may not leave what it found in the fast store. A dropped `put` is one of the slow store.
 ///
 /// # Cost
-/// If the fast store has all keys: one byte per key, no copies. Values of the slow store are copied once, and held until
-/// the fast store has them: at most 4,096 values at a time.
+/// If the fast store has all keys: one byte per key, no copies. Values of the slow store are copied once, and held
+/// until the fast store has them: at most 4,096 values at a time.
 #[derive(Clone, Debug)]
 pub struct Tiered<F, S> {
     fast: F,

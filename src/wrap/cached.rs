@@ -33,15 +33,15 @@ use crate::{
 /// The text whose vector identifies a model. Any text would do, but it must never change.
 const PROBE: &str = "The quick brown fox jumps over the lazy dog; 0123456789, ÄÖÜ and 中文.";
 
-/// The cosine that two vectors of the probe text must have to be of one model. Repeated calls of a hosted model differ by
-/// at most 3e-4 (Cohere's embed-v4).
+/// The cosine that two vectors of the probe text must have to be of one model. Repeated calls of a hosted model differ
+/// by at most 3e-4 (Cohere's embed-v4).
 const MIN_PROBE_COSINE: f32 = 0.999;
 
 /// The calls in flight if a remote inner embedder does not say how many.
 const DEFAULT_CALLS_IN_FLIGHT: usize = 4;
 
-/// The texts per call, and the calls in flight, if the inner embedder takes any number of texts, as local models do. They
-/// keep it busy. More would lose more work when a run ends early.
+/// The texts per call, and the calls in flight, if the inner embedder takes any number of texts, as local models do.
+/// They keep it busy. More would lose more work when a run ends early.
 const LOCAL_TEXTS_PER_CALL: usize = 128;
 const LOCAL_CALLS_IN_FLIGHT: usize = 2;
 
@@ -66,15 +66,15 @@ const LOCAL_CALLS_IN_FLIGHT: usize = 2;
 /// # Semantics
 /// The key of a text is the blake3 hash of its space, kind, truncation and bytes; nothing is trimmed or folded. Vectors
 /// that the store has come from there and cost nothing. The other texts go to the inner embedder in calls within its
-/// limits. The rows of each call are stored as soon as they arrive, before they are handed out. Rows come in the caller's
-/// order, wherever they come from. Each vector is stored with the mark whether its text was truncated.
+/// limits. The rows of each call are stored as soon as they arrive, before they are handed out. Rows come in the
+/// caller's order, wherever they come from. Each vector is stored with the mark whether its text was truncated.
 ///
-/// Concurrent calls that miss the same text share one inner call ("single flight"). The call continues as long as one of
-/// its callers waits for it: a caller that leaves does not end it for the others. An interactive call never waits for a
-/// bulk call of the same text: it asks again, and that text is paid for twice.
+/// Concurrent calls that miss the same text share one inner call ("single flight"). The call continues as long as one
+/// of its callers waits for it: a caller that leaves does not end it for the others. An interactive call never waits
+/// for a bulk call of the same text: it asks again, and that text is paid for twice.
 ///
-/// One caller is told what a shared call cost: the first that has its whole answer. A caller that leaves earlier takes no
-/// bill with it. If all callers have left, the cost is in [`CacheCounts::unclaimed`].
+/// One caller is told what a shared call cost: the first that has its whole answer. A caller that leaves earlier takes
+/// no bill with it. If all callers have left, the cost is in [`CacheCounts::unclaimed`].
 ///
 /// An entry that is damaged (another length, a wrong checksum, the entry of another key) is counted, logged and
 /// discarded, never returned. If no tier has a sound one, the text is embedded again and stored. A store that fails to
@@ -86,13 +86,14 @@ const LOCAL_CALLS_IN_FLIGHT: usize = 2;
 /// probe text and compares the vector with the stored one.
 ///
 /// # Errors
-/// Those of the inner embedder, with the caller's indices. The error has all rows that are there, from the store and from
-/// finished calls. [`Config`](crate::ErrorKind::Config) when building, if there is more than one space.
+/// Those of the inner embedder, with the caller's indices. The error has all rows that are there, from the store and
+/// from finished calls. [`Config`](crate::ErrorKind::Config) when building, if there is more than one space.
 ///
 /// # Cancellation
 /// If you drop the future, calls that other callers wait for continue; the others end. Rows that have arrived are still
 /// stored: on a tokio runtime, storing continues without a caller. A batch with a deadline needs that runtime and its
-/// clock. At the deadline, rows that have arrived are handed out even if the store is still writing them; a look-up ends.
+/// clock. At the deadline, rows that have arrived are handed out even if the store is still writing them; a look-up
+/// ends.
 ///
 /// # Stacking
 /// Outside everything that costs or waits: `Cached(Retry(... provider))`. It makes [`Dedup`](crate::wrap::Dedup)
@@ -146,14 +147,14 @@ impl<E: Embedder> Cached<E> {
     /// [`check_model`](Self::check_model).
     ///
     /// # Errors
-    /// [`SpaceMismatch`](ErrorKind::SpaceMismatch) if the vectors differ; those of [`new`](Self::new), of the embedder, and
-    /// of the store.
+    /// [`SpaceMismatch`](ErrorKind::SpaceMismatch) if the vectors differ; those of [`new`](Self::new), of the embedder,
+    /// and of the store.
     pub async fn new_verified(embedder: E, store: impl CacheStore) -> Result<Self> {
         Self::builder(embedder, store).build_verified().await
     }
 
-    /// Embeds a probe text and compares its vector with the stored one, or stores it if there is none. Costs one call of
-    /// about 30 tokens.
+    /// Embeds a probe text and compares its vector with the stored one, or stores it if there is none. Costs one call
+    /// of about 30 tokens.
     ///
     /// # Errors
     /// Those of [`new_verified`](Self::new_verified).
@@ -175,8 +176,8 @@ impl<E: Embedder> Cached<E> {
             return Ok(());
         }
         let message = format!(
-            "the model behind {space} is not the one whose vectors the cache holds: the cosine of its probe text is {similarity:.4}, \
-             the same model gives at least {MIN_PROBE_COSINE}; give the space another revision, or take another store"
+            "the model behind {space} is not the one whose vectors the cache holds: the cosine of its probe text is \
+             {similarity:.4}, the same model gives at least {MIN_PROBE_COSINE}; give the space another revision, or take another store"
         );
         Err(Error::new(ErrorKind::SpaceMismatch, message).with_embedder(self))
     }
@@ -188,8 +189,9 @@ impl<E: Embedder> Cached<E> {
 /// use docvector_embed::{EmbedderExt, cache::Memory, provider::Fake, wrap::cached::{Cached, VectorEncoding}};
 /// # fn main() -> docvector_embed::Result<()> {
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// let cached = Cached::builder(Fake::new(8), Memory::new(64 << 20)).with_vector_encoding(VectorEncoding::Half).build_verified().await?;
-/// assert_eq!(cached.embed_documents(&["half the room"]).await?.len(), 1);
+/// let cached = Cached::builder(Fake::new(8), Memory::new(64 <<
+/// 20)).with_vector_encoding(VectorEncoding::Half).build_verified().await?; assert_eq!(cached.embed_documents(&["half
+/// the room"]).await?.len(), 1);
 /// # Ok(()) }) }
 /// ```
 ///

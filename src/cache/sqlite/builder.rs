@@ -16,11 +16,11 @@ use crate::{Error, ErrorKind, Result};
 
 /// The size of pages in a new file.
 ///
-/// A row does not share a page with a part of another row, so a page should hold several rows. A new key is a hash, so it
-/// falls on an index page of its own, which is written whole: so a page should not be large. With pages of 16 KiB, the file
-/// takes 1.11 bytes per byte of vectors (384 wide), 1.17 (512), 1.09 (768), 1.35 (1,024) and 1.34 (1,536). Pages of 4 KiB
-/// take 1.37, 2.03, 1.35, 1.14 and 1.34, and write a million vectors of 768 at half the speed. Pages of 32 KiB save a fifth
-/// at 1,024 and 1,536, but write half as much again per entry once the file is large.
+/// A row does not share a page with a part of another row, so a page should hold several rows. A new key is a hash, so
+/// it falls on an index page of its own, which is written whole: so a page should not be large. With pages of 16 KiB,
+/// the file takes 1.11 bytes per byte of vectors (384 wide), 1.17 (512), 1.09 (768), 1.35 (1,024) and 1.34 (1,536).
+/// Pages of 4 KiB take 1.37, 2.03, 1.35, 1.14 and 1.34, and write a million vectors of 768 at half the speed. Pages of
+/// 32 KiB save a fifth at 1,024 and 1,536, but write half as much again per entry once the file is large.
 pub(super) const DEFAULT_PAGE_BYTES: u32 = 16 << 10;
 
 /// The size of the WAL that triggers a checkpoint. A page that was written several times is copied into the file once.
@@ -69,7 +69,8 @@ impl Sqlite {
 /// ```
 ///
 /// # Default
-/// Pages of 16 KiB; 4 readers; transactions of all puts that wait, up to 10,000 rows or 16 MiB; 30 s to wait for a lock.
+/// Pages of 16 KiB; 4 readers; transactions of all puts that wait, up to 10,000 rows or 16 MiB; 30 s to wait for a
+/// lock.
 #[derive(Clone, Debug)]
 pub struct SqliteBuilder {
     path: PathBuf,
@@ -83,8 +84,8 @@ pub struct SqliteBuilder {
 }
 
 impl SqliteBuilder {
-    /// Sets the page size in bytes of a new file, a power of two from 512 to 65,536. An existing file keeps its own. The
-    /// default suits vectors of 384 to 768 components; a large file of wider vectors takes less disk with 32 KiB.
+    /// Sets the page size in bytes of a new file, a power of two from 512 to 65,536. An existing file keeps its own.
+    /// The default suits vectors of 384 to 768 components; a large file of wider vectors takes less disk with 32 KiB.
     #[must_use]
     pub const fn with_page_size(mut self, bytes: u32) -> Self {
         self.page_size = bytes;
@@ -99,8 +100,8 @@ impl SqliteBuilder {
     }
 
     /// Sets the number of rows that ends a transaction, at least 1, and how long the first row waits for more. Waiting
-    /// makes each put slower. It only helps if many callers make many small puts one after another: puts that come while
-    /// a transaction is being written share the next one anyway.
+    /// makes each put slower. It only helps if many callers make many small puts one after another: puts that come
+    /// while a transaction is being written share the next one anyway.
     #[must_use]
     pub const fn with_group(mut self, rows: usize, wait: Duration) -> Self {
         self.group_rows = rows;
@@ -115,13 +116,13 @@ impl SqliteBuilder {
         self
     }
 
-    /// Opens the file, or creates it; its folder must exist. Reads and writes a little, and may wait while another process
-    /// creates the same file.
+    /// Opens the file, or creates it; its folder must exist. Reads and writes a little, and may wait while another
+    /// process creates the same file.
     ///
     /// # Errors
     /// [`Config`](ErrorKind::Config) if the page size, the readers or the rows of a transaction are out of range.
-    /// [`Cache`](ErrorKind::Cache) if the file cannot be opened and written, is not a file of this store, is damaged, or
-    /// lies on a network file system.
+    /// [`Cache`](ErrorKind::Cache) if the file cannot be opened and written, is not a file of this store, is damaged,
+    /// or lies on a network file system.
     pub fn build(self) -> Result<Sqlite> {
         if !(512..=65_536).contains(&self.page_size) || !self.page_size.is_power_of_two() {
             let message = format!("pages of {} bytes: set a power of two from 512 to 65536", self.page_size);

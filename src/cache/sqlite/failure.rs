@@ -19,7 +19,8 @@ pub(super) fn file_error(path: &Path, error: rusqlite::Error) -> Error {
         }
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
             format!(
-                "{file} was locked by another process for too long: find that process, or set `with_busy_timeout` to more"
+                "{file} was locked by another process for too long: find that process, or set a longer \
+                 `with_busy_timeout`"
             )
         }
         Some(ErrorCode::DatabaseCorrupt) => format!("{file} is damaged: {AFTER_DAMAGE}"),
@@ -39,8 +40,8 @@ pub(super) fn file_error(path: &Path, error: rusqlite::Error) -> Error {
             ];
             if extended.is_some_and(|code| writes.contains(&code)) {
                 format!(
-                    "{file} could not be written: its disk may be full or failing, or a quota or a limit on file sizes may \
-                     be reached; the entries stored before are intact"
+                    "{file} could not be written: its disk may be full or failing, or a quota or a limit on file sizes \
+                     may be reached; the entries stored before are intact"
                 )
             } else {
                 format!("{file} could not be read or written: check its disk")
@@ -48,8 +49,8 @@ pub(super) fn file_error(path: &Path, error: rusqlite::Error) -> Error {
         }
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
             format!(
-                "{file} is not writable: give this user write permission for it, for its folder, and for its -wal and -shm \
-                 files if another user left them there"
+                "{file} is not writable: give this user write permission for it, for its folder, and for its -wal and \
+                 -shm files if another user left them there"
             )
         }
         Some(ErrorCode::CannotOpen) => {

@@ -11,14 +11,15 @@ use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, Transaction, Transacti
 use super::schema::{self, Identity, Refusal};
 use crate::{Error, ErrorKind, Result};
 
-/// The first version of SQLite in which two connections that write and checkpoint at the same time cannot damage the file.
+/// The first version of SQLite in which two connections that write and checkpoint at the same time cannot damage the
+/// file.
 const MIN_LIBRARY_VERSION: i32 = 3_051_003;
 
 /// The page cache of the writer, in KiB: more than the upper levels of a large index take.
 const WRITER_CACHE_KIB: u32 = 32 << 10;
 
-/// How long to sleep before a lock is tried again. SQLite's own sleeps grow to a tenth of a second. In that time, a process
-/// that writes without a pause gets the lock again and again.
+/// How long to sleep before a lock is tried again. SQLite's own sleeps grow to a tenth of a second. In that time, a
+/// process that writes without a pause gets the lock again and again.
 const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How a file is opened for writing.
@@ -73,8 +74,9 @@ pub(super) fn connect(
     let connection = Connection::open_with_flags(path, flags | create)?;
     // A longer timeout would be a panic.
     connection.busy_timeout(busy_timeout.min(Duration::from_millis(i32::MAX as u64)))?;
-    // No page is mapped into memory: if another program truncated the file, access would be a signal, not an error. Damage
-    // should be found early, and code in the schema of a file must not run. On macOS, only `fullfsync` is durable.
+    // No page is mapped into memory: if another program truncated the file, access would be a signal, not an error.
+    // Damage should be found early, and code in the schema of a file must not run. On macOS, only `fullfsync` is
+    // durable.
     connection.execute_batch(&format!(
         "PRAGMA trusted_schema = OFF;
          PRAGMA cell_size_check = ON;
@@ -87,8 +89,8 @@ pub(super) fn connect(
     Ok(connection)
 }
 
-/// Turns the write-ahead log (WAL) on, permanently. That needs exclusive access for a moment, for which SQLite itself does
-/// not wait.
+/// Turns the write-ahead log (WAL) on, permanently. That needs exclusive access for a moment, for which SQLite itself
+/// does not wait.
 fn turn_wal_on(connection: &Connection, timeout: Duration) -> Result<(), Refusal> {
     let on = || connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0));
     let mode = retry_while_busy(timeout, on)?;
@@ -141,8 +143,8 @@ pub(super) fn check_library(version: i32) -> Result<()> {
     Err(Error::new(ErrorKind::Cache, message))
 }
 
-/// Makes a path absolute, because SQLite takes some relative ones for something else than a file. Refuses paths that are no
-/// usable files, with better errors than those of SQLite.
+/// Makes a path absolute, because SQLite takes some relative ones for something else than a file. Refuses paths that
+/// are no usable files, with better errors than those of SQLite.
 pub(super) fn checked_path(path: &Path) -> Result<PathBuf> {
     let refused = |message: String| Error::new(ErrorKind::Cache, message);
     if path.as_os_str().is_empty() || path.as_os_str() == ":memory:" {
@@ -169,8 +171,8 @@ pub(super) fn checked_path(path: &Path) -> Result<PathBuf> {
         let kind = rustix::fs::statfs(looked_at).ok().and_then(|system| network_file_system(system.f_type as u32));
         if let Some(kind) = kind {
             return Err(refused(format!(
-                "{} is on {kind}, a network file system, where the locks of SQLite do not work: put it on a disk of this \
-                 machine, or use a store that is made for several machines",
+                "{} is on {kind}, a network file system, where the locks of SQLite do not work: put it on a disk of \
+                 this machine, or use a store that is made for several machines",
                 path.display()
             )));
         }
@@ -178,8 +180,8 @@ pub(super) fn checked_path(path: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Returns the name of a network file system by its number from `statfs`, which is in linux/magic.h or in the sources of
-/// the file system.
+/// Returns the name of a network file system by its number from `statfs`, which is in linux/magic.h or in the sources
+/// of the file system.
 #[cfg(target_os = "linux")]
 pub(super) const fn network_file_system(kind: u32) -> Option<&'static str> {
     Some(match kind {

@@ -9,8 +9,8 @@ use crate::{SpaceId, cache::Key};
 const SELECT: &str = "SELECT value FROM entries WHERE key = ?1";
 const SELECT_AFTER: &str = "SELECT id, key, value FROM entries WHERE id > ?1 ORDER BY id";
 
-/// The bytes and rows that a reader takes before it hands them on. They bound the memory of a look-up of any size, and the
-/// duration of a transaction.
+/// The bytes and rows that a reader takes before it hands them on. They bound the memory of a look-up of any size, and
+/// the duration of a transaction.
 const MAX_PART_BYTES: usize = 8 << 20;
 const MAX_PART_ROWS: usize = 16_384;
 
@@ -65,11 +65,12 @@ impl<F> Part<F> {
 impl Part<(usize, Range<usize>)> {
     /// Looks up as many keys as fill a part: the place of each among the sorted keys, and its value.
     ///
-    /// Each part has a transaction of its own. Entries do not change, so a later transaction shows no fewer of them, and a
-    /// long one would keep the WAL from starting over.
+    /// Each part has a transaction of its own. Entries do not change, so a later transaction shows no fewer of them,
+    /// and a long one would keep the WAL from starting over.
     pub(super) fn of(connection: &Connection, mut look_up: LookUp) -> rusqlite::Result<(LookUp, Self)> {
         if look_up.next == 0 {
-            // Rows of one transaction are stored in this order, so they are found together. Equal keys are looked up once.
+            // Rows of one transaction are stored in this order, so they are found together. Equal keys are looked up
+            // once.
             look_up.keys.sort_unstable();
         }
         let end = look_up.keys.len().min(look_up.next + MAX_PART_ROWS);

@@ -12,8 +12,8 @@ const SCHEMA_VERSION: i32 = 1;
 
 /// SQLite keeps this text in the file, comments included, so that it explains the file to people.
 ///
-/// Rows are in the table's own tree, and keys in the index of `UNIQUE`. With `WITHOUT ROWID`, large rows would be in the tree
-/// of the keys, and take up to four times their size.
+/// Rows are in the table's own tree, and keys in the index of `UNIQUE`. With `WITHOUT ROWID`, large rows would be in
+/// the tree of the keys, and take up to four times their size.
 const SCHEMA: &str = "
 CREATE TABLE meta (
     name TEXT PRIMARY KEY,

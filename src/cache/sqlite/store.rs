@@ -57,34 +57,36 @@ const READER_CACHE_KIB: u32 = 8 << 10;
 /// ```
 ///
 /// # Semantics
-/// An `Ok` of [`put`](CacheStore::put) means that the entries survive a crash of the program, a crash of the system, and a
-/// loss of power: the transaction is committed and the disk has confirmed it (journal mode WAL, synchronous FULL). Puts
-/// that wait at the same time share a transaction, so many small puts cost little more than a large one. Each put still
-/// stores all of its entries or none.
+/// An `Ok` of [`put`](CacheStore::put) means that the entries survive a crash of the program, a crash of the system,
+/// and a loss of power: the transaction is committed and the disk has confirmed it (journal mode WAL, synchronous
+/// FULL). Puts that wait at the same time share a transaction, so many small puts cost little more than a large one.
+/// Each put still stores all of its entries or none.
 ///
 /// No entry is ever replaced. Only [discarded](CacheStore::discard) entries are removed. Several processes may read and
-/// write one file at once: readers never wait for writers, and writers wait for one another. While the file is open, files
-/// with the endings `-wal` and `-shm` are next to it: they are part of it.
+/// write one file at once: readers never wait for writers, and writers wait for one another. While the file is open,
+/// files with the endings `-wal` and `-shm` are next to it: they are part of it.
 ///
-/// **The file must be on a disk of this machine.** The locks and the shared memory do not work over a network, and a file
-/// that machines share is damaged sooner or later. On Linux, known network file systems are refused. File systems in user
-/// space (FUSE: sshfs, a bucket mounted as a folder) cannot be told from local ones. On other systems nothing is checked.
+/// **The file must be on a disk of this machine.** The locks and the shared memory do not work over a network, and a
+/// file that machines share is damaged sooner or later. On Linux, known network file systems are refused. File systems
+/// in user space (FUSE: sshfs, a bucket mounted as a folder) cannot be told from local ones. On other systems nothing
+/// is checked.
 ///
 /// # Errors
-/// [`Cache`](ErrorKind::Cache), with the path and what to do, if the file cannot be opened, read or written, is damaged, of
-/// another program or of a newer version; if the disk is full; or if another process held the lock for too long. If a
-/// transaction fails, all its puts fail; later puts are tried again. Stored entries are not touched.
+/// [`Cache`](ErrorKind::Cache), with the path and what to do, if the file cannot be opened, read or written, is
+/// damaged, of another program or of a newer version; if the disk is full; or if another process held the lock for too
+/// long. If a transaction fails, all its puts fail; later puts are tried again. Stored entries are not touched.
 /// [`Config`](ErrorKind::Config) if an option of the [builder](super::SqliteBuilder) is out of range.
 ///
 /// # Cancellation
-/// A dropped `put` is stored if it was in the queue already, and not stored if it still waited for room. A dropped `get`
-/// ends after the part that it is reading.
+/// A dropped `put` is stored if it was in the queue already, and not stored if it still waited for room. A dropped
+/// `get` ends after the part that it is reading.
 ///
 /// # Cost
-/// One thread for writing, which ends when the last clone is dropped. Dropping the last clone waits for everything in the
-/// queue; [`close`](Self::close) does so without blocking. Reading runs on tokio's threads for blocking work, so it needs a
-/// tokio runtime. A look-up copies each value once. Memory is bounded: 64 MiB of waiting puts (one larger put is let in
-/// alone), 8 MiB per look-up in progress, and the page caches of SQLite, up to 32 MiB for writing and 8 MiB per reader.
+/// One thread for writing, which ends when the last clone is dropped. Dropping the last clone waits for everything in
+/// the queue; [`close`](Self::close) does so without blocking. Reading runs on tokio's threads for blocking work, so it
+/// needs a tokio runtime. A look-up copies each value once. Memory is bounded: 64 MiB of waiting puts (one larger put
+/// is let in alone), 8 MiB per look-up in progress, and the page caches of SQLite, up to 32 MiB for writing and 8 MiB
+/// per reader.
 #[derive(Clone)]
 pub struct Sqlite(pub(super) Arc<Shared>);
 
@@ -178,8 +180,8 @@ impl Sqlite {
     /// ```
     ///
     /// # Errors
-    /// Those of [`CacheStore::flush`]; [`Cache`](ErrorKind::Cache) if the thread that writes panicked, or if there is no
-    /// tokio runtime to wait on. The handle is closed in each case.
+    /// Those of [`CacheStore::flush`]; [`Cache`](ErrorKind::Cache) if the thread that writes panicked, or if there is
+    /// no tokio runtime to wait on. The handle is closed in each case.
     ///
     /// # Cancellation
     /// If the future is dropped, the handle is dropped, or goes on closing in the background.
@@ -230,7 +232,8 @@ impl Sqlite {
     /// Shows each entry to `f`, in the order in which they were stored: for verification.
     ///
     /// # Errors
-    /// Those of [`CacheStore::get`]. A row without a valid key is left out, and is an error after all others were shown.
+    /// Those of [`CacheStore::get`]. A row without a valid key is left out, and is an error after all others were
+    /// shown.
     pub async fn for_each(&self, mut f: impl FnMut(Key, &[u8]) + Send) -> Result<()> {
         let (mut after, mut keyless) = (0, None);
         loop {
@@ -300,9 +303,9 @@ impl Sqlite {
         room.map_err(|error| Error::new(ErrorKind::Cache, "the queue of puts has ended").with_source(error))
     }
 
-    /// Has SQLite check the file; returns the faults that it finds, at most about 100, or nothing if there is none. Faults
-    /// within a value are found by [`inspect`](crate::wrap::EntryInfo::inspect). Reads all of the file in one transaction,
-    /// so the WAL grows while others write.
+    /// Has SQLite check the file; returns the faults that it finds, at most about 100, or nothing if there is none.
+    /// Faults within a value are found by [`inspect`](crate::wrap::EntryInfo::inspect). Reads all of the file in one
+    /// transaction, so the WAL grows while others write.
     ///
     /// # Errors
     /// Those of [`CacheStore::get`].
@@ -412,8 +415,8 @@ impl Shared {
         // The connection of the writer should be the last to close: it checkpoints.
         self.idle.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
         self.jobs = None;
-        // The thread that writes may drop the last clone itself: one that a caller held whom it tells. It cannot wait for
-        // itself.
+        // The thread that writes may drop the last clone itself: one that a caller held whom it tells. It cannot wait
+        // for itself.
         let writer = self.writer.take().filter(|writer| writer.thread().id() != thread::current().id());
         writer.map_or(Ok(()), JoinHandle::join)
     }

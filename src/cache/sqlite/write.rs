@@ -28,8 +28,8 @@ pub(super) const QUEUE_PIECE_BYTES: usize = 1 << 10;
 pub(super) const DEFAULT_GROUP_ROWS: usize = 10_000;
 const MAX_GROUP_BYTES: usize = 16 << 20;
 
-/// If readers overlap without a pause, the WAL grows. At so many times the size that triggers a checkpoint, the writer waits
-/// for a moment in which the WAL can start over, for so long.
+/// If readers overlap without a pause, the WAL grows. At so many times the size that triggers a checkpoint, the writer
+/// waits for a moment in which the WAL can start over, for so long.
 const MAX_WAL_FACTOR: u64 = 4;
 const WAL_RESTART_WAIT: Duration = Duration::from_secs(1);
 
@@ -78,9 +78,9 @@ impl Writer {
         }
     }
 
-    /// Keeps the WAL from growing without bound. The WAL starts over when all of it is in the file and no reader uses it. If
-    /// readers overlap without a pause, the writer has to wait for that: readers that begin after the checkpoint do not use
-    /// the WAL.
+    /// Keeps the WAL from growing without bound. The WAL starts over when all of it is in the file and no reader uses
+    /// it. If readers overlap without a pause, the writer has to wait for that: readers that begin after the checkpoint
+    /// do not use the WAL.
     fn bound_wal(&self) {
         let bytes = fs::metadata(&self.wal).map_or(0, |wal| wal.len());
         if bytes <= MAX_WAL_FACTOR * self.wal_bytes {

@@ -67,7 +67,7 @@ pub struct CacheCounts {
     pub failures: u64,
     /// Vectors that were stored, or that the store had already.
     pub stored: u64,
-    /// The cost of calls whose callers had all left, so that none was told. This and the usage that callers were told add
-    /// up to the usage that the inner embedder told.
+    /// The cost of calls whose callers had all left, so that none was told. This and the usage that callers were told
+    /// add up to the usage that the inner embedder told.
     pub unclaimed: Usage,
 }

@@ -34,13 +34,13 @@ pub enum VectorEncoding {
     Exact,
     /// As 16-bit floats if that loses nothing, as with many vectors of OpenAI, else as 32-bit floats.
     HalfWhereExact,
-    /// As 16-bit floats: half the size, and cosines that differ from the 8th digit on. Rows that would lose more, because
-    /// components are too large or all too small for 16 bits, are stored as 32-bit floats.
+    /// As 16-bit floats: half the size, and cosines that differ from the 8th digit on. Rows that would lose more,
+    /// because components are too large or all too small for 16 bits, are stored as 32-bit floats.
     Half,
 }
 
-/// Whether a row loses no more in 16 bits than most numbers do. Numbers that are too large become infinite in 16 bits, and
-/// those that are too small zero.
+/// Whether a row loses no more in 16 bits than most numbers do. Numbers that are too large become infinite in 16 bits,
+/// and those that are too small zero.
 fn is_close(halves: &[f16], row: &[f32]) -> bool {
     let (mut lost, mut all) = (0.0_f64, 0.0_f64);
     for (half, number) in halves.iter().zip(row) {
@@ -110,8 +110,8 @@ impl EntryInfo {
     }
 }
 
-/// Appends the row of an entry to `rows`; returns the same as [`read`]. If the bytes are aligned as floats are, they are
-/// copied straight into the spare capacity, which is not zeroed first.
+/// Appends the row of an entry to `rows`; returns the same as [`read`]. If the bytes are aligned as floats are, they
+/// are copied straight into the spare capacity, which is not zeroed first.
 pub(super) fn append(entry: &[u8], key: &Key, rows: &mut Vec<f32>, width: usize) -> Option<bool> {
     if cfg!(target_endian = "little")
         && let Some(&(F32 | F32_TRUNCATED)) = entry.get(3)

@@ -1,24 +1,24 @@
 //! Keeps the calls under way, each shared by all callers that miss the same texts: [`InFlightTable`].
 //!
 //! # The life of a call
-//! 1. **Entered.** A caller finds texts that no call under way is for, and enters a call for them in the moment in which
-//!    it begins to poll it. It enters no call that it does not poll yet: if another caller joined such a call and left, the
-//!    call would stand still half-way, perhaps with a place in a gate further in that it never gives back.
-//! 2. **Driven.** Each caller that has joined polls the call. The call continues as long as one of them is there, and is
-//!    dropped with the last.
-//! 3. **Arrived.** The inner embedder has answered. From now on no row is lost: a caller whose time is up takes the rows. If
-//!    the store is slow, a task of the runtime joins as one more caller, which never leaves.
+//! 1. **Entered.** A caller finds texts that no call under way is for, and enters a call for them in the moment in
+//!    which it begins to poll it. It enters no call that it does not poll yet: if another caller joined such a call and
+//!    left, the call would stand still half-way, perhaps with a place in a gate further in that it never gives back.
+//! 2. **Driven.** Each caller that has joined polls the call. The call continues as long as one of them is there, and
+//!    is dropped with the last.
+//! 3. **Arrived.** The inner embedder has answered. From now on no row is lost: a caller whose time is up takes the
+//!    rows. If the store is slow, a task of the runtime joins as one more caller, which never leaves.
 //! 4. **Stored**, taken off the table, and handed out.
 //!
 //! # Who is told the cost
-//! One caller: the first that has its whole answer after the call arrived. Until then the bill stays with the call, so a
-//! caller that leaves takes none with it. If all leave, the bill goes to [`Counts::unclaimed`].
+//! One caller: the first that has its whole answer after the call arrived. Until then the bill stays with the call, so
+//! a caller that leaves takes none with it. If all leave, the bill goes to [`Counts::unclaimed`].
 //!
 //! # Lock order
 //! The table's lock comes first. Under it, a caller joins calls, which takes the lock of their waiters (see
-//! [`shared`](super::shared)), and nothing else is locked. No future is polled or dropped under the table's lock, because
-//! a call that ends takes itself off the table, under the same lock. The last handle of a call drops the call, so no
-//! handle may be dropped under the lock either.
+//! [`shared`](super::shared)), and nothing else is locked. No future is polled or dropped under the table's lock,
+//! because a call that ends takes itself off the table, under the same lock. The last handle of a call drops the call,
+//! so no handle may be dropped under the lock either.
 
 use std::{
     collections::HashMap,
@@ -83,7 +83,8 @@ impl InFlightTable {
 pub(super) struct Slot {
     progress: Arc<Progress>,
     pub(super) row: usize,
-    /// The id of the call. When a call ends, it removes only its own slots, not those of a later call for the same text.
+    /// The id of the call. When a call ends, it removes only its own slots, not those of a later call for the same
+    /// text.
     pub(super) id: u64,
 }
 

@@ -85,8 +85,8 @@ impl<E: Embedder> NewCall<E> {
                 storing.await;
             }
         }
-        // Counted before the call leaves the table: a caller that does not find it there sees that a call has stored, and
-        // looks up again.
+        // Counted before the call leaves the table: a caller that does not find it there sees that a call has stored,
+        // and looks up again.
         inner.stored.fetch_add(1, Ordering::Release);
         answer
     }
@@ -165,8 +165,8 @@ async fn keep<E: Embedder>(inner: &Inner<E>, keys: &[Key], result: &Result<Embed
     }
 }
 
-/// The entry of a call in the table. Dropping it takes the texts off the table, whether the call ends, is dropped, or never
-/// begins, and counts the cost of a call that was dropped before it was answered.
+/// The entry of a call in the table. Dropping it takes the texts off the table, whether the call ends, is dropped, or
+/// never begins, and counts the cost of a call that was dropped before it was answered.
 struct Entered<E> {
     inner: Arc<Inner<E>>,
     keys: Arc<[Key]>,

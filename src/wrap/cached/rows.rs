@@ -5,8 +5,8 @@ use crate::{Charges, Embeddings, Error, Partial, Result, Space, cache::Key};
 
 /// The rows of some texts, as far as they are there.
 ///
-/// [`RowCollector`](crate::RowCollector) does the same for whole results. This one also reads entries, straight into the
-/// matrix: a hit is one copy.
+/// [`RowCollector`](crate::RowCollector) does the same for whole results. This one also reads entries, straight into
+/// the matrix: a hit is one copy.
 pub(super) struct Rows {
     width: usize,
     /// Reaches to the last row that is there.

@@ -5,15 +5,15 @@
 //!
 //! - **No lost wake-up.** A waiter registers its waker before it looks at the future. If another waiter is polling the
 //!   future at the time, that one sees the waker when it puts the future back. If the future was woken while it was
-//!   polled, that poll may have come too early: the waiter that puts it back wakes all waiters. It does not rely on being
-//!   polled again itself, because it may be dropped instead.
+//!   polled, that poll may have come too early: the waiter that puts it back wakes all waiters. It does not rely on
+//!   being polled again itself, because it may be dropped instead.
 //! - **No waiter is needed.** Each wake-up wakes all waiters. Whichever of them leaves, another one polls.
 //! - **The last waiter ends it.** The future is dropped with the last waiter, at once and under no lock.
 //!
 //! # Lock order
-//! There are two locks, of the stage and of the wakers, and no thread holds both. The future, wakers and values are code of
-//! others: none is polled, woken, cloned or dropped under a lock, except that a finished value is cloned under that of the
-//! stage (here an `Arc`).
+//! There are two locks, of the stage and of the wakers, and no thread holds both. The future, wakers and values are
+//! code of others: none is polled, woken, cloned or dropped under a lock, except that a finished value is cloned under
+//! that of the stage (here an `Arc`).
 
 use std::{
     mem,
@@ -195,8 +195,8 @@ impl<T> Drop for SharedCall<T> {
     }
 }
 
-/// Held while a waiter polls the future. It is dropped only if the future panics, and then wakes the other waiters, which
-/// would wait for ever.
+/// Held while a waiter polls the future. It is dropped only if the future panics, and then wakes the other waiters,
+/// which would wait for ever.
 struct Hand<'a, T>(&'a State<T>);
 
 impl<T> Drop for Hand<'_, T> {

@@ -143,8 +143,8 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         }
     }
 
-    /// Splits the missing texts into calls within the inner embedder's limits. Each distinct text is in one call, as its
-    /// first place.
+    /// Splits the missing texts into calls within the inner embedder's limits. Each distinct text is in one call, as
+    /// its first place.
     async fn split_missing(&mut self, limits: &Limits) -> Vec<Vec<usize>> {
         let missing = self.rows.left();
         let mut last = HashMap::with_capacity_and_hasher(missing, HashOfKey::default());
@@ -243,8 +243,8 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         plan::again(&picked.batch(), now, waiting, |part| call[part].to_vec()).await
     }
 
-    /// Takes the results, at the deadline, of calls that have arrived and are still being stored: their rows are as good
-    /// as the others. Returns the parts in calls that have not arrived.
+    /// Takes the results, at the deadline, of calls that have arrived and are still being stored: their rows are as
+    /// good as the others. Returns the parts in calls that have not arrived.
     fn take_arrived(&mut self, parts: Vec<Option<Part>>) -> Vec<Part> {
         let (arrived, late_parts): (Vec<_>, Vec<_>) =
             parts.into_iter().flatten().partition(|part| part.progress.arrived().is_some());
@@ -257,7 +257,8 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
     }
 
     /// Finds a call for each of these texts: the calls of other callers that are under way, and one new call for the
-    /// rest. The caller gives the inner embedder's limits, because the embedder must not be asked under the table's lock.
+    /// rest. The caller gives the inner embedder's limits, because the embedder must not be asked under the table's
+    /// lock.
     fn enter(&self, firsts: Vec<usize>, limits: Limits) -> Vec<(SharedCall<Arc<Answer>>, Part)> {
         let mut joined: Vec<(InFlightCall, Vec<RowOf>)> = Vec::new();
         let mut by_id: HashMap<u64, usize> = HashMap::new();
@@ -348,7 +349,8 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         (texts, places)
     }
 
-    /// Decides what the error of a call means for this caller: it fails with it, or asks again for its texts in that call.
+    /// Decides what the error of a call means for this caller: it fails with it, or asks again for its texts in that
+    /// call.
     fn attribute_error(&mut self, error: Error, id: u64, part: Part) {
         let named = !error.bad_texts().is_empty();
         let error = error.map_indices(|asked| {
