@@ -2,8 +2,8 @@
 
 /// Returns the cosine of two vectors of the same width; 0 if one of them is zero.
 ///
-/// Sums are taken in `f64`: in `f32`, those of a thousand components would lose the digits in which two runs of one model
-/// differ.
+/// Sums are taken in `f64`: in `f32`, those of a thousand components would lose the digits in which two runs of one
+/// model differ.
 pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f64 {
     debug_assert_eq!(a.len(), b.len());
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();

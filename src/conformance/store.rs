@@ -20,14 +20,14 @@ use crate::{
     plan::yield_once,
 };
 
-/// Bytes of a value like a vector's.
+/// The size of a value like that of a vector of 768 components, in bytes.
 const VECTOR_BYTES: usize = 3_088;
 
-/// Bytes of values: nothing, next to nothing, around what fits one byte and two, and a megabyte.
+/// Sizes of values in bytes: none, a few, around the limits of lengths in one byte and in two, and a megabyte.
 const VALUE_SIZES: [usize; 8] = [0, 1, 2, 255, 256, 65_535, 65_537, 1 << 20];
 
-/// Checks that a store keeps the laws of [`CacheStore`]: one check a law or more, for everyone's stores. `make` makes a
-/// store, or opens one, for each check; the last one is dropped by then.
+/// Checks that a store keeps the laws of [`CacheStore`], with one check per law or more. Use it for stores of your own.
+/// `make` makes or opens a store for each check; the one before is dropped by then.
 ///
 /// ```
 /// use docvector_embed::{cache::Memory, conformance};
@@ -37,15 +37,15 @@ const VALUE_SIZES: [usize; 8] = [0, 1, 2, 255, 256, 65_535, 65_537, 1 << 20];
 /// ```
 ///
 /// The store needs room for 64 MiB, so that it has no reason to forget anything. It may hold other entries, and keep
-/// what the checks put there: keys are new in every run. Values are of up to 1 MiB, calls of up to 10,000 keys. Calls
-/// are made at once but on one thread: a store with locks of its own needs tests with threads beside.
+/// those of the checks: keys are new in each run. Values have up to 1 MiB, and calls up to 10,000 keys. Calls are
+/// concurrent, but on one thread: a store with locks of its own also needs tests with threads.
 ///
 /// # Errors
-/// The first violation found. Its [`law`](Violation::law) is the number in [`CacheStore`]'s list, its
-/// [`embedder`](Violation::embedder) the store, as it displays itself.
+/// The first violation found. Its [`law`](Violation::law) is the number in the list of [`CacheStore`]; its
+/// [`embedder`](Violation::embedder) is the `Display` of the store.
 pub async fn store<S: CacheStore>(make: impl Fn() -> S + Send + Sync) -> Verdict {
     let check = |law| Check::new(law, make());
-    // Each relies on those before: what breaks a law is to be blamed by that one.
+    // Each check relies on those before, so that a store which breaks a law fails the check of that law.
     check(1).found().await?;
     check(1).unknown().await?;
     check(4).values().await?;
@@ -68,7 +68,7 @@ type Written = (Key, Vec<u8>);
 /// What was found at each place.
 type Found = Vec<Option<Vec<u8>>>;
 
-/// One check at work: its law, its store, its keys and values, and how it complains.
+/// One check: its law, its store, its keys and values, and its violations.
 struct Check<S> {
     law: u8,
     store: S,
@@ -78,14 +78,14 @@ struct Check<S> {
 
 impl<S: CacheStore> Check<S> {
     fn new(law: u8, store: S) -> Self {
-        // Other keys in every process, too: the store may be kept.
+        // Keys differ between processes, too, because the store may be kept.
         static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one("process"));
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
         let seed = blake3::hash(&[PROCESS.to_le_bytes(), run.to_le_bytes()].concat());
         Self { law, store, seed: *seed.as_bytes(), made: AtomicU64::new(0) }
     }
 
-    /// Law 1: what was put is found. With letters for values: that other bytes are values, too, is law 4.
+    /// Law 1: values that were put are found. The values are letters; law 4 is about other bytes.
     async fn found(&self) -> Verdict {
         let text = || -> Vec<u8> { self.value(VECTOR_BYTES).into_iter().map(|byte| b'a' + byte % 16).collect() };
         let one = [(self.key(), text())];
@@ -97,7 +97,7 @@ impl<S: CacheStore> Check<S> {
         self.expect_alone("looked up again", &one).await
     }
 
-    /// Law 1: what was not put is not found, however close its key.
+    /// Law 1: keys that were not put are not found, however close they are.
     async fn unknown(&self) -> Verdict {
         self.expect_none("before a put").await?;
         let known = self.key();
@@ -137,8 +137,8 @@ impl<S: CacheStore> Check<S> {
         self.expect_alone("looked up again", &written).await
     }
 
-    /// Law 7: each place is handed over once with the value of its key, in whatever order keys are asked for, however
-    /// often, with whatever unknown ones in between.
+    /// Law 7: each place is handed over once, with the value of its key. Keys are asked for in any order, several
+    /// times, among unknown ones.
     async fn places(&self) -> Verdict {
         let known = self.entries(8, 40);
         self.put(&known).await?;
@@ -181,7 +181,7 @@ impl<S: CacheStore> Check<S> {
         self.expect_found("put with 256 others whose keys differ in a bit or two", &entries).await
     }
 
-    /// Law 2: of the values that one put has for a key, the first stays.
+    /// Law 2: if one put has several values for a key, the first stays.
     async fn first_of_one_put(&self) -> Verdict {
         let first = self.entries(3, 20);
         let later = |bytes| first.iter().map(|(key, _)| (*key, self.value(bytes))).collect::<Vec<Written>>();
@@ -190,7 +190,7 @@ impl<S: CacheStore> Check<S> {
         self.expect_found("put first of four by one call", &first).await
     }
 
-    /// Law 2: the first value stays, whatever is put later, and what is put beside it is stored.
+    /// Law 2: the first value stays, whatever is put later. Entries that are put beside it are stored.
     async fn first_of_several_puts(&self) -> Verdict {
         for (first, later) in [(20, 20), (0, 20), (20, 0), (20, VECTOR_BYTES), (VECTOR_BYTES, 20)] {
             let entry = [(self.key(), self.value(first))];
@@ -208,13 +208,13 @@ impl<S: CacheStore> Check<S> {
         Ok(())
     }
 
-    /// Law 2: of those who write at once, one is first, and all agree on who.
+    /// Law 2: of concurrent writers, one is first, and all see its value.
     async fn first_of_writers_at_once(&self) -> Verdict {
         let keys: Vec<Key> = (0..16).map(|_| self.key()).collect();
         let writer = |number: usize| {
             let entries = keys.iter().map(|key| (*key, self.value(100 + number)));
             let mut entries: Vec<Written> = entries.collect();
-            // Whoever locks entries one by one must not wait for each other.
+            // Stores that lock entries one by one must not deadlock.
             if number % 2 == 1 {
                 entries.reverse();
             }
@@ -240,7 +240,7 @@ impl<S: CacheStore> Check<S> {
         Ok(())
     }
 
-    /// Law 3: nothing is no work and no error.
+    /// Law 3: a call without keys or entries does nothing and is no error.
     async fn nothing(&self) -> Verdict {
         let entries = self.entries(3, 20);
         for what in ["in a new store", "in a store with entries"] {
@@ -261,7 +261,7 @@ impl<S: CacheStore> Check<S> {
     async fn number(&self) -> Verdict {
         let entries: Vec<Written> = (0..5_000).map(|number| (self.key(), self.value(number % 300))).collect();
         self.put(&entries).await?;
-        // As many unknown ones in between.
+        // As many unknown keys in between.
         let keys: Vec<Key> = entries.iter().flat_map(|(key, _)| [*key, self.key()]).collect();
         let found = self.get(&keys).await?;
         for (number, (found, (_, value))) in found.chunks(2).zip(&entries).enumerate() {
@@ -275,7 +275,7 @@ impl<S: CacheStore> Check<S> {
         Ok(())
     }
 
-    /// Law 5: a get beside puts finds the whole value or none, and what it found stays.
+    /// Law 5: a get during puts finds the whole value or none, and the value that it found stays.
     async fn whole(&self) -> Verdict {
         for _ in 0..4 {
             let ours = self.entries(48, 8 << 10);
@@ -324,7 +324,7 @@ impl<S: CacheStore> Check<S> {
         Ok(())
     }
 
-    /// Law 6: dropped calls leave everything usable, and nothing half done.
+    /// Law 6: dropped calls leave everything usable, and no part of a value.
     async fn usable(&self) -> Verdict {
         for polls in 0..6 {
             let kept = self.entries(4, 100);
@@ -347,7 +347,7 @@ impl<S: CacheStore> Check<S> {
         Ok(())
     }
 
-    /// Law 9: notes and flushes at any time, any number of times, change no entry; and the name is one line.
+    /// Law 9: notes and flushes change no entry, at any time, any number of times. The name is one line.
     async fn upkeep(&self) -> Verdict {
         let name = self.store.to_string();
         self.expect(!name.trim().is_empty() && !name.contains('\n'), || "its name is not one line".into())?;
@@ -379,14 +379,14 @@ impl<S: CacheStore> Check<S> {
         self.expect_found("put after a flush", &more).await
     }
 
-    /// Law 10: what is discarded is gone, and nothing else; who puts next is the first.
+    /// Law 10: discarded entries are gone, and no others. The next put of such a key is the first.
     async fn discard(&self) -> Verdict {
         let entries = self.entries(8, VECTOR_BYTES);
         self.put(&entries).await?;
         self.remove(&[]).await?;
         self.expect_found("put before nothing was discarded", &entries).await?;
 
-        // Another value, a beginning of it, what goes on after it, and a key that is not there.
+        // Another value, a shorter one, a longer one, an empty one, and an unknown key.
         let (key, value) = &entries[0];
         let others = [
             (*key, self.value(VECTOR_BYTES)),
@@ -398,7 +398,7 @@ impl<S: CacheStore> Check<S> {
         self.remove(&others).await?;
         self.expect_found("put before other values were discarded", &entries).await?;
 
-        // With others, and twice.
+        // Together with others, and twice.
         let (gone, kept) = entries.split_at(3);
         let mixed = [gone, &[(kept[0].0, self.value(VECTOR_BYTES)), gone[0].clone()], &others[4..]].concat();
         self.remove(&mixed).await?;
@@ -415,7 +415,7 @@ impl<S: CacheStore> Check<S> {
         self.expect_found("put in the place of one that is discarded again", &anew).await
     }
 
-    /// Bytes that were not given before.
+    /// Returns bytes that no call before returned.
     fn fresh(&self) -> [u8; 8] {
         self.made.fetch_add(1, Ordering::Relaxed).to_le_bytes()
     }
@@ -441,7 +441,7 @@ impl<S: CacheStore> Check<S> {
         self.breaks(self.law, what)
     }
 
-    /// Another law than the one that is looked at.
+    /// A violation of another law than the one of this check.
     fn breaks(&self, law: u8, what: String) -> Violation {
         Violation { law, embedder: self.store.to_string(), what }
     }
@@ -487,7 +487,7 @@ impl<S: CacheStore> Check<S> {
         self.store.flush().await.map_err(|error| self.violation(format!("it cannot be flushed: {error}")))
     }
 
-    /// Looks entries up in one call.
+    /// Looks up entries in one call.
     async fn expect_found(&self, what: &str, entries: &[Written]) -> Verdict {
         let keys: Vec<Key> = entries.iter().map(|(key, _)| *key).collect();
         for (found, (_, value)) in self.get(&keys).await?.iter().zip(entries) {
@@ -499,7 +499,7 @@ impl<S: CacheStore> Check<S> {
         Ok(())
     }
 
-    /// Looks entries up in a call each, which has but one place to hand over.
+    /// Looks up each entry in a call of its own.
     async fn expect_alone(&self, what: &str, entries: &[Written]) -> Verdict {
         for entry in entries {
             self.expect_found(what, std::slice::from_ref(entry)).await?;
@@ -513,7 +513,7 @@ fn borrowed(entries: &[Written]) -> Vec<Entry<'_>> {
     entries.iter().map(|(key, value)| Entry::new(*key, value)).collect()
 }
 
-/// What is wrong with what was found; `None` where it is the value.
+/// Says how a found value differs; `None` if it is the value.
 fn difference(found: Option<&[u8]>, value: &[u8]) -> Option<String> {
     match found {
         None => Some("is not found".into()),
@@ -523,7 +523,7 @@ fn difference(found: Option<&[u8]>, value: &[u8]) -> Option<String> {
     }
 }
 
-/// All keys that differ from this one in a bit.
+/// Returns all keys that differ from this one in one bit.
 fn neighbours(key: Key) -> Vec<Key> {
     let flipped = |bit: usize| {
         let mut bytes = *key.as_bytes();
@@ -533,7 +533,7 @@ fn neighbours(key: Key) -> Vec<Key> {
     (0..256).map(flipped).collect()
 }
 
-/// Polls a call so many times, unless it ends before, and drops it.
+/// Polls a call so many times, or until it ends, and drops it.
 async fn poll_and_drop(call: impl Future<Output = crate::Result<()>> + Send, polls: usize) {
     let mut call = pin!(call);
     for _ in 0..polls {

@@ -84,8 +84,8 @@ impl ErrorKind {
         }
     }
 
-    /// Whether a call that several callers share may have failed for reasons of another caller: of its deadline, or of its
-    /// texts. `names_own` says whether the error names texts of this caller; `None` if it names no text at all.
+    /// Whether a call that several callers share may have failed for reasons of another caller: of its deadline, or of
+    /// its texts. `names_own` says whether the error names texts of this caller; `None` if it names no text at all.
     pub(crate) fn may_be_anothers_fault(self, names_own: Option<bool>) -> bool {
         match (self, names_own) {
             (Self::DeadlinePassed, _) => true,
@@ -94,8 +94,8 @@ impl ErrorKind {
         }
     }
 
-    /// Names the kind in lower-case words, as error messages begin: for people. For programs, use [`as_str`](Self::as_str), which
-    /// is read back.
+    /// Names the kind in lower-case words, as error messages begin: for people. For programs, use
+    /// [`as_str`](Self::as_str), which is read back.
     const fn words(self) -> &'static str {
         match self {
             Self::Auth => "not authorised",

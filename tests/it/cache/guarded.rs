@@ -1,4 +1,4 @@
-//! `Guarded`: what ends in time, what opens and closes the breaker, and who is let through.
+//! `Guarded`: its time limits, and when its breaker opens, closes, and lets calls through.
 
 use std::{
     error::Error as _,
@@ -31,7 +31,7 @@ const WRITE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_secs(10);
 const SPACE: SpaceId = SpaceId::from_bytes([1; 16]);
 
-/// What a store does at its next calls.
+/// How a store behaves in its next calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mood {
     Well,
@@ -46,7 +46,7 @@ enum Mood {
     HalfPanics,
 }
 
-/// A store in a mood.
+/// A store that behaves as its mood says.
 #[derive(Clone, Debug)]
 struct Moody {
     inner: Memory,
@@ -63,7 +63,7 @@ impl Moody {
         *self.mood.lock().expect("nobody panics with it") = mood;
     }
 
-    /// How often it was asked since this was called last.
+    /// Returns the number of calls since this was called last.
     fn asked(&self) -> usize {
         self.asked.swap(0, Ordering::Relaxed)
     }
@@ -256,7 +256,7 @@ async fn while_open_every_call_fails_at_once_and_says_why() {
     sleep(Duration::from_secs(4)).await;
     let error = fail(&store, 0).await.to_string();
     assert!(error.contains("for 10s, 6s of which are left"), "{error}");
-    // Nothing is no work, and says nothing about the store.
+    // Calls without keys or entries do not reach the store and do not count.
     sleep(PAUSE).await;
     store.get(&[], &mut |_: usize, _: &[u8]| {}).await.expect("no keys");
     store.put(&[]).await.expect("no entries");
@@ -290,11 +290,11 @@ async fn panics_are_failures() {
     for method in 0..METHODS {
         let error = fail(&store, method).await.to_string();
         assert!(error.contains("moody panicked in `"), "{error}");
-        // What it panicked with may be anything.
+        // The message of the panic may hold anything.
         assert!(!error.contains("as told"), "{error}");
     }
     assert_eq!((store.state(), inner.asked()), (BreakerState::Open, METHODS));
-    // A probe that panics is one that fails.
+    // A probe that panics has failed.
     sleep(PAUSE).await;
     fail(&store, 4).await;
     assert_eq!((store.state(), store.failures(), inner.asked()), (BreakerState::Open, 6, 1));
@@ -387,7 +387,7 @@ async fn a_store_that_is_back_is_asked_again() {
     let (inner, store) = guarded(Mood::Hangs);
     open(&store).await;
 
-    // Each pause ends with one probe; as long as it fails, the next pause begins.
+    // Each pause ends with one probe. While probes fail, the next pause begins.
     for probes in 1..4 {
         sleep(PAUSE - Duration::from_millis(1)).await;
         fail(&store, 0).await;
@@ -403,7 +403,7 @@ async fn a_store_that_is_back_is_asked_again() {
     put_one(&store, key(1), b"value").await;
     assert_eq!((store.state(), store.failures()), (BreakerState::Closed, 0));
     assert!(find_one(&store, key(1)).await.is_some());
-    // It takes as many failures as the first time.
+    // Opening takes as many failures as the first time.
     inner.set(Mood::Fails);
     open(&store).await;
 }
@@ -431,7 +431,7 @@ async fn of_callers_at_once_one_is_the_probe() {
         let text = result.expect_err("not let through").to_string();
         assert!(elapsed.is_zero() && text.contains("one call tries it at the moment"), "{text}");
     }
-    // It has closed, for all.
+    // The breaker has closed for all.
     assert!(join_all((0..100).map(|_| call(&store, 0))).await.iter().all(Result::is_ok));
     assert_eq!(inner.asked(), 100);
 }
@@ -440,7 +440,7 @@ async fn of_callers_at_once_one_is_the_probe() {
 async fn of_threads_at_once_one_is_the_probe() {
     for _ in 0..50 {
         let (inner, store) = guarded(Mood::Fails);
-        // A long time, for a busy machine.
+        // Long enough for a busy machine.
         let store = store.with_pause(Duration::ZERO).with_read_limit(Duration::from_secs(600));
         open(&store).await;
         inner.set(Mood::Hangs);
@@ -481,7 +481,7 @@ async fn a_dropped_probe_makes_way_for_the_next() {
             drop(probe);
             assert_eq!((store.state(), store.failures(), inner.asked()), (BreakerState::Open, 5, 1));
         }
-        // At once: the pause has been.
+        // At once, because the pause is over.
         inner.set(Mood::Well);
         call(&store, method).await.expect("it is well");
         assert_eq!((store.state(), inner.asked()), (BreakerState::Closed, 1));
@@ -494,7 +494,7 @@ async fn a_dropped_call_does_not_count() {
     for method in 0..4 * METHODS {
         assert!(call(&store, method % METHODS).now_or_never().is_none());
     }
-    // One that was never polled has not begun.
+    // A call that was never polled has not begun.
     drop(call(&store, 0));
     assert_eq!((store.failures(), store.state(), inner.asked()), (0, BreakerState::Closed, 4 * METHODS));
 }
@@ -502,7 +502,7 @@ async fn a_dropped_call_does_not_count() {
 #[tokio::test(start_paused = true)]
 async fn a_call_of_an_earlier_time_does_not_count() {
     let (inner, store) = guarded(Mood::Slow(Duration::from_secs(5)));
-    // One that will succeed, and one that will fail.
+    // A call that will succeed, and one that will fail.
     let mut early = Box::pin(call(&store, 1));
     assert!(early.as_mut().now_or_never().is_none());
     inner.set(Mood::Hangs);

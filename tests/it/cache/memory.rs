@@ -1,4 +1,4 @@
-//! `Memory`: its bound, who is let go, and who is first when threads write at once.
+//! `Memory`: its bound, which entries are evicted, and which value is first when threads write at once.
 
 use docvector_embed::{
     SpaceId,
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::stores::{find, find_one, key, put_one};
 
-/// What an entry with a value of so many bytes counts.
+/// The bytes that an entry with a value of so many bytes counts.
 fn counted(bytes: usize) -> u64 {
     32 + bytes as u64 + Memory::OVERHEAD
 }
@@ -35,7 +35,7 @@ proptest! {
                     (None, None) => {}
                 }
             }
-            // The count is that of what is there.
+            // The bytes are those of the entries that are there.
             let keys: Vec<Key> = (0..60).map(key).collect();
             let found = find(&memory, &keys).await;
             prop_assert_eq!(found.iter().flatten().count(), memory.len());
@@ -64,7 +64,7 @@ async fn what_is_too_large_is_not_kept_and_pushes_nothing_out() {
         assert_eq!(find(&memory, &[key(1), key(2)]).await, [Some(vec![1; 1_000]), None]);
     }
     assert_eq!(memory.len(), 1);
-    // One that fits is the first, then.
+    // So the next value that fits is the first.
     put_one(&memory, key(2), b"small").await;
     assert_eq!(find_one(&memory, key(2)).await.as_deref(), Some(&b"small"[..]));
 }

@@ -1,4 +1,4 @@
-//! The SQLite store: what it promises when it is shared, killed, damaged and out of room.
+//! The SQLite store: what it promises when it is shared, killed, damaged, or out of space.
 #![cfg(feature = "sqlite")]
 
 use std::{
@@ -27,7 +27,7 @@ use crate::support::processes::{self, Running, inner};
 #[cfg(target_os = "linux")]
 use {crate::support::processes::INNER, std::process::Command};
 
-/// Keys as they are in life: hashes.
+/// A key as `Cached` has them: a hash.
 fn key(of: &str) -> Key {
     Key::from_bytes(*blake3::hash(of.as_bytes()).as_bytes())
 }
@@ -36,7 +36,7 @@ fn keys(name: &str, range: Range<usize>) -> Vec<Key> {
     range.map(|i| key(&format!("{name} {i}"))).collect()
 }
 
-/// The value of a key: whoever has the key can check it. 256 to 2,806 bytes.
+/// The value of a key, which follows from the key, so that it can be checked. 256 to 2,806 bytes.
 fn value(key: &Key) -> Vec<u8> {
     let mut bytes = vec![0; 256 + 10 * usize::from(key.as_bytes()[0])];
     blake3::Hasher::new().update(key.as_bytes()).finalize_xof().fill(&mut bytes);
@@ -56,7 +56,7 @@ async fn get(store: &Sqlite, keys: &[Key]) -> Result<Vec<Option<Vec<u8>>>> {
     Ok(found)
 }
 
-/// All of them are there, each with its bytes.
+/// Asserts that all entries are there, each with its value.
 async fn assert_all(store: &Sqlite, keys: &[Key]) {
     let found = get(store, keys).await.expect("it reads");
     for (place, (key, found)) in keys.iter().zip(found).enumerate() {
@@ -74,7 +74,7 @@ fn texts(about: &str, count: usize) -> Vec<String> {
     (0..count).map(|number| format!("{about} {number}")).collect()
 }
 
-/// Each row is its text's own.
+/// Asserts that each row is that of its text.
 fn assert_own(fake: &Fake, texts: &[String], rows: &Embeddings) {
     assert_eq!(rows.len(), texts.len());
     for (text, row) in texts.iter().zip(rows.rows()) {
@@ -89,7 +89,7 @@ fn assert_sound(path: &Path) {
     assert_eq!(verdict, "ok");
 }
 
-/// The error that opening gives: one of the cache, about this file.
+/// Returns the error of opening: of the kind `Cache`, about this file.
 fn refused(path: &Path) -> String {
     let error = Sqlite::open(path).expect_err("it is no store");
     assert_eq!(error.kind(), ErrorKind::Cache);
@@ -130,7 +130,7 @@ async fn a_file_that_is_kept_keeps_the_laws() {
     for size in [4_096, 16_384] {
         let path = folder.path().join(size.to_string());
         let open = || Sqlite::builder(&path).with_page_size(size).build().expect("it opens");
-        // Opened anew for each check, twice over, and then kept open.
+        // Opened again for each check, twice, and then kept open.
         conformance::store(open).await.unwrap_or_else(|violation| panic!("made: {violation}"));
         conformance::store(open).await.unwrap_or_else(|violation| panic!("found: {violation}"));
         let kept = open();
@@ -277,7 +277,7 @@ async fn what_takes_the_place_of_the_discarded_stays() {
 async fn look_ups_of_any_size_go_in_parts() {
     let folder = folder();
     let store = Sqlite::open(folder.path().join("store")).expect("it opens");
-    // Thirty megabytes and one value of twenty: parts hold eight.
+    // Thirty megabytes and one value of twenty megabytes; a part holds eight.
     let (large, small) = (keys("large", 0..30), keys("small", 0..20_000));
     let of = |key: &Key, length: usize| vec![key.as_bytes()[0]; length];
     for key in &large {
@@ -321,7 +321,7 @@ async fn everything_is_there_after_opening_again() {
     }
     let stats = store.stats().await.expect("it counts");
     drop(store);
-    // Nothing is left beside the file.
+    // No other file is left.
     let files: Vec<_> =
         fs::read_dir(folder.path()).expect("a folder").map(|file| file.expect("a file").path()).collect();
     assert_eq!(files, std::slice::from_ref(&path));
@@ -345,7 +345,7 @@ async fn dropped_puts_that_were_accepted_are_finished() {
     let store = Sqlite::open(&path).expect("it opens");
     let stored = keys("stored", 0..300);
     for part in stored.chunks(3) {
-        // Accepted at the first poll, and then nobody waits for it.
+        // Accepted at the first poll; then no caller waits for it.
         let _ = put(&store, part).now_or_never();
     }
     drop(store);
@@ -367,7 +367,7 @@ async fn flush_waits_for_what_nobody_waits_for() {
 #[tokio::test]
 async fn a_group_waits_for_rows_or_for_a_flush() {
     let folder = folder();
-    // Without an end to the waiting, the test would not end.
+    // The wait has no end: if nothing else ended it, the test would hang.
     let store = Sqlite::builder(folder.path().join("store")).with_group(6, Duration::MAX).build().expect("it opens");
     let stored = keys("stored", 0..6);
     let puts = stream::iter(stored.chunks(2)).map(|part| put(&store, part)).buffer_unordered(3).collect::<Vec<_>>();
@@ -377,7 +377,7 @@ async fn a_group_waits_for_rows_or_for_a_flush() {
     let (stored, flushed) = tokio::join!(put(&store, &lone), store.flush());
     stored.and(flushed).expect("it stores");
     assert_all(&store, &lone).await;
-    // And for the end.
+    // Closing ends the wait, too.
     let last = keys("last", 0..2);
     assert!(put(&store, &last).now_or_never().is_none(), "there was nobody to wait for");
     let path = store.path().to_owned();
@@ -454,7 +454,7 @@ async fn a_lock_that_is_not_given_back_is_an_error_for_writers_alone() {
     let error = put(&store, &after).await.expect_err("it is locked");
     assert!(error.kind() == ErrorKind::Cache && error.to_string().contains("locked by another process"), "{error}");
     assert_all(&store, &before).await;
-    // Who only wants to read can also open it.
+    // A reader can open it, too.
     assert_all(&Sqlite::open(&path).expect("it opens"), &before).await;
     assert!(get(&store, &after).await.expect("it reads").iter().all(Option::is_none));
     lock.execute_batch("ROLLBACK").expect("the lock is given back");
@@ -466,7 +466,7 @@ async fn a_lock_that_is_not_given_back_is_an_error_for_writers_alone() {
 async fn one_that_is_too_large_does_not_spoil_the_rest() {
     let folder = folder();
     let store = Sqlite::open(folder.path().join("store")).expect("it opens");
-    // Never touched, so it takes no memory.
+    // The pages are never touched, so they take no memory.
     let giant = vec![0; (512 << 20) + 1];
     let (a, b) = (keys("a", 0..3), keys("b", 0..1));
     let entries = [Entry::new(b[0], &giant)];
@@ -562,7 +562,7 @@ fn what_names_no_file_is_refused() {
         let error = Sqlite::open(path).expect_err("no file");
         assert!(error.to_string().contains("no file is named"), "{error}");
     }
-    // Names that SQLite would take for something else.
+    // Names with which SQLite would open something else.
     let odd = folder.path().join("file:odd?mode=memory");
     drop(Sqlite::open(&odd).expect("it opens"));
     assert!(odd.exists());
@@ -593,7 +593,7 @@ fn files_of_others_are_refused_and_left_as_they_are() {
         assert!(told.contains(why), "{told}");
         assert!(fs::read(&path).expect("a file") == before, "it was written to: {why}");
     };
-    // (One of a single byte is an empty one to SQLite.)
+    // (SQLite takes a file of one byte as an empty one.)
     for text in ["no", "not a database", &"a long text about something else\n".repeat(1_000)] {
         fs::write(&path, text).expect("it writes");
         still_refused("not an SQLite file");
@@ -604,7 +604,7 @@ fn files_of_others_are_refused_and_left_as_they_are() {
     still_refused("of something else");
     sqlite("PRAGMA user_version = 1");
     still_refused("of something else");
-    // One of ours, with a version that this program does not know.
+    // A file of ours, with a version that this program does not know.
     fs::remove_file(&path).expect("it was there");
     drop(Sqlite::open(&path).expect("it opens"));
     rusqlite::Connection::open(&path).expect("it opens").execute_batch("PRAGMA user_version = 2").expect("it is set");
@@ -613,7 +613,7 @@ fn files_of_others_are_refused_and_left_as_they_are() {
     still_refused("damaged");
 }
 
-/// A store of 300 entries, closed, as bytes.
+/// Makes a store of 300 entries, closes it, and returns the bytes of its file.
 fn made(path: &Path) -> (Vec<u8>, Vec<Key>) {
     let stored = keys("stored", 0..300);
     let store = Sqlite::builder(path).with_page_size(4_096).build().expect("it opens");
@@ -675,7 +675,7 @@ fn damaged_pages_are_errors_and_never_panics() {
     assert!(failed > 20, "of 60 kinds of damage, {failed} were noticed");
 }
 
-/// Where the order is damaged, whoever goes on after the last row that was seen might go round for ever.
+/// If the order of rows is damaged, a walk that continues after the last row it saw might never end.
 #[test]
 fn rows_out_of_order_end_a_walk() {
     let folder = folder();
@@ -697,7 +697,7 @@ fn rows_out_of_order_end_a_walk() {
         });
         let error = walk.await.expect_err("it does not end as others do");
         assert!(error.kind() == ErrorKind::Cache && error.to_string().contains("damaged"), "{error}");
-        // Not for ever; whether that is fast is not the point.
+        // It must end; how fast does not matter here.
         let counted = tokio::time::timeout(Duration::from_secs(120), store.stats()).await.expect("it ends");
         let error = counted.expect_err("it does not end as others do");
         assert!(error.kind() == ErrorKind::Cache && error.to_string().contains("damaged"), "{error}");
@@ -713,7 +713,7 @@ fn rows_from_damaged_files_are_their_texts_own() {
     let fake = Fake::builder().with_dimensions(200).without_log().build().expect("valid");
     let cached = |store: Sqlite| fake.clone().cached(store).expect("one space");
     let texts = texts("text", 24);
-    // Small pages: many of each sort, and values that go on in others.
+    // Small pages: many of each kind, and values that continue on others.
     let store = Sqlite::builder(&path).with_page_size(512).build().expect("it opens");
     let mut keys = Vec::new();
     runtime.block_on(async {
@@ -741,7 +741,7 @@ fn rows_from_damaged_files_are_their_texts_own() {
             Ok(store) => {
                 let cached = cached(store.clone());
                 runtime.block_on(async {
-                    // The second time with what was stored anew, where that went well.
+                    // The second time includes the entries that could be stored again.
                     for _ in 0..2 {
                         let rows = cached.embed_documents(&texts).await;
                         assert_own(&fake, &texts, &rows.expect("a damaged store costs no row"));
@@ -774,7 +774,7 @@ fn rows_from_damaged_files_are_their_texts_own() {
 
 // Other processes: these tests run themselves again.
 
-/// The arguments that run one test of this file, and nothing else.
+/// Returns the arguments that run one test of this file alone.
 fn alone(test: &str) -> [String; 5] {
     processes::alone(module_path!(), test)
 }
@@ -836,7 +836,7 @@ fn killed_in_the_middle_of_writing_nothing_acknowledged_is_lost() {
             }
             println!("acknowledged {batch}");
         };
-        // Until it is killed; an end, in case that nobody does.
+        // Runs until it is killed, with an end in case it is not.
         runtime().block_on(stream::iter(0..5_000).map(write).buffer_unordered(4).collect::<()>());
         return;
     }
@@ -844,7 +844,7 @@ fn killed_in_the_middle_of_writing_nothing_acknowledged_is_lost() {
     let (mut all, mut tidied) = (0, 0);
     let mut folder = folder();
     for round in 0..rounds {
-        // Some begin with a new file, so that it may be killed while it is made; some go on with what was left.
+        // Some begin with a new file, to be killed while it is created; others continue with the file that was left.
         if round % 5 == 0 {
             folder = self::folder();
         }
@@ -883,7 +883,7 @@ fn killed_in_the_middle_of_writing_nothing_acknowledged_is_lost() {
                     assert_all(&store, &of_batch(who, batch)).await;
                     assert_all(&store, &of_all(batch)).await;
                 }
-                // What was on the way is there, or it is not.
+                // A batch under way may or may not be there.
                 for batch in 0..batches.len() + 8 {
                     let found = of_batch(who, batch).iter().filter(|key| there.contains(key)).count();
                     assert!(found == 0 || found == 20, "round {round}: {found} of a put's 20 entries");
@@ -927,7 +927,7 @@ fn two_processes_write_while_a_third_reads() {
     let path = folder.path().join("store");
     let (lines, told) = mpsc::channel();
     let who = ["left", "right"];
-    // Both make the file, or one finds it made.
+    // Both create the file, or one finds it.
     let running = [0, 1].map(|number| start(NAME, &[&path.display().to_string(), who[number]], number, lines.clone()));
     drop(lines);
     let store = Sqlite::open(&path).expect("it opens while others do");
@@ -937,7 +937,7 @@ fn two_processes_write_while_a_third_reads() {
         for (number, line) in &told {
             if let Some(batch) = acknowledged(&line) {
                 heard += 1;
-                // What one process has acknowledged, others find.
+                // Other processes find the batches that one has acknowledged.
                 assert_all(&store, &of_batch(who[number], batch)).await;
             } else if let Some((batch, first)) = line.strip_prefix("first ").and_then(|line| line.split_once(' ')) {
                 let batch = batch.parse().expect("a number");
@@ -957,7 +957,7 @@ fn two_processes_write_while_a_third_reads() {
     assert_sound(&path);
 }
 
-/// Puts until it fails; gives what was stored before, and the error's text.
+/// Puts until it fails; returns the keys that were stored before, and the text of the error.
 #[cfg(target_os = "linux")]
 async fn fill(store: &Sqlite) -> (Vec<Key>, String) {
     let mut stored = Vec::new();
@@ -974,15 +974,15 @@ async fn fill(store: &Sqlite) -> (Vec<Key>, String) {
     panic!("20 MB went where there was no room for them");
 }
 
-/// What a store without room has to do: old entries are intact, who caches in it has all rows, and once there is room,
-/// it goes on.
+/// Asserts that a store without space works as it should: old entries are intact, a cache over it returns all rows, and
+/// it stores again once there is space.
 #[cfg(target_os = "linux")]
 async fn goes_on(store: Sqlite, why: &str, make_room: impl FnOnce()) {
     let (stored, told) = fill(&store).await;
     assert!(!stored.is_empty() && told.contains(why), "{} were stored: {told}", stored.len());
     assert!(told.contains(&store.path().display().to_string()) && told.contains("are intact"), "{told}");
     assert_all(&store, &stored).await;
-    // And again: an error does not become another one.
+    // The next put gives the same error.
     let (more, told) = fill(&store).await;
     assert!(told.contains(why), "{told}");
     assert_all(&store, &[stored.clone(), more].concat()).await;
@@ -1025,7 +1025,7 @@ fn a_full_disk_is_a_clear_error_and_no_damage() {
         fs::write(&ballast, vec![1; 1 << 20]).expect("there is room for that");
         let store = Sqlite::builder(disk.join("store")).with_page_size(4_096).build().expect("it opens");
         runtime().block_on(goes_on(store, "is full", || {
-            // Nor can another file be made.
+            // A new file cannot be created either.
             let mut left = [fs::File::create(disk.join("rest")).expect("a name takes no room")];
             while std::io::Write::write_all(&mut left[0], &[1; 512]).is_ok() {}
             assert!(refused(&disk.join("another")).contains("is full"));

@@ -1,4 +1,4 @@
-//! Stores keep the laws, and the suite fails those that break one, by that law.
+//! The stores keep the laws, and the suite fails stores that break one, naming that law.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -81,7 +81,7 @@ async fn a_store_that_is_kept_passes_again() {
     }
 }
 
-/// How a store is broken.
+/// How a store breaks a law.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     None,
@@ -135,11 +135,11 @@ enum Fault {
 struct Broken {
     fault: Fault,
     entries: Mutex<BTreeMap<Key, Vec<u8>>>,
-    /// Keys that somebody is at, for ever where he was dropped.
+    /// Keys that a call is working on. If the call was dropped, they stay here.
     claims: Mutex<BTreeSet<Key>>,
     notes: AtomicUsize,
     stuck: AtomicBool,
-    /// For one that lets nobody see what it is at.
+    /// For the store that shows no entry while it works on it.
     alone: tokio::sync::Mutex<()>,
 }
 
@@ -258,7 +258,7 @@ impl CacheStore for Broken {
         if self.is(Fault::ForgetsForNothing) && entries.is_empty() {
             self.entries.lock().expect("nobody panicked").clear();
         }
-        // What is to be written: of each key its first entry, where nothing is there.
+        // The entries to be written: the first of each key that is not there.
         let mut new: Vec<(Key, &[u8])> = Vec::new();
         let mut known = false;
         for entry in entries {
@@ -289,7 +289,7 @@ impl CacheStore for Broken {
                 let stuck = Stuck(&self.stuck);
                 tokio::task::yield_now().await;
                 std::mem::forget(stuck);
-                // Others may have come first in the meantime.
+                // Other calls may have come first meanwhile.
                 new.retain(|(key, _)| !self.has(*key));
             }
             Fault::WritesInHalves => {
@@ -298,7 +298,7 @@ impl CacheStore for Broken {
             }
             Fault::LeavesHalves => {
                 let _alone = self.alone.lock().await;
-                // Others may have come first while this one waited.
+                // Other calls may have come first while this one waited.
                 new.retain(|(key, _)| !self.has(*key));
                 new.iter().for_each(|(key, value)| self.insert(*key, &value[..value.len() / 2]));
                 tokio::task::yield_now().await;

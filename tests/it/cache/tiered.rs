@@ -1,4 +1,4 @@
-//! `Tiered`: what comes near and when, who is asked, and what a failure of either store costs.
+//! `Tiered`: what the fast store gets and when, which store is asked, and what a failure of each store costs.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -16,7 +16,7 @@ use proptest::prelude::*;
 
 use super::stores::{find, find_one, key, put_one, try_find};
 
-/// A store that tells what it was asked, and fails where it is told to.
+/// A store that records its calls, and fails those that it is told to fail.
 #[derive(Clone, Debug)]
 struct Watched(Arc<State>);
 
@@ -40,12 +40,12 @@ impl Watched {
         store
     }
 
-    /// From now on, these fail and no others.
+    /// Makes these calls fail from now on, and no others.
     fn fail(&self, calls: &[&'static str]) {
         *self.0.failing.lock().expect("nobody panicked") = calls.iter().copied().collect();
     }
 
-    /// The calls since this was asked last.
+    /// Returns the calls since this was called last.
     fn calls(&self) -> Vec<(&'static str, usize)> {
         std::mem::take(&mut *self.0.calls.lock().expect("nobody panicked"))
     }
@@ -131,13 +131,13 @@ async fn what_is_asked_for_comes_near_and_is_asked_for_once() {
     assert_eq!(find(&store, &keys(&[0, 1])).await, [Some(value(0)), Some(value(1))]);
     assert_eq!((fast.calls(), slow.calls()), (vec![("get", 2), ("put", 2)], vec![("get", 2)]));
 
-    // Near, far, unknown and repeated ones in one call: each value at its place.
+    // Keys in the fast store, in the slow one, unknown and repeated, in one call: each value comes to its place.
     let mixed = [3, 77, 0, 0, 2, 1, 3, 77];
     let expected = mixed.map(|number| (number < 4).then(|| value(number)));
     assert_eq!(find(&store, &keys(&mixed)).await, expected);
     assert_eq!((fast.calls(), slow.calls()), (vec![("get", 8), ("put", 3)], vec![("get", 5)]));
 
-    // Again, only the unknown one is asked for.
+    // The second time, only the unknown key is asked for.
     assert_eq!(find(&store, &keys(&mixed)).await, expected);
     assert_eq!((fast.calls(), slow.calls()), (vec![("get", 8)], vec![("get", 2)]));
     assert_eq!(find(&store, &keys(&[3, 2, 1, 0])).await, [3, 2, 1, 0].map(|number| Some(value(number))));
@@ -176,7 +176,7 @@ async fn notes_and_flushes_go_to_both() {
     }
 }
 
-/// Where warnings go.
+/// Collects warnings.
 #[derive(Clone, Default)]
 pub(super) struct Capture(pub(super) Arc<Mutex<Vec<u8>>>);
 
@@ -191,7 +191,7 @@ impl io::Write for Capture {
     }
 }
 
-/// Runs something; gives the warnings that it logged.
+/// Runs a future; returns its output and the warnings that it logged.
 fn warnings(run: impl Future<Output = ()>) -> Vec<String> {
     let capture = Capture::default();
     let writer = capture.clone();
@@ -222,7 +222,7 @@ fn a_failing_fast_store_costs_a_warning_and_never_an_answer() {
     let lines = warnings(async {
         assert_eq!(find(&store, &keys(&[1, 0])).await, [Some(value(1)), Some(value(0))]);
     });
-    // One that cannot be read is not written to either.
+    // A fast store that cannot be read is not written to either.
     assert_eq!((fast.calls(), slow.calls()), (vec![("get", 2)], vec![("get", 2)]));
     let expected = "the fast cache store could not be read: the slow one is asked for what it did not give";
     assert!(matches!(&lines[..], [line] if line.contains("WARN") && line.contains(expected)), "{lines:?}");
@@ -265,7 +265,7 @@ async fn what_a_fast_store_gave_before_it_failed_is_not_given_again() {
     assert_eq!((fast.calls(), slow.calls()), (vec![("get", 4)], vec![("get", 2)]));
 }
 
-/// A store that hands everything over twice, and places that nobody asked for.
+/// A store that hands over each value twice, and places that were not asked for.
 #[derive(Debug)]
 struct Chatty(Memory);
 
@@ -321,7 +321,7 @@ async fn failures_of_the_slow_store_are_errors() {
     store.flush().await.expect_err("the slow one does not flush");
     assert_eq!(fast.calls(), [("note", 1), ("flush", 0)]);
 
-    // What is near needs nobody else; what is not is an error, beside which the near ones are given.
+    // Keys in the fast store do not need the slow one. With others, the call is an error after it gave those.
     assert_eq!(find_one(&store, key(0)).await, Some(value(0)));
     let mut given = Vec::new();
     let mut sink = |place: usize, value: &[u8]| given.push((place, value.to_vec()));
@@ -344,7 +344,7 @@ async fn of_two_writers_the_first_is_in_front_of_both() {
     let (fast, slow) = ([Memory::unbounded(), Memory::unbounded()], Memory::unbounded());
     let [first, second] = [&fast[0], &fast[1]].map(|fast| Tiered::new(fast.clone(), slow.clone()));
     put_one(&first, key(1), b"first").await;
-    // No error: it is there, though with another value.
+    // No error: the key is there, though with another value.
     put_one(&second, key(1), b"second").await;
     assert_eq!([fast[0].len(), fast[1].len()], [0, 0], "what is put does not come near");
     for store in [&second, &first] {
@@ -356,7 +356,7 @@ async fn of_two_writers_the_first_is_in_front_of_both() {
     }
 }
 
-/// A store that takes its time before and after it does something, as a script says: others come between.
+/// A store that waits before and after it does something, as a script says, so that other tasks come between.
 #[derive(Clone, Debug)]
 struct Late {
     inner: Memory,
@@ -368,7 +368,7 @@ impl Late {
         Self { inner: Memory::unbounded(), script: Arc::new(Mutex::new(script.into())) }
     }
 
-    /// How long to wait, in turns of the others. Without a script, one turn.
+    /// How long to wait, in turns of other tasks. Without a script, one turn.
     fn waits(&self) -> (usize, usize) {
         self.script.lock().expect("nobody panicked").pop_front().unwrap_or((1, 1))
     }
@@ -426,7 +426,7 @@ async fn stores_that_take_their_time_pass() {
     conformance::store(|| Tiered::new(late(), late())).await.expect("both");
 }
 
-/// What a writer does: puts a value of its own under one of a few keys, or looks it up.
+/// One step of a writer: it puts a value of its own under one of a few keys, or looks it up.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Put(u64),

@@ -1,4 +1,4 @@
-//! The cache: each text once, whoever asks, whatever fails, and rows that are always the text's own.
+//! The cache: each text is embedded once, whatever fails, and each row is that of its text.
 
 use std::{
     sync::{
@@ -58,7 +58,7 @@ impl CacheStore for Moody {
     async fn get(&self, keys: &[Key], sink: &mut Sink<'_>) -> Result<()> {
         let values = self.0.values.lock().expect("not poisoned").clone();
         let places: Vec<usize> = (0..keys.len()).collect();
-        // Half of them come before it fails.
+        // Half of the values come before it fails.
         for &place in &places[..if self.0.no_reads.load(Ordering::Relaxed) { places.len() / 2 } else { places.len() }] {
             if let Some((_, value)) = values.iter().find(|(key, _)| *key == keys[place]) {
                 sink(place, value);
@@ -156,8 +156,8 @@ async fn a_file_is_there_for_the_next_run() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever the mix of hits, misses and repeats, and however the inner calls are cut: each row is its text's, each
-    /// text is paid for once, and all that is paid is told.
+    /// Whatever the mix of hits, misses and repeats, and however the inner calls are split: each row is that of its
+    /// text, each text is paid for once, and all that is paid is told.
     #[test]
     fn rows_are_the_texts_own_whatever_the_mix(
         rounds in prop::collection::vec(prop::collection::vec(0_u8..40, 0..60), 1..6),
@@ -187,7 +187,7 @@ proptest! {
         })?;
     }
 
-    /// An inner call fails somewhere: every row that was finished comes back with the error, and is not paid for again.
+    /// If an inner call fails, each finished row comes with the error, and is not paid for again.
     #[test]
     fn nothing_finished_is_lost_or_paid_for_twice(
         fails_at in 0_usize..12,
@@ -211,7 +211,7 @@ proptest! {
                     }
                 }
                 let finished = error.partial().map_or(0, |partial| partial.indices().len());
-                // What was refused is all that is missing.
+                // Only the refused texts are missing.
                 let known: std::collections::HashSet<usize> = known.into_iter().collect();
                 let paid = fake.charged();
                 prop_assert!(finished >= known.len());
@@ -236,7 +236,7 @@ async fn kinds_and_truncation_are_kept_apart_and_cuts_are_remembered() {
     for _ in 0..2 {
         let batch = Batch::documents(&["short", "much too long for it"]).with_truncation(Truncation::Truncate);
         assert_eq!(cached.embed_all(batch).await.expect("cuts").truncated(), [1]);
-        // The same text where it must not be cut is not answered from the cut one.
+        // If the text must not be truncated, the truncated vector is not used.
         let error = cached.embed_documents(&["much too long for it"]).await.expect_err("too long");
         assert_eq!(error.bad_texts()[0].index, 0);
     }
@@ -249,7 +249,7 @@ async fn ten_thousand_callers_pay_for_a_hundred_texts() {
     let texts: Vec<[String; 1]> = (0..100).map(|i| [format!("text {i}")]).collect();
     let hold = fake.hold();
     let mut calls: Vec<_> = (0..10_000).map(|i| Box::pin(cached.embed_documents(&texts[i % 100]))).collect();
-    // The store answers at once: polled a single time, a call has looked there, and waits for what is held.
+    // The store answers at once: after one poll, a call has looked there, and waits for the held call.
     for call in &mut calls {
         assert!(futures_util::FutureExt::now_or_never(call.as_mut()).is_none());
     }
@@ -291,7 +291,7 @@ async fn the_first_caller_can_leave_without_the_others() {
     assert_eq!(rows.row(1), fake.vector_of(InputKind::Document, "a"));
     let other = third.await.expect("no panic").expect("embeds");
     assert_eq!(asked(&fake), ["a", "b", "c"]);
-    // The one that left was to be billed: another is.
+    // The caller that left would have been billed. Now another one is.
     let told = rows.usage() + other.usage();
     assert_eq!((told.tokens, told.requests), (fake.charged().tokens, fake.charged().requests));
 }
@@ -310,7 +310,7 @@ async fn when_all_leave_the_call_ends() {
     cached.embed_documents(&["a"]).await.expect("usable");
 }
 
-/// A caller must not fail for another's bad text, or for another's deadline.
+/// A caller must not fail for the bad text or the deadline of another caller.
 #[tokio::test]
 async fn the_mistakes_of_another_caller_are_not_mine() {
     let fake = fake(Limits::none());
@@ -357,7 +357,7 @@ async fn a_store_that_fails_costs_no_vector() {
     store.0.no_writes.store(false, Ordering::Relaxed);
     assert_eq!(check("writes again").await, 3);
     store.0.no_reads.store(true, Ordering::Relaxed);
-    // What came before it failed is used.
+    // The values that came before it failed are used.
     assert_eq!(check("no reads").await, 2);
     store.0.no_reads.store(false, Ordering::Relaxed);
     assert_eq!(check("reads again").await, 0);
@@ -372,7 +372,7 @@ async fn damaged_entries_are_embedded_anew_once_and_counted() {
     cached.embed_documents(&["a", "b"]).await.expect("embeds");
     let damage = |at: usize| {
         let mut values = store.0.values.lock().expect("not poisoned");
-        // Discarded and put anew, an entry is the last.
+        // An entry that was discarded and put again is the last.
         let key = values.iter().position(|(key, _)| *key == first_key(&fake)).expect("it is there");
         values[key].1[at] ^= 0x10;
     };
@@ -388,7 +388,7 @@ async fn damaged_entries_are_embedded_anew_once_and_counted() {
     }
     assert_eq!(cached.counts().damaged, length as u64);
 
-    // One entry in the place of another is one, too.
+    // The entry of another key counts as damaged, too.
     {
         let mut values = store.0.values.lock().expect("not poisoned");
         values[0].1 = values[1].1.clone();
@@ -397,7 +397,7 @@ async fn damaged_entries_are_embedded_anew_once_and_counted() {
     assert_eq!(rows.row(0), fake.vector_of(InputKind::Document, "a"));
     assert_eq!(rows.row(1), fake.vector_of(InputKind::Document, "b"));
 
-    // A store that cannot be written keeps what is damaged: the vector is right all the same, each time.
+    // A store that cannot be written keeps the damaged entry. The vector is right all the same, each time.
     damage(20);
     store.0.no_writes.store(true, Ordering::Relaxed);
     for _ in 0..2 {
@@ -442,7 +442,7 @@ async fn of_a_damaged_entry_another_tier_may_have_a_sound_one() {
             assert_eq!(row, fake.vector_of(InputKind::Document, text));
         }
         assert_eq!(rows.usage().requests, requests, "{} damaged", damaged.len());
-        // Which fills the fast one again.
+        // This fills the fast store again.
         cached.embed_documents(&texts).await.expect("embeds");
     }
 }
@@ -456,7 +456,7 @@ async fn each_calls_rows_are_stored_when_they_arrive() {
     fake.fail_next(Error::new(ErrorKind::Unavailable, "as scripted"));
     cached.embed_documents(&["a", "b", "c", "d", "e"]).await.expect_err("the fourth fails");
     assert_eq!(store.0.values.lock().expect("not poisoned").len(), 3);
-    // A run that starts again pays for what was not finished.
+    // A run that starts again pays for the unfinished texts.
     cached.embed_documents(&["a", "b", "c", "d", "e"]).await.expect("the rest");
     assert_eq!(asked(&fake), ["a", "b", "c", "d", "d", "e"]);
 }
@@ -482,7 +482,7 @@ async fn halves_take_half_the_room() {
     assert!(far > 0.0 && far < 1e-3, "{far}");
 }
 
-/// Another model behind the same name.
+/// Another model under the same name.
 #[derive(Debug)]
 struct Swapped(Fake);
 
@@ -517,6 +517,6 @@ async fn a_model_changed_behind_its_name_is_caught() {
     Cached::new_verified(fake.clone(), store.clone()).await.expect("the same");
     let error = Cached::new_verified(Swapped(fake.clone()), store.clone()).await.expect_err("another model");
     assert_eq!(error.kind(), ErrorKind::SpaceMismatch);
-    // In another space it is another model's.
+    // In another space it is the probe of another model.
     Cached::new_verified(Fake::new(8), store).await.expect("another space");
 }

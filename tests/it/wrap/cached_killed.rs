@@ -1,5 +1,5 @@
-//! A run that is killed half-way and started again pays only for what was in flight. The provider is in the process that
-//! kills, so that what was paid for is counted by who survives.
+//! A run that is killed half-way and started again pays only for the texts that were in flight. The provider is in the
+//! process that kills, so that the counts survive.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,7 +18,7 @@ use crate::support::{
 
 const TEXTS: usize = 2_000;
 
-/// Texts of a call.
+/// Texts per call.
 const A_CALL: usize = 50;
 
 /// Calls in flight.
@@ -26,10 +26,10 @@ const AT_ONCE: usize = 2;
 
 const KILLS: usize = 8;
 
-/// What the run says in the end.
+/// The last line of the run.
 const DONE: &str = "done";
 
-/// What the server says when the run is to be killed.
+/// The message of the server when the run must be killed.
 const NOW: &str = "now";
 
 fn texts() -> Vec<String> {
@@ -43,14 +43,14 @@ fn embedder(base_url: &str, path: &str) -> Result<Cached<OpenAi>> {
     Cached::new(openai.build()?, Sqlite::open(path)?)
 }
 
-/// What the server is to do.
+/// What the server does.
 #[derive(Default)]
 struct Orders {
-    /// Requests to the one at which the run is to be killed, that one included.
+    /// The number of the request at which the run is killed.
     requests: usize,
-    /// Whether that one, and those after it, are left without an answer, so that they are in flight for certain.
+    /// Whether that request, and those after it, get no answer, so that they are certainly in flight.
     holds: bool,
-    /// The texts of those.
+    /// The texts of those requests.
     held: HashSet<String>,
 }
 
@@ -80,7 +80,7 @@ async fn only_what_was_in_flight_is_paid_again() {
             orders.held.extend(request.texts());
             return Step::SlowHeaders(Duration::from_secs(3_600));
         }
-        // Long enough that a kill finds calls at all their stages.
+        // Long enough for a kill to find calls at all their stages.
         Step::SlowHeaders(Duration::from_millis(fastrand::u64(0..4)))
     })
     .await;
@@ -129,7 +129,7 @@ async fn only_what_was_in_flight_is_paid_again() {
     let again: usize = paid.values().map(|times| times - 1).sum();
     let most = kills * AT_ONCE * A_CALL;
     assert!(again <= most, "{kills} kills cost {again} texts, at most {most} were in flight");
-    // What was in flight for certain was paid again: these kills did come half-way.
+    // The texts that were certainly in flight were paid again: these kills came half-way.
     let held = std::mem::take(&mut orders.lock().expect("nobody panicked").held);
     assert!(!held.is_empty() && held.iter().all(|text| paid[text] > 1), "of {} held texts, some came back", held.len());
 

@@ -1,4 +1,5 @@
-//! The cache where calls overlap, leave, fail and are late: each text once all the same, and each row its text's own.
+//! The cache when calls overlap, leave, fail and are late: each text is embedded once, and each row is that of its
+//! text.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -34,7 +35,7 @@ const TEXTS: usize = 50;
 const CALLERS: usize = 40;
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Longer than anything takes here: who has no answer by then has none at all.
+/// Longer than anything takes here: a caller without an answer by then gets none.
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -60,7 +61,7 @@ enum Takes {
     This(Duration),
 }
 
-/// A store that takes its time, before and after it has done what it is asked for.
+/// A store that waits before and after each call.
 #[derive(Debug)]
 struct Slow {
     memory: Memory,
@@ -131,7 +132,7 @@ impl CacheStore for Slow {
 #[derive(Debug)]
 struct Caller {
     texts: Vec<String>,
-    /// Texts of a window, where it asks for a stream.
+    /// The texts per window, if it asks for a stream.
     window: Option<usize>,
     begins: Duration,
     /// After how many polls it leaves.
@@ -145,7 +146,7 @@ impl Caller {
         Self { texts, window, begins: Duration::from_millis(random.u64(..20)), polls: usize::MAX }
     }
 
-    /// The same, of which one in three leaves early.
+    /// The same, but one in three leaves early.
     fn fickle(random: &mut Rng) -> Self {
         let caller = Self::random(random);
         let polls = if random.u8(..3) == 0 { random.usize(1..15) } else { usize::MAX };
@@ -153,10 +154,10 @@ impl Caller {
     }
 }
 
-/// What the rows cost that were handed over, and why there are no more.
+/// The cost of the rows that were handed over, and why there are no more.
 type Answer = (Usage, Option<Error>);
 
-/// Asks, and looks at every row that comes back.
+/// Asks, and checks each row that comes back.
 async fn ask(cached: &Cached<Fake>, caller: &Caller) -> Answer {
     let (fake, texts) = (cached.get_ref(), &caller.texts);
     let Some(window) = caller.window else {
@@ -198,7 +199,7 @@ async fn at_most<F: Future<Output: Send> + Send>(polls: usize, future: F) -> Opt
     .await
 }
 
-/// Lets all callers go, and waits for what they get; nothing for those that left.
+/// Starts all callers, and waits for their results; callers that left have none.
 async fn race(cached: &Cached<Fake>, callers: &[Arc<Caller>]) -> Vec<Option<Answer>> {
     let calls: Vec<_> = callers
         .iter()
@@ -282,7 +283,7 @@ async fn a_thousand_tasks_pay_for_a_hundred_texts() {
             })
         })
         .collect();
-    // The store answers at once: who was polled waits for the embedder.
+    // The store answers at once, so each caller that was polled waits for the embedder.
     while waiting.load(Ordering::Relaxed) < calls.len() {
         tokio::task::yield_now().await;
     }
@@ -335,7 +336,7 @@ async fn who_leaves_and_what_fails_costs_the_others_no_row() {
                 let calls = calls.iter().filter(|call| (call.outcome == FakeOutcome::Done) == done);
                 calls.filter(|call| call.texts.contains(text)).count()
             };
-            // What was answered but not stored when the last caller left is asked for again.
+            // Rows that were answered but not stored when the last caller left are asked for again.
             let gone =
                 callers.iter().zip(&answers).filter(|(caller, answer)| answer.is_none() && caller.texts.contains(text));
             let reasons = asked(false) + gone.count();
@@ -352,7 +353,7 @@ async fn who_leaves_and_what_fails_costs_the_others_no_row() {
             }
         }
 
-        // Nothing is left behind: only what is still in the script fails.
+        // Nothing is left behind: only the failures that are still in the script come.
         let mut failures = 0;
         loop {
             let call = tokio::time::timeout(MINUTE, cached.embed_documents(&all));
@@ -366,11 +367,11 @@ async fn who_leaves_and_what_fails_costs_the_others_no_row() {
         assert_eq!((rows.usage().requests, rows.usage().cached), (0, TEXTS as u64), "seed {seed}");
     }
     assert!(left > 100 && failed > 100 && whole > 100, "{left} left, {failed} failed, {whole} were answered");
-    // Whom others' failures, of whatever texts, have met several times asks alone in the end: that is rare.
+    // A caller that failed several times for reasons of others asks alone in the end. That is rare.
     assert!(alone < TEXTS, "{alone} of {} texts were asked for by several at once", 100 * TEXTS);
 }
 
-/// Five hundred callers wait for a call that fails for its own caller's reasons.
+/// Five hundred callers wait for a call that fails for reasons of the caller that began it.
 async fn herd(scripted: Option<Error>) {
     let fake = fake(Limits::none());
     let cached = cached(fake.clone(), Memory::unbounded());
@@ -418,11 +419,11 @@ async fn a_herd_whose_leader_is_late_asks_together() {
 #[tokio::test(start_paused = true)]
 async fn a_herd_whose_leader_has_a_bad_text_asks_together() {
     herd(Some(Error::invalid_texts(vec![BadText::new(0, BadTextReason::Rejected)]))).await;
-    // Where no text is named, it may have been the leader's, too.
+    // If no text is named, it may have been a text of the leader.
     herd(Some(Error::new(ErrorKind::InvalidInput, "one of them"))).await;
 }
 
-/// What an [`Odd`] does in place of an answer.
+/// What an [`Odd`] does instead of an answer.
 #[derive(Debug)]
 enum Trick {
     /// After so long.
@@ -430,7 +431,7 @@ enum Trick {
     Fails(Error),
 }
 
-/// An embedder with some tricks to play before it does as it should; it counts how many calls it has at once.
+/// An embedder that plays some tricks before it works as it should. It counts how many calls it has at once.
 #[derive(Debug)]
 struct Odd {
     fake: Fake,
@@ -541,7 +542,7 @@ async fn finished_rows_that_cannot_be_placed_are_nobodys() {
         let places = own(&fake, &["b", "c"], &second);
         assert!(second.is_ok() || !places.contains(&0), "{what}: {places:?}");
 
-        // And none was stored.
+        // None was stored.
         let next = cached(fake.clone(), store).embed_documents(&["a", "b"]).await;
         own(&fake, &["a", "b"], &next);
         let hits = next.expect("embeds").usage().cached;
@@ -556,7 +557,7 @@ async fn rows_that_are_there_do_not_wait_for_a_slow_store() {
     let cached = cached(fake.clone(), store);
     let texts = ["a", "b", "a"];
     let call = cached.embed_all(Batch::documents(&texts).with_deadline(in_a_second()));
-    // The clock is paused: these are no two seconds of anybody's time.
+    // The clock is paused, so these two seconds take no time.
     let result = tokio::time::timeout(2 * SECOND, call).await.expect("at its deadline at the latest");
     own(&fake, &texts, &result);
     assert_eq!(result.expect("the rows are there").usage().requests, 1);
@@ -587,7 +588,7 @@ async fn a_look_up_ends_at_the_deadline() {
     let result = tokio::time::timeout(2 * SECOND, call).await.expect("at its deadline at the latest");
     assert_eq!(result.expect_err("too late").kind(), ErrorKind::DeadlinePassed);
     assert!(fake.calls().is_empty(), "nothing is asked for that nobody can wait for");
-    // Whoever has the time gets the row.
+    // A caller with enough time gets the row.
     let result = cached.embed_documents(&["a"]).await;
     own(&fake, &["a"], &result);
     result.expect("embeds");
@@ -613,7 +614,7 @@ async fn who_joins_many_calls_has_no_more_of_them_at_once() {
 
 #[tokio::test]
 async fn what_is_cut_elsewhere_is_another_text() {
-    // Tokens of four characters: the first two embedders cut the long text, each at its own place.
+    // Tokens have four characters. The first two embedders truncate the long text, each at its own limit.
     let (short, long) = ("short", "much too long for it");
     let texts = [short, long];
     let mut embedders = [(2, &long[..8]), (4, &long[..16]), (5, long)];
@@ -627,7 +628,7 @@ async fn what_is_cut_elsewhere_is_another_text() {
                 own(&fake, &[short, rest], &rows);
                 let rows = rows.expect("cuts");
                 assert_eq!(rows.truncated().contains(&1), rest != long, "limit {limit}, round {round}");
-                // The short one may come from another's entry.
+                // The short text may come from the entry of another embedder.
                 let asked = if round == 0 { 1..=2 } else { 0..=0 };
                 let anew = 2 - rows.usage().cached;
                 assert!(asked.contains(&anew), "limit {limit}, round {round}: {anew} asked for");

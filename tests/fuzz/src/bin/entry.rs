@@ -1,6 +1,6 @@
-//! The codec of cached entries: what was written is read, and nothing else is.
+//! The codec of cached entries: it reads the entries that were written, and nothing else.
 //!
-//! The first byte of an input says which of two checks it is for. What else it means is told where it is taken apart.
+//! The first byte of an input selects one of two checks, which describe the rest.
 #![no_main]
 
 use docvector_embed::{
@@ -20,7 +20,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// Reads in both ways, which have to agree.
+/// Reads in both ways, which must agree.
 fn read(entry: &[u8], key: [u8; 32], row: &mut [f32]) -> Option<bool> {
     let truncated = docvector_embed::fuzz::read(entry, key, row);
     let mut rows = vec![7.0];
@@ -30,13 +30,13 @@ fn read(entry: &[u8], key: [u8; 32], row: &mut [f32]) -> Option<bool> {
     truncated
 }
 
-/// Any bytes are refused, or are exactly what writing their meaning gives.
+/// Any bytes are refused, or are exactly the entry that writing their row gives.
 ///
 /// Input: what is put right in the header, a byte of the key, a width, the entry.
 fn anything(mut input: Input<'_>) {
     let (right, key, width) = (input.byte(), [input.byte(); 32], usize::from(input.byte()));
     let mut entry = input.0.to_vec();
-    // As it came: its checksum is hardly ever right.
+    // Unchanged, its checksum is hardly ever right.
     let _ = read(&entry, key, &mut vec![0.0; width]);
 
     if entry.len() >= HEADER {
@@ -50,7 +50,7 @@ fn anything(mut input: Input<'_>) {
         }
     }
     seal(key, &mut entry);
-    // A width that the entry has no bytes for is wrong either way, and need not take room.
+    // A width that the entry has no bytes for is wrong anyway, and need not take memory.
     let width = claimed(&entry).min(entry.len());
     let mut row = vec![0.0; width];
     let truncated = read(&entry, key, &mut row);
@@ -67,7 +67,7 @@ fn anything(mut input: Input<'_>) {
     }
 }
 
-/// What is written is read again, under its key and width, and no longer once it is changed.
+/// A written entry is read again under its key and width, and refused once it is changed.
 ///
 /// Input: flags, a byte of the key, the kind of change, two places of two bytes, a byte to change by, the row.
 fn written(mut input: Input<'_>) {
@@ -113,8 +113,9 @@ fn written(mut input: Input<'_>) {
     }
 }
 
-/// An entry flipped, cut, longer, or with a part of another key's in it. One change at a time, and no bytes of the
-/// input's own: else the checksum, which the fuzzer sees compared, would find its way into the entry.
+/// Flips bits of an entry, shortens it, lengthens it, or puts a part of the entry of another key into it. It makes one
+/// change at a time, and copies no bytes of the input: the fuzzer sees the checksum compared, and could copy it into
+/// the entry.
 fn changed(entry: &[u8], row: &[f32], other: [u8; 32], change: u8, [one, two]: [usize; 2], by: u8) -> Vec<u8> {
     let mut changed = entry.to_vec();
     match change % 4 {
@@ -191,7 +192,7 @@ fn bits(row: &[f32]) -> Vec<u32> {
     row.iter().map(|number| number.to_bits()).collect()
 }
 
-/// What is left of an input. Where nothing is, there are zeros.
+/// The rest of an input. After its end, there are zeros.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
