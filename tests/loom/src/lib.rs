@@ -1,6 +1,6 @@
-//! Sources of the crate under loom, which runs each test once for every order in which its threads can take their steps,
-//! up to a number of times that one of them is interrupted. What waits for ever is found: loom panics where no thread can
-//! go on. `scripts/loom` runs it all.
+//! Sources of the crate under loom, which runs each test once for each order in which its threads can take their steps,
+//! up to a number of interruptions. A deadlock is found, because loom panics if no thread can continue. `scripts/loom`
+//! runs all tests.
 
 #![cfg(test)]
 
@@ -34,14 +34,14 @@ use loom::model::Builder;
 
 use crate::sync::Mutex;
 
-/// As the crate has it.
+/// The lane of a call, as in the crate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Lane {
     Interactive,
     Bulk,
 }
 
-/// Tries all orders with so many interruptions at most.
+/// Tries all orders with at most so many interruptions.
 fn explore(name: &str, preemptions: usize, model: fn()) {
     let began = Instant::now();
     let tried = Arc::new(AtomicU64::new(0));
@@ -50,8 +50,8 @@ fn explore(name: &str, preemptions: usize, model: fn()) {
     println!("loom: {name}: {tried} orders, up to {preemptions} interruptions, {took:.1?}");
 }
 
-/// Makes sure that a fault is found: that some order ends with a panic of these words. It is looked for in a process of
-/// its own: where nobody can go on, nobody can clean up either, and the process ends.
+/// Asserts that a fault is found: some order ends with a panic that says these words. A process of its own looks for
+/// it, because after a deadlock nothing can be cleaned up, and the process ends.
 fn finds(test: &str, preemptions: usize, words: &str, model: fn()) {
     const IN_CHILD: &str = "LOOM_FINDS";
     if std::env::var_os(IN_CHILD).is_some() {
@@ -104,7 +104,7 @@ impl Drop for Bell {
     }
 }
 
-/// Polls a future when it is woken, and only then.
+/// Polls a future each time it is woken, and at no other time.
 fn drive<F: Future>(future: F) -> F::Output {
     let bell = Bell::new();
     let waker = Waker::from(bell.clone());
@@ -117,13 +117,13 @@ fn drive<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// Polls a future once. The waker that it leaves there is the only one.
+/// Polls a future once. The waker that it leaves there is the only handle of its bell, so dropping it drops the bell.
 fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     let waker = Waker::from(Bell::new());
     pin!(future).poll(&mut Context::from_waker(&waker))
 }
 
-/// Something that happens once.
+/// An event that happens once.
 #[derive(Clone)]
 struct Event(Arc<Mutex<(bool, Option<Waker>)>>);
 
@@ -146,7 +146,7 @@ impl Event {
                 if *happened {
                     return Poll::Ready(());
                 }
-                // It is always the same one here.
+                // Here it is always the same waker.
                 *waker = Some(context.waker().clone());
                 Poll::Pending
             })

@@ -1,4 +1,4 @@
-//! The gate: `src/wrap/concurrency/gate.rs`. Where nobody has a place in the end, all are free, and nobody waits.
+//! The gate: `src/wrap/concurrency/gate.rs`. At the end of each test, all places are free, and no call waits.
 
 use std::sync::{
     Arc,
@@ -22,7 +22,7 @@ fn wait(gate: &Gate, lane: Lane) -> Place {
     }
 }
 
-/// Comes, and leaves after one look at whether it is its turn.
+/// Enters, and leaves after one poll.
 fn leave_after_one_poll(gate: &Gate, lane: Lane) {
     if let Entry::Turn(mut turn) = gate.enter(lane) {
         let _ = poll_once(&mut turn);
@@ -56,7 +56,7 @@ fn a_place_goes_on_to_the_one_that_stays() {
     });
 }
 
-/// Those that leave are in the queue before the one that stays, and go while they are told of their turn.
+/// The calls that leave are in the queue before the one that stays, and leave while they get their turn.
 #[test]
 fn a_place_passes_those_that_leave_before_their_turn() {
     explore("gate, one place, two leave while it is given back", 5, || {
@@ -76,7 +76,7 @@ fn a_place_passes_those_that_leave_before_their_turn() {
     });
 }
 
-/// Two lanes at two places: no more are in at once, and all come in.
+/// Two lanes share two places: no more calls are in at once, and all get in.
 #[test]
 fn no_more_are_in_than_there_are_places() {
     explore("gate, two places, three calls in two lanes", 4, || {
@@ -98,7 +98,7 @@ fn no_more_are_in_than_there_are_places() {
     });
 }
 
-/// A lane that is full is swept before it grows, while some of those in it leave and the place is given back.
+/// A full lane is swept before it grows, while some of its calls leave and the place is given back.
 #[test]
 fn who_is_swept_out_has_left() {
     explore("gate, one place, a full lane is swept", 4, || {

@@ -1,4 +1,4 @@
-//! The call that any number of callers wait for: `src/wrap/cached/shared.rs`.
+//! The call that any number of callers share: `src/wrap/cached/shared.rs`.
 
 use std::{
     future::{Future, poll_fn},
@@ -19,7 +19,7 @@ use crate::{
     sync, yield_once,
 };
 
-/// What the tests need of a shared call.
+/// The operations of a shared call that the tests use.
 trait Call: Future<Output = Option<u32>> + Unpin + Send + 'static {
     fn new(future: impl Future<Output = u32> + Send + 'static) -> Self;
     fn join(&self) -> Self;
@@ -50,9 +50,9 @@ fn leave_after_one_poll(mut call: impl Call) {
     let _ = poll_once(&mut call);
 }
 
-// The one that stays is answered
+// A caller that stays gets the answer
 
-/// What the call waits for comes from a third thread, at any time.
+/// The call waits for an event from a third thread, at any time.
 fn woken_from_outside<C: Call>() {
     let event = Event::new();
     let stays = C::new({
@@ -70,7 +70,7 @@ fn woken_from_outside<C: Call>() {
     leaver.join().expect("no panic");
 }
 
-/// The call wakes itself while it is polled, as what yields does.
+/// The call wakes itself while it is polled, as a future that yields does.
 fn woken_while_polled<C: Call>() {
     let stays = C::new(async {
         yield_once().await;
@@ -82,7 +82,7 @@ fn woken_while_polled<C: Call>() {
     leaver.join().expect("no panic");
 }
 
-/// The same with two that stay.
+/// The same with two callers that stay.
 fn woken_while_polled_by_two_of_three<C: Call>() {
     let stays = C::new(async {
         yield_once().await;
@@ -115,7 +115,7 @@ fn two_that_stay_are_woken_where_the_call_wakes_itself() {
     );
 }
 
-// The last one out ends it
+// The last caller ends it
 
 /// Counts how often it is dropped, and must not be dropped under a lock.
 struct Dropped(Arc<AtomicUsize>);
@@ -127,7 +127,7 @@ impl Drop for Dropped {
     }
 }
 
-/// Two that leave, each after a poll, of which one may be under way while the other leaves.
+/// Two callers leave, each after one poll; one may be polling while the other leaves.
 fn both_leave<C: Call>() {
     let drops = Arc::new(AtomicUsize::new(0));
     let held = Dropped(drops.clone());
@@ -149,7 +149,7 @@ fn the_last_one_out_drops_the_call_once_and_under_no_lock() {
     explore("shared call, both leave", 5, both_leave::<SharedCall<u32>>);
 }
 
-// Who joins
+// Joining
 
 #[test]
 fn who_joins_while_the_last_one_leaves_gets_nothing_or_a_call_that_ends() {

@@ -1,4 +1,4 @@
-//! A shared call in its smallest form, without fault or with one: what the tests of the real one must find.
+//! The smallest shared call, sound or with one fault, which the tests of the real one must find.
 
 use std::{
     future::Future,
@@ -10,13 +10,13 @@ use std::{
 use crate::sync::Mutex;
 
 pub const SOUND: u8 = 0;
-/// Who puts the future back does not look whether it was woken meanwhile.
+/// The waiter that puts the future back does not check whether it was woken meanwhile.
 pub const NO_SECOND_WAKE: u8 = 1;
-/// A waiter looks first, and registers its waker then.
+/// A waiter looks at the future first, and registers its waker afterwards.
 pub const REGISTERS_LATE: u8 = 2;
-/// A wake-up wakes the waiter that polled last.
+/// A wake-up wakes only the waiter that polled last.
 pub const WAKES_ONE: u8 = 3;
-/// The last one out drops the future where it lies.
+/// The last waiter drops the future under the lock.
 pub const DROPS_UNDER_LOCK: u8 = 4;
 
 type BoxFuture = Pin<Box<dyn Future<Output = u32> + Send>>;
@@ -25,7 +25,7 @@ struct Core<const FAULT: u8>(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// Nowhere else but in a waiter's hands.
+    /// `None` while a waiter polls the future.
     future: Option<BoxFuture>,
     done: Option<u32>,
     wakers: Vec<Option<Waker>>,

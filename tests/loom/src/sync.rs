@@ -1,4 +1,4 @@
-//! The crate's `sync`, with loom deciding who goes when.
+//! The `sync` of the crate, in which loom decides the order of the threads.
 
 use std::{
     cell::Cell,
@@ -15,12 +15,12 @@ loom::thread_local! {
     static HELD: Cell<usize> = Cell::new(0);
 }
 
-/// Whether this thread has a lock.
+/// Whether this thread holds a lock.
 pub fn is_held() -> bool {
     HELD.with(Cell::get) > 0
 }
 
-/// The crate's lock: see `src/sync.rs`.
+/// The lock of the crate: see `src/sync.rs`.
 #[derive(Debug, Default)]
 pub struct Mutex<T>(loom::sync::Mutex<T>);
 
@@ -38,8 +38,8 @@ impl<T> Mutex<T> {
     }
 }
 
-/// An `Arc` that has a `Weak`, which loom's has not. The count is std's own; `turn` is something of loom's that is
-/// touched before each step at it, so that loom tries all orders of these steps.
+/// An `Arc` that has a `Weak`; loom's has none. The counts are those of std. `turn` is an atomic of loom that is
+/// touched before each step of the counts, so that loom tries all orders of these steps.
 pub struct Arc<T> {
     inner: sync::Arc<T>,
     turn: sync::Arc<AtomicUsize>,
@@ -77,7 +77,7 @@ impl<T> Deref for Arc<T> {
 
 impl<T> Drop for Arc<T> {
     fn drop(&mut self) {
-        // Between this and std's own step, which follows at once, nobody else goes.
+        // The step of std follows at once: no other thread runs between the two.
         self.turn.fetch_sub(1, AcqRel);
     }
 }
@@ -98,7 +98,7 @@ impl<T> Weak<T> {
     }
 }
 
-/// What the crate takes from tokio, with loom's lock inside.
+/// The channel that the crate takes from tokio, with loom's lock inside.
 pub mod oneshot {
     use std::{
         future::Future,
@@ -113,7 +113,7 @@ pub mod oneshot {
 
     pub struct Receiver<T>(Arc<Mutex<Channel<T>>>);
 
-    /// The sender went without a word.
+    /// The sender was dropped without sending.
     #[derive(Debug)]
     pub struct RecvError;
 
