@@ -177,7 +177,8 @@ impl<E: Embedder> Cached<E> {
         }
         let message = format!(
             "the model behind {space} is not the one whose vectors the cache holds: the cosine of its probe text is \
-             {similarity:.4}, the same model gives at least {MIN_PROBE_COSINE}; give the space another revision, or take another store"
+             {similarity:.4}, the same model gives at least {MIN_PROBE_COSINE}; give the space another \
+             revision, or take another store"
         );
         Err(Error::new(ErrorKind::SpaceMismatch, message).with_embedder(self))
     }

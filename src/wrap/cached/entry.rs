@@ -266,7 +266,7 @@ mod tests {
         }
 
         #[test]
-        fn any_changed_byte_is_seen(row in prop::collection::vec(finite(), 1..20), at: prop::sample::Index, by in 1_u8..) {
+        fn a_changed_byte_is_seen(row in prop::collection::vec(finite(), 1..20), at: prop::sample::Index, by in 1_u8..) {
             let mut out = entry(&row, VectorEncoding::Exact);
             let at = at.index(out.len());
             out[at] ^= by;

@@ -88,13 +88,13 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
     /// Hashes the texts.
     pub(super) async fn new(inner: &'b Arc<Inner<E>>, batch: Batch<'a>, limits: &Limits) -> Self {
         let space = &inner.spaces[0];
-        let of = Keys::new(space.id(), batch.kind(), batch.truncation(), limits.tokens_of_one_text());
+        let hasher = Keys::new(space.id(), batch.kind(), batch.truncation(), limits.tokens_of_one_text());
         let mut keys = Vec::with_capacity(batch.len());
         for (turn, texts) in turns(batch.texts()).enumerate() {
             if turn > 0 {
                 yield_once().await;
             }
-            keys.extend(texts.iter().map(|text| of.key(text)));
+            keys.extend(texts.iter().map(|text| hasher.key(text)));
         }
         Self {
             inner,

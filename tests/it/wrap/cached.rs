@@ -207,7 +207,8 @@ proptest! {
                 prop_assert_eq!(error.kind(), ErrorKind::QuotaExhausted);
                 if let Some(partial) = error.partial() {
                     for (row, &index) in partial.indices().iter().enumerate() {
-                        prop_assert_eq!(partial.embeddings().row(row), fake.vector_of(InputKind::Document, &texts[index]));
+                        let expected = fake.vector_of(InputKind::Document, &texts[index]);
+                        prop_assert_eq!(partial.embeddings().row(row), expected);
                     }
                 }
                 let finished = error.partial().map_or(0, |partial| partial.indices().len());

@@ -60,7 +60,8 @@ fn anything(mut input: Input<'_>) {
     };
     assert_eq!(truncated, Some(wanted_truncated), "an entry is refused that is whole, or its mark is lost");
     assert_eq!(bits(&row), bits(&wanted), "other components are read than are there");
-    let encodings: &[VectorEncoding] = if halves { &[VectorEncoding::Half, VectorEncoding::HalfWhereExact] } else { &[VectorEncoding::Exact] };
+    let encodings: &[VectorEncoding] =
+        if halves { &[VectorEncoding::Half, VectorEncoding::HalfWhereExact] } else { &[VectorEncoding::Exact] };
     for &encoding in encodings {
         let again = write(key, &row, wanted_truncated, encoding);
         assert_eq!(again, entry, "what is read is written in another way ({encoding:?})");
@@ -73,7 +74,8 @@ fn anything(mut input: Input<'_>) {
 fn written(mut input: Input<'_>) {
     let flags = input.byte();
     let (truncated, in_halves) = (flags & 1 != 0, flags & 2 != 0);
-    let encoding = [VectorEncoding::Exact, VectorEncoding::HalfWhereExact, VectorEncoding::Half][usize::from(flags >> 2) % 3];
+    let encodings = [VectorEncoding::Exact, VectorEncoding::HalfWhereExact, VectorEncoding::Half];
+    let encoding = encodings[usize::from(flags >> 2) % 3];
     let key = [input.byte(); 32];
     let (change, one, two, by) = (input.byte(), input.place(), input.place(), input.byte());
     let row = row(input.0, in_halves);
