@@ -1,4 +1,4 @@
-//! `provider::OpenAi` against an honest server, and against one that does what a test's script says.
+//! Tests `provider::OpenAi` against an honest server and against a server that follows a test's script.
 #![cfg(feature = "openai")]
 
 mod faults;
@@ -22,12 +22,12 @@ use crate::support::{
 /// Two texts for tests that need no others.
 const TEXTS: [&str; 2] = ["the first text", "the second"];
 
-/// What the stand-in charges for them.
+/// Returns the tokens that the stand-in charges for these texts.
 fn charged() -> u64 {
     TEXTS.iter().map(|text| stand_in::tokens(text)).sum()
 }
 
-/// Begins a client of the stand-in's model, which is not one of OpenAI's and has to be declared.
+/// Returns a builder for the stand-in's model, which is not OpenAI's and so needs a space.
 fn builder(base_url: &str) -> OpenAiBuilder {
     let space = Space::builder("stand-in", DIMENSIONS).build().expect("valid");
     OpenAi::builder("stand-in").with_base_url(base_url).with_space(space)
@@ -37,7 +37,7 @@ fn client(server: &Server) -> OpenAi {
     builder(&server.base_url()).build().expect("valid")
 }
 
-/// Begins a client of one of OpenAI's models, shortened to what the server gives.
+/// Returns a builder for one of OpenAI's models, with the server's few dimensions.
 fn small(base_url: &str) -> OpenAiBuilder {
     OpenAi::builder("text-embedding-3-small").with_base_url(base_url).with_dimensions(DIMENSIONS)
 }

@@ -138,7 +138,7 @@ mod tests {
         Space::builder("test", width).build().expect("a valid space")
     }
 
-    /// A reply with rows in this order, each in base64 or as numbers.
+    /// Returns a reply with rows in this order, each in base64 or as numbers.
     fn reply(rows: &[(usize, Vec<f32>, bool)], tokens: u64) -> Vec<u8> {
         let data: Vec<Value> = rows
             .iter()
@@ -176,7 +176,7 @@ mod tests {
             }
         }
 
-        /// Whatever bytes are changed, there is no panic, and rows only of the right count and width.
+        /// Any changed bytes are an error, or rows of the right count and width, and never a panic.
         #[test]
         fn damaged_replies_are_errors_or_rows(
             rows in rows(3),
@@ -202,7 +202,8 @@ mod tests {
             let _ = read(&body, rows, &space(2), false);
         }
 
-        /// A row less, a row more, a repeated index, another width: always an error, with the cost that was told.
+        /// One row less or more, a repeated index or another width is always an error, with the cost that the reply
+        /// told.
         #[test]
         fn what_does_not_fit_is_an_error_with_its_cost(rows in rows(4), how in 0_u8..5) {
             let mut rows = rows;

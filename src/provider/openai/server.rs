@@ -80,22 +80,22 @@ impl Server {
         Payee::new(provider, model, Tier::Standard)
     }
 
-    /// The first part of the text of `Display`.
+    /// Returns the first part of the text of `Display`.
     pub(super) const fn short_name(&self) -> &'static str {
         if self.azure.is_some() { "azure" } else { "openai" }
     }
 
-    /// OpenTelemetry's name of the provider.
+    /// Returns OpenTelemetry's name of the provider.
     pub(super) const fn vendor(&self) -> &'static str {
         if self.azure.is_some() { "azure.ai.openai" } else { "openai" }
     }
 
-    /// The header that the key goes into.
+    /// Returns the header that the key goes into.
     pub(super) const fn key_header(&self) -> KeyHeader {
         if self.azure.is_some() { KeyHeader::ApiKey } else { KeyHeader::Bearer }
     }
 
-    /// The model's name in the request; `None` if the URL names the model.
+    /// Returns the model's name in the request; `None` if the URL names the model.
     pub(super) fn model_in_body<'m>(&'m self, model: &'m str) -> Option<&'m str> {
         match &self.azure {
             Some(azure) if azure.api_version.is_some() => None,

@@ -41,7 +41,7 @@ impl CountTokens for Cl100kCounter {
         self.count_to(kind, text, usize::MAX)
     }
 
-    /// A token is at least one byte.
+    /// Returns the bytes of the prompt and the text, because a token has at least one byte.
     fn at_most(&self, kind: InputKind, text: &str) -> usize {
         self.prompts.of(kind).map_or(0, str::len) + text.len()
     }
@@ -143,7 +143,7 @@ mod tests {
         PLAIN.count(InputKind::Document, text)
     }
 
-    /// Long texts of every script and kind of white space, so that pieces are cut in all of them.
+    /// Makes long texts of many scripts and kinds of white space, so that pieces end in all of them.
     fn long_text() -> impl Strategy<Value = String> {
         let word = prop_oneof![
             "[a-z]{1,12}",
@@ -180,7 +180,7 @@ mod tests {
             prop_assert!(text.starts_with(cut));
             let tokens = encoder().encode_ordinary(cut).len();
             prop_assert!(tokens <= limit, "{tokens} of {limit}");
-            // A character takes up to four tokens, and some are lost to those that cannot be cut.
+            // A character takes up to four tokens, and a few tokens are lost where the text cannot be split.
             prop_assert!(cut.len() == text.len() || tokens + 8 > limit, "{tokens} of {limit}");
         }
     }
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn counting_stops_at_the_limit() {
-        // Reading all of it would be noticed.
+        // Counting all of it would take noticeably long.
         let text = "word ".repeat(4 << 20);
         let tokens = PLAIN.count_to(InputKind::Document, &text, 8191);
         assert!((8192..20_000).contains(&tokens), "{tokens}");

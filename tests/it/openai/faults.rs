@@ -1,4 +1,4 @@
-//! What a client makes of every fault: the kind of error, what it says beside, what it cost, and how often was asked.
+//! Checks the client's error for every fault: its kind, its details, its cost, and the number of requests.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -19,18 +19,18 @@ use crate::support::{
     stand_in,
 };
 
-/// Short enough to wait for. Used only where nothing is to come in time.
+/// A short time limit, for tests in which no reply comes in time.
 const TIMEOUT: Duration = Duration::from_millis(200);
-/// Longer than anybody waits here.
+/// A time limit longer than any test waits.
 const NEVER: Duration = Duration::from_secs(600);
 
-/// The error that a step is, after exactly one request.
+/// Returns the client's error for a step, after exactly one request.
 async fn error_of(step: Step) -> Error {
     let server = Server::start([step]).await;
     error_from(&server, &client(&server)).await
 }
 
-/// The same where the client waits only so long.
+/// Does the same with a client's time limit.
 async fn error_within(timeout: Duration, step: Step) -> Error {
     let server = Server::start([step]).await;
     error_from(&server, &builder(&server.base_url()).with_timeout(timeout).build().expect("valid")).await
@@ -44,7 +44,7 @@ async fn error_from(server: &Server, client: &OpenAi) -> Error {
     error
 }
 
-/// A request that got its answer, refused or not: nothing about it is open.
+/// Returns the usage of a request that got a reply, refused or not: nothing about its cost is unknown.
 fn answered(tokens: Option<u64>) -> Usage {
     Usage::of_request(tokens)
 }
@@ -94,14 +94,14 @@ async fn every_status_has_its_kind() {
         (424, json!({"error": "out of memory", "error_type": "Backend"}), Unavailable, Some("Backend")),
         (410, Value::Null, Config, None),
         (529, Value::Null, Unavailable, None),
-        // llama.cpp: for good, although it says 500, and its code is a number.
+        // llama.cpp: permanent, although the status is 500 and the code is a number.
         (500, json!({"error": {"code": 500, "message": physical, "type": "server_error"}}), InvalidInput, None),
         (429, named("requests", "rate_limit_exceeded"), RateLimited, Some("rate_limit_exceeded")),
         (429, named("tokens", "rate_limit_exceeded"), RateLimited, Some("rate_limit_exceeded")),
         (429, plain("The engine is currently overloaded, please try again later."), RateLimited, None),
         (429, Value::Null, RateLimited, None),
         (429, named("insufficient_quota", "insufficient_quota"), QuotaExhausted, Some("insufficient_quota")),
-        // The code may be missing, or the type may say less.
+        // The code may be missing, or the type may be less specific.
         (429, stand_in::refusal("In words.", "insufficient_quota", None, None), QuotaExhausted, None),
         (429, named("billing_error", "billing_hard_limit_reached"), QuotaExhausted, Some("billing_hard_limit_reached")),
         (429, named("billing_error", "billing_not_active"), QuotaExhausted, Some("billing_not_active")),
@@ -119,7 +119,7 @@ async fn every_status_has_its_kind() {
             assert_eq!(error.provider_code(), None, "{shown}");
         }
         assert_eq!(error.retry_after(), None, "{shown}");
-        // No bill is outstanding, but where a gateway gave up what may have been done behind it.
+        // The cost is unknown only if a gateway stopped waiting: the server behind it may have finished the work.
         let unanswered = u64::from([408, 502, 504, 524].contains(&status));
         assert_eq!((error.usage().exact_tokens(), error.usage().unanswered), (Some(0), unanswered), "{shown}");
         assert_eq!(error.is_retryable(), matches!(kind, RateLimited | Timeout | Unavailable), "{shown}");
@@ -133,7 +133,7 @@ async fn what_is_no_json_is_judged_by_its_status() {
     }
     let gateway = error_of(Step::Html(502)).await;
     assert_eq!((gateway.kind(), gateway.status()), (ErrorKind::Unavailable, Some(502)));
-    // However long the page is, and however it is compressed.
+    // The page may be of any length and compression.
     let page = vec![b'x'; 4 << 20];
     let long = Step::Status { code: 503, headers: Vec::new(), body: page };
     assert_eq!(error_of(long).await.kind(), ErrorKind::Unavailable);
@@ -167,7 +167,7 @@ async fn the_providers_words_are_kept_apart() {
     }
 }
 
-/// The status has come: it counts, whatever becomes of the words.
+/// The status has arrived, so it decides the error even if the body is lost.
 #[tokio::test]
 async fn an_error_that_breaks_off_is_judged_by_its_status() {
     let quota = stand_in::refusal("You exceeded your current quota.", "insufficient_quota", None, None);
@@ -183,7 +183,7 @@ async fn an_error_that_breaks_off_is_judged_by_its_status() {
         assert_eq!((error.kind(), error.status(), error.request_id()), (kind, Some(code), Some("req_9")));
         assert_eq!((error.retry_after(), error.usage().unanswered), (Some(Duration::from_secs(3)), 0), "{code}");
     }
-    // One that hangs is not waited for as long as an answer.
+    // A body that hangs is not awaited as long as a reply.
     let body = quota.to_string().into_bytes();
     let error = error_within(Duration::from_secs(60), Step::HalfAnError { code: 403, body, hangs: true }).await;
     assert_eq!((error.kind(), error.status()), (ErrorKind::Auth, Some(403)));
@@ -210,7 +210,7 @@ async fn vectors_of_another_length_are_not_those_of_the_space() {
 
 #[tokio::test]
 async fn redirects_are_not_followed() {
-    // Nobody may come here: the server fails the test.
+    // No request may arrive here: the server fails the test if one does.
     let elsewhere = Server::start([]).await;
     for code in [301, 302, 303, 307, 308] {
         let to = format!("{}/embeddings", elsewhere.base_url());
@@ -227,7 +227,7 @@ async fn requests_have_a_name() {
     assert_eq!(id("apim-request-id", "6d0c-azure").await.request_id(), Some("6d0c-azure"));
     let both = Step::status(500).header("apim-request-id", "second").header("x-request-id", "first");
     assert_eq!(error_of(both).await.request_id(), Some("first"));
-    // An answer that cannot be used has one, too, and one that never ends.
+    // An unusable reply has an id too, and so has one that never ends.
     let step = Step::body("[]").header("x-request-id", "req_2");
     assert_eq!(error_of(step).await.request_id(), Some("req_2"));
     let step = Step::CloseMidBody.header("x-request-id", "req_3");
@@ -246,7 +246,7 @@ async fn the_server_says_how_long_to_wait() {
     assert_eq!(wait(&[("retry-after", "1.5")]).await, Some(Duration::from_millis(1500)));
     assert_eq!(wait(&[("retry-after", "0")]).await, Some(Duration::ZERO));
     assert_eq!(wait(&[("retry-after-ms", "250")]).await, Some(Duration::from_millis(250)));
-    // The finer of the two counts, if it can be read.
+    // The more precise header counts, if it can be parsed.
     assert_eq!(wait(&[("retry-after", "1"), ("retry-after-ms", "250.5")]).await, Some(Duration::from_micros(250_500)));
     assert_eq!(wait(&[("retry-after", "1"), ("retry-after-ms", "soon")]).await, Some(Duration::from_secs(1)));
     let in_an_hour = wait(&[("retry-after", http_date(3600).as_str())]).await.expect("a date");
@@ -255,7 +255,7 @@ async fn the_server_says_how_long_to_wait() {
     for nonsense in ["soon", "-5", "NaN", "", "Mon, 99 Foo 2026 00:00:00 GMT"] {
         assert!(wait(&[("retry-after", nonsense)]).await.is_none_or(|wait| wait.is_zero()), "{nonsense:?}");
     }
-    // More than a duration holds is no reason to panic.
+    // A wait that is too long for a `Duration` must not panic.
     for endless in ["inf", "1e300", "99999999999999999999"] {
         wait(&[("retry-after", endless)]).await;
     }
@@ -263,7 +263,7 @@ async fn the_server_says_how_long_to_wait() {
     assert_eq!(unavailable.retry_after(), Some(Duration::from_secs(3)), "not of 429 alone");
 }
 
-/// The date of HTTP in so many seconds.
+/// Returns the HTTP date that lies this many seconds ahead.
 fn http_date(seconds: i64) -> String {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
     let then = u64::try_from(i64::try_from(since.as_secs()).expect("this age") + seconds).expect("after 1970");
@@ -307,7 +307,7 @@ async fn the_server_can_forbid_to_try_again() {
 
 // Connections
 
-/// A port where nobody listens and nobody else can.
+/// Returns a port where nobody listens and nobody else can.
 fn dead_port() -> (TcpSocket, String) {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
@@ -324,7 +324,7 @@ async fn a_server_that_is_not_there_has_cost_nothing() {
     assert!(std::error::Error::source(&error).is_some(), "the cause is there to be looked at");
 }
 
-/// Trying again does not change what the two sides are.
+/// A retry does not change the two sides' configuration.
 #[tokio::test]
 async fn a_server_without_encryption_is_not_spoken_to_with_it() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -333,7 +333,7 @@ async fn a_server_without_encryption_is_not_spoken_to_with_it() {
         let (mut stream, _) = listener.accept().await.expect("a client");
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await.expect("takes it");
         let mut sent = Vec::new();
-        // How the client ends it does not matter, what it had sent by then does.
+        // It does not matter how the client ends the connection, only what it had sent by then.
         let _ = stream.read_to_end(&mut sent).await;
         sent
     });
@@ -360,7 +360,7 @@ async fn a_connection_that_breaks_is_replaced_and_the_request_not_repeated() {
     let server = Server::start(breaks.into_iter().flat_map(|step| [Step::Honest, step])).await;
     let client = client(&server);
     for _ in 0..3 {
-        // The second request goes over the connection of the first, where HTTP clients like to repeat what broke.
+        // The second request uses the connection of the first, where HTTP clients tend to repeat a broken request.
         client.embed_documents(&TEXTS).await.expect("honest");
         let error = client.embed_documents(&TEXTS).await.expect_err("broken");
         assert_eq!((error.kind(), error.usage()), (ErrorKind::Unavailable, Usage::of_unanswered()), "{error}");
@@ -396,7 +396,7 @@ async fn the_batchs_deadline_is_kept() {
     let error = client.embed(batch.with_deadline(Instant::now() + TIMEOUT)).await.expect_err("too late");
     assert_eq!((error.kind(), error.usage()), (ErrorKind::DeadlinePassed, Usage::of_unanswered()));
     assert!(!error.is_retryable());
-    // One that has passed already costs nothing: the script has no second step.
+    // A deadline that has already passed costs nothing: the script has no second step.
     let error = client.embed(batch.with_deadline(Instant::now())).await.expect_err("too late");
     assert_eq!((error.kind(), error.usage()), (ErrorKind::DeadlinePassed, Usage::ZERO));
 }
@@ -409,7 +409,7 @@ async fn what_comes_first_of_deadline_and_timeout_counts() {
     assert_eq!(error.expect_err("too slow").kind(), ErrorKind::Timeout);
 }
 
-// Answers that are none
+// Replies that are malformed
 
 #[tokio::test]
 async fn success_that_is_not_an_answer_is_an_error() {
@@ -487,7 +487,7 @@ async fn wrong_rows_are_an_error_with_what_they_cost() {
 
 #[tokio::test]
 async fn numbers_that_are_none_are_an_error() {
-    // Not JSON, or not a number of any size: written by hand.
+    // Written by hand, because they are not JSON or not numbers of any size.
     for number in ["NaN", "Infinity", "-1e999", "1e999", "[0.5]", "{}", ".5", "0x1"] {
         let row = |component: &str| format!("[{component}, 1, 0, 0, 0, 0, 0, 0]");
         let body = format!(
@@ -500,7 +500,7 @@ async fn numbers_that_are_none_are_an_error() {
     }
 }
 
-/// Numbers in base64, taken for bytes and encoded again, or the reverse: the row has a quarter of its width.
+/// A server that encodes base64 twice, or decodes it as bytes, gives a row of a quarter of its width.
 #[tokio::test]
 async fn a_quarter_of_the_width_is_named() {
     for vector in [json!([0.5, 0.5]), json!(stand_in::in_base64(&[0.5, 0.5]))] {
@@ -517,10 +517,10 @@ async fn an_endless_answer_is_not_read_to_the_end() {
     let error = error_from(&server, &client(&server)).await;
     assert_eq!(error.kind(), ErrorKind::Protocol);
     assert!(error.to_string().contains(" bytes"), "the limit is told: {error}");
-    // The limit of this reply is some 70 KB; the rest is what the two ends of a connection hold.
+    // The limit of this reply is about 70 KB; the rest is the buffers of the connection's two ends.
     assert!(server.taken() < 16 << 20, "{} bytes were taken", server.taken());
     for step in [Step::HugeLength(1 << 50), Step::GzipBomb(16)] {
-        // Who waits for what was promised, or unpacks it all, is not to hang the tests.
+        // A client that waits for the promised bytes, or decompresses them all, must not hang the tests.
         let error = error_within(Duration::from_secs(20), step).await;
         assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
         assert!(error.to_string().contains(" bytes"), "the limit is told: {error}");
@@ -551,7 +551,7 @@ fn slow_down() -> Step {
     Step::refusal(429, "requests", Some("rate_limit_exceeded"), "Rate limit reached.")
 }
 
-/// What a retrying client makes of a script, all of which it must go through.
+/// Runs a retrying client against a script, every step of which it must use.
 async fn retried(steps: impl IntoIterator<Item = Step>) -> docvector_embed::Result<docvector_embed::Embeddings> {
     let server = Server::start(steps).await;
     let result = client(&server).retry(policy().with_attempts(4)).embed_documents(&TEXTS).await;
@@ -574,7 +574,7 @@ async fn what_passes_is_tried_again() {
         let failures = steps.len() as u64;
         let rows = retried(steps.into_iter().chain([Step::Honest])).await.expect("it passes");
         assert_rows(rows.rows(), &TEXTS);
-        // No attempt is forgotten, and none is charged for what it did not do.
+        // Every attempt counts once, with its own cost.
         let usage = rows.usage();
         assert_eq!((usage.requests, usage.exact_tokens()), (failures + 1, Some(charged())));
         assert_eq!(usage.unanswered, unanswered);
@@ -608,7 +608,7 @@ async fn what_does_not_pass_is_asked_once() {
         Step::second_vector(Value::Null),
         Step::rows(|rows| drop(rows.pop())),
         down().header("x-should-retry", "false"),
-        // Longer than anybody is willing to wait.
+        // A wait that is longer than the policy allows.
         slow_down().header("retry-after", "3600"),
     ] {
         // The script has this one step.
@@ -632,7 +632,7 @@ async fn attempts_run_out() {
     assert_eq!((error.usage().requests, error.usage().unanswered), (4, 1), "what all of them cost");
 }
 
-/// Three attempts inside of three are three, not nine.
+/// Two nested `Retry` of three attempts make three attempts, not nine.
 #[tokio::test]
 async fn retries_around_retries_do_not_multiply() {
     let server = Server::start([down(), down(), down()]).await;

@@ -20,7 +20,7 @@ use crate::support::{
     stand_in::StandIn,
 };
 
-/// Limits that make every law apply.
+/// Returns limits with which every law has something to check.
 fn limits() -> Limits {
     let tokens = TokenCount::Exact(Arc::new(Quarters));
     Limits::none().with_texts(7).with_tokens_per_text(40).with_tokens(tokens)
@@ -30,7 +30,7 @@ fn policy() -> RetryPolicy {
     RetryPolicy::default().with_backoff(Duration::from_millis(1), Duration::from_millis(5)).without_budget()
 }
 
-/// The documented stack.
+/// Builds the documented stack.
 fn stack(openai: OpenAi) -> impl Embedder + Clone {
     let metered = openai.metered(Totals::new());
     metered.timeout(Duration::from_secs(60)).concurrency(4).rate_limit(RateLimiter::new()).retry(policy())
@@ -51,7 +51,7 @@ async fn in_both_encodings() {
     }
 }
 
-/// With OpenAI's own limits, and tokens counted on both sides.
+/// Uses OpenAI's own limits; both sides count the tokens.
 #[tokio::test]
 async fn with_openais_limits() {
     let server = Server::handling(|_, request| {
@@ -76,7 +76,7 @@ async fn in_the_documented_stack() {
     Suite::new(&boxed).run().await.expect("a pointer to it keeps the laws");
 }
 
-/// Under retries, a server that fails every request when it first sees it cannot be told from one that never fails.
+/// With retries, a server that fails each request the first time behaves like one that never fails.
 #[tokio::test]
 async fn over_a_server_that_fails_every_other_time() {
     let seen = Mutex::new(HashSet::new());

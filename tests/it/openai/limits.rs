@@ -1,4 +1,4 @@
-//! Any number of texts of any length: what is sent keeps OpenAI's limits, and what fails takes nothing else along.
+//! Checks any number of texts of any length: requests keep OpenAI's limits, and a failure affects no other text.
 
 use std::{
     collections::HashSet,
@@ -24,7 +24,7 @@ const TEXTS: usize = 2048;
 const TOKENS: usize = 8191;
 const TOKENS_PER_CALL: usize = 300_000;
 
-/// How OpenAI's models count, by what the client tells of itself.
+/// The counter of OpenAI's models, from the client's own limits.
 static COUNTER: LazyLock<Arc<dyn CountTokens>> = LazyLock::new(|| {
     let limits = small("http://127.0.0.1:1/v1").build().expect("valid").limits();
     let TokenCount::Exact(counter) = limits.tokens else { panic!("tokens cannot be counted") };
@@ -35,15 +35,14 @@ pub(super) fn count(text: &str) -> usize {
     COUNTER.count(InputKind::Document, text)
 }
 
-/// A text of exactly so many tokens.
+/// Returns a text of exactly so many tokens.
 fn of_tokens(tokens: usize) -> String {
     let text = vec!["hello"; tokens].join(" ");
     assert_eq!(count(&text), tokens);
     text
 }
 
-/// Syllables that the tokenizer has never seen, of nearly as many tokens as bytes: whoever guesses tokens by characters
-/// is far off.
+/// Returns rare syllables with nearly as many tokens as bytes, where a guess by characters is far off.
 fn dense(seed: usize) -> String {
     let syllable =
         |i: usize| char::from_u32(0xa000 + ((seed * 7919 + i * 104_729) % 0x480) as u32).expect("a syllable");
@@ -55,7 +54,7 @@ fn numbered(count: usize) -> Vec<String> {
     (0..count).map(|i| format!("text number {i}")).collect()
 }
 
-/// What OpenAI answers where it dislikes a text: it does not say which.
+/// OpenAI's reply to a bad text, which does not name the text.
 fn dislikes() -> Step {
     Step::refusal(400, "invalid_request_error", None, "'$.input' is invalid. Please check the API reference.")
 }
@@ -72,14 +71,14 @@ fn openais_limits_are_stated() {
     }
 }
 
-/// Facts of cl100k that do not come out of this crate.
+/// Checks token counts of cl100k that other programs gave.
 #[test]
 fn tokens_are_counted_as_openai_counts_them() {
     for (text, tokens) in [("hello world", 2), ("tiktoken is great!", 6), ("antidisestablishmentarianism", 6), ("", 0)]
     {
         assert_eq!(count(text), tokens, "{text:?}");
     }
-    // A text that looks like a special token is a text.
+    // A text that looks like a special token counts as a text.
     assert!(count("<|endoftext|>") > 1);
     assert!(count(&dense(1)) > 4000, "dense text is dense");
 }
@@ -126,7 +125,7 @@ async fn no_request_has_more_tokens_than_openai_takes() {
     assert!(total > TOKENS_PER_CALL && total < 2 * TOKENS_PER_CALL, "{total} tokens are for two requests");
     let rows = small(&server.base_url()).build().expect("valid").embed_documents(&texts).await.expect("honest");
     assert_rows(rows.rows(), &texts);
-    // Where bytes were taken for tokens, there would be three.
+    // If bytes counted as tokens, there would be three.
     assert!(texts.iter().map(String::len).sum::<usize>() > 2 * TOKENS_PER_CALL);
     assert_eq!(rows.usage().requests, 2);
     let most = most.load(Ordering::Relaxed);
@@ -139,7 +138,7 @@ async fn the_longest_text_is_taken_and_one_token_more_is_not() {
     let client = small(&server.base_url()).build().expect("valid");
     let longest = of_tokens(TOKENS);
     client.embed_documents(&["a short one", &longest]).await.expect("within the limit");
-    // Refused here, with every index at once, in a batch of one request and of many; the script has no more steps.
+    // The client refuses them with all indices at once, for one request and for many; the script has no more steps.
     let over = of_tokens(TOKENS + 1);
     let few = ["fine", over.as_str(), "fine", over.as_str()];
     let mut many = vec!["fine"; TEXTS + 10];
@@ -165,7 +164,7 @@ async fn too_long_texts_are_cut_at_a_token_and_named() {
     let texts = ["before", &plain, "between", &dense, "after"];
     let rows = client.embed(Batch::documents(&texts).with_truncation(Truncation::Truncate)).await.expect("cut");
     assert_eq!(rows.truncated(), [1, 3]);
-    // One row a text, of its beginning: not of its parts, averaged.
+    // Each row is that of its text's beginning, not an average of the text's parts.
     let sent = server.requests()[0].texts();
     assert_rows(rows.rows(), &sent);
     for (sent, text) in sent.iter().zip(texts) {
@@ -211,13 +210,13 @@ async fn one_disliked_text_is_found_and_the_others_have_their_rows() {
     let (before, after) = texts.split_at(PLANTED);
     let others: Vec<&String> = before.iter().chain(&after[1..]).collect();
     assert_rows(each.embeddings().expect("the others").rows(), &others);
-    // The whole, and two halves at each of the six steps down to one text.
+    // One request for the whole, and two for the halves at each of the six steps down to one text.
     assert!(server.requests().len() <= 13, "{} requests", server.requests().len());
     assert_eq!(each.usage().exact_tokens(), Some(others.iter().map(|text| stand_in::tokens(text)).sum()));
     assert_eq!(each.usage().requests as usize, server.requests().len());
 }
 
-/// A cause that is not in the texts is not looked for in them.
+/// The client does not search the texts for a cause that is not in them.
 #[tokio::test]
 async fn a_wrong_model_name_costs_few_requests() {
     #[allow(clippy::type_complexity, reason = "a table")]
@@ -246,7 +245,7 @@ async fn a_wrong_model_name_costs_few_requests() {
     }
 }
 
-/// A refusal that says neither what nor which is looked into, but not for ever.
+/// A refusal without details is bisected, but not without end.
 #[tokio::test]
 async fn a_refusal_of_everything_costs_few_requests() {
     let server = Server::handling(|_, _| dislikes()).await;
@@ -276,7 +275,7 @@ async fn work_that_was_paid_for_is_not_lost() {
     let texts = numbered(600);
     let error = client.embed_documents(&texts).await.expect_err("no money");
     assert_eq!((error.kind(), error.provider_code()), (ErrorKind::QuotaExhausted, Some("insufficient_quota")));
-    // Those that were under way finish, and then none begins.
+    // Requests in flight finish, and then no other one begins.
     let requests = server.requests().len();
     assert!((FAILS..FAILS + 50).contains(&requests), "{requests} requests");
     let partial = error.into_partial().expect("rows");
@@ -292,7 +291,7 @@ async fn work_that_was_paid_for_is_not_lost() {
 
 #[tokio::test]
 async fn one_bad_answer_of_many_spoils_no_other() {
-    // A reply that is short of a row: its whole call fails, and no row moves up into another's place.
+    // If a reply lacks a row, its whole call fails, and no row takes another's place.
     let server = Server::handling(|_, request| {
         let short = request.texts().contains(&"text number 10".to_owned());
         if short { Step::rows(|rows| drop(rows.pop())) } else { Step::Honest }
@@ -308,6 +307,6 @@ async fn one_bad_answer_of_many_spoils_no_other() {
     for (index, row) in each.iter().enumerate().filter(|(index, _)| !failed.contains(index)) {
         assert_rows([row.expect("a row")], &texts[index..=index]);
     }
-    // The unusable answer was paid for all the same.
+    // The unusable reply was paid for too.
     assert_eq!(each.usage().exact_tokens(), Some(texts.iter().map(|text| stand_in::tokens(text)).sum()));
 }

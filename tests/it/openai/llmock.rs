@@ -1,5 +1,6 @@
-//! llmock fails on request, sees every attempt with its timing, and judges the client: here without an error and
-//! without a warning. It answers slowly and waits as long as it says, so these tests take seconds.
+//! Checks the client against llmock, which fails on request, records every attempt with its time, and judges the
+//! client: it must give neither an error nor a warning. llmock replies slowly and really waits, so these tests take
+//! seconds.
 #![cfg(unix)]
 
 use std::{
@@ -23,13 +24,13 @@ use serde_json::{Value, json};
 use crate::support::root;
 
 const MODEL: &str = "text-embedding-3-small";
-/// llmock knows its clients by it.
+/// The key by which llmock tells its clients apart.
 const KEY: &str = "sk-for-llmock";
-/// Calls at once.
+/// Concurrent calls.
 const IN_FLIGHT: usize = 8;
 
-/// Waits short enough for a test. Where the server asks for none, llmock warns of waits that do not grow by a tenth,
-/// which two random ones do not one time in four: those of this seed grow, and are the same in every run.
+/// Returns a policy with short waits. If the server asks for no wait, llmock warns of waits that do not grow by a
+/// tenth. One time in four, two random waits do not grow so; those of this seed do, in every run.
 fn policy() -> RetryPolicy {
     RetryPolicy::default()
         .with_attempts(5)
@@ -41,16 +42,16 @@ fn policy() -> RetryPolicy {
 async fn failures_that_pass_are_tried_again() {
     let server = Llmock::start(&[]);
     let cases = [
-        // What the server is told to do, and how often.
+        // The server's instruction, and the number of requests that it applies to.
         (json!({"type": "fail", "status": 429, "retry_after": 1, "times": 2}), 2),
-        // Less than a second is said in milliseconds only.
+        // A wait of less than a second comes in milliseconds only.
         (json!({"type": "fail", "status": 429, "retry_after": 0.3, "times": 2}), 2),
-        // No wait is said: our own has to grow.
+        // The server asks for no wait, so the client's own waits must grow.
         (json!({"type": "fail", "status": 500, "times": 3}), 3),
         (json!({"type": "fail", "status": 502, "times": 2}), 2),
         (json!({"type": "fail", "status": 503}), 1),
         (json!({"type": "fail", "status": 529}), 1),
-        // Down for three attempts of five.
+        // The server is down for three of five attempts.
         (json!({"type": "fail", "status": 503, "times": 3}), 3),
     ];
     for (number, (behavior, failures)) in cases.into_iter().enumerate() {
@@ -118,7 +119,7 @@ async fn rows_belong_to_their_texts() {
 async fn a_call_that_takes_too_long_is_given_up_and_made_again() {
     let server = Llmock::start(&[]);
     let stack = server.stack(policy(), Duration::from_secs(3));
-    // Longer than the test lasts: this attempt is never answered.
+    // The delay is longer than the test, so this attempt gets no reply.
     server.script(&json!({"type": "delay", "seconds": 600}));
     let rows = stack.embed_documents(&["slow at first"]).await.expect("the second attempt is answered");
     assert_eq!(rows.usage().unanswered, 1, "the attempt given up may be billed");
@@ -126,8 +127,8 @@ async fn a_call_that_takes_too_long_is_given_up_and_made_again() {
     assert_eq!(rows.row(0), server.vector("slow at first"));
 }
 
-/// Somebody else with the same key has used the quota up, which only the answers tell. Four requests a second come
-/// back: clients that wait as long as each answer says, and no longer, meet again each time, and give up.
+/// Another client with the same key has used up the quota, which only the replies tell. The quota grows by four
+/// requests per second: clients that wait exactly as long as each reply says collide again each time, and give up.
 #[tokio::test]
 async fn a_quota_is_learned_from_the_answers_and_kept() {
     let server = Llmock::start(&["--rpm", "240"]);
@@ -142,14 +143,14 @@ async fn a_quota_is_learned_from_the_answers_and_kept() {
     }
     let statuses = server.statuses();
     let refused = statuses.iter().filter(|&&status| status == 429).count();
-    // All may have begun before the first answer; after it, next to none is refused.
+    // All requests may have begun before the first reply; after it, the server refuses next to none.
     assert!(refused <= texts.len(), "{refused} of {} attempts were refused", statuses.len());
     server.judge();
     server.report();
 }
 
-/// llmock takes four bytes of the whole request for a token, which are more tokens than the text has: what is left is
-/// known from its answers alone.
+/// llmock counts a token for every four bytes of the whole request, more than the text has. So only its replies tell
+/// what is left.
 #[tokio::test]
 async fn a_quota_of_tokens_is_kept_too() {
     let server = Llmock::start(&["--tpm", "24000"]);
@@ -158,7 +159,7 @@ async fn a_quota_of_tokens_is_kept_too() {
     assert!(left.is_some_and(|left| left < 300), "{left:?} tokens are left");
     server.clear_requests();
 
-    // Who takes fewer tokens than the server does comes too early now and then.
+    // A client that counts fewer tokens than the server sometimes comes too early.
     let stack = server.stack(policy().with_attempts(7), Duration::from_secs(60));
     let texts: Vec<String> = (0..16).map(|i| format!("call {i} {}", "word ".repeat(80))).collect();
     let results = join_all(texts.iter().map(|text| stack.embed_query(text))).await;
@@ -179,7 +180,7 @@ async fn random_failures_under_many_calls_lose_nothing() {
     for (text, result) in texts.iter().zip(results) {
         match result {
             Ok(rows) => done.push((text, rows)),
-            // Five failures in a row: one call in four hundred.
+            // Five failures in a row happen in one of four hundred calls.
             Err(error) => {
                 let kinds = [ErrorKind::RateLimited, ErrorKind::Unavailable];
                 assert!(kinds.contains(&error.kind()) && !error.is_retryable(), "{text}: {error}");
@@ -205,10 +206,10 @@ struct Llmock {
 }
 
 impl Llmock {
-    /// Starts one on a free port of loopback and waits until it answers.
+    /// Starts llmock on a free loopback port and waits until it replies.
     fn start(options: &[&str]) -> Self {
         let program = program();
-        // The port is free when it is chosen; another program may be quicker.
+        // Another program may take the port after it was chosen, so several are tried.
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
             let mut command = Command::new(&program);
@@ -225,7 +226,7 @@ impl Llmock {
         panic!("llmock ended by itself, five times");
     }
 
-    /// Waits for the first answer; false if the process ended instead.
+    /// Waits for the first reply; false if the process ended instead.
     fn answers(&mut self) -> bool {
         let give_up = Instant::now() + Duration::from_secs(120);
         while self.process.try_wait().expect("its state").is_none() {
@@ -238,9 +239,9 @@ impl Llmock {
         false
     }
 
-    /// The documented stack. A limiter knows nothing at first; it learns from the answers.
+    /// Builds the documented stack. A new limiter knows no limits and learns them from the replies.
     fn stack(&self, policy: RetryPolicy, timeout: Duration) -> impl Embedder + use<> {
-        // Its vectors are not of length 1, as OpenAI's are: they are of no real space.
+        // llmock's vectors are not of length 1, as OpenAI's are, so they need a space of their own.
         let space = Space::builder("llmock", 1536).build().expect("valid");
         let openai = OpenAi::builder(MODEL)
             .with_space(space)
@@ -252,20 +253,20 @@ impl Llmock {
         metered.timeout(timeout).concurrency(IN_FLIGHT).rate_limit(RateLimiter::new()).retry(policy)
     }
 
-    /// Says what is to happen to the next requests.
+    /// Tells llmock what to do with the next requests.
     fn script(&self, behavior: &Value) {
         let reply = self.ask("POST", "/_llmock/scenario", Some(&json!({"behaviors": [behavior]})));
         assert_eq!(reply.expect("an answer").status, 201, "{behavior}");
     }
 
-    /// The statuses of all requests so far, oldest first.
+    /// Returns the statuses of all requests so far, oldest first.
     fn statuses(&self) -> Vec<u16> {
         let seen = self.get("/_llmock/requests");
         let statuses = seen["requests"].as_array().expect("requests").iter().map(|seen| seen["status"].as_u64());
         statuses.map(|status| status.and_then(|status| u16::try_from(status).ok()).expect("a status")).collect()
     }
 
-    /// Fails unless the client, so far, deserved neither an error nor a warning.
+    /// Fails if the client got an error or a warning so far.
     fn judge(&self) {
         let verdict = self.get("/_llmock/verdict");
         let clean = verdict["passed"] == true && verdict["errors"] == 0 && verdict["warnings"] == 0;
@@ -273,36 +274,36 @@ impl Llmock {
         assert_ne!(verdict["calls"], 0, "there is something to judge");
     }
 
-    /// The same by the command that llmock has for it.
+    /// Checks the same by llmock's own command.
     fn report(&self) {
         let url = format!("http://127.0.0.1:{}", self.port);
         let mut command = Command::new(program());
-        // It would ask a proxy for loopback, too.
+        // Without this, it would use a proxy for loopback too.
         let report = command.args(["report", "--strict", "--json", "--url", &url]).env("NO_PROXY", "*").output();
         let report = report.expect("llmock runs");
         let said = String::from_utf8_lossy(&report.stdout);
         assert!(report.status.success(), "{said}{}", String::from_utf8_lossy(&report.stderr));
     }
 
-    /// Forgets the requests and what was to happen.
+    /// Makes llmock forget the requests and its instructions.
     fn forget(&self) {
         assert_eq!(self.ask("POST", "/_llmock/reset", None).expect("an answer").status, 200);
     }
 
-    /// Forgets the requests; what was used of a quota stays used.
+    /// Makes llmock forget the requests, but not the used quota.
     fn clear_requests(&self) {
         assert_eq!(self.ask("DELETE", "/_llmock/requests", None).expect("an answer").status, 200);
     }
 
-    /// Asks for one text alone, without the code under test. Where the server fails at random it may take a few
-    /// attempts, for which the server would blame the client: to be done after the verdict.
+    /// Embeds one text without the code under test. If the server fails at random, this may take a few attempts, which
+    /// the server would count against the client: call it after the verdict.
     fn embed(&self, text: &str) -> Reply {
         let body = json!({"model": MODEL, "input": [text]});
         let attempt = |_| self.ask("POST", "/v1/embeddings", Some(&body)).expect("an answer");
         (0..50).map(attempt).find(|reply| reply.status == 200).expect("an embedding")
     }
 
-    /// The vector that one text alone has.
+    /// Returns the vector of one text in a request of its own.
     fn vector(&self, text: &str) -> Vec<f32> {
         let reply = self.embed(text).json();
         let components = reply["data"][0]["embedding"].as_array().expect("a vector").iter();
@@ -315,7 +316,7 @@ impl Llmock {
         reply.json()
     }
 
-    /// One request, and its whole answer.
+    /// Sends one request and returns its whole reply.
     fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> io::Result<Reply> {
         let body = body.map(Value::to_string).unwrap_or_default();
         let fields = [
@@ -340,7 +341,7 @@ impl Llmock {
 
 impl Drop for Llmock {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -363,7 +364,7 @@ impl Reply {
     }
 }
 
-/// Where llmock is.
+/// Returns the path of llmock.
 fn program() -> PathBuf {
     let program =
         env::var_os("DOCVECTOR_EMBED_LLMOCK").map_or_else(|| root().join("target/tools/bin/llmock"), PathBuf::from);

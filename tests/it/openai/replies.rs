@@ -1,4 +1,4 @@
-//! What a client takes out of a good reply, in whichever of the forms that servers give it.
+//! Checks what a client reads from good replies, in all forms that servers send.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,13 +15,13 @@ use crate::support::{
     stand_in,
 };
 
-/// What the client makes of a reply to the two texts.
+/// Returns the client's rows for a reply to the two texts.
 async fn read(step: Step) -> Embeddings {
     let server = Server::start([step]).await;
     client(&server).embed_documents(&TEXTS).await.expect("a good reply")
 }
 
-/// The honest reply after a change to its text.
+/// Makes a step of the honest reply with a change to its JSON text.
 fn rewritten(rewrite: impl Fn(String) -> String + Send + Sync + 'static) -> Step {
     Step::Body(Box::new(move |request| {
         let (_, reply) = stand_in::answer(&request.json(), DIMENSIONS);
@@ -37,7 +37,7 @@ async fn an_honest_reply_is_read_exactly() {
     assert_eq!((rows.dimensions(), rows.truncated(), rows.rate_limit_status()), (DIMENSIONS, &[][..], None));
 }
 
-/// Some servers give numbers whatever is asked for, and some base64.
+/// Some servers always send numbers, and some always send base64.
 #[tokio::test]
 async fn either_encoding_is_read_whichever_was_asked_for() {
     let turned = || {
@@ -56,7 +56,7 @@ async fn either_encoding_is_read_whichever_was_asked_for() {
             assert_rows(client.embed_documents(&TEXTS).await.expect("a good reply").rows(), &TEXTS);
         }
     }
-    // Nor need it be one for all rows.
+    // One reply may mix both forms.
     let mixed = Step::second_vector(json!(stand_in::vector(TEXTS[1], DIMENSIONS)));
     assert_rows(read(mixed).await.rows(), &TEXTS);
 }
@@ -64,7 +64,7 @@ async fn either_encoding_is_read_whichever_was_asked_for() {
 #[tokio::test]
 async fn rows_are_placed_by_index() {
     assert_rows(read(Step::rows(|rows| rows.reverse())).await.rows(), &TEXTS);
-    // Rows out of all order, so that a swap too many or too few shows.
+    // The rows are shuffled, so that one swap too many or too few shows.
     let texts: Vec<String> = (0..97).map(|i| format!("text {i}")).collect();
     for step in [31, 42, 96] {
         let shuffled = Step::rows(move |rows| {
@@ -83,7 +83,7 @@ async fn what_it_cost_is_told_or_unknown_but_never_made_up() {
         (json!({"prompt_tokens": 12, "total_tokens": 12}), Some(12)),
         (json!({"total_tokens": 12}), Some(12)),
         (json!({"prompt_tokens": 12, "total_tokens": 12, "cost": 2.4e-7, "details": {"cached": []}}), Some(12)),
-        // More than 32 bits hold.
+        // A number that is too large for 32 bits.
         (json!({"prompt_tokens": 5_000_000_000_u64}), Some(5_000_000_000)),
         (json!({"prompt_tokens": null}), None),
         (json!({"prompt_tokens": "12"}), None),
@@ -125,7 +125,7 @@ async fn what_does_not_matter_is_not_looked_at() {
 
 #[tokio::test]
 async fn fields_may_come_in_any_order() {
-    // The cost before the rows, and the vector before its index.
+    // The usage comes before the rows, and each vector before its index.
     let step = Step::Body(Box::new(|request| {
         let rows = request.texts().iter().enumerate().rev().fold(String::new(), |rows, (index, text)| {
             let row = stand_in::in_base64(&stand_in::vector(text, DIMENSIONS));
@@ -173,7 +173,7 @@ async fn white_space_is_white_space() {
 
 #[tokio::test]
 async fn escapes_are_undone() {
-    // Of this number, base64 has many a slash, which some servers escape.
+    // The base64 of this number has many slashes, which some servers escape.
     let slashes = [f32::from_bits(0x3f3f_ffff); DIMENSIONS];
     for escape in ["\\/", "\\u002f", "\\u002F"] {
         let step = rewritten(move |reply| {
@@ -197,7 +197,7 @@ async fn escapes_are_undone() {
     assert_rows(read(step).await.rows(), &TEXTS);
 }
 
-/// Some servers leave the padding off, which changes nothing.
+/// Some servers omit the padding, which changes nothing.
 #[tokio::test]
 async fn padding_may_be_missing() {
     let step = Step::rows(|rows| {
@@ -218,7 +218,7 @@ async fn compressed_replies_are_unpacked() {
     assert_rows(read(Step::Honest.header("content-encoding", "identity")).await.rows(), &TEXTS);
 }
 
-/// Megabytes of numbers, at the full width of a model of OpenAI's.
+/// Checks megabytes of numbers, at the full width of one of OpenAI's models.
 #[tokio::test]
 async fn large_replies_are_read_as_small_ones_are() {
     let reversed = Step::rows(|rows| rows.reverse());
@@ -237,7 +237,7 @@ async fn cut_texts_are_named() {
     let server = Server::start([Step::rows(|rows| rows.reverse())]).await;
     let client = builder(&server.base_url()).with_limits(limits).build().expect("valid");
     let texts = ["short", "a text of more than twenty bytes", "just twenty bytes!!!", "zwölf große Käfer schwärmen"];
-    // Only where it was asked for: the script has one step.
+    // Only one request is sent: the script has one step.
     let error = client.embed_documents(&texts).await.expect_err("too long");
     let named: Vec<usize> = error.bad_texts().iter().map(|bad| bad.index).collect();
     assert_eq!((error.kind(), &named[..]), (ErrorKind::InvalidInput, &[1, 3][..]));
@@ -262,7 +262,7 @@ async fn what_is_still_allowed_comes_with_the_rows() {
     let tokens = RateLimitWindow::new(1_000_000).with_remaining(7).with_reset(Duration::from_secs(360));
     let want = RateLimitStatus::default().with_requests(requests).with_tokens(tokens);
     assert_eq!(read(step).await.rate_limit_status(), Some(want));
-    // What Azure has sent, and what cannot be read, is not a limit of zero.
+    // Azure's meaningless values, and values that cannot be parsed, are not a limit of zero.
     for (limit, remaining, reset) in [("-1", "-1", "0s"), ("0", "0", ""), ("many", "some", "soon")] {
         let step = Step::Honest
             .header("x-ratelimit-limit-requests", limit)
@@ -274,7 +274,7 @@ async fn what_is_still_allowed_comes_with_the_rows() {
             "{limit}"
         );
     }
-    // A reset that is in another unit than Go's does not spoil the rest.
+    // A reset that is not a Go duration is ignored, and the rest counts.
     let step = Step::Honest.header("x-ratelimit-limit-tokens", "50").header("x-ratelimit-reset-tokens", "1x");
     let tokens = read(step).await.rate_limit_status().and_then(|rate_limit_status| rate_limit_status.tokens);
     assert_eq!(tokens.map(|tokens| (tokens.limit, tokens.reset)), Some((50, None)));

@@ -1,4 +1,4 @@
-//! What goes over the wire, what never does, and what a builder refuses.
+//! Checks what requests contain, what they never contain, and what a builder refuses.
 
 use std::{env, io, net::TcpListener, process::Command, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::support::{
     stand_in::{self, Request},
 };
 
-/// The one request that a client makes for the two texts.
+/// Returns the one request that a client sends for the two texts.
 async fn request_of(build: impl FnOnce(OpenAiBuilder) -> OpenAiBuilder) -> Request {
     let server = Server::start([Step::Honest]).await;
     let client = build(builder(&server.base_url())).build().expect("valid");
@@ -23,7 +23,7 @@ async fn request_of(build: impl FnOnce(OpenAiBuilder) -> OpenAiBuilder) -> Reque
     server.requests().remove(0)
 }
 
-/// The error of a builder, which must not quote what was planted.
+/// Returns the error of a builder, which must not quote a planted secret.
 fn refused(builder: OpenAiBuilder) -> Error {
     let error = builder.build().expect_err("it was to be refused");
     assert_eq!(error.kind(), ErrorKind::Config, "{error}");
@@ -45,7 +45,7 @@ async fn a_request_is_as_the_api_wants_it() {
     assert_eq!(request.header("x-team"), Some("search"));
     assert_eq!(request.header("content-type"), Some("application/json"));
     assert!(request.header("user-agent").is_some_and(|agent| agent.starts_with("docvector-embed/")));
-    // All there is, and nothing that is null: servers refuse fields that they do not know or that are empty.
+    // No other field and no null: servers refuse fields that are unknown or empty.
     let want = json!({"model": "stand-in", "input": TEXTS, "encoding_format": "base64"});
     assert_eq!(Value::from(request.fields()), want);
 }
@@ -82,8 +82,8 @@ async fn a_base_url_may_end_in_a_slash() {
     }
 }
 
-/// Texts are sent as text, all of them, in their order, and not a byte is changed: what looks empty is not replaced,
-/// and what looks like a special token is a text.
+/// All texts are sent as strings, in their order and without a changed byte. A text that looks empty is not replaced,
+/// and one that looks like a special token stays a text.
 #[tokio::test]
 async fn texts_are_sent_as_they_are() {
     let server = Server::start([Step::Honest]).await;
@@ -120,7 +120,7 @@ async fn prompts_go_before_the_texts_of_their_kind() {
     let prompts = Prompts::new("passage: ", "query: ");
     let plain = Space::builder("stand-in", DIMENSIONS).build().expect("valid");
     let in_space = plain.to_builder().with_prompts(prompts.clone()).build().expect("valid");
-    // Given apart, or with the space: it is the same.
+    // Prompts of the builder and prompts of the space have the same effect.
     let ways: [fn(OpenAiBuilder, &Space, &Prompts) -> OpenAiBuilder; 2] = [
         |builder, _, prompts| builder.with_prompts(prompts.clone()),
         |builder, space, _| builder.with_space(space.clone()),
@@ -147,8 +147,8 @@ async fn prompts_that_the_server_applies_are_left_to_it() {
     assert_eq!(server.requests()[0].texts(), ["a text"]);
 }
 
-/// A model that was trained with prompts gives vectors without them, too, and they are wrong. Found out by the first
-/// query, its documents would have been embedded in another space by then.
+/// A model that was trained with prompts also gives vectors without them, but wrong ones. Noticed at the first query,
+/// the documents would already be embedded in another space.
 #[tokio::test]
 async fn a_model_without_its_prompts_is_not_built() {
     let server = Server::start([Step::Honest, Step::Honest]).await;
@@ -161,7 +161,7 @@ async fn a_model_without_its_prompts_is_not_built() {
         assert_eq!(error.kind(), ErrorKind::Config, "{model}");
         assert!(error.to_string().contains("with_prompts"), "{error}");
     }
-    // Half of them are not all of them; the model's name counts where the space has another.
+    // One of two prompts is not enough; the model's name counts even if the space has another one.
     let half = Prompts::new("passage: ", "");
     of("intfloat/e5-base-v2").with_prompts(half).build().expect_err("no prompt for queries");
     let renamed = Space::builder("docs", DIMENSIONS).build().expect("valid");
@@ -170,7 +170,7 @@ async fn a_model_without_its_prompts_is_not_built() {
         .with_space(renamed)
         .build()
         .expect_err("none");
-    // With the prompt, or where someone else sees to it, all is well; bge's documents have none.
+    // With the prompt, or with someone else responsible for it, the builder accepts; bge's documents need none.
     let bge = of("BAAI/bge-base-en-v1.5");
     let prompted = bge.clone().with_prompts(Prompts::new("", "Represent this: ")).build().expect("valid");
     prompted.embed_query("a query").await.expect("prompted");
@@ -181,7 +181,7 @@ async fn a_model_without_its_prompts_is_not_built() {
     assert_eq!(texts, ["Represent this: a query", "a document"]);
 }
 
-/// What is not set stays as OpenAI has it; what cannot be kept is not promised.
+/// Limits that are not set stay as OpenAI has them; limits that the client cannot keep are refused.
 #[test]
 fn limits_are_filled_in_or_refused() {
     let fewer = small("http://127.0.0.1:1/v1").with_limits(Limits::none().with_texts(25)).build().expect("valid");
@@ -223,7 +223,7 @@ async fn azures_two_paths() {
             assert_eq!(request.path, path);
             assert_eq!((request.header("api-key"), request.header("authorization")), (Some("azure-key"), None));
             assert_eq!(request.fields().get("model").and_then(Value::as_str), model);
-            // Its name is that of the model, which is the same model.
+            // The space is that of the model, which is the same one as at OpenAI.
             assert!(azure.to_string().ends_with("/text-embedding-3-small"), "{azure}");
             let elsewhere = small("http://127.0.0.1:1/v1").build().expect("valid");
             assert_eq!(azure.space().expect("one"), elsewhere.space().expect("one"));
@@ -362,7 +362,7 @@ fn openais_own_endpoint_needs_a_key() {
 #[tokio::test]
 async fn a_proxy_is_used_where_one_is_given() {
     let proxy = Server::start([Step::Honest]).await;
-    // A name that nobody has: only the proxy is spoken to.
+    // No host has this name, so the client must talk to the proxy only.
     let client = builder("http://embeddings.invalid/v1").with_proxy(proxy.base_url().trim_end_matches("/v1"));
     client.build().expect("valid").embed_documents(&TEXTS).await.expect("through the proxy");
     assert_eq!(proxy.requests()[0].path, "http://embeddings.invalid/v1/embeddings");
@@ -404,16 +404,16 @@ fn models_that_are_not_there_are_refused_before_they_cost() {
     }
     refused(of("text-embedding-3-large").with_dimensions(3073));
     refused(of("text-embedding-ada-002").with_dimensions(512));
-    // Two things are said of one model.
+    // The builder gets two contradicting settings.
     let space = Space::builder("my-model", 64).with_prompts(Prompts::new("", "find: ")).build().expect("valid");
     refused(of("my-model").with_space(space.clone()).with_dimensions(32));
     refused(of("my-model").with_space(space.clone()).with_prompts(Prompts::new("", "search: ")));
     of("my-model").with_space(space).with_dimensions(64).build().expect("it says the same twice");
 }
 
-// The environment, which is the process's: each of these tests runs itself again in a process of its own.
+// The environment belongs to the process, so each of these tests runs itself again in its own process.
 
-/// Set where a test was started by itself.
+/// The variable that tells a test that it runs in its own process.
 const INNER: &str = "DOCVECTOR_EMBED_TEST_INNER";
 
 fn is_inner() -> bool {

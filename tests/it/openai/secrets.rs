@@ -1,4 +1,4 @@
-//! A planted key and planted texts show nowhere: in no log, span, error, or `Debug`, whatever the server sends back.
+//! Checks that a planted key and planted texts appear in no log, span, error or `Debug`, whatever the server sends.
 
 use std::{
     io,
@@ -17,18 +17,18 @@ use tracing_subscriber::fmt::{MakeWriter, format::FmtSpan};
 use super::builder;
 use crate::support::server::{Server, Step};
 
-/// What is in the key and in every text, and must not be seen.
+/// The secret in the key and in every text, which must not appear.
 const MARK: &str = "planted";
-/// Without a space, so that it could pass for a code or an id.
+/// A text without a space, which could pass for a code or an id.
 const KEY: &str = "sk-planted-4711";
 const TEXT: &str = "a planted-word of a customer";
 const WORD: &str = "planted-word";
-/// The value of a header of one's own.
+/// The value of the caller's own header.
 const HEADER: &str = "planted-header";
 
 const TEXTS: [&str; 2] = [TEXT, WORD];
 
-/// Where logs go.
+/// A buffer for logs.
 #[derive(Clone, Default)]
 struct Capture(Arc<Mutex<Vec<u8>>>);
 
@@ -51,8 +51,8 @@ impl MakeWriter<'_> for Capture {
     }
 }
 
-/// Runs something on this thread alone; gives what it shows and all that was logged meanwhile, by us and by all crates
-/// below, spans with their fields included.
+/// Runs a future on this thread alone. Returns its output and everything that this crate and all crates below logged
+/// meanwhile, including spans with their fields.
 fn watched<F: Future<Output = Vec<String>>>(run: impl FnOnce() -> F) -> (Vec<String>, String) {
     static LOG: Once = Once::new();
     LOG.call_once(|| tracing_log::LogTracer::init().expect("nobody else takes the log"));
@@ -73,7 +73,7 @@ fn watched<F: Future<Output = Vec<String>>>(run: impl FnOnce() -> F) -> (Vec<Str
     (shown, logged)
 }
 
-/// Every way in which an error can be shown, its causes too.
+/// Returns everything that an error can show, including its causes.
 fn ways(error: &Error) -> Vec<String> {
     let mut shown = vec![error.to_string(), format!("{error:?}"), format!("{error:#?}")];
     let mut source = std::error::Error::source(error);
@@ -81,7 +81,7 @@ fn ways(error: &Error) -> Vec<String> {
         shown.extend([cause.to_string(), format!("{cause:?}"), format!("{cause:#?}")]);
         source = cause.source();
     }
-    // What programs are meant to show beside.
+    // The values that programs are meant to show.
     shown
         .extend([error.provider_code(), error.request_id(), error.embedder()].into_iter().flatten().map(str::to_owned));
     shown
@@ -90,7 +90,7 @@ fn ways(error: &Error) -> Vec<String> {
 fn assert_unseen(what: &str, shown: &[String]) {
     for shown in shown {
         let at = shown.to_ascii_lowercase().find(MARK);
-        // Only around the mark: the rest may be long.
+        // Shows only the part around the secret, because the rest may be long.
         let around = |at: usize| {
             let start = shown.floor_char_boundary(at.saturating_sub(200));
             shown[start..shown.ceil_char_boundary((at + 100).min(shown.len()))].to_owned()
@@ -103,7 +103,7 @@ fn keyed(base_url: &str) -> OpenAiBuilder {
     builder(base_url).with_api_key(KEY).with_organization(KEY).with_project(KEY).with_header("x-own", HEADER)
 }
 
-/// A body of this text.
+/// Makes a step that replies with this text.
 fn plain(code: u16, body: String) -> Step {
     Step::Status { code, headers: Vec::new(), body: body.into_bytes() }
 }
@@ -112,7 +112,7 @@ fn both() -> String {
     format!("about {KEY} and {TEXT} and {WORD}")
 }
 
-/// What servers do, with the key and the texts wherever a server can put them.
+/// Returns replies with the key and the texts in every place where a server can put them.
 #[allow(clippy::type_complexity, reason = "a table")]
 const FAULTS: [(&str, fn() -> Step); 33] = [
     ("nothing", || Step::Honest),
@@ -152,7 +152,7 @@ const FAULTS: [(&str, fn() -> Step); 33] = [
     ("too much", || Step::HugeBody(1 << 20)),
 ];
 
-/// All that a user can see of one fault: of a bare client, and of a whole stack.
+/// Collects all that a user can see of one fault, with a bare client and with a whole stack.
 async fn all_of(step: fn() -> Step, id: Option<&'static str>, timeout: Duration) -> Vec<String> {
     let server = Server::handling(move |_, _| {
         let step = step();
@@ -186,7 +186,7 @@ async fn all_of(step: fn() -> Step, id: Option<&'static str>, timeout: Duration)
 #[test]
 fn nothing_shows_a_key_or_a_text() {
     for (what, step) in FAULTS {
-        // With and without the key for the request's name.
+        // With and without the key as the request's id.
         for id in [None, Some(KEY), Some(WORD), Some("req-planted-word")] {
             let (shown, logged) = watched(|| all_of(step, id, Duration::from_secs(60)));
             let what = format!("{what}, request {id:?}");
@@ -204,7 +204,7 @@ fn a_timeout_shows_none_either() {
     assert_unseen("its log", &[logged]);
 }
 
-/// What the other tests search is there: our spans, our lines, and those of the crates below.
+/// Checks that the logs which the other tests search exist: spans and lines of this crate and of the crates below.
 #[test]
 fn the_log_is_seen() {
     let (_, logged) = watched(|| all_of(|| Step::status(503), None, Duration::from_secs(60)));
@@ -232,7 +232,7 @@ fn a_builder_that_is_refused_shows_none() {
         assert_unseen("a builder", &[format!("{builder:?} {builder:#?}")]);
         assert_unseen("its error", &ways(&builder.build().expect_err("it was to be refused")));
     }
-    // An address that is good, of a proxy with a password.
+    // A valid URL of a proxy with a password.
     let proxied = fresh().with_proxy(format!("http://user:{KEY}@127.0.0.1:1"));
     // Through a proxy, the key leaves this machine.
     assert_unseen("its error", &ways(&proxied.clone().build().expect_err("a key in the clear")));

@@ -1,5 +1,5 @@
-//! A server that does to each request what a test's script says, and fails the test where there are requests too many
-//! or too few.
+//! A server that follows a test's script, one step per request, and fails the test if there are too many or too few
+//! requests.
 
 use std::{
     collections::VecDeque,
@@ -18,26 +18,26 @@ use tokio::{io::AsyncReadExt, time::sleep};
 
 use super::stand_in::{self, Connection, Listening, Request, head};
 
-/// Components of a vector, where a test does not say.
+/// The default number of components of a vector.
 pub(crate) const DIMENSIONS: usize = 8;
 
-/// What a request beyond the script is answered with: a status that nothing else uses.
+/// The status of the reply to a request beyond the script; nothing else uses it.
 const SURPLUS: u16 = 599;
 
-/// Makes a body out of the request.
+/// Makes a body from the request.
 type Render = Box<dyn Fn(&Request) -> Vec<u8> + Send + Sync>;
 
 /// Changes an honest reply.
 type Edit = Box<dyn Fn(&mut Value) + Send + Sync>;
 
-/// Says what is done to a request, given its number, from 1.
+/// Chooses the step for a request, given its number, from 1.
 type Handler = Box<dyn Fn(usize, &Request) -> Step + Send + Sync>;
 
-/// What is done to one request.
+/// The server's reaction to one request.
 pub(crate) enum Step {
-    /// Answers as it should be.
+    /// Answers honestly.
     Honest,
-    /// Answers honestly, but for a change.
+    /// Answers honestly, except for a change.
     Edited(Edit),
     /// Answers with success and this body.
     Body(Render),
@@ -51,77 +51,76 @@ pub(crate) enum Step {
     Gzip,
     /// Answers honestly, compressed, after so many mebibytes of white space.
     GzipBomb(usize),
-    /// Answers honestly after so many bytes of white space, without saying how many.
+    /// Answers honestly after so many bytes of white space, without a content length.
     HugeBody(u64),
-    /// Says that so many bytes will come, and sends none.
+    /// Promises so many bytes and sends none.
     HugeLength(u64),
-    /// Sends half the JSON as if it were all of it.
+    /// Sends half the JSON as if it were the whole.
     TruncatedJson,
-    /// Sends half the JSON, and its end is that of the connection.
+    /// Sends half the JSON; the end of the connection ends the body.
     TruncatedJsonNoLength,
     /// Sends half the body, and resets the connection.
     ResetMidBody,
     /// Sends half the body, and closes the connection.
     CloseMidBody,
-    /// Answers with this status and promises a body, of which the first half comes: then the connection ends, or nothing
-    /// more happens.
+    /// Answers with this status and the first half of the promised body. Then the connection ends or hangs.
     HalfAnError { code: u16, body: Vec<u8>, hangs: bool },
-    /// Closes the connection without a word.
+    /// Closes the connection without a reply.
     Hangup,
     /// Answers honestly, so many bytes at a time.
     Dribble { every: Duration, bytes: usize },
     /// Answers honestly, but late.
     SlowHeaders(Duration),
-    /// Answers honestly as HTTP was in 1996: the end of the body is that of the connection.
+    /// Answers honestly as in HTTP/1.0: the end of the connection ends the body.
     Http10Close,
     /// Does a step with one more header.
     With(Box<Self>, String, String),
 }
 
 impl Step {
-    /// A status with nothing else.
+    /// Makes a reply with a status and an empty body.
     pub(crate) const fn status(code: u16) -> Self {
         Self::Status { code, headers: Vec::new(), body: Vec::new() }
     }
 
-    /// A status with JSON.
+    /// Makes a reply with a status and JSON.
     pub(crate) fn json(code: u16, body: &Value) -> Self {
         let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
         Self::Status { code, headers, body: body.to_string().into_bytes() }
     }
 
-    /// A refusal as OpenAI words it: the body's `type`, `code` and `message`.
+    /// Makes a refusal in OpenAI's form: the body's `type`, `code` and `message`.
     pub(crate) fn refusal(code: u16, kind: &str, name: Option<&str>, message: &str) -> Self {
         Self::json(code, &stand_in::refusal(message, kind, None, name))
     }
 
-    /// Success with a body that the request has no part in.
+    /// Makes a success with a body that does not depend on the request.
     pub(crate) fn body(body: impl Into<Vec<u8>>) -> Self {
         let body = body.into();
         Self::Body(Box::new(move |_| body.clone()))
     }
 
-    /// An honest reply with a change.
+    /// Makes an honest reply with a change.
     pub(crate) fn edited(edit: impl Fn(&mut Value) + Send + Sync + 'static) -> Self {
         Self::Edited(Box::new(edit))
     }
 
-    /// An honest reply with a change to its rows.
+    /// Makes an honest reply with a change to its rows.
     pub(crate) fn rows(edit: impl Fn(&mut Vec<Value>) + Send + Sync + 'static) -> Self {
         Self::edited(move |reply| edit(reply["data"].as_array_mut().expect("an honest reply has rows")))
     }
 
-    /// An honest reply but for the second text's vector.
+    /// Makes an honest reply, except for the second text's vector.
     pub(crate) fn second_vector(vector: Value) -> Self {
         Self::rows(move |rows| rows[1]["embedding"] = vector.clone())
     }
 
-    /// The same with a header more.
+    /// Makes the same step with one more header.
     pub(crate) fn header(self, name: &str, value: &str) -> Self {
         Self::With(Box::new(self), name.to_owned(), value.to_owned())
     }
 
-    /// Takes the headers off that were put around a step.
+    /// Returns the step without its added headers, and these headers.
     fn peel(self) -> (Self, Vec<(String, String)>) {
         match self {
             Self::With(step, name, value) => {
@@ -134,7 +133,7 @@ impl Step {
     }
 }
 
-/// The scripted server. Dropping it ends it, and panics unless each step was taken by exactly one request.
+/// The scripted server. Dropping it ends it, and panics unless exactly one request used each step.
 pub(crate) struct Server {
     listening: Listening,
     shared: Arc<Shared>,
@@ -146,7 +145,7 @@ struct Shared {
     log: Mutex<Vec<Request>>,
     /// Requests beyond the script.
     surplus: AtomicUsize,
-    /// Bytes of huge bodies that the client's side took.
+    /// Bytes of huge bodies that the client's side accepted.
     taken: AtomicU64,
 }
 
@@ -156,18 +155,18 @@ enum Script {
 }
 
 impl Server {
-    /// Starts a server that takes one step for each request, of a model of [`DIMENSIONS`].
+    /// Starts a server that does one step per request, with a model of [`DIMENSIONS`].
     pub(crate) async fn start(steps: impl IntoIterator<Item = Step>) -> Self {
         Self::start_with(DIMENSIONS, steps).await
     }
 
-    /// The same, of a model of so many dimensions.
+    /// Starts one with a model of so many dimensions.
     pub(crate) async fn start_with(dimensions: usize, steps: impl IntoIterator<Item = Step>) -> Self {
         let steps = steps.into_iter().collect();
         Self::run(dimensions, Script::Steps(Mutex::new(steps))).await
     }
 
-    /// Starts a server for any number of requests, each of which `handler` looks at: its number, from 1, and itself.
+    /// Starts a server for any number of requests. `handler` gets each request and its number, from 1.
     pub(crate) async fn handling(handler: impl Fn(usize, &Request) -> Step + Send + Sync + 'static) -> Self {
         Self::run(DIMENSIONS, Script::Handler(Box::new(handler))).await
     }
@@ -180,17 +179,17 @@ impl Server {
         Self { listening, shared }
     }
 
-    /// What clients take as their base URL.
+    /// Returns the base URL for clients.
     pub(crate) fn base_url(&self) -> String {
         self.listening.base_url()
     }
 
-    /// The requests so far, in the order they came in, those beyond the script included.
+    /// Returns the requests so far, in order of arrival, including those beyond the script.
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.shared.log().clone()
     }
 
-    /// How many bytes of huge bodies were sent.
+    /// Returns how many bytes of huge bodies were sent.
     pub(crate) fn taken(&self) -> u64 {
         self.shared.taken.load(Ordering::Relaxed)
     }
@@ -198,7 +197,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // A test that fails already is not to be aborted.
+        // A second panic would abort a test that already fails.
         if thread::panicking() {
             return;
         }
@@ -226,7 +225,7 @@ impl Shared {
         self.log.lock().expect("nobody panicked")
     }
 
-    /// Takes note of a request, and the step that is for it.
+    /// Records a request and returns its step.
     fn next(&self, request: &Request) -> Step {
         let number = {
             let mut log = self.log();
@@ -242,7 +241,7 @@ impl Shared {
         }
     }
 
-    /// Does a step, and tells whether the connection is good for another.
+    /// Does a step, and returns whether the connection can be used again.
     async fn perform(&self, connection: &mut Connection, step: Step, request: &Request) -> io::Result<bool> {
         let (step, extra) = step.peel();
         let mut headers: Vec<(&str, &str)> =
@@ -296,7 +295,7 @@ impl Shared {
                 let length = bytes.to_string();
                 headers.push(("content-length", length.as_str()));
                 connection.send(&head(status, &headers)).await?;
-                // Nothing comes from a client that waits for a reply: this ends when it goes away.
+                // A client that waits for a reply sends nothing, so this ends when the client goes away.
                 let _ = connection.stream().read_u8().await;
                 return Ok(false);
             }
@@ -310,7 +309,7 @@ impl Shared {
             Step::ResetMidBody => {
                 connection.send(&with_length(&headers)).await?;
                 connection.send(half).await?;
-                // A reset overtakes what is on its way: let that arrive.
+                // A reset overtakes bytes in transit, so these get time to arrive first.
                 sleep(Duration::from_millis(20)).await;
                 connection.stream().set_zero_linger()?;
                 return Ok(false);
@@ -326,7 +325,7 @@ impl Shared {
                 connection.send(&head(code, &headers)).await?;
                 connection.send(&body[..body.len() / 2]).await?;
                 if hangs {
-                    // Until the client goes away.
+                    // Hangs until the client goes away.
                     let _ = connection.stream().read_u8().await;
                 }
                 return Ok(false);
@@ -353,7 +352,7 @@ impl Shared {
         Ok(true)
     }
 
-    /// Sends chunks of white space until there are so many bytes of it.
+    /// Sends so many bytes of white space in chunks.
     async fn spaces(&self, connection: &mut Connection, bytes: u64) -> io::Result<()> {
         const CHUNK: usize = 64 << 10;
         let chunk = [format!("{CHUNK:x}\r\n").as_bytes(), &[b' '; CHUNK][..], b"\r\n"].concat();
@@ -371,7 +370,7 @@ fn gzip(body: &[u8]) -> Vec<u8> {
     encoder.finish().expect("memory takes it")
 }
 
-/// So many mebibytes of white space and then `body`, in about a kilobyte for each mebibyte.
+/// Compresses so many mebibytes of white space followed by `body`; each mebibyte takes about a kilobyte.
 fn bomb(mebibytes: usize, body: &[u8]) -> Vec<u8> {
     let deflate = |data: &[u8], flush: FlushCompress| {
         let mut out = Vec::with_capacity(data.len() + 1024);
@@ -384,7 +383,7 @@ fn bomb(mebibytes: usize, body: &[u8]) -> Vec<u8> {
         check
     };
     let mebibyte = vec![b' '; 1 << 20];
-    // Flushed in full it ends on a byte, and refers to nothing before itself: it can be repeated.
+    // After a full flush the block ends on a byte and refers to nothing before it, so it can be repeated.
     let (piece, piece_check) = (deflate(&mebibyte, FlushCompress::Full), check(&mebibyte));
     let mut bomb = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
     let mut whole = Crc::new();
@@ -412,7 +411,7 @@ mod tests {
 
     use super::*;
 
-    /// Sends bodies over one connection and reads all that comes back.
+    /// Sends bodies over one connection and reads all replies.
     async fn ask(base_url: &str, bodies: &[Value]) -> String {
         let address = base_url.trim_start_matches("http://").trim_end_matches("/v1");
         let mut stream = TcpStream::connect(address).await.expect("connects");
@@ -428,7 +427,7 @@ mod tests {
         String::from_utf8_lossy(&reply).into_owned()
     }
 
-    /// The message of the panic that dropping the server is.
+    /// Returns the message of the panic in the server's drop.
     fn panic_of(server: Server) -> String {
         let panic: Box<dyn Any + Send> =
             catch_unwind(AssertUnwindSafe(|| drop(server))).expect_err("the drop was to panic");
@@ -458,7 +457,7 @@ mod tests {
         let body = json!({"model": "m", "input": ["a text", "another"]});
         let replies = ask(&server.base_url(), &[body.clone(), body]).await;
         assert!(replies.starts_with("HTTP/1.1 503 ") && replies.contains("retry-after: 1\r\n"), "{replies}");
-        // Two requests of one connection, told apart; names of headers in lower case.
+        // Two requests of one connection are told apart; header names are in lower case.
         let requests = server.requests();
         assert_eq!(requests[1].texts(), ["a text", "another"]);
         assert_eq!(requests[0].header("connection"), Some("keep-alive"));
@@ -471,7 +470,7 @@ mod tests {
         let (head, body) = replies.split_once("\r\n\r\n").expect("a head");
         assert!(head.contains("x-request-id: req_1"), "{head}");
         let reply: Value = serde_json::from_str(body).expect("JSON");
-        // As 32-bit floats: this JSON parser may miss the last digit of 64 bits.
+        // Compared as 32-bit floats, because this JSON parser may miss the last digit of 64 bits.
         let components = reply["data"][1]["embedding"].as_array().expect("a vector").iter();
         let components: Vec<f32> = components.map(|component| component.as_f64().expect("a number") as f32).collect();
         assert_eq!(components, stand_in::vector("bcdef", 4));

@@ -1,7 +1,6 @@
 //! An honest server of OpenAI's embeddings API on loopback, with deterministic vectors: for tests and examples.
 //!
-//! Depends on nothing but tokio, `serde_json`, base64 and the standard library, so that any program can take it in by
-//! `#[path]`.
+//! It needs only tokio, `serde_json`, base64 and the standard library, so any program can include it by `#[path]`.
 #![allow(dead_code, reason = "who takes this file in need not use all of it")]
 
 use std::{
@@ -21,13 +20,13 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-/// The most texts of a request, as OpenAI has it.
+/// Maximum texts of a request, as at OpenAI.
 pub(crate) const MOST_TEXTS: usize = 2048;
 
-/// What the server gives for a text: its hash stretched to unit length. The beginning of a longer vector, stretched
-/// again, is the shorter one.
+/// Returns the server's vector of a text: random numbers seeded by its hash, normalized. A shorter vector is the
+/// beginning of a longer one, normalized again.
 pub(crate) fn vector(text: &str, dimensions: usize) -> Vec<f32> {
-    // FNV-1a over the text, and splitmix64 from there on: good enough, and no dependency.
+    // FNV-1a over the text seeds splitmix64: random enough, and without a dependency.
     let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     let mut state = text.bytes().fold(0xcbf2_9ce4_8422_2325, hash);
     let mut component = || {
@@ -45,29 +44,29 @@ pub(crate) fn vector(text: &str, dimensions: usize) -> Vec<f32> {
     vector
 }
 
-/// Tokens that the server charges for a text: one for four bytes begun.
+/// Returns the tokens that the server charges for a text: one per four bytes, rounded up.
 pub(crate) fn tokens(text: &str) -> u64 {
     text.len().div_ceil(4) as u64
 }
 
-/// A vector in base64, little-endian, as it goes over the wire.
+/// Encodes a vector as the API does: base64 of little-endian floats.
 pub(crate) fn in_base64(vector: &[f32]) -> String {
     let bytes: Vec<u8> = vector.iter().flat_map(|component| component.to_le_bytes()).collect();
     BASE64_STANDARD.encode(bytes)
 }
 
-/// The body of a refusal.
+/// Makes the body of a refusal.
 pub(crate) fn refusal(message: &str, kind: &str, param: Option<&str>, code: Option<&str>) -> Value {
     json!({"error": {"message": message, "type": kind, "param": param, "code": code}})
 }
 
-/// The status and body for a request's body, of a model of so many dimensions.
+/// Returns the status and body of the reply to a request's body, for a model of so many dimensions.
 pub(crate) fn answer(request: &Value, dimensions: usize) -> (u16, Value) {
     let refuse = |message: &str, param: Option<&str>| (400, refusal(message, "invalid_request_error", param, None));
     let Some(fields) = request.as_object() else {
         return refuse("We could not parse the JSON body of your request.", None);
     };
-    // Some servers take an explicit null for a value of the wrong type.
+    // Some servers refuse an explicit null as a value of the wrong type.
     if let Some((name, _)) = fields.iter().find(|(_, value)| value.is_null()) {
         return refuse("Expected a value, but got null instead.", Some(name));
     }
@@ -76,7 +75,7 @@ pub(crate) fn answer(request: &Value, dimensions: usize) -> (u16, Value) {
     };
     let texts: Option<Vec<&str>> = match &request["input"] {
         Value::String(text) => Some(vec![text]),
-        // Numbers would be tokens, which few servers but OpenAI's take.
+        // Numbers would be tokens, which few servers except OpenAI's accept.
         Value::Array(texts) => texts.iter().map(Value::as_str).collect(),
         _ => None,
     };
@@ -106,7 +105,7 @@ pub(crate) fn answer(request: &Value, dimensions: usize) -> (u16, Value) {
     (200, json!({"object": "list", "data": data, "model": model, "usage": usage}))
 }
 
-/// The status and body for a request, path and method looked at too.
+/// Returns the status and body of the reply to a request; checks its path and method too.
 pub(crate) fn respond(request: &Request, dimensions: usize) -> (u16, Value) {
     let path = request.path.split('?').next().unwrap_or_default();
     if !path.ends_with("/embeddings") {
@@ -116,7 +115,7 @@ pub(crate) fn respond(request: &Request, dimensions: usize) -> (u16, Value) {
         return (405, refusal("Not allowed to do this with this URL.", "invalid_request_error", None, None));
     }
     let mut body = request.json();
-    // Azure's older path names the deployment, and so the model.
+    // Azure's older path names the deployment, so the body need not name the model.
     if let (Some((_, rest)), Some(fields)) = (path.split_once("/deployments/"), body.as_object_mut()) {
         let deployment = rest.split('/').next().unwrap_or_default();
         fields.insert("model".to_owned(), Value::from(deployment));
@@ -124,7 +123,7 @@ pub(crate) fn respond(request: &Request, dimensions: usize) -> (u16, Value) {
     answer(&body, dimensions)
 }
 
-/// The honest server. It ends when it is dropped, its connections with it.
+/// The honest server. Dropping it ends it and its connections.
 #[derive(Debug)]
 pub(crate) struct StandIn {
     listening: Listening,
@@ -140,19 +139,19 @@ impl StandIn {
         Self { listening, requests }
     }
 
-    /// What clients take as their base URL.
+    /// Returns the base URL for clients.
     pub(crate) fn base_url(&self) -> String {
         self.listening.base_url()
     }
 
-    /// How many requests there were so far.
+    /// Returns the number of requests so far.
     pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::Relaxed)
     }
 }
 
 async fn serve(mut connection: Connection, dimensions: usize, requests: Arc<AtomicUsize>) {
-    // A client that goes away half-way is no concern of an honest server.
+    // An honest server ignores a client that goes away early.
     while let Ok(Some(request)) = connection.request().await {
         let number = requests.fetch_add(1, Ordering::Relaxed) + 1;
         let (status, body) = respond(&request, dimensions);
@@ -165,7 +164,7 @@ async fn serve(mut connection: Connection, dimensions: usize, requests: Arc<Atom
     }
 }
 
-/// A free port of loopback and the task that listens there. Both end when it is dropped, the connections with them.
+/// A free loopback port and the task that listens there. Dropping it ends both and all connections.
 #[derive(Debug)]
 pub(crate) struct Listening {
     address: SocketAddr,
@@ -173,7 +172,7 @@ pub(crate) struct Listening {
 }
 
 impl Listening {
-    /// Gives each connection to `serve`.
+    /// Passes each connection to `serve`.
     pub(crate) async fn start<F, S>(serve: F) -> Self
     where
         F: Fn(Connection) -> S + Send + 'static,
@@ -182,7 +181,7 @@ impl Listening {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let task = tokio::spawn(async move {
-            // The set ends its tasks when it is dropped, and so when this task is ended.
+            // When this task ends, it drops the set, which ends the set's tasks.
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 connections.spawn(serve(Connection::new(stream)));
@@ -207,29 +206,29 @@ impl Drop for Listening {
     }
 }
 
-/// One request as it came in.
+/// One request as it arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) method: String,
-    /// With its query.
+    /// The path with its query.
     pub(crate) path: String,
-    /// In their order, names in lower case.
+    /// The headers in their order, with names in lower case.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
 }
 
 impl Request {
-    /// The value of the first header of this name, given in lower case.
+    /// Returns the value of the first header of this name, which must be in lower case.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_str())
     }
 
-    /// The body, or null where it is not JSON.
+    /// Returns the body, or null if it is not JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// The texts to embed, of a body that has some.
+    /// Returns the texts to embed.
     pub(crate) fn texts(&self) -> Vec<String> {
         match self.json().get("input") {
             Some(Value::String(text)) => vec![text.clone()],
@@ -238,38 +237,38 @@ impl Request {
         }
     }
 
-    /// The fields of the body.
+    /// Returns the fields of the body.
     pub(crate) fn fields(&self) -> Map<String, Value> {
         self.json().as_object().cloned().unwrap_or_default()
     }
 
-    /// Whether the client wants the connection closed after the answer.
+    /// Whether the client wants the connection closed after the reply.
     pub(crate) fn is_last(&self) -> bool {
         self.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"))
     }
 }
 
-/// The server's end of a connection, which is closed when it is dropped.
+/// The server's end of a connection. Dropping it closes the connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
-    /// Read, and not yet used.
+    /// Bytes that were read and not yet used.
     buffer: Vec<u8>,
 }
 
 impl Connection {
     fn new(stream: TcpStream) -> Self {
-        // Only a matter of speed.
+        // A failure only costs speed.
         let _ = stream.set_nodelay(true);
         Self { stream, buffer: Vec::new() }
     }
 
-    /// The bare connection.
+    /// Returns the bare connection.
     pub(crate) fn stream(&mut self) -> &mut TcpStream {
         &mut self.stream
     }
 
-    /// Reads the next request; `None` where the client has closed the connection after the last.
+    /// Reads the next request; `None` if the client closed the connection after the last one.
     pub(crate) async fn request(&mut self) -> io::Result<Option<Request>> {
         const END: &[u8] = b"\r\n\r\n";
         let end = loop {
@@ -289,7 +288,7 @@ impl Connection {
             |line: &str| line.split_once(':').map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()));
         let headers = lines.map(split).collect::<Option<Vec<_>>>().ok_or_else(wrong)?;
         let mut request = Request { method: method.to_owned(), path: path.to_owned(), headers, body: Vec::new() };
-        // What has no length has no body: no client of this API sends one in pieces.
+        // A request without a length has no body, because no client of this API sends chunks.
         let length = request.header("content-length").map_or(Ok(0), str::parse::<usize>).map_err(|_| wrong())?;
         let start = end + END.len();
         while self.buffer.len() < start + length {
@@ -324,7 +323,7 @@ impl Connection {
     }
 }
 
-/// The beginning of a reply, up to its body.
+/// Returns the beginning of a reply, up to its body.
 pub(crate) fn head(status: u16, headers: &[(&str, &str)]) -> Vec<u8> {
     let reason = if status == 200 { "OK" } else { "Status" };
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
