@@ -1,4 +1,4 @@
-//! The command line, run as people run it.
+//! The command line, run as users run it.
 #![cfg(feature = "cli")]
 
 mod bench;
@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::support::{assets, minilm};
 
-/// The program, in an environment that finds the assets and nothing else, and nothing that was tuned.
+/// Returns the program, in an environment with the assets, without other libraries and tuned settings.
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_docvector-embed"));
     command.env_remove("ORT_DYLIB_PATH").env("DOCVECTOR_EMBED_ASSETS", assets());
@@ -32,14 +32,14 @@ pub(crate) fn run(command: &mut Command, input: &[u8]) -> Output {
     let mut child = child.expect("the program starts");
     let mut stdin = child.stdin.take().expect("piped");
     let input = input.to_vec();
-    // A program that refuses its arguments does not read.
+    // A program that refuses its arguments does not read its input.
     let writer = thread::spawn(move || drop(stdin.write_all(&input)));
     let output = child.wait_with_output().expect("the program ends");
     writer.join().expect("written");
     output
 }
 
-/// `embed` on all-MiniLM-L6-v2 with these arguments.
+/// Runs `embed` on all-MiniLM-L6-v2 with these arguments.
 pub(crate) fn embed(arguments: &[&str], input: &[u8]) -> Output {
     run(program().args(["embed", "--model"]).arg(minilm()).args(arguments), input)
 }
@@ -52,7 +52,7 @@ pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// What is in JSON lines.
+/// Parses JSON lines.
 pub(crate) fn rows(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
@@ -66,7 +66,7 @@ pub(crate) fn vector(row: &Value) -> Vec<f32> {
         .collect()
 }
 
-/// Files in a folder.
+/// Returns the names of the files in a folder, sorted.
 pub(crate) fn files(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("a folder").flatten();
     let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();

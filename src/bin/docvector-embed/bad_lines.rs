@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use crate::window::BadLine;
 
-/// Bad lines that are listed; the others are counted.
+/// The most bad lines that are listed; the others are only counted.
 const MAX_LISTED: usize = 100;
 
 /// Lines that make a run fail: the first ones, and how many there are.
@@ -19,14 +19,14 @@ impl BadLines {
         self.count == 0
     }
 
-    /// Adds the bad lines of the next lines.
+    /// Adds further bad lines.
     pub(crate) fn extend(&mut self, bad_lines: Vec<BadLine>) {
         self.count += bad_lines.len() as u64;
         let room = MAX_LISTED - self.listed.len();
         self.listed.extend(bad_lines.into_iter().take(room).map(|bad_line| (bad_line.line, bad_line.reason)));
     }
 
-    /// Prints them, one a line.
+    /// Prints the lines that are kept, and how many more there are.
     pub(crate) fn print(&self, out: &mut impl Write) -> io::Result<()> {
         for (line, why) in &self.listed {
             writeln!(out, "line {line}: {why}")?;

@@ -1,4 +1,4 @@
-//! Measures what sizes of batches do on this machine.
+//! Runs `bench`: measures how fast a model is with batches of several sizes.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -24,14 +24,14 @@ use crate::{
     wording::without_controls,
 };
 
-/// What was measured: a run for each budget.
+/// The measurements: one for each budget.
 struct BenchMeasurements {
     budgets: Vec<usize>,
     runs: Vec<Measurement>,
     texts: usize,
     /// Whether all models took turns.
     together: bool,
-    /// The share of the time that other programs had the cores, if it spoils what was measured.
+    /// The share of the time that other programs used the cores, if it spoils the measurements.
     busy_share: Option<f64>,
 }
 
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let sample = Sample::open(args.input.as_deref())?;
     let plot = args.plot.as_deref().map(PlotFile::create).transpose()?;
     let kind = InputKind::from(args.kind);
-    // Of a file, all texts are what the user says that they are.
+    // The texts of a file are of the kind that the user names.
     let own_queries = kind == InputKind::Query && args.input.is_none();
     let texts = if own_queries { &sample.queries } else { &sample.documents };
 
@@ -88,7 +88,7 @@ fn measure(args: &BenchArgs, kind: InputKind, texts: &[String], base: &Onnx) -> 
     Ok(BenchMeasurements { budgets, runs, texts: count, together, busy_share })
 }
 
-/// Says with which settings, texts and rounds was measured.
+/// Prints the settings, the texts and the rounds.
 fn print_conditions(
     report: &mut Report<impl Write>,
     args: &BenchArgs,
@@ -107,13 +107,13 @@ fn print_conditions(
         report.line("  lines left out", sample.skipped_lines)?;
     }
     let tokens = measured.tokens();
-    report.line("tokens", format!("{tokens} ({:.0} a text)", tokens as f64 / count as f64))?;
+    report.line("tokens", format!("{tokens} ({:.0} per text)", tokens as f64 / count as f64))?;
     let order = order_in_words(measured.together, "budget");
     report.line("rounds", format!("{}, {order}; medians", args.rounds()))?;
     report.line("budget", format!("padded tokens of a batch; {} is the default", base.info().batch_tokens))
 }
 
-/// Says what may make the figures worthless.
+/// Warns of conditions that spoil the figures.
 fn print_warnings(
     report: &mut Report<impl Write>,
     measured: &BenchMeasurements,
@@ -122,24 +122,24 @@ fn print_warnings(
     if let Some(busy_share) = measured.busy_share {
         let percent = 100.0 * busy_share;
         report.text(format_args!(
-            "\nOther programs had the cores for {percent:.0} % of the time: these figures are not the machine's."
+            "\nOther programs used the cores for {percent:.0} % of the time: this machine can be faster."
         ))?;
     }
     let short = measured.budgets.iter().any(|&budget| (budget * threads) as u64 > measured.tokens());
     if short {
-        report.text("\nBudgets so large that the texts do not make a batch for each thread leave threads waiting.")?;
+        report.text("\nThe largest budgets leave threads waiting: the texts do not fill one batch per thread.")?;
     }
     Ok(())
 }
 
 impl BenchMeasurements {
-    /// Tokens of a pass.
+    /// Returns the number of tokens in a pass.
     fn tokens(&self) -> u64 {
         self.runs.first().map_or(0, |run| run.tokens)
     }
 }
 
-/// The plot, as SVG.
+/// Draws the plot as SVG.
 fn draw_plot(base: &Onnx, measured: &BenchMeasurements) -> String {
     let speeds = measured.runs.iter().map(Measurement::tokens_per_second);
     let points = measured.budgets.iter().zip(speeds).map(|(&budget, speed)| (budget as f64, speed)).collect();
@@ -162,7 +162,7 @@ fn print_table(report: &mut Report<impl Write>, measured: &BenchMeasurements, de
         "tokens/s",
         "ratio",
         "padding",
-        "tokenising",
+        "tokenizing",
         "inference",
         "delivering",
         "waiting",
@@ -170,14 +170,14 @@ fn print_table(report: &mut Report<impl Write>, measured: &BenchMeasurements, de
     ];
     let mut rows = vec![header.map(str::to_owned)];
     rows.extend(budgets.iter().zip(runs).map(|(budget, run)| {
-        let [tokenising, inference, delivering, waiting] = run.stage_shares().map(percent);
+        let [tokenizing, inference, delivering, waiting] = run.stage_shares().map(percent);
         [
             budget.to_string(),
             format!("{:.1}", run.texts_per_second()),
             format!("{:.0}", run.tokens_per_second()),
             format!("{:.2}", median(&run.speedups(base).collect::<Vec<_>>())),
             percent(run.padding()),
-            tokenising,
+            tokenizing,
             inference,
             delivering,
             waiting,
@@ -185,5 +185,8 @@ fn print_table(report: &mut Report<impl Write>, measured: &BenchMeasurements, de
         ]
     }));
     report.table(&rows)?;
-    report.text("\nratio: to the default, pass by pass; padding: of the padded tokens; the stages: of the threads' time; longest: the slowest batch seen.")
+    report.text(
+        "\nratio: speed relative to the default, pass by pass; padding: share of the padded tokens; \
+         tokenizing to waiting: shares of the threads' time; longest: the slowest batch",
+    )
 }

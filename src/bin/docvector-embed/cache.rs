@@ -1,4 +1,4 @@
-//! Shows what is in the file that `embed --cache` keeps, and checks it.
+//! Runs `cache stats` and `cache verify`: shows and checks the file that `embed --cache` keeps.
 
 use std::{
     collections::BTreeMap,
@@ -21,25 +21,25 @@ use crate::{
     wording::{Bytes, without_controls},
 };
 
-/// Damaged entries that are named.
+/// The most damaged entries whose keys are printed.
 const KEYS_SHOWN: usize = 5;
 
-/// Lines of what SQLite finds wrong that are shown.
+/// The most lines of SQLite's findings that are printed.
 const PROBLEMS_SHOWN: usize = 10;
 
-/// Damaged entries that are removed in one go: their keys are kept in memory, 32 bytes each.
+/// The most damaged entries that one run removes: their keys are kept in memory, 32 bytes each.
 const MAX_REMOVED: usize = 1 << 20;
 
-/// Damaged entries that are in memory at a time.
+/// The most damaged entries in memory at a time.
 const REMOVED_AT_ONCE: usize = 256;
 
-/// Entries between two changes of the bar.
+/// Entries between two updates of the progress bar.
 const PROGRESS_STEP: u64 = 1_000;
 
-/// What to do about a file that is damaged where no entry is.
-const HOW_TO_REPLACE: &str = "move it away and begin a new one; what it had is embedded again";
+/// The advice about a file that is damaged outside its entries.
+const HOW_TO_REPLACE: &str = "move it away and start a new one; its texts are then embedded again";
 
-/// Prints what is in the file.
+/// Prints the number and size of the entries, and their spaces.
 pub(crate) fn stats(args: &StatsArgs) -> Result<(), Failure> {
     let store = open(&args.path)?;
     let stats = runtime()?.block_on(store.stats())?;
@@ -54,12 +54,12 @@ pub(crate) fn stats(args: &StatsArgs) -> Result<(), Failure> {
     stats.spaces.iter().try_for_each(|(id, about)| report.text(format_args!("  {id}  {}", without_controls(about))))
 }
 
-/// Checks all entries and the file, and prints what was found. Anything damaged is a failure, unless it was removed.
+/// Checks all entries and the file, and prints the findings. Damage is a failure, unless it was removed.
 pub(crate) fn verify(args: &VerifyArgs) -> Result<(), Failure> {
     let store = open(&args.path)?;
     let runtime = runtime()?;
     let shown = io::stderr().is_terminal();
-    // A bar wants to know how many there are; why they cannot be counted is told below.
+    // The progress bar needs the number of entries. If they cannot be counted, the check below says why.
     let total = if shown { runtime.block_on(store.stats()).ok().map(|stats| stats.entries) } else { None };
     let progress = Progress::new(total, "entries", shown);
     let (findings, read) = runtime.block_on(inspect_entries(&store, &progress));
@@ -72,7 +72,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<(), Failure> {
     report.line("file", store.path().display())?;
     print_file_check(&mut report, problems.as_deref().ok())?;
     findings.print(&mut report, read.is_ok())?;
-    // A file that is damaged itself is not written to.
+    // Never write to a file that is damaged outside its entries.
     refuse_damaged_file(args, read, problems)?;
     if findings.damaged == 0 {
         return Ok(());
@@ -80,7 +80,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<(), Failure> {
     if !args.remove {
         let are = if findings.damaged == 1 { "is" } else { "are" };
         return Err(Failure::new(format!(
-            "{} of {} entries {are} damaged: --remove removes what is, so that such texts are embedded anew",
+            "{} of {} entries {are} damaged: --remove removes them, and their texts are embedded again",
             findings.damaged,
             findings.entries(),
         )));
@@ -90,11 +90,11 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<(), Failure> {
     report.line("removed", removed)?;
     match findings.damaged - findings.keys.len() as u64 {
         0 => Ok(()),
-        left => Err(Failure::new(format!("{left} damaged entries are left: do it again"))),
+        left => Err(Failure::new(format!("{left} damaged entries are left: run this again to remove them"))),
     }
 }
 
-/// Prints what SQLite found wrong with the file; `None` if it could not look.
+/// Prints the damage that SQLite found in the file; `None` if its check failed.
 fn print_file_check(report: &mut Report<impl Write>, problems: Option<&[String]>) -> Result<(), Failure> {
     match problems {
         Some([]) => report.line("  SQLite's check", "ok"),
@@ -107,7 +107,7 @@ fn print_file_check(report: &mut Report<impl Write>, problems: Option<&[String]>
     }
 }
 
-/// Fails if the file cannot be read as a whole, or SQLite found it damaged.
+/// Fails if not all of the file can be read, or SQLite found damage.
 fn refuse_damaged_file(
     args: &VerifyArgs,
     read: docvector_embed::Result<()>,
@@ -115,7 +115,7 @@ fn refuse_damaged_file(
 ) -> Result<(), Failure> {
     let (file, untouched) = (args.path.display(), if args.remove { ", and nothing was removed from it" } else { "" });
     if let Err(error) = read {
-        let message = format!("{file} cannot be read as a whole{untouched}: if this stays so, {HOW_TO_REPLACE}");
+        let message = format!("not all of {file} can be read{untouched}: if this happens again, {HOW_TO_REPLACE}");
         return Err(Failure::with_cause(message, error));
     }
     if problems?.is_empty() {
@@ -124,29 +124,30 @@ fn refuse_damaged_file(
     Err(Failure::new(format!("{file} is damaged{untouched}: {HOW_TO_REPLACE}")))
 }
 
-/// Opens a cache that is there: who looks at one does not make one.
+/// Opens a cache that exists. Looking at a cache never creates one.
 fn open(path: &Path) -> Result<Sqlite, Failure> {
     let name = path.display();
     match fs::metadata(path) {
-        // A single byte is an empty file to SQLite, too.
+        // SQLite also takes a file of one byte for an empty one.
         Ok(about) if about.is_file() && about.len() <= 1 => {
             Err(Failure::new(format!("{name} is empty: there is no cache in it")))
         }
         Ok(_) => Ok(Sqlite::open(path)?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(Failure::new(format!("{name} is not there: `docvector-embed embed --cache {name}` makes it")))
+            Err(Failure::new(format!("{name} does not exist: `docvector-embed embed --cache {name}` creates it")))
         }
         Err(error) => Err(Failure::with_cause(format!("{name} cannot be read"), error)),
     }
 }
 
-/// What a look at all entries found.
+/// The findings of a check of all entries.
 #[derive(Debug, Default)]
 struct Findings {
-    /// Sound entries, and those of them whose text was truncated, by dimensions and whether a component has 16 bits.
+    /// The number of sound entries, and how many of them are of truncated texts, by dimensions and whether components
+    /// have 16 bits.
     sound: BTreeMap<(usize, bool), (u64, u64)>,
     damaged: u64,
-    /// Keys of the damaged ones, the first so many.
+    /// The keys of the damaged entries, at most [`MAX_REMOVED`].
     keys: Vec<Key>,
 }
 
@@ -183,7 +184,7 @@ impl Findings {
         if self.sound.is_empty() {
             return Ok(());
         }
-        let mut rows = vec![["dimensions", "stored as", "sound entries", "cut texts"].map(str::to_owned)];
+        let mut rows = vec![["dimensions", "stored as", "sound entries", "truncated texts"].map(str::to_owned)];
         rows.extend(self.sound.iter().map(|(&(dimensions, half_precision), (entries, truncated))| {
             let precision = if half_precision { "f16" } else { "f32" };
             [dimensions.to_string(), precision.to_owned(), entries.to_string(), truncated.to_string()]
@@ -192,7 +193,7 @@ impl Findings {
     }
 }
 
-/// Reads all entries, and says how that ended.
+/// Checks all entries. Also returns whether all could be read.
 async fn inspect_entries(store: &Sqlite, progress: &Progress) -> (Findings, docvector_embed::Result<()>) {
     let (mut findings, mut seen) = (Findings::default(), 0_u64);
     let read = store
@@ -207,7 +208,8 @@ async fn inspect_entries(store: &Sqlite, progress: &Progress) -> (Findings, docv
     (findings, read)
 }
 
-/// Removes the entries of these keys that are still damaged: others may have been at them meanwhile. Says how many.
+/// Removes the entries of these keys that are still damaged, and returns how many: another process may have replaced
+/// some meanwhile.
 async fn remove(store: &Sqlite, keys: &[Key]) -> Result<u64, Failure> {
     let mut removed = 0;
     for keys in keys.chunks(REMOVED_AT_ONCE) {

@@ -1,4 +1,4 @@
-//! Wraps the cache of `embed`, to warn at its first failure.
+//! Wraps the cache of `embed`, and warns at its first failure.
 
 use std::{
     fmt,
@@ -15,7 +15,7 @@ use docvector_embed::{
 
 use crate::failure::Failure;
 
-/// The file as `embed` uses it: says what is wrong with it at its first failure, because the run goes on without it.
+/// The cache file as `embed` uses it. It warns at the first failure, because the run goes on without the cache.
 #[derive(Debug)]
 pub(crate) struct CacheWithWarning {
     file: Sqlite,
@@ -23,7 +23,7 @@ pub(crate) struct CacheWithWarning {
 }
 
 impl CacheWithWarning {
-    /// Opens the file, or makes it.
+    /// Opens the file, or creates it.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
         Ok(Self { file: Sqlite::open(path)?, has_failed: AtomicBool::new(false) })
     }
@@ -32,7 +32,7 @@ impl CacheWithWarning {
         if let Err(error) = &result
             && !self.has_failed.swap(true, Ordering::Relaxed)
         {
-            // The exit status does not depend on whether it can be said.
+            // A failed warning does not change the exit status.
             let _ = writeln!(io::stderr().lock(), "warning: the cache fails, and the run goes on without it: {error}");
         }
         result

@@ -38,23 +38,23 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Embed texts, one a line, into JSON lines or a NumPy matrix
+    /// Embed texts, one per line, into JSON lines or a NumPy matrix
     #[command(after_help = EMBED_EXAMPLES)]
     Embed(EmbedArgs),
-    /// Show the library, machine and model found, and check known vectors
+    /// Show the library, machine and model found, and check the vectors of a known model
     Doctor(DoctorArgs),
     /// Measure how fast a model is with batches of several sizes
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(BenchArgs),
-    /// Find the threads and batches that are fastest here, for all later loads of a model
+    /// Find the fastest threads and batches for a model on this machine, and store them for later loads
     #[command(after_help = TUNE_EXAMPLES)]
     Tune(TuneArgs),
-    /// Look at a file that `embed --cache` keeps vectors in
+    /// Show or check a file that `embed --cache` keeps vectors in
     #[command(after_help = CACHE_EXAMPLES)]
     Cache(CacheArgs),
 }
 
-/// An error as clap's own: with the usage of a subcommand and exit status 2.
+/// Makes an error like clap's own: with the usage of a subcommand and exit status 2.
 pub(crate) fn usage_error(of: &str, message: &str) -> clap::Error {
     let mut command = Cli::command();
     command.build();

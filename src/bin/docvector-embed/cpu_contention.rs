@@ -1,14 +1,13 @@
-//! Measures how long other programs had the cores that this process wanted.
+//! Measures how long other programs used the cores that this process wanted.
 
 use std::fs;
 
 use crate::statistics::share;
 
-/// The share of time beyond which what others did is worth a word, and spoils what was found.
+/// The share of time beyond which other programs spoil a measurement.
 const BUSY_SHARE: f64 = 0.1;
 
-/// How long this process's threads have computed so far, and how long they stood ready while others had the cores. In
-/// nanoseconds.
+/// How long this process's threads have run so far, and how long they waited for a core. In nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CpuTime {
     ran: u64,
@@ -16,11 +15,11 @@ pub(crate) struct CpuTime {
 }
 
 impl CpuTime {
-    /// `None` where the system does not tell.
+    /// Reads the times, if the system gives them.
     pub(crate) fn now() -> Option<Self> {
         let mut all = Self::default();
         for entry in fs::read_dir("/proc/self/task").ok()?.flatten() {
-            // A thread may end in between.
+            // A thread may have ended since the folder was read.
             let Ok(times) = fs::read_to_string(entry.path().join("schedstat")) else { continue };
             let mut times = times.split_whitespace().map_while(|time| time.parse::<u64>().ok());
             all.ran += times.next()?;
@@ -29,15 +28,15 @@ impl CpuTime {
         Some(all)
     }
 
-    /// The share that others took of the time since then, if it is so much that it spoils what was measured.
+    /// Returns the share of the time since `before` that this process waited for cores, if it spoils a measurement.
     pub(crate) fn busy_share_since(before: Option<Self>) -> Option<f64> {
         Self::share_of_others(before).filter(|&taken| taken > BUSY_SHARE)
     }
 
-    /// The share of the time since then in which others had the cores that this process wanted.
+    /// Returns the share of the time since `before` that this process waited for cores.
     fn share_of_others(before: Option<Self>) -> Option<f64> {
         let (before, now) = (before?, Self::now()?);
-        // Threads that have ended are not counted any more.
+        // Threads that have ended are no longer counted.
         let (ran, waited) = (now.ran.saturating_sub(before.ran), now.waited.saturating_sub(before.waited));
         Some(share(waited as f64, (ran + waited) as f64))
     }

@@ -1,4 +1,4 @@
-//! Shows what library, machine and model were found, and checks the vectors of a known model.
+//! Runs `doctor`: shows the library, machine and model found, and checks the vectors of a known model.
 
 use std::{
     env,
@@ -21,7 +21,7 @@ use crate::{
     runtime::runtime,
 };
 
-/// Prints the report. A check that fails is a failure of the command.
+/// Prints the report. The command fails if a check fails.
 pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     let mut report = Report::new(io::stdout().lock());
     report.line("docvector-embed", env!("CARGO_PKG_VERSION"))?;
@@ -69,7 +69,7 @@ fn model(report: &mut Report<impl Write>, folder: &Path, embedder: &Onnx) -> Res
     report.line("  family", space.model())?;
     report.line("  pooling", pooling(space))?;
     report.line(
-        "  normalisation",
+        "  normalization",
         match space.normalization() {
             Normalization::L2 => "to length 1",
             _ => "none",
@@ -87,7 +87,7 @@ fn model(report: &mut Report<impl Write>, folder: &Path, embedder: &Onnx) -> Res
     report.line("  threads", info.threads)?;
     report.line("  batch tokens", info.batch_tokens)?;
     report.line("  settings", &info.tuning_source)?;
-    // That it cannot be told is no reason not to check the vectors.
+    // Check the vectors even if the placement is unknown.
     let nodes = match embedder.placement() {
         Ok(shares) => {
             let shares = shares.iter().map(|share| format!("{} on {}", share.nodes, share.provider));
@@ -109,7 +109,7 @@ fn prompt(prompt: Option<&str>) -> String {
     prompt.map_or_else(|| "none".to_owned(), |prompt| format!("{prompt:?}"))
 }
 
-/// Compares with the stored vectors, where the model is theirs or said to be.
+/// Compares with the stored vectors, if they are this model's or the user says so.
 fn check(report: &mut Report<impl Write>, embedder: &Onnx, forced: bool) -> Result<(), Failure> {
     let space = embedder.space()?;
     if let (false, Err(why)) = (forced, reference::applies(space, embedder.info().max_tokens)) {

@@ -1,8 +1,8 @@
-//! Embeds a file: a thread reads windows, the embedder works on two of them, a thread writes the rows in order.
+//! Runs `embed`: a thread reads windows, the embedder works on two of them, a thread writes the rows in order.
 //!
-//! In memory are at most: a window being read, two that are waiting, two being embedded, one waiting to be written and
-//! one being written. Reading, embedding and writing never wait for each other otherwise. A cache adds a copy of the
-//! windows being embedded, and what its file needs, which is bounded.
+//! At most these windows are in memory: one being read, two that wait for the embedder, two being embedded, one that
+//! waits to be written, and one being written. Reading, embedding and writing wait for each other only at these limits.
+//! A cache adds a copy of the windows being embedded, and the bounded memory that its file needs.
 
 use std::{
     io::{self, Write},
@@ -36,9 +36,9 @@ const READ_AHEAD: usize = 2;
 /// Windows waiting to be written.
 const WRITE_BEHIND: usize = 1;
 
-/// Embeds the file, and says on stderr what it came to.
+/// Embeds the file, and prints a summary on stderr.
 pub(crate) fn run(options: &EmbedOptions) -> Result<(), Failure> {
-    // What can be found wrong without the model is found before it is loaded.
+    // Open the files first, so that an error in them shows before the model is loaded.
     let input = Input::open(&options.input, options.jsonl)?;
     let output = Output::create(&options.output, options.format)?;
     let unwritten =
@@ -58,7 +58,7 @@ pub(crate) fn run(options: &EmbedOptions) -> Result<(), Failure> {
     let Finished { mut summary, output, time } = read_embed_write(&embedder, input, output, progress, left)?;
     if !summary.bad_lines.is_empty() {
         drop(output);
-        // With stderr gone, the exit status says what is left to say.
+        // If stderr is closed, the exit status still shows the failure.
         let _ = summary.bad_lines.print(&mut io::stderr().lock());
         let count = Counted(summary.bad_lines.count, "line");
         return Err(Failure::new(format!("{count} of {} cannot be embedded{}", summary.lines, left())));
@@ -69,7 +69,7 @@ pub(crate) fn run(options: &EmbedOptions) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What went into the cache in a run that came to nothing.
+/// Says how many vectors a failed run stored in the cache.
 fn stored_in_cache(options: &EmbedOptions, cached: Option<&Cached<Onnx>>) -> String {
     match (cached, &options.cache) {
         (Some(cached), Some(path)) if cached.counts().failures == 0 => {
@@ -80,17 +80,17 @@ fn stored_in_cache(options: &EmbedOptions, cached: Option<&Cached<Onnx>>) -> Str
     }
 }
 
-/// What the three threads came to.
+/// The results of the three threads.
 struct Finished {
     summary: RunSummary,
-    /// All rows are in it, unless there were bad lines.
+    /// The output with all rows, unless there were bad lines.
     output: Output,
-    /// The time of reading and embedding.
+    /// The time that reading and embedding took.
     time: Duration,
 }
 
-/// Reads and writes on a thread each, and embeds on this one, until the input ends, something fails, or somebody ends
-/// the program; `left` then says what is left.
+/// Reads on one thread, writes on another and embeds on this one, until the input ends, something fails, or a signal
+/// interrupts the program. The error of an interrupted run ends with what `left` says.
 fn read_embed_write(
     embedder: &WindowEmbedder<'_>,
     input: Input,
@@ -103,7 +103,7 @@ fn read_embed_write(
     let reader = spawn("reader", move || read(input, &reading))?;
     let writer = spawn("writer", move || write(output, &mut writing))?;
     let embedded = runtime()?.block_on(async {
-        // Dropped, the run lets go of the writer, which then removes what it has written so far.
+        // Dropping the future closes the writer's channel; the writer then removes its temporary file.
         tokio::select! {
             embedded = embedder.embed(windows, rows, &progress) => embedded,
             signal = interrupted() => Err(Failure::new(format!("{signal}{}", left()))),
@@ -112,16 +112,16 @@ fn read_embed_write(
     let time = progress.elapsed();
     drop(progress);
 
-    // The writer is waited for also where the run failed: it has a temporary file to remove.
+    // Wait for the writer even if embedding failed: it has a temporary file to remove.
     let written = join(writer);
     let summary = embedded?;
     let output = written??;
-    // All windows came, or the writer would have failed; so the reader has nothing left but to say how it ended.
+    // The reader has ended, because all windows have arrived: joining it only shows whether it panicked.
     join(reader)?;
     Ok(Finished { summary, output, time })
 }
 
-/// Waits for somebody to end the program.
+/// Waits for a signal to end the program, and returns its name.
 async fn interrupted() -> &'static str {
     #[cfg(unix)]
     {
@@ -137,7 +137,7 @@ async fn interrupted() -> &'static str {
     "interrupted"
 }
 
-/// Ends a run that went well. That stderr is gone does not make it a failure.
+/// Prints the summary of a successful run. A closed stderr is no failure.
 fn print_summary(options: &EmbedOptions, summary: &RunSummary, model: &Onnx, dimensions: usize, time: Duration) {
     let (max_tokens, settings) = (model.info().max_tokens, &model.info().tuning_source);
     let mut stderr = io::stderr().lock();
@@ -154,7 +154,7 @@ fn print_summary(options: &EmbedOptions, summary: &RunSummary, model: &Onnx, dim
     }
 }
 
-/// What the reading thread does. Ends early when nobody wants more.
+/// Reads windows and sends them on. Ends early when the receiver is gone.
 fn read(input: Input, windows: &mpsc::Sender<Result<Window, Failure>>) {
     for window in input {
         if windows.blocking_send(window).is_err() {
@@ -163,7 +163,7 @@ fn read(input: Input, windows: &mpsc::Sender<Result<Window, Failure>>) {
     }
 }
 
-/// What the writing thread does: gives the output back when all rows are in it.
+/// Writes rows as they arrive, and returns the output with all of them.
 fn write(mut output: Output, rows: &mut mpsc::Receiver<Rows>) -> Result<Output, Failure> {
     while let Some(rows) = rows.blocking_recv() {
         output.write(&rows)?;
@@ -178,7 +178,7 @@ fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'stati
         .map_err(|error| Failure::with_cause(format!("the {name} thread cannot be started"), error))
 }
 
-/// Waits for a thread. One that panicked has not done its work, however it looks from outside.
+/// Waits for a thread and returns its result. A panic in it is an error.
 fn join<T>(thread: JoinHandle<T>) -> Result<T, Failure> {
     thread.join().map_err(|_| Failure::new("a thread panicked: this is a bug"))
 }

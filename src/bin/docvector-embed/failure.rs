@@ -1,4 +1,4 @@
-//! Carries what went wrong to the end of the program, and prints it with its causes.
+//! Defines the failure of a command, and prints it with its causes.
 
 use std::{
     error::Error as StdError,
@@ -9,24 +9,24 @@ use std::{
 /// Why a command ended early.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Whoever read the output has gone away.
+    /// The reader of the output has closed it.
     ReaderGone,
     /// Anything else.
     Error(Box<dyn StdError + Send + Sync>),
 }
 
 impl Failure {
-    /// Says what went wrong; there is no deeper cause.
+    /// Makes a failure without a cause.
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Self::Error(message.into().into())
     }
 
-    /// Says what went wrong and why.
+    /// Makes a failure with a cause.
     pub(crate) fn with_cause(message: impl Into<String>, source: impl StdError + Send + Sync + 'static) -> Self {
         Self::Error(Box::new(WithCause { message: message.into(), source: Box::new(source) }))
     }
 
-    /// The output, named `name`, could not be written.
+    /// Makes the failure of a write to the output named `name`.
     pub(crate) fn writing(name: &str, error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::ReaderGone,
@@ -41,7 +41,7 @@ impl From<docvector_embed::Error> for Failure {
     }
 }
 
-/// A message over its cause.
+/// A message with its cause.
 #[derive(Debug)]
 struct WithCause {
     message: String,

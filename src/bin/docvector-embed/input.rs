@@ -1,4 +1,4 @@
-//! Reads texts out of lines or JSON lines, in windows of bounded size, and says of each bad line what is wrong.
+//! Reads texts from lines or JSON lines, in windows of bounded size, and says what is wrong with each bad line.
 
 use std::{
     fs::{self, File},
@@ -18,14 +18,14 @@ use crate::{
 const WINDOW_TEXTS: usize = 1024;
 const WINDOW_BYTES: u64 = 1 << 20;
 
-/// The most bytes of a line. No text is so long, but a file without line ends may be, and it must not fill the memory.
+/// The most bytes of a line. No text is this long, but a file without line ends may be, and must not fill the memory.
 const LINE_BYTES: u64 = 16 << 20;
 
 const READ_AHEAD: usize = 64 << 10;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// An opened input: gives its windows in order.
+/// An open input, which yields its windows in order.
 pub(crate) struct Input<R = BufReader<Box<dyn Read + Send>>> {
     lines: LineReader<R>,
     jsonl: bool,
@@ -58,7 +58,7 @@ impl Input {
         Self { lines, jsonl, name, size, carried_over: None, ended: false }
     }
 
-    /// How many bytes there are, where that is known.
+    /// Returns the size in bytes, if it is known.
     pub(crate) const fn size(&self) -> Option<u64> {
         self.size
     }
@@ -97,7 +97,7 @@ impl<R: BufRead> Iterator for Input<R> {
     }
 }
 
-/// Cuts bytes into lines at `\n` or `\r\n`.
+/// Splits bytes into lines at `\n` or `\r\n`.
 struct LineReader<R> {
     reader: R,
     /// Lines read so far.
@@ -105,10 +105,10 @@ struct LineReader<R> {
     max_bytes: u64,
 }
 
-/// The bytes of a line, without its end.
+/// A line as bytes, without its end.
 struct RawLine {
     number: u64,
-    /// `None` for a line that is too long to be kept.
+    /// `None` if the line is too long.
     content: Option<Vec<u8>>,
     /// Bytes of input, with the line's end.
     bytes: u64,
@@ -122,7 +122,7 @@ impl<R: BufRead> LineReader<R> {
 
     fn read(&mut self) -> io::Result<Option<RawLine>> {
         let mut content = Vec::new();
-        // Two more for the line's end.
+        // Two more bytes for the line's end.
         let mut bytes = self.reader.by_ref().take(self.max_bytes + 2).read_until(b'\n', &mut content)? as u64;
         let ended = content.last() == Some(&b'\n');
         if ended {
@@ -140,7 +140,7 @@ impl<R: BufRead> LineReader<R> {
         self.number += 1;
         let fits = content.len() as u64 <= self.max_bytes;
         if !fits {
-            // Before the rest is passed over.
+            // Free the memory before the rest is skipped.
             content = Vec::new();
             if !ended {
                 bytes += self.reader.skip_until(b'\n')? as u64;
@@ -170,7 +170,7 @@ impl RawLine {
     }
 }
 
-/// Takes the text out of an object, which passes on as it was written.
+/// Takes the text from an object. The object itself is passed on as it was written.
 fn parse_object(line: u64, written: &str) -> InputLine {
     let written = written.trim_matches([' ', '\t', '\r']);
     let bad = |reason: &str, object: Option<&str>| {
@@ -181,7 +181,7 @@ fn parse_object(line: u64, written: &str) -> InputLine {
         Ok(_) => return bad("the line is JSON, but not an object", None),
         Err(_) if written.is_empty() => return bad("the line is empty, not a JSON object", None),
         Err(error) => {
-            // Each line is parsed alone, so that the line in the error's own text is always 1.
+            // Leave out the line in the parser's message: it is always 1, because each line is parsed alone.
             let text = error.to_string();
             let what = text.split(" at line ").next().unwrap_or_default();
             return bad(&format!("the line is not JSON: {what}, at column {}", error.column()), None);
@@ -203,7 +203,7 @@ mod tests {
     use super::*;
 
     fn input(bytes: &[u8], jsonl: bool, max_bytes: u64) -> Input<BufReader<&[u8]>> {
-        // A small buffer, so that lines are put together out of several.
+        // A small buffer, so that each line takes several reads.
         let lines = LineReader::new(BufReader::with_capacity(3, bytes), max_bytes);
         Input { lines, jsonl, name: "test".to_owned(), size: None, carried_over: None, ended: false }
     }

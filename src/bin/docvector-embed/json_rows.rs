@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::window::{BadLine, RESERVED_FIELDS, TextLine};
 
-/// Adds a row: the fields of the input as they were written, then ours.
+/// Appends a row: the fields of the input as they were written, then `embedding` and `truncated`.
 pub(crate) fn push_vector(text_line: &TextLine, vector: &[f32], truncated: bool, out: &mut Vec<u8>) -> io::Result<()> {
     match &text_line.object {
         Some(object) => out.extend(unclosed(object).as_bytes()),
@@ -16,13 +16,13 @@ pub(crate) fn push_vector(text_line: &TextLine, vector: &[f32], truncated: bool,
         }
     }
     out.extend(b",\"embedding\":");
-    // As f32: the shortest digits that give the same component again.
+    // Serialized as f32, a component has the fewest digits that parse to the same value.
     serde_json::to_writer(&mut *out, vector)?;
     out.extend(if truncated { &b",\"truncated\":true}\n"[..] } else { b"}\n" });
     Ok(())
 }
 
-/// Adds the row of a line that cannot be embedded: what is wrong, then the fields of the input.
+/// Appends the row of a bad line: `line` and `error`, then the fields of the input.
 pub(crate) fn push_bad_line(bad_line: &BadLine, out: &mut Vec<u8>) -> io::Result<()> {
     write!(out, "{{\"line\":{},\"error\":", bad_line.line)?;
     serde_json::to_writer(&mut *out, &bad_line.reason)?;
@@ -30,7 +30,7 @@ pub(crate) fn push_bad_line(bad_line: &BadLine, out: &mut Vec<u8>) -> io::Result
         let mut fields: Map<String, Value> = serde_json::from_str(object)?;
         let own = |name: &str| name == "line" || RESERVED_FIELDS.contains(&name);
         if fields.keys().any(|name| own(name)) {
-            // A name may be there once only, and an old `embedding` is not to be taken for the text's.
+            // A field must occur only once, and an old `embedding` must not pass for the text's.
             fields.retain(|name, _| !own(name));
             let rest = serde_json::to_string(&fields)?;
             push_fields(&rest, out);
@@ -42,7 +42,7 @@ pub(crate) fn push_bad_line(bad_line: &BadLine, out: &mut Vec<u8>) -> io::Result
     Ok(())
 }
 
-/// Adds the fields of a written object, if it has any, behind others.
+/// Appends the fields of a written object, if it has any, after others.
 fn push_fields(object: &str, out: &mut Vec<u8>) {
     let fields = unclosed(object).trim_start_matches('{').trim_start();
     if !fields.is_empty() {
@@ -51,7 +51,7 @@ fn push_fields(object: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// A written object without the brace that closes it.
+/// Returns a written object without its closing brace.
 fn unclosed(object: &str) -> &str {
     object.strip_suffix('}').unwrap_or(object).trim_end()
 }

@@ -1,4 +1,4 @@
-//! Says what machine and model a report is about.
+//! Describes the machine and the model that a report is about.
 
 use std::{env, io::Write, path::Path, thread};
 
@@ -6,17 +6,17 @@ use docvector_embed::provider::OnnxInfo;
 
 use crate::{failure::Failure, report::Report, wording::without_controls};
 
-/// How many cores there are to compute on, as far as the system tells.
+/// Returns the number of cores that this process may use, or `unknown`.
 pub(crate) fn cores() -> String {
     thread::available_parallelism().map_or_else(|_| "unknown".to_owned(), |cores| cores.to_string())
 }
 
-/// The devices that a model runs on.
+/// Returns the devices that a model runs on.
 pub(crate) fn devices(info: &OnnxInfo) -> String {
     info.devices.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Says what is measured, and on what.
+/// Prints the model, the library, the machine and the device.
 pub(crate) fn describe(report: &mut Report<impl Write>, folder: &Path, info: &OnnxInfo) -> Result<(), Failure> {
     report.line("model", folder.display())?;
     report.line("  file", info.model.strip_prefix(folder).unwrap_or(&info.model).display())?;

@@ -1,5 +1,5 @@
-//! The `docvector-embed` command: embeds files of texts on this machine, shows what it runs on, measures how fast it is,
-//! and looks after caches.
+//! The `docvector-embed` command: embeds files of texts on this machine, shows what it runs on, measures and tunes its
+//! speed, and checks caches.
 
 mod bad_lines;
 mod bench;
@@ -60,10 +60,10 @@ fn main() -> ExitCode {
         },
     };
     match done {
-        // `| head` has had enough, and all that it was given is right: no failure, also under `set -o pipefail`.
+        // `| head` closes the pipe when it has enough. That is no failure, even under `set -o pipefail`.
         Ok(()) | Err(Failure::ReaderGone) => ExitCode::SUCCESS,
         Err(Failure::Error(error)) => {
-            // With stderr gone, the exit status says what is left to say.
+            // If stderr is closed, the exit status still shows the failure.
             let _ = failure::print(&*error, &mut io::stderr().lock());
             ExitCode::FAILURE
         }

@@ -1,4 +1,4 @@
-//! Measures what a model does with a batch of texts: speed, padding, and the time of each stage.
+//! Measures how a model embeds a batch of texts: speed, padding, and the time of each stage.
 
 use std::{
     thread,
@@ -16,7 +16,7 @@ use crate::{
     statistics::{MIN_SECONDS, median, share},
 };
 
-/// Texts to be embedded in one call, again and again.
+/// Texts that one call embeds, repeatedly.
 pub(crate) struct Workload<'a> {
     pub(crate) kind: InputKind,
     pub(crate) texts: Vec<&'a str>,
@@ -28,21 +28,21 @@ impl Workload<'_> {
     }
 }
 
-/// What a model did in all passes that count.
+/// The measurements of a model in all passes that count.
 #[derive(Debug, Default)]
 pub(crate) struct Measurement {
-    /// Texts and tokens of a pass, and the seconds that each took.
+    /// The texts and tokens of a pass, and the seconds of each pass.
     texts: usize,
     pub(crate) tokens: u64,
     seconds: Vec<f64>,
-    /// Of all passes.
+    /// The sums over all passes.
     real_tokens: u64,
     padded_tokens: u64,
-    tokenising: Duration,
+    tokenizing: Duration,
     inference: Duration,
     delivering: Duration,
     threads: usize,
-    /// The longest batch ever, one that did not count included.
+    /// The longest batch so far, including passes that do not count.
     pub(crate) longest_batch: Duration,
 }
 
@@ -58,14 +58,14 @@ impl Measurement {
         self.seconds.push(time.as_secs_f64());
         self.real_tokens += done.tokens;
         self.padded_tokens += done.padded_tokens;
-        self.tokenising += done.tokenizing;
+        self.tokenizing += done.tokenizing;
         self.inference += done.inference;
         self.delivering += done.delivering;
         self.longest_batch = done.longest_batch;
         Ok(())
     }
 
-    /// The seconds of a pass.
+    /// Returns the median of the seconds of a pass.
     pub(crate) fn median_seconds(&self) -> f64 {
         median(&self.seconds)
     }
@@ -78,26 +78,26 @@ impl Measurement {
         self.tokens as f64 / median(&self.seconds)
     }
 
-    /// How many times as fast as another run of the same texts each pass was: neighbours in time are compared.
+    /// Returns how many times as fast as the pass of `base` in the same round each pass was.
     pub(crate) fn speedups<'a>(&'a self, base: &'a Self) -> impl Iterator<Item = f64> + 'a {
         base.seconds.iter().zip(&self.seconds).map(|(base, own)| base.max(MIN_SECONDS) / own.max(MIN_SECONDS))
     }
 
-    /// The share of what was computed that no text needed.
+    /// Returns the share of the computed tokens that are padding.
     pub(crate) fn padding(&self) -> f64 {
         share(self.padded_tokens.saturating_sub(self.real_tokens) as f64, self.padded_tokens as f64)
     }
 
-    /// The shares of the threads' time: tokenising, inference, delivering, and waiting.
+    /// Returns the shares of the threads' time: tokenizing, inference, delivering, and waiting.
     pub(crate) fn stage_shares(&self) -> [f64; 4] {
         let all = self.threads as f64 * self.seconds.iter().sum::<f64>();
-        let [tokenising, inference, delivering] =
-            [self.tokenising, self.inference, self.delivering].map(|time| share(time.as_secs_f64(), all));
-        [tokenising, inference, delivering, (1.0 - tokenising - inference - delivering).max(0.0)]
+        let [tokenizing, inference, delivering] =
+            [self.tokenizing, self.inference, self.delivering].map(|time| share(time.as_secs_f64(), all));
+        [tokenizing, inference, delivering, (1.0 - tokenizing - inference - delivering).max(0.0)]
     }
 }
 
-/// All threads of a model: on cards, others do the tokenising, one a core.
+/// Returns the number of all threads of a model. On GPUs, one further thread per core tokenizes.
 fn threads(info: &OnnxInfo) -> usize {
     if info.devices.contains(&Device::Cpu) {
         return info.threads;
@@ -118,7 +118,7 @@ mod tests {
             seconds: vec![1.0, 3.0],
             real_tokens: 600,
             padded_tokens: 800,
-            tokenising: second,
+            tokenizing: second,
             inference: 4 * second,
             delivering: second / 2,
             threads: 2,

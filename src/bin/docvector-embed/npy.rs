@@ -1,32 +1,33 @@
 //! Writes and reads the header of a NumPy file of 32-bit floats: version 1.0, little-endian, row after row.
 
-/// Bytes of every header written here, so that it can be written again when the number of rows is known.
+/// The size of every header written here. It is fixed, so that the header can be overwritten when the number of rows is
+/// known.
 pub(crate) const HEADER_BYTES: usize = 128;
 
 /// Magic bytes, version 1.0.
 const MAGIC: &[u8; 8] = b"\x93NUMPY\x01\x00";
 
-/// Bytes before the description: the magic ones and the description's length.
+/// The bytes before the description: the magic bytes and the description's length.
 const PREFIX_BYTES: usize = MAGIC.len() + 2;
 
-/// The header of a matrix.
+/// Returns the header of a matrix.
 pub(crate) fn header(rows: u64, width: usize) -> [u8; HEADER_BYTES] {
     let description = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}");
     let mut header = [b' '; HEADER_BYTES];
     header[..MAGIC.len()].copy_from_slice(MAGIC);
     header[MAGIC.len()..PREFIX_BYTES].copy_from_slice(&((HEADER_BYTES - PREFIX_BYTES) as u16).to_le_bytes());
-    // It fits: with two numbers of 20 digits it has 97 bytes.
+    // The description fits: with two numbers of 20 digits it has 97 bytes.
     header[PREFIX_BYTES..PREFIX_BYTES + description.len()].copy_from_slice(description.as_bytes());
     header[HEADER_BYTES - 1] = b'\n';
     header
 }
 
-/// Adds a row as bytes.
+/// Appends a row as bytes.
 pub(crate) fn push_row(row: &[f32], bytes: &mut Vec<u8>) {
     bytes.extend(row.iter().flat_map(|component| component.to_le_bytes()));
 }
 
-/// Reads a matrix: its width and its components. `None` for anything but what [`header`] describes.
+/// Reads the width and the components of a matrix, or `None` if the header is not like one of [`header`].
 pub(crate) fn parse(bytes: &[u8]) -> Option<(usize, Vec<f32>)> {
     let rest = bytes.strip_prefix(MAGIC)?;
     let (length, rest) = rest.split_first_chunk::<2>()?;

@@ -18,13 +18,13 @@ use crate::{
 
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// Where the rows go. Dropping it unfinished leaves nothing under the name of a file.
+/// The output of rows. Dropping an unfinished one leaves nothing under a file's name.
 pub(crate) struct Output {
     sink: Sink,
     format: OutputFormat,
     name: String,
     rows: u64,
-    /// A row being made.
+    /// The bytes of the current row.
     row: Vec<u8>,
 }
 
@@ -34,7 +34,7 @@ enum Sink {
 }
 
 impl Output {
-    /// Opens the output, so that what is wrong with it shows before any work.
+    /// Opens the output before any work, so that errors show early.
     pub(crate) fn create(path: &Path, format: OutputFormat) -> Result<Self, Failure> {
         if is_standard(path) {
             return Ok(Self::new(stream(io::stdout()), format, "standard output".to_owned()));
@@ -61,12 +61,12 @@ impl Output {
         Self { sink, format, name, rows: 0, row: Vec::with_capacity(BUFFER_BYTES) }
     }
 
-    /// How the output is called in messages.
+    /// Returns the name of the output in messages.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether nothing of it can be seen before it is complete.
+    /// Returns whether the output is a file, which appears only when it is complete.
     pub(crate) const fn is_file(&self) -> bool {
         matches!(self.sink, Sink::File(..))
     }
@@ -104,7 +104,7 @@ impl Output {
         written.map_err(|error| Failure::writing(&self.name, error))
     }
 
-    /// Completes the output; a file appears under its name.
+    /// Completes the output. A file then appears under its name.
     pub(crate) fn finish(self, width: usize) -> Result<(), Failure> {
         let Self { sink, format, name, rows, .. } = self;
         let finished = match sink {
@@ -119,16 +119,16 @@ fn stream(writer: impl Write + Send + 'static) -> Sink {
     Sink::Stream(BufWriter::with_capacity(BUFFER_BYTES, Box::new(writer)))
 }
 
-/// Begins a file, which may replace another.
+/// Creates an unfinished file, which may replace another.
 fn unfinished(path: &Path, replaced: Option<Metadata>, format: OutputFormat) -> io::Result<BufWriter<UnfinishedFile>> {
     let file = UnfinishedFile::create(path, replaced.is_some())?;
     if let Some(about) = replaced {
-        // A file that is replaced keeps its permissions where that is possible.
+        // Keep the permissions of a replaced file, if possible.
         let _ = file.set_permissions(about.permissions());
     }
     let mut file = BufWriter::with_capacity(BUFFER_BYTES, file);
     if format == OutputFormat::Npy {
-        // Not a header yet: what is left of a run that was killed cannot be taken for a matrix.
+        // Zeros in place of the header: the rest of a killed run must not pass for a matrix.
         file.write_all(&[0; npy::HEADER_BYTES])?;
     }
     Ok(file)

@@ -1,18 +1,18 @@
-//! Tells by a path whether it is standard input or output, another path's file, or of a format.
+//! Answers questions about paths: standard input or output, the same file, the format by the extension.
 
 use std::{io, path::Path};
 
-/// Whether a path stands for standard input or output.
+/// Returns whether a path stands for standard input or output.
 pub(crate) fn is_standard(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// Whether a file's name says that it is of JSON lines.
+/// Returns whether a file has JSON lines, by its name.
 pub(crate) fn is_json_lines(path: &Path) -> bool {
     has_extension(path, &["jsonl", "ndjson"])
 }
 
-/// Whether two paths lead to one file, which need not be there yet.
+/// Returns whether two paths lead to the same file, which need not exist yet.
 pub(crate) fn is_same_file(one: &Path, other: &Path) -> bool {
     let resolved = |path: &Path| {
         path.canonicalize().or_else(|_| {
@@ -21,11 +21,11 @@ pub(crate) fn is_same_file(one: &Path, other: &Path) -> bool {
             Ok::<_, io::Error>(folder.join(path.file_name().unwrap_or_default()))
         })
     };
-    // Where there is no folder either, the file cannot be made.
+    // If the folder does not exist either, no file can be created there.
     resolved(one).is_ok_and(|one| resolved(other).is_ok_and(|other| one == other))
 }
 
-/// Whether a file's name ends in one of these extensions, in upper or lower case.
+/// Returns whether a file's name has one of these extensions, in upper or lower case.
 pub(crate) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     path.extension().is_some_and(|own| extensions.iter().any(|extension| own.eq_ignore_ascii_case(extension)))
 }

@@ -1,9 +1,9 @@
-//! Draws a line through a few points as SVG. No crate does it here: one axis of powers of two and one line are less code
-//! than what the known one would bring.
+//! Draws a line through a few points as SVG. No crate does it: for one line and one axis of powers of two, the common
+//! plotting crate would bring more code than this file has.
 
 use std::fmt::Write as _;
 
-/// The picture and the place of the axes in it.
+/// The size of the picture, and the places of the axes.
 const WIDTH: f64 = 800.0;
 const HEIGHT: f64 = 480.0;
 const LEFT: f64 = 90.0;
@@ -11,10 +11,10 @@ const RIGHT: f64 = 770.0;
 const TOP: f64 = 60.0;
 const BOTTOM: f64 = 410.0;
 
-/// The fewest steps of the axis that goes up.
+/// The fewest ticks of the vertical axis.
 const MIN_TICKS: f64 = 5.0;
 
-/// Points, by powers of two from left to right, and from 0 upwards.
+/// Points to draw. The horizontal axis has powers of two, the vertical one begins at 0.
 pub(crate) struct Plot<'a> {
     pub(crate) title: &'a str,
     pub(crate) x_label: &'a str,
@@ -22,12 +22,12 @@ pub(crate) struct Plot<'a> {
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-/// The ranges of the two axes, and the place of values in the picture.
+/// The ranges of the two axes, which give values their place in the picture.
 struct Axes {
-    /// Powers of two at the left and the right end.
+    /// The exponents of two at the left and the right end.
     first: f64,
     last: f64,
-    /// The ticks of the axis that goes up, from 0 on.
+    /// The distance of the ticks on the vertical axis, and their number without 0.
     step: f64,
     steps: f64,
 }
@@ -36,7 +36,7 @@ impl Axes {
     fn of(points: &[(f64, f64)]) -> Self {
         let logs = || points.iter().map(|(x, _)| x.log2());
         let (first, last) = (logs().fold(f64::MAX, f64::min).floor(), logs().fold(f64::MIN, f64::max).ceil());
-        // A single point stands in the middle.
+        // Place a single point in the middle.
         let (first, last) = if first < last { (first, last) } else { (first - 1.0, last + 1.0) };
         let highest = points.iter().map(|(_, y)| *y).fold(0.0, f64::max);
         let step = tick_distance(highest);
@@ -51,12 +51,12 @@ impl Axes {
         BOTTOM - value / (self.steps * self.step) * (BOTTOM - TOP)
     }
 
-    /// The values at the ticks of the axis from left to right.
+    /// Returns the values at the ticks of the horizontal axis.
     fn x_ticks(&self) -> impl Iterator<Item = f64> {
         (self.first as i32..=self.last as i32).map(|power| 2_f64.powi(power))
     }
 
-    /// The values at the ticks of the axis that goes up.
+    /// Returns the values at the ticks of the vertical axis.
     fn y_ticks(&self) -> impl Iterator<Item = f64> {
         let step = self.step;
         (0..=self.steps as u32).map(move |number| f64::from(number) * step)
@@ -78,7 +78,7 @@ impl Plot<'_> {
         svg
     }
 
-    /// Draws the title, what the axes are, and the numbers at the ticks.
+    /// Draws the title, the labels of the axes, and the numbers at the ticks.
     fn draw_labels(&self, axes: &Axes, svg: &mut String) {
         let mut text = |x: f64, y: f64, anchor: &str, more: &str, text: &str| {
             let text = escape_xml(text);
@@ -99,7 +99,7 @@ impl Plot<'_> {
         }
     }
 
-    /// Draws a line through the points, and a dot with its numbers at each.
+    /// Draws a line through the points, and a dot with a tooltip at each.
     fn draw_points(&self, axes: &Axes, svg: &mut String) {
         let place = |&(a, b): &(f64, f64)| format!("{:.1},{:.1}", axes.x(a), axes.y(b));
         let places = self.points.iter().map(place).collect::<Vec<_>>().join(" ");
@@ -115,7 +115,7 @@ impl Plot<'_> {
     }
 }
 
-/// Draws the axes, their ticks, and the lines across.
+/// Draws the axes, their ticks, and the grid lines.
 fn draw_axes(axes: &Axes, svg: &mut String) {
     let mut stroke = |x1: f64, y1: f64, x2: f64, y2: f64, color: &str| {
         let ends = format_args!("x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\"");
@@ -132,18 +132,18 @@ fn draw_axes(axes: &Axes, svg: &mut String) {
 }
 
 fn push_line(svg: &mut String, text: std::fmt::Arguments<'_>) {
-    // A string takes everything.
+    // Writing to a string cannot fail.
     let _ = writeln!(svg, "{text}");
 }
 
-/// A round distance between two ticks, so that there are a few.
+/// Returns a round distance between ticks, small enough for [`MIN_TICKS`].
 fn tick_distance(highest: f64) -> f64 {
     let rough = (highest / MIN_TICKS).max(1.0);
     let power = 10_f64.powf(rough.log10().floor());
     [1.0, 2.0, 5.0].into_iter().map(|digit| digit * power).rfind(|&step| step <= rough).unwrap_or(power)
 }
 
-/// A text as XML has it.
+/// Escapes a text for XML.
 fn escape_xml(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

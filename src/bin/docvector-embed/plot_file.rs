@@ -1,4 +1,4 @@
-//! Writes the file of a plot.
+//! Writes the file of a plot, which appears when it is complete.
 
 use std::{io::Write, path::Path};
 
@@ -8,19 +8,19 @@ use crate::{
     unfinished_file::{UnfinishedFile, existing},
 };
 
-/// A file that gets its name when the plot is in it, or never.
+/// The file of a plot. It gets its name only when the plot is written.
 pub(crate) struct PlotFile {
     file: UnfinishedFile,
     name: String,
 }
 
 impl PlotFile {
-    /// Makes it, so that what is wrong with it shows before any work.
+    /// Creates it before any work, so that errors show early.
     pub(crate) fn create(path: &Path) -> Result<Self, Failure> {
         let name = path.display().to_string();
         let existing = existing(path).map_err(|error| Failure::writing(&name, error))?;
         if existing.as_ref().is_some_and(|about| !about.is_file()) {
-            return Err(Failure::new(format!("{name} is not a regular file, as a plot needs")));
+            return Err(Failure::new(format!("{name} is not a regular file, and a plot needs one: name another file")));
         }
         debug_assert!(!is_standard(path), "the command line refuses it");
         let file = UnfinishedFile::create(path, existing.is_some()).map_err(|error| Failure::writing(&name, error))?;

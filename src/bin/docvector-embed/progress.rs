@@ -1,4 +1,4 @@
-//! Draws how far a run has come, on a terminal.
+//! Shows the progress of a run on a terminal.
 
 use std::time::{Duration, Instant};
 
@@ -6,16 +6,16 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 const TICK: Duration = Duration::from_millis(200);
 
-/// A bar where it is known how much there is to do, else a counter. Clears itself when dropped.
+/// A bar if the size of the work is known, else a counter. Dropping it clears it.
 pub(crate) struct Progress {
     bar: ProgressBar,
-    /// What is counted.
+    /// The noun for the things that are counted, in the plural.
     noun: &'static str,
     started: Instant,
 }
 
 impl Progress {
-    /// Counts `noun`, of which there are so many or of so many bytes.
+    /// Starts to count `noun`. `size` is that of all work, in things or in bytes.
     pub(crate) fn new(size: Option<u64>, noun: &'static str, shown: bool) -> Self {
         let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(size, target);
@@ -31,14 +31,14 @@ impl Progress {
         Self { bar, noun, started: Instant::now() }
     }
 
-    /// Says that something is under way of which nothing can be counted.
+    /// Shows a message while nothing can be counted.
     pub(crate) fn waiting(message: &'static str, shown: bool) -> Self {
         let progress = Self::new(None, "", shown);
         progress.bar.set_message(message);
         progress
     }
 
-    /// So much more of the size is done with, which makes so many in all.
+    /// Adds `done` to the part of the size that is done. `count` things are done in all.
     pub(crate) fn advance(&self, done: u64, count: u64) {
         let rate = count as f64 / self.started.elapsed().as_secs_f64().max(1e-3);
         let noun = self.noun;
@@ -46,7 +46,7 @@ impl Progress {
         self.bar.inc(done);
     }
 
-    /// The time since the beginning.
+    /// Returns the time since the start.
     pub(crate) fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }

@@ -5,16 +5,16 @@ use serde_json::Value;
 
 use crate::{failure::Failure, npy};
 
-/// The model that the vectors are of.
+/// The model that computed the reference vectors.
 pub(crate) const MODEL: &str = "all-MiniLM-L6-v2";
 
-/// Tokens of a text that the vectors are of.
+/// The number of tokens to which the model truncated the texts.
 const MAX_TOKENS: usize = 256;
 
 const TEXTS: &str = include_str!("../../../tests/golden/all-MiniLM-L6-v2/texts.jsonl");
 const VECTORS: &[u8] = include_bytes!("../../../tests/golden/all-MiniLM-L6-v2/vectors.npy");
 
-/// Texts and the vectors that they should have.
+/// Texts and their reference vectors.
 pub(crate) struct Reference {
     ids: Vec<String>,
     texts: Vec<String>,
@@ -22,26 +22,26 @@ pub(crate) struct Reference {
     vectors: Vec<f32>,
 }
 
-/// How near vectors are to the reference.
+/// How close vectors are to the reference.
 #[derive(Debug)]
 pub(crate) struct Comparison {
     pub(crate) texts: usize,
     pub(crate) min_cosine: f64,
     pub(crate) mean_cosine: f64,
-    /// Between two components.
+    /// The largest difference between two components.
     pub(crate) max_difference: f64,
     /// The id of the text with the smallest cosine.
     pub(crate) worst: String,
 }
 
-/// How near they have to be.
+/// How close vectors have to be to the reference.
 pub(crate) struct Bounds {
     pub(crate) min_cosine: f64,
     pub(crate) mean_cosine: f64,
     pub(crate) max_difference: Option<f64>,
 }
 
-/// Whether the vectors of a space should be those of the reference; if not, why not.
+/// Checks whether the vectors of a space should be those of the reference. The error says why not.
 pub(crate) fn applies(space: &Space, max_tokens: Option<usize>) -> Result<(), String> {
     let label = space.label().unwrap_or_default().to_lowercase();
     if space.model() != "bert" || space.dimensions() != 384 || !label.contains(&MODEL.to_lowercase()) {
@@ -54,7 +54,7 @@ pub(crate) fn applies(space: &Space, max_tokens: Option<usize>) -> Result<(), St
 }
 
 impl Reference {
-    /// Reads what is stored in this program.
+    /// Reads the reference that is stored in this program.
     pub(crate) fn read() -> Result<Self, Failure> {
         let broken = || Failure::new("the reference vectors stored in this program are unusable");
         let (width, vectors) = npy::parse(VECTORS).ok_or_else(broken)?;
@@ -71,7 +71,7 @@ impl Reference {
         Ok(Self { ids, texts, width, vectors })
     }
 
-    /// Embeds the texts and compares.
+    /// Embeds the texts, and compares their vectors with the reference.
     pub(crate) async fn compare(&self, embedder: &impl Embedder) -> Result<Comparison, Failure> {
         let have = embedder.dimensions()?;
         if have != self.width {
@@ -101,18 +101,18 @@ impl Reference {
 }
 
 impl Bounds {
-    /// What a class of arithmetic has to reach.
-    pub(crate) const fn of(precision: Precision, on_a_card: bool) -> Self {
+    /// Returns the bounds for a precision, on a CPU or a GPU.
+    pub(crate) const fn of(precision: Precision, on_gpu: bool) -> Self {
         match precision {
-            // fp16: what the class of full precision promises, and no more.
-            Precision::Full if on_a_card => Self { min_cosine: 0.9999, mean_cosine: 0.9999, max_difference: None },
-            // Of odd texts: emoji, symbols, many languages. Ordinary ones are nearer.
+            // On a GPU the layers run in fp16. These are the bounds that full precision promises.
+            Precision::Full if on_gpu => Self { min_cosine: 0.9999, mean_cosine: 0.9999, max_difference: None },
+            // The reference texts are unusual: emoji, symbols, many languages. Ordinary texts come closer.
             Precision::Int8 => Self { min_cosine: 0.97, mean_cosine: 0.99, max_difference: None },
             _ => Self { min_cosine: 0.999_99, mean_cosine: 0.999_99, max_difference: Some(1e-4) },
         }
     }
 
-    /// Whether they are near enough.
+    /// Returns whether the vectors are close enough.
     pub(crate) fn are_met(&self, comparison: &Comparison) -> bool {
         comparison.min_cosine >= self.min_cosine
             && comparison.mean_cosine >= self.mean_cosine
@@ -120,7 +120,7 @@ impl Bounds {
     }
 }
 
-/// The cosine of two vectors; 0 where one of them is zero.
+/// Returns the cosine of two vectors, or 0 if one of them is zero.
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
     let lengths = (dot(a, a) * dot(b, b)).sqrt();

@@ -1,4 +1,4 @@
-//! Lays out what a command found: two columns, and tables below them.
+//! Prints the report of a command: two columns, and tables below them.
 
 use std::{array, fmt::Display, io::Write};
 
@@ -7,7 +7,7 @@ use crate::failure::Failure;
 /// The width of the left column.
 const LABEL_WIDTH: usize = 19;
 
-/// Two columns.
+/// A report in two columns.
 pub(crate) struct Report<W> {
     out: W,
 }
@@ -17,17 +17,17 @@ impl<W: Write> Report<W> {
         Self { out }
     }
 
-    /// What something is.
+    /// Prints a label and its value.
     pub(crate) fn line(&mut self, what: &str, value: impl Display) -> Result<(), Failure> {
         self.text(format_args!("{what:LABEL_WIDTH$}{value}"))
     }
 
-    /// A line that is not in columns.
+    /// Prints a line without columns.
     pub(crate) fn text(&mut self, text: impl Display) -> Result<(), Failure> {
         writeln!(self.out, "{text}").map_err(|error| Failure::writing("standard output", error))
     }
 
-    /// Rows whose cells end in the same place, below an empty line.
+    /// Prints an empty line, then rows with their cells aligned to the right.
     pub(crate) fn table<const N: usize>(&mut self, rows: &[[String; N]]) -> Result<(), Failure> {
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: [usize; N] = array::from_fn(width);

@@ -1,4 +1,4 @@
-//! Measures models in turns: a clock that drifts, or a neighbour that wakes up, then touches all of them alike.
+//! Measures models in turns, so that other load on the machine, or a change of its clock rate, affects all alike.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -15,16 +15,16 @@ use crate::{
     sample::pick_evenly,
 };
 
-/// Weights that may be in memory at a time. More, and the models are loaded one after the other.
+/// The most bytes of weights in memory at a time. Beyond it, the models are loaded one after the other.
 const MAX_WEIGHT_BYTES: u64 = 2 << 30;
 
-/// Texts in a pass, however fast the model is.
+/// The most texts in a pass, however fast the model is.
 const MAX_TEXTS: usize = 1 << 16;
 
-/// Texts that show about how fast a model is, to begin with.
+/// The number of texts in the first estimate of a model's speed.
 const FIRST_TEXTS: usize = 16;
 
-/// How many texts a model embeds in a time.
+/// Returns how many texts a model embeds in about this time.
 pub(crate) fn texts_within(
     runtime: &Runtime,
     model: &Onnx,
@@ -34,7 +34,7 @@ pub(crate) fn texts_within(
 ) -> Result<usize, Failure> {
     let enough = (time / 4).min(Duration::from_millis(500)).as_secs_f64();
     let mut count = FIRST_TEXTS;
-    // The first pass finds everything cold.
+    // The first pass only warms up.
     Measurement::default().add_pass(runtime, model, &Workload { kind, texts: pick_evenly(texts, count) })?;
     loop {
         let mut run = Measurement::default();
@@ -47,18 +47,18 @@ pub(crate) fn texts_within(
     }
 }
 
-/// Whether so many models may be in memory together.
+/// Returns whether this many models may be in memory together.
 pub(crate) fn fit_in_memory_together(info: &OnnxInfo, models: usize) -> bool {
-    // A card's memory is not known here, and what does not fit into it would run in smaller batches than were asked for.
+    // The GPU's memory is unknown here. If models did not fit, they would run in smaller batches than asked for.
     if !info.devices.contains(&Device::Cpu) {
         return false;
     }
-    // Sessions share weights that the graph was built from; of a file, each has its own.
+    // Sessions share the weights if the graph was built from weights. If it is from a file, each session has a copy.
     let copies = if info.built_graph { 1 } else { info.threads };
     weight_bytes(&info.model).saturating_mul((models * copies) as u64) <= MAX_WEIGHT_BYTES
 }
 
-/// Says in which order the models of so many settings or budgets are measured.
+/// Says in which order the models of several settings or budgets are measured.
 pub(crate) fn order_in_words(together: bool, what: &str) -> String {
     if together {
         format!("all {what}s in turns")
@@ -67,12 +67,13 @@ pub(crate) fn order_in_words(together: bool, what: &str) -> String {
     }
 }
 
-/// The bytes of a model's file and of those beside it that its name begins: `model.onnx_data` say.
+/// Returns the bytes of a model's file and of the files beside it whose names begin with its name, such as
+/// `model.onnx_data`.
 fn weight_bytes(file: &Path) -> u64 {
     let own = file.file_name().unwrap_or_default().to_string_lossy();
     let entries = file.parent().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten().flatten();
     let parts = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&*own));
-    // Through links: caches of models are made of them.
+    // `fs::metadata` follows links: caches of models consist of them.
     parts.filter_map(|entry| fs::metadata(entry.path()).ok()).map(|about| about.len()).sum()
 }
 
@@ -81,18 +82,18 @@ pub(crate) struct Rounds<'a> {
     pub(crate) runtime: &'a Runtime,
     pub(crate) workloads: &'a [Workload<'a>],
     pub(crate) rounds: usize,
-    /// Whether all are loaded at a time, and take turns; otherwise one is done with before the next is loaded.
+    /// Whether all models are loaded and take turns. Otherwise each is finished before the next one is loaded.
     pub(crate) together: bool,
     pub(crate) progress: &'a Progress,
 }
 
 impl Rounds<'_> {
-    /// Texts that a model embeds in all, warming up included.
+    /// Returns the number of texts that a model embeds in all rounds, including the warm-up.
     pub(crate) fn total_texts(workloads: &[Workload<'_>], rounds: usize) -> usize {
         workloads.iter().map(|workload| (rounds + 1) * workload.texts.len()).sum()
     }
 
-    /// What each model did with each workload.
+    /// Measures each model with each workload.
     pub(crate) fn run<S>(
         &self,
         settings: &[S],
@@ -105,7 +106,7 @@ impl Rounds<'_> {
             let mut group_runs: Vec<Vec<Measurement>> =
                 models.iter().map(|_| self.workloads.iter().map(|_| Measurement::default()).collect()).collect();
             for round in 0..=self.rounds {
-                // There and back again: nobody always follows the same one.
+                // Every second round goes backwards, so that no model always follows the same other one.
                 let mut order: Vec<usize> = (0..models.len()).collect();
                 if round % 2 == 1 {
                     order.reverse();

@@ -1,4 +1,4 @@
-//! Counts what a run came to, and says it in a line.
+//! Counts the results of a run of `embed`, and sums them up in a line.
 
 use std::time::Duration;
 
@@ -6,26 +6,26 @@ use docvector_embed::{Usage, wrap::CacheCounts};
 
 use crate::{bad_lines::BadLines, window::Rows, wording::Counted};
 
-/// What a run came to.
+/// The results of a run.
 #[derive(Debug, Default)]
 pub(crate) struct RunSummary {
-    /// Lines that are done with, whatever became of them.
+    /// Lines that are done, good or bad.
     pub(crate) lines: u64,
     /// Texts with a vector.
     texts: u64,
-    /// Of these, texts of which only the beginning was embedded.
+    /// The truncated ones of these texts.
     cut: u64,
     /// Lines that were recorded as errors.
     recorded: u64,
     usage: Usage,
-    /// What the cache did, where there is one.
+    /// The counts of the cache, if there is one.
     pub(crate) cache: Option<CacheCounts>,
     /// Lines that make the run fail.
     pub(crate) bad_lines: BadLines,
 }
 
 impl RunSummary {
-    /// Takes note of rows that are to be written.
+    /// Counts rows before they are written.
     pub(crate) fn add(&mut self, rows: &Rows) {
         let texts = rows.embeddings.as_ref().map_or(0, docvector_embed::Embeddings::len);
         self.texts += texts as u64;
@@ -34,7 +34,7 @@ impl RunSummary {
         self.usage += rows.usage;
     }
 
-    /// The whole run in a line.
+    /// Returns the whole run in a line.
     pub(crate) fn summary(&self, dimensions: usize, max_tokens: Option<usize>, time: Duration) -> String {
         let seconds = time.as_secs_f64();
         let mut line = format!("{}, {dimensions} dimensions", Counted(self.texts, "text"));
@@ -54,13 +54,13 @@ impl RunSummary {
         line
     }
 
-    /// What must be said even where nothing else is.
+    /// Returns the notes that are printed even with `--quiet`.
     pub(crate) fn notes(&self, max_tokens: Option<usize>) -> Vec<String> {
         let mut notes = Vec::new();
         if self.cut > 0 {
             let were = if self.cut == 1 { "was" } else { "were" };
             let to = max_tokens.map(|tokens| format!(" to {}", Counted(tokens as u64, "token"))).unwrap_or_default();
-            notes.push(format!("{} {were} cut{to}", Counted(self.cut, "text")));
+            notes.push(format!("{} {were} truncated{to}", Counted(self.cut, "text")));
         }
         if self.recorded > 0 {
             let have = if self.recorded == 1 { "has" } else { "have" };
@@ -69,8 +69,8 @@ impl RunSummary {
         let CacheCounts { damaged, failures, .. } = self.cache.unwrap_or_default();
         match damaged {
             0 => {}
-            1 => notes.push("1 entry of the cache was damaged, and its text embedded anew".to_owned()),
-            _ => notes.push(format!("{damaged} entries of the cache were damaged, and their texts embedded anew")),
+            1 => notes.push("1 cache entry was damaged, and its text was embedded again".to_owned()),
+            _ => notes.push(format!("{damaged} cache entries were damaged, and their texts were embedded again")),
         }
         if failures > 0 {
             notes.push(format!("the cache failed {}: it may lack some of these vectors", Counted(failures, "time")));
@@ -94,14 +94,14 @@ mod tests {
         );
         let cut = RunSummary { cut: 2, recorded: 1, ..summary };
         assert!(cut.summary(384, Some(256), time).ends_with(
-            "(8130 texts/s); 2 texts were cut to 256 tokens; 1 line has no embedding, but an error in its place"
+            "(8130 texts/s); 2 texts were truncated to 256 tokens; 1 line has no embedding, but an error in its place"
         ));
         let none = RunSummary::default().summary(384, None, Duration::ZERO);
         assert_eq!(none, "0 texts, 384 dimensions, 0 tokens, 0.0 s");
         let one = RunSummary { texts: 1, cut: 1, usage: Usage::of_request(None), ..RunSummary::default() };
         assert_eq!(
             one.summary(2, Some(8), Duration::from_secs(1)),
-            "1 text, 2 dimensions, 1.0 s (1 texts/s); 1 text was cut to 8 tokens"
+            "1 text, 2 dimensions, 1.0 s (1 texts/s); 1 text was truncated to 8 tokens"
         );
     }
 
@@ -116,10 +116,10 @@ mod tests {
         let sound = "40 texts, 384 dimensions, 0 tokens, 1.0 s (40 texts/s); 12 of 40 texts from the cache";
         assert_eq!(run(counts), sound);
         (counts.damaged, counts.failures) = (1, 1);
-        let one = "; 1 entry of the cache was damaged, and its text embedded anew; the cache failed 1 time: ";
+        let one = "; 1 cache entry was damaged, and its text was embedded again; the cache failed 1 time: ";
         assert!(run(counts).starts_with(&format!("{sound}{one}")), "{}", run(counts));
         (counts.damaged, counts.failures) = (2, 3);
-        let more = "; 2 entries of the cache were damaged, and their texts embedded anew; the cache failed 3 times: ";
+        let more = "; 2 cache entries were damaged, and their texts were embedded again; the cache failed 3 times: ";
         assert!(run(counts).starts_with(&format!("{sound}{more}")), "{}", run(counts));
     }
 }

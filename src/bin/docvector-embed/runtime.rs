@@ -1,8 +1,8 @@
-//! Starts what the embedder's futures run on.
+//! Starts the asynchronous runtime of a command.
 
 use crate::failure::Failure;
 
-/// What the embedder's futures run on. The work itself is done on the embedder's own threads.
+/// Starts the runtime for the embedder's futures. The embedder's own threads do the work itself.
 pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,4 +1,4 @@
-//! Texts to measure with: those of a file, or of this crate's documentation.
+//! Provides texts to measure with, from a file or from this crate's documentation.
 
 use std::path::Path;
 
@@ -18,29 +18,29 @@ const PAGES: [&str; 5] = [
     include_str!("../../docs/writing_a_provider.md"),
 ];
 
-/// What is kept of a file: texts, and their bytes.
+/// The most texts that are kept of a file, and their most bytes.
 const MAX_TEXTS: usize = 8192;
 const MAX_BYTES: usize = 64 << 20;
 
-/// Words of a query that is made of a longer text: about ten tokens.
+/// The most words of a query that is made from a longer text: about ten tokens.
 const QUERY_WORDS: usize = 8;
-/// Characters of one, where its words are long or it has no spaces.
+/// The most characters of such a query: words may be long, or there may be no spaces.
 const QUERY_CHARS: usize = 64;
 
 /// Texts to measure with, mixed in length.
 #[derive(Debug, Default)]
 pub(crate) struct Sample {
     pub(crate) documents: Vec<String>,
-    /// Short ones, made of the documents.
+    /// Short texts, made from the documents.
     pub(crate) queries: Vec<String>,
-    /// Where they are from, for people.
+    /// The source of the texts, as it is printed.
     pub(crate) source: String,
     /// Lines of the file that cannot be embedded.
     pub(crate) skipped_lines: u64,
 }
 
 impl Sample {
-    /// The texts of a file, or those of this crate.
+    /// Reads the texts of a file, or takes those of this crate.
     pub(crate) fn open(input: Option<&Path>) -> Result<Self, Failure> {
         match input {
             Some(path) => Self::read(Input::open(path, is_json_lines(path))?, path),
@@ -48,7 +48,7 @@ impl Sample {
         }
     }
 
-    /// Chapters, their headings and their paragraphs.
+    /// Takes the chapters of the documentation, their headings and their paragraphs.
     fn of_documentation() -> Self {
         let mut sample = Self { source: "this crate's documentation".to_owned(), ..Self::default() };
         for chapter in PAGES.into_iter().flat_map(chapters) {
@@ -68,7 +68,7 @@ impl Sample {
         sample
     }
 
-    /// So many texts of a file, evenly spread where it has more.
+    /// Reads the texts of a file. If there are too many, an even selection is kept.
     fn read(windows: impl Iterator<Item = Result<Window, Failure>>, path: &Path) -> Result<Self, Failure> {
         let mut sample = Self { source: path.display().to_string(), ..Self::default() };
         let (mut seen, mut every, mut bytes) = (0_usize, 1, 0);
@@ -110,7 +110,7 @@ impl Sample {
     }
 }
 
-/// So many of the texts: evenly spread where there are more, again and again where there are fewer.
+/// Picks `count` texts, evenly spread. If there are fewer, they are repeated.
 pub(crate) fn pick_evenly(texts: &[String], count: usize) -> Vec<&str> {
     let place = |number: usize| if count < texts.len() { number * texts.len() / count } else { number % texts.len() };
     (0..count).map(|number| texts[place(number)].as_str()).collect()
@@ -118,13 +118,13 @@ pub(crate) fn pick_evenly(texts: &[String], count: usize) -> Vec<&str> {
 
 fn beginning(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().take(QUERY_WORDS).collect();
-    // Of white space alone, there are no words.
+    // A text of white space alone has no words.
     let words = if words.is_empty() { text.chars().take(QUERY_WORDS).collect() } else { words.join(" ") };
     // Some languages, and encoded data, have no spaces.
     words.chars().take(QUERY_CHARS).collect()
 }
 
-/// A heading of a page and what stands below it.
+/// A heading of a page, and the text below it.
 struct Chapter {
     heading: String,
     text: String,
@@ -136,7 +136,7 @@ fn chapters(page: &str) -> Vec<Chapter> {
     for line in page.lines() {
         in_code ^= line.starts_with("```");
         match chapters.last_mut() {
-            // In code, such a line is another thing.
+            // In code, a line with `#` is not a heading.
             Some(chapter) if in_code || !line.starts_with('#') => {
                 chapter.text.push_str(line);
                 chapter.text.push('\n');
@@ -150,7 +150,7 @@ fn chapters(page: &str) -> Vec<Chapter> {
     chapters
 }
 
-/// Paragraphs; code is one as a whole.
+/// Splits a text into paragraphs. A block of code is one paragraph.
 fn paragraphs(text: &str) -> Vec<String> {
     let (mut found, mut current, mut in_code) = (Vec::new(), String::new(), false);
     for line in text.lines().chain([""]) {

@@ -1,13 +1,13 @@
 //! Computes medians and shares.
 
-/// Seconds that everything takes.
+/// A lower bound for times in seconds, because times are divided by.
 pub(crate) const MIN_SECONDS: f64 = 1e-9;
 
 pub(crate) fn share(part: f64, all: f64) -> f64 {
     if all > 0.0 { part / all } else { 0.0 }
 }
 
-/// The one in the middle; the mean of two there. Never 0, to be divided by.
+/// Returns the median, at least [`MIN_SECONDS`] so that it can be divided by.
 pub(crate) fn median(seconds: &[f64]) -> f64 {
     let mut sorted = seconds.to_vec();
     sorted.sort_by(f64::total_cmp);

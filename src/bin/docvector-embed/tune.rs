@@ -1,4 +1,4 @@
-//! Measures which threads and sizes of batches a machine runs a model fastest with, and keeps them.
+//! Runs `tune`: finds the threads and the size of batches that are fastest on this machine, and stores them.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -26,30 +26,29 @@ use crate::{
     wording::without_controls,
 };
 
-/// Rounds of a search, and of a comparison that decides something.
+/// The rounds of a search, and of a comparison that decides something.
 const SEARCH_ROUNDS: usize = 3;
 const DECIDING_ROUNDS: usize = 7;
 
-/// What a setting must gain over the defaults: less is within what such a measurement errs by.
+/// The least speedup over the defaults that counts: less may be an error of measurement.
 const MIN_SPEEDUP: f64 = 1.03;
 
 /// The most settings in a search for a budget, and in the last comparison.
 const MAX_BUDGETS: usize = 7;
 const MAX_FINALISTS: usize = 4;
 
-/// A setting, and how it did.
+/// A setting and its speed.
 struct RatedSetting {
     tuning: Tuning,
-    /// Tokens a second, of documents and of queries.
+    /// Tokens per second, of documents and of queries.
     document_speed: f64,
     query_speed: f64,
-    /// How many times as fast as the defaults, and whether it was faster in all rounds but one at most: a median alone
-    /// can be a neighbour's doing.
+    /// The speed relative to the defaults.
     speedup: f64,
     is_consistent: bool,
 }
 
-/// What was measured: the settings of each comparison, the defaults first.
+/// The measurements: the settings of each comparison, the defaults first.
 struct TuneMeasurements {
     default: Tuning,
     documents: usize,
@@ -59,7 +58,7 @@ struct TuneMeasurements {
     threads: Vec<RatedSetting>,
     budgets: Vec<RatedSetting>,
     finalists: Vec<RatedSetting>,
-    /// The share of the time that other programs had the cores, if it spoils what was measured.
+    /// The share of the time that other programs used the cores, if it spoils the measurements.
     busy_share: Option<f64>,
 }
 
@@ -69,9 +68,9 @@ impl TuneMeasurements {
     }
 }
 
-/// Measures, prints a table, and keeps what is best.
+/// Measures, prints a table, and stores the best setting.
 pub(crate) fn run(args: &TuneArgs) -> Result<(), Failure> {
-    // What can be found wrong without measuring is found before.
+    // Check the texts and the file of settings first, so that errors in them show before the long measurement.
     let sample = Sample::open(args.input.as_deref())?;
     if !args.dry_run {
         Onnx::tuning_file()?;
@@ -89,7 +88,7 @@ pub(crate) fn run(args: &TuneArgs) -> Result<(), Failure> {
     store_choice(&mut report, args, &base, &measured)
 }
 
-/// Compares the threads, then the budgets with the best of these, then what is near to the best budget.
+/// Compares numbers of threads, then budgets with the best number of threads, then budgets near the best one.
 fn measure(args: &TuneArgs, sample: &Sample, base: &Onnx) -> Result<TuneMeasurements, Failure> {
     let (info, runtime) = (base.info(), runtime()?);
     let default = Tuning::new(info.threads, info.batch_tokens);
@@ -124,12 +123,12 @@ fn measure(args: &TuneArgs, sample: &Sample, base: &Onnx) -> Result<TuneMeasurem
     Ok(TuneMeasurements { default, documents, queries, together, threads, budgets, finalists, busy_share })
 }
 
-/// The most settings in the two comparisons that decide something.
+/// Returns the most settings in the two comparisons that decide something.
 fn deciding_settings(default: Tuning) -> usize {
     thread_candidates(default).len() + MAX_FINALISTS
 }
 
-/// So many documents and queries that all comparisons together take about the time asked for.
+/// Chooses as many documents and queries as all comparisons embed in about the time asked for.
 fn choose_workloads<'a>(
     args: &TuneArgs,
     sample: &'a Sample,
@@ -150,7 +149,7 @@ fn choose_workloads<'a>(
     ])
 }
 
-/// Says with which texts and rounds was measured.
+/// Prints the texts and the rounds.
 fn print_conditions(
     report: &mut Report<impl Write>,
     sample: &Sample,
@@ -169,7 +168,7 @@ fn print_conditions(
 fn print_table(report: &mut Report<impl Write>, measured: &TuneMeasurements) -> Result<(), Failure> {
     let header = ["compared", "threads", "budget", "documents, tokens/s", "queries, tokens/s", "to the defaults"];
     let mut rows = vec![header.map(str::to_owned)];
-    let stages = [("threads", &measured.threads), ("budgets", &measured.budgets), ("the last", &measured.finalists)];
+    let stages = [("threads", &measured.threads), ("budgets", &measured.budgets), ("final", &measured.finalists)];
     for (stage, settings) in stages {
         rows.extend(settings.iter().map(|rated| {
             [
@@ -183,31 +182,28 @@ fn print_table(report: &mut Report<impl Write>, measured: &TuneMeasurements) -> 
         }));
     }
     report.table(&rows)?;
-    report.text(
-        "\nto the defaults: how many times as fast in the same round, documents and queries counting alike; the median",
-    )
+    report.text("\nto the defaults: median of the speeds relative to the defaults in the same round, both kinds alike")
 }
 
-/// Says what was chosen and why, and whether other programs may have spoilt it.
+/// Prints which setting was chosen and why, and whether other programs may have spoilt the result.
 fn print_choice(report: &mut Report<impl Write>, measured: &TuneMeasurements) -> Result<(), Failure> {
     report.text("")?;
     let chosen = measured.chosen();
     let percent = 100.0 * (MIN_SPEEDUP - 1.0);
     let why = if chosen.tuning == measured.default {
-        format!("the defaults: nothing else surely gains more than {percent:.0} %")
+        format!("the defaults: no other setting is reliably more than {percent:.0} % faster")
     } else {
         format!("{:.1} % faster than the defaults", 100.0 * (chosen.speedup - 1.0))
     };
     report.line("chosen", format_args!("{} ({why})", chosen.tuning))?;
     if let Some(busy_share) = measured.busy_share {
-        let busy_share =
-            format!("{:.0} % of the time that this took: what was found may be chance", 100.0 * busy_share);
+        let busy_share = format!("{:.0} % of the time: the result may be chance", 100.0 * busy_share);
         report.line("others had cores", busy_share)?;
     }
     Ok(())
 }
 
-/// Keeps what was chosen, unless that was not asked for or it may be chance.
+/// Stores the chosen setting, unless the user wants a dry run or the result may be chance.
 fn store_choice(
     report: &mut Report<impl Write>,
     args: &TuneArgs,
@@ -225,26 +221,26 @@ fn store_choice(
     report.line("stored in", format_args!("{}: the next load uses it", file.display()))
 }
 
-/// Threads to compare: the defaults', half of them, one.
+/// Returns the numbers of threads to compare: the default, half of it, and one.
 fn thread_candidates(default: Tuning) -> Vec<Tuning> {
     default_and(default, [default.threads / 2, 1].map(|threads| Tuning::new(threads, default.batch_tokens)))
 }
 
-/// Budgets to compare, from coarse steps around the default.
+/// Returns the budgets to compare, in coarse steps around the default.
 fn budget_candidates(default: Tuning, threads: usize) -> Vec<Tuning> {
     let tokens = default.batch_tokens;
     let steps = [tokens / 4, tokens / 2, tokens, tokens * 2, tokens * 4, tokens * 8];
     default_and(default, steps.map(|tokens| Tuning::new(threads, tokens)))
 }
 
-/// The best so far, and what is halfway to its neighbours.
+/// Returns the best setting so far, and budgets halfway to its neighbors.
 fn nearby_candidates(default: Tuning, best: Tuning) -> Vec<Tuning> {
     let tokens = best.batch_tokens;
     let steps = [tokens, tokens * 3 / 4, tokens * 3 / 2];
     default_and(default, steps.map(|tokens| Tuning::new(best.threads, tokens)))
 }
 
-/// The defaults, and the others that can be.
+/// Returns the defaults, then the other valid settings, each once.
 fn default_and(default: Tuning, others: impl IntoIterator<Item = Tuning>) -> Vec<Tuning> {
     let mut settings = vec![default];
     for other in others {
@@ -255,7 +251,7 @@ fn default_and(default: Tuning, others: impl IntoIterator<Item = Tuning>) -> Vec
     settings
 }
 
-/// Scores settings by their speedups over the first, documents and queries counting alike.
+/// Rates settings by their speedup over the first one. Documents and queries count alike.
 fn rate(settings: &[Tuning], runs: &[Vec<Measurement>]) -> Vec<RatedSetting> {
     let speeds = |runs: &[Measurement]| [0, 1].map(|work| runs[work].tokens_per_second());
     let rate = |(&tuning, own): (&Tuning, &Vec<Measurement>)| {
@@ -268,13 +264,13 @@ fn rate(settings: &[Tuning], runs: &[Vec<Measurement>]) -> Vec<RatedSetting> {
     settings.iter().zip(runs).map(rate).collect()
 }
 
-/// The one with the highest speedup.
+/// Returns the index of the setting with the highest speedup.
 fn fastest(settings: &[RatedSetting]) -> usize {
     let by_speedup = settings.iter().enumerate().max_by(|(_, a), (_, b)| a.speedup.total_cmp(&b.speedup));
     by_speedup.map_or(0, |(place, _)| place)
 }
 
-/// The one with the highest score of those that surely gain enough, else the defaults, which are the first.
+/// Returns the index of the fastest setting that is consistently fast enough, else that of the defaults, the first.
 fn surely_fastest(settings: &[RatedSetting]) -> usize {
     let surely = settings.iter().enumerate().filter(|(_, rated)| rated.is_consistent && rated.speedup > MIN_SPEEDUP);
     surely.max_by(|(_, a), (_, b)| a.speedup.total_cmp(&b.speedup)).map_or(0, |(place, _)| place)

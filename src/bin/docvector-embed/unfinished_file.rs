@@ -1,4 +1,4 @@
-//! Writes a file that gets its name when it is complete, or never.
+//! Writes a file that gets its name only when it is complete.
 
 use std::{
     fs::{self, Metadata, Permissions},
@@ -8,7 +8,7 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-/// The most characters of the final name in that of the temporary file: the two together must be a valid name.
+/// The most characters of the final name that the temporary name repeats, so that it is not too long.
 const NAME_CHARS: usize = 40;
 
 /// A temporary file in the folder of the final one. Dropping it removes it.
@@ -18,13 +18,13 @@ pub(crate) struct UnfinishedFile {
 }
 
 impl UnfinishedFile {
-    /// Makes it for `path`, of which [`existing`] tells whether a file is there already.
+    /// Creates the temporary file for `path`, where a file may exist already.
     pub(crate) fn create(path: &Path, exists: bool) -> io::Result<Self> {
-        // What a link points to is replaced, not the link.
+        // Replace the file that a link points to, not the link.
         let target = if exists { fs::canonicalize(path)? } else { path.to_owned() };
         let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if !folder.is_dir() {
-            let message = format!("the folder {} is not there", folder.display());
+            let message = format!("the folder {} does not exist", folder.display());
             return Err(io::Error::new(io::ErrorKind::NotFound, message));
         }
         let file = temporary(folder, &target)?;
@@ -35,13 +35,13 @@ impl UnfinishedFile {
         self.file.as_file().set_permissions(permissions)
     }
 
-    /// Overwrites the first bytes.
+    /// Overwrites the first bytes of the file.
     pub(crate) fn overwrite_start(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.seek(SeekFrom::Start(0))?;
         self.file.write_all(bytes)
     }
 
-    /// Stores the file under its final name, once its bytes are on the disk.
+    /// Writes all bytes to the disk, then gives the file its final name.
     pub(crate) fn persist(self) -> io::Result<()> {
         self.file.as_file().sync_all()?;
         self.file.persist(&self.target).map(drop).map_err(|error| error.error)
@@ -58,7 +58,7 @@ impl Write for UnfinishedFile {
     }
 }
 
-/// Tells about the file at a path, if one is there.
+/// Returns the metadata of the file at a path, if one exists.
 pub(crate) fn existing(path: &Path) -> io::Result<Option<Metadata>> {
     match fs::metadata(path) {
         Ok(about) => Ok(Some(about)),
@@ -67,7 +67,7 @@ pub(crate) fn existing(path: &Path) -> io::Result<Option<Metadata>> {
     }
 }
 
-/// Makes a file of an unused name beside the final one.
+/// Creates a file with an unused name in the folder of the final one.
 fn temporary(folder: &Path, target: &Path) -> io::Result<NamedTempFile> {
     let name: String = target.file_name().unwrap_or_default().to_string_lossy().chars().take(NAME_CHARS).collect();
     let prefix = format!(".{name}.");
@@ -75,7 +75,7 @@ fn temporary(folder: &Path, target: &Path) -> io::Result<NamedTempFile> {
     builder.prefix(&prefix).suffix(".partial");
     #[cfg(unix)]
     {
-        // The permissions of any new file, from which the system takes the umask; not those of a secret.
+        // The usual permissions of a new file, before the umask. The default of `tempfile` is for secrets.
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(Permissions::from_mode(0o666));
     }

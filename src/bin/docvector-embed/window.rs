@@ -1,4 +1,4 @@
-//! Defines what goes through `embed`: a window of lines, and its rows.
+//! Defines what the stages of `embed` hand on: a window of lines, and its rows.
 
 use docvector_embed::{Embeddings, Usage};
 use serde_json::Value;
@@ -16,15 +16,15 @@ pub(crate) enum InputLine {
 /// A text to embed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TextLine {
-    /// Its line, from 1.
+    /// The number of its line, from 1.
     pub(crate) line: u64,
     pub(crate) text: String,
-    /// The object that it came in, as it was written: numbers that no machine type holds pass through unharmed.
+    /// Its JSON object as it was written, so that numbers of any size and form are kept.
     pub(crate) object: Option<String>,
 }
 
 impl TextLine {
-    /// Whether this is the first line of plain text, and is what a JSON line would be.
+    /// Returns whether this is the first line of plain text and looks like a JSON line.
     pub(crate) fn looks_like_json(&self) -> bool {
         self.line == 1
             && self.object.is_none()
@@ -37,7 +37,7 @@ impl TextLine {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct BadLine {
     pub(crate) line: u64,
-    /// What is wrong, as in `line 17: the text is empty`.
+    /// The fault, as in `line 17: the text is empty`.
     pub(crate) reason: String,
     /// The object, if the line held one.
     pub(crate) object: Option<String>,
@@ -47,12 +47,12 @@ pub(crate) struct BadLine {
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     pub(crate) lines: Vec<InputLine>,
-    /// Bytes of input that it came from.
+    /// Its size in the input, in bytes.
     pub(crate) bytes: u64,
 }
 
 impl Window {
-    /// The texts that can be embedded.
+    /// Returns the texts that can be embedded.
     pub(crate) fn text_lines(&self) -> impl Iterator<Item = &TextLine> {
         self.lines.iter().filter_map(|item| match item {
             InputLine::Text(text_line) => Some(text_line),
@@ -60,7 +60,7 @@ impl Window {
         })
     }
 
-    /// The lines that cannot be embedded.
+    /// Returns the lines that cannot be embedded.
     pub(crate) fn bad_lines(&self) -> impl Iterator<Item = &BadLine> {
         self.lines.iter().filter_map(|item| match item {
             InputLine::Text(_) => None,
@@ -74,11 +74,11 @@ impl Window {
     }
 }
 
-/// The lines of a window and what became of them.
+/// The lines of a window and their vectors.
 #[derive(Debug)]
 pub(crate) struct Rows {
     pub(crate) lines: Vec<InputLine>,
-    /// A row for each item that is a text; `None` where there is none.
+    /// One row for each line that is a text; `None` if no line is.
     pub(crate) embeddings: Option<Embeddings>,
     pub(crate) usage: Usage,
 }

@@ -1,4 +1,4 @@
-//! Embeds windows of lines as they come, two at a time, and hands on their rows in order.
+//! Embeds windows of lines, two at a time, and sends their rows on in order.
 
 use std::{
     io::{self, Write},
@@ -18,20 +18,20 @@ use crate::{
     window::{BadLine, InputLine, Rows, Window},
 };
 
-/// Windows being embedded: so the embedder has work while the rows of one are handed on.
+/// Windows being embedded at a time: the embedder has work while the rows of another window are sent on.
 const WINDOWS_IN_FLIGHT: usize = 2;
 
-/// How windows are embedded.
+/// Embeds windows, with the same options for each.
 pub(crate) struct WindowEmbedder<'a> {
     embedder: &'a dyn Embedder,
     kind: InputKind,
     too_long: Truncation,
     on_error: OnError,
-    /// A bad line was found: nothing more is embedded, the rest is only checked.
+    /// Whether a bad line was found. Then no more windows are embedded, only checked.
     found_bad_line: AtomicBool,
 }
 
-/// What became of a window: its rows, or its bad lines.
+/// The result of a window: its rows, or its bad lines.
 struct EmbeddedWindow {
     lines: usize,
     bytes: u64,
@@ -48,7 +48,7 @@ impl<'a> WindowEmbedder<'a> {
         Self { embedder, kind, too_long, on_error, found_bad_line: AtomicBool::new(false) }
     }
 
-    /// Embeds windows as they come, and hands the rows on in order.
+    /// Embeds windows as they arrive, and sends the rows on in order.
     pub(crate) async fn embed(
         &self,
         windows: mpsc::Receiver<Result<Window, Failure>>,
@@ -66,7 +66,7 @@ impl<'a> WindowEmbedder<'a> {
             match result {
                 Ok(done) if summary.bad_lines.is_empty() => {
                     summary.add(&done);
-                    // Then the writer has failed, and says why itself.
+                    // A closed channel means that the writer failed, which reports its own error.
                     if rows.send(done).await.is_err() {
                         break;
                     }
@@ -82,7 +82,7 @@ impl<'a> WindowEmbedder<'a> {
         let window = window?;
         if let Some(text_line) = window.text_lines().next().filter(|text_line| text_line.looks_like_json()) {
             let line = text_line.line;
-            // The exit status does not depend on whether it can be said.
+            // A failed warning does not change the exit status.
             let _ = writeln!(
                 io::stderr().lock(),
                 "warning: line {line} looks like a JSON line, and is embedded as it stands: is --jsonl meant?"
@@ -96,7 +96,7 @@ impl<'a> WindowEmbedder<'a> {
         Ok(EmbeddedWindow { lines, bytes, result })
     }
 
-    /// Embeds a window, or finds all its bad lines. Once there was one, no window is embedded.
+    /// Embeds a window, or finds all its bad lines. After the first bad line, no window is embedded.
     async fn embed_or_list_bad_lines(&self, window: Window) -> Result<Result<Rows, Vec<BadLine>>, Failure> {
         if window.bad_lines().next().is_some() {
             self.found_bad_line.store(true, Ordering::Relaxed);
@@ -118,7 +118,7 @@ impl<'a> WindowEmbedder<'a> {
         }
     }
 
-    /// All bad lines of a window, found without embedding it.
+    /// Finds all bad lines of a window without embedding it.
     fn find_bad_lines(&self, window: &Window) -> Vec<BadLine> {
         let texts: Vec<&str> = window.text_lines().map(|text_line| text_line.text.as_str()).collect();
         let checked = self.batch(&texts).check(self.embedder.spaces(), &self.embedder.limits());
@@ -132,11 +132,11 @@ impl<'a> WindowEmbedder<'a> {
         bad_lines
     }
 
-    /// Embeds what can be embedded of a window; the other lines become bad lines.
+    /// Embeds the good lines of a window. The others become bad lines.
     async fn embed_and_record_bad_lines(&self, mut window: Window) -> Result<Rows, Failure> {
         let texts: Vec<&str> = window.text_lines().map(|text_line| text_line.text.as_str()).collect();
         let each = self.embedder.embed_each(self.batch(&texts)).await;
-        // Where no text is to blame, the embedder failed, and other texts would fare no better.
+        // If an error blames no text, the embedder itself failed, and would fail for other texts, too.
         if let Some((_, error)) = each.errors().find(|(_, error)| error.bad_texts().is_empty()) {
             return Err(error.clone().into());
         }
@@ -154,12 +154,12 @@ impl<'a> WindowEmbedder<'a> {
     }
 
     fn batch<'t>(&self, texts: &'t [&'t str]) -> Batch<'t> {
-        // Queries of a file are bulk work, too.
+        // A file is bulk work, even if it holds queries.
         Batch::new(self.kind, texts).with_truncation(self.too_long).with_lane(Lane::Bulk)
     }
 }
 
-/// The lines of the texts that an error blames.
+/// Returns the lines of the texts that an error blames.
 fn bad_lines_of(window: &Window, error: &docvector_embed::Error) -> Vec<BadLine> {
     let lines: Vec<u64> = window.text_lines().map(|text_line| text_line.line).collect();
     let bad_line = |bad: &BadText| {
@@ -169,7 +169,7 @@ fn bad_lines_of(window: &Window, error: &docvector_embed::Error) -> Vec<BadLine>
     error.bad_texts().iter().filter_map(bad_line).collect()
 }
 
-/// What is wrong with a text.
+/// Returns why a text is bad.
 fn reason(bad: &BadText) -> String {
     format!("the text {}", bad.reason)
 }

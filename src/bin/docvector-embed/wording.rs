@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 
-/// A number of things.
+/// A number with its noun, in the singular or plural.
 pub(crate) struct Counted(pub(crate) u64, pub(crate) &'static str);
 
 impl Display for Counted {
@@ -11,14 +11,14 @@ impl Display for Counted {
     }
 }
 
-/// A number of bytes, for people.
+/// A number of bytes with a readable unit.
 pub(crate) struct Bytes(pub(crate) u64);
 
 impl Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].into_iter();
         let (mut number, mut unit) = (self.0 as f64, None);
-        // What would be rounded to 1024.0 is 1.0 of the next.
+        // From 1023.95 on, the number would be printed as 1024.0: use the next unit.
         while number >= 1023.95 {
             let Some(larger) = units.next() else { break };
             (number, unit) = (number / 1024.0, Some(larger));
@@ -30,7 +30,7 @@ impl Display for Bytes {
     }
 }
 
-/// A text from outside, so that it stays on its line and cannot steer a terminal.
+/// Replaces control characters, so that a text from outside stays on its line and cannot control a terminal.
 pub(crate) fn without_controls(text: &str) -> String {
     text.chars().map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }).collect()
 }

@@ -5,13 +5,13 @@ use std::fs;
 use super::{files, program, run, stderr, stdout};
 use crate::support::{golden, minilm_int8};
 
-/// `bench` on a tiny model, for about a second.
+/// Runs `bench` on a tiny model, for about a second.
 fn bench(arguments: &[&str], input: &[u8]) -> std::process::Output {
     let model = golden("tiny/bert-cls");
     run(program().args(["bench", "--seconds", "1", "--model"]).arg(model).args(arguments), input)
 }
 
-/// The rows of the table whose header begins with this word.
+/// Returns the rows of the table whose header begins with this word.
 pub(super) fn table(said: &str, header: &str) -> Vec<Vec<String>> {
     let cells = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let lines = said.lines().skip_while(|line| !line.trim_start().starts_with(header) || !line.starts_with("  "));
@@ -30,13 +30,13 @@ fn a_row_for_each_budget() {
     let number = |cell: &str| cell.parse::<f64>().unwrap_or_else(|_| panic!("{cell:?} is no number in {said}"));
     for row in &rows {
         assert!(number(&row[1]) > 0.0 && number(&row[2]) > 0.0 && number(&row[3]) > 0.0, "{said}");
-        // Padding, then four stages: a number and a sign each.
+        // Padding, then four stages: each is a number and a percent sign.
         let percents: Vec<f64> = [4, 6, 8, 10, 12].map(|at| number(&row[at])).to_vec();
         assert!((99.0..=101.0).contains(&percents[1..].iter().sum()), "{said}");
         assert!(number(&row[14]) > 0.0, "{said}");
     }
     assert_eq!(rows[2][3], "1.00", "{said}");
-    // Texts of a batch of 8 tokens are of one length or alone, those of a larger one are not.
+    // A batch of 8 tokens holds texts of one length, or a single text, so that it has less padding than larger ones.
     assert!(number(&rows[0][4]) < number(&rows[2][4]), "{said}");
     for part in [
         "threads            1\n",
@@ -108,7 +108,7 @@ fn a_plot_is_drawn_where_asked() {
     }
     assert_eq!(files(folder.path()), ["speed.svg"]);
 
-    // One that cannot be written is found before anything is measured, and leaves what was there.
+    // A plot that cannot be written is an error before the measurement, and leaves the old file as it is.
     let model = folder.path().join("no model");
     for place in [folder.path().join("missing/speed.svg"), folder.path().to_owned()] {
         let done = run(program().args(["bench", "--model"]).arg(&model).arg("--plot").arg(&place), b"");
@@ -121,7 +121,7 @@ fn a_plot_is_drawn_where_asked() {
     assert_eq!(files(folder.path()), ["speed.svg"]);
 }
 
-/// Each session of a file has its own weights; and where there is one text a batch, nothing is padded.
+/// Each session of a file has its own weights. With one text per batch, nothing is padded.
 #[test]
 fn a_model_from_a_file() {
     let model = minilm_int8();
@@ -132,12 +132,12 @@ fn a_model_from_a_file() {
     assert_eq!(table(&said, "budget ").len(), 1, "{said}");
 }
 
-/// How many elements of a name are in XML, which must be whole: each one opened is closed, in order.
+/// Counts the elements of a name in XML, and asserts that it is well-formed: each opened element is closed, in order.
 fn elements(xml: &str, name: &str) -> usize {
     let (mut open, mut found, mut rest) = (Vec::new(), 0, xml);
     while let Some(at) = rest.find('<') {
         let text = &rest[..at];
-        assert!(!text.contains('>'), "{text:?} has an unescaped sign");
+        assert!(!text.contains('>'), "{text:?} has an unescaped `>`");
         let end = at + rest[at..].find('>').expect("a tag ends");
         let tag = &rest[at + 1..end];
         rest = &rest[end + 1..];

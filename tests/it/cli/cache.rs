@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use super::{embed, files, program, rows, run, stderr, stdout, vector};
 use crate::support::{distance, golden};
 
-/// An empty folder, and the file in it that is to be the cache.
+/// Makes an empty folder, and returns it with the path of a cache file in it.
 fn place() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("cache.sqlite");
@@ -42,13 +42,13 @@ fn lines(range: Range<usize>) -> String {
     range.map(|i| format!("text {i}\n")).collect()
 }
 
-/// It went well, and said this on the way.
+/// Asserts that a run succeeded, and printed this on stderr.
 fn says(done: &Output, what: &str) {
     let said = stderr(done);
     assert!(done.status.success() && said.contains(what), "{what:?} is not in: {said}{}", stdout(done));
 }
 
-/// It failed in good order, and said why.
+/// Asserts that a run failed with an error that says why.
 fn fails(done: &Output, why: &str) {
     let said = stderr(done);
     assert_eq!(done.status.code(), Some(1), "{said}");
@@ -59,7 +59,7 @@ fn vectors(done: &Output) -> Vec<Vec<f32>> {
     rows(&stdout(done)).iter().map(vector).collect()
 }
 
-/// Two runs gave the same vectors; texts that are embedded beside others differ in the last digits.
+/// Asserts that two runs gave the same vectors, up to the last digits, which depend on the batch.
 fn assert_alike(one: &Output, other: &Output) {
     let (one, other) = (vectors(one), vectors(other));
     assert_eq!(one.len(), other.len());
@@ -67,7 +67,7 @@ fn assert_alike(one: &Output, other: &Output) {
     assert!(found.difference_max <= 1e-5, "{found:?}");
 }
 
-/// A report has these lines, in columns.
+/// Asserts that a report has these lines, in columns.
 fn has(done: &Output, lines: &[(&str, &str)]) {
     let report = stdout(done);
     for (what, value) in lines {
@@ -76,7 +76,7 @@ fn has(done: &Output, lines: &[(&str, &str)]) {
     }
 }
 
-/// A table in a report has this row.
+/// Asserts that a table in a report has this row.
 fn has_row(done: &Output, cells: &[&str]) {
     let report = stdout(done);
     assert!(report.lines().any(|line| line.split_whitespace().eq(cells.iter().copied())), "{cells:?}:\n{report}");
@@ -86,7 +86,7 @@ fn sql(file: &Path) -> rusqlite::Connection {
     rusqlite::Connection::open(file).expect("it opens")
 }
 
-/// Flips a bit in the value of an entry, and gives its key.
+/// Flips a bit in the value of an entry, and returns its key.
 fn damage(file: &Path, entry: usize) -> Key {
     let connection = sql(file);
     let select = "SELECT id, key, value FROM entries ORDER BY id LIMIT 1 OFFSET ?1";
@@ -98,7 +98,7 @@ fn damage(file: &Path, entry: usize) -> Key {
     Key::from_bytes(key)
 }
 
-/// Overwrites the page that every look-up begins with.
+/// Overwrites the page with which every look-up begins.
 fn damage_the_index(file: &Path) {
     let number = |query: &str| {
         let number: i64 = sql(file).query_row(query, [], |row| row.get(0)).expect("a number");
@@ -111,7 +111,7 @@ fn damage_the_index(file: &Path) {
     fs::write(file, bytes).expect("written");
 }
 
-/// A cache of two spaces without a model: 300 entries of 8 components, 7 of 16 in half the room.
+/// Makes a cache of two spaces without a model: 300 entries of 8 components, and 7 of 16 at half precision.
 async fn made(file: &Path) -> [Space; 2] {
     let texts: Vec<String> = (0..300).map(|i| format!("text {i}")).collect();
     let store = Sqlite::open(file).expect("it opens");
@@ -127,12 +127,12 @@ async fn made(file: &Path) -> [Space; 2] {
 fn a_second_run_takes_everything_from_the_cache_and_gives_the_same_bytes() {
     let (folder, file) = place();
     let file = file.to_str().expect("UTF-8");
-    // The last one is cut, and stays marked.
+    // The last text is truncated, and stays marked.
     let input = format!("{}{}\n", lines(0..39), "long ".repeat(300));
     let first = embed(&["--cache", file], input.as_bytes());
-    says(&first, "; 0 of 40 texts from the cache; 1 text was cut to 256 tokens");
+    says(&first, "; 0 of 40 texts from the cache; 1 text was truncated to 256 tokens");
     let again = embed(&["--cache", file], input.as_bytes());
-    says(&again, "; 40 of 40 texts from the cache; 1 text was cut to 256 tokens");
+    says(&again, "; 40 of 40 texts from the cache; 1 text was truncated to 256 tokens");
     assert_eq!(stdout(&again), stdout(&first));
     let first = rows(&stdout(&first));
     assert!(first.len() == 40 && first[39]["truncated"] == true);
@@ -151,7 +151,8 @@ fn a_second_run_takes_everything_from_the_cache_and_gives_the_same_bytes() {
     }
     assert_alike(&done, &embed(&[], mixed.as_bytes()));
 
-    // Queries are not documents, also where a model embeds them alike; and what was cut is not what may not be cut.
+    // Queries are stored apart from documents, even if a model embeds them alike. An entry of a truncated text does not
+    // serve a run that refuses long texts.
     says(&embed(&["--cache", file, "--kind", "query"], lines(0..5).as_bytes()), "; 0 of 5 texts from the cache");
     let done = embed(&["--cache", file, "--too-long", "error"], input.as_bytes());
     fails(&done, "line 40: the text has ");
@@ -168,20 +169,20 @@ fn another_model_shares_the_file_and_no_vectors() {
     says(&through(&file, &lines(0..20), &[]), "; 0 of 20 texts from the cache");
     says(&other(&lines(0..20)), "; 0 of 20 texts from the cache");
     says(&through(&file, &lines(0..20), &[]), "; 20 of 20 texts from the cache");
-    // So does the same one where it takes other lengths.
+    // The same model with another limit of tokens shares no vectors, either.
     says(&through(&file, &lines(0..20), &["--max-tokens", "8"]), "; 0 of 20 texts from the cache");
     let done = cache("stats", &file, &[]);
     has(&done, &[("entries", "60"), ("spaces", "3")]);
 }
 
 #[test]
-fn a_damaged_entry_is_embedded_anew_and_stored_in_its_place() {
+fn the_text_of_a_damaged_entry_is_embedded_again_and_replaces_it() {
     let (_folder, file) = place();
     let first = through(&file, &lines(0..40), &[]);
     says(&first, "; 0 of 40 texts from the cache");
     damage(&file, 3);
     let done = through(&file, &lines(0..40), &[]);
-    says(&done, "; 39 of 40 texts from the cache; 1 entry of the cache was damaged, and its text embedded anew");
+    says(&done, "; 39 of 40 texts from the cache; 1 cache entry was damaged, and its text was embedded again");
     assert_alike(&done, &first);
     says(&through(&file, &lines(0..40), &[]), "; 40 of 40 texts from the cache\n");
     let done = cache("verify", &file, &[]);
@@ -302,9 +303,9 @@ async fn stats_show_what_is_in_the_file() {
 async fn verify_counts_what_is_sound() {
     let (folder, file) = place();
     made(&file).await;
-    // Two more, one of them cut.
+    // Two more entries, one of a truncated text.
     let done = through(&file, &format!("short\n{}\n", "long ".repeat(300)), &[]);
-    says(&done, "; 0 of 2 texts from the cache; 1 text was cut");
+    says(&done, "; 0 of 2 texts from the cache; 1 text was truncated");
     let width = vectors(&done)[0].len().to_string();
     let done = cache("verify", &file, &[]);
     says(&done, "");
@@ -334,12 +335,12 @@ async fn verify_finds_damaged_entries_and_removes_them_where_asked() {
     let done = cache("verify", &file, &[]);
     says(&done, "");
     has(&done, &[("entries", "300"), ("  damaged", "0")]);
-    // With nothing to remove, nothing is said of it.
+    // If there is nothing to remove, the report does not mention it.
     let done = cache("verify", &file, &["--remove"]);
     says(&done, "");
     assert!(!stdout(&done).contains("removed"), "{}", stdout(&done));
 
-    // What was removed is embedded anew, and the rest is not.
+    // Only the texts of removed entries are embedded again.
     let fake = Fake::new(8);
     let again = Cached::new(fake.clone(), Sqlite::open(&file).expect("it opens")).expect("one space");
     let texts: Vec<String> = (0..300).map(|i| format!("text {i}")).collect();
@@ -357,29 +358,29 @@ async fn a_file_that_is_damaged_itself_is_not_written_to() {
     damage_the_index(&file);
     for _ in 0..2 {
         let done = cache("verify", &file, &["--remove"]);
-        fails(&done, "is damaged, and nothing was removed from it: move it away and begin a new one");
+        fails(&done, "is damaged, and nothing was removed from it: move it away and start a new one");
         has(&done, &[("  SQLite's check", "damaged"), ("entries", "307"), ("  damaged", "1")]);
     }
 }
 
 #[tokio::test]
-async fn a_row_without_a_key_is_said() {
+async fn a_row_without_a_key_is_reported() {
     let (_folder, file) = place();
     made(&file).await;
     sql(&file).execute("UPDATE entries SET key = x'00' WHERE id = 7", []).expect("it writes");
     let done = cache("verify", &file, &[]);
-    fails(&done, "cannot be read as a whole");
+    fails(&done, "not all of ");
     assert!(stderr(&done).contains("row 7 has no key"), "{}", stderr(&done));
-    // All others were looked at.
+    // All other entries were checked.
     has(&done, &[("entries read", "306"), ("  sound", "306")]);
 }
 
 #[test]
-fn who_looks_at_a_cache_makes_none() {
+fn stats_and_verify_never_create_a_cache() {
     let (folder, file) = place();
     for command in ["stats", "verify"] {
         let done = cache(command, &file, &[]);
-        fails(&done, &format!("{} is not there", file.display()));
+        fails(&done, &format!("{} does not exist", file.display()));
         fails(&cache(command, folder.path(), &[]), "is a folder");
         assert_eq!(files(folder.path()), [""; 0]);
         for (bytes, why) in [("", "is empty"), (&*lines(0..100), "not an SQLite file")] {

@@ -1,4 +1,5 @@
-//! `docvector-embed doctor`, and where the library is looked for: once a process, so each case needs one of its own.
+//! `docvector-embed doctor`, and the places where the library is searched for. A process searches once, so each case has
+//! its own.
 
 use std::{
     fs,
@@ -25,7 +26,7 @@ fn library() -> PathBuf {
     files.into_iter().find(is_library).expect("a library")
 }
 
-/// What a run that failed in good order printed.
+/// Asserts that a run failed with an error, and returns what it printed.
 fn failed(output: &Output) -> String {
     let said = format!("{}{}", stdout(output), stderr(output));
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -107,7 +108,7 @@ fn the_library_is_found_in_each_place() {
 
 #[test]
 fn a_library_is_found_beside_the_model() {
-    // The program lies elsewhere, as an installed one does.
+    // The program is elsewhere, as an installed one is.
     let elsewhere = tempfile::tempdir().expect("a folder");
     let moved = elsewhere.path().join("docvector-embed");
     fs::copy(env!("CARGO_BIN_EXE_docvector-embed"), &moved).expect("copied");
@@ -135,7 +136,7 @@ fn a_library_that_is_nowhere_is_an_error_that_lists_the_places() {
     assert!(said.contains(&nowhere.path().display().to_string()), "{said}");
 }
 
-/// What somebody names is what they mean: if it is wrong, nothing else is taken.
+/// If the library that the user names is wrong, no other one is used.
 #[test]
 fn a_wrong_library_is_an_error_and_never_a_panic() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -166,7 +167,7 @@ fn a_wrong_library_is_an_error_and_never_a_panic() {
     }
 }
 
-/// A library that says it is some version of ONNX Runtime, and has no interface to give.
+/// Compiles a library that claims to be a version of ONNX Runtime, but has no interface.
 fn built(folder: &Path, name: &str, version: &str, gives_null: bool) -> PathBuf {
     let base = if gives_null { "0" } else { "&base" };
     let code = format!(

@@ -48,14 +48,15 @@ async fn golden_texts_as_json_lines() {
     let want = want.rows().into_iter().map(|row| row.to_slice().expect("row-major"));
     let found = distance(vectors.iter().map(Vec::as_slice), want);
     assert!(found.cosine_min >= 0.99999 && found.difference_max <= 1e-4, "{found:?}");
-    // What was cut is marked, and counted on stderr.
+    // Truncated texts are marked, and counted on stderr.
     let embedder = Onnx::load(minilm()).expect("loads");
     let refs: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
-    let cut = embedder.embed_all(Batch::documents(&refs).with_truncation(Truncation::Truncate)).await.expect("embeds");
+    let truncated =
+        embedder.embed_all(Batch::documents(&refs).with_truncation(Truncation::Truncate)).await.expect("embeds");
     let marked: Vec<usize> = (0..have.len()).filter(|&i| have[i]["truncated"] == true).collect();
-    assert_eq!(marked, cut.truncated());
+    assert_eq!(marked, truncated.truncated());
     assert!(!marked.is_empty());
-    let says = format!("{} texts were cut to 256 tokens", marked.len());
+    let says = format!("{} texts were truncated to 256 tokens", marked.len());
     assert!(stderr(&done).contains(&says), "{says:?} is not in {}", stderr(&done));
 }
 
@@ -66,7 +67,7 @@ fn bad_lines_are_listed_all_at_once_and_nothing_is_written() {
     fs::write(&output, "what was there").expect("written");
     let mut input = b"{\"text\":\"good\"}\n{\"text\":\"\"}\nnot json\n[1]\n{\"txt\":1}\n{\"text\":7}\n".to_vec();
     input.extend_from_slice(b"{\"text\":\"\xff\"}\n{\"text\":\"x\",\"embedding\":1}\n");
-    // Two windows further, and over-long ones among them.
+    // Two more windows, and a text over the limit.
     for i in 0..2100 {
         input.extend_from_slice(format!("{{\"text\":\"filler {i}\"}}\n").as_bytes());
     }
@@ -185,8 +186,8 @@ fn a_reader_that_goes_away_is_no_error() {
     assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
 }
 
-/// Starts a run whose input does not end, and waits until rows are being written into the folder, which is empty
-/// before. Gives the run, and the thread that feeds it: with [`endless`] lines.
+/// Starts a run whose input does not end, and waits until rows are written into the folder, which must be empty. Returns
+/// the run, and the thread that feeds it with [`endless`] lines.
 pub(super) fn run_without_end(folder: &Path, output: &Path, more: &[&OsStr]) -> (Child, JoinHandle<()>) {
     let mut child = program();
     let child = child.args(["embed", "--model"]).arg(minilm()).arg("--output").arg(output).args(more);
@@ -195,7 +196,7 @@ pub(super) fn run_without_end(folder: &Path, output: &Path, more: &[&OsStr]) -> 
     let writer = thread::spawn(move || drop((0..).try_for_each(|i| stdin.write_all(endless(i).as_bytes()))));
     let is_written =
         || files(folder).iter().any(|name| fs::metadata(folder.join(name)).is_ok_and(|file| file.len() > 0));
-    // As long as a machine may take that has much else to do.
+    // A busy machine may take this long.
     for _ in 0..3_600 {
         if is_written() {
             break;
@@ -209,7 +210,7 @@ pub(super) fn run_without_end(folder: &Path, output: &Path, more: &[&OsStr]) -> 
     (child, writer)
 }
 
-/// One of the lines of an input without end; no two are alike.
+/// Returns a line of an endless input. No two are alike.
 pub(super) fn endless(line: usize) -> String {
     format!("{line} is one more line of text\n")
 }
@@ -225,7 +226,7 @@ fn a_killed_run_leaves_nothing_under_the_final_name() {
     assert!(!output.exists());
 }
 
-/// What a run says that is interrupted.
+/// Interrupts a run, and returns what it printed on stderr.
 #[cfg(unix)]
 pub(super) fn interrupted(mut child: Child) -> String {
     let signal =
@@ -258,7 +259,7 @@ fn json_lines_without_the_option_are_noticed() {
 
 /// A line of 10 MB is a text like any other.
 #[test]
-fn a_giant_line_is_cut() {
+fn a_giant_line_is_truncated() {
     let mut input = b"first\n".to_vec();
     input.extend("a giant of a line. ".repeat((10 << 20) / 19).bytes());
     input.extend_from_slice(b"\nlast\n");
@@ -266,5 +267,5 @@ fn a_giant_line_is_cut() {
     assert!(done.status.success(), "{}", stderr(&done));
     let out = stdout(&done);
     assert_eq!(out.lines().count(), 3);
-    assert!(stderr(&done).contains("1 text was cut to 256 tokens"), "{}", stderr(&done));
+    assert!(stderr(&done).contains("1 text was truncated to 256 tokens"), "{}", stderr(&done));
 }

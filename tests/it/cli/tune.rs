@@ -1,4 +1,4 @@
-//! `docvector-embed tune`, and what later runs make of the file that it keeps.
+//! `docvector-embed tune`, and how later runs use the file that it stores.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{bench::table, files, program, run, stderr, stdout};
 use crate::support::{golden, json};
 
-/// The program, with this file for what is tuned.
+/// Returns the program, with this file for tuned settings.
 fn with_file(file: &Path) -> Command {
     let mut command = program();
     command.env("DOCVECTOR_EMBED_TUNING", file);
@@ -23,7 +23,7 @@ fn tune(file: &Path, arguments: &[&str]) -> Output {
     run(with_file(file).args(["tune", "--seconds", "1", "--even-if-busy", "--model"]).arg(model).args(arguments), b"")
 }
 
-/// What `doctor` says about a tiny model, in words by line.
+/// Runs `doctor` on a tiny model, and returns a look-up of its report by label.
 fn doctor(file: &Path, model: &str, arguments: &[&str]) -> impl Fn(&str) -> String {
     let done = run(with_file(file).args(["doctor", "--model"]).arg(golden("tiny").join(model)).args(arguments), b"");
     let said = stdout(&done);
@@ -55,7 +55,7 @@ fn the_next_load_uses_what_was_found() {
     assert!(said.contains(&stored) && said.contains("settings so far    defaults\n"), "{said}");
     let rows = table(&said, "compared ");
     // The defaults lead each comparison, and are compared with themselves.
-    let leading: Vec<&[String]> = ["threads", "budgets", "the"]
+    let leading: Vec<&[String]> = ["threads", "budgets", "final"]
         .iter()
         .map(|stage| rows.iter().find(|row| row[0] == *stage).expect("a comparison").as_slice())
         .collect();
@@ -74,7 +74,7 @@ fn the_next_load_uses_what_was_found() {
     let after = doctor(&file, "bert-cls", &[]);
     assert_eq!(after("settings"), format!("tuned, from {}", file.display()));
     assert_eq!((after("threads"), after("batch tokens")), ("3".to_owned(), "48".to_owned()));
-    // What is asked for counts more, and what was measured holds for nothing else.
+    // Options take precedence, and a result holds only for the model and options that it was measured with.
     let given = doctor(&file, "bert-cls", &["--threads", "1"]);
     assert_eq!((given("threads"), given("settings")), ("1".to_owned(), "given; what was tuned is not used".to_owned()));
     assert_eq!(given("batch tokens"), before("batch tokens"));
@@ -91,7 +91,7 @@ fn the_next_load_uses_what_was_found() {
     let plain = embed(Path::new(""));
     assert!(plain.status.success() && !stderr(&plain).contains("settings"), "{}", stderr(&plain));
 
-    // Tuned once more, the entry is replaced, and the file is alone.
+    // Tuning again replaces the entry, and leaves no other file.
     let again = tune(&file, &["--max-tokens", "8"]);
     assert!(again.status.success() && stdout(&again).contains("settings so far    defaults"), "{}", stderr(&again));
     assert_eq!(json(&file)["entries"].as_array().map(Vec::len), Some(2));
@@ -109,12 +109,12 @@ fn a_dry_run_keeps_nothing() {
     assert!(done.status.success(), "{}{}", stdout(&done), stderr(&done));
     assert!(stdout(&done).contains("stored             nothing, as --dry-run asks\n"), "{}", stdout(&done));
     assert!(files(folder.path()).is_empty());
-    // Where nothing can be kept, it can still be measured.
+    // A dry run needs no place to store settings.
     assert!(tune(Path::new(""), &["--dry-run"]).status.success());
 }
 
 #[test]
-fn a_file_that_cannot_be_used_is_said_and_harms_nobody() {
+fn an_unusable_file_is_reported_and_harms_nobody() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("tuning.json");
     for (contents, why) in [
@@ -126,13 +126,13 @@ fn a_file_that_cannot_be_used_is_said_and_harms_nobody() {
         let settings = doctor(&file, "bert-cls", &[])("settings");
         let says = format!("defaults, because {} {why}", file.display());
         assert!(settings.starts_with(&says), "{says:?} does not begin {settings:?}");
-        // It may be somebody's: nothing is written over it, and that is known before anything is measured.
+        // The file may be the user's own: it is refused before the measurement, and stays as it is.
         let done = tune(&file, &[]);
         assert_eq!((done.status.code(), stdout(&done).as_str()), (Some(1), ""));
         assert!(stderr(&done).contains(why) && stderr(&done).contains("move it away"), "{}", stderr(&done));
         assert_eq!(fs::read_to_string(&file).expect("still there"), contents);
     }
-    // An entry beyond reason is not used either, and tuning mends it.
+    // An entry with impossible settings is not used either, and tuning replaces it.
     fs::remove_file(&file).expect("removed");
     assert!(tune(&file, &[]).status.success());
     edit(&file, |entry| entry["threads"] = 100_000.into());

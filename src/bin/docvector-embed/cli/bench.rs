@@ -13,15 +13,15 @@ Examples:
   docvector-embed bench --model DIR --input lines.txt --budgets 128,256,512 --plot speed.svg
   docvector-embed bench --model DIR --kind query --threads 1 --seconds 20
 
-A budget is how many padded tokens a batch may have: a text counts as the longest one in its batch. The default is always
-among those that are measured. What was tuned is left aside.
+A budget is the most padded tokens in a batch: each text counts as many tokens as the longest one in its batch. The
+default budget is always measured, too. Tuned settings are ignored.
 
 Exit status: 0 if all went well, 1 if something failed, 2 if the command line is wrong.";
 
-/// Budgets that are measured where none are named.
+/// The budgets that are measured if none are named.
 const BUDGETS: [u32; 7] = [64, 128, 256, 512, 1024, 2048, 4096];
 
-/// Rounds that are measured where no number is given.
+/// The rounds that are measured if no number is given.
 const ROUNDS: u32 = 5;
 
 #[derive(Debug, Args)]
@@ -29,23 +29,23 @@ pub(crate) struct BenchArgs {
     /// Folder of the model, as sentence-transformers saves it
     #[arg(long, value_name = "DIR")]
     pub(crate) model: PathBuf,
-    /// Texts to measure with, as `embed` takes them, evenly spread where there are many [default: texts of this program]
+    /// File of texts to measure with, as for `embed`; an even selection if it has many [default: built-in texts]
     #[arg(long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
-    /// What the texts are; without --input, queries are short ones
+    /// Kind of the texts; without --input, queries are short texts
     #[arg(long, value_enum, default_value_t = KindArg::Document)]
     pub(crate) kind: KindArg,
-    /// Padded tokens of a batch, several numbers [default: 64,128,256,512,1024,2048,4096]
+    /// Maximum padded tokens per batch, one or more numbers [default: 64,128,256,512,1024,2048,4096]
     #[arg(long, value_name = "N,N,..", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     budgets: Vec<u32>,
-    /// How often each budget is measured; more rounds are shorter ones [default: 5]
+    /// Number of times each budget is measured; with more rounds, each is shorter [default: 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
-    /// About how long all of it takes, where nothing else runs; each setting needs its time for a few texts, however
-    /// short this is
+    /// About how long all of it takes if nothing else runs; each setting embeds at least a few texts, however short
+    /// this is
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(crate) seconds: u32,
-    /// File for a plot of tokens/s by budget, as SVG
+    /// SVG file for a plot of tokens/s by budget
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
     #[command(flatten)]
@@ -53,7 +53,7 @@ pub(crate) struct BenchArgs {
 }
 
 impl BenchArgs {
-    /// The budgets to measure, the default among them.
+    /// Returns the budgets to measure, including the default.
     pub(crate) fn budgets(&self, default: usize) -> Vec<usize> {
         let named = if self.budgets.is_empty() { &BUDGETS[..] } else { &self.budgets };
         let mut budgets: Vec<usize> = named.iter().map(|&budget| budget as usize).chain([default]).collect();
@@ -66,7 +66,7 @@ impl BenchArgs {
         self.rounds.unwrap_or(ROUNDS) as usize
     }
 
-    /// Refuses what cannot be meant.
+    /// Refuses arguments that do not go together.
     pub(crate) fn check(self) -> Result<Self, String> {
         let Some(plot) = &self.plot else { return Ok(self) };
         if is_standard(plot) {

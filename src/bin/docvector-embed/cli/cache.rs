@@ -12,9 +12,9 @@ Examples:
   docvector-embed cache verify cache.sqlite --remove";
 
 const VERIFY_HELP: &str = "\
-Reads the whole file twice. Others may use it meanwhile.
+Reads the whole file twice. Other programs may use it meanwhile.
 
-Exit status: 0 if nothing is damaged, or all that was is removed; 1 if something is damaged or failed; 2 if the command
+Exit status: 0 if nothing is damaged or all damage was removed, 1 if something is damaged or failed, 2 if the command
 line is wrong.";
 
 #[derive(Debug, Args)]
@@ -25,7 +25,7 @@ pub(crate) struct CacheArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CacheCommand {
-    /// Show how much is in the file, what it takes on disk, and the spaces of its vectors
+    /// Show the number of entries, their size, and the spaces of their vectors
     Stats(StatsArgs),
     /// Check every entry and the file itself
     #[command(after_help = VERIFY_HELP)]
@@ -34,17 +34,17 @@ pub(crate) enum CacheCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct StatsArgs {
-    /// The file
+    /// Cache file
     #[arg(value_name = "PATH")]
     pub(crate) path: PathBuf,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// The file
+    /// Cache file
     #[arg(value_name = "PATH")]
     pub(crate) path: PathBuf,
-    /// Remove damaged entries, so that their texts are embedded anew when they come again
+    /// Remove damaged entries; their texts are embedded again when they next occur
     #[arg(long)]
     pub(crate) remove: bool,
 }

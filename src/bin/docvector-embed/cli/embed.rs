@@ -17,8 +17,8 @@ Examples:
   docvector-embed embed --model DIR --input chunks.jsonl --on-error record > embedded.jsonl
   docvector-embed embed --model DIR --input lines.txt --output vectors.npy --cache cache.sqlite
 
-With --cache, a run that was interrupted or killed does not embed again what it had stored: start it again. A text counts
-as another one where --kind, --too-long or the model is another. A cache that fails is a warning, and no failure.
+With --cache, start an interrupted or killed run again: it does not embed stored texts again. A stored text serves only
+runs with the same --kind, --too-long and model. If the cache fails, the run warns and goes on.
 
 Exit status: 0 if all went well, 1 if something failed, 2 if the command line is wrong.";
 
@@ -27,31 +27,31 @@ pub(crate) struct EmbedArgs {
     /// Folder of the model, as sentence-transformers saves it
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// What the texts are: many models embed a document and a query about it differently
+    /// Kind of the texts: many models embed a document and a query about it differently
     #[arg(long, value_enum, default_value_t = KindArg::Document)]
     kind: KindArg,
-    /// Texts, one a line; `-` is standard input. JSON lines if the name ends in .jsonl or .ndjson
+    /// File of texts, one per line; `-` is standard input; JSON lines if the name ends in .jsonl or .ndjson
     #[arg(long, value_name = "FILE", default_value = "-")]
     input: PathBuf,
-    /// Where the vectors go; `-` is standard output. A file appears when it is complete
+    /// File for the vectors, which appears when it is complete; `-` is standard output
     #[arg(long, value_name = "FILE", default_value = "-")]
     output: PathBuf,
-    /// File to keep vectors in, made if missing: what is in it is not embedded again. It holds no texts
+    /// File to keep vectors in, created if missing: its texts are not embedded again. It stores no texts
     #[arg(long, value_name = "PATH")]
     cache: Option<PathBuf>,
-    /// Form of the output [default: npy if its name ends in .npy, else jsonl]
+    /// Format of the output [default: npy if its name ends in .npy, else jsonl]
     #[arg(long, value_enum)]
     format: Option<OutputFormat>,
-    /// What happens to a text longer than the model takes
+    /// How to treat a text that is longer than the model accepts
     #[arg(long, value_enum, default_value_t = TruncationArg::Truncate)]
     too_long: TruncationArg,
-    /// What happens to a line that cannot be embedded: no file is written, or it gets a row that says why
+    /// How to treat a line that cannot be embedded
     #[arg(long, value_enum, default_value_t = OnError::Fail)]
     on_error: OnError,
-    /// Read JSON lines, whatever the input's name: objects with a field `text`; other fields pass through
+    /// Read JSON lines, whatever the input's name: objects with a field `text`; other fields are passed on
     #[arg(long)]
     jsonl: bool,
-    /// Print neither progress nor summary, only what was cut or left out
+    /// Print no progress and no summary, only warnings
     #[arg(long, short)]
     quiet: bool,
     #[command(flatten)]
@@ -60,9 +60,9 @@ pub(crate) struct EmbedArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OutputFormat {
-    /// A JSON object a line: the input's fields and `embedding`
+    /// One JSON object per line: the input's fields and `embedding`
     Jsonl,
-    /// A NumPy matrix of 32-bit floats, a row a text
+    /// A NumPy matrix of 32-bit floats, one row per text
     Npy,
 }
 
@@ -76,13 +76,13 @@ enum TruncationArg {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OnError {
-    /// List all such lines and fail
+    /// List all such lines, write no file, and fail
     Fail,
     /// Write `{"line": .., "error": ..}` in its place and go on; JSON lines only
     Record,
 }
 
-/// What `embed` is to do, with everything decided.
+/// The options of `embed`, with all defaults filled in.
 #[derive(Debug)]
 pub(crate) struct EmbedOptions {
     pub(crate) model: PathBuf,
@@ -99,7 +99,7 @@ pub(crate) struct EmbedOptions {
 }
 
 impl EmbedArgs {
-    /// Decides what was left open, and refuses what does not go together.
+    /// Fills in the defaults, and refuses arguments that do not go together.
     pub(crate) fn into_options(self) -> Result<EmbedOptions, String> {
         let format = match self.format {
             Some(format) => format,
@@ -143,7 +143,7 @@ impl EmbedArgs {
 }
 
 impl EmbedOptions {
-    /// Whether a progress bar is of use, and would not be drawn into the output.
+    /// Returns whether to show a progress bar: on a terminal, unless the output goes to one.
     pub(crate) fn shows_progress(&self) -> bool {
         let into_terminal = is_standard(&self.output) && io::stdout().is_terminal();
         !self.quiet && !into_terminal && io::stderr().is_terminal()

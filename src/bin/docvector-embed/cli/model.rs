@@ -16,13 +16,13 @@ use docvector_embed::{
 pub(crate) struct LoadArgs {
     #[command(flatten)]
     pub(crate) model_args: ModelArgs,
-    /// Threads to compute on [default: what was tuned, else one a core]
+    /// Threads to compute on [default: the tuned number, else one per core]
     #[arg(long, value_name = "N", requires = "model")]
     threads: Option<NonZeroUsize>,
 }
 
 impl LoadArgs {
-    /// The model in `folder`, to be built as asked for.
+    /// Returns a builder of the model in `folder` with these arguments.
     pub(crate) fn builder(&self, folder: &Path) -> OnnxBuilder {
         let builder = self.model_args.builder(folder);
         match self.threads {
@@ -32,22 +32,22 @@ impl LoadArgs {
     }
 }
 
-/// Which model is loaded, and what it makes of texts.
+/// The choice of a model, and how it treats texts.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
     /// ONNX Runtime's library, or its folder [default: searched for]
     #[arg(long, value_name = "PATH")]
     pub(crate) library: Option<PathBuf>,
-    /// File of the model to take, below its folder [default: model.safetensors, else model.onnx]
+    /// File of the model, relative to its folder [default: model.safetensors, else model.onnx]
     #[arg(long, value_name = "PATH", requires = "model")]
     file: Option<PathBuf>,
-    /// Tokens of a text that are embedded [default: what the model says]
+    /// Maximum number of tokens per text [default: the model's limit]
     #[arg(long, value_name = "N", requires = "model")]
     max_tokens: Option<NonZeroUsize>,
-    /// Device to run on: cpu, cuda or cuda:N; several cards with commas between them
+    /// Device to run on: cpu, cuda or cuda:N; several GPUs with commas between them
     #[arg(long, value_name = "DEVICE", requires = "model", value_delimiter = ',', default_value = "cpu")]
     device: Vec<Device>,
-    /// Precision of the layers: int8 is faster and less exact, on a CPU only, and makes vectors of another space
+    /// Precision of the layers: int8 is faster, less exact, for CPUs only, and gives vectors of another space
     #[arg(long, value_enum, requires = "model", default_value_t = PrecisionArg::Full)]
     precision: PrecisionArg,
 }
@@ -55,14 +55,14 @@ pub(crate) struct ModelArgs {
 /// The precision of a model's layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum PrecisionArg {
-    /// fp32 on a CPU, fp16 on a card
+    /// fp32 on a CPU, fp16 on a GPU
     Full,
     /// 8 bits
     Int8,
 }
 
 impl ModelArgs {
-    /// The model in `folder`, to be built as asked for.
+    /// Returns a builder of the model in `folder` with these arguments.
     pub(crate) fn builder(&self, folder: &Path) -> OnnxBuilder {
         let mut builder = Onnx::builder(folder);
         if let Some(path) = &self.library {

@@ -12,11 +12,11 @@ Examples:
   docvector-embed tune --model DIR --input lines.txt --seconds 300
   docvector-embed tune --model DIR --dry-run
 
-Let nothing else run meanwhile: where other programs had the cores for more than a tenth of the time, nothing is kept. What
-is measured holds for this model (with --file and --max-tokens as here), machine and
-ONNX Runtime. Other settings than the defaults are chosen where they are more than 3 % faster. They are kept in the file
-that DOCVECTOR_EMBED_TUNING names (no file where it is empty), else in docvector-embed/tuning.json in the user's cache
-folder. To forget all of it, remove the file.
+Let nothing else run meanwhile: if other programs use the cores for more than a tenth of the time, nothing is stored.
+The result holds for this model (with the same --file and --max-tokens), this machine and this version of ONNX Runtime.
+The defaults are kept unless other settings are more than 3 % faster. The result is stored in the file that
+DOCVECTOR_EMBED_TUNING names (if it is empty, there is no such file), else in docvector-embed/tuning.json in the user's
+cache folder. To forget all results, remove the file.
 
 Exit status: 0 if all went well, 1 if something failed, 2 if the command line is wrong.";
 
@@ -25,17 +25,17 @@ pub(crate) struct TuneArgs {
     /// Folder of the model, as sentence-transformers saves it
     #[arg(long, value_name = "DIR")]
     pub(crate) model: PathBuf,
-    /// Texts to measure with, as `embed` takes them, evenly spread where there are many [default: texts of this program]
+    /// File of texts to measure with, as for `embed`; an even selection if it has many [default: built-in texts]
     #[arg(long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
-    /// Keep nothing, only print what was measured
+    /// Store nothing, only print the measurements
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Keep what was found although other programs took part of the cores
+    /// Store the result even if other programs used part of the cores
     #[arg(long)]
     pub(crate) even_if_busy: bool,
-    /// About how long all of it takes, where nothing else runs; each setting needs its time for a few texts, however
-    /// short this is
+    /// About how long all of it takes if nothing else runs; each setting embeds at least a few texts, however short
+    /// this is
     #[arg(long, value_name = "N", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(crate) seconds: u32,
     #[command(flatten)]
