@@ -39,12 +39,12 @@ fn silent_request() -> Usage {
     Usage::of_request(None)
 }
 
-/// What is paid: tokens and requests.
+/// Returns the tokens and requests that are paid.
 fn paid(usage: Usage) -> (u64, u64) {
     (usage.tokens, usage.requests)
 }
 
-/// What a caller is told that its call cost.
+/// Returns the cost that a call reports to its caller.
 fn told(result: &Result<Embeddings>) -> Usage {
     result.as_ref().map_or_else(Error::total_usage, Embeddings::usage)
 }
@@ -101,7 +101,7 @@ fn finished(fake: &Fake, texts: &[&str], places: &[usize], usage: Usage) -> Part
     Partial::new(places.to_vec(), rows).expect("ascending")
 }
 
-/// What a [`Scripted`] does with one call.
+/// The behavior of a [`Scripted`] in one call.
 struct Step {
     /// One after the other, each with a poll of its own at least.
     waits: Vec<Duration>,

@@ -296,7 +296,7 @@ async fn a_window_of_no_bytes_holds_a_text() {
     assert_eq!(sizes, [1, 1]);
 }
 
-/// What an inner embedder had finished before it failed is not asked for again.
+/// Rows that an inner embedder had finished before it failed are not requested again.
 #[tokio::test]
 async fn finished_rows_of_a_failed_call_are_kept() {
     let fake = fake(Limits::none().with_texts(4).with_in_flight(1));

@@ -50,7 +50,7 @@ use self::{
     saboteur::Sabotage,
 };
 
-/// Who has no answer by then on the real clock has none at all. A survey, which meets many, is less patient.
+/// A caller without an answer by then on the real clock hangs. A survey, which meets many of these, waits less long.
 const FOR_EVER: Duration = Duration::from_secs(20);
 const FOR_A_SURVEY: Duration = Duration::from_secs(3);
 
@@ -81,7 +81,7 @@ fn a_seed_is_a_round() {
     }
 }
 
-/// Whoever breaks a promise is found out, whatever else holds.
+/// Each broken promise is found, whatever else holds.
 #[test]
 fn the_checks_see_what_is_broken() {
     for sabotage in Sabotage::ALL {
@@ -96,7 +96,7 @@ fn the_checks_see_what_is_broken() {
     }
 }
 
-/// What the variables ask for.
+/// The options in the environment variables.
 struct Asked {
     seed: Option<u64>,
     from: u64,

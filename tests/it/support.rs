@@ -1,4 +1,4 @@
-//! What the tests share: where assets are, golden data, servers, and whether rows are their texts' own.
+//! Helpers that the tests share: find assets, read golden data, start servers, and compare rows.
 
 #[cfg(feature = "onnx")]
 mod golden;

@@ -33,7 +33,7 @@ enum Fault {
     StaysStuck,
 }
 
-/// What a router does with a batch that has neither a key nor a wanted space.
+/// A router's treatment of a batch that has neither a key nor a wanted space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Keyless {
     First,

@@ -33,13 +33,13 @@ async fn wait_after(tokens_a_minute: u64, step: impl Fn(&Fake, &Batch<'_>) -> St
     })
 }
 
-/// What a text can have taken is bounded by its bytes and a little, whatever a reply claims.
+/// The tokens of a text are bounded by a little more than its bytes, whatever a reply claims.
 #[tokio::test(start_paused = true)]
 async fn a_reply_that_claims_absurd_tokens_does_not_block_a_limiter() {
     for claimed in [1_000_000_000, u64::MAX] {
         for a_minute in [6000, 1_000_000] {
             let seconds = wait_after(a_minute, move |_, _| Step::gives(request_of(claimed))).await;
-            assert!(seconds <= 5.0, "{seconds} s after {claimed} tokens at {a_minute} a minute");
+            assert!(seconds <= 5.0, "{seconds} s after {claimed} tokens at {a_minute} per minute");
         }
     }
 }
@@ -73,7 +73,7 @@ async fn query_wait(embedder: &impl Embedder) -> Duration {
     let began = Instant::now();
     let query = tokio::time::timeout(10 * MINUTE, embedder.embed_query("which one of all these?"));
     query.await.expect("no query starves").expect("embeds");
-    // What its own call takes is no wait.
+    // The time of its own call does not count as waiting.
     began.elapsed() - SECOND
 }
 
@@ -97,13 +97,13 @@ async fn longest_wait_behind_one(tokens_a_minute: u64) -> Duration {
 #[tokio::test(start_paused = true)]
 async fn a_query_does_not_wait_for_the_tokens_of_a_bulk_call() {
     let longest = longest_wait_behind_one(350_000).await;
-    assert!(longest <= 5 * SECOND, "{longest:?} with 350,000 tokens a minute");
+    assert!(longest <= 5 * SECOND, "{longest:?} with 350,000 tokens per minute");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_query_does_not_wait_for_the_tokens_of_a_bulk_call_at_a_low_limit() {
     let longest = longest_wait_behind_one(150_000).await;
-    assert!(longest <= 8 * SECOND, "{longest:?} with 150,000 tokens a minute");
+    assert!(longest <= 8 * SECOND, "{longest:?} with 150,000 tokens per minute");
 }
 
 /// The longest that one of many queries waits while so many callers make bulk calls without end.
@@ -138,7 +138,7 @@ async fn longest_wait_behind_many(tokens_a_minute: u64, callers: usize) -> Durat
 async fn no_query_starves_behind_bulk_calls_without_end() {
     for callers in [1, 3] {
         let longest = longest_wait_behind_many(350_000, callers).await;
-        assert!(longest <= 5 * SECOND, "{longest:?} with 350,000 tokens a minute behind {callers} callers");
+        assert!(longest <= 5 * SECOND, "{longest:?} with 350,000 tokens per minute behind {callers} callers");
     }
 }
 
@@ -146,7 +146,7 @@ async fn no_query_starves_behind_bulk_calls_without_end() {
 async fn no_query_starves_behind_bulk_calls_without_end_at_a_low_limit() {
     for callers in [1, 3] {
         let longest = longest_wait_behind_many(150_000, callers).await;
-        assert!(longest <= 8 * SECOND, "{longest:?} with 150,000 tokens a minute behind {callers} callers");
+        assert!(longest <= 8 * SECOND, "{longest:?} with 150,000 tokens per minute behind {callers} callers");
     }
 }
 
@@ -181,7 +181,7 @@ async fn an_interactive_call_does_not_wait_in_the_bulk_lane_for_a_text_of_a_bulk
     let fake = fake(Limits::none().with_texts(1));
     let provider = Scripted::new(&fake, |_, _| Step::answers().after(SECOND));
     let (waited, usage) = wait_beside_bulk(&fake, provider.concurrency(1), 9).await;
-    // What is left of the call under way, and its own.
+    // It waits for the rest of the call under way, and for its own call.
     assert!(waited <= 3 * SECOND, "{waited:?} behind nine bulk calls of a second each");
     assert!(usage.requests <= 10);
     assert_eq!(fake.vector_of(InputKind::Document, "shared").len(), 4);
@@ -191,16 +191,16 @@ async fn an_interactive_call_does_not_wait_in_the_bulk_lane_for_a_text_of_a_bulk
 #[tokio::test(start_paused = true)]
 async fn an_interactive_call_does_not_wait_in_the_bulk_lane_of_a_rate_limit() {
     let fake = fake(Limits::none().with_texts(1));
-    // Ten that are saved, and then one a second.
+    // Ten saved requests, then one per second.
     let limited = fake.clone().rate_limit(RateLimiter::new().with_requests_per_minute(60));
     let (waited, _) = wait_beside_bulk(&fake, limited, 18).await;
     assert!(waited <= 3 * SECOND, "{waited:?} behind eight bulk calls of a second each");
 }
 
-// Who is to blame
+// The blame for an error
 
-/// What is wrong with one provider's configuration, a call finds out; another one's may be right. The caller's own
-/// mistakes are those of its batch, and what is too late is too late everywhere.
+/// A call finds out that one provider's configuration is wrong; that of another provider may be right. The caller's own
+/// mistakes are in its batch. A passed deadline has passed for every provider.
 #[test]
 fn a_wrong_configuration_is_that_providers_alone() {
     use ErrorKind::{Auth, Config, DeadlinePassed, InvalidInput, Protocol, SpaceMismatch, Unavailable};
@@ -249,7 +249,7 @@ impl Embedder for Tells {
 async fn what_a_limiter_learns_makes_the_calls_that_are_planned_smaller() {
     let limits = Limits::none().with_texts(1_000).with_tokens_per_text(8).with_in_flight(1);
     let fake = || Fake::builder().with_dimensions(4).with_limits(limits.clone()).build().expect("valid");
-    // Two tokens each; 1,200 a minute are 100 in five seconds.
+    // Two tokens each; 1,200 per minute are 100 in five seconds.
     let texts: Vec<String> = (0..3_000).map(|i| format!("t {i:04}")).collect();
     let sizes = |fake: &Fake| fake.calls().iter().map(|call| call.texts.len()).collect::<Vec<_>>();
     let plain = fake();

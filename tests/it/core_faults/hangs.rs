@@ -1,4 +1,4 @@
-//! Whoever asks is answered: whoever else leaves, is late, is not polled, or panics.
+//! Each caller gets an answer, even if others leave, are late, are not polled, or panic.
 
 use std::{
     fmt,
@@ -194,7 +194,7 @@ impl Yields {
             None => {
                 self.inside.store(true, Ordering::SeqCst);
                 let began = Instant::now();
-                // Whoever lets nobody in at a time has the other one wait outside.
+                // A lock around this call would keep the other call outside until the time is over.
                 while self.others.load(Ordering::SeqCst) == 0 && began.elapsed() < Duration::from_millis(200) {
                     thread::yield_now();
                 }
@@ -302,7 +302,7 @@ fn of_two_callers_on_two_threads_the_one_that_stays_always_wakes() {
     assert!(rounds > 100, "{rounds} rounds");
 }
 
-// Who waits for the rate limit and is not polled
+// Waiting for the rate limit without being polled
 
 /// A limited embedder that has used up what was saved.
 async fn used_up() -> (Fake, RateLimit<Fake>) {
@@ -314,7 +314,7 @@ async fn used_up() -> (Fake, RateLimit<Fake>) {
     (fake, embedder)
 }
 
-/// Who holds a future and does not poll it has its turn pass, not everybody else's.
+/// A caller that holds a future and does not poll it loses its own turn, not that of others.
 #[tokio::test(start_paused = true)]
 async fn a_waiting_call_that_nobody_polls_keeps_no_other_waiting() {
     for (held, other) in [
@@ -385,7 +385,7 @@ impl Wake for Orphan {
     fn wake(self: Arc<Self>) {}
 }
 
-/// Who is told that it is its turn may be dropped thereby, and leaves the line: under the limiter's lock it never could.
+/// Waking a waiter may drop it, which removes it from the queue: under the limiter's lock it never could.
 #[tokio::test(start_paused = true)]
 async fn who_is_dropped_by_being_told_of_its_turn_blocks_no_limiter() {
     let (_, embedder) = used_up().await;
@@ -455,7 +455,7 @@ impl Embedder for Drops {
     }
 }
 
-/// What an embedder does when it is asked for its limits is its own affair: also to end a call of the same cache.
+/// An embedder may do anything when it is asked for its limits, even end a call of the same cache.
 #[test]
 fn an_embedder_that_ends_calls_blocks_no_cache() {
     let fake = fake(Limits::none());
@@ -483,7 +483,7 @@ fn an_embedder_that_ends_calls_blocks_no_cache() {
 
 // Panics
 
-/// What a [`Brittle`] panics at.
+/// The call at which a [`Brittle`] panics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
     Get,

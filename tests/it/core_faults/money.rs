@@ -13,7 +13,7 @@ use super::{
     MINUTE, SECOND, Scripted, Step, fake, finished, paid, poll, polls_of, request_of, silent_request, sound, told,
 };
 
-// What had arrived is stored
+// Rows that had arrived are stored
 
 /// A store that takes so long to write.
 #[derive(Clone, Debug)]
@@ -125,7 +125,7 @@ async fn an_interactive_call_that_comes_and_goes_hides_no_bulk_call() {
     assert_eq!(provider.asked().len(), 2, "the other bulk caller joins the call of the first");
 }
 
-// Who is told
+// Who gets the bill
 
 /// A caller that has taken a shared call's rows, and leaves before its own answer is complete, was told nothing. One of
 /// those that remain is told what the call cost, all of it, and the others nothing.
@@ -188,7 +188,7 @@ async fn when_the_first_that_took_an_error_leaves_one_of_the_others_is_told_the_
     assert_eq!(told_to_each, [(0, 0), (0, 0), (7, 1)], "of those that remain");
 }
 
-// What counts
+// Requests that count
 
 /// The rows that a failed call had finished have taken tokens: they count against the limit.
 #[tokio::test(start_paused = true)]
@@ -279,8 +279,8 @@ async fn hashing_many_large_texts_lets_others_have_their_turn() {
     assert!(polls > 200, "{polls} polls for 250 MiB");
 }
 
-/// Who waited for an interactive call that was too late for its own caller finds the bulk call of the same text again, which
-/// was under way before it.
+/// If an interactive call ends at its own caller's deadline, its other waiters go back to the bulk call of the same
+/// text, which was under way before it.
 #[tokio::test(start_paused = true)]
 async fn a_bulk_call_is_found_again_when_an_interactive_one_was_late() {
     let fake =

@@ -1,4 +1,4 @@
-//! What a provider on a network says: a damaged row costs that row, and a broken server is not the caller's mistake.
+//! Replies of a provider on a network: a damaged row costs that row, and a broken server is not the caller's mistake.
 #![cfg(feature = "openai")]
 
 use docvector_embed::{
@@ -111,7 +111,7 @@ async fn sound_rows_beside_an_impossible_one_are_stored() {
     assert_eq!(server.requests()[1].texts(), &TEXTS[1..2]);
 }
 
-/// What a client makes of a server that answers its greeting with this record of TLS.
+/// Returns the error of a client whose greeting a server answers with this TLS record.
 async fn answered_with(record: &'static [u8]) -> Error {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("https://{}/v1", listener.local_addr().expect("an address"));

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::{HOUR, MINUTE, SECOND, Scripted, Step, fake, finished, numbered, paid, patient, request_of};
 
-/// One text a window, two windows at once.
+/// One text per window, two windows at once.
 fn options() -> StreamOptions {
     StreamOptions::new(InputKind::Document).with_window_texts(1).with_window_bytes(1 << 20).with_windows_in_flight(2)
 }
@@ -58,7 +58,7 @@ async fn a_loop_over_a_stream_may_use_the_same_rate_limit() {
     }
 }
 
-/// What is begun is finished while the consumer does something else, and no more than that is begun.
+/// Windows under way are finished while the consumer does something else, and no others begin.
 #[tokio::test(start_paused = true)]
 async fn windows_that_are_begun_go_on_without_the_consumer() {
     let fake = slow_fake();
@@ -159,7 +159,7 @@ impl Router {
     }
 }
 
-/// What the call of two texts cost that failed with one row: beside what the fakes were charged.
+/// The cost of the call of two texts that failed with one row, beyond the charges of the fakes.
 const HALF_WAY: u64 = 3;
 
 impl std::fmt::Display for Router {
@@ -220,8 +220,8 @@ async fn over_two_spaces(finishes: bool, names: [&str; 6]) -> (Router, Partial) 
     (router, partial)
 }
 
-/// Rows of two spaces do not fit into one matrix. What is in the space of the failed window's rows is given back, also
-/// from behind a window of the other space; what does not fit is at least on the bill.
+/// Rows of two spaces do not fit into one matrix. The rows in the space of the failed window are given back, even from
+/// behind a window of the other space. The other rows are at least on the bill.
 #[tokio::test(start_paused = true)]
 async fn a_stream_over_two_spaces_loses_no_row_of_the_failed_windows_space() {
     let names = ["left 0", "left 1 fails", "right 2", "left 3", "left 4", "left 5"];
@@ -229,7 +229,7 @@ async fn a_stream_over_two_spaces_loses_no_row_of_the_failed_windows_space() {
     assert_eq!(partial.indices(), [2, 6, 7, 8, 9]);
 }
 
-/// Where the failed window has none, those of one space are given back, all of them, and all are on the bill.
+/// If the failed window has no rows, all rows of one space are given back, and all rows are on the bill.
 #[tokio::test(start_paused = true)]
 async fn a_stream_over_two_spaces_tells_all_that_it_cost() {
     let names = ["left 0", "left 1 fails", "right 2", "left 3", "left 4", "left 5"];

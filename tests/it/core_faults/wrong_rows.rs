@@ -171,7 +171,8 @@ async fn others_of(cached: &Cached<Scripted>) {
     tokio::join!(first, third);
 }
 
-/// What a provider refuses once and takes later, while a second call waits for a third: the cache has the row by then.
+/// A provider refuses a text once and accepts it later, while a second call waits for a third: the cache has the row by
+/// then.
 #[tokio::test(start_paused = true)]
 async fn a_cache_never_names_a_text_whose_row_it_has() {
     let fake = fake(Limits::none());
@@ -202,7 +203,7 @@ async fn each_text_gets_its_own_row_where_a_provider_refuses_once_and_takes_late
 
 // Indices that the batch does not have
 
-/// What an embedder says that speaks of other texts than it was asked about: of each of these, it costs 7 tokens.
+/// The indices that a wrong embedder names instead of those it was asked about; each costs 7 tokens.
 const ELSEWHERE: [usize; 3] = [2, 5, usize::MAX];
 const COST: u64 = 7;
 
@@ -211,7 +212,7 @@ fn names(index: usize) -> Error {
     refused(&[index]).with_usage(request_of(COST))
 }
 
-/// Has a row of a text that there is not, beside one that there is. What may pass would be tried again.
+/// Makes an error with a row of a text that does not exist, beside one that does. Its kind would be retried.
 fn finishes(fake: &Fake, texts: &[&str], index: usize) -> Error {
     unavailable().with_partial(finished(fake, texts, &[0, index], request_of(COST)))
 }
@@ -315,7 +316,7 @@ async fn dedup_blames_no_text_that_there_is_not() {
     }
 }
 
-/// What is not an answer is not asked for again, either.
+/// A reply that is no answer is not requested again, either.
 #[tokio::test(start_paused = true)]
 async fn retry_blames_no_text_that_there_is_not() {
     let fake = fake(Limits::none());

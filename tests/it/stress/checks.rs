@@ -14,7 +14,7 @@ use super::{
 /// How many calls that end at others' deadlines a caller waits for.
 const SEVERAL: usize = 3;
 
-/// What a limiter saves up when nobody calls.
+/// The most that a limiter saves up while nobody calls.
 const SAVED: Duration = Duration::from_secs(10);
 
 /// A promise that is looked at. Each can be asked for alone.
@@ -38,13 +38,13 @@ pub(super) enum Check {
     Stuck,
     /// No panic reaches a caller that a cache keeps from it.
     Panic,
-    /// What was told is what was charged.
+    /// The bills that were told equal the charges.
     Told,
     /// Nothing is told twice.
     Twice,
     /// A call that panicked is told of as unanswered, and takes no other bill with it.
     PanicBill,
-    /// What those who left were not told is counted by the cache.
+    /// The cache counts the bills of callers that left.
     LeftBill,
     /// Each text is paid for once.
     Paid,
@@ -125,7 +125,7 @@ pub(super) fn after_callers(round: &Round) {
     pace(round, &ledger);
 }
 
-/// What was charged in a time is what the limiter lets through, with what it saves up and one call's debt.
+/// The charge in a period is at most the limiter's rate, its savings and the debt of one call.
 fn pace(round: &Round, ledger: &Ledger) {
     let Some(tokens) = round.plan.keeps_pace.then_some(round.plan.pace.tokens).flatten() else { return };
     let began = |call: &super::ledger::Call| call.began;
@@ -142,8 +142,8 @@ fn pace(round: &Round, ledger: &Ledger) {
     }
 }
 
-/// Each text was paid for once: by each stack, and in each lane, as those do not wait for each other's calls. Who meets
-/// several calls that end at their own callers' deadlines asks alone.
+/// Each text was paid for once by each stack and in each lane, because lanes do not wait for each other's calls. A
+/// caller that meets several calls that end at their own callers' deadlines asks alone.
 fn paid(round: &Round, ledger: &Ledger) {
     let plan = &round.plan;
     if !(plan.is_calm() && plan.is_cached() && plan.keeps()) {
@@ -161,7 +161,7 @@ fn paid(round: &Round, ledger: &Ledger) {
     }
 }
 
-/// What was paid for before a last call is not paid for again.
+/// Texts that were paid for before the last call are not paid for again.
 pub(super) fn after_last(round: &Round, before: &Ledger) {
     let plan = &round.plan;
     if !(plan.is_calm() && plan.is_cached() && plan.keeps() && plan.stores.len() == 1) {
@@ -217,7 +217,7 @@ pub(super) fn bills(round: &Round) -> Option<Fault> {
     broken.map(|check| Fault { check, message: shown })
 }
 
-/// Whether more was told than was charged. What got no answer counts as requests where they were begun.
+/// Returns whether more was told than was charged. A request without an answer counts if it was begun.
 fn exceeds(told: Bill, charged: Bill) -> bool {
     told.tokens > charged.tokens || told.requests > charged.requests + told.unanswered
 }

@@ -15,7 +15,7 @@ use super::{
     texts,
 };
 
-/// Limits of so many texts a call, without others.
+/// Limits of this many texts per call, and no other limits.
 fn small_calls(texts: usize) -> Limits {
     Limits::none().with_texts(texts)
 }
@@ -70,7 +70,7 @@ pub(super) fn many(draw: &mut Draw, plan: &mut Plan) {
 }
 
 /// Three callers, three times: the first asks for a text that is refused, and for one that the second waits for, too.
-/// What the second asks for besides is refused once, and embedded for the third while the second waits.
+/// The second caller's other text is refused once, and embedded for the third caller while the second waits.
 fn refused_once(draw: &mut Draw, plan: &mut Plan) {
     const THREES: usize = 3;
     let takes = [1000, 200, 100].map(|millis| Takes::This(draw.scaled(millis)));

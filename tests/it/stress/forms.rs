@@ -12,7 +12,7 @@ use super::{
     stacks::Layer,
 };
 
-/// What kind of round it is.
+/// The kind of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Form {
     /// Anything.
@@ -174,7 +174,7 @@ fn any(draw: &mut Draw, plan: &mut Plan) {
     let truncation = if draw.random.bool() { Truncation::Truncate } else { Truncation::Error };
     for _ in 0..draw.random.usize(1..=10) {
         let how = match draw.how() {
-            // Who calls the embedder itself is given what it gives, lies too.
+            // A caller of the embedder itself gets its replies unchecked, including lies.
             How::Embed if lies => How::All,
             how => how,
         };

@@ -30,7 +30,7 @@ pub(super) struct Call {
     pub(super) texts: Vec<String>,
     pub(super) began: Instant,
     pub(super) ending: Ending,
-    /// What its answer told that it cost.
+    /// The cost that its answer told.
     pub(super) charged: Usage,
 }
 
@@ -71,7 +71,7 @@ impl Ledger {
         self.refused.contains(&(kind, text.to_owned()))
     }
 
-    /// What all answers together told that they cost.
+    /// Returns the cost that all answers together told.
     pub(super) fn charged(&self) -> Usage {
         self.calls.iter().map(|call| call.charged).sum()
     }

@@ -23,7 +23,7 @@ use super::{
     texts,
 };
 
-/// What a member may do in place of a plain answer.
+/// A behavior of a member in place of a plain answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trick {
     /// Fails in a way that may pass.
@@ -60,7 +60,7 @@ pub(super) enum Trick {
 #[derive(Clone, Debug)]
 pub(super) struct Habits {
     pub(super) limits: Limits,
-    /// What it may do; empty where it always answers right.
+    /// Its possible tricks; empty if it always answers right.
     pub(super) tricks: Vec<Trick>,
     /// One call in so many is a trick.
     pub(super) every: u8,
@@ -151,7 +151,7 @@ impl Member {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the next call does, and how long it takes.
+    /// Draws the behavior of the next call, and its time.
     fn draw(&self) -> (Option<Trick>, Takes) {
         if self.0.behaves.load(Ordering::SeqCst) {
             return (None, Takes::NoTime);
@@ -182,7 +182,7 @@ impl Member {
         of.iter().map(|&index| texts::tokens(texts::cut(batch.texts()[index], limit, batch.truncation())) as u64).sum()
     }
 
-    /// What the call comes to.
+    /// Returns the result of the call.
     fn answer(&self, batch: &Batch<'_>, trick: Option<Trick>, call: &mut Open<'_>) -> Result<Embeddings> {
         if matches!(trick, Some(Trick::PanicsFirst | Trick::PanicsLast)) {
             call.ending = Ending::Panicked;

@@ -12,7 +12,7 @@ use super::{
     texts,
 };
 
-/// Who polls the callers, and by which clock.
+/// The way that callers are polled, and the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     /// A runtime of one thread, whose clock jumps.

@@ -81,7 +81,7 @@ impl fmt::Display for Totals {
     }
 }
 
-/// What a broken promise is told with.
+/// Returns the report of a broken promise.
 pub(super) fn failure(plan: &Plan, played: &Played, faults: &[Fault]) -> String {
     let faults: Vec<String> = faults.iter().map(|fault| format!("  {fault}")).collect();
     format!(

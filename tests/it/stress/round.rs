@@ -23,7 +23,7 @@ use super::{
     stacks::{Commons, Stack, Stores},
 };
 
-/// Who has no answer by then on a clock that jumps has none at all.
+/// A caller without an answer by then on a clock that jumps hangs.
 const FOR_EVER: Duration = Duration::from_secs(1_000_000);
 
 /// A round on a clock that jumps takes less.
@@ -57,7 +57,7 @@ struct Notes {
     ended: Vec<Option<(Ended, Duration)>>,
 }
 
-/// What a round came to.
+/// The result of a round.
 #[derive(Debug)]
 pub(super) struct Played {
     pub(super) faults: Vec<Fault>,
@@ -134,12 +134,12 @@ impl Round {
     }
 }
 
-/// Plays the round that is drawn. Where the clock is real, who waits for so long waits for ever.
+/// Plays the round that is drawn. On a real clock, a caller that waits this long counts as waiting for ever.
 pub(super) fn play(plan: Plan, for_ever: Duration) -> Played {
     let runtime = runtime(plan.mode);
     let round = Arc::new(Round::new(plan));
     runtime.block_on(perform(&round, for_ever));
-    // Who hangs is not waited for.
+    // Do not wait for callers that hang.
     runtime.shutdown_background();
     round.played()
 }
@@ -199,7 +199,7 @@ async fn perform(round: &Arc<Round>, real_for_ever: Duration) {
         if broken.is_none() {
             break;
         }
-        // What is being stored is not told of to its end.
+        // Nothing tells when a write has ended: poll.
         tokio::time::sleep(Duration::from_millis(10)).await;
         broken = checks::bills(round);
     }
@@ -248,7 +248,7 @@ async fn last_call(round: &Round, number: usize) {
             return round.fault(Check::Stuck, format!("a new call of stack {number} panics"));
         };
         let Err(error) = result else { return };
-        // Who has a short time limit outside a gate or a pace may run into it, whatever the member does.
+        // A short time limit outside a gate or a pace may pass, whatever the member does.
         let times_out = error.kind() == ErrorKind::Timeout && round.plan.may_time_out();
         // On the real clock it may have joined a call that had failed and was being stored.
         if attempt >= if times_out { 10 } else { 3 } || !(times_out || is_real) {

@@ -15,7 +15,7 @@ use super::{
     stacks::{AnyEmbedder, Layer},
 };
 
-/// What is broken.
+/// The promise that is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sabotage {
     /// The rows of two texts change places.
@@ -31,9 +31,9 @@ pub(super) enum Sabotage {
     /// From the fifth call on, everything fails.
     Breaks,
     Panics,
-    /// What was paid is not told.
+    /// Payments are not told.
     HidesBills,
-    /// What was paid is told twice.
+    /// Payments are told twice.
     TellsTwice,
     /// All is asked for twice, and told of.
     AsksTwice,

@@ -47,7 +47,7 @@ pub(super) enum Layer {
     Sabotage(Sabotage),
 }
 
-/// What a limiter lets through in a minute.
+/// The rates of a limiter, per minute.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     pub(super) requests: Option<u64>,
@@ -133,7 +133,7 @@ impl Stores {
     }
 }
 
-/// What the stacks of a round share.
+/// The parts that the stacks of a round share.
 pub(super) struct Commons<'a> {
     pub(super) member: &'a Member,
     pub(super) stores: &'a Stores,

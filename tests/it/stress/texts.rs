@@ -27,7 +27,7 @@ pub(super) fn is_over(text: &str, limit: Option<usize>) -> bool {
     limit.is_some_and(|limit| tokens(text) > limit)
 }
 
-/// What is left of a text after it was cut. All texts here are ASCII.
+/// Returns the rest of a text after truncation. All texts here are ASCII.
 pub(super) fn cut(text: &str, limit: Option<usize>, truncation: Truncation) -> &str {
     match limit {
         Some(limit) if truncation == Truncation::Truncate && is_over(text, Some(limit)) => &text[..limit * TOKEN],

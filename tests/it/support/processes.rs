@@ -11,7 +11,7 @@ use std::{
 /// Set where a test was started by itself, to what it is to do.
 pub(crate) const INNER: &str = "DOCVECTOR_EMBED_TEST_INNER";
 
-/// What a test that was started by itself is to do.
+/// Returns the task of a test that was started by itself.
 pub(crate) fn inner() -> Option<Vec<String>> {
     Some(env::var(INNER).ok()?.lines().map(str::to_owned).collect())
 }
