@@ -79,6 +79,7 @@ pub mod provider;
 mod rate_limit_status;
 mod space;
 mod sync;
+pub mod telemetry;
 mod usage;
 pub mod wrap;
 

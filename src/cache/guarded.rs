@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::{CacheStore, Entry, Key, Sink};
-use crate::{Error, ErrorKind, Result, SpaceId};
+use crate::{Error, ErrorKind, Result, SpaceId, telemetry};
 
 /// A time limit and a circuit breaker around any store, so that a slow or broken one does not slow everything down. It
 /// is a store itself: put it around a server, or around the slow store of [`Tiered`](super::Tiered).
@@ -320,7 +320,11 @@ impl<S: fmt::Display> Guarded<S> {
         if was_closed {
             return;
         }
-        tracing::info!(store = %self.store, failures, "the cache store is back: calls go to it again");
+        tracing::info!(
+            { telemetry::STORE } = %self.store,
+            { telemetry::FAILURES } = failures,
+            "the cache store is back: calls go to it again"
+        );
     }
 
     fn failed(&self, pass: &Pass<'_>, error: &Error) {
@@ -339,11 +343,20 @@ impl<S: fmt::Display> Guarded<S> {
         let pause = self.pause;
         if was_closed {
             tracing::warn!(
-                store = %self.store, %error, failures, ?pause,
+                { telemetry::STORE } = %self.store,
+                { telemetry::ERROR } = %error,
+                { telemetry::FAILURES } = failures,
+                { telemetry::PAUSE } = ?pause,
                 "the cache store failed too often: no call goes to it until the pause is over"
             );
         } else {
-            tracing::debug!(store = %self.store, %error, failures, ?pause, "the cache store still fails");
+            tracing::debug!(
+                { telemetry::STORE } = %self.store,
+                { telemetry::ERROR } = %error,
+                { telemetry::FAILURES } = failures,
+                { telemetry::PAUSE } = ?pause,
+                "the cache store still fails"
+            );
         }
     }
 }

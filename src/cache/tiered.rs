@@ -5,7 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 
 use super::{CacheStore, Entry, Key, Sink, owned_entries::OwnedEntries};
-use crate::{Result, SpaceId};
+use crate::{Result, SpaceId, telemetry};
 
 /// The keys per look-up in the slow store. Their values are held until the fast store has them.
 const KEYS_PER_LOOKUP: usize = 4_096;
@@ -85,7 +85,11 @@ impl<F: CacheStore, S> Tiered<F, S> {
     /// Turns a failure of the fast store into a warning.
     fn warn(&self, result: Result<()>, what: &str) {
         if let Err(error) = result {
-            tracing::warn!(store = %self.fast, %error, "the fast cache store {what}");
+            tracing::warn!(
+                { telemetry::STORE } = %self.fast,
+                { telemetry::ERROR } = %error,
+                "the fast cache store {what}"
+            );
         }
     }
 }

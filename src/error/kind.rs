@@ -28,7 +28,7 @@ pub enum ErrorKind {
     DeadlinePassed,
     /// The model failed on this machine.
     Inference,
-    /// The texts or the batch are not acceptable; [`Error::bad_texts`] says which and why.
+    /// The texts or the batch are not acceptable; [`Error::bad_texts`](crate::Error::bad_texts) says which and why.
     InvalidInput,
     /// A queue of this process, or of a service, is full: this call was not sent any further. Waiting helps.
     Overloaded,

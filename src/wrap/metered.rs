@@ -18,6 +18,7 @@ pub use self::{
 };
 use crate::{
     Batch, Charges, Embedder, Embeddings, Error, Limits, Options, Result, Space, SpaceId, Usage, checked::cost_of,
+    telemetry,
 };
 
 /// Tells a meter of each call.
@@ -197,7 +198,7 @@ impl Drop for Call<'_> {
         };
         // The rows are paid for, and this may be running because of another panic.
         if catch_unwind(AssertUnwindSafe(|| self.meter.record(&metering))).is_err() {
-            tracing::warn!(embedder = self.embedder, "a meter panicked: it missed a call");
+            tracing::warn!({ telemetry::EMBEDDER } = self.embedder, "a meter panicked: it missed a call");
         }
     }
 }

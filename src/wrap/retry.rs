@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::{
     Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Partial, Result, Space, checked::embed_checked,
-    gather::RowCollector,
+    gather::RowCollector, telemetry,
 };
 
 /// How to retry.
@@ -328,10 +328,10 @@ impl<E: Embedder> Embedder for Retry<E> {
                 Err(why) => return Err(finished.give_back(error.gave_up(attempt, why))),
             };
             tracing::debug!(
-                embedder = %self.inner,
-                error.r#type = error.provider_code().unwrap_or(error.kind().as_str()),
-                embed.retry.attempt = attempt,
-                embed.retry.wait_ms = wait.as_millis() as u64,
+                { telemetry::EMBEDDER } = %self.inner,
+                { telemetry::ERROR_TYPE } = error.provider_code().unwrap_or(error.kind().as_str()),
+                { telemetry::RETRY_ATTEMPT } = attempt,
+                { telemetry::RETRY_WAIT_MS } = wait.as_millis() as u64,
                 "tries again"
             );
             finished.keep(&batch, error);

@@ -12,6 +12,7 @@ mod openai;
 #[cfg(feature = "serde")]
 mod stored;
 mod support;
+mod telemetry;
 mod wrap;
 
 // The last: it takes as long as it may.

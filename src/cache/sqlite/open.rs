@@ -9,7 +9,7 @@ use std::{
 use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, Transaction, TransactionBehavior};
 
 use super::schema::{self, Identity, Refusal};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, telemetry};
 
 /// The first version of SQLite in which two connections that write and checkpoint at the same time cannot damage the
 /// file.
@@ -58,7 +58,11 @@ impl FileOptions {
         connection.execute_batch(&format!("PRAGMA journal_size_limit = {}", self.wal_bytes))?;
         // From here on, only `begin` waits for locks.
         connection.busy_timeout(Duration::ZERO)?;
-        tracing::debug!(embed.cache.made = is_new, embed.cache.page_size = page_size, "opened an SQLite file");
+        tracing::debug!(
+            { telemetry::CACHE_MADE } = is_new,
+            { telemetry::CACHE_PAGE_SIZE } = page_size,
+            "opened an SQLite file"
+        );
         Ok((connection, page_size))
     }
 }

@@ -14,6 +14,7 @@ use super::{failure::file_error, open::begin};
 use crate::{
     Result, SpaceId,
     cache::{Entry, owned_entries::OwnedEntries},
+    telemetry,
 };
 
 const INSERT: &str = "INSERT INTO entries (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO NOTHING";
@@ -68,7 +69,7 @@ impl Writer {
             let group = self.gather(first);
             let result = self.write(&group).map_err(|error| file_error(&self.path, error));
             if let Err(error) = &result {
-                tracing::debug!(embed.cache.puts = group.len(), "a transaction failed: {error}");
+                tracing::debug!({ telemetry::CACHE_PUTS } = group.len(), "a transaction failed: {error}");
             }
             for job in group {
                 // The caller may have left.
@@ -95,7 +96,7 @@ impl Writer {
         };
         if let Err(error) = restart() {
             // Tried again after the next group. Until then, rows in the WAL are as durable as those in the file.
-            tracing::debug!(embed.cache.journal_bytes = bytes, "the WAL could not start over: {error}");
+            tracing::debug!({ telemetry::CACHE_JOURNAL_BYTES } = bytes, "the WAL could not start over: {error}");
         }
     }
 

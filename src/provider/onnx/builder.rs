@@ -24,7 +24,7 @@ use super::{
     tuning::{self, StoredTuning, Tuning, TuningKey, TuningSource},
     weights::Weights,
 };
-use crate::{Error, ErrorKind, Normalization, Payee, Precision, Prompts, Result, Space, Tier};
+use crate::{Error, ErrorKind, Normalization, Payee, Precision, Prompts, Result, Space, Tier, telemetry};
 
 /// Padded tokens of a batch on a CPU: best or tied for all models and lengths measured (benches/RESULTS.md).
 const BATCH_TOKENS: usize = 256;
@@ -321,7 +321,11 @@ impl OnnxBuilder {
             StoredTuning::Tuned(tuning, file) => (tuning, TuningSource::Tuned(file)),
             StoredTuning::Nothing => (defaults, if given { TuningSource::Given } else { TuningSource::Defaults }),
             StoredTuning::Unreadable(file, why) => {
-                tracing::warn!(file = %file.display(), why, "what tune found cannot be used");
+                tracing::warn!(
+                    { telemetry::FILE } = %file.display(),
+                    { telemetry::WHY } = why,
+                    "what tune found cannot be used"
+                );
                 (defaults, TuningSource::Unusable(file, why))
             }
         };

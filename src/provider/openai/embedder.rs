@@ -9,6 +9,7 @@ use super::{endpoint::Endpoint, failure, redaction, reply, request};
 use crate::{
     Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, Usage,
     http::{Reply, headers},
+    telemetry,
 };
 
 /// Bodies of at least this size are decoded off the async executor: they take a millisecond or more.
@@ -95,7 +96,7 @@ impl OpenAi {
         }
         let read = self.decode(reply, rows).await.map_err(about)?;
         if let Some(model) = read.model.filter(|model| self.is_name_like(model)) {
-            span.record("gen_ai.response.model", model);
+            span.record(telemetry::RESPONSE_MODEL, model);
         }
         let embeddings = read.embeddings.with_truncated(truncated);
         Ok(rate_limit_status.into_iter().fold(embeddings, Embeddings::with_rate_limit_status))
@@ -129,20 +130,20 @@ impl OpenAi {
         let endpoint = &*self.0;
         let model = endpoint.model.as_deref().unwrap_or_else(|| endpoint.space.model());
         tracing::info_span!(
-            "embeddings",
-            otel.name = format_args!("embeddings {model}"),
-            otel.kind = "client",
-            gen_ai.operation.name = "embeddings",
-            gen_ai.provider.name = endpoint.vendor,
-            gen_ai.request.model = model,
-            gen_ai.response.model = field::Empty,
-            gen_ai.embeddings.dimension.count = endpoint.space.dimensions(),
-            gen_ai.request.encoding_formats = endpoint.encoding.as_str(),
-            gen_ai.usage.input_tokens = field::Empty,
-            server.address = endpoint.url.host_str(),
-            server.port = endpoint.url.port_or_known_default(),
-            error.r#type = field::Empty,
-            embed.batch.size = batch.len(),
+            telemetry::REQUEST_SPAN,
+            { telemetry::OTEL_NAME } = format_args!("embeddings {model}"),
+            { telemetry::OTEL_KIND } = "client",
+            { telemetry::OPERATION_NAME } = "embeddings",
+            { telemetry::PROVIDER_NAME } = endpoint.vendor,
+            { telemetry::REQUEST_MODEL } = model,
+            { telemetry::RESPONSE_MODEL } = field::Empty,
+            { telemetry::DIMENSION_COUNT } = endpoint.space.dimensions(),
+            { telemetry::ENCODING_FORMATS } = endpoint.encoding.as_str(),
+            { telemetry::INPUT_TOKENS } = field::Empty,
+            { telemetry::SERVER_ADDRESS } = endpoint.url.host_str(),
+            { telemetry::SERVER_PORT } = endpoint.url.port_or_known_default(),
+            { telemetry::ERROR_TYPE } = field::Empty,
+            { telemetry::BATCH_SIZE } = batch.len(),
         )
     }
 }
@@ -159,11 +160,14 @@ impl Embedder for OpenAi {
         match &result {
             Ok(embeddings) => {
                 if let Some(tokens) = embeddings.usage().exact_tokens() {
-                    span.record("gen_ai.usage.input_tokens", tokens);
+                    span.record(telemetry::INPUT_TOKENS, tokens);
                 }
             }
             Err(error) => {
-                _ = span.record("error.type", field::display(error.provider_code().unwrap_or(error.kind().as_str())))
+                _ = span.record(
+                    telemetry::ERROR_TYPE,
+                    field::display(error.provider_code().unwrap_or(error.kind().as_str())),
+                )
             }
         }
         let payee = &self.0.payee;

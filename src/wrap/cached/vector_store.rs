@@ -18,6 +18,7 @@ use super::{
 use crate::{
     Embeddings, Error, ErrorKind, Result, Space,
     cache::{CacheStore, Entry, Key, owned_entries::OwnedEntries},
+    telemetry,
 };
 
 /// How often a store is asked again for an entry that was damaged. Each of its tiers may have a damaged one; more than
@@ -52,7 +53,7 @@ impl VectorStore {
     /// Counts a failure of the store, and warns of it.
     pub(super) fn failed(&self, error: &Error, what: &str) {
         self.counts.failures.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(store = %self.store, %error, "the cache {what}");
+        tracing::warn!({ telemetry::STORE } = %self.store, { telemetry::ERROR } = %error, "the cache {what}");
     }
 
     /// Takes the missing rows that the store has.
@@ -106,7 +107,11 @@ impl VectorStore {
         damaged.sort_unstable();
         damaged.dedup();
         self.counts.damaged.fetch_add(damaged.len() as u64, Ordering::Relaxed);
-        tracing::warn!(store = %self.store, damaged = damaged.len(), "damaged entries are discarded");
+        tracing::warn!(
+            { telemetry::STORE } = %self.store,
+            { telemetry::DAMAGED } = damaged.len(),
+            "damaged entries are discarded"
+        );
         let entries: Vec<Entry<'_>> = damaged.iter().map(|(key, value)| Entry::new(*key, value)).collect();
         let discarded = unpanicked(async { self.store.discard(&entries).await }).await;
         if let Err(error) = &discarded {

@@ -16,6 +16,7 @@ use crate::{
     Embeddings, Error, ErrorKind, Lane, RateLimitStatus, Result,
     lanes::{BULK_PATIENCE, PerLane},
     sync::Mutex,
+    telemetry,
 };
 
 /// How much of a limit one call is to take: what comes in so long. A query that comes behind it waits no longer.
@@ -200,7 +201,7 @@ impl RateLimiter {
                         let until = now.checked_add(asked.min(LONGEST_PAUSE));
                         state.paused = state.paused.max(until);
                         let asked = asked.as_millis() as u64;
-                        tracing::debug!(embed.rate_limit.asked_ms = asked, "all calls are held back");
+                        tracing::debug!({ telemetry::RATE_LIMIT_ASKED_MS } = asked, "all calls are held back");
                     }
                     let usage = error.total_usage();
                     if usage.requests == 0 && usage.unanswered == 0 && error.status().is_none() {

@@ -1,0 +1,150 @@
+//! Names what this crate logs and measures: the fields of its `tracing` events and spans, and OpenTelemetry's metrics.
+//!
+//! ```
+//! use docvector_embed::telemetry;
+//! // A dashboard or an alert names a field by its constant, so that it cannot be misspelled.
+//! assert_eq!(telemetry::RETRY_ATTEMPT, "embed.retry.attempt");
+//! // The whole table, to check a configuration against.
+//! assert!(telemetry::FIELDS.iter().any(|(name, about)| *name == telemetry::STORE && !about.is_empty()));
+//! ```
+//!
+//! Names never change. Fields that OpenTelemetry's conventions know have its names; the others begin with `embed.`, or are
+//! one word. No field ever holds a text, a key or a body of a request.
+
+/// Makes each name a constant, and all of them a table.
+macro_rules! names {
+    ($(#[$about_table:meta])* $table:ident, $($(#[doc = $about:literal])+ $constant:ident = $name:literal;)+) => {
+        $($(#[doc = $about])+ pub const $constant: &str = $name;)+
+
+        $(#[$about_table])*
+        pub const $table: &[(&str, &str)] = &[$(($constant, concat!($($about),+))),+];
+    };
+}
+
+names! {
+    /// All fields of events and spans: the name, and what it holds.
+    FIELDS,
+    /// The embedder that acts, as it displays itself.
+    EMBEDDER = "embedder";
+    /// The cache store that acts, as it displays itself.
+    STORE = "store";
+    /// The error, in one line.
+    ERROR = "error";
+    /// The provider's code of an error, or the kind's name.
+    ERROR_TYPE = "error.type";
+    /// The file that is meant.
+    FILE = "file";
+    /// The reason, in words.
+    WHY = "why";
+    /// The number of damaged entries.
+    DAMAGED = "damaged";
+    /// Failures of a store in a row.
+    FAILURES = "failures";
+    /// How long a store is not asked.
+    PAUSE = "pause";
+    /// The attempt that failed, from 1.
+    RETRY_ATTEMPT = "embed.retry.attempt";
+    /// The wait before the next attempt, in milliseconds.
+    RETRY_WAIT_MS = "embed.retry.wait_ms";
+    /// The pause that a provider asked for, in milliseconds.
+    RATE_LIMIT_ASKED_MS = "embed.rate_limit.asked_ms";
+    /// Whether a cache file was made by this opening.
+    CACHE_MADE = "embed.cache.made";
+    /// The page size of a cache file, in bytes.
+    CACHE_PAGE_SIZE = "embed.cache.page_size";
+    /// Calls whose entries one transaction writes.
+    CACHE_PUTS = "embed.cache.puts";
+    /// The size of a cache file's WAL, in bytes.
+    CACHE_JOURNAL_BYTES = "embed.cache.journal_bytes";
+    /// The span's name as OpenTelemetry shows it.
+    OTEL_NAME = "otel.name";
+    /// The span's kind: `client`.
+    OTEL_KIND = "otel.kind";
+    /// The operation: `embeddings`.
+    OPERATION_NAME = "gen_ai.operation.name";
+    /// The provider by OpenTelemetry's name: `openai` or `azure.ai.openai`.
+    PROVIDER_NAME = "gen_ai.provider.name";
+    /// The model that was asked for.
+    REQUEST_MODEL = "gen_ai.request.model";
+    /// The model that the provider says answered.
+    RESPONSE_MODEL = "gen_ai.response.model";
+    /// The components of a vector.
+    DIMENSION_COUNT = "gen_ai.embeddings.dimension.count";
+    /// The form that vectors are asked for in: `base64` or `float`.
+    ENCODING_FORMATS = "gen_ai.request.encoding_formats";
+    /// The tokens that the provider counted.
+    INPUT_TOKENS = "gen_ai.usage.input_tokens";
+    /// The host that a request goes to.
+    SERVER_ADDRESS = "server.address";
+    /// The port that a request goes to.
+    SERVER_PORT = "server.port";
+    /// The texts of a request.
+    BATCH_SIZE = "embed.batch.size";
+}
+
+names! {
+    /// The metrics that [`CallRecord`](crate::wrap::CallRecord) has the values of: the name, and what it measures. Both are
+    /// histograms of OpenTelemetry's conventions for generative AI.
+    METRICS,
+    /// The latency of a call, in seconds.
+    OPERATION_DURATION = "gen_ai.client.operation.duration";
+    /// The tokens of a call.
+    TOKEN_USAGE = "gen_ai.client.token.usage";
+}
+
+names! {
+    /// The attributes of these metrics that are no fields of events: the name, and what it holds.
+    ATTRIBUTES,
+    /// The type of the tokens that [`TOKEN_USAGE`] counts: `input`.
+    TOKEN_TYPE = "gen_ai.token.type";
+}
+
+/// The span of one request to a remote provider.
+pub const REQUEST_SPAN: &str = "embeddings";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Dashboards and alerts hold these. Add to the table; change nothing in it.
+    #[test]
+    fn names_stay_as_they_are_and_are_distinct() {
+        let names: Vec<&str> = [FIELDS, METRICS, ATTRIBUTES].concat().into_iter().map(|(name, _)| name).collect();
+        let known = [
+            "embedder",
+            "store",
+            "error",
+            "error.type",
+            "file",
+            "why",
+            "damaged",
+            "failures",
+            "pause",
+            "embed.retry.attempt",
+            "embed.retry.wait_ms",
+            "embed.rate_limit.asked_ms",
+            "embed.cache.made",
+            "embed.cache.page_size",
+            "embed.cache.puts",
+            "embed.cache.journal_bytes",
+            "otel.name",
+            "otel.kind",
+            "gen_ai.operation.name",
+            "gen_ai.provider.name",
+            "gen_ai.request.model",
+            "gen_ai.response.model",
+            "gen_ai.embeddings.dimension.count",
+            "gen_ai.request.encoding_formats",
+            "gen_ai.usage.input_tokens",
+            "server.address",
+            "server.port",
+            "embed.batch.size",
+            "gen_ai.client.operation.duration",
+            "gen_ai.client.token.usage",
+            "gen_ai.token.type",
+        ];
+        assert_eq!(names, known);
+        let distinct: std::collections::HashSet<&&str> = names.iter().collect();
+        assert_eq!(distinct.len(), names.len());
+    }
+}
