@@ -1,4 +1,4 @@
-//! The activation functions of models: what files call them, and their arithmetic.
+//! Knows the activation functions of models: their names in files, and their arithmetic.
 
 /// An activation function by the name that configurations use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub(super) enum Activation {
 }
 
 impl Activation {
-    /// A name of our own, for fingerprints.
+    /// Returns a name of our own, for fingerprints.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Identity => "identity",
@@ -25,7 +25,7 @@ impl Activation {
         }
     }
 
-    /// Takes a name of `transformers` (`gelu_new`) or the last part of a torch class path (`GELU`).
+    /// Reads a name of `transformers` (`gelu_new`) or the last part of a torch class path (`GELU`).
     pub(super) fn of(name: &str) -> Option<Self> {
         Some(match name {
             "gelu" | "gelu_python" | "GELU" | "GELUActivation" => Self::Gelu,
@@ -38,7 +38,7 @@ impl Activation {
         })
     }
 
-    /// Applies it to one number.
+    /// Applies the function to one number.
     pub(super) fn apply(self, x: f32) -> f32 {
         match self {
             Self::Identity => x,
@@ -54,8 +54,8 @@ impl Activation {
     }
 }
 
-/// The error function, by the rational approximation 7.1.26 of Abramowitz and Stegun in double precision: error below
-/// 1.5e-7, a unit in the last place of an f32 near 1.
+/// Computes the error function, by the rational approximation 7.1.26 of Abramowitz and Stegun in double precision:
+/// error below 1.5e-7, a unit in the last place of an f32 near 1.
 fn erf(x: f32) -> f32 {
     const P: f64 = 0.327_591_1;
     const A: [f64; 5] = [0.254_829_592, -0.284_496_736, 1.421_413_741, -1.453_152_027, 1.061_405_429];

@@ -26,19 +26,19 @@ use super::{
 };
 use crate::{Error, ErrorKind, Normalization, Payee, Precision, Prompts, Result, Space, Tier, telemetry};
 
-/// Padded tokens of a batch on a CPU: best or tied for all models and lengths measured (benches/RESULTS.md).
+/// Padded tokens per batch on a CPU: best or tied for all models and lengths measured (benches/RESULTS.md).
 const BATCH_TOKENS: usize = 256;
-/// Padded tokens of a batch on a card: a round number that keeps one busy; not measured here.
+/// Padded tokens per batch on a GPU: a round number that keeps one busy; not measured here.
 const BATCH_TOKENS_GPU: usize = 16_384;
-/// On a card, padding costs less than another batch.
+/// The same as [`BATCH_OVERHEAD`] on a GPU, where padding costs less than another batch.
 const BATCH_OVERHEAD_GPU: usize = 1024;
-/// One computes while the other is fed and read.
+/// Sessions on a GPU: one computes while the other is fed and read.
 const SESSIONS_PER_GPU: usize = 2;
-/// What a batch costs on a CPU besides its tokens, in tokens: how much a text may be padded to share one.
+/// What a batch costs on a CPU besides its tokens, in tokens: the most that a text is padded to share a batch.
 const BATCH_OVERHEAD: usize = 8;
 
 impl Onnx {
-    /// Loads a sentence-transformers folder with the defaults. Blocks for as long as reading the weights takes.
+    /// Loads a sentence-transformers folder with the defaults. Blocks until the weights are read.
     ///
     /// # Errors
     /// See [`Onnx`](Onnx#errors).
@@ -46,7 +46,7 @@ impl Onnx {
         Self::builder(folder).build()
     }
 
-    /// Begins loading a sentence-transformers folder.
+    /// Returns a builder that loads a sentence-transformers folder.
     pub fn builder(folder: impl Into<PathBuf>) -> OnnxBuilder {
         OnnxBuilder {
             folder: folder.into(),
@@ -77,11 +77,11 @@ impl Onnx {
 /// ```
 ///
 /// # Default
-/// - the library: searched for as [`Onnx`](Onnx#library) says;
+/// - the library: the first in the [places](Onnx#library) that are searched;
 /// - the file: `model.safetensors`, else `model.onnx`, else `onnx/model.onnx`;
 /// - the device: the CPU, in full precision;
-/// - threads and padded tokens of a batch: what [`docvector-embed tune`](Tuning) found for this model on this machine;
-///   else, on a CPU, a thread a core and 256 tokens, and on a card two threads and 16,384 tokens;
+/// - threads and padded tokens per batch: what [`docvector-embed tune`](Tuning) found for this model on this machine;
+///   otherwise one thread per core and 256 tokens on a CPU, two threads and 16,384 tokens on a GPU;
 /// - length, prompts and width: the folder's.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OnnxBuilder {
@@ -99,87 +99,90 @@ pub struct OnnxBuilder {
 }
 
 impl OnnxBuilder {
-    /// Sets the file of ONNX Runtime, or the folder that it is in.
+    /// Sets the file of ONNX Runtime, or its folder.
     #[must_use]
     pub fn with_library(mut self, path: impl Into<PathBuf>) -> Self {
         self.library = Some(path.into());
         self
     }
 
-    /// Sets the model's file, below the folder: an `.onnx` file, or one of safetensors.
+    /// Sets the model's file by its path in the folder: an `.onnx` file or a `.safetensors` file.
     #[must_use]
     pub fn with_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.file = Some(path.into());
         self
     }
 
-    /// Sets the device. One that cannot be used is an error with the reason: nothing runs elsewhere in its place.
+    /// Sets the device. If it cannot be used, `build` fails with the reason: nothing runs on another device instead.
     #[must_use]
     pub fn with_device(self, device: Device) -> Self {
         self.with_devices([device])
     }
 
-    /// Sets several devices, cards of one kind, which share the work.
+    /// Sets several devices that share the work: GPUs of one kind.
     #[must_use]
     pub fn with_devices(mut self, devices: impl IntoIterator<Item = Device>) -> Self {
         self.devices = devices.into_iter().collect();
         self
     }
 
-    /// Sets the precision. [`Int8`](Precision::Int8) makes the layers' weights 8 bits wide when loading: half as fast again
-    /// on a CPU with AVX2, and a quarter of their memory, at a mean cosine of 0.996. See [`Onnx`](Onnx#precision).
+    /// Sets the precision. [`Int8`](Precision::Int8) quantizes the layers' weights to 8 bits while loading: 1.5 times
+    /// as fast on a CPU with AVX2, and a quarter of their memory, at a mean cosine of 0.996. See
+    /// [`Onnx`](Onnx#precision).
     #[must_use]
     pub const fn with_precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self
     }
 
-    /// Sets the threads on each device, each with a session of its own.
+    /// Sets the threads on each device; each has a session of its own. 0 is an error.
     #[must_use]
     pub const fn with_threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
         self
     }
 
-    /// Sets the tokens of a text, special ones included, below what the model has positions for. Another length is
-    /// another space: it changes the vectors of texts that are cut.
+    /// Sets the most tokens of a text, special ones included. More than the model has positions for is an error, and so
+    /// are so few that the special tokens leave no room. Another length is another space: it changes the vectors of
+    /// truncated texts.
     #[must_use]
     pub const fn with_max_tokens(mut self, tokens: usize) -> Self {
         self.max_tokens = Some(tokens);
         self
     }
 
-    /// Sets the padded tokens of a batch. A longer text is a batch of its own.
-    /// `docvector-embed bench` and `tune` show what is best.
+    /// Sets the padded tokens per batch. A longer text is a batch of its own. 0 is an error.
+    /// `docvector-embed bench` and `tune` show which number is best.
     #[must_use]
     pub const fn with_batch_tokens(mut self, tokens: usize) -> Self {
         self.batch_tokens = Some(tokens);
         self
     }
 
-    /// Takes no notice of what `docvector-embed tune` found.
+    /// Ignores what `docvector-embed tune` found.
     #[must_use]
     pub const fn without_tuning(mut self) -> Self {
         self.tuned = false;
         self
     }
 
-    /// Sets what is put before documents and queries, in place of what the folder says.
+    /// Sets the prompts before documents and queries, in place of the folder's. A prompt that leaves no room for a text
+    /// is an error.
     #[must_use]
     pub fn with_prompts(mut self, prompts: Prompts) -> Self {
         self.prompts = Some(prompts);
         self
     }
 
-    /// SplitPoints the vectors to their first components, which models trained for it (Matryoshka) allow.
+    /// Truncates the vectors to their first components, for models that are trained for it (Matryoshka). 0 and more
+    /// than the model's dimensions are errors.
     #[must_use]
     pub const fn with_truncate_dim(mut self, dimensions: usize) -> Self {
         self.truncate_dim = Some(dimensions);
         self
     }
 
-    /// Loads the model. Blocks for as long as reading the weights takes: within an async program, run it where
-    /// blocking is allowed.
+    /// Loads the model. Blocks until the weights are read: in an async program, run it where blocking is allowed.
     ///
     /// # Errors
     /// See [`Onnx`](Onnx#errors).
@@ -221,22 +224,22 @@ impl OnnxBuilder {
         self.precision == Precision::Int8
     }
 
-    /// Refuses what can be refused before anything is read.
+    /// Refuses options that are wrong whatever the folder holds.
     fn check_options(&self) -> Result<()> {
         if self.batch_tokens == Some(0) || self.threads == Some(0) {
-            return Err(wrong("threads and padded tokens of a batch must be at least 1".into()));
+            return Err(wrong("threads and padded tokens per batch must be at least 1".into()));
         }
         Device::check(&self.devices)?;
         if self.int8() && !self.on_cpu() {
-            return Err(wrong("int8 was asked for on a card: cards run fp16, int8 is for the CPU".into()));
+            return Err(wrong("int8 needs the CPU: GPUs run fp16".into()));
         }
         if let (true, Some(missing)) = (self.int8(), cpu::missing_for_int8()) {
-            return Err(wrong(format!("int8 was asked for, and this CPU lacks {missing}")));
+            return Err(wrong(format!("int8 needs {missing}, which this CPU lacks")));
         }
         Ok(())
     }
 
-    /// Reads the folder with the options in it, and the tokens that a text may have.
+    /// Reads the folder, applies the options to it, and returns it with the most tokens of a text.
     fn read_folder(&self) -> Result<(ModelFolder, Option<usize>)> {
         let mut folder = ModelFolder::read(&self.folder)?;
         if let Some(prompts) = &self.prompts {
@@ -251,7 +254,7 @@ impl OnnxBuilder {
         };
         if let Some(positions) = folder.positions.filter(|&positions| asked > positions) {
             return Err(wrong(format!(
-                "{asked} tokens a text were asked for, the model has positions for {positions}"
+                "with_max_tokens is {asked}, but the model has positions for {positions} tokens: set at most {positions}"
             )));
         }
         Ok((folder, Some(asked)))
@@ -278,7 +281,7 @@ impl OnnxBuilder {
             return Ok(Loaded { model, tokens, weights: weights.hash(), precision: self.precision });
         }
         if self.int8() {
-            let message = format!("int8 was asked for: {} stays what it is, int8 is made of weights", file.display());
+            let message = format!("int8 needs model.safetensors: {} cannot be quantized", file.display());
             return Err(wrong(message));
         }
         let inspected = OnnxFile::inspect(file)?;
@@ -286,7 +289,10 @@ impl OnnxBuilder {
         let device = self.devices[0];
         let model = Model::of_file(&inspected, folder, environment, device, folder.truncate_dim, tokens.pad)?;
         if let Some(tokens) = model.fixed_tokens.filter(|&fixed| max_tokens.is_none_or(|max| max > fixed)) {
-            let message = format!("{} takes texts of exactly {tokens} tokens: ask for at most so many", file.display());
+            let message = format!(
+                "{} takes texts of exactly {tokens} tokens: set with_max_tokens to at most {tokens}",
+                file.display()
+            );
             return Err(wrong(message));
         }
         Ok(Loaded { model, tokens, weights: inspected.hash, precision: inspected.precision })
@@ -307,14 +313,14 @@ impl OnnxBuilder {
             .build()
     }
 
-    /// Chooses threads and the size of batches: what was asked for, else what was measured, else the defaults.
+    /// Chooses the threads and the size of batches: the given numbers, else the measured ones, else the defaults.
     fn choose_settings(&self, key: &TuningKey) -> (Tuning, TuningSource) {
         let defaults = if self.on_cpu() {
             Tuning::new(cores(), BATCH_TOKENS)
         } else {
             Tuning::new(SESSIONS_PER_GPU, BATCH_TOKENS_GPU)
         };
-        // The two were measured together: one of them without the other was not.
+        // Threads and budget are measured together, so one given number rules out the measured other one.
         let given = self.threads.is_some() || self.batch_tokens.is_some();
         let found = if self.tuned && !given { tuning::find(key) } else { StoredTuning::Nothing };
         let (tuning, source) = match found {
@@ -350,12 +356,12 @@ impl OnnxBuilder {
             let packing = Packing::new(batch_tokens, overhead, most_texts);
             for number in 0..threads {
                 let role = WorkerRole { tokenizes: on_cpu, packing: Some(packing.clone()) };
-                // Made here, one after the other: each thread making its own would leave its scraps in its own heap.
+                // Made here, one after the other. If each thread made its own, each heap would keep the garbage of it.
                 let runner = Box::new(Runner::start(model, environment, device)?);
                 workers.push(Worker { name: format!("docvector-{device}-{number}"), role, runner: Some(runner) });
             }
         }
-        // A card embeds faster than the thread that feeds it could tokenize.
+        // A GPU embeds faster than the thread that feeds it could tokenize.
         for number in 0..if on_cpu { 0 } else { cores() } {
             let role = WorkerRole { tokenizes: true, packing: None };
             workers.push(Worker { name: format!("docvector-tokens-{number}"), role, runner: None });
@@ -364,7 +370,7 @@ impl OnnxBuilder {
     }
 }
 
-/// A model, and what its space is made of.
+/// A loaded model, and what its space is described by.
 struct Loaded {
     model: Model,
     tokens: ModelTokenizer,
@@ -381,16 +387,16 @@ fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Whether the graph is built here, from weights.
+/// Whether the file holds weights, which the graph is built from here.
 fn is_weights(file: &Path) -> bool {
     file.extension().is_some_and(|extension| extension == "safetensors")
 }
 
-/// The file with the model.
+/// Finds the file with the model.
 fn model_path(folder: &ModelFolder, asked: Option<&Path>) -> Result<PathBuf> {
     if let Some(asked) = asked {
         let file = folder.transformer.join(asked);
-        return if file.is_file() { Ok(file) } else { Err(wrong(format!("{} is not there", file.display()))) };
+        return if file.is_file() { Ok(file) } else { Err(wrong(format!("{} does not exist", file.display()))) };
     }
     let weights = folder.transformer.join("model.safetensors");
     if weights.is_file() {
@@ -401,7 +407,7 @@ fn model_path(folder: &ModelFolder, asked: Option<&Path>) -> Result<PathBuf> {
     }
     let at = folder.transformer.display();
     if folder.transformer.join("model.safetensors.index.json").exists() {
-        return Err(wrong(format!("{at} has its weights in several files: put them into one model.safetensors")));
+        return Err(wrong(format!("{at} has its weights in several files: merge them into one model.safetensors")));
     }
     if folder.transformer.join("pytorch_model.bin").exists() {
         return Err(wrong(format!(
@@ -411,8 +417,8 @@ fn model_path(folder: &ModelFolder, asked: Option<&Path>) -> Result<PathBuf> {
     Err(wrong(format!("{at} has neither model.safetensors nor model.onnx nor onnx/model.onnx")))
 }
 
-/// A fingerprint of all that shapes the vectors and is not a field of the space. Not the device, the library, the
-/// threads or the names of files.
+/// Returns a fingerprint of everything that shapes the vectors and is not a field of the space. The device, the
+/// library, the threads and the names of files are not in it.
 fn revision(
     folder: &ModelFolder,
     tokens: &ModelTokenizer,

@@ -1,18 +1,18 @@
-//! The processor: its name, and what it lacks for int8.
+//! Tells the processor's name, and the instructions that it lacks for int8.
 
 use std::{
     fs::File,
     io::{self, BufRead, BufReader},
 };
 
-/// What the processor calls itself, where the system tells without being asked by a program.
+/// Returns the name that the processor gives itself, if the system tells it in a file.
 pub(super) fn cpu() -> Option<String> {
-    // Read up to the first such line: making up all of them takes the kernel a while on a machine of many cores.
+    // Only the first lines are read: on a machine with many cores the kernel needs a while to make all of them.
     let lines = BufReader::new(File::open("/proc/cpuinfo").ok()?).lines().map_while(io::Result::ok);
     name(lines)
 }
 
-/// The name in the first processor's lines; of an ARM one, its maker's and its own number.
+/// Returns the name in the first processor's lines; for an Arm processor, the numbers of its maker and of its part.
 fn name(lines: impl Iterator<Item = String>) -> Option<String> {
     let (mut maker, mut part) = (None, None);
     for line in lines {
@@ -31,7 +31,7 @@ fn name(lines: impl Iterator<Item = String>) -> Option<String> {
     None
 }
 
-/// The instructions that int8 needs and this CPU lacks. Without them it is slower than fp32.
+/// Returns the instructions that int8 needs and this CPU lacks. Without them, int8 is slower than fp32.
 pub(super) fn missing_for_int8() -> Option<&'static str> {
     #[cfg(target_arch = "x86_64")]
     return (!std::arch::is_x86_feature_detected!("avx2")).then_some("AVX2");

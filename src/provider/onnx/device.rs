@@ -1,4 +1,4 @@
-//! Names the devices that models run on, and sets sessions up for them.
+//! Names the devices that models run on.
 
 use std::{fmt, str::FromStr};
 
@@ -16,10 +16,10 @@ use crate::{Error, ErrorKind, Result};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Device {
-    /// The processor, in fp32 or, where asked for, int8.
+    /// The processor, in fp32 or, on request, int8.
     #[default]
     Cpu,
-    /// A graphics card by CUDA's number, in fp16. Needs the feature `cuda`, and ONNX Runtime's build for CUDA.
+    /// A GPU by CUDA's number, in fp16. Needs the feature `cuda`, and ONNX Runtime's build for CUDA.
     Cuda(u16),
 }
 
@@ -35,7 +35,7 @@ impl fmt::Display for Device {
 impl FromStr for Device {
     type Err = Error;
 
-    /// Reads `cpu`, `cuda` (the first card) or `cuda:N`.
+    /// Reads `cpu`, `cuda` (the first GPU) or `cuda:N`.
     fn from_str(text: &str) -> Result<Self> {
         match text.split_once(':') {
             None if text == "cpu" => Some(Self::Cpu),
@@ -43,12 +43,12 @@ impl FromStr for Device {
             Some(("cuda", number)) => number.parse().ok().map(Self::Cuda),
             _ => None,
         }
-        .ok_or_else(|| Error::new(ErrorKind::Config, format!("{text:?} is no device: cpu, cuda and cuda:N are")))
+        .ok_or_else(|| Error::new(ErrorKind::Config, format!("{text:?} is not a device: use cpu, cuda or cuda:N")))
     }
 }
 
 impl Device {
-    /// Refuses devices that cannot be meant together.
+    /// Refuses a list of devices that is empty, names one twice, or mixes the CPU with GPUs.
     pub(super) fn check(devices: &[Self]) -> Result<()> {
         let wrong = |message: String| Err(Error::new(ErrorKind::Config, message));
         let Some(first) = devices.first() else { return wrong("no device was named".into()) };
@@ -61,7 +61,7 @@ impl Device {
         Ok(())
     }
 
-    /// The names of devices, in a row.
+    /// Returns the devices' names, separated by commas.
     pub(super) fn names(devices: &[Self]) -> String {
         devices.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
     }
@@ -93,7 +93,7 @@ mod tests {
             let error = Device::check(devices).expect_err("refused").to_string();
             assert!(error.contains(word), "{error}");
         }
-        Device::check(&[Device::Cuda(1), Device::Cuda(0)]).expect("two cards");
+        Device::check(&[Device::Cuda(1), Device::Cuda(0)]).expect("two GPUs");
         Device::check(&[Device::Cpu]).expect("the processor");
     }
 }

@@ -1,9 +1,12 @@
-//! Reads what a model of a known family looks like: its sizes, and what its tensors are called.
+//! Knows the families of models: the names of their sizes and tensors, and how they number positions.
+//!
+//! A new family needs a variant of [`Family`] and an arm in each function of this file; `graph/layers.rs` builds its
+//! layers.
 
 use super::{activation::Activation, json_file::JsonFile, weights::Weights};
 use crate::Result;
 
-/// The numbers that the families have under different names.
+/// The sizes of a model, which each family has under names of its own.
 pub(super) struct Architecture {
     pub(super) family: Family,
     pub(super) hidden: usize,
@@ -14,7 +17,7 @@ pub(super) struct Architecture {
     pub(super) activation: Activation,
     pub(super) vocabulary: usize,
     pub(super) positions: usize,
-    /// The padding's id, where the position table's rows up to it are not for tokens.
+    /// The padding's id, if the position table's rows up to it are not for tokens.
     pub(super) positions_after: Option<usize>,
     pub(super) token_types: usize,
 }
@@ -28,7 +31,7 @@ pub(super) enum Family {
 }
 
 impl Family {
-    /// A name of our own, for fingerprints.
+    /// Returns a name of our own, for fingerprints.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Bert => "bert",
@@ -50,7 +53,7 @@ impl Architecture {
             _ => {
                 let known = "bert, roberta, xlm-roberta, camembert, distilbert and mpnet";
                 let message = format!(
-                    "field model_type is {name}: of weights, the families {known} are known; others need an .onnx file"
+                    "field model_type is {name}: weights of {known} can be loaded; other families need an .onnx file"
                 );
                 return Err(config.error(message));
             }
@@ -58,7 +61,7 @@ impl Architecture {
         config.refuse_unless("position_embedding_type", &["absolute"])?;
         for field in ["is_decoder", "add_cross_attention"] {
             if config.flag(field)?.unwrap_or(false) {
-                return Err(config.error(format!("field {field} is true: not a model of this kind")));
+                return Err(config.error(format!("field {field} is true: such models are not known here")));
             }
         }
         let distil = family == Family::DistilBert;
@@ -89,12 +92,13 @@ impl Architecture {
         Ok(arch)
     }
 
-    /// Tokens that there are positions for.
+    /// Returns how many tokens there are positions for.
     pub(super) fn length(&self) -> usize {
         self.positions.saturating_sub(self.positions_after.map_or(0, |pad| pad + 1))
     }
 
-    /// What the names of all tensors begin with: nothing, or the family's name where the file is of a larger model.
+    /// Returns what the names of all tensors begin with: nothing, or the family's name if the file is of a larger
+    /// model.
     pub(super) fn prefix(&self, weights: &Weights) -> &'static str {
         let whole = match self.family {
             Family::Bert => "bert.",
@@ -148,13 +152,14 @@ pub(super) struct LayerNames {
     pub(super) output_norm: &'static str,
 }
 
-/// Positions that the model has for tokens. RoBERTa and its kin leave the first ones, up to the padding's id, unused.
+/// Reads how many tokens the model has positions for. RoBERTa and its relatives do not use the first positions, up to
+/// the padding's id.
 pub(super) fn positions(config: &JsonFile) -> Result<Option<usize>> {
     let unused = positions_after(config)?.map_or(0, |pad| pad + 1);
     Ok(config.size("max_position_embeddings")?.map(|positions| positions.saturating_sub(unused)))
 }
 
-/// The padding's id, in the families that number positions from behind it.
+/// Reads the padding's id, in the families that number positions from one above it.
 pub(super) fn positions_after(config: &JsonFile) -> Result<Option<usize>> {
     match config.text("model_type")?.unwrap_or_default() {
         "roberta" | "xlm-roberta" | "camembert" | "mpnet" => Ok(Some(config.size("pad_token_id")?.unwrap_or(1))),
@@ -162,8 +167,8 @@ pub(super) fn positions_after(config: &JsonFile) -> Result<Option<usize>> {
     }
 }
 
-/// The activation of the transformer's feed-forward layers.
+/// Reads the activation function of the transformer's feed-forward layers.
 fn hidden_activation(config: &JsonFile, field: &str) -> Result<Activation> {
     let name = config.text(field)?.unwrap_or("gelu");
-    Activation::of(name).ok_or_else(|| config.error(format!("{field} {name} is not known")))
+    Activation::of(name).ok_or_else(|| config.error(format!("{field} {name} is not known here")))
 }

@@ -1,4 +1,4 @@
-//! Reads what an `.onnx` file takes and gives: its inputs and its output.
+//! Reads the inputs and the output of an `.onnx` file.
 
 use ort::{
     session::Session,
@@ -10,13 +10,13 @@ use super::inputs::{Input, InputRole};
 /// Names of outputs that hold one vector per text.
 const POOLED: [&str; 2] = ["sentence_embedding", "text_embeds"];
 
-/// What a file takes and gives.
+/// The inputs of a file, and the output that is taken.
 #[derive(Debug)]
 pub(super) struct FileSignature {
     pub(super) inputs: Vec<Input>,
-    /// Texts that a batch must have, where the file fixes their number.
+    /// Texts that a batch must have, if the file fixes their number.
     pub(super) fixed_texts: Option<usize>,
-    /// Tokens that a text must have, where the file fixes their number.
+    /// Tokens that a row must have, if the file fixes their number.
     pub(super) fixed_tokens: Option<usize>,
     pub(super) output: FileOutput,
 }
@@ -27,12 +27,12 @@ pub(super) struct FileOutput {
     pub(super) name: String,
     /// Axes of its shape: 2 for one vector per text, 3 for one vector per token.
     pub(super) axes: usize,
-    /// Components of a vector, where the file fixes their number.
+    /// Components of a vector, if the file fixes their number.
     pub(super) width: Option<usize>,
 }
 
 impl FileOutput {
-    /// Whether the name says that the output holds one vector per text.
+    /// Returns whether the name says that the output holds one vector per text.
     pub(super) fn is_pooled_by_name(&self) -> bool {
         POOLED.contains(&self.name.as_str())
     }
@@ -40,7 +40,7 @@ impl FileOutput {
 
 impl FileSignature {
     /// Reads the signature of a session's file. `positions_after` is the padding's id in families that number positions
-    /// from behind it. An error is the end of a sentence that begins with the file's path.
+    /// from one above it. An error is the end of a sentence that begins with the file's path.
     pub(super) fn read(session: &Session, positions_after: Option<usize>) -> Result<Self, String> {
         let (mut inputs, mut fixed_texts, mut fixed_tokens) = (Vec::new(), None, None);
         for outlet in session.inputs() {
@@ -56,7 +56,7 @@ impl FileSignature {
     }
 }
 
-/// Reads an input, and how many texts and tokens it insists on.
+/// Reads an input, and the numbers of texts and tokens that it requires.
 fn input(outlet: &Outlet, positions_after: Option<usize>) -> Result<(Input, [Option<usize>; 2]), String> {
     let name = outlet.name();
     let role = match name {

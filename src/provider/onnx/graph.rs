@@ -1,8 +1,8 @@
 //! Builds the ONNX graph of a BERT-like model from its configuration and weights, pooling and normalization included.
 //!
 //! Families: BERT, RoBERTa (XLM-RoBERTa, CamemBERT), DistilBERT, MPNet. The graph uses ONNX Runtime's own fused
-//! operators (domain `com.microsoft`), so there is nothing to be fused at load time; the weights stay outside the
-//! graph's bytes, so that all sessions share one copy and no model is too large for protobuf. Its [`GraphTarget`] is what the
+//! operators (domain `com.microsoft`), so nothing needs to be fused at load time. The weights stay outside the graph's
+//! bytes, so that all sessions share one copy and no model is too large for protobuf. A [`GraphTarget`] is what a
 //! device runs fastest: fp32 or int8 on a CPU, fp16 on CUDA.
 
 mod int8;
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::Result;
 
-/// What fast kernels of cards want sizes to be a multiple of: 16 bytes of fp16.
+/// The fast kernels of GPUs need sizes that are a multiple of this: 16 bytes of fp16.
 pub(super) const STEP: usize = 8;
 
 /// A model file without its weights, and the weights by the names that the file gives them.
@@ -33,14 +33,14 @@ pub(super) const STEP: usize = 8;
 pub(super) struct Graph {
     pub(super) model: Vec<u8>,
     pub(super) weights: Vec<(String, SharedWeights)>,
-    /// The inputs by name.
+    /// The names of the inputs.
     pub(super) inputs: Vec<&'static str>,
     pub(super) dimensions: usize,
-    /// Rows of the table of token vectors: ids must be below.
+    /// Rows of the table of token vectors: ids must be below this.
     pub(super) vocabulary: usize,
-    /// The padding's id, where positions are numbered from behind it and are an input of the graph.
+    /// The padding's id, if positions are numbered from one above it and are an input of the graph.
     pub(super) positions_after: Option<u32>,
-    /// The graph's size in words: what it was built from, for the space's identity.
+    /// What the graph was built from, in words, for the space's identity.
     pub(super) facts: String,
 }
 
@@ -67,10 +67,10 @@ impl Graph {
         if target == GraphTarget::Cuda {
             hidden = builder.node("Cast", "", &[&hidden], "hidden.wide", vec![int("to", FLOAT)]);
         }
-        // What follows is in fp32 whatever the form.
+        // The rest is in fp32 for all targets.
         builder.target = GraphTarget::Cpu;
         let (mut vector, mut dimensions) = builder.add_pooling(folder, &hidden, arch.hidden);
-        // The form for CUDA makes vectors of the same space.
+        // The target is no part of the identity for CUDA, whose vectors lie in the CPU's space.
         let facts = if target == GraphTarget::Int8 { "int8 a token, 7-bit weights a column, " } else { "" };
         let mut facts = format!(
             "{facts}{} layers {} heads {} epsilon {} {} positions {} types {}",
@@ -104,8 +104,8 @@ impl Graph {
     }
 }
 
-/// Whether attention on a card runs in the kernels that understand [`SEGMENTS`], for heads so wide and, where there is a
-/// bias, texts so long: others would misread them, and get a mask, which says the same.
+/// Returns whether attention on a GPU runs in the kernels that understand [`SEGMENTS`], for heads of this width and, if
+/// there is a bias, texts of this length. Other kernels would misread them, and get a mask, which says the same.
 const fn takes_segments(head: usize, biased: Option<usize>) -> bool {
     let rows = match biased {
         Some(length) => length.is_multiple_of(STEP),
@@ -134,7 +134,7 @@ mod tests {
 
     /// Heads of 8 components, and of 4 with a bias.
     #[test]
-    fn the_form_for_cuda_takes_segments_or_a_mask() {
+    fn the_graph_for_cuda_takes_segments_or_a_mask() {
         for (name, segments) in [("bert-cls", true), ("mpnet", false)] {
             let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny").join(name);
             let folder = ModelFolder::read(&folder).expect("a folder");

@@ -1,4 +1,4 @@
-//! Fills the inputs of a graph with a batch: what each input is for, and the memory that it is made in.
+//! Fills the inputs of a graph with a batch.
 
 use ort::{
     session::SessionInputValue,
@@ -27,7 +27,7 @@ pub(super) enum InputRole {
     Types,
     /// 0, 1, 2, ..
     Places,
-    /// Numbered from behind this padding id, which other tokens of the same id do not advance.
+    /// Numbered from one above this padding id. Tokens of that id get the id itself and are not counted.
     PlacesAfter(u32),
     /// See [`graph::SEGMENTS`].
     Segments,
@@ -36,7 +36,7 @@ pub(super) enum InputRole {
 }
 
 impl InputRole {
-    /// The shape of the input for a batch of texts by tokens.
+    /// Returns the shape of the input for a batch of texts by tokens.
     pub(super) fn shape(self, [texts, tokens]: [usize; 2]) -> Vec<usize> {
         match self {
             Self::Segments => vec![3 * texts + 2],
@@ -63,7 +63,7 @@ impl InputRole {
         }
     }
 
-    /// Fills one text's row, whose padding is there already.
+    /// Fills the row of one text; its padding is there already.
     fn fill_row<N: InputNumber>(self, slots: &mut [N], row: &TokenRow<'_>) {
         let mut seen = 0;
         for (at, (slot, &id)) in slots.iter_mut().zip(row.ids).enumerate() {
@@ -71,7 +71,7 @@ impl InputRole {
                 Self::Ids => id,
                 Self::Mask => 1,
                 Self::PoolingMask => u32::from(at >= row.unpooled),
-                // Those two are not by texts and tokens, and not filled here.
+                // Segments and ends are not by texts and tokens: they are filled above.
                 Self::Types | Self::Segments | Self::Ends => 0,
                 Self::Places => at as u32,
                 Self::PlacesAfter(pad) if id == pad => pad,
@@ -84,7 +84,7 @@ impl InputRole {
     }
 }
 
-/// What graphs take ids as.
+/// A type of number that graphs take ids as.
 pub(super) trait InputNumber: PrimitiveTensorElementType + Copy + std::fmt::Debug {
     fn from_u32(number: u32) -> Self;
 }
@@ -101,7 +101,7 @@ impl InputNumber for i64 {
     }
 }
 
-/// The memory of one input, kept from batch to batch.
+/// The memory of one input, which is used again for each batch.
 #[derive(Debug)]
 pub(super) enum InputBuffer {
     Narrow(Vec<i32>),
@@ -117,7 +117,7 @@ impl InputBuffer {
     }
 
     pub(super) fn value(&self, shape: Vec<usize>) -> Result<SessionInputValue<'_>> {
-        let what = "the batch cannot be handed over";
+        let what = "the batch cannot be handed to ONNX Runtime";
         Ok(match self {
             Self::Narrow(buffer) => TensorRef::from_array_view((shape, &buffer[..])).map_err(failed(what))?.into(),
             Self::Wide(buffer) => TensorRef::from_array_view((shape, &buffer[..])).map_err(failed(what))?.into(),

@@ -1,4 +1,4 @@
-//! Reads a JSON file so that each complaint names the file and the field.
+//! Reads JSON files; each error names the file and the field.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{Error, ErrorKind, Result};
 
-/// A JSON object and the file it stands in, so that every complaint names both.
+/// A JSON value and its file.
 #[derive(Clone, Debug)]
 pub(super) struct JsonFile {
     file: PathBuf,
@@ -26,7 +26,7 @@ impl JsonFile {
         Ok(Self { file, value })
     }
 
-    /// Reads a file that need not be there.
+    /// Reads a file that need not exist.
     pub(super) fn find(file: PathBuf) -> Result<Option<Self>> {
         if file.exists() { Self::read(file).map(Some) } else { Ok(None) }
     }
@@ -49,7 +49,7 @@ impl JsonFile {
         self.get(field).map(|value| value.as_bool().ok_or_else(wrong)).transpose()
     }
 
-    /// A token's text, which stands there itself or as the content of an object.
+    /// Reads a token's text: a string, or the field `content` of an object.
     pub(super) fn token(&self, field: &str) -> Result<Option<&str>> {
         match self.get(field).and_then(|value| value.get("content")) {
             Some(content) => Ok(content.as_str()),
@@ -57,7 +57,7 @@ impl JsonFile {
         }
     }
 
-    /// Refuses a field that changes the vectors and is set to anything but these values or nothing.
+    /// Refuses a field that changes the vectors, unless it is not set or has one of these values.
     pub(super) fn refuse_unless(&self, field: &str, known: &[&str]) -> Result<()> {
         match self.get(field) {
             Some(value) if value.as_str().is_none_or(|value| !known.contains(&value)) => {
@@ -67,7 +67,7 @@ impl JsonFile {
         }
     }
 
-    /// A whole number; written as a float where a tool did so (1e30 stands for "no limit" in some).
+    /// Reads a number. Some tools write whole numbers as floats, and 1e30 for "no limit".
     pub(super) fn number(&self, field: &str) -> Result<Option<f64>> {
         let wrong = || self.error(format!("field {field} is not a number"));
         self.get(field).map(|value| value.as_f64().ok_or_else(wrong)).transpose()
@@ -81,7 +81,7 @@ impl JsonFile {
         self.number(field)?.map(whole).transpose()
     }
 
-    /// A size that the model cannot do without: at least 1.
+    /// Reads a size that the model needs: at least 1.
     pub(super) fn needed(&self, field: &str) -> Result<usize> {
         match self.size(field)? {
             None => Err(self.error(format!("has no field {field}"))),
@@ -90,13 +90,13 @@ impl JsonFile {
         }
     }
 
-    /// A length limit: sizes as they are, negative and astronomical numbers are none.
+    /// Reads a length limit. Numbers below 1 and from 1e9 on mean no limit.
     pub(super) fn limit(&self, field: &str) -> Result<Option<usize>> {
         Ok(self.number(field)?.filter(|limit| (1.0..1e9).contains(limit)).map(|limit| limit as usize))
     }
 }
 
-/// An error of configuration that names the file.
+/// Makes an error of the kind `Config` that names the file.
 pub(super) fn config(file: &Path, message: &str) -> Error {
     Error::new(ErrorKind::Config, format!("{} {message}", file.display()))
 }

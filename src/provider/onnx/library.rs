@@ -1,4 +1,4 @@
-//! Finds and loads ONNX Runtime's shared library, once a process.
+//! Finds and loads ONNX Runtime's shared library, once per process.
 
 use std::{
     env, fmt, fs,
@@ -12,12 +12,12 @@ use ort::{environment::Environment, logging::LogLevel};
 
 use crate::{Error, ErrorKind, Result};
 
-/// The oldest ONNX Runtime that is taken, by the interface that `ort` is built for here. 1.23.2 to 1.32.0 were tried;
-/// 1.22.0 aborts the process when it makes a session.
+/// The oldest ONNX Runtime that is accepted: its interface is the one that `ort` is built for here. 1.23.2 to 1.32.0
+/// were tried; 1.22.0 aborts the process when it makes a session.
 pub(super) const OLDEST: &str = "1.23";
 
-/// Folders, from that of the program (`target/release/deps`) or of the package upwards, that are searched for
-/// `assets/onnxruntime`.
+/// How many folders are searched for `assets/onnxruntime`: that of the program (`target/release/deps`) or of the
+/// package, and those above it.
 const LEVELS: usize = 4;
 
 /// Where the library was found. See [`OnnxLibrary`].
@@ -57,22 +57,22 @@ impl fmt::Display for OnnxLibrarySource {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct OnnxLibrary {
-    /// Its file.
+    /// The library's file.
     pub path: PathBuf,
-    /// How it was found.
+    /// How the file was found.
     pub source: OnnxLibrarySource,
-    /// Its version, `1.32.0` say.
+    /// The library's version, for example `1.32.0`.
     pub version: String,
 }
 
 /// The library and environment of this process: ONNX Runtime allows one of each.
 static LOADED: Mutex<Option<(OnnxLibrary, Environment)>> = Mutex::new(None);
 
-/// Loads the library, or gives the one that is loaded.
+/// Loads the library, or returns the one that is loaded.
 ///
-/// `beside` is a model's folder: what was fetched with the model lies beside it.
+/// `beside` is a model's folder: a library that was fetched with the model lies beside it.
 pub(super) fn load(explicit: Option<&Path>, beside: Option<&Path>) -> Result<(OnnxLibrary, Environment)> {
-    // The lock is held while a library is looked for: of threads that load at once, one does, and the others wait.
+    // The lock is held during the search: of several threads that load, one searches and the others wait.
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((library, environment)) = &*loaded {
         check_same(library, explicit)?;
@@ -84,7 +84,7 @@ pub(super) fn load(explicit: Option<&Path>, beside: Option<&Path>) -> Result<(On
             *loaded = Some(found.clone());
             return Ok(found);
         }
-        // What somebody named is what they meant: nothing else is taken in its place.
+        // A place that the user named is the only one to use: no other library replaces it.
         if matches!(source, OnnxLibrarySource::Path | OnnxLibrarySource::Variable) {
             break;
         }
@@ -108,12 +108,14 @@ fn check_same(library: &OnnxLibrary, explicit: Option<&Path>) -> Result<()> {
     if explicit.is_none_or(same) {
         return Ok(());
     }
-    let message =
-        format!("ONNX Runtime is loaded from {} already, a process cannot load another", library.path.display());
+    let message = format!(
+        "ONNX Runtime is already loaded from {}, and a process cannot load another library",
+        library.path.display()
+    );
     Err(Error::new(ErrorKind::Config, message))
 }
 
-/// Loads the first usable library of a place, and writes down what was tried in vain.
+/// Loads the first usable library of a place, and adds each failure to `tried`.
 fn open_first(source: OnnxLibrarySource, place: Place, tried: &mut Vec<String>) -> Option<(OnnxLibrary, Environment)> {
     let candidates = match place {
         Place::File(path) => vec![path],
@@ -144,7 +146,7 @@ enum Place {
     Nowhere(String),
 }
 
-/// The places to look in, in order. The Python package is last because asking for it starts a Python.
+/// Returns the places to search, in order. The Python package is last, because finding it starts Python.
 fn places(explicit: Option<&Path>, beside: Option<&Path>) -> impl Iterator<Item = (OnnxLibrarySource, Place)> {
     let named = |path: PathBuf| if path.is_dir() { Place::Folder(path) } else { Place::File(path) };
     let explicit = explicit.map(|path| (OnnxLibrarySource::Path, named(path.to_owned())));
@@ -166,9 +168,9 @@ fn places(explicit: Option<&Path>, beside: Option<&Path>) -> impl Iterator<Item 
     explicit.into_iter().chain(variable).chain(assets).chain(python)
 }
 
-/// Folders that may hold what `scripts/fetch-assets` fetched: the one `DOCVECTOR_EMBED_ASSETS` names and no other, or
-/// the one that the model lies in, or
-/// `assets` in the folder of the program, of the package being run by cargo, or a few levels above either.
+/// Returns the folders that may hold what `scripts/fetch-assets` fetched: only the one that `DOCVECTOR_EMBED_ASSETS`
+/// names; without it, the one that the model lies in, and `assets` in the folder of the program, of the package that
+/// cargo runs, or a few levels above either.
 pub(super) fn asset_folders(beside: Option<&Path>) -> Vec<PathBuf> {
     if let Some(folder) = env::var_os("DOCVECTOR_EMBED_ASSETS").filter(|value| !value.is_empty()) {
         return vec![folder.into()];
@@ -188,7 +190,7 @@ pub(super) fn asset_folders(beside: Option<&Path>) -> Vec<PathBuf> {
     folders
 }
 
-/// The library files in a folder, the plain name first and then the newest version.
+/// Returns the library files in a folder: the plain name first, then from the newest version on.
 fn in_folder(folder: &Path) -> Vec<PathBuf> {
     let is_library = |name: &str| match env::consts::OS {
         "windows" => name == "onnxruntime.dll",
@@ -209,9 +211,9 @@ fn in_folder(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Asks Python where its package is, without importing it.
+/// Asks Python for its package's folder, without importing the package.
 fn python_package() -> Result<PathBuf, String> {
-    // Not what happens to be in the current folder.
+    // Not a package that happens to lie in the current folder.
     const ASK: &str = "import sys; sys.path[:] = [p for p in sys.path if p]; import importlib.util as u; s = u.find_spec('onnxruntime'); \
                        print(next(iter(s.submodule_search_locations)) if s else '')";
     let mut problem = "no Python found".to_owned();
@@ -227,12 +229,12 @@ fn python_package() -> Result<PathBuf, String> {
     Err(problem)
 }
 
-/// Loads one file. A library that is not ONNX Runtime, or is too old, is a reason in words, never a panic.
+/// Loads one file. If it is not ONNX Runtime or is too old, the error is the reason in words; nothing panics.
 fn open(path: &Path) -> Result<(String, Environment), String> {
     if !path.is_file() {
         return Err("no such file".into());
     }
-    // Relative paths would be looked for beside the program instead.
+    // The loader would look for a relative path beside the program.
     let path = canonical(path);
     let opened = catch_unwind(AssertUnwindSafe(|| {
         let builder = ort::init_from(&path).map_err(|error| error.to_string())?;
@@ -240,12 +242,12 @@ fn open(path: &Path) -> Result<(String, Environment), String> {
         environment.map_err(|error| error.to_string())
     }));
     let environment = opened.unwrap_or_else(|_| Err("is not a usable ONNX Runtime".into()))?;
-    // What goes wrong comes back as an error; a second copy on stderr would be noise.
+    // Failures come back as errors, so ONNX Runtime need not print them too.
     environment.set_log_level(LogLevel::Fatal);
     Ok((version(&path), environment))
 }
 
-/// The library's version: as far as its interface tells (`1.32`), or as its file name does (`1.32.0`).
+/// Returns the library's version: from its file name (`1.32.0`), else from its interface (`1.32`).
 fn version(path: &Path) -> String {
     let probed = ort::util::probe(path).map_or_else(|| "unknown".to_owned(), |minor| format!("1.{minor}"));
     let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -1,4 +1,4 @@
-//! Makes models for ONNX Runtime, out of a graph built here or of a file.
+//! Makes models for ONNX Runtime, from a graph built here or from a file.
 
 use std::{
     borrow::Cow,
@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{Error, ErrorKind, Result};
 
-/// A model that sessions can be made of, any number of them sharing its weights.
+/// A model that any number of sessions can be made from. They share its weights.
 #[derive(Debug)]
 pub(super) struct Model {
     pub(super) source: Source,
@@ -39,21 +39,21 @@ pub(super) struct Model {
     pub(super) tail: Tail,
     pub(super) dimensions: usize,
     truncate_dim: Option<TruncateDim>,
-    /// Sizes that the graph insists on.
+    /// Sizes that the graph requires.
     pub(super) fixed_texts: Option<usize>,
     pub(super) fixed_tokens: Option<usize>,
-    /// Whether a vector depends on its batch-mates, so that each text needs a batch of its own.
+    /// Whether a vector depends on the other texts of its batch, so that each text needs a batch of its own.
     pub(super) one_text_per_batch: bool,
     pub(super) padding_id: u32,
     /// Tokens of a text that the model has positions for.
     pub(super) positions: Option<usize>,
-    /// What the vectors are made with behind the weights, in words, for the space's identity.
+    /// How the vectors are made, besides the weights: in words, for the space's identity.
     pub(super) facts: String,
 }
 
 pub(super) enum Source {
-    /// A graph made here, the weights that go with it by name, and what sessions pack them into for matrix products,
-    /// which they share where they can.
+    /// A graph built here and its weights by name. Sessions pack the weights for matrix products, and share the packed
+    /// ones in `packed` if the device packs at all.
     Graph {
         bytes: Vec<u8>,
         weights: Vec<(String, Arc<DynValue>)>,
@@ -74,7 +74,7 @@ impl std::fmt::Debug for Source {
 }
 
 impl Model {
-    /// Takes a graph that was built here.
+    /// Makes a model from a graph that was built here.
     pub(super) fn of_graph(
         graph: Graph,
         folder: &ModelFolder,
@@ -82,7 +82,7 @@ impl Model {
         padding_id: u32,
     ) -> Result<Self> {
         let mut weights = Vec::with_capacity(graph.weights.len());
-        // fp16 is for cards, which pack nothing; on a CPU some operators would, in a way that cannot be shared.
+        // fp16 is for GPUs, which pack nothing. On a CPU some operators would pack fp16 in a way that cannot be shared.
         let narrow = graph.weights.iter().any(|(_, weights)| matches!(weights.data, WeightData::F16(_)));
         let packed = (!narrow).then(PrepackedWeights::new);
         for (name, SharedWeights { shape, data }) in graph.weights {
@@ -91,7 +91,7 @@ impl Model {
                 WeightData::F16(data) => Tensor::from_array((shape, data)).map(Tensor::into_dyn),
                 WeightData::I8(data) => Tensor::from_array((shape, data)).map(Tensor::into_dyn),
             };
-            weights.push((name, Arc::new(value.map_err(failed("weights cannot be handed over"))?)));
+            weights.push((name, Arc::new(value.map_err(failed("weights cannot be handed to ONNX Runtime"))?)));
         }
         let input = |&name: &&str| {
             let role = match name {
@@ -123,7 +123,7 @@ impl Model {
         Ok(model)
     }
 
-    /// Takes a file as it is: finds out, with a session, what it wants and gives.
+    /// Makes a model from a file as it is: a session tells its inputs and its output.
     pub(super) fn of_file(
         file: &OnnxFile,
         folder: &ModelFolder,
@@ -163,8 +163,8 @@ impl Model {
         Ok(())
     }
 
-    /// Makes the vectors of a batch, one after the other, of what the graph gives; `None` if that has another shape than
-    /// was announced.
+    /// Makes the vectors of a batch, one after the other, from the graph's output; `None` if its shape is not the
+    /// announced one.
     pub(super) fn vectors<'v>(&self, output: GraphOutput<'v>, rows: &[TokenRow<'_>]) -> Option<Cow<'v, [f32]>> {
         if self.truncate_dim.is_none() && matches!(self.tail, Tail::Nothing) {
             let own = rows.len() * self.dimensions;
@@ -187,7 +187,7 @@ impl Model {
 
 impl Source {
     pub(super) fn session(&self, environment: &Environment, device: Device, profile: Option<&Path>) -> Result<Session> {
-        // A graph built here has nothing in it that a card could not run.
+        // A graph built here has no node that a GPU cannot run.
         let mut builder = device.session(environment, matches!(self, Self::Graph { .. }))?;
         if let Some(profile) = profile {
             builder = step(builder.with_profiling(profile))?;
@@ -205,12 +205,12 @@ impl Source {
                 builder.commit_from_file(path).map_err(refused(message))
             }
             Self::Graph { bytes, weights, packed } => {
-                // The graph is fused already, and where it is not, that is faster.
+                // The graph is fused already; its nodes that are not are faster that way.
                 let mut builder = step(builder.with_optimization_level(GraphOptimizationLevel::Level1))?;
                 for (name, value) in weights {
                     builder = step(builder.with_external_initializer(name, Arc::clone(value)))?;
-                    // Under its name a second time: the optimizer reads the one, the session runs on the other without
-                    // a copy. A card has its own copy anyhow.
+                    // The same weights under the same name again: the optimizer reads the first, and the session runs
+                    // on the second without a copy. A GPU has a copy of its own in any case.
                     if device == Device::Cpu {
                         builder = step(builder.with_initializer(name, Arc::clone(value)))?;
                     }
@@ -218,7 +218,7 @@ impl Source {
                 if let Some(packed) = packed {
                     builder = step(builder.with_prepacked_weights(packed))?;
                 }
-                let message = "the graph built here is not taken by this ONNX Runtime".to_owned();
+                let message = "this ONNX Runtime refuses the graph that was built here".to_owned();
                 builder.commit_from_memory(bytes).map_err(refused(message))
             }
         }

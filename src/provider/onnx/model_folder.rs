@@ -1,8 +1,8 @@
-//! Reads a sentence-transformers folder: what sentence-transformers would do with it, as data.
+//! Reads a sentence-transformers folder into data: what sentence-transformers would do with it.
 //!
-//! Honoured: `modules.json`, the pooling configuration in the dialects before and since 5.4, Dense, Normalize,
+//! Honored: `modules.json`, the pooling configuration in the dialects before and since 5.4, Dense, Normalize,
 //! `sentence_bert_config.json` and its older names, prompts, maximal length, lower-casing, `truncate_dim`. Anything
-//! that would change the vectors and is not understood is an error, never skipped.
+//! else that would change the vectors is an error; nothing is skipped.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{Pooling, Prompts, Result};
 
-/// The folder, and how its model makes a vector out of a text.
+/// A folder, and how its model makes a vector out of a text.
 #[derive(Clone, Debug)]
 pub(super) struct ModelFolder {
     pub(super) root: PathBuf,
@@ -26,12 +26,12 @@ pub(super) struct ModelFolder {
     pub(super) transformer: PathBuf,
     pub(super) config: JsonFile,
     pub(super) tokenizer_config: Option<JsonFile>,
-    /// Tokens that the configuration allows, special tokens included; `None` for any number.
+    /// The most tokens that the configuration allows, special tokens included; `None` if there is no limit.
     pub(super) max_tokens: Option<usize>,
     /// Tokens that the model has positions for.
     pub(super) positions: Option<usize>,
     pub(super) lower_case: bool,
-    /// Whether over-long texts lose their beginning instead of their end.
+    /// Whether texts that are too long lose their beginning and not their end.
     pub(super) truncate_left: bool,
     pub(super) pooling: Vec<Pooling>,
     /// Whether the prompt's tokens take part in pooling.
@@ -52,7 +52,7 @@ impl ModelFolder {
         let length = LengthConfig::read(root, &modules.transformer)?;
         let tokenizer = JsonFile::find(modules.transformer.join("tokenizer_config.json"))?;
         let of_tokenizer = tokenizer.as_ref().map(|json| json.limit("model_max_length")).transpose()?.flatten();
-        // No text can be longer than the model has positions, whatever a file says.
+        // The model's positions limit a text, whatever a file says.
         let positions = positions(&config)?;
         let max_tokens = [length.max_tokens.or(of_tokenizer), positions].into_iter().flatten().min();
         let side = tokenizer.as_ref().map(|json| json.text("truncation_side")).transpose()?.flatten();
@@ -61,7 +61,7 @@ impl ModelFolder {
             && let Some(kind) = st.text("model_type")?
             && kind != "SentenceTransformer"
         {
-            return Err(st.error(format!("field model_type is {kind}: not a model of one dense vector a text")));
+            return Err(st.error(format!("field model_type is {kind}: not a model of one dense vector per text")));
         }
         Ok(Self {
             max_tokens,
@@ -81,8 +81,8 @@ impl ModelFolder {
     }
 }
 
-/// The prompts that `encode_query` and `encode_document` of sentence-transformers use; where a repository defines only
-/// `passage` beside an empty `document` (which saving fills in), `passage` is meant.
+/// Reads the prompts that `encode_query` and `encode_document` of sentence-transformers use. If a repository defines
+/// only `passage` beside an empty `document`, which saving fills in, `passage` is meant.
 fn prompts(st: &JsonFile) -> Result<Prompts> {
     let Some(table) = st.get("prompts") else { return Ok(Prompts::default()) };
     let table = table.as_object().ok_or_else(|| st.error("field prompts is not an object"))?;
@@ -90,7 +90,7 @@ fn prompts(st: &JsonFile) -> Result<Prompts> {
         None | Some(Value::Null) => Ok(""),
         Some(value) => value.as_str().ok_or_else(|| st.error(format!("field prompts.{name} is not a string"))),
     };
-    // A default is for plain `encode`: neither `encode_query` nor `encode_document` takes it.
+    // The default is for plain `encode`: `encode_query` and `encode_document` ignore it.
     if let Some(name) = st.text("default_prompt_name")?.filter(|name| !table.contains_key(*name)) {
         return Err(st.error(format!("field default_prompt_name is {name}, which is none of prompts")));
     }
@@ -106,7 +106,7 @@ fn prompts(st: &JsonFile) -> Result<Prompts> {
     Ok(Prompts::new(first(&["document", "passage", "corpus"])?, first(&["query"])?))
 }
 
-/// `sentence_bert_config.json`, or one of the names it had.
+/// What `sentence_bert_config.json` says, or the same file by one of its older names.
 struct LengthConfig {
     max_tokens: Option<usize>,
     lower_case: bool,
@@ -137,7 +137,7 @@ impl LengthConfig {
     }
 }
 
-/// The folder's name, for people.
+/// Returns the folder's name, for people.
 pub(super) fn label(root: &Path) -> String {
     let root = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
     root.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())

@@ -1,4 +1,4 @@
-//! Reads `modules.json`: the modules that make a vector out of a text, and the weights of Dense modules.
+//! Reads `modules.json`, the modules that make a vector out of a text, and the weights of Dense modules.
 
 use std::path::{Path, PathBuf};
 
@@ -12,14 +12,15 @@ use super::{
 };
 use crate::{Error, ErrorKind, Pooling, Result};
 
-/// What happens to a vector after pooling.
+/// A module that follows pooling.
 #[derive(Clone, Debug)]
 pub(super) enum TailModule {
     Dense { folder: PathBuf, activation: Activation, inputs: usize, outputs: usize, bias: bool },
     Normalize,
 }
 
-/// `modules.json`: a transformer, a pooling, and what follows. Without the file: a transformer and mean pooling.
+/// The modules of `modules.json`: a transformer, a pooling, and what follows. Without the file, they are a transformer
+/// and mean pooling.
 pub(super) struct Modules {
     pub(super) transformer: PathBuf,
     pub(super) pooling: Vec<Pooling>,
@@ -63,10 +64,10 @@ impl Modules {
                     }
                     tail.push(TailModule::Normalize);
                 }
-                // Only active in training.
+                // Dropout is only active in training.
                 ("Dropout", Some(_), _) => {}
                 _ => {
-                    let message = format!("module {kind} is not known here, or not in this place");
+                    let message = format!("module {kind} is not known here, or not known in this place");
                     return Err(json.error(message));
                 }
             }
@@ -77,12 +78,12 @@ impl Modules {
     }
 }
 
-/// Joins a path out of a file, if it stays below `root`.
+/// Joins a path from a file to `root`; `None` if the path leaves `root`.
 fn inside(root: &Path, path: &str) -> Option<PathBuf> {
     let path = Path::new(path);
     let plain =
         path.components().all(|part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir));
-    // Joined with nothing, a path would end in a separator.
+    // Joining an empty path would add a separator at the end.
     let whole = path.as_os_str().is_empty();
     plain.then(|| if whole { root.to_owned() } else { root.join(path) })
 }
@@ -104,7 +105,7 @@ fn read_dense(folder: &Path) -> Result<TailModule> {
     Ok(TailModule::Dense { folder: folder.to_owned(), activation, inputs, outputs, bias })
 }
 
-/// The weights of a Dense module: inputs by outputs.
+/// The weights of a Dense module, inputs by outputs.
 #[derive(Debug)]
 pub(super) struct DenseWeights {
     pub(super) weight: Tensor,
@@ -116,10 +117,10 @@ impl TailModule {
     /// Reads a Dense module's weights for vectors of `width` components.
     pub(super) fn read_dense(&self, width: usize) -> Result<DenseWeights> {
         let Self::Dense { folder, inputs, outputs, bias, .. } = self else {
-            return Err(Error::new(ErrorKind::Config, "a module without weights was asked for them"));
+            return Err(Error::new(ErrorKind::Config, "a module without weights cannot be read as Dense"));
         };
         if *inputs != width {
-            let message = format!("takes {inputs} components, the module before it gives {width}");
+            let message = format!("takes {inputs} components, but the module before it gives {width}");
             return Err(config(&folder.join("config.json"), &message));
         }
         let path = folder.join("model.safetensors");

@@ -1,4 +1,4 @@
-//! Looks into a ready `.onnx` file: what it needs beside it, and the class of its arithmetic.
+//! Inspects an `.onnx` file: the files that it needs beside it, and the precision of its arithmetic.
 
 use std::{
     fs,
@@ -8,30 +8,31 @@ use std::{
 use super::proto::{Fields, Malformed, Value};
 use crate::{Error, ErrorKind, Precision, Result};
 
-/// Where a repository keeps its `.onnx` file, by preference.
+/// Where a repository keeps its `.onnx` file, in order of preference.
 const PLACES: [&str; 2] = ["model.onnx", "onnx/model.onnx"];
 
 /// Numbers of ONNX's element types.
 const UINT8: i64 = 2;
 const INT8: i64 = 3;
 
-/// What was found in the file.
+/// An `.onnx` file, and what was found in it.
 #[derive(Debug)]
 pub(super) struct OnnxFile {
     pub(super) path: PathBuf,
     pub(super) precision: Precision,
-    /// Whether it quantizes what it computes by the range found in the batch: then vectors depend on their mates.
+    /// Whether it quantizes by the range of numbers in the batch: then a vector depends on the other texts of its
+    /// batch.
     pub(super) dynamic: bool,
     pub(super) hash: blake3::Hash,
 }
 
-/// The `.onnx` file of a folder, if it has one in a usual place.
+/// Finds the `.onnx` file of a folder, if it has one in a usual place.
 pub(super) fn find(root: &Path) -> Option<PathBuf> {
     PLACES.iter().map(|place| root.join(place)).find(|path| path.is_file())
 }
 
 impl OnnxFile {
-    /// Reads the file from end to end, and the sizes of the files that it says its weights are in.
+    /// Reads the file from end to end, and checks and hashes the files that its weights are in.
     pub(super) fn inspect(path: &Path) -> Result<Self> {
         let wrong = |message: String| Error::new(ErrorKind::Config, format!("{} {message}", path.display()));
         let bytes = fs::read(path).map_err(|error| wrong("cannot be read".into()).with_source(error))?;
@@ -65,7 +66,7 @@ impl OnnxFile {
     }
 }
 
-/// Where a file that a model names lies: below the model's own folder and nowhere else.
+/// Returns the path of a file that a model names, which must be below the model's own folder.
 fn external(model: &Path, file: &str) -> Result<PathBuf, String> {
     let named = Path::new(file);
     if file.is_empty() || !named.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
@@ -89,7 +90,7 @@ struct ExternalFile {
 }
 
 impl FileContents {
-    /// Walks a ModelProto; gives the number of its graphs.
+    /// Reads a ModelProto, and returns the number of its graphs.
     fn model(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
         let mut graphs = 0;
         for field in Fields::of(bytes) {
@@ -128,7 +129,7 @@ impl FileContents {
         for field in Fields::of(bytes) {
             match field? {
                 (1, Value::Int(dim)) => elements = elements.saturating_mul(dim as i64),
-                // The same, packed.
+                // The same dimensions in packed form.
                 (1, Value::Bytes(mut dims)) => {
                     while let Some((dim, rest)) = packed(dims) {
                         elements = elements.saturating_mul(dim);
@@ -151,7 +152,7 @@ impl FileContents {
     }
 }
 
-/// Where a tensor says that its data lies: the entries of its field `external_data`.
+/// Where the data of a tensor lies: the entries of its field `external_data`.
 #[derive(Debug, Default)]
 struct ExternalData {
     location: String,
@@ -180,7 +181,7 @@ impl ExternalData {
     }
 }
 
-/// The first varint of packed ones, and the rest.
+/// Returns the first of packed varints, and the bytes after it.
 fn packed(bytes: &[u8]) -> Option<(i64, &[u8])> {
     let end = bytes.iter().position(|byte| byte & 0x80 == 0)? + 1;
     let value = bytes[..end.min(9)].iter().rev().fold(0_u64, |value, byte| value << 7 | u64::from(byte & 0x7f));
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn dynamic_quantisation_is_seen() {
+    fn dynamic_quantization_is_seen() {
         use super::super::proto::Message;
         let model = |op: &str| {
             let node = Message::default().string(1, "x").string(4, op);

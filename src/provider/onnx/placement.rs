@@ -1,4 +1,4 @@
-//! Tells which of ONNX Runtime's providers ran how many of a model's nodes.
+//! Runs a model once to see which of ONNX Runtime's providers runs its nodes.
 
 use std::{fs, sync::Arc};
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{Error, ErrorKind, Result};
 
-/// Runs two short texts and tells how many of the graph's nodes each of ONNX Runtime's providers ran.
+/// Runs two short texts, and returns how many of the graph's nodes each of ONNX Runtime's providers ran.
 pub(super) fn placement(model: &Arc<Model>, environment: &Environment, device: Device) -> Result<Vec<NodeShare>> {
     let profile = ProfileFolder::new()?;
     let session = model.source.session(environment, device, Some(&profile.0.join("run")))?;
@@ -22,5 +22,5 @@ pub(super) fn placement(model: &Arc<Model>, environment: &Environment, device: D
     let file = runner.session.end_profiling().map_err(failed("the profile cannot be written"))?;
     let unread = |why: String| Error::new(ErrorKind::Inference, format!("the profile {file} {why}"));
     let bytes = fs::read(&file).map_err(|error| unread("cannot be read".into()).with_source(error))?;
-    node_shares(&bytes).ok_or_else(|| unread("is not what this ONNX Runtime is known to write".into()))
+    node_shares(&bytes).ok_or_else(|| unread("has a form that is not known here".into()))
 }

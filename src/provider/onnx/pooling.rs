@@ -1,13 +1,15 @@
-//! Makes one vector out of a text's token vectors, for graphs that end before that.
+//! Pools token vectors into one vector per text, for `.onnx` files that leave it out, and reads which poolings a folder
+//! has.
 //!
-//! The same arithmetic that [`graph`](super::graph) puts into the graphs built here.
+//! A new pooling needs a variant of [`Pooling`], a line in [`read`]'s table and an arm in [`pool`], both here, and an
+//! arm in `graph/pooling.rs`, where the graphs built here get nodes for the same arithmetic.
 
 use std::path::Path;
 
 use super::json_file::JsonFile;
 use crate::{Pooling, Result};
 
-/// Pools `tokens` rows of `width` components; `inside` says which tokens take part.
+/// Pools rows of `width` components, one per token; `inside` says which tokens take part.
 pub(super) fn pool(mode: Pooling, hidden: &[f32], width: usize, inside: &[bool], out: &mut Vec<f32>) {
     let start = out.len();
     let rows = || hidden.chunks_exact(width).zip(inside).enumerate();
@@ -40,7 +42,7 @@ pub(super) fn pool(mode: Pooling, hidden: &[f32], width: usize, inside: &[bool],
     out.resize(start + width, 0.0);
 }
 
-/// The pooling configuration, in either dialect.
+/// Reads the pooling configuration in either dialect: the poolings, and whether the prompt's tokens take part.
 pub(super) fn read(folder: &Path) -> Result<(Vec<Pooling>, bool)> {
     const ORDER: [(Pooling, &str, &str); 6] = [
         (Pooling::Cls, "cls", "pooling_mode_cls_token"),
@@ -57,7 +59,7 @@ pub(super) fn read(folder: &Path) -> Result<(Vec<Pooling>, bool)> {
             let names = mode.as_array().map_or(std::slice::from_ref(mode), Vec::as_slice);
             for name in names {
                 let known = ORDER.iter().find(|(_, known, _)| name.as_str() == Some(known));
-                let (mode, ..) = known.ok_or_else(|| json.error(format!("pooling_mode {name} is not known")))?;
+                let (mode, ..) = known.ok_or_else(|| json.error(format!("pooling_mode {name} is not known here")))?;
                 modes.push(*mode);
             }
         }
@@ -72,7 +74,7 @@ pub(super) fn read(folder: &Path) -> Result<(Vec<Pooling>, bool)> {
                 fields.iter().find(|(name, value)| name.starts_with("pooling_mode_") && !known(name) && **value == true)
             });
             if let Some((name, _)) = unknown {
-                return Err(json.error(format!("{name} is not known")));
+                return Err(json.error(format!("{name} is not known here")));
             }
         }
     }

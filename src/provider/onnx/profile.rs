@@ -1,4 +1,4 @@
-//! Tells which of ONNX Runtime's providers ran how many of a model's nodes, out of the profile of a run.
+//! Counts in the profile of a run how many of a model's nodes each of ONNX Runtime's providers ran.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,11 +15,11 @@ use crate::{Error, ErrorKind, Result};
 pub struct NodeShare {
     /// The provider, by ONNX Runtime's name: `CPUExecutionProvider`, `CUDAExecutionProvider`.
     pub provider: String,
-    /// Nodes of the graph as it is run.
+    /// Nodes of the graph that ran there, after ONNX Runtime's optimizations.
     pub nodes: usize,
 }
 
-/// Reads out of a profile which provider ran how many nodes.
+/// Counts the nodes of each provider in a profile; `None` if it is not a profile.
 pub(super) fn node_shares(profile: &[u8]) -> Option<Vec<NodeShare>> {
     let events: serde_json::Value = serde_json::from_slice(profile).ok()?;
     let mut nodes: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -36,7 +36,7 @@ pub(super) fn node_shares(profile: &[u8]) -> Option<Vec<NodeShare>> {
     Some(nodes.into_iter().map(share).collect())
 }
 
-/// A folder for a profile, gone when dropped.
+/// A temporary folder for a profile. Dropping it removes the folder.
 pub(super) struct ProfileFolder(pub(super) PathBuf);
 
 impl ProfileFolder {
@@ -53,7 +53,7 @@ impl ProfileFolder {
 
 impl Drop for ProfileFolder {
     fn drop(&mut self) {
-        // It lies among other temporary files: what cannot be removed does no harm.
+        // It lies among other temporary files, so a folder that cannot be removed does no harm.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -1,4 +1,4 @@
-//! Writes and reads the little of protobuf that ONNX model files need.
+//! Writes and reads the part of protobuf that ONNX model files need.
 //!
 //! Field numbers are those of ONNX's `onnx.proto` (IR version 8); the wire format is protobuf's
 //! (varints, 32- and 64-bit fields, length-delimited fields).
@@ -89,7 +89,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The fields of one message, in the order of the file. Ends with `Err` where the bytes are not a message.
+/// The fields of one message, in the order of the file. The last item is `Err` if the bytes are not a message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fields<'a>(&'a [u8]);
 
@@ -133,7 +133,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// What [`Fields`] meets where the bytes are not a protobuf message.
+/// The bytes are not a protobuf message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("is cut short or is not an ONNX model")]
 pub(super) struct Malformed;

@@ -1,4 +1,4 @@
-//! Runs batches through a session: on a CPU out of memory of its own, on a card out of pinned memory.
+//! Runs batches through a session: from memory of its own on a CPU, from pinned memory on a GPU.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{Error, ErrorKind, Result};
 
-/// A session of a model, and what its batches are made in.
+/// A session of a model, and the memory that its batches are made in.
 pub(super) struct Runner {
     model: Arc<Model>,
     pub(super) session: Session,
@@ -32,7 +32,7 @@ pub(super) struct Runner {
     pinned: Option<Pinned>,
 }
 
-/// Memory that a card reads and writes without a copy in between.
+/// Memory that a GPU reads and writes without a copy in between.
 struct Pinned {
     inputs: Allocator,
     output: MemoryInfo<'static>,
@@ -45,11 +45,11 @@ impl Pinned {
                 .map_err(failed("pinned memory cannot be described"))
         };
         let inputs = Allocator::new(session, info(MemoryType::CPUInput)?);
-        let inputs = inputs.map_err(failed("pinned memory cannot be had"))?;
+        let inputs = inputs.map_err(failed("pinned memory cannot be allocated"))?;
         Ok(Self { inputs, output: info(MemoryType::CPUOutput)? })
     }
 
-    /// A tensor like this one in pinned memory.
+    /// Copies a buffer into a tensor in pinned memory.
     fn value(&self, buffer: &InputBuffer, shape: Vec<usize>) -> ort::Result<DynValue> {
         fn copied<N: InputNumber>(allocator: &Allocator, numbers: &[N], shape: Vec<usize>) -> ort::Result<DynValue> {
             let mut tensor = Tensor::<N>::new(allocator, shape)?;
@@ -64,11 +64,11 @@ impl Pinned {
 }
 
 impl Runner {
-    /// Makes a session, with one thread, on the shared weights.
+    /// Makes a session with one thread on the shared weights, and runs it once on a GPU.
     pub(super) fn start(model: &Arc<Model>, environment: &Environment, device: Device) -> Result<Self> {
         let session = model.source.session(environment, device, None)?;
         let mut runner = Self::new(Arc::clone(model), session, device)?;
-        // Some of what a card needs is only missed when it is first used.
+        // A library that a GPU needs may be missed only when a session first runs.
         if device != Device::Cpu {
             runner.warm_up().map_err(|failure| failure.error)?;
         }
@@ -88,7 +88,7 @@ impl Runner {
         Ok(Self { model, session, device, options, buffers, pinned })
     }
 
-    /// Runs two texts of unequal length, whose words do not matter.
+    /// Runs two texts of unequal length; their tokens do not matter.
     pub(super) fn warm_up(&mut self) -> Result<(), BatchFailure> {
         let ids = [self.model.padding_id; 5];
         let rows = [TokenRow { ids: &ids, unpooled: 0 }, TokenRow { ids: &ids[..3], unpooled: 0 }];
@@ -118,7 +118,7 @@ impl Runner {
             BatchFailure { error: refused(error), out_of_memory }
         };
         if let Some(pinned) = &self.pinned {
-            // Made anew for each batch: one that is used again would keep the last batch's output.
+            // Each batch needs a new binding: a binding that is used again keeps the last batch's output.
             let bound = self.session.create_binding().and_then(|mut binding| {
                 for (input, buffer) in inputs {
                     binding.bind_input(&input.name, &pinned.value(buffer, input.role.shape(shape))?)?;
@@ -154,7 +154,7 @@ fn deliver(
     place: &mut dyn FnMut(&[f32]),
 ) -> Result<(), BatchFailure> {
     let output = outputs.get(&model.output);
-    let output = output.ok_or_else(|| Error::new(ErrorKind::Inference, "the model gave no output"))?;
+    let output = output.ok_or_else(|| Error::new(ErrorKind::Inference, "the model returned no output"))?;
     let (sizes, values): (_, Cow<'_, [f32]>) = match output.try_extract_tensor::<f32>() {
         Ok((sizes, values)) => (sizes, Cow::Borrowed(values)),
         Err(_) => {
@@ -166,20 +166,25 @@ fn deliver(
     let sizes: Vec<usize> = sizes.iter().map(|&size| usize::try_from(size).unwrap_or(0)).collect();
     let [texts, tokens] = shape;
     let vectors = model.vectors(GraphOutput { values: &values, sizes: &sizes, texts, tokens }, rows);
-    let unknown = || Error::new(ErrorKind::Inference, format!("the model's output has the shape {sizes:?}"));
+    let unknown = || {
+        Error::new(
+            ErrorKind::Inference,
+            format!("the model's output has the shape {sizes:?}, which is not what the model announced"),
+        )
+    };
     place(&vectors.ok_or_else(unknown)?);
     Ok(())
 }
 
-/// What rows are padded to for the fast kernels of cards, which want a multiple of that; but to no more than the model
-/// has positions for.
+/// Returns the tokens that rows are padded to on a GPU: a multiple of [`graph::STEP`], which its fast kernels need, but
+/// no more than the model has positions for.
 fn padded(longest: usize, positions: Option<usize>) -> usize {
     longest.next_multiple_of(graph::STEP).min(positions.unwrap_or(usize::MAX).max(longest))
 }
 
-/// What the rows of a batch are padded to.
+/// Returns the tokens that the rows of a batch are padded to.
 fn padded_tokens(model: &Model, longest: usize, device: Device) -> usize {
-    // How long a row a file takes is only known of what it says of texts.
+    // A file tells the length of a text and not of a row, so its rows are never made longer than the longest text.
     match (device, &model.source) {
         (Device::Cpu, _) | (_, Source::File(_)) => longest,
         (Device::Cuda(_), Source::Graph { .. }) => padded(longest, model.positions),
@@ -194,7 +199,7 @@ mod tests {
     use crate::provider::onnx::{library, model_folder::ModelFolder, weights::Weights};
 
     #[test]
-    fn rows_on_a_card_are_padded_to_eight_but_not_beyond_the_positions() {
+    fn rows_on_a_gpu_are_padded_to_eight_but_not_beyond_the_positions() {
         for (longest, positions, tokens) in [
             (1, Some(512), 8),
             (8, Some(512), 8),
@@ -209,10 +214,10 @@ mod tests {
         }
     }
 
-    /// The form for CUDA, as far as a CPU can tell: it has no kernels for fp16, so the same graph runs in fp32 between
-    /// casts; and it understands what attention on a card takes where there is one text.
+    /// The graph for CUDA, as far as a CPU can tell. A CPU has no kernels for fp16, so the same graph runs in fp32
+    /// between casts. It understands the input of attention on a GPU if there is one text.
     #[test]
-    fn the_form_for_cuda_gives_the_same_vectors() {
+    fn the_graph_for_cuda_gives_the_same_vectors() {
         let (_, environment) = library::load(None, None).expect("the library");
         for name in ["bert-cls", "bert-multi", "bert-dense", "bert-tanh", "xlm-roberta", "mpnet", "distilbert"] {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny").join(name);

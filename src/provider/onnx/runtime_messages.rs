@@ -1,14 +1,14 @@
-//! Understands the words that ONNX Runtime fails with, which has no codes for these.
+//! Reads the reason of a failure from ONNX Runtime's messages, which carry no codes for it.
 
 use crate::{Error, ErrorKind};
 
-/// Puts words before an error of the runtime.
+/// Makes an error of the kind `Inference` that says what failed, with the runtime's error as its source.
 pub(super) fn failed(what: &str) -> impl FnOnce(ort::Error) -> Error {
     move |error| Error::new(ErrorKind::Inference, what).with_source(error)
 }
 
-/// Whether the runtime had too little memory for a batch, so that a smaller one may do. It has no code for that: these
-/// are the words of its arena, of CUDA, and of the libraries on it.
+/// Returns whether the runtime had too little memory for a batch, so that a smaller one may fit. These are the words of
+/// its arena, of CUDA, and of the libraries on it.
 pub(super) fn says_out_of_memory(message: &str) -> bool {
     const SIGNS: [&str; 9] = [
         "Failed to allocate memory for requested buffer of size",
@@ -24,7 +24,7 @@ pub(super) fn says_out_of_memory(message: &str) -> bool {
     SIGNS.iter().any(|sign| message.contains(sign))
 }
 
-/// Why a device cannot be used, in words that say what to do; `None` where the runtime's words are all there is.
+/// Returns why a device cannot be used and what to do; `None` if only the runtime's own words are known.
 #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "nothing else can fail so"))]
 pub(super) fn reason(message: &str) -> Option<&'static str> {
     let has = |text: &str| message.contains(text);
@@ -41,15 +41,15 @@ pub(super) fn reason(message: &str) -> Option<&'static str> {
     } else if has("CUDA failure 35:") {
         "NVIDIA's driver is older than what this ONNX Runtime was built for: install a newer one"
     } else if has("CUDA failure 100:") {
-        "CUDA finds no card in this machine"
+        "CUDA finds no GPU in this machine"
     } else if has("CUDA failure 803:") {
-        "NVIDIA's driver and CUDA's compatibility libraries do not fit each other"
+        "NVIDIA's driver and CUDA's compatibility libraries do not fit: install versions that belong together"
     } else if has("Invalid device ID") || has("CUDA failure 101:") {
-        "there is no card of this number"
+        "there is no GPU of this number"
     } else if has("cuDNN is unavailable") || has("libcudnn") {
         "cuDNN is missing: install it and name its folder in LD_LIBRARY_PATH"
     } else if says_out_of_memory(message) {
-        "the card has too little free memory: end other programs on it, or ask for one thread"
+        "the GPU has too little free memory: end other programs on it, or set one thread"
     } else if has("fallback to CPU EP has been explicitly disabled") {
         "parts of the model can only run on the CPU"
     } else {
@@ -85,7 +85,7 @@ mod tests {
 
     /// What ONNX Runtime 1.31 and 1.32 say.
     #[test]
-    fn says_why_a_card_cannot_be_used() {
+    fn says_why_a_gpu_cannot_be_used() {
         for (message, words) in [
             ("CUDA execution provider is not enabled in this build.", "the CPU alone"),
             (
@@ -106,7 +106,7 @@ mod tests {
             ("CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version", "older"),
             (
                 "Failed to parse provider option \"device_id\": CUDA failure 100: no CUDA-capable device is detected",
-                "no card",
+                "no GPU",
             ),
             ("CUDA failure 803: system has unsupported display driver / cuda driver combination", "do not fit"),
             ("Invalid device ID: 7, must be between 0 (inclusive) and 1 (exclusive).", "this number"),

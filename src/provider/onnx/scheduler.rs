@@ -25,11 +25,12 @@
 //! place     EmbedCall::place_rows      vectors -> rows of the call's one matrix; the last row sends the reply
 //! ```
 //!
-//! On a CPU each thread does all of it: [`WorkQueue::next_item`] chooses between a piece and a batch. Beside a GPU, some
-//! threads tokenize and others run.
+//! On a CPU each thread does all of it: [`WorkQueue::next_item`] chooses between a piece and a batch. Beside a GPU,
+//! some threads tokenize and others run.
 //!
-//! Lock order: the queue's lock first, then a call's. The queue's lock is held while a batch is packed, so packing looks
-//! at no more than a few hundred calls. No lock is held while a tokenizer or a model runs, nor while a caller is woken.
+//! Lock order: the queue's lock first, then a call's. The queue's lock is held while a batch is packed, so packing
+//! looks at no more than a few hundred calls. No lock is held while a tokenizer or a model runs, nor while a caller is
+//! woken.
 
 mod call;
 mod counters;
@@ -75,7 +76,7 @@ struct Shared {
     tokens: Arc<dyn Tokenize>,
     /// Components of a vector.
     width: usize,
-    /// Tokens for which inference begins while the rest of a call is tokenized, where other threads do that.
+    /// The tokens of a call after which its inference begins while the rest is tokenized, if other threads tokenize.
     early: Option<usize>,
     queue: Mutex<WorkQueue>,
     wake: Condvar,
@@ -95,7 +96,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Scheduler {
     /// Starts the threads.
     pub(super) fn start(tokens: Arc<dyn Tokenize>, width: usize, workers: Vec<Worker>) -> Result<Self> {
-        // Threads that only embed need not wait for a call to be tokenized to its end, and would stand idle.
+        // Threads that only embed would stand idle while the rest of a call is tokenized.
         let only_embed = workers.iter().filter(|worker| !worker.role.tokenizes);
         let early = only_embed
             .filter_map(|worker| worker.role.packing.as_ref())
@@ -126,8 +127,8 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Embeds the texts of a batch; where some are `bad` already, finds the others that are too long, and fails.
-    /// Dropping the future withdraws what has not begun.
+    /// Embeds the texts of a batch. If some are `bad` already, finds the others that are too long, and fails.
+    /// Dropping the future withdraws the work that has not begun.
     pub(super) async fn submit(&self, batch: &Batch<'_>, bad: Vec<BadText>) -> Result<CallRows> {
         let (reply, answer) = oneshot::channel();
         let (call, giants) = EmbedCall::new(batch, bad, self.shared.width, reply);
@@ -141,19 +142,19 @@ impl Scheduler {
         done.unwrap_or_else(|_| Err(Error::new(ErrorKind::Inference, "the threads have stopped")))
     }
 
-    /// What the threads have done so far.
+    /// Returns what the threads have done so far.
     pub(super) fn stats(&self) -> OnnxStats {
         self.shared.counters.read()
     }
 }
 
 impl Drop for Scheduler {
-    /// Waits for the batches being run (milliseconds), not for those queued: nobody can be waiting for them.
+    /// Waits for the batches that are running (milliseconds), and not for queued ones: no caller can wait for them.
     fn drop(&mut self) {
         lock(&self.shared.queue).stop = true;
         self.shared.wake.notify_all();
         for thread in self.threads.drain(..).filter(|thread| thread.thread().id() != thread::current().id()) {
-            // A thread that panicked has nothing more to say.
+            // A panic of a thread has been printed already.
             let _ = thread.join();
         }
     }
@@ -177,7 +178,7 @@ impl Drop for Waiting<'_> {
 }
 
 impl Shared {
-    /// What each thread does until it is told to stop.
+    /// Runs one thread until it is told to stop.
     fn worker_loop(&self, role: &WorkerRole, mut runner: Option<Box<dyn RunBatch>>) {
         let (tokens, width, counters) = (&*self.tokens, self.width, &self.counters);
         let run_stage = RunStage { tokens, width, counters, packing: role.packing.as_ref() };
@@ -193,7 +194,7 @@ impl Shared {
         }
     }
 
-    /// What the thread for giant texts does.
+    /// Runs the thread for giant texts.
     fn giant_loop(&self) {
         loop {
             let mut queue = lock(&self.queue);
@@ -206,7 +207,7 @@ impl Shared {
         }
     }
 
-    /// Waits for something to do.
+    /// Waits for the next work of a thread; `None` if it is to stop.
     fn wait_for_work(&self, role: &WorkerRole, ahead: &mut u32) -> Option<WorkItem> {
         let mut queue = lock(&self.queue);
         loop {
@@ -245,7 +246,7 @@ impl Shared {
     /// Puts a call with texts to be embedded where batches are packed from.
     fn hand_to_packing(&self, call: &Arc<EmbedCall>) {
         let mut queue = lock(&self.queue);
-        // Withdrawn in between, it would stay there: its caller has looked for it in the queue already.
+        // A call that was withdrawn meanwhile would stay in the queue: its caller has removed it already.
         if !call.is_over() {
             queue.push_ready(call);
         }

@@ -9,12 +9,12 @@ use super::device::Device;
 use crate::{Error, ErrorKind, Result};
 
 impl Device {
-    /// Begins a session on this device, whose nodes `all` must run there or it is an error.
+    /// Begins a session on this device. With `all`, a node that cannot run there is an error.
     pub(super) fn session(self, environment: &Environment, all: bool) -> Result<SessionBuilder> {
         let builder = SessionBuilder::new(environment).map_err(set_up)?;
         let builder = step(builder.with_intra_threads(1))?;
         let builder = step(builder.with_inter_threads(1))?;
-        // Plans of memory are kept by shape, for ever, and shapes hardly repeat.
+        // Memory plans are kept for each shape for ever, and shapes rarely repeat.
         let builder = step(builder.with_memory_pattern(false))?;
         match self {
             Self::Cpu => Ok(builder),
@@ -34,7 +34,7 @@ fn set_up(error: ort::Error) -> Error {
 
 #[cfg(feature = "cuda")]
 pub(super) mod cuda {
-    //! What is particular to CUDA.
+    //! Sets up sessions on CUDA.
 
     use ort::{
         ep::{ArenaExtendStrategy, CUDA, cuda::AttentionBackend},
@@ -45,7 +45,7 @@ pub(super) mod cuda {
     use crate::{Error, ErrorKind, Result, provider::onnx::runtime_messages::reason};
 
     pub(super) fn register(builder: SessionBuilder, number: u16, all: bool) -> Result<SessionBuilder> {
-        // Named one by one, without cuDNN's: it builds a plan for each new shape, which takes longer than the batch.
+        // All but cuDNN's, which builds a plan for each new shape, and that takes longer than the batch.
         let attention = AttentionBackend::FLASH_ATTENTION
             | AttentionBackend::EFFICIENT_ATTENTION
             | AttentionBackend::TRT_FUSED_ATTENTION
@@ -53,7 +53,7 @@ pub(super) mod cuda {
             | AttentionBackend::MATH;
         let provider = CUDA::default()
             .with_device_id(number.into())
-            // Otherwise it doubles what it holds, and soon holds the whole card.
+            // Otherwise the arena doubles its size each time, and soon holds all of the GPU's memory.
             .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
             .with_tf32(false)
             .with_skip_layer_norm_strict_mode(true)
@@ -64,7 +64,7 @@ pub(super) mod cuda {
         if all { step(builder.with_disable_cpu_fallback()) } else { Ok(builder) }
     }
 
-    /// Names the device, and says why it cannot be used.
+    /// Makes an error that names the device and says why it cannot be used.
     pub(in crate::provider::onnx) fn unusable(device: Device, error: ort::Error) -> Error {
         let message = match reason(error.message()) {
             Some(reason) => format!("{device} cannot be used: {reason}"),
@@ -76,7 +76,7 @@ pub(super) mod cuda {
 
 #[cfg(not(feature = "cuda"))]
 pub(super) mod cuda {
-    //! Stands in for CUDA where it is not built in.
+    //! Stands in for CUDA without the feature `cuda`.
 
     use ort::session::builder::SessionBuilder;
 

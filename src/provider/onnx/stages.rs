@@ -2,8 +2,9 @@
 
 use crate::{Error, InputKind, Result, Truncation};
 
-/// Makes ids of texts.
+/// Makes ids from texts.
 pub(super) trait Tokenize: Send + Sync + 'static {
+    /// Makes the ids of a text. The outer error is the tokenizer's own.
     fn tokenize(
         &self,
         kind: InputKind,
@@ -11,16 +12,16 @@ pub(super) trait Tokenize: Send + Sync + 'static {
         truncation: Truncation,
     ) -> Result<Result<TokenizedText, TooManyTokens>>;
 
-    /// Tokens at the beginning that do not take part in pooling.
+    /// Returns how many tokens at the beginning of a text do not take part in pooling.
     fn unpooled(&self, kind: InputKind) -> usize;
 
-    /// Tokens that a text may have.
+    /// Returns the most tokens that a text may have.
     fn limit(&self) -> usize;
 }
 
-/// Makes vectors of ids.
+/// Makes vectors from ids.
 pub(super) trait RunBatch: Send + 'static {
-    /// Gives the vectors of all rows, one after the other, to `place`.
+    /// Runs a batch, and hands the vectors of all rows, one after the other, to `place`.
     fn run_batch(&mut self, rows: &[TokenRow<'_>], place: &mut dyn FnMut(&[f32])) -> Result<(), BatchFailure>;
 }
 
@@ -35,7 +36,7 @@ pub(super) struct TokenRow<'a> {
 #[derive(Debug)]
 pub(super) struct BatchFailure {
     pub(super) error: Error,
-    /// Whether a smaller batch may do.
+    /// Whether a smaller batch may succeed.
     pub(super) out_of_memory: bool,
 }
 
@@ -52,6 +53,6 @@ pub(super) struct TokenizedText {
     pub(super) truncated: bool,
 }
 
-/// A text that is longer than the model takes: at least this many tokens.
+/// A text is longer than the model takes: it has at least this many tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooManyTokens(pub(super) usize);

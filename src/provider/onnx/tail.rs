@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{Error, ErrorKind, Pooling, Result};
 
-/// What is left to do behind the graph.
+/// The steps that are left to do after the graph.
 #[derive(Debug)]
 pub(super) enum Tail {
     /// The graph gives the vector.
@@ -28,19 +28,19 @@ pub(super) enum TailStep {
     Normalize,
 }
 
-/// What a graph gives for a batch.
+/// The output of a graph for a batch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GraphOutput<'a> {
     pub(super) values: &'a [f32],
     /// The shape of the values.
     pub(super) sizes: &'a [usize],
-    /// Texts of the batch, those that only fill it up included.
+    /// Texts of the batch, with those that only fill it up.
     pub(super) texts: usize,
     /// Tokens of each text, padding included.
     pub(super) tokens: usize,
 }
 
-/// A tail, and what is known of the vectors behind it.
+/// The tail of a file, and what is known of the vectors that it makes.
 #[derive(Debug)]
 pub(super) struct TailOfFile {
     pub(super) tail: Tail,
@@ -71,12 +71,15 @@ impl TailOfFile {
                 }
                 Ok(Self { tail: Tail::Pool { modes: folder.pooling.clone(), width, steps }, dimensions, facts })
             }
-            _ => Err(wrong(format!("has an output {name} of {axes} axes and width {width:?}: 2 or 3 are known"))),
+            _ => Err(wrong(format!(
+                "has an output {name} of {axes} axes and width {width:?}: 2 or 3 axes and a fixed width are needed"
+            ))),
         }
     }
 }
 
-/// Refuses a pooled output that may lack a part of the folder's modules: then the vectors are not what the folder says.
+/// Refuses a pooled output that may lack some of the folder's modules, so that its vectors would differ from the
+/// folder's.
 fn check_pooled(folder: &ModelFolder, output: &FileOutput, wrong: &dyn Fn(String) -> Error) -> Result<()> {
     let dense = folder.tail.iter().rev().find_map(|step| match step {
         TailModule::Dense { outputs, .. } => Some(*outputs),
@@ -86,11 +89,11 @@ fn check_pooled(folder: &ModelFolder, output: &FileOutput, wrong: &dyn Fn(String
     if whole && folder.pool_prompt {
         return Ok(());
     }
-    Err(wrong(format!("has a pooled output {}, which may not be all that the folder describes", output.name)))
+    Err(wrong(format!("has a pooled output {}, which may lack modules that the folder describes", output.name)))
 }
 
 impl TailStep {
-    /// Reads a module for vectors of so many dimensions, and sets how many it makes of them.
+    /// Reads a module that takes vectors of `dimensions` components, and sets `dimensions` to what it returns.
     fn read(module: &TailModule, dimensions: &mut usize, facts: &mut String) -> Result<Self> {
         Ok(match module {
             TailModule::Normalize => {
@@ -118,7 +121,7 @@ impl TailStep {
 }
 
 impl Tail {
-    /// Makes the vector of one text of a batch; `None` if the output has another shape than was announced.
+    /// Makes the vector of one text of a batch; `None` if the output's shape is not the announced one.
     pub(super) fn apply(&self, output: GraphOutput<'_>, text: usize, row: &TokenRow<'_>) -> Option<Vec<f32>> {
         match self {
             Self::Nothing => output.vector(text),
@@ -139,20 +142,20 @@ impl Tail {
 }
 
 impl<'a> GraphOutput<'a> {
-    /// The vector of a text, from an output of one vector per text.
+    /// Returns the vector of a text, if the output has one vector per text.
     fn vector(&self, text: usize) -> Option<Vec<f32>> {
         let [texts, width] = *self.sizes else { return None };
         (texts == self.texts).then(|| self.values[text * width..(text + 1) * width].to_vec())
     }
 
-    /// The vectors of a text's tokens without its padding, from an output of one vector per token.
+    /// Returns the vectors of a text's tokens without its padding, if the output has one vector per token.
     fn token_vectors(&self, text: usize, tokens: usize, width: usize) -> Option<&'a [f32]> {
         let announced = *self.sizes == [self.texts, self.tokens, width];
         announced.then(|| &self.values[text * self.tokens * width..][..tokens * width])
     }
 }
 
-/// What vectors are truncated to, behind everything else.
+/// The dimensions that vectors are truncated to, after all modules.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TruncateDim {
     dimensions: usize,
@@ -161,10 +164,10 @@ pub(super) struct TruncateDim {
 }
 
 impl TruncateDim {
-    /// Checks what was asked for; `None` if it leaves vectors of `have` dimensions as they are.
+    /// Checks the number of dimensions; returns `None` if vectors of `have` dimensions stay as they are.
     pub(super) fn new(folder: &ModelFolder, dimensions: usize, have: usize) -> Result<Option<Self>> {
         if dimensions == 0 || dimensions > have {
-            let message = format!("vectors of {have} dimensions cannot be cut to {dimensions}");
+            let message = format!("vectors of {have} dimensions cannot be truncated to {dimensions}: set 1 to {have}");
             return Err(Error::new(ErrorKind::Config, message));
         }
         let normalize = matches!(folder.tail.last(), Some(TailModule::Normalize));
@@ -190,7 +193,7 @@ fn dense(dense: &DenseWeights, activation: Activation, vector: &[f32]) -> Vec<f3
     out
 }
 
-/// Scales a vector to length 1, in double precision; a vector of no length stays.
+/// Scales a vector to length 1, in double precision. A vector of zeros stays as it is.
 fn normalize(vector: &mut [f32]) {
     let length = vector.iter().map(|value| f64::from(*value) * f64::from(*value)).sum::<f64>().sqrt().max(1e-12);
     vector.iter_mut().for_each(|value| *value = (f64::from(*value) / length) as f32);

@@ -1,7 +1,8 @@
-//! Turns texts into token ids, as long as the model takes and no longer.
+//! Turns texts into token ids, no more than the model takes.
 //!
-//! The truncation and padding that `tokenizer.json` carries are taken out: they are what somebody's export used, not
-//! what the model takes. Truncation is done here: special tokens stay, the text's own tokens are cut.
+//! The truncation and padding in `tokenizer.json` are removed: an export used them, and the model may take another
+//! length. Texts are truncated here and in `truncation.rs`: special tokens stay, and the text's own tokens are
+//! truncated.
 
 use std::{borrow::Cow, collections::BTreeMap, fs, path::Path};
 
@@ -16,20 +17,20 @@ use super::{
 };
 use crate::{CountTokens, Error, ErrorKind, InputKind, Prompts, Result, Truncation};
 
-/// A tokenizer with what the model needs around a text.
+/// A tokenizer, and the tokens that the model needs around a text.
 pub(super) struct ModelTokenizer {
     tokenizer: Tokenizer,
     /// Special tokens before and after a text.
     before: Vec<u32>,
     after: Vec<u32>,
     pub(super) pad: u32,
-    /// Tokens of a text with its special tokens; `usize::MAX` for any number.
+    /// The most tokens of a text, special ones included; `usize::MAX` if there is no limit.
     pub(super) max: usize,
     left: bool,
     prompts: Prompts,
-    /// Tokens of each kind's prompt, with the special ones before it.
+    /// The number of tokens of each kind's prompt, with the special ones before it.
     prompt_tokens: [usize; 2],
-    cuts: SplitPoints,
+    split_points: SplitPoints,
     pub(super) hash: blake3::Hash,
 }
 
@@ -47,7 +48,7 @@ impl ModelTokenizer {
         if folder.lower_case {
             lower_case(fields);
         }
-        let cuts = SplitPoints::of(fields);
+        let split_points = SplitPoints::of(fields);
         check_against_config(folder, fields, &path)?;
         let tokenizer = Tokenizer::from_bytes(json.to_string().as_bytes())
             .map_err(|error| wrong("is not a tokenizer that is known here".into()).with_source(error))?;
@@ -56,7 +57,7 @@ impl ModelTokenizer {
         let largest = largest.ok_or_else(|| wrong("has no tokens".into()))?;
         if let Some(rows) = vocabulary.filter(|&rows| largest as usize >= rows) {
             let message = format!(
-                "does not fit the model: its largest id is {largest}, the model has vectors for ids up to {}",
+                "does not fit the model: its largest id is {largest}, but the model has vectors for ids up to {}",
                 rows - 1
             );
             return Err(wrong(message));
@@ -64,7 +65,7 @@ impl ModelTokenizer {
         let (before, after) = around(&tokenizer).map_err(wrong)?;
         check_special_tokens(folder, &tokenizer, &before, &after, &path)?;
         if max.is_some_and(|max| max <= before.len() + after.len()) {
-            let message = format!("adds {} special tokens, which leave no room", before.len() + after.len());
+            let message = format!("adds {} special tokens, which leave no room for a text", before.len() + after.len());
             return Err(wrong(message));
         }
         let pad = match folder.config.size("pad_token_id")? {
@@ -80,20 +81,23 @@ impl ModelTokenizer {
             left: folder.truncate_left,
             prompts: Prompts::default(),
             prompt_tokens: [0; 2],
-            cuts,
+            split_points,
             hash: fingerprint(&bytes).ok_or_else(|| wrong("is not a tokenizer".into()))?,
         };
         tokens.with_prompts(&folder.prompts)?;
         Ok(tokens)
     }
 
-    /// Puts other prompts before the texts.
+    /// Sets the prompts before texts.
     pub(super) fn with_prompts(&mut self, prompts: &Prompts) -> Result<()> {
         for kind in [InputKind::Document, InputKind::Query] {
             let prompt = prompts.of(kind).unwrap_or_default();
             let count = if prompt.is_empty() { 0 } else { self.before.len() + self.plain(prompt)?.len() };
             if count >= self.max.saturating_sub(self.after.len()) {
-                let message = format!("the prompt for a {kind} has {count} tokens, the model takes {}", self.max);
+                let message = format!(
+                    "the prompt for a {kind} has {count} tokens, and the model takes {}: no room for a text is left",
+                    self.max
+                );
                 return Err(Error::new(ErrorKind::Config, message));
             }
             self.prompt_tokens[kind as usize] = count;
@@ -102,7 +106,7 @@ impl ModelTokenizer {
         Ok(())
     }
 
-    /// Makes ids out of a text, or says that it is too long.
+    /// Makes the ids of a text, or says that it is too long.
     pub(super) fn tokenize(
         &self,
         kind: InputKind,
@@ -112,13 +116,13 @@ impl ModelTokenizer {
         let text = &*self.prompted(kind, text);
         let special = self.before.len() + self.after.len();
         let room = self.max.saturating_sub(special);
-        let (mut own, whole) = self.cuts.beginning(text, room, |text| self.plain(text))?;
+        let (mut own, whole) = self.split_points.beginning(text, room, |text| self.plain(text))?;
         let truncated = own.len() > room;
         if truncated && truncation == Truncation::Error {
             return Ok(Err(TooManyTokens(own.len() + special)));
         }
         if truncated && self.left {
-            // The end is what is kept, so all of it must be known.
+            // The end of the text is kept, so the whole text must be tokenized.
             if !whole {
                 own = self.plain(text)?;
             }
@@ -132,12 +136,12 @@ impl ModelTokenizer {
         Ok(Ok(TokenizedText { ids, truncated }))
     }
 
-    /// The text behind the prompt of its kind.
+    /// Returns the text with its kind's prompt before it.
     fn prompted<'a>(&self, kind: InputKind, text: &'a str) -> Cow<'a, str> {
         self.prompts.of(kind).map_or(Cow::Borrowed(text), |prompt| Cow::Owned(format!("{prompt}{text}")))
     }
 
-    /// The tokens of a text alone, without special ones.
+    /// Tokenizes a text alone, without special tokens.
     fn plain(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.tokenizer.encode_fast(text, false);
         let encoding = encoding
@@ -148,7 +152,10 @@ impl ModelTokenizer {
 
 impl std::fmt::Debug for ModelTokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ModelTokenizer").field("max", &self.max).field("cuts", &self.cuts).finish_non_exhaustive()
+        f.debug_struct("ModelTokenizer")
+            .field("max", &self.max)
+            .field("split_points", &self.split_points)
+            .finish_non_exhaustive()
     }
 }
 
@@ -173,7 +180,7 @@ impl Tokenize for ModelTokenizer {
 
 impl CountTokens for ModelTokenizer {
     fn count(&self, kind: InputKind, text: &str) -> usize {
-        // What cannot be tokenized cannot be embedded either, and is refused there.
+        // A text that cannot be tokenized is refused when it is embedded.
         let own = self.plain(&self.prompted(kind, text)).map_or(usize::MAX, |ids| ids.len());
         own.saturating_add(self.before.len() + self.after.len())
     }
@@ -184,14 +191,16 @@ impl CountTokens for ModelTokenizer {
 
     fn count_to(&self, kind: InputKind, text: &str, limit: usize) -> usize {
         let special = self.before.len() + self.after.len();
-        let own =
-            self.cuts.beginning(&self.prompted(kind, text), limit.saturating_sub(special), |text| self.plain(text));
-        // What cannot be tokenized cannot be embedded either, and is refused there.
+        let own = self
+            .split_points
+            .beginning(&self.prompted(kind, text), limit.saturating_sub(special), |text| self.plain(text));
+        // A text that cannot be tokenized is refused when it is embedded.
         own.map_or(usize::MAX, |(ids, _)| ids.len().saturating_add(special))
     }
 }
 
-/// Makes a tokenizer lower-case its texts, as sentence-transformers does where a model asks for it, unless it does so.
+/// Makes a tokenizer lower-case its texts, unless it does so already. sentence-transformers does the same if a model
+/// asks for it.
 fn lower_case(tokenizer: &mut serde_json::Map<String, Value>) {
     fn lowers(normalizer: &Value) -> bool {
         let parts = normalizer.get("normalizers").and_then(Value::as_array);
@@ -209,7 +218,7 @@ fn lower_case(tokenizer: &mut serde_json::Map<String, Value>) {
     tokenizer.insert("normalizer".into(), normalizer);
 }
 
-/// The special tokens that the tokenizer puts around a text, found by looking at what it does.
+/// Finds the special tokens that the tokenizer puts around a text, by tokenizing short words.
 fn around(tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<u32>), String> {
     let ids =
         |text: &str, special: bool| tokenizer.encode_fast(text, special).map(|encoding| encoding.get_ids().to_vec());
@@ -228,8 +237,8 @@ fn around(tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<u32>), String> {
     Err("gives no tokens for the simplest words".into())
 }
 
-/// The classes of tokenizers that sentence-transformers builds anew, with these options of `tokenizer_config.json`, and
-/// not as `tokenizer.json` says.
+/// The classes of tokenizers that sentence-transformers builds anew from the options of `tokenizer_config.json`,
+/// against `tokenizer.json`.
 const REBUILT: [&str; 6] = [
     "BertTokenizer",
     "BertTokenizerFast",
@@ -243,8 +252,8 @@ fn is_rebuilt(config: &JsonFile) -> Result<bool> {
     Ok(config.text("tokenizer_class")?.is_some_and(|class| REBUILT.contains(&class)))
 }
 
-/// Refuses a normalizer that differs between `tokenizer.json` and `tokenizer_config.json`, where the latter would win in
-/// sentence-transformers: whichever is meant, the other gives wrong vectors.
+/// Refuses a normalizer that differs between `tokenizer.json` and `tokenizer_config.json`, if sentence-transformers
+/// would use the latter. Whichever is meant, the other gives wrong vectors.
 fn check_against_config(folder: &ModelFolder, tokenizer: &serde_json::Map<String, Value>, path: &Path) -> Result<()> {
     let Some(config) = &folder.tokenizer_config else { return Ok(()) };
     let normalizer = tokenizer.get("normalizer").filter(|normalizer| normalizer["type"] == "BertNormalizer");
@@ -298,8 +307,8 @@ fn check_special_tokens(
     Ok(())
 }
 
-/// Hashes what the file says but for the truncation and padding that are not honoured. Of the text as it stands: JSON
-/// written again may come out otherwise elsewhere.
+/// Hashes the file's fields but for truncation and padding, which are ignored. The fields are hashed as they are
+/// written, because another program may write the same JSON in another way.
 fn fingerprint(bytes: &[u8]) -> Option<blake3::Hash> {
     let fields: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(bytes).ok()?;
     let mut hasher = blake3::Hasher::new();

@@ -1,4 +1,6 @@
-//! Truncation: where a long text can be cut before it is tokenized, and how much of it is read.
+//! Truncation: how much of a long text is tokenized, and where the text can be split for that.
+//!
+//! `tokenizer.rs` then drops the tokens that the model has no room for, from the end or from the beginning.
 
 use std::ops::Range;
 
@@ -6,12 +8,12 @@ use serde_json::Value;
 
 use crate::Result;
 
-/// Tokens more than needed that the beginning of a long text must have, before its rest is left unread.
+/// The tokens more than needed that the beginning of a long text must have before the rest is left unread.
 const MARGIN: usize = 16;
 /// Bytes of a long text that are read first, for each token that the model takes.
 const BYTES_PER_TOKEN: usize = 16;
 
-/// Where a text can be cut so that the tokens before the cut stay the same.
+/// Where a text can be split so that the tokens before the split stay the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SplitPoints {
     /// Nowhere that is known.
@@ -23,6 +25,7 @@ pub(super) enum SplitPoints {
 }
 
 impl SplitPoints {
+    /// Finds where the texts of a tokenizer can be split, from its `tokenizer.json`.
     pub(super) fn of(tokenizer: &serde_json::Map<String, Value>) -> Self {
         /// Applies `check` to the types of a component, of all its parts if it is a sequence.
         fn all(component: Option<&Value>, part: &str, check: &dyn Fn(&str) -> bool) -> bool {
@@ -46,7 +49,7 @@ impl SplitPoints {
         if !normalizer.is_none_or(Value::is_null) && !all(normalizer, "normalizers", &local) {
             return Self::Nowhere;
         }
-        // An added token that contains white space could be cut in two.
+        // An added token that contains white space could be split in two.
         let added = tokenizer.get("added_tokens").and_then(Value::as_array);
         let spaced = |token: &Value| {
             token.get("content").and_then(Value::as_str).is_none_or(|content| content.contains(char::is_whitespace))
@@ -55,7 +58,7 @@ impl SplitPoints {
             return Self::Nowhere;
         }
         let splitter = tokenizer.get("pre_tokenizer");
-        // Ideographs are words of their own only where the normalizer makes them so.
+        // Ideographs are words of their own only if the normalizer makes them so.
         let chinese = normalizer.is_some_and(|normalizer| {
             normalizer["type"] == "BertNormalizer" && normalizer["handle_chinese_chars"] == true
         });
@@ -71,8 +74,9 @@ impl SplitPoints {
         }
     }
 
-    /// The text's own tokens: all of them, or so many that there are certainly more than `room`. Reading the whole of
-    /// a text of megabytes would take seconds, to throw nearly all of it away.
+    /// Tokenizes a text: the whole of it, or so much that there are certainly more than `room` tokens. Returns the
+    /// tokens, and whether they are all. Tokenizing a text of megabytes takes seconds, and nearly all of it would be
+    /// dropped.
     pub(super) fn beginning(
         self,
         text: &str,
@@ -82,8 +86,8 @@ impl SplitPoints {
         let enough = room.saturating_add(MARGIN);
         let mut size = enough.saturating_mul(BYTES_PER_TOKEN);
         while self != Self::Nowhere && size < text.len() {
-            if let Some(cut) = self.before(text, size / 2..size) {
-                let ids = tokenize(&text[..cut])?;
+            if let Some(split) = self.before(text, size / 2..size) {
+                let ids = tokenize(&text[..split])?;
                 if ids.len() >= enough {
                     return Ok((ids, false));
                 }
@@ -93,7 +97,7 @@ impl SplitPoints {
         Ok((tokenize(text)?, true))
     }
 
-    /// The last place in `range` of the text where it can be cut.
+    /// Returns the last place in `range` where the text can be split.
     fn before(self, text: &str, range: Range<usize>) -> Option<usize> {
         let start = (0..=range.start).rev().find(|&at| text.is_char_boundary(at))?;
         let end = (0..=range.end.min(text.len())).rev().find(|&at| text.is_char_boundary(at))?;
@@ -115,7 +119,8 @@ impl SplitPoints {
         let mark = |c: char| matches!(c, '.' | ',' | ';' | ':' | '!' | '?');
         match self {
             Self::Nowhere => false,
-            // Only what every tokenizer takes for white space: some drop the rarer kinds and join the words around them.
+            // Only what every tokenizer takes for white space: some drop the rarer kinds and join the words around
+            // them.
             _ if matches!(after, ' ' | '\t' | '\n' | '\r') && !before.is_whitespace() => true,
             Self::BeforeSpace => false,
             Self::AroundWords => {

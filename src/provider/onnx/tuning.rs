@@ -1,4 +1,4 @@
-//! Keeps what `docvector-embed tune` found on this machine, in a file that loading looks into.
+//! Keeps the settings that `docvector-embed tune` found on this machine, in a file that loading reads.
 
 use std::{
     env,
@@ -16,33 +16,33 @@ use serde_json::{Map, Value};
 use super::cpu;
 use crate::{Error, ErrorKind, Result, SpaceId};
 
-/// Names the file, in place of the one in the user's cache folder.
+/// The variable that names the file, in place of the one in the user's cache folder.
 const VARIABLE: &str = "DOCVECTOR_EMBED_TUNING";
 
-/// What the file says of itself.
+/// The format and version that the file states.
 const FORMAT: &str = "docvector-embed tuning";
 const VERSION: u64 = 1;
 
-/// What a file may hold: more is not read, and what is oldest is not kept.
+/// The most that a file may hold: more bytes are not read, and the oldest entries are not kept.
 const MOST_ENTRIES: usize = 100;
 const MOST_BYTES: u64 = 1 << 20;
 
-/// What a setting may be. Beyond it, nobody has measured anything.
+/// The range of a setting. Nothing beyond it was measured.
 const THREAD_RANGE: RangeInclusive<usize> = 1..=1024;
 const BATCH_TOKEN_RANGE: RangeInclusive<usize> = 1..=1 << 24;
 
-/// The settings that a machine runs a model fastest with.
+/// The settings with which a machine runs a model fastest.
 ///
-/// `docvector-embed tune` measures them and keeps them with [`Onnx::store_tuning`](super::Onnx::store_tuning), in a file
-/// that loading looks into: the one that `DOCVECTOR_EMBED_TUNING` names (none where it is empty), else
-/// `docvector-embed/tuning.json` in the user's cache folder. They hold for the same machine, ONNX Runtime, device, kind of
-/// file and [`Space`](crate::Space), which the length of texts is part of.
+/// `docvector-embed tune` measures them and keeps them with [`Onnx::store_tuning`](super::Onnx::store_tuning) in a file
+/// that loading reads. `DOCVECTOR_EMBED_TUNING` names the file; if the variable is empty, there is none; if it is not
+/// set, the file is `docvector-embed/tuning.json` in the user's cache folder. The settings hold for the same machine,
+/// ONNX Runtime, device, kind of file and [`Space`](crate::Space). The maximal length of texts is a part of the space.
 ///
 /// ```no_run
 /// use docvector_embed::provider::{Onnx, Tuning};
 /// # fn main() -> docvector_embed::Result<()> {
 /// let embedder = Onnx::load("all-MiniLM-L6-v2")?;
-/// // Measured by other means: threads, padded tokens of a batch, and tokens a second with them.
+/// // Measured by other means: threads, padded tokens per batch, and the tokens per second that they reach.
 /// let file = embedder.store_tuning(&Tuning::new(4, 512), 25_000.0)?;
 /// println!("{}: the next load uses it", file.display());
 /// # Ok(()) }
@@ -52,17 +52,17 @@ const BATCH_TOKEN_RANGE: RangeInclusive<usize> = 1..=1 << 24;
 pub struct Tuning {
     /// Threads, each with a session.
     pub threads: usize,
-    /// Padded tokens of a batch.
+    /// Padded tokens per batch.
     pub batch_tokens: usize,
 }
 
 impl Tuning {
-    /// So many threads, and padded tokens of a batch.
+    /// Returns settings of so many threads, and padded tokens per batch.
     pub const fn new(threads: usize, batch_tokens: usize) -> Self {
         Self { threads, batch_tokens }
     }
 
-    /// What is wrong with them, if anything is.
+    /// Returns what is wrong with the settings, if anything is.
     fn fault(&self) -> Option<String> {
         [("threads", self.threads, THREAD_RANGE), ("batch_tokens", self.batch_tokens, BATCH_TOKEN_RANGE)]
             .into_iter()
@@ -74,7 +74,7 @@ impl Tuning {
 impl fmt::Display for Tuning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let s = if self.threads == 1 { "" } else { "s" };
-        write!(f, "{} thread{s}, {} padded tokens a batch", self.threads, self.batch_tokens)
+        write!(f, "{} thread{s}, {} padded tokens per batch", self.threads, self.batch_tokens)
     }
 }
 
@@ -83,13 +83,13 @@ impl fmt::Display for Tuning {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TuningSource {
-    /// The defaults: nothing was measured for this model on this machine, or it was not to be used.
+    /// The defaults: nothing was measured for this model on this machine, or measured settings are turned off.
     Defaults,
-    /// What [`Tuning`] this file holds.
+    /// The [`Tuning`] in this file.
     Tuned(PathBuf),
-    /// What the builder was given.
+    /// The numbers that the builder was given.
     Given,
-    /// The defaults, because this file cannot be used.
+    /// The defaults, because this file cannot be used, for this reason.
     Unusable(PathBuf, String),
 }
 
@@ -98,19 +98,19 @@ impl fmt::Display for TuningSource {
         match self {
             Self::Defaults => f.write_str("defaults"),
             Self::Tuned(file) => write!(f, "tuned, from {}", file.display()),
-            Self::Given => f.write_str("given; what was tuned is not used"),
+            Self::Given => f.write_str("given; tuned settings are not used"),
             Self::Unusable(file, why) => write!(f, "defaults, because {} {why}", file.display()),
         }
     }
 }
 
-/// What settings were measured for: a machine and a model. Kept in words, and compared as a whole.
+/// What settings are measured for: a machine and a model. It is kept in words, and compared as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TuningKey([(&'static str, Value); 7]);
 
 impl TuningKey {
-    /// A model on this machine: the version of ONNX Runtime, the device or devices, the space, and what kind of file the
-    /// model is, because a graph built from weights and one from a file need not run alike.
+    /// Describes a model on this machine: the version of ONNX Runtime, the devices, the space, and the kind of the
+    /// model's file, because a graph built from weights and a graph from a file may need other settings.
     pub(super) fn here(runtime: &str, devices: &str, space: SpaceId, kind: &str) -> Self {
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         Self::new(env::consts::ARCH, cpu::cpu(), cores, runtime, devices, space, kind)
@@ -141,7 +141,7 @@ impl TuningKey {
     }
 }
 
-/// What was found for a key.
+/// The settings that were found for a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum StoredTuning {
     Nothing,
@@ -150,7 +150,7 @@ pub(super) enum StoredTuning {
     Unreadable(PathBuf, String),
 }
 
-/// Looks for what was measured. Whatever is in the file, or is not, is no error.
+/// Looks for measured settings. A file that is missing or damaged is no error.
 pub(super) fn find(key: &TuningKey) -> StoredTuning {
     place().map_or(StoredTuning::Nothing, |file| find_in(file, key))
 }
@@ -160,7 +160,7 @@ fn find_in(file: PathBuf, key: &TuningKey) -> StoredTuning {
         Ok(entries) => entries,
         Err(why) => return StoredTuning::Unreadable(file, why),
     };
-    // The newest is the last.
+    // The last entry is the newest.
     let Some(entry) = entries.iter().rfind(|entry| key.fits(entry)) else { return StoredTuning::Nothing };
     let number = |name: &str| entry.get(name)?.as_u64().and_then(|number| usize::try_from(number).ok());
     let (Some(threads), Some(batch_tokens)) = (number("threads"), number("batch_tokens")) else {
@@ -174,18 +174,18 @@ fn find_in(file: PathBuf, key: &TuningKey) -> StoredTuning {
     }
 }
 
-/// Keeps what was measured, in the place of what was kept for the same key, and says where.
+/// Keeps measured settings in place of those for the same key, and returns the file.
 pub(super) fn store(key: &TuningKey, label: Option<&str>, tuning: &Tuning, tokens_per_second: f64) -> Result<PathBuf> {
     let file = file()?;
     store_in(&file, key, label, tuning, tokens_per_second)?;
     Ok(file)
 }
 
-/// The file, or what to do so that there is one that more can be kept in.
+/// Returns the file, after checking that settings can be kept in it. The error says what to do.
 pub(super) fn file() -> Result<PathBuf> {
     let file = place().ok_or_else(|| {
         wrong(format!(
-            "there is no file to keep settings in: set {VARIABLE} to one (it is empty, or there is no home folder)"
+            "no place for tuning settings: {VARIABLE} is empty, or there is no home directory; set {VARIABLE} to a file"
         ))
     })?;
     entries(&file)?;
@@ -193,7 +193,7 @@ pub(super) fn file() -> Result<PathBuf> {
     Ok(file)
 }
 
-/// Finds out whether a file can be made beside this one.
+/// Checks that a file can be made beside this one.
 fn writable(file: &Path) -> io::Result<()> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     fs::create_dir_all(folder)?;
@@ -203,10 +203,11 @@ fn writable(file: &Path) -> io::Result<()> {
 }
 
 fn unwritable(file: &Path, error: io::Error) -> Error {
-    wrong(format!("{} cannot be written: set {VARIABLE} to a file that can be", file.display())).with_source(error)
+    wrong(format!("{} cannot be written: set {VARIABLE} to a writable file", file.display())).with_source(error)
 }
 
-/// The entries of a file that more are to be added to. What cannot be read may be somebody's, or a newer version's.
+/// Reads the entries of a file that an entry is to be added to. A file that cannot be read may belong to another
+/// program or to a newer version, so it stays as it is.
 fn entries(file: &Path) -> Result<Vec<Value>> {
     read(file)
         .map_err(|why| wrong(format!("{} {why}: move it away, or set {VARIABLE} to another file", file.display())))
@@ -214,7 +215,7 @@ fn entries(file: &Path) -> Result<Vec<Value>> {
 
 fn store_in(file: &Path, key: &TuningKey, label: Option<&str>, tuning: &Tuning, tokens_per_second: f64) -> Result<()> {
     if let Some(fault) = tuning.fault() {
-        return Err(wrong(format!("such settings cannot be kept: {fault}")));
+        return Err(wrong(format!("these settings cannot be kept: {fault}")));
     }
     let mut entries = entries(file)?;
     entries.retain(|entry| !key.fits(entry));
@@ -224,7 +225,7 @@ fn store_in(file: &Path, key: &TuningKey, label: Option<&str>, tuning: &Tuning, 
         ("model", label.map_or(Value::Null, Value::from)),
         ("threads", tuning.threads.into()),
         ("batch_tokens", tuning.batch_tokens.into()),
-        // More digits were not measured. What is no number becomes null.
+        // The measurement is not more exact than that. JSON has no NaN: it becomes null.
         ("tokens_per_second", tokens_per_second.round().into()),
         ("measured", measured.into()),
     ] {
@@ -240,12 +241,12 @@ fn wrong(message: String) -> Error {
     Error::new(ErrorKind::Config, message)
 }
 
-/// The entries of a file, none where there is no file, or what is wrong with it.
+/// Reads the entries of a file; there are none if there is no file. The error says what is wrong with the file.
 fn read(file: &Path) -> Result<Vec<Value>, String> {
     let unreadable = |error: io::Error| format!("cannot be read: {error}");
     match fs::metadata(file) {
         Ok(about) if about.is_file() => {}
-        // Opening a pipe would wait for somebody to write.
+        // Opening a pipe would wait until another program writes.
         Ok(_) => return Err("is not a regular file".to_owned()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(unreadable(error)),
@@ -261,7 +262,7 @@ fn read(file: &Path) -> Result<Vec<Value>, String> {
     }
     match contents.get("version").and_then(Value::as_u64) {
         Some(VERSION) => {}
-        Some(version) => return Err(format!("is of version {version}, and version {VERSION} is what is known here")),
+        Some(version) => return Err(format!("is of version {version}, but only version {VERSION} is known here")),
         None => return Err("does not say of which version it is".to_owned()),
     }
     match contents.get_mut("entries").map(Value::take) {
@@ -270,9 +271,9 @@ fn read(file: &Path) -> Result<Vec<Value>, String> {
     }
 }
 
-/// Writes a file in one step: whoever reads it meanwhile reads the old one or the new one.
+/// Writes a file in one step: a program that reads it meanwhile reads the old file or the new one.
 fn replace(file: &Path, contents: &[u8]) -> io::Result<()> {
-    // What a link points to is replaced, not the link.
+    // The target of a link is replaced, and not the link.
     let target = match fs::canonicalize(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => file.to_owned(),
         resolved => resolved?,
@@ -284,7 +285,7 @@ fn replace(file: &Path, contents: &[u8]) -> io::Result<()> {
     name.push(format!(".{:016x}.partial", fastrand::u64(..)));
     let partial = target.with_file_name(name);
     let written = (|| {
-        // What is there already is somebody's, a link to another file perhaps.
+        // A file that exists belongs to another program, and may be a link to another file.
         let mut out = OpenOptions::new().write(true).create_new(true).open(&partial)?;
         out.write_all(contents)?;
         out.sync_all()?;
@@ -292,13 +293,13 @@ fn replace(file: &Path, contents: &[u8]) -> io::Result<()> {
         fs::rename(&partial, &target)
     })();
     if written.is_err() {
-        // What failed is worth more than what is left of it.
+        // The first error is returned, whatever becomes of the partial file.
         let _ = fs::remove_file(&partial);
     }
     written
 }
 
-/// The file of this process.
+/// Returns the file that this process uses.
 fn place() -> Option<PathBuf> {
     place_of(env::consts::OS, env::home_dir(), |name| env::var_os(name))
 }
@@ -307,7 +308,7 @@ fn place_of(os: &str, home: Option<PathBuf>, variable: impl Fn(&str) -> Option<O
     if let Some(file) = variable(VARIABLE) {
         return (!file.is_empty()).then(|| file.into());
     }
-    // A relative path is to be ignored, says who defined XDG_CACHE_HOME: it would mean another folder in each folder.
+    // The definition of XDG_CACHE_HOME says to ignore relative paths: their meaning depends on the current folder.
     let named = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.has_root());
     let home = home.filter(|path| path.has_root());
     let folder = match os {

@@ -11,10 +11,10 @@ use safetensors::{Dtype, tensor::Metadata};
 
 use crate::{Error, ErrorKind, Result};
 
-/// The most that a header may take: the format's own limit.
+/// The most bytes that a header may have: the format's own limit.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// An open file of weights. Nothing but the header is held in memory.
+/// An open file of weights. Only the header is held in memory.
 #[derive(Debug)]
 pub(super) struct Weights {
     path: PathBuf,
@@ -33,9 +33,9 @@ pub(super) struct Tensor {
 }
 
 impl Tensor {
-    /// Swaps the axes of a matrix: torch stores a linear layer as outputs by inputs, ONNX multiplies by inputs by outputs.
+    /// Swaps the axes of a matrix: torch stores a linear layer as outputs by inputs, and ONNX needs inputs by outputs.
     pub(super) fn transposed(self) -> Self {
-        /// Rows and columns handled at a time, so that both sides stay in the cache.
+        /// Rows and columns per block, so that both sides stay in the cache.
         const BLOCK: usize = 32;
         let [rows, columns] = self.shape[..] else { return self };
         let mut data = vec![0.0; self.data.len()];
@@ -51,7 +51,7 @@ impl Tensor {
         Self { shape: vec![columns, rows], data }
     }
 
-    /// Puts matrices of equally many rows (or vectors) side by side.
+    /// Puts vectors, or matrices of the same number of rows, side by side.
     pub(super) fn side_by_side(parts: Vec<Self>) -> Self {
         let rows = parts.first().map_or(0, |part| if part.shape.len() == 2 { part.shape[0] } else { 1 });
         let widths: Vec<usize> = parts.iter().map(|part| part.shape.last().copied().unwrap_or(0)).collect();
@@ -76,9 +76,9 @@ impl Weights {
         let length = file.metadata().map_err(io)?.len();
         let mut hasher = blake3::Hasher::new();
         let mut size = [0; 8];
-        let cut = |what: &str| wrong(format!("is cut short in its {what} ({length} bytes): fetch it again"));
+        let cut_short = |what: &str| wrong(format!("is cut short in its {what} ({length} bytes): fetch it again"));
         if length < 8 {
-            return Err(cut("first field"));
+            return Err(cut_short("first field"));
         }
         file.read_exact(&mut size).map_err(io)?;
         let header_size = u64::from_le_bytes(size);
@@ -86,7 +86,7 @@ impl Weights {
             return Err(wrong("is not a safetensors file: its header's size makes no sense".into()));
         }
         if length - 8 < header_size {
-            return Err(cut("header"));
+            return Err(cut_short("header"));
         }
         let mut start = size.to_vec();
         start.resize(8 + header_size as usize, 0);
@@ -103,7 +103,7 @@ impl Weights {
         Ok(Self { path: path.to_owned(), file, header, data, hash: hasher.finalize() })
     }
 
-    /// The hash of the whole file.
+    /// Returns the hash of the whole file.
     pub(super) const fn hash(&self) -> blake3::Hash {
         self.hash
     }
@@ -120,7 +120,7 @@ impl Weights {
         };
         if entry.shape != shape {
             let message =
-                format!("tensor {name} has the shape {:?}, the configuration asks for {shape:?}", entry.shape);
+                format!("tensor {name} has the shape {:?}, but the configuration asks for {shape:?}", entry.shape);
             return Err(wrong(message));
         }
         let (start, end) = entry.data_offsets;
@@ -136,7 +136,7 @@ impl Weights {
             other => return Err(wrong(format!("tensor {name} is {other:?}, not F32, F16 or BF16"))),
         };
         if let Some(at) = data.iter().position(|value| !value.is_finite()) {
-            return Err(wrong(format!("tensor {name} has {} at {at}", data[at])));
+            return Err(wrong(format!("tensor {name} has {} at {at}: weights must be finite", data[at])));
         }
         Ok(Tensor { shape: shape.to_vec(), data })
     }

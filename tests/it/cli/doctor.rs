@@ -59,7 +59,7 @@ fn says_what_runs_where_and_in_which_precision() {
     assert!(said.contains("cuda:1 cannot be used"), "{said}");
     let done = doctor(|command| command.arg("--model").arg(minilm()).args(["--device", "gpu"]));
     assert_eq!(done.status.code(), Some(2));
-    assert!(stderr(&done).contains("cpu, cuda and cuda:N"), "{}", stderr(&done));
+    assert!(stderr(&done).contains("use cpu, cuda or cuda:N"), "{}", stderr(&done));
 }
 
 #[test]

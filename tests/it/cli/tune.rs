@@ -76,7 +76,10 @@ fn the_next_load_uses_what_was_found() {
     assert_eq!((after("threads"), after("batch tokens")), ("3".to_owned(), "48".to_owned()));
     // Options take precedence, and a result holds only for the model and options that it was measured with.
     let given = doctor(&file, "bert-cls", &["--threads", "1"]);
-    assert_eq!((given("threads"), given("settings")), ("1".to_owned(), "given; what was tuned is not used".to_owned()));
+    assert_eq!(
+        (given("threads"), given("settings")),
+        ("1".to_owned(), "given; tuned settings are not used".to_owned())
+    );
     assert_eq!(given("batch tokens"), before("batch tokens"));
     assert_eq!(doctor(&file, "bert-cls", &["--max-tokens", "8"])("settings"), "defaults");
     assert_eq!(doctor(&file, "mpnet", &[])("settings"), "defaults");
@@ -150,10 +153,10 @@ fn what_cannot_be_tuned_is_a_failure() {
     let empty = folder.path().join("empty.txt");
     fs::write(&empty, "").expect("written");
     for (file, arguments, why) in [
-        (Path::new(""), &[][..], "set DOCVECTOR_EMBED_TUNING to one"),
+        (Path::new(""), &[][..], "set DOCVECTOR_EMBED_TUNING to a file"),
         (&file, &["--input", empty.to_str().expect("UTF-8")], "there is no text to measure with"),
         (&file, &["--input", "no-such-file"], "no-such-file cannot be read"),
-        (&file, &["--file", "no-such-model.onnx"], "is not there"),
+        (&file, &["--file", "no-such-model.onnx"], "no-such-model.onnx does not exist"),
     ] {
         let done = tune(file, arguments);
         assert_eq!(done.status.code(), Some(1), "{}", stderr(&done));

@@ -11,7 +11,7 @@ use crate::support::{golden, minilm_int8};
 
 /// The library of the tests has no CUDA: never a run on the CPU in its place.
 #[test]
-fn a_card_that_cannot_be_used_is_an_error_with_the_reason() {
+fn a_gpu_that_cannot_be_used_is_an_error_with_the_reason() {
     for folder in [golden("tiny/bert-cls"), golden("tiny/mpnet"), minilm_int8()] {
         for device in [Device::Cuda(0), Device::Cuda(3)] {
             let error = Onnx::builder(&folder).with_device(device).build().expect_err("there is none");

@@ -93,7 +93,7 @@ fn weights_that_are_missing_cut_or_something_else() {
         let mut bytes = full.clone();
         let end = bytes.len();
         bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
-        // Whatever tensor is last: it may be one that is not used, so all are made so.
+        // The last tensor may be one that is not used, so all tensors are made NaN.
         let header = u64::from_le_bytes(bytes[..8].try_into().expect("eight")) as usize + 8;
         bytes[header..].chunks_exact_mut(4).for_each(|four| four.copy_from_slice(&f32::NAN.to_le_bytes()));
         fs::write(weights(folder), bytes).expect("written");
@@ -139,7 +139,7 @@ fn configurations_that_make_no_sense() {
             set("config_sentence_transformers.json", "prompts", json!({"query": 5})),
             ["config_sentence", "prompts.query is not a string"],
         ),
-        (set("config_sentence_transformers.json", "truncate_dim", json!(17)), ["16 dimensions", "cut to 17"]),
+        (set("config_sentence_transformers.json", "truncate_dim", json!(17)), ["16 dimensions", "truncated to 17"]),
         (
             set("config_sentence_transformers.json", "default_prompt_name", json!("none")),
             ["config_sentence", "default_prompt_name is none"],
@@ -190,7 +190,7 @@ fn modules_that_are_not_known() {
     assert_says(&text, &["DIR/modules.json has no Transformer module"]);
     for (field, value, says) in [
         ("activation_function", json!("torch.nn.modules.activation.Hardtanh"), "Hardtanh is not known"),
-        ("in_features", json!(99), "takes 99 components, the module before it gives 16"),
+        ("in_features", json!(99), "takes 99 components, but the module before it gives 16"),
         ("use_residual", json!(true), "use_residual"),
     ] {
         let text =
@@ -243,7 +243,7 @@ fn onnx_files_that_are_not_models() {
     assert_says(&with_file(&whole[..whole.len() / 2]), &["DIR/model.onnx is cut short or is not an ONNX model"]);
     assert_says(&with_file(b"\x3a\x00"), &["DIR/model.onnx"]);
     let error = Onnx::builder(golden("tiny/bert-cls")).with_file("other.onnx").build().expect_err("not there");
-    assert_says(&error.to_string(), &["other.onnx is not there"]);
+    assert_says(&error.to_string(), &["other.onnx does not exist"]);
 }
 
 #[test]
@@ -252,8 +252,11 @@ fn options_that_make_no_sense() {
     for (builder, says) in [
         (builder().with_threads(0), "at least 1"),
         (builder().with_batch_tokens(0), "at least 1"),
-        (builder().with_max_tokens(41), "41 tokens a text were asked for, the model has positions for 40"),
-        (builder().with_truncate_dim(0), "cut to 0"),
+        (
+            builder().with_max_tokens(41),
+            "with_max_tokens is 41, but the model has positions for 40 tokens: set at most 40",
+        ),
+        (builder().with_truncate_dim(0), "truncated to 0: set 1 to 16"),
         (
             builder().with_prompts(docvector_embed::Prompts::new("word ".repeat(50), "")),
             "the prompt for a document has",
@@ -263,9 +266,9 @@ fn options_that_make_no_sense() {
     }
 }
 
-/// Lengths that no model has positions for are cut down to those it has.
+/// A configured length beyond the positions of the model is lowered to these.
 #[tokio::test]
-async fn a_length_beyond_the_positions_is_not_believed() {
+async fn a_length_beyond_the_positions_is_lowered() {
     let folder = tempfile::tempdir().expect("a folder");
     copy(&golden("tiny/bert-cls"), folder.path());
     edit(folder.path(), "sentence_bert_config.json", &|json| json["max_seq_length"] = json!(4000));

@@ -21,7 +21,7 @@ async fn from_weights_and_in_a_stack() {
 #[tokio::test]
 async fn from_a_file() {
     let embedder = Onnx::load(minilm_int8()).expect("loads");
-    // The file's own arithmetic depends on the batch a little more than ours does.
+    // The file's arithmetic depends on the batch a little more than ours.
     Suite::new(&embedder).with_tolerance(1e-4).run().await.expect("Onnx keeps the laws");
 }
 
@@ -33,8 +33,7 @@ async fn of_every_family() {
     }
 }
 
-/// A space is the same for the same model wherever it lies and however many threads run it, and another for all that
-/// changes vectors.
+/// The space depends on everything that changes vectors, and on neither the model's folder nor the number of threads.
 #[tokio::test]
 async fn the_space_tells_what_matters() {
     let load = || Onnx::builder(golden("tiny").join("bert-cls"));
@@ -44,7 +43,7 @@ async fn the_space_tells_what_matters() {
     let copy = tempfile::tempdir().expect("a folder");
     crate::onnx::folders::copy(&golden("tiny").join("bert-cls"), copy.path());
     assert_eq!(first, id(Onnx::builder(copy.path())), "the folder's name matters");
-    // What the tokenizer's file says of truncation and padding is not honoured, and so does not matter.
+    // The truncation and padding in the tokenizer's file are ignored, so they are no part of the space.
     let file = copy.path().join("tokenizer.json");
     let mut tokenizer = crate::support::json(&file);
     tokenizer["truncation"] =
@@ -69,14 +68,14 @@ async fn the_space_tells_what_matters() {
     let space = Onnx::load(minilm()).expect("loads").spaces()[0].clone();
     assert_eq!((space.dimensions(), space.model(), space.label()), (384, "bert", Some("all-MiniLM-L6-v2")));
     assert_eq!((space.normalization(), space.precision()), (Normalization::L2, Precision::Full));
-    // Collections are named by it: a change of the code that changes it makes everybody embed everything again.
+    // Collections are named by it: if a change of the code changes it, every user must embed everything again.
     assert_eq!(space.id().to_string(), "cd5cb9c85b1211c7dec098ef2a2dd4b5");
     let int8 = Onnx::load(minilm_int8()).expect("loads").spaces()[0].clone();
     assert_eq!(int8.precision(), Precision::Int8);
     assert_ne!(int8.id(), space.id());
 }
 
-/// The same vectors whatever the mates and the order.
+/// The vectors are the same for all batches and orders.
 #[tokio::test]
 async fn vectors_do_not_depend_on_their_mates() {
     let embedder = Onnx::load(minilm()).expect("loads");
@@ -101,7 +100,7 @@ async fn whitespace_and_nul_are_texts() {
 }
 
 #[tokio::test]
-async fn over_long_texts_are_named_or_cut() {
+async fn over_long_texts_are_named_or_truncated() {
     let embedder = Onnx::load(minilm()).expect("loads");
     let long = "word ".repeat(300);
     let edge = "word ".repeat(254);
@@ -112,6 +111,6 @@ async fn over_long_texts_are_named_or_cut() {
     let rows = embedder.embed(Batch::documents(&texts).with_truncation(Truncation::Truncate)).await.expect("embeds");
     assert_eq!(rows.truncated(), [1, 3]);
     assert_eq!(rows.usage().exact_tokens(), Some(3 + 3 * 256));
-    // Cut after 254 words, it is the text of 254 words.
+    // Truncated after 254 words, it is the text of 254 words.
     assert_eq!(rows.row(1), rows.row(2));
 }

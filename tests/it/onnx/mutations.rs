@@ -82,13 +82,13 @@ async fn another_epsilon() {
 }
 
 #[tokio::test]
-async fn no_normalisation() {
+async fn no_normalization() {
     let folder = mutated(|folder| {
         edit(&folder.join("modules.json"), |modules| {
             modules.as_array_mut().expect("a list").pop();
         });
     });
-    must_fail("missing normalisation", &folder).await;
+    must_fail("missing normalization", &folder).await;
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use docvector_embed::{Batch, EmbedderExt, Embeddings, InputKind, Prompts, Trunca
 
 use crate::support::{Distance, distance, golden, json, minilm, minilm_int8, npy, texts};
 
-/// What the issue asks of fp32.
+/// The bounds for fp32.
 const COSINE: f64 = 0.99999;
 const DIFFERENCE: f64 = 1e-4;
 
@@ -41,13 +41,13 @@ async fn from_the_weights() {
 
 #[tokio::test]
 async fn from_an_onnx_file() {
-    // int8 storage: what that file allows.
+    // The file stores int8, so the bounds are wider.
     let found = minilm_distance(&minilm_int8()).await;
     assert!(found.cosine_min >= 0.995 && found.cosine_mean >= 0.998, "{found:?}");
 }
 
 /// Every pooling, both dialects, Dense, prompts, lower-casing, length rules, and each family, on models of random
-/// weights that sentence-transformers has embedded with.
+/// weights whose vectors sentence-transformers computed.
 #[tokio::test]
 async fn of_every_configuration() {
     let mut seen = 0;
@@ -55,8 +55,8 @@ async fn of_every_configuration() {
         let folder = entry.expect("an entry").path();
         let name = folder.file_name().expect("a name").to_string_lossy().into_owned();
         let meta = json(&folder.join("meta.json"));
-        // What sentence-transformers applied, which differs from ours where a folder says `passage` beside an empty
-        // `document`.
+        // The prompts that sentence-transformers applied: they differ from ours if a folder has `passage` beside an
+        // empty `document`.
         let prompt = |kind: &str| meta[kind]["prompt"].as_str().unwrap_or_default().to_owned();
         let prompts = Prompts::new(prompt("document"), prompt("query"));
         let embedder = Onnx::builder(&folder).with_prompts(prompts).build();
@@ -70,7 +70,7 @@ async fn of_every_configuration() {
             let want = npy(&folder.join(file));
             let found = distance(have.rows(), want.rows().into_iter().map(|row| row.to_slice().expect("row-major")));
             println!("{name} {kind}: {found:?}, worst text {}", texts[found.worst].0);
-            // Vectors that sentence-transformers cuts are unit length again here.
+            // Vectors that sentence-transformers truncates have length 1 again here.
             let close = name == "bert-truncate" || found.difference_max <= 2e-5;
             assert!(close && found.cosine_min >= 0.999_999, "{name} {kind}: {found:?}");
             let truncated: Vec<&str> = have.truncated().iter().map(|&at| texts[at].0.as_str()).collect();

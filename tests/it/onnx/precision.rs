@@ -12,7 +12,7 @@ fn int8(folder: impl Into<std::path::PathBuf>) -> Onnx {
     Onnx::builder(folder).with_precision(Precision::Int8).build().expect("loads")
 }
 
-/// These texts are odd ones, of emoji, symbols and many languages: of ordinary text the least cosine is 0.99.
+/// These are odd texts, of emoji, symbols and many languages: for ordinary text the lowest cosine is 0.99.
 #[tokio::test]
 async fn int8_is_near_full_precision() {
     let golden_texts = texts(&golden("all-MiniLM-L6-v2/texts.jsonl"));
@@ -23,7 +23,7 @@ async fn int8_is_near_full_precision() {
     let found = distance(have.rows(), want.rows().into_iter().map(|row| row.to_slice().expect("row-major")));
     println!("int8: {found:?}, worst text {}", golden_texts[found.worst].0);
     assert!(found.cosine_mean >= 0.99 && found.cosine_min >= 0.97, "{found:?}");
-    // What is not quantised at all would be nearer.
+    // Without any quantization it would be nearer.
     assert!(found.cosine_min <= 0.9999, "{found:?}");
 }
 
@@ -38,7 +38,7 @@ async fn int8_keeps_the_laws() {
     }
 }
 
-/// Every family through the quantised layers, beside its own full precision. These weights are random, and so small
+/// Every family through the quantized layers, beside its own full precision. These weights are random, and so small
 /// that rounding them shows more than in a model that was trained.
 #[tokio::test]
 async fn int8_of_every_family_is_near_full_precision() {
@@ -52,7 +52,7 @@ async fn int8_of_every_family_is_near_full_precision() {
         let found = distance(have.rows(), want.rows());
         println!("{name}: {found:?}");
         assert!(found.cosine_min >= 0.97, "{name}: {found:?}");
-        assert!(found.difference_max > 0.0, "{name} is not quantised");
+        assert!(found.difference_max > 0.0, "{name} is not quantized");
     }
 }
 
@@ -67,10 +67,10 @@ async fn int8_is_a_space_of_its_own() {
 }
 
 #[test]
-fn int8_where_it_cannot_be_had_is_an_error() {
+fn int8_that_is_not_possible_is_an_error() {
     for (builder, word) in [
-        (Onnx::builder(minilm_int8()).with_precision(Precision::Int8), "int8 is made of weights"),
-        (Onnx::builder(minilm()).with_precision(Precision::Int8).with_device(Device::Cuda(0)), "cards run fp16"),
+        (Onnx::builder(minilm_int8()).with_precision(Precision::Int8), "int8 needs model.safetensors"),
+        (Onnx::builder(minilm()).with_precision(Precision::Int8).with_device(Device::Cuda(0)), "GPUs run fp16"),
     ] {
         let error = builder.build().expect_err("refused");
         assert!(error.kind() == ErrorKind::Config && error.to_string().contains(word), "{error}");

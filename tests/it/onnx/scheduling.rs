@@ -1,4 +1,4 @@
-//! The threads behind `Onnx`: nobody waits for somebody else's large text, and nothing is left behind.
+//! The threads behind `Onnx`: no call waits for another call's large text, and nothing is left behind.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ fn giants() -> [String; 4] {
 }
 
 #[tokio::test]
-async fn a_giant_text_is_cut_and_blocks_nobody() {
+async fn a_giant_text_is_truncated_and_blocks_no_other_call() {
     // One thread, so that a giant on it would hold up everybody.
     let embedder = Onnx::builder(minilm()).with_threads(1).build().expect("loads");
     for giant in giants() {
@@ -30,7 +30,7 @@ async fn a_giant_text_is_cut_and_blocks_nobody() {
     }
 }
 
-/// A text of 10 MB that can be cut nowhere takes seconds: queries are done before it, on the only thread there is.
+/// A text of 10 MB that can be split nowhere takes seconds: queries are done before it, on the only thread.
 #[tokio::test]
 async fn queries_overtake_a_giant_text_that_must_be_read_whole() {
     let embedder = Onnx::builder(minilm()).with_threads(1).build().expect("loads");
@@ -48,9 +48,9 @@ async fn queries_overtake_a_giant_text_that_must_be_read_whole() {
     bulk.await.expect("runs").expect("embeds");
 }
 
-/// What is read of a giant text is as good as all of it.
+/// Tokenizing the beginning of a giant text gives the same tokens as tokenizing all of it.
 #[tokio::test]
-async fn the_beginning_is_enough_to_cut_a_text() {
+async fn the_beginning_is_enough_to_truncate_a_text() {
     for model in [minilm(), golden("tiny/xlm-roberta")] {
         let embedder = Onnx::load(model).expect("loads");
         let limit = embedder.limits().tokens_per_text.expect("a limit");
@@ -70,7 +70,7 @@ async fn the_beginning_is_enough_to_cut_a_text() {
 }
 
 #[tokio::test]
-async fn a_giant_text_that_may_not_be_cut_is_refused_soon() {
+async fn a_giant_text_that_may_not_be_truncated_is_refused_soon() {
     let embedder = Onnx::load(minilm()).expect("loads");
     let [giant, ..] = giants();
     let error = embedder.embed(Batch::documents(&["ok", &giant])).await.expect_err("too long");
@@ -99,8 +99,8 @@ async fn dropped_calls_leave_nothing_behind() {
     assert_eq!(rows.len(), 400);
 }
 
-/// Runs the test of this name again in a process of its own, where no other has threads or memory to be counted. Says
-/// whether this is that process.
+/// Runs the test of this name again in a process of its own, where no other test has threads or memory that would be
+/// counted. Returns whether this is that process.
 #[cfg(target_os = "linux")]
 fn is_alone(name: &str) -> bool {
     const ALONE: &str = "DOCVECTOR_EMBED_TEST_ALONE";
@@ -124,7 +124,7 @@ fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").expect("this process").count()
 }
 
-/// The same once they are so many, or after five seconds: one that was joined may still be seen for a moment.
+/// Waits until there are so many threads, at most five seconds: a joined thread may still be listed for a moment.
 #[cfg(target_os = "linux")]
 fn threads_soon(expected: usize) -> usize {
     for _ in 0..500 {
@@ -147,7 +147,7 @@ fn a_dropped_embedder_ends_its_threads() {
     std::thread::sleep(Duration::from_millis(100));
     let before = threads();
     let embedder = load();
-    assert_eq!(threads_soon(before + 4), before + 4, "not one thread a session, and one for giant texts");
+    assert_eq!(threads_soon(before + 4), before + 4, "not one thread per session, and one for giant texts");
     drop(embedder);
     for _ in 0..20 {
         drop(load());
@@ -187,7 +187,7 @@ fn a_closed_embedder_has_ended_its_threads() {
     assert_eq!(threads_soon(before), before);
 }
 
-/// A text of 10 MB that can be cut nowhere takes seconds to be tokenized, which closing waits for.
+/// A text of 10 MB that can be split nowhere takes seconds to be tokenized; closing waits for that.
 #[tokio::test]
 async fn closing_does_not_block_the_executor() {
     let embedder = Onnx::builder(minilm()).with_threads(1).build().expect("loads");
@@ -212,7 +212,7 @@ async fn closing_does_not_block_the_executor() {
     assert!(longest < took / 2, "the executor stood still for {longest:?} of {took:?}");
 }
 
-/// Bytes of memory that this process has.
+/// Returns the bytes of memory that this process has.
 #[cfg(target_os = "linux")]
 fn resident() -> i64 {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("this process");
@@ -220,7 +220,7 @@ fn resident() -> i64 {
     pages * 4096
 }
 
-/// Callers go away at any moment, or are killed, in a thousand rounds; the embedder goes with them in every tenth.
+/// In a thousand rounds, calls are dropped or killed at any moment; in every tenth round the embedder is dropped too.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_thousand_rounds_of_killed_callers_leave_nothing_behind() {
@@ -293,7 +293,7 @@ fn a_thousand_rounds_of_killed_callers_leave_nothing_behind() {
     assert!(grown < MOST, "{grown} bytes more after 1,000 rounds than after 200");
 }
 
-/// Many callers at once, some of whom go away, on one embedder and on clones of it.
+/// Many callers at the same time on one embedder and its clones; some of the calls are dropped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_callers_at_once_get_their_own_rows() {
     let embedder = Onnx::load(golden("tiny/bert-cls")).expect("loads");

@@ -1,4 +1,4 @@
-//! Builds the layers in 8 bits: weights with a scale a column, and their inputs with a scale a token.
+//! Adds the layers in 8 bits: weights with one scale per column, and their inputs with one scale per token.
 
 use super::{
     names::{IDS, MASK},
@@ -15,9 +15,9 @@ use crate::{
 };
 
 /// The largest quantized weight. Products of 8-bit inputs with 7-bit weights can be added in pairs in 16 bits, which is
-/// what AVX2 does; so the products are the same on every CPU. Of the cosine, 8-bit weights would gain 0.0003.
+/// what AVX2 does; so the products are the same on every CPU. 8-bit weights would raise the cosine by 0.0003.
 const LARGEST: f32 = 64.0;
-/// No output of GELU is further below zero.
+/// The outputs of GELU are above minus this.
 const LEAST_GELU: f32 = 0.17;
 
 /// The shapes that rows are brought into.
@@ -99,7 +99,7 @@ impl GraphBuilder<'_> {
         let quantized = self.quantize(&x, &name("inner.input"), None);
         let (weights, bias) = self.linear_apart(&name(names.inner), hidden, inner)?;
         let product = self.int8_product(&quantized, weights, &name(names.inner));
-        // The difference between the two is far below that of 8 bits, and this one is faster.
+        // The tanh form is faster, and differs from GELU by far less than 8 bits do.
         let activation = match arch.activation {
             Activation::Gelu => Activation::GeluTanh,
             other => other,
@@ -111,13 +111,14 @@ impl GraphBuilder<'_> {
         self.skip_norm(&product, &x, &bias, &name(names.output_norm), arch)
     }
 
-    /// The weights of a linear layer to be quantized, inputs by outputs, and its bias.
+    /// Reads the weights of a linear layer to be quantized, inputs by outputs, and adds its bias.
     fn linear_apart(&mut self, name: &str, inputs: usize, outputs: usize) -> Result<(Tensor, String)> {
         let weight = self.read(&format!("{name}.weight"), &[outputs, inputs])?.transposed();
         Ok((weight, self.share_read(&format!("{name}.bias"), &[outputs])?))
     }
 
-    /// Rows in 8 bits around 128, and a column of their scales. `active` is what was applied to them last.
+    /// Adds rows in 8 bits around 128, and a column of their scales. `active` is the function that was applied last: it
+    /// may bound the rows from below.
     fn quantize(&mut self, x: &str, name: &str, active: Option<Activation>) -> [String; 2] {
         let last = || vec![ints("axes", &[-1]), int("keepdims", 0)];
         let largest = self.node("ReduceMax", "", &[x], &format!("{name}.largest"), last());
@@ -138,14 +139,14 @@ impl GraphBuilder<'_> {
         [quantized, self.op("Unsqueeze", &[&scale, "int8.column"], &format!("{name}.scales"))]
     }
 
-    /// Multiplies quantized rows by weights that are quantized here: a scale a column, rounded to the nearest.
+    /// Multiplies quantized rows by weights that are quantized here: one scale per column, rounded to the nearest.
     fn int8_product(&mut self, [rows, scales]: &[String; 2], weights: Tensor, name: &str) -> String {
         let columns = weights.shape[1];
         let mut steps = vec![0.0_f32; columns];
         for row in weights.data.chunks_exact(columns) {
             steps.iter_mut().zip(row).for_each(|(step, weight)| *step = step.max(weight.abs()));
         }
-        // A column of nothing but zeros has any scale.
+        // A column of zeros may have any scale.
         steps.iter_mut().for_each(|step| *step = if *step > 0.0 { *step / LARGEST } else { 1.0 });
         let quantized = weights.data.chunks_exact(columns).flat_map(|row| row.iter().zip(&steps));
         let quantized =

@@ -14,14 +14,14 @@ use crate::{
 };
 
 impl GraphBuilder<'_> {
-    /// The weights of a linear layer, inputs by outputs, and its bias.
+    /// Adds the weights of a linear layer, inputs by outputs, and its bias.
     pub(super) fn linear(&mut self, name: &str, inputs: usize, outputs: usize) -> Result<(String, String)> {
         let weight = self.read(&format!("{name}.weight"), &[outputs, inputs])?.transposed();
         let weight = self.share(&format!("{name}.weight"), weight)?;
         Ok((weight, self.share_read(&format!("{name}.bias"), &[outputs])?))
     }
 
-    /// The weights of a layer's queries, keys and values side by side, inputs by outputs, and their biases.
+    /// Reads the weights of a layer's queries, keys and values side by side, inputs by outputs, and their biases.
     pub(super) fn read_qkv(
         &mut self,
         names: &LayerNames,
@@ -41,8 +41,8 @@ impl GraphBuilder<'_> {
         Ok((scale, self.share_read(&format!("{name}.bias"), &[arch.hidden])?))
     }
 
-    /// Token, position and type vectors, summed and normalized. All tokens are of type 0, so its vector is added to the
-    /// position table once, here. Positions are 0, 1, 2, .. unless they are an input.
+    /// Adds the sum of token, position and type vectors, normalized. All tokens are of type 0, so its vector is added
+    /// to the position table once, here. Positions are 0, 1, 2, .. unless they are an input.
     pub(super) fn add_embeddings(&mut self, arch: &Architecture) -> Result<String> {
         let words = self.share_read("embeddings.word_embeddings.weight", &[arch.vocabulary, arch.hidden])?;
         let mut positions = self.read("embeddings.position_embeddings.weight", &[arch.positions, arch.hidden])?;
@@ -59,7 +59,7 @@ impl GraphBuilder<'_> {
             inputs.extend(["", POSITIONS]);
         }
         let epsilon = vec![float("epsilon", arch.epsilon)];
-        // The second output is not optional and not used.
+        // The second output is required, and nothing uses it.
         let outputs = ["embeddings", "embeddings.mask_index"];
         self.node_with_outputs("EmbedLayerNormalization", FUSED, &inputs, &outputs, epsilon);
         Ok("embeddings".to_owned())
@@ -111,7 +111,7 @@ impl GraphBuilder<'_> {
             let inputs = [x, skip, &scale, &shift, bias];
             return Ok(self.node("SkipLayerNormalization", FUSED, &inputs, &output, epsilon));
         }
-        // On a CPU the fused operator divides once a number, and takes three times as long as its parts.
+        // On a CPU the fused operator divides once per number, and takes three times as long as its parts.
         let biased = self.op("Add", &[x, bias], &format!("{name}.biased"));
         let sum = self.op("Add", &[&biased, skip], &format!("{name}.sum"));
         Ok(self.node("LayerNormalization", "", &[&sum, &scale, &shift], &output, epsilon))

@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl GraphBuilder<'_> {
-    /// MPNet's bias by the distance of two tokens, for all positions, cut to the length of the batch.
+    /// Adds the bias for all positions, sliced to the length of the batch.
     pub(super) fn add_relative_bias(&mut self, arch: &Architecture) -> Result<String> {
         const BUCKETS: usize = 32;
         let rows = self.read("encoder.relative_attention_bias.weight", &[BUCKETS, arch.heads])?;
@@ -37,10 +37,10 @@ impl GraphBuilder<'_> {
     }
 }
 
-/// Which of MPNet's bias rows belongs to a pair of tokens: exact distances first, then logarithmic ones up to 128, keys
-/// behind the query in the first half and keys ahead of it in the second.
+/// Returns the row of MPNet's bias for a pair of tokens: exact distances first, then logarithmic ones up to 128. Keys
+/// before the query have the first half of the rows, keys after it the second half.
 fn bucket(key: usize, query: usize, buckets: usize) -> usize {
-    // In single precision, as the model was trained: at the edges of the buckets the rounding decides.
+    // In single precision, as in training: at the edges of the buckets the rounding decides.
     const FAR: f32 = 128.0;
     let half = buckets / 2;
     let side = if key > query { half } else { 0 };

@@ -26,16 +26,17 @@ pub(super) const IR_VERSION: i64 = 8;
 /// The domain of ONNX Runtime's own operators.
 pub(super) const FUSED: &str = "com.microsoft";
 
-/// What a graph is made for. The vectors of `Cpu` and `Cuda` lie in one space, those of `Int8` in another.
+/// The device and precision that a graph is built for. The vectors of `Cpu` and `Cuda` lie in one space, those of
+/// `Int8` in another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::provider::onnx) enum GraphTarget {
     /// fp32 throughout.
     Cpu,
-    /// Weights of the layers in 8 bits with a scale a column; their inputs in 8 bits with a scale a token, so that a
-    /// vector does not depend on what else is in its batch.
+    /// Weights of the layers in 8 bits with one scale per column; their inputs in 8 bits with one scale per token, so
+    /// that a vector does not depend on the other texts of its batch.
     Int8,
-    /// fp16 up to the last layer, fp32 behind it: pooling sums hundreds of numbers, and the floors of divisions are
-    /// below what fp16 can hold.
+    /// fp16 up to the last layer, fp32 after it: pooling sums hundreds of numbers, and the least divisors are below
+    /// what fp16 can hold.
     Cuda,
 }
 
@@ -64,7 +65,7 @@ impl WeightData {
     }
 }
 
-/// Nodes, weights and constants of a graph that is being built.
+/// The nodes, weights and constants of a graph that is being built.
 pub(super) struct GraphBuilder<'a> {
     pub(super) weights: &'a mut Weights,
     pub(super) prefix: &'static str,
@@ -89,7 +90,7 @@ pub(super) fn ints(name: &str, values: &[i64]) -> Message {
 }
 
 impl GraphBuilder<'_> {
-    /// Adds a node and gives its output's name back.
+    /// Adds a node, and returns its output's name.
     pub(super) fn node(
         &mut self,
         op: &str,
@@ -122,14 +123,14 @@ impl GraphBuilder<'_> {
         self.node(op, "", inputs, output, Vec::new())
     }
 
-    /// Adds weights under a name, to be given to each session from outside, in the precision of the form.
+    /// Adds weights under a name, in the precision of the target. Each session gets them from outside the graph.
     pub(super) fn share(&mut self, name: &str, tensor: Tensor) -> Result<String> {
         let data = match self.target {
             GraphTarget::Cpu | GraphTarget::Int8 => WeightData::F32(tensor.data),
             GraphTarget::Cuda => {
                 let data: Vec<f16> = tensor.data.iter().map(|&weight| f16::from_f32(weight)).collect();
                 if let Some(at) = data.iter().position(|weight| !weight.is_finite()) {
-                    let message = format!("tensor {name} has {} at {at}, beyond what fp16 holds", tensor.data[at]);
+                    let message = format!("tensor {name} has {} at {at}, which fp16 cannot hold", tensor.data[at]);
                     return Err(Error::new(ErrorKind::Config, message));
                 }
                 WeightData::F16(data)
@@ -167,7 +168,7 @@ impl GraphBuilder<'_> {
         self.share(name, tensor)
     }
 
-    /// The whole model file but for the shared weights, which it names as stored outside.
+    /// Writes the model file without the shared weights, which it names as stored outside.
     pub(super) fn write_model(&self, inputs: &[&str], dimensions: usize) -> Vec<u8> {
         let dims = |dims: &[(&str, i64)]| {
             let dim = |&(name, size): &(&str, i64)| match size {

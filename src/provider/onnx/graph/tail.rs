@@ -1,4 +1,4 @@
-//! Adds what follows pooling: Dense and Normalize.
+//! Adds the modules that follow pooling: Dense and Normalize.
 
 use super::nodes::{GraphBuilder, int, ints};
 use crate::{Result, provider::onnx::modules::TailModule};

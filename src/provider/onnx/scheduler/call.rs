@@ -1,4 +1,4 @@
-//! One caller's texts on their way: pieces to be tokenized, then texts by length to be embedded, then rows.
+//! Holds one caller's texts: pieces to be tokenized, then texts by length to be embedded, then rows.
 
 use std::{
     collections::{BTreeMap, VecDeque, btree_map::Entry},
@@ -21,14 +21,18 @@ use crate::{
 /// A text's place in its call, and its ids.
 pub(super) type IndexedIds = (usize, Box<[u32]>);
 
-/// One call.
+/// One call of [`Scheduler::submit`](super::Scheduler::submit).
+///
+/// Its life: it is made with all its pieces and waits in the queue while threads take pieces from it. With texts to embed
+/// it is put into the queue again. It ends with its last row, with its first failure, past its deadline, or when its
+/// caller withdraws it. From then on `over` is set, and the threads that still hold it do no more work for it.
 pub(super) struct EmbedCall {
     pub(super) kind: InputKind,
     pub(super) truncation: Truncation,
     pub(super) lane: Lane,
     deadline: Option<Instant>,
     pub(super) has_giants: bool,
-    /// Nobody waits for the rest: it was withdrawn, or it failed, or there is no rest.
+    /// Nobody waits for the rest: the call was withdrawn, has failed, or is complete.
     over: AtomicBool,
     state: Mutex<CallState>,
 }
@@ -39,19 +43,19 @@ impl std::fmt::Debug for EmbedCall {
     }
 }
 
-/// What is left to do for a call, and what is done.
+/// The part of a call that changes: what is left to do, and what is done.
 pub(super) struct CallState {
-    /// What nobody has begun to tokenize.
+    /// Pieces that no thread has begun to tokenize.
     pub(super) pieces: VecDeque<TextPiece>,
-    /// Pieces that are not tokenized, those being worked on and giants included.
+    /// The number of pieces that are not tokenized, with those in work and the giants.
     untokenized: usize,
-    /// The ids of texts that nobody has begun to embed.
+    /// The ids of texts that no thread has begun to embed.
     ids: Vec<Box<[u32]>>,
-    /// Those texts by their length in tokens.
+    /// The places of those texts, by their length in tokens.
     waiting: BTreeMap<usize, Vec<usize>>,
-    /// Their tokens together.
+    /// The sum of their tokens.
     waiting_tokens: usize,
-    /// Whether the call is in the queue of those that have texts to embed.
+    /// Whether the call is in the queue of calls with texts to embed.
     pub(super) ready: bool,
     /// Texts without a row.
     left: usize,
@@ -62,7 +66,7 @@ pub(super) struct CallState {
     reply: Option<oneshot::Sender<Result<CallRows>>>,
 }
 
-/// What a call comes to.
+/// The result of a call.
 #[derive(Debug)]
 pub(in crate::provider::onnx) struct CallRows {
     pub(in crate::provider::onnx) components: Vec<f32>,
@@ -70,19 +74,19 @@ pub(in crate::provider::onnx) struct CallRows {
     pub(in crate::provider::onnx) tokens: u64,
 }
 
-/// What follows from tokenizing a piece.
+/// What to do with a call after one of its pieces was tokenized.
 #[derive(Debug)]
 pub(super) enum AfterTokenizing {
-    /// Nothing: other pieces are under way, or nobody waits any more.
+    /// Nothing: other pieces are not tokenized yet, or nobody waits any more.
     Nothing,
-    /// The call belongs into the queue of those that have texts to embed.
+    /// Put it into the queue of calls with texts to embed.
     Ready,
-    /// The call is over, with this.
+    /// Finish it with this.
     Finished(Result<CallRows>),
 }
 
 impl EmbedCall {
-    /// Takes the texts over; gives the giant ones back, each a piece of its own.
+    /// Copies the texts, and returns the giant ones apart, each as a piece of its own.
     pub(super) fn new(
         batch: &Batch<'_>,
         bad: Vec<BadText>,
@@ -121,7 +125,7 @@ impl EmbedCall {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether nobody waits for the rest.
+    /// Returns whether nobody waits for the rest.
     pub(super) fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
     }
@@ -130,7 +134,7 @@ impl EmbedCall {
         self.over.store(true, Ordering::Relaxed);
     }
 
-    /// Whether somebody waits for the result, and it can still be in time.
+    /// Returns whether a caller waits for the result; an error if the deadline has passed.
     pub(super) fn still_wanted(&self) -> Result<bool> {
         if self.is_over() {
             return Ok(false);
@@ -141,7 +145,7 @@ impl EmbedCall {
         Ok(true)
     }
 
-    /// Answers the caller, once.
+    /// Sends the result to the caller, once, and frees the call's memory.
     pub(super) fn finish(&self, result: Result<CallRows>) {
         self.withdraw();
         let mut state = self.state();
@@ -149,7 +153,7 @@ impl EmbedCall {
         let rest =
             (std::mem::take(&mut state.pieces), std::mem::take(&mut state.ids), std::mem::take(&mut state.components));
         state.waiting.clear();
-        // Whoever is woken may do anything at all, and must not do it under the lock; freeing takes its time too.
+        // The caller that is woken may run any code, and must not run it under the lock. Freeing memory takes time too.
         drop(state);
         if let Some(reply) = reply {
             // The caller may have gone.
@@ -158,8 +162,8 @@ impl EmbedCall {
         drop(rest);
     }
 
-    /// Takes note of what a piece's texts came to. `early` is for how many tokens inference begins while other pieces
-    /// are being tokenized.
+    /// Adds the tokens of a piece's texts. With `early` tokens, inference begins while other pieces are being
+    /// tokenized.
     pub(super) fn add_tokens(
         &self,
         encoded: Vec<(usize, Result<Result<TokenizedText, TooManyTokens>>)>,
@@ -182,7 +186,7 @@ impl EmbedCall {
                         state.truncated.push(index);
                     }
                 }
-                // One text that the tokenizer cannot make anything of does not sink the others.
+                // The tokenizer's error fails its own text and not the tokenizing of the others.
                 Err(_) => state.bad.push(BadText::new(index, BadTextReason::Rejected)),
                 Ok(Err(TooManyTokens(tokens))) => {
                     let reason = BadTextReason::TooLong { tokens, limit };
@@ -192,7 +196,7 @@ impl EmbedCall {
         }
         state.untokenized -= 1;
         if !state.bad.is_empty() {
-            // All bad texts are named at once, so the others are still tokenized; nothing of them is embedded.
+            // One error names all bad texts, so the other texts are still tokenized; none of them is embedded.
             let all = state.untokenized == 0;
             return if all {
                 AfterTokenizing::Finished(Err(Error::invalid_texts(std::mem::take(&mut state.bad))))
@@ -230,7 +234,7 @@ impl EmbedCall {
 }
 
 impl CallState {
-    /// Whether there will be more texts than are waiting now.
+    /// Returns whether there will be more texts than are waiting now.
     pub(super) const fn is_tokenizing(&self) -> bool {
         self.untokenized > 0
     }
@@ -239,17 +243,17 @@ impl CallState {
         self.waiting_tokens
     }
 
-    /// Whether inference may take from it: a call with a bad text is an error already.
+    /// Returns whether there are texts to embed. A call with a bad text has none, because it is an error already.
     pub(super) fn has_texts(&self) -> bool {
         self.bad.is_empty() && !self.waiting.is_empty()
     }
 
-    /// The length of the longest text that is waiting.
+    /// Returns the length of the longest text that is waiting.
     pub(super) fn longest(&self) -> Option<usize> {
         self.waiting.last_key_value().map(|(&length, _)| length)
     }
 
-    /// The length of the longest text that is waiting and no longer than this.
+    /// Returns the length of the longest text that is waiting and has at most `most` tokens.
     pub(super) fn longest_to(&self, most: usize) -> Option<usize> {
         self.bad.is_empty().then(|| self.waiting.range(..=most).next_back())?.map(|(&length, _)| length)
     }

@@ -7,8 +7,8 @@ use std::{
 
 /// What an [`Onnx`](crate::provider::Onnx) has done since it was loaded.
 ///
-/// Times are sums over all threads. What is between them and the time that has passed, times the threads, is waiting:
-/// for callers, or for one another.
+/// Times are sums over all threads. The rest of the elapsed time, multiplied by the threads, is waiting: for callers,
+/// or for each other.
 ///
 /// ```no_run
 /// use docvector_embed::{EmbedderExt, provider::Onnx};
@@ -29,7 +29,7 @@ pub struct OnnxStats {
     pub texts: u64,
     /// Tokens of these texts, special ones included.
     pub tokens: u64,
-    /// What the batches were made up to: in each, texts times the longest one's tokens.
+    /// Tokens with padding: for each batch, its texts times the tokens of the longest one.
     pub padded_tokens: u64,
     /// Time in the tokenizer.
     pub tokenizing: Duration,
@@ -42,7 +42,8 @@ pub struct OnnxStats {
 }
 
 impl OnnxStats {
-    /// What was done after `earlier` was taken of the same embedder. The longest batch is that of all time.
+    /// Returns what was done since `earlier`, which must be of the same embedder. `longest_batch` stays the longest
+    /// since loading.
     #[must_use]
     pub const fn since(&self, earlier: &Self) -> Self {
         Self {

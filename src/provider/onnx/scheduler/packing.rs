@@ -11,21 +11,21 @@ use std::{
 
 use super::call::{EmbedCall, IndexedIds};
 
-/// Calls that are looked through for texts to fill a batch: one look is a fraction of a microsecond, under a lock.
+/// The most calls that are searched for texts to fill a batch. Each takes a fraction of a microsecond, under a lock.
 const MAX_CALLS_SCANNED: usize = 256;
 
 /// How texts are packed into batches for a device. Clones share the budget.
 #[derive(Clone, Debug)]
 pub(in crate::provider::onnx) struct Packing {
     budget: Arc<AtomicUsize>,
-    /// What a batch costs besides its padded tokens, in tokens: a text that is shorter than the longest by more is
-    /// better off in another batch.
+    /// What a batch costs besides its padded tokens, in tokens. If a text is shorter than the longest by more than
+    /// that, another batch is cheaper than the padding.
     overhead: usize,
     most_texts: usize,
 }
 
 impl Packing {
-    /// Packs batches of at most so many padded tokens (a longer text is a batch of its own) and texts.
+    /// Packs batches of at most `budget` padded tokens and `most_texts` texts. A longer text is a batch of its own.
     pub(in crate::provider::onnx) fn new(budget: usize, overhead: usize, most_texts: Option<usize>) -> Self {
         Self { budget: Arc::new(AtomicUsize::new(budget)), overhead, most_texts: most_texts.unwrap_or(usize::MAX) }
     }
@@ -34,12 +34,12 @@ impl Packing {
         self.budget.load(Ordering::Relaxed)
     }
 
-    /// From now on, no batch is so large: half of this was the most.
+    /// Limits all later batches to half of a batch that was too large.
     pub(super) fn halve(&self, padded: usize) {
         self.budget.fetch_min((padded / 2).max(1), Ordering::Relaxed);
     }
 
-    /// Texts that a batch holds whose longest has so many tokens.
+    /// Returns how many texts a batch holds if its longest text has `longest` tokens.
     fn texts(&self, longest: usize) -> usize {
         (self.budget() / longest.max(1)).clamp(1, self.most_texts.max(1))
     }
@@ -54,8 +54,8 @@ pub(super) struct BatchPart {
 
 /// Takes the next batch from the calls with texts to be embedded.
 ///
-/// The call whose turn it is begins the batch with its longest text, and so with the padding that all pay for. Its own
-/// texts come first, then those of the other calls that are of like length:
+/// The call whose turn it is begins the batch with its longest text. Its own texts of like length come next, then those
+/// of the other calls:
 ///
 /// ```text
 /// tokens   8       12      16    19 20    23         28    budget 120 tokens, overhead 8 tokens
@@ -85,11 +85,11 @@ pub(super) fn pack_batch(ready: &mut VecDeque<Arc<EmbedCall>>, packing: &Packing
     None
 }
 
-/// Takes the first texts of a batch, which are never none, and says whether the call has more. `None` if the call is
-/// not to begin a batch now: then it leaves the queue, and its tokenizing brings it back.
+/// Takes the first texts of a batch, at least one, and returns them with whether the call has more. Returns `None` if
+/// the call cannot begin a batch now: it leaves the queue, and tokenizing its next piece brings it back.
 fn take_own(call: &EmbedCall, packing: &Packing) -> Option<(Vec<IndexedIds>, bool)> {
     let mut state = call.state();
-    // What is being tokenized may go into one batch with what is.
+    // With less than a batch of tokens, it is better to wait: the texts being tokenized may share the batch.
     let too_few = state.is_tokenizing() && state.waiting_tokens() < packing.budget();
     let (false, true, Some(longest)) = (call.is_over() || too_few, state.has_texts(), state.longest()) else {
         state.ready = false;
@@ -101,7 +101,7 @@ fn take_own(call: &EmbedCall, packing: &Packing) -> Option<(Vec<IndexedIds>, boo
     Some((own, state.ready))
 }
 
-/// The lengths in tokens of the texts that may join the call's own texts, which are sorted from the longest on.
+/// Returns the lengths in tokens of the texts that may join the call's own texts, which are sorted from the longest on.
 fn length_range(ready: &VecDeque<Arc<EmbedCall>>, packing: &Packing, own: &[IndexedIds]) -> RangeInclusive<usize> {
     let length = |text: Option<&IndexedIds>| text.map_or(0, |(_, ids)| ids.len());
     let (own_longest, own_shortest) = (length(own.first()), length(own.last()));
@@ -136,7 +136,7 @@ fn fill(parts: &mut Vec<BatchPart>, ready: &VecDeque<Arc<EmbedCall>>, range: Ran
     }
 }
 
-/// The length of the longest text that is no longer than this and may share a batch.
+/// Returns the length of the longest text that may share a batch and has at most `most` tokens.
 fn longest_to(ready: &VecDeque<Arc<EmbedCall>>, most: usize) -> usize {
     let calls = ready.iter().take(MAX_CALLS_SCANNED).filter(|call| !call.is_over());
     calls.filter_map(|call| call.state().longest_to(most)).max().unwrap_or(0)

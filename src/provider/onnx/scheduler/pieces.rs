@@ -2,15 +2,15 @@
 
 use std::collections::VecDeque;
 
-/// A text that is tokenized on a thread of its own, one at a time: it can take seconds, and a hundred times its size in
-/// memory, where it has no place to be cut at.
+/// The bytes from which a text is tokenized on a thread of its own, one text at a time. If such a text can be split
+/// nowhere, it takes seconds, and a hundred times its size in memory.
 pub(super) const GIANT_BYTES: usize = 1 << 20;
-/// Text that is tokenized as one piece of work: so much takes a core about 5 milliseconds.
+/// The bytes of text that are tokenized as one piece of work. A core needs about 5 milliseconds for them.
 pub(super) const PIECE_BYTES: usize = 8 << 10;
-/// What a text counts as besides its bytes: tokenizing nothing takes time too.
+/// The bytes that a text counts besides its own: tokenizing an empty text takes time too.
 pub(super) const TEXT_BYTES: usize = 64;
 
-/// Texts that are tokenized as one piece of work. Their memory is given back when they are.
+/// Texts that are tokenized as one piece of work. Their memory is freed after that.
 pub(super) struct TextPiece {
     /// The first text's place in the call.
     pub(super) first: usize,
@@ -25,7 +25,7 @@ impl std::fmt::Debug for TextPiece {
 }
 
 impl TextPiece {
-    /// Its bytes, and as many again as its texts count besides.
+    /// Returns the piece's bytes and [`TEXT_BYTES`] for each of its texts.
     pub(super) fn weight(&self) -> usize {
         self.text.len() + TEXT_BYTES * self.ends.len()
     }
@@ -44,7 +44,7 @@ impl TextPiece {
     }
 }
 
-/// Divides texts into pieces, and gives the giant ones apart, each a piece of its own.
+/// Divides texts into pieces, and returns the giant ones apart, each as a piece of its own.
 pub(super) fn pieces(texts: &[&str]) -> (VecDeque<TextPiece>, Vec<TextPiece>) {
     let (mut pieces, mut giants) = (VecDeque::new(), Vec::new());
     let (mut first, mut weight) = (0, 0);

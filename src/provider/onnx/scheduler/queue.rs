@@ -1,9 +1,8 @@
-//! Says what is done next: whose turn it is, and which texts of which calls go into one batch.
+//! Decides what is done next: which lane, which call, and whether to tokenize or to run.
 //!
-//! Calls of a lane take turns, a piece of work at a time, so that a large call holds up no other; the interactive lane
-//! goes first, without starving the other. A batch begins with the longest text of the call whose turn it is and is
-//! filled with texts of like length, that call's first and then other calls', so that many small calls cost no more
-//! than one large one.
+//! Calls of a lane take turns by pieces of work, so that a large call delays no other. The interactive lane goes first,
+//! without starving the bulk lane. `packing.rs` then fills a batch from all calls of the lane, so that many small calls
+//! cost no more than one large call.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -15,16 +14,16 @@ use super::{
 };
 use crate::Lane;
 
-/// Interactive batches after which waiting bulk work gets one.
+/// Pieces of interactive work after which a thread does one piece of waiting bulk work.
 const MAX_INTERACTIVE_RUN: u32 = 8;
-/// Text of a lane that is tokenized before its next batch, where there is so much.
+/// The bytes of a lane's text that are tokenized before its next batch, if there are so many.
 const TOKENIZE_FIRST_BYTES: usize = 4 * PIECE_BYTES;
 
-/// What is done next.
+/// The next work of a thread.
 #[derive(Debug)]
 pub(super) enum WorkItem {
     Tokenize(Arc<EmbedCall>, TextPiece),
-    /// Never empty.
+    /// A batch, which is never empty.
     Run(Vec<BatchPart>),
 }
 
@@ -40,11 +39,11 @@ pub(super) struct WorkQueue {
 /// The calls of a lane.
 #[derive(Debug, Default)]
 struct LaneQueue {
-    /// Those with texts to be tokenized.
+    /// The calls with texts to be tokenized.
     raw: VecDeque<Arc<EmbedCall>>,
-    /// Those with texts to be embedded.
+    /// The calls with texts to be embedded.
     ready: VecDeque<Arc<EmbedCall>>,
-    /// What was tokenized since the last batch weighs so much.
+    /// The weight of the pieces that were tokenized since the last batch.
     tokenized: usize,
 }
 
@@ -57,7 +56,7 @@ impl WorkQueue {
         self.giants.extend(giants.into_iter().map(|giant| (Arc::clone(call), giant)));
     }
 
-    /// Adds a call again that has texts to be embedded.
+    /// Adds a call with texts to be embedded.
     pub(super) fn push_ready(&mut self, call: &Arc<EmbedCall>) {
         self.turns(call.lane).ready.push_back(Arc::clone(call));
     }
@@ -74,8 +73,9 @@ impl WorkQueue {
         self.giants.retain(|(one, _)| !Arc::ptr_eq(one, call));
     }
 
-    /// What a thread does next. `ahead` is how much interactive work the same thread did since its last piece of bulk
-    /// work: each keeps its own count, as what others do for a lane may be of another sort.
+    /// Returns the next work of a thread. `ahead` counts the pieces of interactive work that the thread did since its
+    /// last piece of bulk work. Each thread has its own count, because other threads may do another kind of work for a
+    /// lane: tokenizing bulk texts does not embed any.
     pub(super) fn next_item(&mut self, role: &WorkerRole, ahead: &mut u32) -> Option<WorkItem> {
         let lanes = if *ahead < MAX_INTERACTIVE_RUN {
             [Lane::Interactive, Lane::Bulk]
@@ -86,7 +86,7 @@ impl WorkQueue {
             if let Some(item) = self.turns(lane).next_item(role) {
                 match (lane, &item) {
                     (Lane::Bulk, _) => *ahead = 0,
-                    // A small piece is little work, and the same thread has a batch to follow.
+                    // A small piece is little work, and the same thread runs its batch, which is counted.
                     (Lane::Interactive, WorkItem::Tokenize(_, piece))
                         if role.packing.is_some() && piece.weight() < PIECE_BYTES => {}
                     (Lane::Interactive, _) => *ahead = ahead.saturating_add(1),
@@ -108,8 +108,8 @@ impl WorkQueue {
 impl LaneQueue {
     fn next_item(&mut self, role: &WorkerRole) -> Option<WorkItem> {
         let Some(packing) = &role.packing else { return self.next_piece() };
-        // Small calls are all tokenized before the first batch, so that they can share it; a large one takes turns with
-        // the batches of others.
+        // All small calls are tokenized before the first batch, so that they can share it. A large call takes turns
+        // with the batches of others.
         let pieces_first = role.tokenizes && (self.tokenized < TOKENIZE_FIRST_BYTES || self.ready.is_empty());
         let piece = if pieces_first { self.next_piece() } else { None };
         let item = piece.or_else(|| {

@@ -73,7 +73,7 @@ impl RunStage<'_> {
         }
     }
 
-    /// Runs a batch once, and places its rows where the model gives them.
+    /// Runs a batch once, and places its rows as soon as the model returns.
     fn run_batch(&self, parts: &[BatchPart], runner: &mut dyn RunBatch) -> (RunOutcome, BatchSize) {
         let rows: Vec<TokenRow<'_>> = parts
             .iter()
@@ -93,7 +93,7 @@ impl RunStage<'_> {
                     return;
                 }
                 placed = true;
-                // Before any caller has its rows, so that it finds them counted.
+                // Count first: a caller that has its rows finds them counted.
                 self.counters.batch(size.texts, size.tokens, size.padded, ran - started);
                 self.place_rows(parts, vectors);
                 self.counters.took(TimedStage::Delivering, ran.elapsed());
@@ -101,7 +101,10 @@ impl RunStage<'_> {
         }));
         let failure = match ran {
             Ok(Ok(())) if placed => return (RunOutcome::Placed, size),
-            Ok(Ok(())) => Error::new(ErrorKind::Inference, "the model gave other vectors than asked for").into(),
+            Ok(Ok(())) => {
+                Error::new(ErrorKind::Inference, "the model returned another number of vectors than it was given texts")
+                    .into()
+            }
             Ok(Err(failure)) => failure,
             Err(_) => Error::new(ErrorKind::Inference, "the model panicked").into(),
         };
@@ -124,7 +127,7 @@ impl RunStage<'_> {
         let failure = match outcome {
             RunOutcome::Placed => return Vec::new(),
             RunOutcome::FailedAfterPlacing(error) => {
-                // Some have their rows: they must not be counted twice, and nobody must wait for ever.
+                // Running again would count the placed rows twice. So the other calls fail, and none waits for ever.
                 fail(&parts, &error);
                 return Vec::new();
             }
@@ -137,7 +140,7 @@ impl RunStage<'_> {
             return halves(parts, size.texts).into();
         }
         if parts.len() > 1 {
-            // Nobody's call fails for another's text.
+            // No call fails for another call's text.
             return parts.into_iter().map(|part| vec![part]).collect();
         }
         fail(&parts, &failure.error);
@@ -145,7 +148,7 @@ impl RunStage<'_> {
     }
 }
 
-/// Whether somebody waits for a part; a part whose deadline has passed fails here.
+/// Returns whether a caller waits for a part. A part whose deadline has passed fails here.
 fn is_wanted(part: &BatchPart) -> bool {
     part.call.still_wanted().unwrap_or_else(|error| {
         part.call.finish(Err(error));

@@ -29,13 +29,13 @@ fn lengths() -> impl Strategy<Value = usize> {
     prop_oneof![1_usize..40, 1_usize..600]
 }
 
-/// Calls of good texts, some to be cut.
+/// Calls of good texts, some to be truncated.
 fn good_calls() -> impl Strategy<Value = Vec<Ask>> {
     let texts = prop::collection::vec((lengths(), 0_usize..26, any::<bool>()), 1..30);
-    let call = (texts, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(texts, query, bulk, cut)| {
+    let call = (texts, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(texts, query, bulk, truncate)| {
         let texts = texts.into_iter().map(|(length, salt, over)| {
             let mut text = text(length, salt);
-            if cut && over {
+            if truncate && over {
                 text.insert(length / 2, OVER);
             }
             text
@@ -43,7 +43,7 @@ fn good_calls() -> impl Strategy<Value = Vec<Ask>> {
         Ask {
             kind: if query { InputKind::Query } else { InputKind::Document },
             lane: if bulk { Lane::Bulk } else { Lane::Interactive },
-            truncation: if cut { Truncation::Truncate } else { Truncation::Error },
+            truncation: if truncate { Truncation::Truncate } else { Truncation::Error },
             ..Ask::documents(texts)
         }
     });
@@ -91,7 +91,7 @@ proptest! {
         harness.wait_until_drained();
     }
 
-    /// Whatever fails, and whoever goes away, every other call gets its rows.
+    /// If some texts fail and some calls are dropped, every other call gets its rows.
     #[test]
     fn every_call_ends_as_its_own_texts_do(
         mut calls in good_calls(),
@@ -150,7 +150,7 @@ fn calls_that_wait_share_a_batch_whatever_their_kind() {
     assert_eq!(harness.log.batches().iter().map(Vec::len).collect::<Vec<_>>(), [1, 20]);
 }
 
-/// Also those that are a little longer than the text of the call whose turn it is.
+/// Texts that are a little longer than the text of the call whose turn it is share it too.
 #[test]
 fn calls_that_wait_share_a_batch_whoever_came_first() {
     let harness = Harness::start([both(&Packing::new(1000, 8, None))]);
@@ -212,7 +212,7 @@ fn a_flood_of_queries_does_not_starve_bulk_texts() {
     assert!(batches[1..MAX_INTERACTIVE_RUN].iter().all(|batch| *batch == ids(&["query"])), "queries do not go first");
 }
 
-/// What tokenizers do for the bulk lane meanwhile is no reason to embed none of it.
+/// Tokenizing for the bulk lane does not count as embedding for it.
 #[test]
 fn a_flood_of_queries_does_not_starve_bulk_texts_of_a_device() {
     let harness = Harness::start(apart(&one_by_one(), 1, 1));
@@ -253,7 +253,7 @@ fn many_small_queries_do_not_starve_bulk_texts_of_a_tokenizer() {
 }
 
 #[test]
-fn tokenising_many_queries_does_not_starve_bulk_texts() {
+fn tokenizing_many_queries_does_not_starve_bulk_texts() {
     let harness = Harness::start([both(&one_by_one())]);
     harness.log.set(|state| state.texts = Some(0));
     // Each a piece of its own.
@@ -280,13 +280,13 @@ fn a_small_call_is_not_stuck_behind_a_large_one() {
     small.end_well();
     large.end_well();
     let batches = harness.log.batches();
-    // Theirs take turns.
+    // The batches of the two calls take turns.
     let last = batches.iter().rposition(|batch| *batch == ids(&["small"])).expect("embedded");
     assert!(last <= 6, "{last}");
 }
 
 #[test]
-fn a_small_call_is_not_stuck_behind_the_tokenising_of_a_large_one() {
+fn a_small_call_is_not_stuck_behind_the_tokenizing_of_a_large_one() {
     let harness = Harness::start([both(&one_by_one())]);
     harness.log.set(|state| state.texts = Some(0));
     let large = harness.ask(&Ask::documents((0..40).map(|i| format!("{SLOW}{}", text(PIECE_BYTES, i)))));
@@ -308,12 +308,12 @@ fn all_bad_texts_of_all_pieces_are_named_and_nothing_is_embedded() {
     let texts = [with(OVER), with('a'), with(UNKNOWN), "a".into(), giant.clone(), with('b'), with(OVER)];
     let error = harness.ask(&Ask::documents(&texts)).end_badly();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
-    let truncation = |text: &str| BadTextReason::TooLong { tokens: text.len(), limit: LIMIT };
+    let too_long = |text: &str| BadTextReason::TooLong { tokens: text.len(), limit: LIMIT };
     let bad = [
-        BadText::new(0, truncation(&texts[0])),
+        BadText::new(0, too_long(&texts[0])),
         BadText::new(2, BadTextReason::Rejected),
-        BadText::new(4, truncation(&giant)),
-        BadText::new(6, truncation(&texts[6])),
+        BadText::new(4, too_long(&giant)),
+        BadText::new(6, too_long(&texts[6])),
     ];
     assert_eq!(error.bad_texts(), bad);
     assert!(harness.log.batches().is_empty());
@@ -376,7 +376,7 @@ fn a_batch_that_has_no_room_is_halved_and_the_size_remembered() {
     harness.ask(&Ask::documents((0..16).map(|i| text(10, i)))).end_well();
     let then: Vec<usize> = harness.log.batches()[first.len()..].iter().map(|batch| padded(batch)).collect();
     assert_eq!(then, [40; 4]);
-    // What failed is not counted.
+    // Failed batches are not counted.
     assert_eq!((harness.scheduler.stats().texts, harness.scheduler.stats().batches), (32, 8));
 }
 
@@ -409,7 +409,7 @@ fn a_device_begins_before_all_is_tokenized() {
 }
 
 #[test]
-fn texts_that_were_cut_are_named_in_order_whichever_was_tokenised_first() {
+fn truncated_texts_are_named_in_order_whichever_was_tokenized_first() {
     let harness = Harness::start(vec![both(&Packing::new(100, 8, None)); 2]);
     harness.log.set(|state| state.texts = Some(0));
     let mut texts: Vec<String> = (0..4).map(|i| format!("{}{OVER}", text(PIECE_BYTES, i))).collect();
@@ -465,7 +465,7 @@ fn what_is_dropped_is_not_embedded() {
     harness.wait_until_drained();
 }
 
-/// The memory of a call is that of its texts, their ids and its rows: nothing of it stays where the call is over.
+/// A call holds its texts, their ids and its rows in memory: nothing of that stays when the call is over.
 #[test]
 fn a_failed_call_leaves_nothing_in_the_queue() {
     let harness = Harness::start([both(&one_by_one())]);
@@ -534,7 +534,7 @@ impl Wake for DropsIt {
     }
 }
 
-/// Then the scheduler ends on a thread of its own.
+/// Then the scheduler is dropped on one of its own threads.
 #[test]
 fn the_last_caller_may_go_when_it_is_woken() {
     let harness = Harness::start(vec![both(&one_by_one()); 2]);
@@ -570,7 +570,7 @@ fn a_text_is_never_cut_into_two_pieces_nor_forgotten_between_them() {
     assert_eq!(sorted(all), texts.iter().enumerate().map(|(at, &text)| (at, text.to_owned())).collect::<Vec<_>>());
 }
 
-/// Batches may be cut in two however often, and lose or double nothing.
+/// Batches may be split in two any number of times, and lose or double nothing.
 #[test]
 fn halves_hold_all() {
     let call = |range: Range<usize>| {

@@ -225,9 +225,9 @@ fn the_file_is_where_the_system_keeps_such_things() {
 fn settings_say_where_they_are_from() {
     let file = PathBuf::from("t.json");
     assert_eq!(TuningSource::Defaults.to_string(), "defaults");
-    assert_eq!(TuningSource::Given.to_string(), "given; what was tuned is not used");
+    assert_eq!(TuningSource::Given.to_string(), "given; tuned settings are not used");
     assert_eq!(TuningSource::Tuned(file.clone()).to_string(), "tuned, from t.json");
     let unusable = TuningSource::Unusable(file, "is not JSON".to_owned());
     assert_eq!(unusable.to_string(), "defaults, because t.json is not JSON");
-    assert_eq!(Tuning::new(1, 64).to_string(), "1 thread, 64 padded tokens a batch");
+    assert_eq!(Tuning::new(1, 64).to_string(), "1 thread, 64 padded tokens per batch");
 }

@@ -17,12 +17,12 @@ use crate::{
 
 /// Components of a vector: the text's tokens, the sum of its ids, its tokens that do not take part in pooling.
 pub(super) const WIDTH: usize = 3;
-/// Tokens that a text may have, by its own account: what is too long is marked so.
+/// The most tokens of a text; a text that is too long is marked so.
 pub(super) const LIMIT: usize = 1000;
-/// After this, a call is taken not to end at all.
+/// A call that takes longer is taken not to end.
 pub(super) const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Says that a text is too long; where it may be cut, this is its last character.
+/// Says that a text is too long; if it may be truncated, this is its last character.
 pub(super) const OVER: char = '!';
 /// Makes the tokenizer fail.
 pub(super) const UNKNOWN: char = '?';
@@ -238,7 +238,7 @@ impl Harness {
         Asked { ask: ask.clone(), answer }
     }
 
-    /// Asks for one text, whose batch then waits at the closed gate.
+    /// Asks for one text; its batch then waits at the closed gate.
     pub(super) fn plug(&self) -> Asked {
         self.log.close();
         let before = self.log.batches().len();
@@ -277,7 +277,7 @@ pub(super) fn apart(packing: &Packing, tokenize: usize, embed: usize) -> Vec<Wor
     [vec![tokenizes; tokenize], vec![embeds; embed]].concat()
 }
 
-/// One text a batch.
+/// One text per batch.
 pub(super) fn one_by_one() -> Packing {
     Packing::new(1000, 1000, Some(1))
 }
@@ -317,8 +317,8 @@ impl Ask {
         let ids = self.ids();
         let rows: Vec<[f32; WIDTH]> = ids.iter().map(|ids| vector(ids, unpooled_of(self.kind))).collect();
         assert_eq!(done.components, rows.concat());
-        let cut: Vec<usize> = (0..self.texts.len()).filter(|&at| self.texts[at].contains(OVER)).collect();
-        assert_eq!(done.truncated, cut);
+        let truncated: Vec<usize> = (0..self.texts.len()).filter(|&at| self.texts[at].contains(OVER)).collect();
+        assert_eq!(done.truncated, truncated);
         assert_eq!(done.tokens, ids.iter().map(|ids| ids.len() as u64).sum::<u64>());
     }
 }
