@@ -162,10 +162,7 @@ pub(super) fn checked_path(path: &Path) -> Result<PathBuf> {
     }
     let folder = path.parent().unwrap_or(&path);
     if !folder.is_dir() {
-        return Err(refused(format!(
-            "{} cannot be created: its folder does not exist, create that first",
-            path.display()
-        )));
+        return Err(refused(format!("{} cannot be created: its folder is missing, create it first", path.display())));
     }
     #[cfg(target_os = "linux")]
     {

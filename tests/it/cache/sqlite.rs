@@ -560,7 +560,7 @@ fn what_names_no_file_is_refused() {
     assert!(refused(folder.path()).contains("is a folder"));
     for path in ["", ":memory:"] {
         let error = Sqlite::open(path).expect_err("no file");
-        assert!(error.to_string().contains("no file is named"), "{error}");
+        assert!(error.to_string().contains("the path names no file"), "{error}");
     }
     // Names with which SQLite would open something else.
     let odd = folder.path().join("file:odd?mode=memory");
@@ -599,11 +599,11 @@ fn files_of_others_are_refused_and_left_as_they_are() {
         still_refused("not an SQLite file");
     }
     sqlite("CREATE TABLE entries (key, value)");
-    still_refused("of something else");
+    still_refused("of another program");
     sqlite("PRAGMA application_id = 7");
-    still_refused("of something else");
+    still_refused("of another program");
     sqlite("PRAGMA user_version = 1");
-    still_refused("of something else");
+    still_refused("of another program");
     // A file of ours, with a version that this program does not know.
     fs::remove_file(&path).expect("it was there");
     drop(Sqlite::open(&path).expect("it opens"));
