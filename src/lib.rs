@@ -107,6 +107,8 @@ pub use self::{
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz {
+    #[cfg(feature = "onnx")]
+    pub use crate::provider::onnx_fuzz as onnx;
     #[cfg(feature = "openai")]
     pub use crate::provider::openai_fuzz as openai;
     pub use crate::wrap::fuzz::*;

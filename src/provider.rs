@@ -7,6 +7,8 @@ mod onnx;
 mod openai;
 
 pub use self::fake::{Fake, FakeBuilder, FakeCall, FakeOutcome, Hold};
+#[cfg(all(feature = "onnx", fuzzing))]
+pub use self::onnx::fuzz as onnx_fuzz;
 #[cfg(feature = "onnx")]
 #[cfg_attr(docvector_docs, doc(cfg(feature = "onnx")))]
 pub use self::onnx::{

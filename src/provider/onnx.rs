@@ -6,6 +6,8 @@ mod cpu;
 mod device;
 mod family;
 mod file_signature;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod graph;
 mod inputs;
 mod json_file;

@@ -108,6 +108,12 @@ impl Weights {
         self.hash
     }
 
+    /// The names and shapes of all tensors.
+    #[cfg(fuzzing)]
+    pub(super) fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+        self.header.tensors().into_iter().map(|(name, info)| (name, info.shape.clone())).collect()
+    }
+
     pub(super) fn has(&self, name: &str) -> bool {
         self.header.info(name).is_some()
     }
