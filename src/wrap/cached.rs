@@ -187,12 +187,14 @@ impl<E: Embedder> Cached<E> {
 /// Builds a [`Cached`].
 ///
 /// ```
-/// use docvector_embed::{EmbedderExt, cache::Memory, provider::Fake, wrap::cached::{Cached, VectorEncoding}};
+/// use docvector_embed::{EmbedderExt, cache::Memory, provider::Fake, wrap::{Cached, VectorEncoding}};
 /// # fn main() -> docvector_embed::Result<()> {
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// let cached = Cached::builder(Fake::new(8), Memory::new(64 <<
-/// 20)).with_vector_encoding(VectorEncoding::Half).build_verified().await?; assert_eq!(cached.embed_documents(&["half
-/// the room"]).await?.len(), 1);
+/// let cached = Cached::builder(Fake::new(8), Memory::new(64 << 20))
+///     .with_vector_encoding(VectorEncoding::Half)
+///     .build_verified()
+///     .await?;
+/// assert_eq!(cached.embed_documents(&["half the room"]).await?.len(), 1);
 /// # Ok(()) }) }
 /// ```
 ///
