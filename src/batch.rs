@@ -1,4 +1,4 @@
-//! Asks for vectors: [`Batch`], the borrowed texts of one call and how they are to be embedded.
+//! Asks for vectors: [`Batch`], the borrowed texts of one call and the options for embedding them.
 
 mod check;
 
@@ -9,58 +9,61 @@ use crate::{
     counted::{Counted, CountedBy, UNCOUNTED},
 };
 
-/// The texts of one call and how to embed them. Borrowed and `Copy`.
+/// The texts of one call and the options for embedding them. Borrowed and `Copy`.
 ///
 /// ```
 /// use docvector_embed::{Batch, InputKind, Truncation};
-/// let batch = Batch::new(InputKind::Document, &["a text", "another"]).with_truncation(Truncation::Truncate).with_key("library:serde");
-/// // Borrowed and `Copy`: a retry or a fall-back costs nothing.
+/// let batch = Batch::new(InputKind::Document, &["a text", "another"])
+///     .with_truncation(Truncation::Truncate)
+///     .with_key("library:serde");
+/// // A batch is borrowed and `Copy`, so a retry or a fallback copies no text.
 /// let again = batch;
 /// assert_eq!(again.len(), batch.len());
 /// ```
 ///
-/// Texts that are owned are borrowed first: `let texts: Vec<&str> = owned.iter().map(String::as_str).collect();`.
+/// Borrow owned texts first: `let texts: Vec<&str> = owned.iter().map(String::as_str).collect();`.
 ///
 /// # Default
-/// No routing key, no wanted space, over-long texts are an error, the lane of the kind, no deadline.
+/// No routing key, tenant, trace or wanted space; over-long texts are an error; the [lane of the kind](Lane::of); no
+/// deadline.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Batch<'a> {
     texts: &'a [&'a str],
     options: Options<'a>,
-    /// What a planner has counted already.
+    /// The token counts that a planner has made.
     counted: Option<Counted<'a>>,
 }
 
 impl<'a> Batch<'a> {
-    /// Asks for one vector per text.
+    /// Makes a batch that asks for one vector per text, with the default options of the kind.
     pub const fn new(kind: InputKind, texts: &'a [&'a str]) -> Self {
         Self::with_options(texts, Options::new(kind))
     }
 
-    /// Asks for one vector per text, with all options at once.
+    /// Makes a batch that asks for one vector per text, with all options at once.
     pub const fn with_options(texts: &'a [&'a str], options: Options<'a>) -> Self {
         Self { texts, options, counted: None }
     }
 
-    /// Asks for the vectors of documents.
+    /// Makes a batch of documents, with the default options.
     pub const fn documents(texts: &'a [&'a str]) -> Self {
         Self::new(InputKind::Document, texts)
     }
 
-    /// Asks for the vectors of queries.
+    /// Makes a batch of queries, with the default options.
     pub const fn queries(texts: &'a [&'a str]) -> Self {
         Self::new(InputKind::Query, texts)
     }
 
-    /// Sets the routing key (`"library:react"`): what belongs together gets the same arm of a split.
+    /// Sets the routing key (`"library:react"`): a split sends all texts with the same key to the same arm.
     #[must_use]
     pub const fn with_key(mut self, key: &'a str) -> Self {
         self.options.key = Some(key);
         self
     }
 
-    /// Sets on whose behalf the texts are embedded, for accounting.
+    /// Sets the tenant on whose behalf the texts are embedded, for accounting.
     #[must_use]
     pub const fn with_tenant(mut self, tenant: &'a str) -> Self {
         self.options.tenant = Some(tenant);
@@ -88,22 +91,24 @@ impl<'a> Batch<'a> {
         self
     }
 
-    /// Sets the queue.
+    /// Sets the lane: the queue that the work waits in.
     #[must_use]
     pub const fn with_lane(mut self, lane: Lane) -> Self {
         self.options.lane = lane;
         self
     }
 
-    /// Sets when the answer is of no more use. Work that has not begun by then is given up with
-    /// [`DeadlinePassed`](ErrorKind::DeadlinePassed); work under way may still finish.
+    /// Sets the moment after which the result is of no use.
+    ///
+    /// Work that has not begun by then fails with [`DeadlinePassed`](crate::ErrorKind::DeadlinePassed). Work under way
+    /// may still finish.
     #[must_use]
     pub const fn with_deadline(mut self, deadline: Instant) -> Self {
         self.options.deadline = Some(deadline);
         self
     }
 
-    /// Asks the same of other texts, as a wrapper does for a part of its batch.
+    /// Returns this batch with other texts; everything else stays. A wrapper asks in this way for a part of its batch.
     #[must_use]
     pub const fn with_texts<'b>(self, texts: &'b [&'b str]) -> Batch<'b>
     where
@@ -112,92 +117,93 @@ impl<'a> Batch<'a> {
         Batch { texts, counted: None, ..self }
     }
 
-    /// The part of the batch in this range.
+    /// Returns the part of the batch in this range.
     pub(crate) fn part(self, range: Range<usize>) -> Self {
         let counted = self.counted.map(|counted| Counted { tokens: &counted.tokens[range.clone()], ..counted });
         Batch { texts: &self.texts[range], counted, ..self }
     }
 
-    /// Picks texts out of the batch, by their places, to be asked for in a call of their own.
+    /// Picks the texts at these places of the batch, for a call of their own.
     pub(crate) fn pick(&self, places: &[usize]) -> Picked<'a> {
         let texts = places.iter().map(|&place| self.texts[place]).collect();
         let counted = self.counted.map(|counted| (counted.by, places.iter().map(|&at| counted.tokens[at]).collect()));
         Picked { texts, options: self.options, counted }
     }
 
-    /// Adds what a planner has counted.
+    /// Adds the token counts that a planner has made.
     pub(crate) const fn with_counted(mut self, counted: Counted<'a>) -> Self {
         self.counted = Some(counted);
         self
     }
 
-    /// What was counted already, if it was by these limits.
+    /// Returns the token counts that the batch carries, if they were made by these limits.
     pub(crate) fn counted_by(&self, limits: &Limits) -> Option<&'a [u32]> {
         let counted = self.counted.filter(|counted| counted.by == Some(CountedBy::of(limits)))?;
         Some(counted.tokens)
     }
 
-    /// The texts, in the caller's order.
+    /// Returns the texts, in the caller's order.
     pub const fn texts(&self) -> &'a [&'a str] {
         self.texts
     }
 
-    /// How many texts there are.
+    /// Returns the number of texts.
     pub const fn len(&self) -> usize {
         self.texts.len()
     }
 
-    /// Whether there are no texts.
+    /// Returns `true` if there are no texts.
     pub const fn is_empty(&self) -> bool {
         self.texts.is_empty()
     }
 
-    /// All that it says beside the texts.
+    /// Returns the options: everything in the batch except its texts.
     pub const fn options(&self) -> Options<'a> {
         self.options
     }
 
-    /// What the texts are.
+    /// Returns the kind of the texts.
     pub const fn kind(&self) -> InputKind {
         self.options.kind
     }
 
-    /// The routing key.
+    /// Returns the routing key.
     pub const fn key(&self) -> Option<&'a str> {
         self.options.key
     }
 
-    /// On whose behalf the texts are embedded.
+    /// Returns the tenant on whose behalf the texts are embedded.
     pub const fn tenant(&self) -> Option<&'a str> {
         self.options.tenant
     }
 
-    /// The trace that the call belongs to.
+    /// Returns the trace that the call belongs to.
     pub const fn trace(&self) -> Option<&'a str> {
         self.options.trace
     }
 
-    /// The wanted space.
+    /// Returns the space that the vectors must lie in.
     pub const fn space(&self) -> Option<SpaceId> {
         self.options.space
     }
 
-    /// What happens to over-long texts.
+    /// Returns what happens to over-long texts.
     pub const fn truncation(&self) -> Truncation {
         self.options.truncation
     }
 
-    /// The queue.
+    /// Returns the lane: the queue that the work waits in.
     pub const fn lane(&self) -> Lane {
         self.options.lane
     }
 
-    /// When the answer is of no more use.
+    /// Returns the moment after which the result is of no use.
     pub const fn deadline(&self) -> Option<Instant> {
         self.options.deadline
     }
 
-    /// The tokens of all texts: as they were counted, else at four bytes each.
+    /// Returns an estimate of the tokens of all texts: the counts that the batch carries, and one token per four bytes
+    /// for texts without a count.
     pub(crate) fn guessed_tokens(&self, limits: &Limits) -> usize {
         let counted = self.counted_by(limits);
         let limit = limits.tokens_of_one_text().unwrap_or(usize::MAX);
@@ -209,7 +215,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Some of a batch's texts, with the batch's options and what was counted of them.
+/// Some texts of a batch, with the batch's options and the token counts of these texts.
 pub(crate) struct Picked<'a> {
     texts: Vec<&'a str>,
     options: Options<'a>,
@@ -217,7 +223,7 @@ pub(crate) struct Picked<'a> {
 }
 
 impl Picked<'_> {
-    /// Asks for them.
+    /// Returns a batch of these texts.
     pub(crate) fn batch(&self) -> Batch<'_> {
         let counted = self.counted.as_ref().map(|(by, tokens)| Counted { by: *by, tokens });
         Batch { texts: &self.texts, options: self.options, counted }
@@ -225,7 +231,7 @@ impl Picked<'_> {
 }
 
 impl fmt::Debug for Batch<'_> {
-    /// Shows how many texts there are, never a text.
+    /// Shows the number of texts, never a text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batch").field("texts", &self.len()).field("options", &self.options).finish()
     }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use crate::{Limits, TokenCount};
 
-/// Stands for the tokens of a text that nobody had to count.
+/// Stands for the token count of a text that was not counted.
 pub(crate) const UNCOUNTED: u32 = u32::MAX;
 
-/// Tokens of a batch's texts as a planner left them: `UNCOUNTED` where it did not have to count.
+/// The token counts of a batch's texts, as a planner made them: `UNCOUNTED` for each text that it did not have to
+/// count.
 #[derive(Clone, Copy)]
 pub(crate) struct Counted<'a> {
     pub(crate) by: Option<CountedBy>,
@@ -15,12 +16,13 @@ pub(crate) struct Counted<'a> {
 }
 
 impl<'a> Counted<'a> {
-    /// Counts that a batch had which is no more; by the same limits, so by the same counter.
+    /// Takes up counts again after the batch that carried them is gone. They must have been made by the same limits,
+    /// and so by the same counter.
     pub(crate) fn by(limits: &Limits, tokens: &'a [u32]) -> Self {
         Self { by: Some(CountedBy::of(limits)), tokens }
     }
 
-    /// The same counts in the places of a larger batch's texts: count `i` at `places[i]` of `len`.
+    /// Returns the counts at their places in a larger batch: count `i` at `places[i]` of `len`.
     pub(crate) fn scatter(&self, places: &[usize], len: usize) -> Vec<u32> {
         let mut tokens = vec![UNCOUNTED; len];
         places.iter().zip(self.tokens).for_each(|(&place, &count)| tokens[place] = count);
@@ -28,7 +30,8 @@ impl<'a> Counted<'a> {
     }
 }
 
-/// Whose counts they are: another counter's, or those up to another limit, say nothing.
+/// The counter that made the counts, and the limit up to which it counted. Counts by another counter, or up to another
+/// limit, say nothing about a text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CountedBy {
     counter: usize,
@@ -36,6 +39,7 @@ pub(crate) struct CountedBy {
 }
 
 impl CountedBy {
+    /// Identifies the counter of these limits by its address, and its limit.
     pub(crate) fn of(limits: &Limits) -> Self {
         let counter = match &limits.tokens {
             TokenCount::Exact(counter) => Arc::as_ptr(counter).cast::<()>() as usize,

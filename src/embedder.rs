@@ -8,12 +8,12 @@ use crate::{Batch, Embeddings, Limits, Result, Space};
 
 /// Turns texts into vectors.
 ///
-/// The trait is for those who write one; [`EmbedderExt`](crate::EmbedderExt) is for those who use one.
+/// Implement this trait to add an embedder. To use one, call the methods of [`EmbedderExt`](crate::EmbedderExt).
 ///
 /// ```
 /// use docvector_embed::{Batch, Embedder, Embeddings, Limits, Result, Space, Usage, async_trait};
 ///
-/// /// Embeds a text as how often each byte occurs in it. Not a good model.
+/// /// Counts how often each byte occurs in a text. Not a good model.
 /// #[derive(Debug)]
 /// struct Bytes(Space);
 ///
@@ -51,54 +51,60 @@ use crate::{Batch, Embeddings, Limits, Result, Space};
 /// # Ok(()) }) }
 /// ```
 ///
-/// Three methods and no defaults: a wrapper that forgot to forward one would be silently wrong. `Display` gives a short
-/// name that nests (`Dedup(fake)`) and holds no secret.
+/// The trait has three methods, and none has a default: a wrapper that forgot to forward one would be silently wrong.
+/// `Display` shows a short name that nests (`Dedup(fake)`) and contains no secret.
 ///
 /// # Laws
-/// Each has a check in [`conformance`](crate::conformance), to be run over every embedder and wrapper. **A wrapper is
-/// right if the suite cannot tell that it is there.**
+/// Each law has a check in [`conformance`](crate::conformance). Run the checks on every embedder and wrapper. **A
+/// wrapper is correct if the suite cannot tell that it is there.**
 ///
-/// 1. **Shape.** The result has one row a text and the width of its space. No texts give no rows, without any work.
+/// 1. **Shape.** The result has one row per text, and each row has the width of the result's space. An empty batch
+///    returns no rows and does no work.
 /// 2. **Order.** Row `i` belongs to text `i`.
-/// 3. **Independence.** Row `i` depends on space, kind and text `i` alone, within a stated tolerance: not on its
-///    neighbours, its place, the size of the batch, or what was embedded before.
-/// 4. **All or nothing.** One `embed` call gives every row or an error, never fewer rows. Where many calls are made for
-///    one, and one fails, the error gives the finished rows back: [`Error::into_partial`](crate::Error::into_partial).
-/// 5. **Spaces.** Every result lies in one of [`spaces`](Self::spaces), which never change; a wanted space that is not
-///    among them is [`SpaceMismatch`](crate::ErrorKind::SpaceMismatch) before any work.
-/// 6. **Bad texts.** An empty text is [`InvalidInput`](crate::ErrorKind::InvalidInput) before any work. An error names
-///    all bad texts at once, by the caller's indices, through every wrapper. A text that occurs twice is bad in both places.
-/// 7. **Length.** A text over the limit is `InvalidInput`; or it is truncated, where the batch says so, and then the
-///    result names it.
-/// 8. **Cancellation.** Dropping the future withdraws what has not begun and leaves everything usable.
-/// 9. **Usage.** Tokens and requests are conserved, and who is paid for them: no wrapper invents, doubles or loses any.
+/// 3. **Independence.** Row `i` depends only on the space, the kind and text `i`, within a stated tolerance. It does
+///    not depend on the other texts, its place, the size of the batch, or earlier calls.
+/// 4. **All or nothing.** One `embed` call returns every row or an error, never fewer rows. If an embedder makes
+///    several calls for one and one of them fails, the error returns the finished rows:
+///    [`Error::into_partial`](crate::Error::into_partial).
+/// 5. **Spaces.** Every result lies in one of [`spaces`](Self::spaces), which never change. If the batch wants a space
+///    that is not among them, the call fails with [`SpaceMismatch`](crate::ErrorKind::SpaceMismatch) before any work.
+/// 6. **Bad texts.** If a text is empty, the call fails with [`InvalidInput`](crate::ErrorKind::InvalidInput) before
+///    any work. An error names all bad texts at once, by the caller's indices, through every wrapper. A bad text that
+///    occurs twice is named at both places.
+/// 7. **Length.** If a text is over the limit, the call fails with `InvalidInput`. If the batch allows truncation, the
+///    text is truncated instead, and the result names it.
+/// 8. **Cancellation.** Dropping the future withdraws all work that has not begun, and the embedder stays usable.
+/// 9. **Usage.** Tokens, requests and their payees are conserved: no wrapper invents, doubles or loses any.
 ///
 /// # Cancellation
-/// `embed` is cancelled by dropping its future (law 8). What a provider has already begun may still be finished, and
-/// paid, there.
+/// Dropping the future cancels `embed` (law 8). The provider may still finish, and bill, work that it has already
+/// begun.
 #[async_trait]
 pub trait Embedder: fmt::Debug + fmt::Display + Send + Sync + 'static {
-    /// Gives one vector a text, in order, for a batch within [`limits`](Self::limits).
+    /// Returns one vector per text, in order, for a batch within [`limits`](Self::limits).
     ///
-    /// Implementations begin with [`Batch::check`].
+    /// An implementation calls [`Batch::check`] first.
     async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings>;
 
-    /// The vector spaces that results can lie in: exactly one, except for a router across models. Constant from
-    /// construction on.
+    /// Returns the vector spaces that results can lie in.
     ///
-    /// An embedder with several spaces is a router. Whoever searches an index has to come back to the space of its
-    /// vectors, so a router owes its callers more than the laws say ([`conformance::router`](crate::conformance::router)
-    /// checks it):
-    /// - A wanted space is answered in, whatever the key. One that is not there is a
-    ///   [`SpaceMismatch`](crate::ErrorKind::SpaceMismatch) before any work.
-    /// - A routing key has one arm for good: for every kind, size and number of calls, after failures, and in every
-    ///   process with the same configuration. An arm that is down is an error, and no reason to answer in another space.
-    /// - A batch without a key and a wanted space has one fixed arm, or is a `SpaceMismatch` before any work. A random
-    ///   arm would let one [`embed_all`](crate::EmbedderExt::embed_all) be answered in two spaces, and so be paid and fail.
-    /// - Its [`limits`](Self::limits) fit every arm: [`Limits::combine`].
+    /// There is exactly one, except for a router across models. The spaces never change after construction.
+    ///
+    /// An embedder with several spaces is a router, and the embedders behind it are its arms. A search needs the space
+    /// that the vectors of the index lie in, so a router has duties beyond the laws
+    /// ([`conformance::router`](crate::conformance::router) checks them):
+    /// - If a batch wants a space, the rows lie in it, whatever the routing key. If no arm has that space, the call
+    ///   fails with [`SpaceMismatch`](crate::ErrorKind::SpaceMismatch) before any work.
+    /// - A routing key has the same arm forever: for every kind, size and number of calls, after failures, and in every
+    ///   process with the same configuration. If the arm is down, the call fails: the router never answers in another
+    ///   space instead.
+    /// - A batch with neither a key nor a wanted space goes to one fixed arm, or fails with `SpaceMismatch` before any
+    ///   work. With a random arm, one [`embed_all`](crate::EmbedderExt::embed_all) could get rows in two spaces: it
+    ///   would be paid for and fail.
+    /// - The router's [`limits`](Self::limits) fit every arm: see [`Limits::combine`].
     fn spaces(&self) -> &[Space];
 
-    /// What one call may hold, and how its tokens are counted.
+    /// Returns what one call may hold, and how its tokens are counted.
     fn limits(&self) -> Limits;
 }
 

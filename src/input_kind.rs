@@ -2,18 +2,19 @@
 
 use crate::named::named;
 
-/// What the texts are: many models embed a document and a query about it differently, so the caller always says.
+/// The kind of the texts. Many models embed a document and a query about it differently, so the caller always says
+/// which one it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum InputKind {
-    /// A text to be found.
+    /// A text that a search finds.
     Document,
-    /// A text to find others by.
+    /// A text to search with.
     Query,
 }
 
 named! {
-    /// The name: `document` or `query`.
+    /// Returns the name: `document` or `query`.
     InputKind, "a kind of text",
     Document = "document",
     Query = "query",

@@ -21,14 +21,17 @@
 //!
 //! # The ideas, in reading order
 //! - [`Embedder`] is the one trait: three methods, nine laws. Providers and wrappers implement it.
-//! - [`EmbedderExt`] is what users call: any number of texts, streams, a result a text, and the wrappers as methods.
-//! - A [`Batch`] asks: borrowed texts, [what they are](InputKind), what to do with those that are [too long](Truncation).
-//!   [`Embeddings`] answer: a matrix with its [`Space`], its [`Usage`], and the names of the texts that were cut.
-//! - A [`Space`] says what vectors can be compared; its [`SpaceId`] is what to name a collection by.
-//! - An [`Error`] says what failed, which texts are to blame, and gives back the rows that were finished.
-//! - [`wrap::Cached`] embeds each text once, ever, over a [store](cache) in memory, in a file, or of your own.
-//! - [`provider::Fake`] is the simplest provider and [`wrap::Dedup`] the simplest wrapper: read them to write your own,
-//!   and run [`conformance`] over what you wrote.
+//! - [`EmbedderExt`] is what users call: any number of texts, streams, one result per text, and the wrappers as
+//!   methods.
+//! - A [`Batch`] is the question: borrowed texts, their [kind](InputKind), and what to do with those that are [too
+//!   long](Truncation). [`Embeddings`] are the answer: a matrix with its [`Space`], its [`Usage`], and the indices of
+//!   the truncated texts.
+//! - A [`Space`] says which vectors can be compared. Name a collection by its [`SpaceId`].
+//! - An [`Error`] says what failed and which texts are the cause, and returns the rows that were finished.
+//! - [`wrap::Cached`] embeds each text once, ever. It keeps the vectors in a [store](cache): in memory, in a file, or
+//!   one of your own.
+//! - [`provider::Fake`] is the simplest provider and [`wrap::Dedup`] the simplest wrapper: read them before you write
+//!   your own, and run [`conformance`] on it.
 //!
 //! Further pages: [stacking](docs::stacking) wrappers and where the cache goes,
 //! [calls that survive the real world](docs::calls), the [architecture](docs::architecture) and its files, the
@@ -46,7 +49,7 @@
 //! | `cli` | the command `docvector-embed`; turns on `onnx` and `sqlite` | no |
 //! | `full` | everything | no |
 //!
-//! Features add items and never change what others do.
+//! Features only add items: no feature changes what another one does.
 #![cfg_attr(docvector_docs, feature(doc_cfg))]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
@@ -64,7 +67,7 @@ mod error;
 mod ext;
 mod gather;
 #[cfg(feature = "__http")]
-#[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "for remote providers, of which none is built"))]
+#[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "remote providers use it, and this build has none"))]
 mod http;
 mod input_kind;
 mod lanes;
@@ -103,7 +106,7 @@ pub use self::{
     usage::Usage,
 };
 
-/// What `tests/fuzz` takes apart.
+/// Re-exports the internal functions that `tests/fuzz` tests.
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz {
@@ -135,7 +138,7 @@ pub mod docs {
     pub mod testing {}
 }
 
-/// The README's example, compiled.
+/// Compiles the README's examples as doctests.
 #[cfg(all(doctest, feature = "onnx", feature = "openai", feature = "sqlite"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

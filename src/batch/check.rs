@@ -4,13 +4,14 @@ use super::Batch;
 use crate::{BadText, BadTextReason, Error, ErrorKind, Limits, Result, Space, TokenCount, counting::Counting};
 
 impl Batch<'_> {
-    /// Checks all that can be checked before any work: what every `embed` begins with.
+    /// Checks everything that can be checked before any work. Every `embed` begins with this check.
     ///
     /// # Errors
     /// - [`SpaceMismatch`](ErrorKind::SpaceMismatch): the wanted space is not among `spaces`.
-    /// - [`InvalidInput`](ErrorKind::InvalidInput): empty texts, or texts that no call can hold, all of them at once;
-    ///   more texts or bytes than a call holds. Tokens are checked where they can be [counted](TokenCount::Exact) and
-    ///   over-long texts are an error; a batch whose tokens can only be bounded passes.
+    /// - [`InvalidInput`](ErrorKind::InvalidInput): some texts are empty or fit into no call, and the error names all
+    ///   of them at once; or the batch has more texts or bytes than a call holds. If tokens can be
+    ///   [counted](TokenCount::Exact), the tokens of the call are checked too and, if over-long texts are an error,
+    ///   those of each text. If tokens can only be bounded, they are not checked.
     pub fn check(&self, spaces: &[Space], limits: &Limits) -> Result<()> {
         self.check_space(spaces)?;
         let mut bad = self.bad_texts(limits);
@@ -20,7 +21,7 @@ impl Batch<'_> {
             return Err(Error::invalid_texts(bad));
         }
         let over = |what: &str, have: usize, limit: usize| {
-            let message = format!("a call of {have} {what}, the limit is {limit}: use EmbedderExt, which splits");
+            let message = format!("the batch has {have} {what}, a call holds at most {limit}: `embed_all` splits it");
             Err(Error::new(ErrorKind::InvalidInput, message))
         };
         if let Some(limit) = limits.texts.filter(|&limit| self.len() > limit) {
@@ -31,7 +32,8 @@ impl Batch<'_> {
             return over("bytes", bytes, limit);
         }
         if let (TokenCount::Exact(_), Some(limit)) = (&limits.tokens, limits.tokens_per_call) {
-            // 128 bits: the sum of any bounds fits.
+            // Bounds first: if their sum is within the limit, nothing is counted. Otherwise exact counts replace the
+            // bounds, one text at a time, until the sum is within the limit. 128 bits hold the sum of any bounds.
             let mut tokens: u128 = (0..self.len()).map(|index| counting.at_most(self, index) as u128).sum();
             let mut next = 0..self.len();
             while tokens > limit as u128 {
@@ -45,19 +47,22 @@ impl Batch<'_> {
         Ok(())
     }
 
+    /// Checks that the wanted space, if there is one, is among `spaces`.
     pub(crate) fn check_space(&self, spaces: &[Space]) -> Result<()> {
         match self.options.space {
             Some(wanted) if spaces.iter().all(|space| space.id() != wanted) => {
                 let have: Vec<String> = spaces.iter().map(Space::to_string).collect();
                 let have = have.join(", ");
-                let message = format!("space {wanted} was asked for, here is {have}: use the embedder of that space");
+                let message =
+                    format!("the batch wants space {wanted}, this embedder has {have}: use the embedder of that space");
                 Err(Error::new(ErrorKind::SpaceMismatch, message))
             }
             _ => Ok(()),
         }
     }
 
-    /// The texts that no call can hold, whatever the model.
+    /// Returns the texts that no call can hold, whatever the model: empty ones, and those of more bytes than a call
+    /// holds.
     pub(crate) fn bad_texts(&self, limits: &Limits) -> Vec<BadText> {
         let reason = |text: &str| match limits.bytes {
             _ if text.is_empty() => Some(BadTextReason::Empty),
