@@ -1,4 +1,4 @@
-//! Says who is to be paid for what: [`Charges`], on every result and every error.
+//! Says who is paid for what: [`Charges`], on every result and every error.
 
 #[cfg(feature = "serde")]
 mod stored;
@@ -7,27 +7,27 @@ use std::{fmt, iter::Sum, ops::AddAssign, sync::Arc};
 
 use crate::{Usage, named::named};
 
-/// At which price a provider works.
+/// The tier of a provider's service, which decides the price.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Tier {
-    /// A request that is answered at once.
+    /// Requests that are answered at once.
     Standard,
-    /// A job of many requests that takes its time.
+    /// Jobs of many requests that are answered later.
     Batch,
-    /// This machine, which nobody bills.
+    /// Work on this machine, which nobody bills.
     Local,
 }
 
 named! {
-    /// The name: `standard`, `batch` or `local`.
+    /// Returns the name: `standard`, `batch` or `local`.
     Tier, "a tier",
     Standard = "standard",
     Batch = "batch",
     Local = "local",
 }
 
-/// Who is paid, for which model, at which tier. Cheap to clone.
+/// The provider that is paid, for which model, at which tier. Cheap to clone.
 ///
 /// ```
 /// use docvector_embed::{Payee, Tier};
@@ -38,22 +38,23 @@ named! {
 pub struct Payee(Arc<(Box<str>, Box<str>, Tier)>);
 
 impl Payee {
-    /// Names a provider in lower case, as [`price::of`](crate::price::of) knows it, and the model by the provider's name.
+    /// Makes a payee of the provider's name in lower case, as [`price::of`](crate::price::of) knows it, the provider's
+    /// name for the model, and the tier.
     pub fn new(provider: impl Into<Box<str>>, model: impl Into<Box<str>>, tier: Tier) -> Self {
         Self(Arc::new((provider.into(), model.into(), tier)))
     }
 
-    /// Who bills, in lower case.
+    /// Returns the name of the provider that bills, in lower case.
     pub fn provider(&self) -> &str {
         &self.0.0
     }
 
-    /// The model, by the provider's name.
+    /// Returns the provider's name for the model.
     pub fn model(&self) -> &str {
         &self.0.1
     }
 
-    /// At which price.
+    /// Returns the tier of the provider's service.
     pub fn tier(&self) -> Tier {
         self.0.2
     }
@@ -75,18 +76,18 @@ impl fmt::Debug for Payee {
     }
 }
 
-/// What one payee did.
+/// The usage that one payee is paid for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Charge {
-    /// Who is paid.
+    /// The provider, model and tier that are paid.
     pub payee: Payee,
-    /// For what. Nothing in it was [cached](Usage::cached) or [deduplicated](Usage::deduplicated).
+    /// The usage that it is paid for. Nothing in it was [cached](Usage::cached) or [deduplicated](Usage::deduplicated).
     pub usage: Usage,
 }
 
-/// What a result or an error cost, by who is to be paid. Adds up; the default is nothing at all.
+/// The cost of a result or an error, per payee. Charges add up; the default is no charges.
 ///
 /// ```
 /// use docvector_embed::{Charges, Payee, Tier, Usage};
@@ -99,12 +100,12 @@ pub struct Charge {
 /// assert_eq!(by_payee, [("text-embedding-3-small", 12)]);
 /// ```
 ///
-/// The [`usage`](Self::usage) is the sum over all payees. It also contains cached and deduplicated texts, and usage without
-/// a payee, from embedders that name none.
+/// The [`usage`](Self::usage) is the sum over all payees. It also contains cached and deduplicated texts, and usage
+/// without a payee, from embedders that name none.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Charges {
     usage: Usage,
-    /// Nearly always there is one, and then nothing is allocated.
+    /// The first payee's charge. There is rarely a second one, and without it nothing is allocated.
     first: Option<Charge>,
     more: Vec<Charge>,
 }
@@ -113,35 +114,35 @@ impl Charges {
     /// No charges.
     pub const NONE: Self = Self { usage: Usage::ZERO, first: None, more: Vec::new() };
 
-    /// The charges of one payee.
+    /// Returns the charges of one payee.
     pub fn of(payee: &Payee, usage: Usage) -> Self {
         let first = Charge { payee: payee.clone(), usage: usage.billable() };
         Self { usage, first: Some(first), more: Vec::new() }
     }
 
-    /// All that was used, whoever is paid for it, and what was saved.
+    /// Returns everything that was used, whoever is paid for it, and everything that was saved.
     pub const fn usage(&self) -> Usage {
         self.usage
     }
 
-    /// Who is paid for what, one item per payee.
+    /// Iterates over the charges, one item per payee.
     pub fn iter(&self) -> impl Iterator<Item = &Charge> {
         self.first.iter().chain(&self.more)
     }
 
-    /// Whether nothing was used and nothing saved.
+    /// Returns `true` if nothing was used and nothing saved.
     pub fn is_none(&self) -> bool {
         self.usage == Usage::ZERO
     }
 
-    /// What nobody has put a name to.
+    /// Returns the usage without a payee.
     pub fn unattributed(&self) -> Usage {
         let mut rest = self.usage.billable();
         self.iter().for_each(|charge| subtract(&mut rest, charge.usage));
         rest
     }
 
-    /// Puts a name to what has none yet.
+    /// Names the payee of all usage that has none yet.
     #[must_use]
     pub fn attributed_to(mut self, payee: &Payee) -> Self {
         let rest = self.unattributed();
@@ -151,14 +152,16 @@ impl Charges {
         self
     }
 
-    /// Takes off what has no name.
+    /// Subtracts usage that has no payee.
     pub(crate) fn take_unattributed(&mut self, usage: Usage) {
         subtract(&mut self.usage, usage);
     }
 
-    /// Divides them by weight, so that the parts add up to the whole: what each of several callers is to pay of a call
-    /// that was made for all of them, by the tokens or bytes of their texts. Where a number does not divide evenly, the
-    /// largest remainders get one more. Weights that are all 0 count alike; without any weight there are no parts.
+    /// Divides the charges by weight into parts that add up to the whole.
+    ///
+    /// If one call was made for several callers, this tells what each of them is to pay, by the tokens or bytes of its
+    /// texts. If a number does not divide evenly, the largest remainders get one more. Weights that are all 0 count
+    /// alike; without any weight there are no parts.
     ///
     /// ```
     /// use docvector_embed::{Charges, Usage};
@@ -181,6 +184,7 @@ impl Charges {
         rest.into_iter().enumerate().map(part).collect()
     }
 
+    /// Adds to the charge of this payee, but not to the sum over all payees.
     fn add(&mut self, payee: &Payee, usage: Usage) {
         let same = self.first.iter_mut().chain(&mut self.more).find(|charge| charge.payee == *payee);
         if let Some(charge) = same {
@@ -211,12 +215,13 @@ fn divide(usage: Usage, weights: &[u64]) -> Vec<Usage> {
     parts
 }
 
-/// Divides a number by weight; the largest remainders, and of equal ones the first, get what is left.
+/// Divides a number by weight. Each of the largest remainders, and of equal ones the first, gets one more until nothing
+/// is left.
 fn divide_number(whole: u64, weights: &[u64]) -> Vec<u64> {
     let alike = weights.iter().all(|&weight| weight == 0);
     let weight = |at: usize| if alike { 1 } else { u128::from(weights[at]) };
     let sum: u128 = (0..weights.len()).map(weight).sum::<u128>().max(1);
-    // 128 bits hold the product of two numbers of 64.
+    // 128 bits hold the product of two 64-bit numbers.
     let product = |at: usize| u128::from(whole) * weight(at);
     let mut parts: Vec<u64> = (0..weights.len()).map(|at| (product(at) / sum) as u64).collect();
     let left = whole - parts.iter().sum::<u64>().min(whole);
@@ -226,6 +231,7 @@ fn divide_number(whole: u64, weights: &[u64]) -> Vec<u64> {
     parts
 }
 
+/// Subtracts each number of a usage, and stops at 0.
 fn subtract(from: &mut Usage, usage: Usage) {
     let Usage { tokens, requests, unreported, unanswered, cached, deduplicated } = usage;
     from.tokens = from.tokens.saturating_sub(tokens);
@@ -237,7 +243,7 @@ fn subtract(from: &mut Usage, usage: Usage) {
 }
 
 impl From<Usage> for Charges {
-    /// Charges without a name.
+    /// Makes charges without a payee.
     fn from(usage: Usage) -> Self {
         Self { usage, ..Self::NONE }
     }
@@ -303,7 +309,7 @@ mod tests {
     }
 
     proptest! {
-        /// The parts add up to the whole, for each payee, and none is more than one off its share.
+        /// The parts add up to the whole, for each payee, and no part differs from its share by more than one.
         #[test]
         fn parts_add_up_to_the_whole(
             named in prop::collection::vec((0_usize..3, usage()), 0..3),

@@ -1,4 +1,4 @@
-//! Holds vectors: [`Embeddings`], one contiguous matrix with its space, its cost, and what was truncated.
+//! Holds vectors: [`Embeddings`], one contiguous matrix with its space, its cost, and marks for truncated texts.
 
 mod new;
 
@@ -21,7 +21,8 @@ use crate::{Charges, Payee, RateLimitStatus, Space, Usage};
 /// # Ok(()) }) }
 /// ```
 ///
-/// Built only through [`new`](Self::new), which checks: every row has the space's width and only finite components.
+/// Components become embeddings only through [`new`](Self::new), which checks them: every row has the space's width and
+/// only finite components.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Embeddings {
     vectors: Array2<f32>,
@@ -32,7 +33,8 @@ pub struct Embeddings {
 }
 
 impl Embeddings {
-    /// Makes a matrix of components that are known to be finite; `None` unless they are `rows` rows of the space's width.
+    /// Makes a matrix of components that are known to be finite; `None` if they are not `rows` rows of the space's
+    /// width.
     pub(crate) fn matrix(
         rows: usize,
         space: &Space,
@@ -45,13 +47,13 @@ impl Embeddings {
         Some(Self { vectors, space: space.clone(), charges, truncated: Vec::new(), rate_limit_status: None })
     }
 
-    /// The vectors of no texts, at no cost.
+    /// Returns the vectors of no texts, at no cost.
     pub fn empty(space: &Space) -> Self {
         let vectors = Array2::from_elem((0, space.dimensions()), 0.0);
         Self { vectors, space: space.clone(), charges: Charges::NONE, truncated: Vec::new(), rate_limit_status: None }
     }
 
-    /// Names the texts, by index, of which only the beginning was embedded. Indices past the last row are ignored.
+    /// Marks the texts, by index, of which only the beginning was embedded. Indices past the last row are ignored.
     #[must_use]
     pub fn with_truncated(mut self, mut indices: Vec<usize>) -> Self {
         indices.sort_unstable();
@@ -61,106 +63,107 @@ impl Embeddings {
         self
     }
 
-    /// Adds to what they cost. Called twice, it counts twice.
+    /// Adds to the cost of the rows. A second call adds again.
     #[must_use]
     pub fn with_usage(mut self, usage: Usage) -> Self {
         self.charges += usage;
         self
     }
 
-    /// Adds charges to what they cost.
+    /// Adds charges to the cost of the rows.
     #[must_use]
     pub fn with_charges(mut self, charges: &Charges) -> Self {
         self.charges += charges;
         self
     }
 
-    /// Says who is paid for them, where nobody is named yet: what a provider does with each result.
+    /// Names the payee of all usage that has none yet. A provider does this to each result.
     #[must_use]
     pub fn with_payee(mut self, payee: &Payee) -> Self {
         self.charges = self.charges.attributed_to(payee);
         self
     }
 
-    /// Adds what the provider said, with these rows, that it still allows.
+    /// Adds what the provider still allows, as it said with these rows.
     #[must_use]
     pub const fn with_rate_limit_status(mut self, rate_limit_status: RateLimitStatus) -> Self {
         self.rate_limit_status = Some(rate_limit_status);
         self
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.vectors.nrows()
     }
 
-    /// Whether there are no rows.
+    /// Returns `true` if there are no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Components of a row.
+    /// Returns the number of components of a row.
     pub fn dimensions(&self) -> usize {
         self.vectors.ncols()
     }
 
-    /// The vector of text `i`.
+    /// Returns the vector of text `i`.
     ///
     /// # Panics
-    /// Where `i` is not below [`len`](Self::len), as indexing a slice does; [`rows`](Self::rows) does not.
+    /// If `i` is not below [`len`](Self::len), as when a slice is indexed. [`rows`](Self::rows) does not panic.
     pub fn row(&self, i: usize) -> &[f32] {
         let width = self.dimensions();
         &self.as_slice()[i * width..(i + 1) * width]
     }
 
-    /// The vectors, in the order of the texts.
+    /// Iterates over the vectors, in the order of the texts.
     pub fn rows(&self) -> ChunksExact<'_, f32> {
         self.as_slice().chunks_exact(self.dimensions())
     }
 
-    /// All components, row after row.
+    /// Returns all components, row after row.
     pub fn as_slice(&self) -> &[f32] {
         // Standard layout is an invariant: every constructor builds the matrix from a row-major vector.
         self.vectors.as_slice().unwrap_or_default()
     }
 
-    /// The matrix: texts by dimensions, row-major.
+    /// Returns the matrix: texts by dimensions, row-major.
     pub fn vectors(&self) -> ArrayView2<'_, f32> {
         self.vectors.view()
     }
 
-    /// Takes the matrix.
+    /// Takes the matrix out.
     pub fn into_vectors(self) -> Array2<f32> {
         self.vectors
     }
 
-    /// The space that the rows lie in.
+    /// Returns the space that the rows lie in.
     pub const fn space(&self) -> &Space {
         &self.space
     }
 
-    /// What the rows cost.
+    /// Returns the cost of the rows.
     pub const fn usage(&self) -> Usage {
         self.charges.usage()
     }
 
-    /// What they cost, by who is to be paid.
+    /// Returns the cost of the rows, per payee.
     pub const fn charges(&self) -> &Charges {
         &self.charges
     }
 
-    /// The texts, by index and ascending, of which only the beginning was embedded.
+    /// Returns the indices, ascending, of the texts of which only the beginning was embedded.
     pub fn truncated(&self) -> &[usize] {
         &self.truncated
     }
 
-    /// What the provider said, with these rows, that it still allows; `None` where it did not, or where the rows are
-    /// those of several calls.
+    /// Returns what the provider still allows, as it said with these rows; `None` if it did not say, or if the rows
+    /// come from several calls.
     pub const fn rate_limit_status(&self) -> Option<RateLimitStatus> {
         self.rate_limit_status
     }
 
-    /// Puts the rows of several one after the other; `None` where there are none or they lie in several spaces.
+    /// Joins the rows of several parts, one part after the other; `None` if there is no part or they lie in several
+    /// spaces.
     pub(crate) fn concat<'e>(parts: impl Iterator<Item = &'e Self> + Clone) -> Option<Self> {
         let space = &parts.clone().next()?.space;
         if parts.clone().any(|part| part.space != *space) {
@@ -179,10 +182,11 @@ impl Embeddings {
         Some(Self::matrix(rows, space, components, charges)?.with_truncated(truncated))
     }
 
-    /// Copies the rows named, in the order named, repetitions allowed; the usage stays that of the whole.
+    /// Copies the rows with these indices, in this order; an index may occur more than once. The usage stays that of
+    /// the whole.
     ///
     /// # Panics
-    /// Where an index is not below [`len`](Self::len).
+    /// If an index is not below [`len`](Self::len).
     #[must_use]
     pub fn select(&self, rows: &[usize]) -> Self {
         let mut vectors = Array2::from_elem((rows.len(), self.dimensions()), 0.0);
@@ -198,13 +202,13 @@ impl Embeddings {
 impl Index<usize> for Embeddings {
     type Output = [f32];
 
-    /// Does what [`row`](Self::row) does.
+    /// Returns the vector of text `i`, as [`row`](Self::row) does.
     fn index(&self, i: usize) -> &[f32] {
         self.row(i)
     }
 }
 
-/// Goes over the [rows](Embeddings::rows).
+/// Iterates over the [rows](Embeddings::rows).
 impl<'e> IntoIterator for &'e Embeddings {
     type Item = &'e [f32];
     type IntoIter = ChunksExact<'e, f32>;
@@ -222,17 +226,17 @@ impl AsRef<[f32]> for Embeddings {
 }
 
 impl From<Embeddings> for Array2<f32> {
-    /// Takes the matrix: texts by dimensions, row-major.
+    /// Takes the matrix out: texts by dimensions, row-major.
     fn from(embeddings: Embeddings) -> Self {
         embeddings.into_vectors()
     }
 }
 
-/// Finds the first component that is not a finite number: in blocks, each added up without a branch, which compilers
-/// turn into vector instructions.
+/// Finds the first component that is not a finite number. The components of a block are added up without a branch, so
+/// that compilers make vector instructions of the loop.
 pub(crate) fn not_finite(components: &[f32]) -> Option<usize> {
     const BLOCK: usize = 1024;
-    // A number times zero is zero; an infinity or NaN times zero is NaN.
+    // A finite number times zero is zero; an infinity or NaN times zero is NaN, and a sum with a NaN is NaN.
     let bad = |block: &[f32]| {
         let mut sums = [0.0_f32; 16];
         let chunks = block.chunks_exact(16);

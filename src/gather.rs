@@ -2,8 +2,8 @@
 
 use crate::{Charges, Embeddings, Error, ErrorKind, Partial, Result, Space};
 
-/// Puts the rows of several calls together in the caller's order, in one matrix. For routers and for wrappers that make
-/// several inner calls of one.
+/// Puts the rows of several calls together in one matrix, in the caller's order. For routers, and for wrappers that
+/// make several inner calls for one.
 ///
 /// ```
 /// use docvector_embed::{
@@ -11,7 +11,7 @@ use crate::{Charges, Embeddings, Error, ErrorKind, Partial, Result, Space};
 ///     provider::Fake,
 /// };
 ///
-/// /// Makes two inner calls of one.
+/// /// Makes two inner calls for one.
 /// #[derive(Debug)]
 /// struct Halves<E>(E);
 ///
@@ -31,18 +31,18 @@ use crate::{Charges, Embeddings, Error, ErrorKind, Partial, Result, Space};
 ///         let mut rows = RowCollector::new(batch.len());
 ///         let (first, second) = batch.texts().split_at(batch.len() / 2);
 ///         for (start, texts) in [(0, first), (first.len(), second)] {
-///             // `embed_all` also checks what the inner embedder answers.
+///             // `embed_all` also checks the answer of the inner embedder.
 ///             let result = self.0.embed_all(batch.with_texts(texts)).await;
 ///             let put = match result {
 ///                 Ok(part) => rows.put(&part, |row| start + row),
-///                 // A text that occurs twice is refused in both places, also where its second one was not sent.
+///                 // A bad text that occurs twice is named at both places, even if only one of them was sent.
 ///                 Err(error) => Err(error.map_indices(|index| {
 ///                     let text = texts.get(index);
 ///                     (0..batch.len()).filter(move |&at| batch.texts().get(at) == text)
 ///                 })),
 ///             };
 ///             if let Err(error) = put {
-///                 // The rows of the other half come with the error, and what they cost.
+///                 // The error returns the rows of the other half, and their cost.
 ///                 return Err(rows.fail(error));
 ///             }
 ///         }
@@ -68,16 +68,16 @@ use crate::{Charges, Embeddings, Error, ErrorKind, Partial, Result, Space};
 /// ```
 ///
 /// # Charges
-/// The sum of the charges of all parts is the whole's, with the payees that they name. It comes with
-/// [`finish`](Self::finish) and with [`fail`](Self::fail), so none is lost and none is told twice. A part that
-/// [`put`](Self::put) refuses is not counted; the refusal carries its charges.
+/// The charges of the whole are the sum of the charges of all parts, per payee. [`finish`](Self::finish) and
+/// [`fail`](Self::fail) return them, so that none is lost and none is reported twice. A part that [`put`](Self::put)
+/// refuses is not counted: the error carries its charges.
 ///
 /// # Cost
-/// One matrix for all rows, made when the first part arrives, and one copy of each row.
+/// One matrix for all rows, allocated when the first part arrives, and one copy of each row.
 #[derive(Debug)]
 pub struct RowCollector {
     rows: usize,
-    /// Empty until the first rows arrive and tell the space.
+    /// Empty until the first part arrives, which tells the space.
     components: Vec<f32>,
     space: Option<Space>,
     done: Vec<bool>,
@@ -86,30 +86,35 @@ pub struct RowCollector {
 }
 
 impl RowCollector {
-    /// Begins to collect the rows of so many texts. For a call without texts, answer [`Embeddings::empty`] or ask the inner
-    /// embedder: a collector knows a space only once a part has come.
+    /// Makes an empty collector for the rows of this many texts.
+    ///
+    /// For a call without texts, return [`Embeddings::empty`] or call the inner embedder: a collector knows no space
+    /// until a part arrives.
     pub fn new(rows: usize) -> Self {
         let (components, truncated) = (Vec::new(), Vec::new());
         Self { rows, components, space: None, done: vec![false; rows], charges: Charges::NONE, truncated }
     }
 
-    /// Puts row `r` of `part` at index `indices(r)`, with its mark where its text was cut, and adds what the part cost.
+    /// Puts row `r` of `part` at index `indices(r)`, with its mark if its text was truncated, and adds the cost of the
+    /// part.
+    ///
     /// Parts may come in any order. A row that is already there is replaced.
     ///
-    /// Finished rows of a failed call are put in the same way: `put(partial.embeddings(), |row| partial.indices()[row])`.
+    /// Put the finished rows of a failed call in the same way: `put(partial.embeddings(), |row|
+    /// partial.indices()[row])`.
     ///
     /// # Errors
-    /// [`Protocol`](ErrorKind::Protocol) where an index is not that of a text, and
-    /// [`SpaceMismatch`](ErrorKind::SpaceMismatch) where the rows lie in another space than those before. Nothing of the
-    /// part is taken then. The error carries the part's charges, because somebody was paid for it.
+    /// [`Protocol`](ErrorKind::Protocol) if an index is not that of a text, and
+    /// [`SpaceMismatch`](ErrorKind::SpaceMismatch) if the rows lie in another space than those before. Then nothing of
+    /// the part is taken. The error carries the part's charges, because somebody was paid for it.
     pub fn put(&mut self, part: &Embeddings, indices: impl Fn(usize) -> usize) -> Result<()> {
         if let Some(index) = (0..part.len()).map(&indices).find(|&index| index >= self.rows) {
-            let message = format!("a row for text {index} of {}", self.rows);
+            let message = format!("a part has a row for text {index}, but there are only {} texts", self.rows);
             return Err(Error::new(ErrorKind::Protocol, message).with_charges(part.charges()));
         }
         let space = self.space.get_or_insert_with(|| part.space().clone());
         if space != part.space() {
-            let message = format!("the calls of one batch were answered in {space} and in {}", part.space());
+            let message = format!("the calls of one batch returned rows of two spaces, {space} and {}", part.space());
             return Err(Error::new(ErrorKind::SpaceMismatch, message).with_charges(part.charges()));
         }
         let width = space.dimensions();
@@ -126,28 +131,28 @@ impl RowCollector {
         Ok(())
     }
 
-    /// Gives the whole, when every row is there.
+    /// Returns the whole, if every row is there.
     ///
     /// # Errors
-    /// [`Protocol`](ErrorKind::Protocol) where a row is missing: a part had fewer rows than it should. The error says
-    /// how many are missing, and carries the charges of all parts.
+    /// [`Protocol`](ErrorKind::Protocol) if a row is missing, because a part had fewer rows than it should. The error
+    /// says how many are missing, and carries the charges of all parts.
     pub fn finish(self) -> Result<Embeddings> {
         let missing = self.missing().count();
-        let message = || format!("{missing} of {} rows never came", self.rows);
+        let message = || format!("{missing} of {} rows are missing: no part had them", self.rows);
         let incomplete = Error::new(ErrorKind::Protocol, message()).with_charges(&self.charges);
         let (rows, _, _) = if missing == 0 { self.into_done() } else { (None, Vec::new(), Charges::NONE) };
         rows.ok_or(incomplete)
     }
 
-    /// What is there: the rows in the caller's order, which texts have one, and what it all cost.
+    /// Returns the rows that are there in the caller's order, which texts have one, and the cost of all parts.
     pub(crate) fn into_done(mut self) -> (Option<Embeddings>, Vec<bool>, Charges) {
         let rows = self.space.take().and_then(|space| self.take_rows(&space));
         (rows, self.done, self.charges)
     }
 
-    /// Makes a matrix of the rows that are there; `None` if there are none. Every part was found finite when it was made,
-    /// and the matrix is the one that the parts were put into: no row is scanned or moved again. Only if rows are missing do
-    /// the later ones move up.
+    /// Makes a matrix of the rows that are there; `None` if there are none. No row is scanned again, because every part
+    /// was checked when it was made. No row is copied again, because the parts were put into this very matrix; rows
+    /// move up only if rows before them are missing.
     fn take_rows(&mut self, space: &Space) -> Option<Embeddings> {
         let width = space.dimensions();
         let mut components = std::mem::take(&mut self.components);
@@ -161,11 +166,11 @@ impl RowCollector {
         (!rows.is_empty()).then(|| rows.with_truncated(truncated))
     }
 
-    /// Adds what is there to the error that ended the rest: the rows as [partial results](Error::partials), with what
-    /// all parts cost. Where there is no row, the charges are added to the error's own.
+    /// Adds what is there to the error that ended the rest: the rows as [partial results](Error::partials), with the
+    /// cost of all parts. If there is no row, the charges are added to the error's own.
     ///
-    /// The error's indices are to be the caller's: see [`Error::map_indices`]. Rows that came with the error are kept.
-    /// Those of the same space join the others; those of another space stay beside them. A text that has a row is not
+    /// The error's indices must be the caller's: see [`Error::map_indices`]. Rows that came with the error are kept.
+    /// Rows of the same space join the others; rows of another space stay beside them. A text that has a row is not
     /// [named as bad](Error::bad_texts).
     #[must_use]
     pub fn fail(mut self, mut error: Error) -> Error {
@@ -176,13 +181,13 @@ impl RowCollector {
         let indices = (0..done.len()).filter(|&index| done[index]).collect();
         match Partial::new(indices, embeddings) {
             Ok(partial) => error.with_partial(partial).with_more_partials(others),
-            // There is one index for each row, and they ascend.
+            // This cannot happen: there is one index per row, and they ascend.
             Err(_) => error.with_charges(&charges),
         }
     }
 
-    /// Takes the rows that came with an error, whose indices are the caller's, and what they cost. Those that do not fit
-    /// stay with the error: they lie in another space.
+    /// Takes the rows that came with an error, and their cost. The error's indices must be the caller's. Rows of
+    /// another space do not fit, and stay with the error.
     pub(crate) fn take(&mut self, error: Error) -> Error {
         if error.partial().is_none() {
             return error;
@@ -192,12 +197,12 @@ impl RowCollector {
         error.without_partial().with_more_partials(others)
     }
 
-    /// The texts without a row, ascending.
+    /// Iterates over the indices, ascending, of the texts without a row.
     pub(crate) fn missing(&self) -> impl Iterator<Item = usize> {
         (0..self.rows).filter(|&index| !self.done[index])
     }
 
-    /// Whether this text has a row.
+    /// Returns `true` if this text has a row.
     pub(crate) fn has(&self, index: usize) -> bool {
         self.done[index]
     }

@@ -1,8 +1,9 @@
 //! Keeps the two lanes apart and says which goes first: [`PerLane`], [`HeadStart`] and [`BULK_PATIENCE`].
 //!
-//! Interactive work goes first, and bulk work never starves. There are two rules, because a turn has two kinds of price.
-//! If a turn is a piece of work (a place in a [`Gate`](crate::wrap::Gate), a batch of a model), pieces are counted:
-//! [`HeadStart`]. If a turn costs time that nobody can shorten (a rate limit), the wait is measured: [`BULK_PATIENCE`].
+//! Interactive work goes first, and bulk work never starves. There are two rules, because a turn costs either work or
+//! time. If a turn is a piece of work (a place in a [`Gate`](crate::wrap::Gate), a batch of a model), pieces are
+//! counted: [`HeadStart`]. If a turn costs time that nobody can shorten (a rate limit), the wait is measured:
+//! [`BULK_PATIENCE`].
 
 use std::time::Duration;
 
@@ -59,7 +60,7 @@ impl HeadStart {
         };
     }
 
-    /// Notes that no bulk work waits: a turn that passes nobody takes nobody's turn.
+    /// Notes that no bulk work waits, so that no earlier turn has delayed any.
     pub(crate) const fn passes_nobody(&mut self) {
         self.0 = 0;
     }
@@ -77,7 +78,7 @@ mod tests {
             head_start.took(Lane::Interactive);
         }
         assert_eq!(head_start.order(), [Lane::Bulk, Lane::Interactive]);
-        // Interactive work that finds no bulk work before it goes on.
+        // If no bulk work comes first, interactive work still gets a turn.
         head_start.took(Lane::Interactive);
         assert_eq!(head_start.order(), [Lane::Bulk, Lane::Interactive]);
         head_start.took(Lane::Bulk);

@@ -15,6 +15,7 @@ use std::{error::Error as StdError, fmt};
 pub struct ParseError(Box<str>);
 
 impl ParseError {
+    /// Makes an error that says what is wrong with a string, and what it must be.
     pub(crate) fn new(message: impl Into<Box<str>>) -> Self {
         Self(message.into())
     }
@@ -24,9 +25,9 @@ impl ParseError {
         &self.0
     }
 
-    /// Says that `given` is none of the names of `what`.
+    /// Makes the error for a string that is none of the names of `what`.
     pub(crate) fn unknown(what: &str, given: &str, names: impl Iterator<Item = &'static str>) -> Self {
-        /// Characters of `given` that are shown: it may come from anywhere.
+        /// The most characters of `given` that are shown: it may come from anywhere, and be long.
         const SHOWN: usize = 64;
         let given: String = given.chars().take(SHOWN).collect();
         let names: Vec<&str> = names.collect();
@@ -42,7 +43,7 @@ impl fmt::Display for ParseError {
 
 impl StdError for ParseError {}
 
-/// Gives each variant its name, both ways, and lists the variants for the tests.
+/// Gives each variant a stable name, both ways, and lists the variants for the tests.
 macro_rules! named {
     ($(#[$about:meta])+ $type:ident, $what:literal, $($variant:ident = $name:literal),+ $(,)?) => {
         impl $type {

@@ -2,8 +2,8 @@
 
 /// Returns the cosine of two vectors of the same width; 0 if one of them is zero.
 ///
-/// Sums are taken in `f64`: in `f32`, those of a thousand components would lose the digits in which two runs of one
-/// model differ.
+/// The sums are in `f64`: in `f32`, a sum of a thousand components would lose the digits in which two runs of one model
+/// differ.
 pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f64 {
     debug_assert_eq!(a.len(), b.len());
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
@@ -21,7 +21,7 @@ mod tests {
         assert_eq!(cosine(&[3.0, 4.0], &[-3.0, -4.0]), -1.0);
         assert_eq!(cosine(&[1.0, 0.0], &[0.0, 1.0]), 0.0);
         assert_eq!(cosine(&[0.0, 0.0], &[1.0, 1.0]), 0.0);
-        // Lengths that `f32` cannot hold squared.
+        // The squares of these lengths do not fit into `f32`.
         assert!((cosine(&[1e30, 1e30], &[1e30, 0.0]) - 0.5_f64.sqrt()).abs() < 1e-12);
     }
 }

@@ -2,11 +2,11 @@
 
 use std::ops::{Deref, Index, Range};
 
-/// Many pieces in one buffer: one allocation for their contents, whatever their number.
+/// Many pieces in one buffer: one allocation holds all contents, however many pieces there are.
 #[derive(Debug, Default)]
 pub(crate) struct Packed<B> {
     buffer: B,
-    /// Where each piece ends. It begins where the one before ends.
+    /// The end of each piece. A piece begins at the end of the one before.
     ends: Vec<usize>,
 }
 
@@ -20,7 +20,7 @@ impl<B: AsRef<[u8]> + Deref> Packed<B>
 where
     B::Target: Index<Range<usize>, Output = B::Target>,
 {
-    /// Begins in an empty buffer, with room for the ends of so many pieces.
+    /// Begins with an empty buffer, and reserves room for the ends of this many pieces.
     pub(crate) fn in_buffer(buffer: B, pieces: usize) -> Self {
         debug_assert!(buffer.as_ref().is_empty());
         Self { buffer, ends: Vec::with_capacity(pieces) }
@@ -45,7 +45,7 @@ where
 }
 
 impl PackedTexts {
-    /// Copies these texts.
+    /// Copies these texts into one buffer of exactly their size.
     pub(crate) fn copy<'t>(texts: impl ExactSizeIterator<Item = &'t str> + Clone) -> Self {
         let mut packed = Self::in_buffer(String::with_capacity(texts.clone().map(str::len).sum()), texts.len());
         texts.for_each(|text| packed.push_with(|buffer| buffer.push_str(text)));

@@ -6,6 +6,7 @@ use super::{Charge, Charges, Payee, Tier};
 use crate::Usage;
 
 #[derive(Serialize, Deserialize)]
+/// The stored form of [`Payee`].
 struct StoredPayee {
     provider: String,
     model: String,
@@ -28,7 +29,7 @@ impl<'de> Deserialize<'de> for Payee {
     }
 }
 
-/// The sum, and one item per payee.
+/// The stored form of [`Charges`]: the sum, and one item per payee.
 #[derive(Serialize, Deserialize)]
 struct StoredCharges {
     usage: Usage,
@@ -52,8 +53,8 @@ impl<'de> Deserialize<'de> for Charges {
         let paid = charges.usage();
         if paid.tokens > usage.tokens || paid.requests > usage.requests {
             let message = format!(
-                "the payees of stored charges have {} tokens and {} requests, but all charges have {} and {}: they must \
-                 not have more",
+                "the payees of stored charges have {} tokens and {} requests, but the stored sum over all of them has only \
+                 {} tokens and {} requests: the sum must not be smaller",
                 paid.tokens, paid.requests, usage.tokens, usage.requests
             );
             return Err(D::Error::custom(message));

@@ -6,10 +6,11 @@ use crate::{Charges, Error, ErrorKind, Result, Space};
 impl Embeddings {
     /// Takes the vectors of `rows` texts: `rows * space.dimensions()` components, row after row.
     ///
-    /// What they cost is a [`Usage`](crate::Usage), or [`Charges`] that say who is paid.
+    /// The cost is a [`Usage`](crate::Usage), or [`Charges`] that say who is paid.
     ///
     /// # Errors
-    /// [`Protocol`](ErrorKind::Protocol) if the shape is another or a component is not finite; the error names the row.
+    /// [`Protocol`](ErrorKind::Protocol) if the number of components is another one, or if a component is not finite;
+    /// then the error names its row.
     pub fn new(rows: usize, space: &Space, components: Vec<f32>, charges: impl Into<Charges>) -> Result<Self> {
         let width = space.dimensions();
         if let Some(at) = not_finite(&components) {
@@ -20,7 +21,7 @@ impl Embeddings {
         Self::of_finite(rows, space, components, charges)
     }
 
-    /// Does the same for components that were found to be finite already, so that no row is scanned twice.
+    /// Does the same for components that are known to be finite, so that no row is scanned twice.
     pub(crate) fn of_finite(
         rows: usize,
         space: &Space,
@@ -29,7 +30,7 @@ impl Embeddings {
     ) -> Result<Self> {
         let (width, given) = (space.dimensions(), components.len());
         Self::matrix(rows, space, components, charges).ok_or_else(|| {
-            let message = format!("{given} components for {rows} texts of {width} dimensions");
+            let message = format!("{given} components do not make {rows} rows of {width} dimensions");
             Error::new(ErrorKind::Protocol, message)
         })
     }
