@@ -11,9 +11,14 @@ use tokio::{runtime::Handle, task::JoinHandle};
 use tracing::Instrument;
 
 /// A future under way. On a tokio runtime it is a task, which goes on by itself; elsewhere it goes on only while it is
-/// polled. Dropping it ends it, on a runtime with its next turn. A panic of the future comes to whoever waits.
+/// polled. Dropping it ends it; a task ends at its next `await`. A panic of the future goes on in the caller that waits
+/// for it.
 ///
-/// Gives `None` where the runtime ended before the future did.
+/// It returns `None` if the runtime ended before the future did.
+///
+/// A call under way holds places in gates and rate limits, and has a time limit. If it stopped because its consumer is
+/// busy, it would keep those places and run out of time. The consumer may even wait for one of those places: then both
+/// would wait forever.
 #[derive(Debug)]
 pub(crate) struct Driven<T>(Kind<T>);
 
@@ -23,10 +28,10 @@ enum Kind<T> {
 }
 
 impl<T: Send + 'static> Driven<T> {
-    /// Begins at once, where there is a runtime.
+    /// Begins the future: on a tokio runtime at once, elsewhere with the first poll.
     pub(crate) fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
         Self(match Handle::try_current() {
-            // What it logs belongs to whoever began it.
+            // A new task has no span: without this, its log lines would not belong to the caller's span.
             Ok(runtime) => Kind::Task(runtime.spawn(future.in_current_span())),
             Err(_) => Kind::Polled(Box::pin(future)),
         })
@@ -42,6 +47,7 @@ impl<T> Future for Driven<T> {
             Kind::Task(task) => Pin::new(task).poll(context).map(|ended| match ended {
                 Ok(value) => Some(value),
                 Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+                // The task was aborted. `drop` aborts it too, but then nobody polls it: so the runtime has ended.
                 Err(_) => None,
             }),
         }
@@ -50,6 +56,7 @@ impl<T> Future for Driven<T> {
 
 impl<T> Drop for Driven<T> {
     fn drop(&mut self) {
+        // Dropping a `JoinHandle` does not end its task: it would go on, and be paid for, without a reader.
         if let Kind::Task(task) = &self.0 {
             task.abort();
         }

@@ -4,38 +4,43 @@ use std::{fmt, sync::Arc};
 
 use crate::InputKind;
 
-/// What one call of an embedder may hold. `None` is no limit.
+/// The limits on one call of an embedder. `None` is no limit.
 ///
 /// ```
 /// use docvector_embed::{Limits, TokenCount};
-/// let limits = Limits::none().with_texts(2048).with_tokens_per_text(8191).with_tokens_per_call(300_000).with_tokens(TokenCount::AtMostBytes);
+/// let limits = Limits::none()
+///     .with_texts(2048)
+///     .with_tokens_per_text(8191)
+///     .with_tokens_per_call(300_000)
+///     .with_tokens(TokenCount::AtMostBytes);
 /// assert_eq!(limits.texts, Some(2048));
 /// ```
 ///
-/// A batch within the limits is accepted as a whole; [`EmbedderExt`](crate::EmbedderExt) splits any number of texts by
-/// them. An embedder that schedules whole calls itself states none for a call.
+/// An embedder accepts a batch within its limits as a whole. [`EmbedderExt`](crate::EmbedderExt) splits any number of
+/// texts by the limits. An embedder that schedules whole calls itself states no limits per call.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct Limits {
-    /// Texts a call.
+    /// The most texts per call.
     pub texts: Option<usize>,
-    /// Bytes of text a call, all texts together.
+    /// The most bytes of text per call, all texts together.
     pub bytes: Option<usize>,
-    /// Tokens a text, prompt and special tokens included. A longer text is an error or truncated, as the batch says.
+    /// The most tokens per text, prompt and special tokens included. The batch says whether a longer text is an error
+    /// or is truncated.
     pub tokens_per_text: Option<usize>,
-    /// Tokens a call, all texts together, each counted after truncation.
+    /// The most tokens per call, all texts together, each counted after truncation.
     pub tokens_per_call: Option<usize>,
-    /// Calls at once that do not slow each other down; `None` where the embedder does not care.
+    /// The number of calls at once that do not slow each other down; `None` if the embedder does not say.
     pub in_flight: Option<usize>,
-    /// How tokens are counted. That is code: with the feature `serde` it is not stored, and is
-    /// [`Unknown`](TokenCount::Unknown) in what is read back.
+    /// The way in which tokens are counted. It is code, so the feature `serde` does not store it: limits that are read
+    /// back have [`Unknown`](TokenCount::Unknown).
     #[cfg_attr(feature = "serde", serde(skip))]
     pub tokens: TokenCount,
 }
 
 impl Limits {
-    /// No limits.
+    /// Returns limits that limit nothing.
     pub const fn none() -> Self {
         Self {
             texts: None,
@@ -47,35 +52,35 @@ impl Limits {
         }
     }
 
-    /// Sets the texts a call.
+    /// Sets the most texts per call.
     #[must_use]
     pub const fn with_texts(mut self, texts: usize) -> Self {
         self.texts = Some(texts);
         self
     }
 
-    /// Sets the bytes a call.
+    /// Sets the most bytes of text per call.
     #[must_use]
     pub const fn with_bytes(mut self, bytes: usize) -> Self {
         self.bytes = Some(bytes);
         self
     }
 
-    /// Sets the tokens a text.
+    /// Sets the most tokens per text.
     #[must_use]
     pub const fn with_tokens_per_text(mut self, tokens: usize) -> Self {
         self.tokens_per_text = Some(tokens);
         self
     }
 
-    /// Sets the tokens a call.
+    /// Sets the most tokens per call.
     #[must_use]
     pub const fn with_tokens_per_call(mut self, tokens: usize) -> Self {
         self.tokens_per_call = Some(tokens);
         self
     }
 
-    /// Sets the calls at once.
+    /// Sets the number of calls at once that do not slow each other down.
     #[must_use]
     pub const fn with_in_flight(mut self, calls: usize) -> Self {
         self.in_flight = Some(calls);
@@ -89,7 +94,7 @@ impl Limits {
         self
     }
 
-    /// Gives the limits that fit both: what a router over two embedders states. A batch that passes
+    /// Returns the limits that fit both embedders: those of a router over the two. A batch that passes
     /// [`check`](crate::Batch::check) under the combination passes it under each.
     ///
     /// ```
@@ -98,23 +103,24 @@ impl Limits {
     /// let local = Limits::none().with_tokens_per_text(500).with_in_flight(2);
     /// let both = hosted.combine(&local);
     /// assert_eq!((both.texts, both.tokens_per_text, both.in_flight), (Some(2048), Some(500), Some(2)));
-    /// // A text that is cut has 500 tokens at one and up to 8,000 at the other.
+    /// // A truncated text has 500 tokens at one and up to 8,000 at the other.
     /// assert_eq!(both.tokens_per_call, Some(300_000 * 500 / 8000));
     /// ```
     ///
     /// - Each number is the smaller of the two; `None` is no limit.
-    /// - Tokens a call: where one of the two takes longer texts than the other, its tokens a call shrink in the same
-    ///   proportion first. A text that is to be cut counts as the shorter limit in the combination, and may have as many
-    ///   tokens as the longer one where it is sent to.
-    /// - Tokens are counted by the counter of both where it is the same one. Of two counters, the larger count holds.
-    /// - Where only one of the two counts tokens exactly, its counter holds. Over-long texts by the measure of the other
-    ///   are then the other's to find, as they are without a combination. A call may also have more tokens than the other
-    ///   takes; a router that asks it through [`embed_all`](crate::EmbedderExt::embed_all) has such a call split.
-    /// - [`AtMostBytes`](TokenCount::AtMostBytes) and [`Unknown`](TokenCount::Unknown) are `AtMostBytes`: calls are no
-    ///   larger than either needs.
+    /// - Tokens per call: if one of the two takes longer texts than the other, its tokens per call shrink in the same
+    ///   proportion first. A truncated text counts as the shorter limit in the combination, but may have as many tokens
+    ///   as the longer limit at the embedder that gets it.
+    /// - If both have the same counter, it counts the tokens. Of two different counters, the larger count holds.
+    /// - If only one of the two counts tokens exactly, its counter is used. The other one then finds the texts that are
+    ///   over-long by its own measure, as it does without a combination. A call may also have more tokens than the
+    ///   other takes: a router that calls it through [`embed_all`](crate::EmbedderExt::embed_all) has such a call
+    ///   split.
+    /// - [`AtMostBytes`](TokenCount::AtMostBytes) and [`Unknown`](TokenCount::Unknown) combine to `AtMostBytes`: calls
+    ///   are no larger than either needs.
     ///
-    /// Combine once, when the router is built, and give out clones: what is counted goes with a batch only as long as the
-    /// counter is the same one.
+    /// Combine once, when the router is built, and return clones: counts stay with a batch only as long as the counter
+    /// is the same object.
     #[must_use]
     pub fn combine(&self, other: &Self) -> Self {
         // Every field by name: a new one cannot be forgotten here.
@@ -130,16 +136,16 @@ impl Limits {
         }
     }
 
-    /// The tokens of a call if each text is counted up to `text` tokens only.
+    /// Returns the tokens per call if each text is counted only up to `text` tokens.
     fn tokens_per_call_of(&self, text: Option<usize>) -> Option<usize> {
         let (call, own) = (self.tokens_per_call?, self.tokens_of_one_text()?);
         let text = text.map_or(own, |text| text.min(own));
-        // 128 bits: the product of any two numbers fits. The quotient is not above `call`.
+        // 128 bits hold the product of any two numbers. The quotient is not above `call`.
         let scaled = (call as u128 * text as u128).checked_div(own as u128).unwrap_or(call as u128);
         usize::try_from(scaled).ok()
     }
 
-    /// The most tokens that a single text can have: it must fit in a call, too.
+    /// Returns the most tokens that a single text can have: it must fit into a call, too.
     pub fn tokens_of_one_text(&self) -> Option<usize> {
         match (self.tokens_per_text, self.tokens_per_call) {
             (Some(text), Some(call)) => Some(text.min(call)),
@@ -148,7 +154,7 @@ impl Limits {
     }
 }
 
-/// The smaller of two limits, where `None` is no limit.
+/// Returns the smaller of two limits; `None` is no limit.
 fn smaller(a: Option<usize>, b: Option<usize>) -> Option<usize> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
@@ -156,20 +162,20 @@ fn smaller(a: Option<usize>, b: Option<usize>) -> Option<usize> {
     }
 }
 
-/// How an embedder's tokens can be counted from outside.
+/// The way in which callers can count an embedder's tokens.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum TokenCount {
-    /// They cannot. Token limits are then the embedder's to check.
+    /// Callers cannot count tokens. The embedder itself checks its token limits.
     #[default]
     Unknown,
     /// A text has at most as many tokens as bytes.
     AtMostBytes,
-    /// They can be counted exactly.
+    /// Callers can count tokens exactly.
     Exact(Arc<dyn CountTokens>),
 }
 
-/// Counters are equal if they are one and the same.
+/// Two counters are equal if they are the same object.
 impl PartialEq for TokenCount {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
@@ -181,7 +187,7 @@ impl PartialEq for TokenCount {
 }
 
 impl TokenCount {
-    /// What can be said of the tokens of two embedders at once. See [`Limits::combine`].
+    /// Returns the count that holds for two embedders at once. See [`Limits::combine`].
     fn combine(&self, other: &Self) -> Self {
         match (self, other) {
             (Self::Exact(a), Self::Exact(b)) if std::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b)) => self.clone(),
@@ -198,26 +204,29 @@ impl TokenCount {
 
 /// Counts the tokens that an embedder would see. Cheap enough to be called for every text, and pure.
 pub trait CountTokens: fmt::Debug + Send + Sync + 'static {
-    /// Tokens of this text, with the prompt of the kind and special tokens.
+    /// Returns the tokens of this text, with the prompt of its kind and special tokens.
     fn count(&self, kind: InputKind, text: &str) -> usize;
 
-    /// A number that [`count`](Self::count) does not exceed, found without counting; `usize::MAX` where there is none.
+    /// Returns a cheap upper bound on [`count`](Self::count), without counting; `usize::MAX` if there is none.
     fn at_most(&self, kind: InputKind, text: &str) -> usize;
 
-    /// Counts as far as `limit`: exactly up to it, and where there are more, some number above it that
-    /// [`count`](Self::count) does not fall below. A counter for which a text of megabytes is work does better than this
-    /// default, which counts all of it.
+    /// Counts only as far as `limit`.
+    ///
+    /// The result is exact up to `limit`; beyond it, any number above `limit` and at most [`count`](Self::count). This
+    /// default counts the whole text. Override it if a text of megabytes takes long to count.
     fn count_to(&self, kind: InputKind, text: &str, limit: usize) -> usize {
         let _ = limit;
         self.count(kind, text)
     }
 
-    /// The beginning of a text, as long as it can be with no more than `limit` tokens. This default tries lengths.
+    /// Returns the beginning of a text, as long as possible with at most `limit` tokens. This default finds the length
+    /// by bisection.
     fn truncate<'t>(&self, kind: InputKind, text: &'t str, limit: usize) -> &'t str {
         let (mut fits, mut over) = (0, text.len() + 1);
         while over - fits > 1 {
             let end = text.floor_char_boundary(fits + (over - fits) / 2);
-            // Between two neighbouring characters there is nothing left to try.
+            // The middle rounds down to a character boundary. If that is `fits` again, the next boundary is the last
+            // candidate: without it the search would not advance.
             let end = if end <= fits { text.ceil_char_boundary(fits + 1) } else { end };
             if end >= over {
                 break;
@@ -232,7 +241,7 @@ pub trait CountTokens: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// Counts as the larger of two counters does.
+/// Two counters, of which the larger count holds.
 #[derive(Debug)]
 struct Larger(Arc<dyn CountTokens>, Arc<dyn CountTokens>);
 
@@ -247,7 +256,7 @@ impl CountTokens for Larger {
 
     fn count_to(&self, kind: InputKind, text: &str, limit: usize) -> usize {
         let tokens = self.0.count_to(kind, text, limit);
-        // One that is over the limit settles it.
+        // If one count is over the limit, the result is any number over it: the second count is not needed.
         if tokens > limit { tokens } else { tokens.max(self.1.count_to(kind, text, limit)) }
     }
 
@@ -255,7 +264,8 @@ impl CountTokens for Larger {
         let mut text = text;
         loop {
             let cut = self.1.truncate(kind, self.0.truncate(kind, text, limit), limit);
-            // A beginning can have more tokens than the whole, so what one has cut is shown to the other again.
+            // A beginning can have more tokens than the whole text. So each counter sees the result of the other again,
+            // until neither of them shortens it.
             if cut.len() >= text.len() {
                 return text;
             }
@@ -271,7 +281,7 @@ mod tests {
     use super::*;
     use crate::{Batch, Truncation};
 
-    /// Counts so many characters as a token, and some more for each text.
+    /// Counts one token per `.0` characters, and `.1` more per text.
     #[derive(Debug)]
     struct Every(usize, usize);
 
@@ -285,7 +295,7 @@ mod tests {
         }
     }
 
-    /// Counts the words, and those that are cut short as two.
+    /// Counts one token per word, and two per short word, so that a beginning can have more tokens than the whole text.
     #[derive(Debug)]
     struct Words;
 
@@ -344,7 +354,7 @@ mod tests {
                 prop_assert!(batch.check(&[], &a).is_ok(), "{both:?} and {a:?}");
                 prop_assert!(batch.check(&[], &b).is_ok(), "{both:?} and {b:?}");
             }
-            // Of a larger batch, each call that a planner makes by the combination.
+            // The same holds for each call that a planner makes of a larger batch by the combination.
             for call in crate::plan::split(&batch, &both).unwrap_or_default() {
                 let call = batch.part(call);
                 if call.check(&[], &both).is_ok() {
@@ -379,7 +389,7 @@ mod tests {
             prop_assert!((exact && to == most) || (!exact && to > limit && to <= most));
             let cut = both.truncate(kind, &text, limit);
             prop_assert!(text.starts_with(cut));
-            // A text without anything in it has tokens, too: the prompt's.
+            // An empty text has tokens, too: those of the prompt.
             prop_assert!(cut.is_empty() || both.count(kind, cut) <= limit, "{cut:?}");
             let even: [Arc<dyn CountTokens>; 2] = [Arc::new(Every(every, 1)), Arc::new(Every(3, 0))];
             let shorter = even.each_ref().map(|counter| counter.truncate(kind, &text, limit).len());

@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Instant};
 
 use crate::{InputKind, SpaceId, named::named};
 
-/// What happens to a text that is longer than the model takes.
+/// The treatment of a text that is longer than the model takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Truncation {
-    /// It is an error that names every such text.
+    /// The call fails, and the error names every such text.
     #[default]
     Error,
     /// Its beginning is embedded, and the result names it in [`Embeddings::truncated`](crate::Embeddings::truncated).
@@ -16,31 +16,31 @@ pub enum Truncation {
 }
 
 named! {
-    /// The name: `error` or `truncate`.
-    Truncation, "what happens to over-long texts",
+    /// Returns the name: `error` or `truncate`.
+    Truncation, "a treatment of over-long texts",
     Error = "error",
     Truncate = "truncate",
 }
 
-/// Which queue the work waits in, where an embedder has queues.
+/// The queue that the work waits in, if an embedder has queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Lane {
-    /// Someone is waiting: ahead of bulk work. What queries get unless told otherwise.
+    /// Somebody waits for the result, so it goes ahead of bulk work. The default for queries.
     Interactive,
-    /// Throughput matters, latency does not. What documents get unless told otherwise.
+    /// Throughput matters, latency does not. The default for documents.
     Bulk,
 }
 
 named! {
-    /// The name: `interactive` or `bulk`.
+    /// Returns the name: `interactive` or `bulk`.
     Lane, "a lane",
     Interactive = "interactive",
     Bulk = "bulk",
 }
 
 impl Lane {
-    /// The lane that texts of this kind wait in unless told otherwise.
+    /// Returns the default lane of texts of this kind.
     pub const fn of(kind: InputKind) -> Self {
         match kind {
             InputKind::Document => Self::Bulk,
@@ -48,25 +48,26 @@ impl Lane {
         }
     }
 
-    /// Whether a call of this lane is as quick as one of `other` expects: who waits in `other` may wait for it.
+    /// Returns `true` if a call of this lane is at least as quick as a caller of lane `other` expects, so that the
+    /// caller may wait for it.
     pub(crate) const fn serves(self, other: Self) -> bool {
         matches!((self, other), (Self::Interactive, _) | (_, Self::Bulk))
     }
 }
 
-/// How texts are to be embedded: all that a [`Batch`](crate::Batch) says beside the texts. Borrowed and `Copy`.
+/// The options for embedding texts: everything in a [`Batch`](crate::Batch) except its texts. Borrowed and `Copy`.
 ///
 /// ```
 /// use docvector_embed::{Batch, InputKind, Lane};
 /// let batch = Batch::documents(&["a text"]).with_key("library:serde").with_lane(Lane::Interactive);
-/// // Kept for later, and asked of other texts: nothing is forgotten.
+/// // Keep the options for later, and use them for other texts: none is forgotten.
 /// let kept = batch.options().to_owned();
 /// let later = Batch::with_options(&["another"], kept.borrow());
 /// assert_eq!(later.options(), batch.options());
 /// assert_eq!(later.kind(), InputKind::Document);
 /// ```
 ///
-/// The fields are public, so that many batches can be asked for alike:
+/// The fields are public, so that many batches can use the same options:
 ///
 /// ```
 /// use docvector_embed::{Batch, EmbedderExt, InputKind, Options, provider::Fake};
@@ -85,33 +86,34 @@ impl Lane {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options<'a> {
-    /// What the texts are. Setting it does not change the lane: begin with [`new`](Self::new) of the kind.
+    /// The kind of the texts. Setting it does not change the lane: begin with [`new`](Self::new) of the kind.
     pub kind: InputKind,
-    /// The routing key: texts that belong together get the same arm of a split.
+    /// The routing key: texts with the same key go to the same arm of a split.
     pub key: Option<&'a str>,
-    /// On whose behalf the texts are embedded, for accounting. Never part of what is embedded or cached.
+    /// The tenant on whose behalf the texts are embedded, for accounting. It is never part of what is embedded or
+    /// cached.
     pub tenant: Option<&'a str>,
-    /// The trace that the call belongs to, as a W3C `traceparent`: for embedders that speak to a service of one's own. It is
-    /// not sent to providers.
+    /// The trace that the call belongs to, as a W3C `traceparent`. It is for embedders that call a service of your own,
+    /// and is not sent to providers.
     pub trace: Option<&'a str>,
     /// The space that the vectors must lie in.
     pub space: Option<SpaceId>,
-    /// What happens to over-long texts.
+    /// The treatment of over-long texts.
     pub truncation: Truncation,
-    /// The queue.
+    /// The queue that the work waits in.
     pub lane: Lane,
-    /// When the answer is of no more use: a moment and no span, to be set anew for each batch.
+    /// The moment after which the result is of no use. It is a moment and not a duration: set it again for each batch.
     pub deadline: Option<Instant>,
 }
 
 impl<'a> Options<'a> {
-    /// The default options for texts of this kind.
+    /// Returns the default options for texts of this kind.
     pub const fn new(kind: InputKind) -> Self {
         let (key, tenant, trace, space, deadline) = (None, None, None, None, None);
         Self { kind, key, tenant, trace, space, truncation: Truncation::Error, lane: Lane::of(kind), deadline }
     }
 
-    /// Copies them, so that they can outlive the batch.
+    /// Copies the options, so that they can outlive the batch.
     #[must_use]
     pub fn to_owned(&self) -> OwnedOptions {
         // Every field by name: a new one cannot be forgotten here.
@@ -121,7 +123,7 @@ impl<'a> Options<'a> {
     }
 }
 
-/// [`Options`] that outlive the batch they came with. Cheap to clone.
+/// [`Options`] that can outlive the batch that they came with. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OwnedOptions {
@@ -144,13 +146,13 @@ pub struct OwnedOptions {
 }
 
 impl OwnedOptions {
-    /// The default options for texts of this kind.
+    /// Returns the default options for texts of this kind.
     pub const fn new(kind: InputKind) -> Self {
         let (key, tenant, trace, space, deadline) = (None, None, None, None, None);
         Self { kind, key, tenant, trace, space, truncation: Truncation::Error, lane: Lane::of(kind), deadline }
     }
 
-    /// Lends them to a batch.
+    /// Lends the options to a batch.
     pub fn borrow(&self) -> Options<'_> {
         let Self { kind, key, tenant, trace, space, truncation, lane, deadline } = self;
         let (kind, space, truncation, lane, deadline) = (*kind, *space, *truncation, *lane, *deadline);

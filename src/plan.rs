@@ -9,33 +9,36 @@
 //! ```
 //!
 //! # Cost
-//! One pass over the lengths. Tokens are counted at most once a text, and only where a bound on them (as many as
-//! bytes, say) does not settle the matter; what was counted goes with the texts to the embedder, which does not count
-//! again.
+//! The planner makes one pass over the lengths. It counts the tokens of a text at most once, and only if a bound on
+//! them (no more tokens than bytes, say) leaves the question open. The counts go with the texts to the embedder, which
+//! does not count again.
 
 use std::{collections::VecDeque, future::poll_fn, ops::Range, task::Poll};
 
 use crate::{BadText, Batch, Error, Limits, Result, TokenCount, counted::Counted, counting::Counting};
 
-/// Bytes of text that are counted before others get their turn: some milliseconds of tokenising.
+/// The bytes of text that are counted before other tasks get their turn: some milliseconds of tokenizing.
 const TURN: usize = 32 << 10;
 
-/// Splits a batch of any size into consecutive ranges of its texts, each within `limits`, each as full as can be.
-/// No texts, no calls.
+/// Splits a batch of any size into consecutive ranges of its texts, each within `limits` and as full as possible.
+///
+/// A batch without texts is split into no ranges.
 ///
 /// # Errors
-/// Where one call will not do, [`InvalidInput`](crate::ErrorKind::InvalidInput) names every text that no call can hold:
-/// empty, too large, or, where tokens can be counted and over-long texts are an error, too long. In a single call the
-/// embedder itself finds those.
+/// If the texts do not fit into one call, [`InvalidInput`](crate::ErrorKind::InvalidInput) names every text that no
+/// call can hold: empty texts, texts that are too large, and texts that are too long, if tokens can be counted and
+/// over-long texts are an error. In a single call, the embedder itself finds those texts.
 pub fn split(batch: &Batch<'_>, limits: &Limits) -> Result<Vec<Range<usize>>> {
     let mut planner = Planner::new(batch, limits);
     while !planner.advance(usize::MAX) {}
     planner.finish().calls
 }
 
-/// Does what [`split`] does, and lets others have their turn while it counts. Where one call will do, the texts that may
-/// be over-long are counted all the same, unless the embedder schedules whole calls itself and reads the texts anyway:
-/// so the counts go with the batch, to every attempt.
+/// Does what [`split`] does, and lets other tasks have their turn while it counts.
+///
+/// If one call is enough, the texts that may be over-long are counted all the same, so that the counts go with the
+/// batch to every attempt. They are not counted if the embedder schedules whole calls itself, because then it reads the
+/// texts anyway.
 pub(crate) async fn plan<'l>(batch: &Batch<'_>, limits: &'l Limits) -> Plan<'l> {
     let mut planner = Planner::new(batch, limits);
     while !planner.advance(TURN) {
@@ -44,39 +47,46 @@ pub(crate) async fn plan<'l>(batch: &Batch<'_>, limits: &'l Limits) -> Plan<'l> 
     planner.finish()
 }
 
-/// Whether calls that were planned by some limits are to be looked at again: a rate limit learns with the first reply how
-/// many tokens a call is to hold.
+/// Returns `true` if calls that were planned by earlier limits must be planned again. A rate limiter learns only from
+/// the first reply how many tokens a call may hold.
 pub(crate) fn is_outdated(planned: &Limits, now: &Limits) -> bool {
     planned.tokens_per_call != now.tokens_per_call
 }
 
-/// Splits a planned call by other limits, where it has to be. Gives its first part; the others are the next that wait.
+/// Splits a planned call by new limits, if it has to be split. Returns the first part, and puts the others at the front
+/// of `waiting`.
 pub(crate) async fn again<C>(
     call: &Batch<'_>,
     now: &Limits,
     waiting: &mut VecDeque<C>,
     part: impl Fn(Range<usize>) -> C,
 ) -> C {
-    // What no call can hold any more is for the embedder to refuse.
+    // A text that no call can hold any more is left in: the embedder refuses it.
     let parts = plan(call, now).await.calls.unwrap_or_default();
     let Some((first, rest)) = parts.split_first() else { return part(0..call.len()) };
     rest.iter().rev().for_each(|rest| waiting.push_front(part(rest.clone())));
     part(first.clone())
 }
 
-/// The calls for a batch, or the texts that stand in their way, and what was counted to find out.
+/// The calls for a batch, or the error that names the texts that no call can hold, and the counts that were made to
+/// find out.
 pub(crate) struct Plan<'l> {
     pub(crate) calls: Result<Vec<Range<usize>>>,
     counting: Counting<'l>,
 }
 
 impl Plan<'_> {
-    /// What was counted for the texts of the batch.
+    /// Returns the token counts that were made for the texts of the batch.
     pub(crate) fn counted(&self, batch: &Batch<'_>) -> Option<Counted<'_>> {
         self.counting.counted(batch)
     }
 }
 
+/// Places the texts of a batch into calls, one text after the other.
+///
+/// Bounds come before counts, because counting means tokenizing, which costs far more than the rest of planning. A
+/// bound is often enough: most texts are shorter in bytes than the limit is in tokens. `advance` works in turns,
+/// because counting megabytes on an async thread would stop all other tasks of that thread.
 struct Planner<'b, 'a, 'l> {
     batch: &'b Batch<'a>,
     limits: &'l Limits,
@@ -85,13 +95,13 @@ struct Planner<'b, 'a, 'l> {
     bad: Vec<BadText>,
     /// The next text to look at.
     next: usize,
-    /// Bounds show that one call will do.
+    /// `true` if bounds show that one call is enough.
     one_call: bool,
-    /// The first text of the call being filled, its bytes, and at most how many tokens.
+    /// The call being filled: its first text, its bytes, and a bound on its tokens.
     start: usize,
     bytes: usize,
     tokens: usize,
-    /// The texts of the call before this one are counted as exactly as can be.
+    /// The texts of the call that come before this one are in `tokens` with their exact counts.
     settled: usize,
 }
 
@@ -111,6 +121,10 @@ impl<'b, 'a, 'l> Planner<'b, 'a, 'l> {
             tokens: 0,
             settled: 0,
         };
+        // If one call is enough, nothing has to be placed. The texts are read all the same if tokens per call are
+        // limited, to count those that may be over-long; an embedder without that limit schedules whole calls itself,
+        // and reads the texts anyway. If several calls are needed, bad texts must be found now, before the first call
+        // is paid for.
         planner.one_call = planner.is_one_call();
         if planner.one_call {
             planner.next = if limits.tokens_per_call.is_some() { 0 } else { batch.len() };
@@ -120,7 +134,7 @@ impl<'b, 'a, 'l> Planner<'b, 'a, 'l> {
         planner
     }
 
-    /// Whether bounds show that one call will do.
+    /// Returns `true` if bounds show that one call is enough.
     fn is_one_call(&self) -> bool {
         let texts = self.batch.texts();
         let at_most = || (0..texts.len()).map(|index| self.counting.at_most(self.batch, index));
@@ -129,13 +143,14 @@ impl<'b, 'a, 'l> Planner<'b, 'a, 'l> {
             && self.limits.tokens_per_call.is_none_or(|limit| at_most().fold(0, usize::saturating_add) <= limit)
     }
 
-    /// Places texts until about so many bytes were counted; tells whether all are placed.
+    /// Places texts until about this many bytes were counted. Returns `true` once all texts are placed.
     fn advance(&mut self, work: usize) -> bool {
         let mut done = 0;
         while done < work {
             let index = self.next;
             let Some(text) = self.batch.texts().get(index) else { return true };
             self.next += 1;
+            // An estimate: a text of no more bytes than the limit has tokens is rarely counted.
             if self.limits.tokens_of_one_text().is_some_and(|limit| text.len() > limit) {
                 done = done.saturating_add(text.len());
             }
@@ -146,7 +161,7 @@ impl<'b, 'a, 'l> Planner<'b, 'a, 'l> {
             if let Some(bad) = self.counting.too_long(self.batch, index) {
                 self.bad.push(bad);
             }
-            // Where there is an error, there will be no calls: only the other bad texts are of interest.
+            // After a bad text there will be no calls: the rest is only searched for other bad texts.
             if self.bad.is_empty() {
                 done = done.saturating_add(self.place(index, text.len()));
             }
@@ -154,7 +169,8 @@ impl<'b, 'a, 'l> Planner<'b, 'a, 'l> {
         self.next >= self.batch.len()
     }
 
-    /// Puts a text into the call being filled, or into a new one; tells how many bytes were counted for that.
+    /// Puts a text into the call being filled, or into a new one. Returns the number of bytes that were counted for
+    /// that.
     fn place(&mut self, index: usize, length: usize) -> usize {
         let full = self.limits.texts.is_some_and(|limit| index - self.start >= limit.max(1))
             || self.limits.bytes.is_some_and(|limit| self.bytes.saturating_add(length) > limit);
@@ -168,8 +184,11 @@ impl<'b, 'a, 'l> Planner<'b, 'a, 'l> {
         counted
     }
 
-    /// Whether the text's tokens fit into the call being filled. Bounds are replaced by counts, one text at a time, only
-    /// while they leave it open.
+    /// Returns whether the text's tokens fit into the call being filled, and the number of bytes that were counted for
+    /// that.
+    ///
+    /// If the sum of the bounds is above the limit, the call may still fit. So exact counts replace the bounds, one
+    /// text at a time, until the sum fits or all texts of the call are counted.
     fn fits(&mut self, index: usize) -> (bool, usize) {
         let Some(limit) = self.limits.tokens_per_call else { return (true, 0) };
         let mut counted = 0;
@@ -184,7 +203,7 @@ impl<'b, 'a, 'l> Planner<'b, 'a, 'l> {
             let before = self.counting.at_most(self.batch, self.settled);
             let exact = self.counting.exact(self.batch, self.settled);
             if self.settled < index {
-                // No bound is above the limit of a call, and no call is above it, so that nothing saturates here.
+                // No bound is above the limit of a call, and neither is the sum of a call, so nothing saturates here.
                 self.tokens = self.tokens.saturating_sub(before).saturating_add(exact);
             }
             counted += self.batch.texts()[self.settled].len();
@@ -201,8 +220,8 @@ impl<'b, 'a, 'l> Planner<'b, 'a, 'l> {
     }
 }
 
-/// Counts every text of a batch that may be over-long, in turn with other tasks, so that neither a check nor a cut has
-/// anything left to count.
+/// Counts every text of a batch that may be over-long, in turn with other tasks. Then neither a check nor a truncation
+/// has anything left to count.
 #[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "for providers that count tokens"))]
 pub(crate) async fn count<'l>(batch: &Batch<'_>, limits: &'l Limits) -> Counting<'l> {
     let mut counting = plan(batch, limits).await.counting;
@@ -220,7 +239,7 @@ pub(crate) async fn count<'l>(batch: &Batch<'_>, limits: &'l Limits) -> Counting
     counting
 }
 
-/// Lets other tasks have their turn, on any runtime.
+/// Lets other tasks have a turn, on any runtime.
 pub(crate) async fn yield_once() {
     let mut yielded = false;
     poll_fn(|context| {
