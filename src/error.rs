@@ -1,4 +1,4 @@
-//! Says what failed, where, and what to do: [`Error`], one word wide, with the finished rows of a call that failed half-way.
+//! Says what failed, where, and what to do: [`Error`], with the finished rows of a call that failed halfway.
 
 mod bad_text;
 mod kind;
@@ -14,10 +14,10 @@ pub use self::{
 };
 use crate::{Charges, Embeddings, ParseError, Payee, RateLimitStatus, Usage};
 
-/// The crate's result.
+/// The crate's result type.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// An error of this crate: a kind, the facts around it, and what was finished before it.
+/// An error of this crate: its kind, the facts around it, and the rows that were finished before it.
 ///
 /// ```
 /// use docvector_embed::{EmbedderExt, ErrorKind, provider::Fake};
@@ -30,8 +30,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// # });
 /// ```
 ///
-/// One word wide, cheap to clone, and open to new facts without a breaking change. Its text is one lower-case line without the
-/// source's text (walk [`source`](StdError::source) for that) and never contains an input text, a key or a reply's body.
+/// An error is one word wide and cheap to clone, and new facts can be added to it without a breaking change. Its text
+/// is one lower-case line. The text does not repeat that of the cause, which [`source`](StdError::source) returns, and
+/// never contains an input text, a key or a reply's body.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -49,20 +50,22 @@ struct Inner {
     charges: Charges,
     rate_limit_status: Option<RateLimitStatus>,
     exhausted: bool,
-    /// How many attempts were made, and why no more.
+    /// The number of attempts that were made, and why there were no more.
     gave_up: Option<(u32, String)>,
     source: Option<Arc<dyn StdError + Send + Sync + 'static>>,
-    /// Shared, because everybody who waits for a failed call gets the error: the matrix is not copied for each.
-    /// One per space; nearly always there is one or none.
+    /// One per space; nearly always there is one or none. Shared, because every caller that waits for a failed call
+    /// gets the error: the matrix is not copied for each of them.
     partials: Vec<Arc<Partial>>,
 }
 
 impl Inner {
-    /// Keeps the invariant that everybody who maps indices relies on: the bad texts ascend, each is named once, and none
-    /// of them has a finished row. Where an embedder says both of a text, the row counts: it is there.
+    /// Restores the invariant that all code that maps indices relies on: the bad texts ascend, each is named once, and
+    /// none of them has a finished row.
     fn settle(&mut self) {
         self.bad_texts.sort_by_key(|bad| bad.index);
         self.bad_texts.dedup_by_key(|bad| bad.index);
+        // An embedder may report a text as bad and return its row. Then the row counts: it is there and paid for, and a
+        // caller that drops bad texts would lose it.
         for partial in &self.partials {
             self.bad_texts.retain(|bad| partial.indices.binary_search(&bad.index).is_err());
         }
@@ -70,7 +73,8 @@ impl Inner {
 }
 
 impl Error {
-    /// Makes an error; `message` says what, where and what to do, in lower case, without a text, key or body.
+    /// Makes an error. The message says what failed, where, and what to do, in lower case, without an input text, a key
+    /// or a reply's body.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Arc::new(Inner {
             kind,
@@ -91,75 +95,77 @@ impl Error {
         }))
     }
 
-    /// Makes an [`InvalidInput`](ErrorKind::InvalidInput) error out of the texts that are to blame, sorted by index.
+    /// Makes an [`InvalidInput`](ErrorKind::InvalidInput) error that names these texts, sorted by index.
     pub fn invalid_texts(bad: Vec<BadText>) -> Self {
         Self::new(ErrorKind::InvalidInput, String::new()).with_bad_texts(bad)
     }
 
-    /// To change it: a copy where others hold it, too.
+    /// Returns the facts for a change. They are copied first if another error shares them.
     fn inner(&mut self) -> &mut Inner {
         Arc::make_mut(&mut self.0)
     }
 
-    /// What kind of failure it was.
+    /// Returns the kind of the failure.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// What the error was made with: what failed, where and what to do, without the other facts, which `Display` shows
-    /// with it. Empty where the [bad texts](Self::bad_texts) say it all.
+    /// Returns the message that the error was made with: what failed, where, and what to do. `Display` shows the other
+    /// facts too. The message is empty if the [bad texts](Self::bad_texts) say everything.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// The embedder that failed, as it displays itself.
+    /// Returns the embedder that failed, as it displays itself.
     pub fn embedder(&self) -> Option<&str> {
         self.0.embedder.as_deref()
     }
 
-    /// The texts to blame, all of them, ascending by index; empty where no single text is. None of them has a row in
-    /// [`partial`](Self::partial).
+    /// Returns all texts that are the cause, ascending by index; empty if the cause is not in single texts. None of
+    /// them has a row in [`partials`](Self::partials).
     pub fn bad_texts(&self) -> &[BadText] {
         &self.0.bad_texts
     }
 
-    /// The HTTP status, where there was one.
+    /// Returns the HTTP status, if there was one.
     pub fn status(&self) -> Option<u16> {
         self.0.status
     }
 
-    /// How long the provider asked to wait.
+    /// Returns the time that the provider asked to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
 
-    /// The provider's name for the request, for its support.
+    /// Returns the provider's id of the request, for questions to its support.
     pub fn request_id(&self) -> Option<&str> {
         self.0.request_id.as_deref()
     }
 
-    /// The provider's code for what went wrong (`rate_limit_exceeded`). The crate's own is `error.kind().as_str()`.
+    /// Returns the provider's code for the failure (`rate_limit_exceeded`). The crate's own code is
+    /// `error.kind().as_str()`.
     pub fn provider_code(&self) -> Option<&str> {
         self.0.code.as_deref()
     }
 
-    /// The provider's own words. Neither `Display` nor `Debug` shows them: they may quote a text or a key.
+    /// Returns the provider's own words. Neither `Display` nor `Debug` shows them, because they may quote a text or a
+    /// key.
     pub fn provider_message(&self) -> Option<&str> {
         self.0.provider_message.as_deref()
     }
 
-    /// What the failed call is known to have cost: an answer that was billed and is not usable, attempts that got none.
-    /// The rows of [`partial`](Self::partial) carry their own usage, which is not counted here.
+    /// Returns the known cost of the failed call: of a reply that was billed but is not usable, and of attempts without
+    /// a reply. The rows in [`partials`](Self::partials) carry their own usage, which is not counted here.
     pub fn usage(&self) -> Usage {
         self.0.charges.usage()
     }
 
-    /// The same, by who is to be paid.
+    /// Returns the known cost of the failed call, per payee.
     pub fn charges(&self) -> &Charges {
         &self.0.charges
     }
 
-    /// All charges: the failed call's own and those of the rows in [`partial`](Self::partial).
+    /// Returns all charges: those of the failed call and those of the rows in [`partials`](Self::partials).
     pub fn total_charges(&self) -> Charges {
         let mut all = self.0.charges.clone();
         for partial in self.partials() {
@@ -168,62 +174,65 @@ impl Error {
         all
     }
 
-    /// All that is known to have been spent: the failed call's own [`usage`](Self::usage) and that of the rows in
-    /// [`partial`](Self::partial).
+    /// Returns all known usage: that of the [failed call](Self::usage) and that of the rows in
+    /// [`partials`](Self::partials).
     pub fn total_usage(&self) -> Usage {
         self.partials().fold(self.usage(), |sum, partial| sum + partial.embeddings().usage())
     }
 
-    /// What the provider said, with the error, that it still allows.
+    /// Returns what the provider still allows, as it said with the error.
     pub fn rate_limit_status(&self) -> Option<RateLimitStatus> {
         self.0.rate_limit_status
     }
 
-    /// After how many attempts [`Retry`](crate::wrap::Retry) gave up; `None` where it did not, or there is none.
+    /// Returns the number of attempts after which [`Retry`](crate::wrap::Retry) gave up; `None` if it did not, or if
+    /// there is no `Retry`.
     pub fn attempts(&self) -> Option<u32> {
         self.0.gave_up.as_ref().map(|&(attempts, _)| attempts)
     }
 
-    /// Whether trying again was [given up](Self::mark_exhausted).
+    /// Returns `true` if trying again was [given up](Self::mark_exhausted).
     pub fn is_exhausted(&self) -> bool {
         self.0.exhausted
     }
 
-    /// Whether the same call may succeed later, and nobody below has already tried that and given up.
+    /// Returns `true` if the same call may succeed later, and no wrapper below has tried it again already and given up.
     pub fn is_retryable(&self) -> bool {
         use ErrorKind::{Overloaded, RateLimited, Timeout, Unavailable};
         !self.0.exhausted && matches!(self.0.kind, Overloaded | RateLimited | Timeout | Unavailable)
     }
 
-    /// Whether another provider may do better: not with texts that are not acceptable, not with another space than the
-    /// one asked for, and not when it is too late.
+    /// Returns `true` if another provider may do better. It cannot if the texts are not acceptable, if its space is not
+    /// the wanted one, or if it is too late.
     ///
-    /// A wrong configuration that shows in a call (a 404, a redirect, a certificate that is not accepted) is that of one
-    /// provider, and another one may well answer: a fall-back goes on to the next provider, and `Retry` does not try
-    /// again. The caller's own mistakes show when a provider is built, and there is no call to fall back with. A server
-    /// that breaks a TLS handshake off is [`Unavailable`](ErrorKind::Unavailable).
+    /// A wrong configuration that shows only in a call (a 404, a redirect, a certificate that is not accepted) is that
+    /// of one provider, and another provider may well answer. So a fallback goes on to the next provider, and `Retry`
+    /// does not try again. A caller's own mistakes show when a provider is built, before there is a call to fall back
+    /// with. A server that breaks off a TLS handshake is [`Unavailable`](ErrorKind::Unavailable).
     pub fn should_fall_back(&self) -> bool {
         use ErrorKind::{DeadlinePassed, InvalidInput, SpaceMismatch};
         !matches!(self.0.kind, DeadlinePassed | InvalidInput | SpaceMismatch)
     }
 
-    /// The rows finished before the failure, if any.
+    /// Returns the rows finished before the failure, if there are any. If they lie in several spaces, see
+    /// [`partials`](Self::partials).
     pub fn partial(&self) -> Option<&Partial> {
         self.0.partials.first().map(|partial| &**partial)
     }
 
-    /// All rows finished before the failure, one item per space: several only where an embedder has several.
+    /// Iterates over all rows finished before the failure, one item per space. Only an embedder of several spaces has
+    /// several items.
     pub fn partials(&self) -> impl Iterator<Item = &Partial> {
         self.0.partials.iter().map(|partial| &**partial)
     }
 
-    /// The highest index of a text that the error is about: bad, or finished.
+    /// Returns the highest index of a text that the error is about, as a bad text or with a finished row.
     pub(crate) fn highest_index(&self) -> Option<usize> {
         let bad = self.bad_texts().last().map(|bad| bad.index);
         self.partials().filter_map(|partial| partial.indices().last().copied()).chain(bad).max()
     }
 
-    /// Takes the rows finished before the failure, so that nothing done is lost.
+    /// Takes the rows finished before the failure, so that no finished work is lost.
     pub fn into_partial(self) -> Option<Partial> {
         self.into_partials().into_iter().next()
     }
@@ -233,7 +242,7 @@ impl Error {
         Arc::unwrap_or_clone(self.0).partials.into_iter().map(Arc::unwrap_or_clone).collect()
     }
 
-    /// Names the embedder that failed, unless one is named: the innermost is the one to look at.
+    /// Names the embedder that failed, unless one is named already: the innermost one is the one to look at.
     #[must_use]
     pub fn with_embedder(mut self, embedder: &(impl fmt::Display + ?Sized)) -> Self {
         self.inner().embedder.get_or_insert_with(|| embedder.to_string());
@@ -247,21 +256,21 @@ impl Error {
         self
     }
 
-    /// Adds how long the provider asked to wait.
+    /// Adds the time that the provider asked to wait.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.inner().retry_after = Some(wait);
         self
     }
 
-    /// Adds the provider's name for the request.
+    /// Adds the provider's id of the request.
     #[must_use]
     pub fn with_request_id(mut self, id: impl Into<String>) -> Self {
         self.inner().request_id = Some(id.into());
         self
     }
 
-    /// Takes the server's words off, code and name for the request, where they are not to be shown.
+    /// Removes the provider's code and its id of the request, each if `hidden` says that it must not be shown.
     #[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "for providers on a network"))]
     #[must_use]
     pub(crate) fn without_words(mut self, hidden: impl Fn(&str) -> bool) -> Self {
@@ -271,8 +280,8 @@ impl Error {
         self
     }
 
-    /// Adds the provider's code, if it looks like one: up to 64 letters and underscores. Keys have other characters, and
-    /// so have nearly all texts.
+    /// Adds the provider's code, if it looks like one: up to 64 letters and underscores. Keys contain other characters,
+    /// and so do nearly all texts.
     #[must_use]
     pub fn with_provider_code(mut self, code: &str) -> Self {
         if (1..=64).contains(&code.len()) && code.chars().all(|c| c.is_ascii_alphabetic() || c == '_') {
@@ -281,22 +290,22 @@ impl Error {
         self
     }
 
-    /// Adds the provider's own words, for [`provider_message`](Self::provider_message) alone.
+    /// Adds the provider's own words. Only [`provider_message`](Self::provider_message) returns them.
     #[must_use]
     pub fn with_provider_message(mut self, message: impl Into<String>) -> Self {
         self.inner().provider_message = Some(message.into());
         self
     }
 
-    /// Adds to what the failed call is known to have cost, rows in [`partial`](Self::partial) not counted. Called twice, it
-    /// counts twice.
+    /// Adds to the known cost of the failed call, without the rows in [`partials`](Self::partials). A second call adds
+    /// again.
     #[must_use]
     pub fn with_usage(mut self, usage: Usage) -> Self {
         self.inner().charges += usage;
         self
     }
 
-    /// Adds charges to what the failed call is known to have cost, rows in [`partial`](Self::partial) not counted.
+    /// Adds charges to the known cost of the failed call, without the rows in [`partials`](Self::partials).
     #[must_use]
     pub fn with_charges(mut self, charges: &Charges) -> Self {
         if !charges.is_none() {
@@ -305,7 +314,7 @@ impl Error {
         self
     }
 
-    /// Says who is paid for the failed call, and for rows finished before it, where nobody is named yet.
+    /// Names the payee of the failed call, and of the rows finished before it, for all usage that has none yet.
     #[must_use]
     pub fn with_payee(mut self, payee: &Payee) -> Self {
         let inner = self.inner();
@@ -317,7 +326,7 @@ impl Error {
         self
     }
 
-    /// Takes off what it cost, for whoever keeps the account elsewhere.
+    /// Removes the cost of the failed call, for callers that account for it elsewhere.
     #[must_use]
     pub(crate) fn without_charges(mut self) -> Self {
         self.inner().charges = Charges::NONE;
@@ -338,7 +347,7 @@ impl Error {
         self
     }
 
-    /// Adds the rows that were finished. An empty partial result is ignored. A text that has a row is not
+    /// Sets the rows that were finished. An empty partial result is the same as none. A text that has a row is not
     /// [named as bad](Self::bad_texts).
     #[must_use]
     pub fn with_partial(mut self, partial: Partial) -> Self {
@@ -348,12 +357,15 @@ impl Error {
         self
     }
 
-    /// Adds finished rows of later texts: to those of their space, where there are some, else beside them.
+    /// Adds finished rows of other calls, whose indices are the caller's. Rows of one space become one partial result;
+    /// rows of another space stay beside them.
     #[must_use]
     pub(crate) fn with_more_partials(mut self, more: Vec<Partial>) -> Self {
         if more.is_empty() {
             return self;
         }
+        // The parts are sorted by space, because one matrix must not hold rows of two spaces. A part without rows is no
+        // partial result, but it may have cost something: its charges become those of the failed call.
         let own = std::mem::take(&mut self.inner().partials);
         let all = own.into_iter().map(Arc::unwrap_or_clone).chain(more);
         let mut spaces: Vec<Vec<Partial>> = Vec::new();
@@ -371,11 +383,12 @@ impl Error {
         }
         self.inner().charges += nobodys;
         for mut of in spaces {
-            // Calls end in any order.
+            // Calls end in any order, but the indices of a partial result must ascend.
             of.sort_by_key(|part| part.indices[0]);
             let indices: Vec<usize> = of.iter().flat_map(|part| part.indices.iter().copied()).collect();
             let rows = Embeddings::concat(of.iter().map(|part| &part.embeddings));
             let joined = rows.and_then(|rows| Partial::pair(indices, rows));
+            // Parts whose indices would not ascend together cannot be joined. They stay as they are, so no row is lost.
             let parts = joined.map_or(of, |joined| vec![joined]);
             self.inner().partials.extend(parts.into_iter().map(Arc::new));
         }
@@ -383,7 +396,7 @@ impl Error {
         self
     }
 
-    /// Takes the finished rows off, and what they cost, for whoever keeps both elsewhere.
+    /// Removes the finished rows and their cost, for callers that keep both elsewhere.
     #[must_use]
     pub fn without_partial(mut self) -> Self {
         if !self.0.partials.is_empty() {
@@ -392,14 +405,15 @@ impl Error {
         self
     }
 
-    /// Takes finished rows off that are of no use; what they cost becomes the failed call's.
+    /// Removes the finished rows, because they are of no use. Their cost becomes that of the failed call.
     #[must_use]
     pub fn without_rows(self) -> Self {
         let charges: Charges = self.partials().map(|partial| partial.embeddings().charges()).sum();
         self.without_partial().with_charges(&charges)
     }
 
-    /// Replaces the texts to blame, whatever the kind. Texts that have a row in [`partials`](Self::partials) are left out.
+    /// Replaces the texts that are the cause, whatever the kind of the error. Texts that have a row in
+    /// [`partials`](Self::partials) are left out.
     #[must_use]
     pub fn with_bad_texts(mut self, bad: Vec<BadText>) -> Self {
         self.inner().bad_texts = bad;
@@ -407,7 +421,7 @@ impl Error {
         self
     }
 
-    /// Adds texts to blame.
+    /// Adds texts that are the cause.
     #[must_use]
     pub(crate) fn with_more_bad_texts(mut self, bad: &[BadText]) -> Self {
         self.inner().bad_texts.extend_from_slice(bad);
@@ -415,32 +429,35 @@ impl Error {
         self
     }
 
-    /// Says of texts that were not tried why not: because of what befell others.
+    /// Marks texts that were never sent because an earlier call failed.
     #[must_use]
     pub(crate) fn of_others(mut self) -> Self {
         let inner = self.inner();
-        inner.message = format!("not tried, because of other texts' failure: {}", inner.message);
+        inner.message = format!("not sent, because an earlier call failed: {}", inner.message);
+        // The error of the earlier call reports the cost and the attempts: they must not be counted for each text.
         (inner.charges, inner.gave_up) = (Charges::NONE, None);
         self
     }
 
-    /// Marks that retrying was tried and given up, so that an outer retry does not multiply the attempts.
+    /// Marks that retrying was given up, so that an outer retry does not multiply the attempts.
     #[must_use]
     pub fn mark_exhausted(mut self) -> Self {
         self.inner().exhausted = true;
         self
     }
 
-    /// Marks the same, and says after how many attempts and why.
+    /// Marks that retrying was given up after this many attempts, and says why.
     #[must_use]
     pub(crate) fn gave_up(mut self, attempts: u32, why: String) -> Self {
         self.inner().gave_up = Some((attempts, why));
         self.mark_exhausted()
     }
 
-    /// Gives the indices of an inner call back as the caller's: in [`bad_texts`](Self::bad_texts) and
-    /// [`partial`](Self::partial). One inner text may stand for several of the caller's (as in
-    /// [`Dedup`](crate::wrap::Dedup)), and then each is named and gets its row.
+    /// Replaces the indices of an inner call by the caller's, in [`bad_texts`](Self::bad_texts) and
+    /// [`partials`](Self::partials).
+    ///
+    /// One inner text may stand for several texts of the caller (as in [`Dedup`](crate::wrap::Dedup)). Then each of
+    /// them is named, or gets its row.
     #[must_use]
     pub fn map_indices<I: IntoIterator<Item = usize>>(mut self, outer: impl Fn(usize) -> I) -> Self {
         let bad = std::mem::take(&mut self.inner().bad_texts);
@@ -456,7 +473,7 @@ impl Error {
                 .flat_map(|(row, &inner)| outer(inner).into_iter().map(move |index| (index, row)))
                 .collect();
             rows.sort_unstable();
-            // Two inner texts may stand for one of the caller's: it has one row.
+            // Two inner texts may stand for one text of the caller, which has one row.
             rows.dedup_by_key(|&mut (index, _)| index);
             let picked: Vec<usize> = rows.iter().map(|&(_, row)| row).collect();
             *partial = Arc::new(Partial {
@@ -476,14 +493,16 @@ impl StdError for Error {
 }
 
 impl Partial {
-    /// Says that row `r` of `embeddings` belongs to the caller's text `indices[r]`.
+    /// Pairs row `r` of `embeddings` with the caller's text `indices[r]`.
     ///
     /// # Errors
-    /// [`Protocol`](ErrorKind::Protocol) unless there is one index per row and they ascend.
+    /// [`Protocol`](ErrorKind::Protocol) if there is not one index per row, or if the indices do not ascend.
     pub fn new(indices: Vec<usize>, embeddings: Embeddings) -> Result<Self> {
         let (given, rows) = (indices.len(), embeddings.len());
         Self::pair(indices, embeddings).ok_or_else(|| {
-            let message = format!("{given} indices for {rows} finished rows, or not ascending");
+            let message = format!(
+                "{given} indices for {rows} finished rows: there must be one index per row, in ascending order"
+            );
             Error::new(ErrorKind::Protocol, message)
         })
     }

@@ -349,7 +349,8 @@ mod tests {
         ) {
             let both = a.combine(&b);
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            let batch = Batch::documents(&texts).with_truncation(if cut { Truncation::Truncate } else { Truncation::Error });
+            let truncation = if cut { Truncation::Truncate } else { Truncation::Error };
+            let batch = Batch::documents(&texts).with_truncation(truncation);
             if batch.check(&[], &both).is_ok() {
                 prop_assert!(batch.check(&[], &a).is_ok(), "{both:?} and {a:?}");
                 prop_assert!(batch.check(&[], &b).is_ok(), "{both:?} and {b:?}");

@@ -53,8 +53,8 @@ impl<'de> Deserialize<'de> for Charges {
         let paid = charges.usage();
         if paid.tokens > usage.tokens || paid.requests > usage.requests {
             let message = format!(
-                "the payees of stored charges have {} tokens and {} requests, but the stored sum over all of them has only \
-                 {} tokens and {} requests: the sum must not be smaller",
+                "the payees of stored charges have {} tokens and {} requests, but the sum over all of them has {} \
+                 tokens and {} requests: the sum must not be smaller",
                 paid.tokens, paid.requests, usage.tokens, usage.requests
             );
             return Err(D::Error::custom(message));

@@ -6,20 +6,20 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BadText {
-    /// Its position among the caller's texts, from 0.
+    /// The text's position among the caller's texts, from 0.
     pub index: usize,
-    /// What is wrong with it.
+    /// The reason why it cannot be embedded.
     pub reason: BadTextReason,
 }
 
 impl BadText {
-    /// Names the text at `index` and what is wrong with it.
+    /// Names the text at `index` and the reason why it cannot be embedded.
     pub const fn new(index: usize, reason: BadTextReason) -> Self {
         Self { index, reason }
     }
 }
 
-/// Why a text cannot be embedded.
+/// The reason why a text cannot be embedded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BadTextReason {
@@ -27,26 +27,28 @@ pub enum BadTextReason {
     Empty,
     /// The text has more tokens than the model takes, and truncation was not asked for.
     TooLong {
-        /// Its tokens, prompt and special tokens included; a lower bound where counting stopped early.
+        /// The text's tokens, prompt and special tokens included; a lower bound if counting stopped early.
         tokens: usize,
         /// The most that the model takes.
         limit: usize,
     },
     /// The text has more bytes than one call can hold.
     TooLarge {
-        /// Its bytes.
+        /// The text's bytes.
         bytes: usize,
         /// The most that a call can hold.
         limit: usize,
     },
     /// The provider refused the text without a more exact reason.
     Rejected,
-    /// The provider answered with what is no text's vector: all zeros, or a component that is not a finite number.
+    /// The provider returned a vector that no text can have: all zeros, or with a component that is not a finite
+    /// number.
     Unusable,
 }
 
 impl BadTextReason {
-    /// Names the reason for programs: `empty`, `too_long`, `too_large`, `rejected` or `unusable`. A code never changes.
+    /// Returns the reason's name for programs: `empty`, `too_long`, `too_large`, `rejected` or `unusable`. A code never
+    /// changes.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Empty => "empty",
@@ -63,14 +65,13 @@ impl fmt::Display for BadTextReason {
         match self {
             Self::Empty => f.write_str("is empty"),
             Self::TooLong { tokens, limit } => {
-                write!(
-                    f,
-                    "has at least {tokens} tokens, the limit is {limit}: split it, or cut it (`TooLong::Truncate`)"
-                )
+                write!(f, "has at least {tokens} tokens, the limit is {limit}: split it, or set `Truncation::Truncate`")
             }
-            Self::TooLarge { bytes, limit } => write!(f, "has {bytes} bytes, a call holds {limit}: split it"),
+            Self::TooLarge { bytes, limit } => write!(f, "has {bytes} bytes, a call holds at most {limit}: split it"),
             Self::Rejected => f.write_str("was refused by the provider"),
-            Self::Unusable => f.write_str("got a vector that is all zeros or not finite numbers"),
+            Self::Unusable => {
+                f.write_str("got a vector that is all zeros or has a component that is not a finite number")
+            }
         }
     }
 }
@@ -79,7 +80,7 @@ impl fmt::Display for BadTextReason {
 mod tests {
     use super::*;
 
-    /// As those of kinds: add to the table; change nothing in it.
+    /// Programs hold these, like the codes of kinds. Add to the table; change nothing in it.
     #[test]
     fn codes_stay_as_they_are() {
         let reasons = [

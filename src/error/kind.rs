@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use crate::{ParseError, named::stored_by_name};
 
-/// What kind of failure it was, and so what a caller can do about it.
+/// The kind of a failure, which tells a caller what to do about it.
 ///
 /// ```
 /// use docvector_embed::ErrorKind;
@@ -30,17 +30,17 @@ pub enum ErrorKind {
     Inference,
     /// The texts or the batch are not acceptable; [`Error::bad_texts`](crate::Error::bad_texts) says which and why.
     InvalidInput,
-    /// A queue of this process, or of a service, is full: this call was not sent any further. Waiting helps.
+    /// A queue of this process or of a service is full, and the call was not sent any further. Waiting helps.
     Overloaded,
-    /// The other side answered something that is not an answer.
+    /// The reply is malformed or does not match the request.
     Protocol,
     /// The account's quota or money is used up. Waiting does not help.
     QuotaExhausted,
     /// Too many requests at the moment. Waiting helps.
     RateLimited,
-    /// The vectors are, or would be, of another space than the one asked for.
+    /// The vectors lie, or would lie, in another space than the wanted one.
     SpaceMismatch,
-    /// It took longer than allowed.
+    /// The call took longer than allowed.
     Timeout,
     /// The provider cannot be reached or is down.
     Unavailable,
@@ -64,8 +64,8 @@ impl ErrorKind {
         Self::Unavailable,
     ];
 
-    /// Names the kind for programs: for wire formats, metrics and files. A code never changes, and [`FromStr`] takes it
-    /// back.
+    /// Returns the kind's code for programs: for wire formats, metrics and files. A code never changes, and [`FromStr`]
+    /// parses it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Auth => "auth",
@@ -84,8 +84,10 @@ impl ErrorKind {
         }
     }
 
-    /// Whether a call that several callers share may have failed for reasons of another caller: of its deadline, or of
-    /// its texts. `names_own` says whether the error names texts of this caller; `None` if it names no text at all.
+    /// Returns `true` if a call that several callers share may have failed because of another caller: because of its
+    /// deadline, or of its texts.
+    ///
+    /// `names_own` says whether the error names texts of this caller; `None` if it names no text at all.
     pub(crate) fn may_be_anothers_fault(self, names_own: Option<bool>) -> bool {
         match (self, names_own) {
             (Self::DeadlinePassed, _) => true,
@@ -94,11 +96,11 @@ impl ErrorKind {
         }
     }
 
-    /// Names the kind in lower-case words, as error messages begin: for people. For programs, use
-    /// [`as_str`](Self::as_str), which is read back.
+    /// Returns the kind in lower-case words, for people: error messages begin with them. Programs use
+    /// [`as_str`](Self::as_str), which can be parsed again.
     const fn words(self) -> &'static str {
         match self {
-            Self::Auth => "not authorised",
+            Self::Auth => "not authorized",
             Self::Cache => "cache failed",
             Self::Config => "wrong configuration",
             Self::DeadlinePassed => "deadline passed",
@@ -167,7 +169,7 @@ mod tests {
 
     #[test]
     fn all_kinds_are_listed() {
-        // Fails to compile where a kind is new: add it to `ALL`, to the table above, and to this count.
+        // Fails to compile if a kind is new: add it to `ALL`, to the table above, and to this count.
         let number = |kind: ErrorKind| match kind {
             ErrorKind::Auth => 0,
             ErrorKind::Cache => 1,

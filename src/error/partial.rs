@@ -2,7 +2,7 @@
 
 use crate::Embeddings;
 
-/// The rows that were finished before a call failed, and whose they are.
+/// The rows that were finished before a call failed, and the texts that they belong to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Partial {
     pub(super) indices: Vec<usize>,
@@ -10,18 +10,19 @@ pub struct Partial {
 }
 
 impl Partial {
-    /// Pairs row `r` with the caller's text `indices[r]`; `None` unless there is one index per row and they ascend.
+    /// Pairs row `r` with the caller's text `indices[r]`; `None` if there is not one index per row, or if the indices
+    /// do not ascend.
     pub(super) fn pair(indices: Vec<usize>, embeddings: Embeddings) -> Option<Self> {
         let pairs = indices.len() == embeddings.len() && indices.is_sorted_by(|a, b| a < b);
         pairs.then_some(Self { indices, embeddings })
     }
 
-    /// The caller's index of each row's text, ascending.
+    /// Returns the caller's index of each row's text, ascending.
     pub fn indices(&self) -> &[usize] {
         &self.indices
     }
 
-    /// The finished rows, with the usage that they, and failed calls beside them, are known to have cost.
+    /// Returns the finished rows, with their known usage and that of failed calls beside them.
     pub const fn embeddings(&self) -> &Embeddings {
         &self.embeddings
     }

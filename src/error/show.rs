@@ -6,6 +6,7 @@ use super::Error;
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// The most bad texts that are shown.
         const SHOWN: usize = 8;
         let inner = &*self.0;
         write!(f, "{}", inner.kind)?;
@@ -33,7 +34,7 @@ impl fmt::Display for Error {
             rows => write!(f, " ({rows} rows were finished)")?,
         }
         if inner.provider_message.is_some() {
-            f.write_str(" (the server's own words: `provider_message`)")?;
+            f.write_str(" (`provider_message` has the server's own words)")?;
         }
         if let Some((attempts, why)) = &inner.gave_up {
             let plural = if *attempts == 1 { "" } else { "s" };
@@ -49,7 +50,7 @@ impl fmt::Display for Error {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &*self.0;
-        // A program that returns an error from `main` shows this: it begins with what `Display` says.
+        // If `main` returns an error, the program shows its `Debug` form. So it begins with the `Display` form.
         write!(f, "{self} ")?;
         let mut debug = f.debug_struct("Error");
         debug.field("kind", &inner.kind);
