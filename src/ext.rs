@@ -14,13 +14,13 @@ use crate::{
     wrap::{Cached, Concurrency, Dedup, Metered, MetricsSink, RateLimit, RateLimiter, Retry, RetryPolicy, Timeout},
 };
 
-/// What every embedder can do for its users. Implemented for all of them; not to be implemented by hand.
+/// The methods of every embedder for its users. Implemented for all embedders; do not implement it by hand.
 ///
 /// ```
 /// use docvector_embed::{EmbedderExt, Limits, provider::Fake};
 /// # fn main() -> docvector_embed::Result<()> {
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// // An embedder that takes 100 texts a call; we have more.
+/// // An embedder that takes 100 texts per call; we have more.
 /// let embedder = Fake::builder().with_dimensions(16).with_limits(Limits::none().with_texts(100)).build()?.dedup();
 /// let texts: Vec<String> = (0..1000).map(|i| format!("text {}", i % 900)).collect();
 /// let embeddings = embedder.embed_documents(&texts).await?;
@@ -32,12 +32,12 @@ use crate::{
 /// ```
 ///
 /// # Cancellation
-/// Dropping a future or stream drops the calls it has in flight; finished rows that were not handed over are lost. To
-/// keep each row as it is finished, embed through a cache.
+/// Dropping a future or stream drops its calls in flight. Finished rows that it has not returned yet are lost. To keep
+/// each row once it is finished, embed through a cache.
 pub trait EmbedderExt: Embedder {
     /// Embeds any number of documents; row `i` belongs to text `i`.
     ///
-    /// A text that is too long is an error. To have it cut, or for any other option of a [`Batch`], use
+    /// A text that is too long is an error. To truncate it, or to set any other option of a [`Batch`], use
     /// [`embed_all`](Self::embed_all).
     ///
     /// # Errors
@@ -65,41 +65,42 @@ pub trait EmbedderExt: Embedder {
         }
     }
 
-    /// Embeds a batch of any size: splits it by [`limits`](Embedder::limits), keeps
-    /// [`in_flight`](crate::Limits::in_flight) calls going (four where the embedder does not say), and puts the rows in
-    /// the caller's order.
+    /// Embeds a batch of any size; row `i` belongs to text `i`.
+    ///
+    /// The batch is split by [`limits`](Embedder::limits). The embedder's limits also say how many calls are [in
+    /// flight](crate::Limits::in_flight) at once; if they do not, there are four.
     ///
     /// # Errors
-    /// Of the first call that fails; no further calls begin, those in flight are awaited, and the finished rows are in
-    /// [`Error::into_partial`]. Texts that no call can hold are found before the first call, all at once. An embedder
-    /// that breaks the laws of shape or space is a [`Protocol`](ErrorKind::Protocol) error, never wrong rows; one that
-    /// panics is an [`Inference`](ErrorKind::Inference) error.
+    /// The error of the first call that fails. After it no further calls begin, and those in flight are awaited;
+    /// [`Error::into_partial`] returns the finished rows. Texts that no call can hold are found before the first call,
+    /// all at once. If an embedder breaks the laws of shape or space, the error is [`Protocol`](ErrorKind::Protocol),
+    /// and no wrong rows are returned; if it panics, the error is [`Inference`](ErrorKind::Inference).
     fn embed_all(&self, batch: Batch<'_>) -> impl Future<Output = Result<Embeddings>> + Send {
         embed_all(self, batch)
     }
 
-    /// Embeds a batch of any size with a result for each text, so that one bad text does not sink the rest.
+    /// Embeds a batch of any size with one result per text, so that one bad text does not fail the others.
     ///
-    /// Bad texts that the embedder names are left out and the rest of their call is sent again. A refusal that names
-    /// none is isolated by halving, unless both halves and three texts alone are refused: then it is not the texts. A
-    /// failure of the provider is the result of all texts of that call; one that will not pass (wrong key, no money) or
-    /// three in a row end the run.
+    /// If an error names bad texts, they are left out, and the rest of their call is sent again. A refused call that
+    /// names no text is bisected. If both halves and three single texts are refused, the texts are not the cause. If
+    /// the provider fails, its error is the result of all texts of that call. The run ends after a failure that will
+    /// not pass (wrong key, no money), or after three failures in a row.
     fn embed_each(&self, batch: Batch<'_>) -> impl Future<Output = Each> + Send {
         each::embed_each(self, batch)
     }
 
-    /// Embeds a corpus larger than memory: takes texts as they come, gives windows of rows in the same order.
+    /// Embeds a corpus larger than memory: takes texts as they come, and returns windows of rows in the same order.
     ///
-    /// Streams are those of the crate `futures-core`; `futures-util` makes them (`stream::iter` of an iterator); pin the result to read
-    /// it, as below.
+    /// Streams are those of the crate `futures-core`. To make one, use `futures-util` (`stream::iter` of an iterator).
+    /// Pin the result to read it, as below.
     ///
     /// Memory is bounded by the [window and the number of windows at once](StreamOptions), whatever the length of the
-    /// corpus. Indices in errors count from the stream's first text. The stream ends after an error. The finished
-    /// rows of the failed window, and of those that were begun behind it, are in the error.
+    /// corpus. Indices in errors count from the stream's first text. The stream ends after an error. The error returns
+    /// the finished rows of the failed window, and of later windows that had begun.
     ///
-    /// On a tokio runtime, windows that are begun go on while the consumer is busy, so its loop may use the same
-    /// embedder. (Elsewhere they go on only while the stream is polled.) Each is a task that owns its texts and a clone
-    /// of the embedder: share one that is not `Clone` as an `Arc`. Dropping the stream ends them.
+    /// On a tokio runtime, windows that have begun go on while the consumer is busy, so its loop may use the same
+    /// embedder. (Elsewhere they go on only while the stream is polled.) Each window is a task that owns its texts and
+    /// a clone of the embedder. Put an embedder that is not `Clone` into an `Arc`. Dropping the stream ends the tasks.
     ///
     /// ```
     /// use docvector_embed::{EmbedderExt, InputKind, StreamOptions, provider::Fake};
@@ -129,21 +130,21 @@ pub trait EmbedderExt: Embedder {
         stream::embed_stream(self, texts, options)
     }
 
-    /// The one space that results lie in.
+    /// Returns the one space that results lie in.
     ///
     /// # Errors
-    /// [`SpaceMismatch`](ErrorKind::SpaceMismatch) for a router across several.
+    /// [`SpaceMismatch`](ErrorKind::SpaceMismatch) for a router across several spaces.
     fn space(&self) -> Result<&Space> {
         match self.spaces() {
             [space] => Ok(space),
             spaces => {
-                let message = format!("{} lies in {} spaces: name one on the batch", self, spaces.len());
+                let message = format!("{} has {} spaces, not one: set the wanted one on the batch", self, spaces.len());
                 Err(Error::new(ErrorKind::SpaceMismatch, message))
             }
         }
     }
 
-    /// Components of a vector.
+    /// Returns the number of components of a vector.
     ///
     /// # Errors
     /// [`SpaceMismatch`](ErrorKind::SpaceMismatch) for a router across several spaces.
@@ -151,8 +152,8 @@ pub trait EmbedderExt: Embedder {
         self.space().map(Space::dimensions)
     }
 
-    /// Embeds each text once, ever: see [`Cached`]. Whether the model is the one whose vectors are stored is not looked
-    /// at: [`Cached::new_verified`] and [`Cached::check_model`] do that.
+    /// Embeds each text once, ever: see [`Cached`]. This does not check that the stored vectors are those of this
+    /// model: [`Cached::new_verified`] and [`Cached::check_model`] do.
     ///
     /// # Errors
     /// [`Config`](ErrorKind::Config) for a router across several spaces: cache each of them.
@@ -163,8 +164,8 @@ pub trait EmbedderExt: Embedder {
         Cached::new(self, store)
     }
 
-    /// Lets so many calls through at once: see [`Concurrency`]. For a gate that is shared, or whose queue is bounded, see
-    /// [`Concurrency::with_gate`].
+    /// Lets at most this many calls run at once: see [`Concurrency`]. For a shared gate, or one with a bounded queue,
+    /// see [`Concurrency::with_gate`].
     fn concurrency(self, calls: usize) -> Concurrency<Self>
     where
         Self: Sized,
@@ -172,7 +173,7 @@ pub trait EmbedderExt: Embedder {
         Concurrency::new(self, calls)
     }
 
-    /// Tells a meter what each call cost: see [`Metered`].
+    /// Records in a [`MetricsSink`] what each call cost: see [`Metered`].
     fn metered(self, meter: impl MetricsSink) -> Metered<Self>
     where
         Self: Sized,
@@ -180,7 +181,7 @@ pub trait EmbedderExt: Embedder {
         Metered::new(self, meter)
     }
 
-    /// Keeps within requests and tokens a minute: see [`RateLimit`].
+    /// Keeps calls within a number of requests and tokens per minute: see [`RateLimit`].
     fn rate_limit(self, limiter: RateLimiter) -> RateLimit<Self>
     where
         Self: Sized,
@@ -188,7 +189,7 @@ pub trait EmbedderExt: Embedder {
         RateLimit::new(self, limiter)
     }
 
-    /// Tries again what may pass: see [`Retry`].
+    /// Repeats failed calls that may succeed: see [`Retry`].
     fn retry(self, policy: RetryPolicy) -> Retry<Self>
     where
         Self: Sized,
@@ -196,7 +197,7 @@ pub trait EmbedderExt: Embedder {
         Retry::new(self, policy)
     }
 
-    /// Gives up a call that takes longer: see [`Timeout`].
+    /// Ends a call that takes longer than `limit`: see [`Timeout`].
     fn timeout(self, limit: Duration) -> Timeout<Self>
     where
         Self: Sized,

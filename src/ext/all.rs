@@ -6,10 +6,11 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::{Batch, Embedder, Embeddings, Error, Partial, Result, checked::embed_checked, gather::RowCollector, plan};
 
-/// Calls at once where an embedder does not say: enough to hide a network's latency, few enough to be polite.
+/// The number of calls at once if an embedder does not say: enough to hide the latency of a network, few enough not to
+/// flood a server.
 pub(super) const IN_FLIGHT: usize = 4;
 
-/// See [`EmbedderExt::embed_all`](super::EmbedderExt::embed_all).
+/// Implements [`EmbedderExt::embed_all`](super::EmbedderExt::embed_all).
 pub(super) async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Result<Embeddings> {
     batch.check_space(embedder.spaces())?;
     let limits = embedder.limits();
@@ -18,6 +19,7 @@ pub(super) async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'
     let calls = calls.map_err(|error| error.with_embedder(embedder))?;
     let batch = plan.counted(&batch).map_or(batch, |counted| batch.with_counted(counted));
     if calls.len() <= 1 {
+        // Nothing has to be put together: the rows are not copied, and the error is the call's own.
         return embed_checked(embedder, batch).await;
     }
     let mut waiting = VecDeque::from(calls);
@@ -25,10 +27,14 @@ pub(super) async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'
     let mut rows = RowCollector::new(batch.len());
     let mut failed: Option<Error> = None;
     loop {
+        // After a failure no call begins: it would cost money, and its rows would only go into an error. Calls in
+        // flight are awaited, because they are paid for: dropping them would lose finished rows and their charges.
         while failed.is_none() && in_flight.len() < limits.in_flight.unwrap_or(IN_FLIGHT).max(1) {
             let Some(mut call) = waiting.pop_front() else { break };
             let now = embedder.limits();
             if plan::is_outdated(&limits, &now) {
+                // The limits have changed since the calls were planned. The call is split again, and its other parts
+                // are the next in line.
                 let Range { start, .. } = call;
                 let part = |part: Range<usize>| start + part.start..start + part.end;
                 call = plan::again(&batch.part(call), &now, &mut waiting, part).await;
@@ -39,19 +45,23 @@ pub(super) async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'
         let error = match result {
             Ok(part) => {
                 let other = rows.put(&part, |row| call.start + row).err();
-                // Rows of another space than those of the calls before: paid, and not to be mixed with them.
+                // These rows lie in another space than those of the calls before, so they must not get into one matrix.
+                // They are paid for, so they go with the error. They carry their charges themselves: the error's copy
+                // is dropped.
                 other.map(|error| {
                     let beside = Partial::new(call.collect(), part).into_iter().collect();
                     error.without_charges().with_more_partials(beside)
                 })
             }
             Err(error) => {
-                // Rows of another space stay with the error.
+                // The finished rows of the failed call join the others. Rows of another space stay with the error.
                 Some(rows.take(error.map_indices(|index| [call.start + index])))
             }
         };
         failed = match (failed, error) {
-            // Bad texts are named all at once, whichever call they were in.
+            // The first failure is the result; later ones add their rows and charges. If both name bad texts, all are
+            // named at once. If only the later one does, the first failure has another cause, and naming texts would
+            // hide it.
             (Some(first), Some(next)) => {
                 let named = !first.bad_texts().is_empty() && !next.bad_texts().is_empty();
                 let first = first.with_charges(next.charges()).with_more_partials(next.clone().into_partials());
@@ -66,6 +76,7 @@ pub(super) async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'
     }
 }
 
+/// Makes one call, and returns its range with the result, because calls end in any order.
 async fn embed_range<E: Embedder + ?Sized>(
     embedder: &E,
     batch: Batch<'_>,

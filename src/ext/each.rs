@@ -1,4 +1,4 @@
-//! Holds a result for each text: [`Each`].
+//! Holds one result per text: [`Each`].
 
 mod bisection;
 mod results;
@@ -7,7 +7,7 @@ mod run;
 pub(super) use self::run::embed_each;
 use crate::{Charges, Embeddings, Error, Result, Usage};
 
-/// A result for each text: a row, or why there is none.
+/// One result per text: a row, or the error that says why there is none.
 ///
 /// ```
 /// use docvector_embed::{Batch, EmbedderExt, provider::Fake};
@@ -21,26 +21,26 @@ use crate::{Charges, Embeddings, Error, Result, Usage};
 #[derive(Clone, Debug)]
 pub struct Each {
     embeddings: Option<Embeddings>,
-    /// The row of each text, or why it has none.
+    /// The row of each text, or the error that says why it has none.
     outcomes: Vec<Result<usize>>,
     charges: Charges,
 }
 
 impl Each {
-    /// How many texts there were.
+    /// Returns the number of texts.
     pub fn len(&self) -> usize {
         self.outcomes.len()
     }
 
-    /// Whether there were no texts.
+    /// Returns `true` if there were no texts.
     pub fn is_empty(&self) -> bool {
         self.outcomes.is_empty()
     }
 
-    /// The vector of text `i`, or why it has none.
+    /// Returns the vector of text `i`, or the error that says why it has none.
     ///
     /// # Panics
-    /// Where `i` is not below [`len`](Self::len).
+    /// If `i` is not below [`len`](Self::len).
     #[allow(clippy::missing_errors_doc, reason = "the error is the text's own")]
     pub fn result(&self, i: usize) -> Result<&[f32], &Error> {
         match (&self.outcomes[i], &self.embeddings) {
@@ -50,17 +50,17 @@ impl Each {
         }
     }
 
-    /// The results, in the order of the texts.
+    /// Iterates over the results, in the order of the texts.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Result<&[f32], &Error>> {
         (0..self.len()).map(|i| self.result(i))
     }
 
-    /// The texts without a vector, by index, ascending, and why.
+    /// Iterates over the texts without a vector: the index, ascending, and the error.
     pub fn errors(&self) -> impl Iterator<Item = (usize, &Error)> {
         self.outcomes.iter().enumerate().filter_map(|(i, outcome)| outcome.as_ref().err().map(|error| (i, error)))
     }
 
-    /// The rows of the texts that have one, in their order; `None` where there is none.
+    /// Returns the rows of the texts that have one, in their order; `None` if no text has one.
     pub const fn embeddings(&self) -> Option<&Embeddings> {
         self.embeddings.as_ref()
     }
@@ -70,21 +70,21 @@ impl Each {
         self.embeddings
     }
 
-    /// Whether only the beginning of text `i` was embedded.
+    /// Returns `true` if only the beginning of text `i` was embedded.
     ///
     /// # Panics
-    /// Where `i` is not below [`len`](Self::len).
+    /// If `i` is not below [`len`](Self::len).
     pub fn is_truncated(&self, i: usize) -> bool {
         let cut = |row: &usize| self.embeddings.as_ref().is_some_and(|all| all.truncated().binary_search(row).is_ok());
         self.outcomes[i].as_ref().is_ok_and(cut)
     }
 
-    /// What all of it cost, failed calls included where they said.
+    /// Returns the cost of all calls, with the known cost of failed ones.
     pub const fn usage(&self) -> Usage {
         self.charges.usage()
     }
 
-    /// The same, by who is to be paid.
+    /// Returns the cost of all calls, per payee.
     pub const fn charges(&self) -> &Charges {
         &self.charges
     }

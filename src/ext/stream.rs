@@ -10,14 +10,14 @@ use crate::{
     Truncation, Usage, driven::Driven, ext::embed_all,
 };
 
-/// Texts of a window where neither the caller nor the embedder's limits ask for more.
+/// The texts per window, unless the caller sets them or the embedder takes more per call.
 const WINDOW_TEXTS: usize = 1024;
 
-/// How [`embed_stream`](crate::EmbedderExt::embed_stream) takes texts.
+/// The options of [`embed_stream`](crate::EmbedderExt::embed_stream): its windows, and the options of its batches.
 ///
 /// # Default
-/// - window: 1,024 texts, or as many as the embedder takes in a call if that is more; or 4 MiB of text, if that is reached
-///   first;
+/// - window: 1,024 texts, or as many as the embedder takes per call if that is more; or 4 MiB of text, if that is
+///   reached first;
 /// - 2 windows at once, so that the embedder is never idle while the next texts are read;
 /// - over-long texts are an error; the bulk lane; no routing key, tenant, trace or wanted space; no deadline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct StreamOptions {
 }
 
 impl StreamOptions {
-    /// Takes the stream's texts to be of this kind.
+    /// Returns the default options for a stream of texts of this kind.
     pub const fn new(kind: InputKind) -> Self {
         let mut options = OwnedOptions::new(kind);
         options.lane = Lane::Bulk;
@@ -44,7 +44,7 @@ impl StreamOptions {
         self
     }
 
-    /// The options of the batches.
+    /// Returns the options of the batches.
     pub const fn options(&self) -> &OwnedOptions {
         &self.options
     }
@@ -63,7 +63,7 @@ impl StreamOptions {
         self
     }
 
-    /// Sets on [whose behalf](Batch::with_tenant) the texts are embedded.
+    /// Sets the [tenant](Batch::with_tenant) on whose behalf the texts are embedded.
     #[must_use]
     pub fn with_tenant(mut self, tenant: impl AsRef<str>) -> Self {
         self.options.tenant = Some(tenant.as_ref().into());
@@ -84,35 +84,36 @@ impl StreamOptions {
         self
     }
 
-    /// Sets the [queue](Batch::with_lane).
+    /// Sets the [lane](Batch::with_lane): the queue that the work waits in.
     #[must_use]
     pub const fn with_lane(mut self, lane: Lane) -> Self {
         self.options.lane = lane;
         self
     }
 
-    /// Sets [when the answers are of no more use](Batch::with_deadline): one moment for all windows.
+    /// Sets the [moment](Batch::with_deadline) after which the results are of no use: one moment for all windows.
     #[must_use]
     pub const fn with_deadline(mut self, deadline: Instant) -> Self {
         self.options.deadline = Some(deadline);
         self
     }
 
-    /// Sets the most texts of a window. With 0, the stream's only item is a [`Config`](ErrorKind::Config) error.
+    /// Sets the most texts per window. With 0, the stream's only item is a [`Config`](ErrorKind::Config) error.
     #[must_use]
     pub const fn with_window_texts(mut self, texts: usize) -> Self {
         self.window_texts = Some(texts);
         self
     }
 
-    /// Sets the most bytes of text of a window. A window holds at least one text, however long.
+    /// Sets the most bytes of text per window. A window holds at least one text, however long.
     #[must_use]
     pub const fn with_window_bytes(mut self, bytes: usize) -> Self {
         self.window_bytes = bytes;
         self
     }
 
-    /// Sets how many windows are embedded at once. With 0, the stream's only item is a [`Config`](ErrorKind::Config) error.
+    /// Sets the number of windows that are embedded at once. With 0, the stream's only item is a
+    /// [`Config`](ErrorKind::Config) error.
     #[must_use]
     pub const fn with_windows_in_flight(mut self, windows: usize) -> Self {
         self.windows = windows;
@@ -130,11 +131,10 @@ impl StreamOptions {
     }
 }
 
-/// See [`EmbedderExt::embed_stream`](crate::EmbedderExt::embed_stream).
+/// Implements [`EmbedderExt::embed_stream`](crate::EmbedderExt::embed_stream).
 ///
-/// A window that is begun holds places in gates and limits below, and its answer has a time limit: it must go on while
-/// the consumer of the stream is busy with something else, which may well wait for one of those places. So each window
-/// is [`Driven`].
+/// A window under way holds places in gates and rate limits, and has a time limit. So it must go on while the consumer
+/// of the stream is busy, perhaps with a call that waits for one of those places: each window is [`Driven`].
 pub(super) fn embed_stream<E, T, S>(
     embedder: &E,
     texts: S,
@@ -159,24 +159,24 @@ where
         });
         async move { (first, embedded.await.unwrap_or_else(|| Err(ended()))) }
     };
-    // Told when no further windows are to begin.
+    // Sent when no further windows are to begin.
     let (stop, stopped) = oneshot::channel::<()>();
     let embedded = Box::pin(windows.take_until(stopped).map(embed).buffered(in_flight.max(1)));
     let embedded = stream::unfold((embedded, Some(stop)), |(mut embedded, stop)| async move {
-        // What comes after a hole cannot be placed by who reads in order: an error is the last item.
+        // A consumer that reads in order cannot place rows that come after missing ones. So an error is the last item.
         let stop = stop?;
         let mut error = match embedded.next().await? {
             (_, Ok(rows)) => return Some((Ok(rows), (embedded, Some(stop)))),
             (_, Err(error)) => error,
         };
-        // But what was begun behind the hole is paid for, and goes with the error.
+        // Later windows that have begun are paid for: their rows and charges go with the error.
         let _ = stop.send(());
         let (mut finished, mut charges) = (Vec::new(), Charges::NONE);
         while let Some((first, result)) = embedded.next().await {
             match result {
                 Ok(rows) => finished.extend(Partial::new((first..first + rows.len()).collect(), rows)),
                 Err(later) => {
-                    // Bad texts are named all at once, whichever window they were in.
+                    // Bad texts are named all at once, whichever window they were in, as in `embed_all`.
                     if !error.bad_texts().is_empty() {
                         error = error.with_more_bad_texts(later.bad_texts());
                     }
@@ -193,6 +193,7 @@ where
     }
 }
 
+/// Makes the error of a window whose runtime ended. Its cost is not known.
 fn ended() -> Error {
     Error::new(ErrorKind::Unavailable, "the tokio runtime that embedded this window has ended")
         .with_usage(Usage::of_given_up())

@@ -1,33 +1,33 @@
-//! Finds the texts that a refused call is about by halving it: [`isolate`].
+//! Finds the texts that cause a refusal, by bisection: [`isolate`].
 //!
 //! ```text
-//! refused: a b c d e f g h          nothing is named
-//!          a b c d | e f g h        the halves are sent; if one passes, the other one has the bad texts
+//! refused: a b c d e f g h          no text is named
+//!          a b c d | e f g h        the halves are sent; if one passes, the bad texts are in the other one
 //!          a b | c d                and so on, down to single texts
 //! ```
-//! If both halves are refused, halving on would send every text alone. So a few texts are sent alone first: if even
-//! those are all refused, the texts are not the cause, and the rest is given up with the error.
+//! If both halves are refused, further halving might send every text alone. So a few texts are sent alone first. If
+//! even those are all refused, the texts are not the cause, and the rest is given up with the error.
 
 use std::collections::VecDeque;
 
 use super::results::{Refused, Results, attempt};
 use crate::{Batch, Embedder, Error};
 
-/// Texts that are sent alone when both halves of a call are refused. That so many are bad by chance, although not nearly
-/// all texts are, does not happen.
+/// The number of texts that are sent alone if both halves of a call are refused. It practically never happens that all
+/// of them are bad while many other texts are good.
 const ALONE: usize = 3;
 
-/// How far the search has come.
+/// The state of the search.
 struct Bisection {
-    /// The parts that were refused and not looked into yet.
+    /// The refused parts that are not searched yet.
     refused: VecDeque<Refused>,
     halvings: usize,
-    /// Whether a part has passed, or a text alone: then the texts are the cause of the other refusals.
+    /// `true` once a part or a single text has passed: then the texts are the cause of the other refusals.
     passed: bool,
 }
 
-/// Finds the texts that a refusal is about. The texts that it names are out already, so the rest is sent again as it is;
-/// a refusal that names none is halved.
+/// Finds the texts that cause a refusal. If the refusal names texts, they have their errors already, and the rest is
+/// sent again as it is. A refused call that names no text is halved.
 pub(super) async fn isolate<E: Embedder + ?Sized>(
     embedder: &E,
     batch: Batch<'_>,
@@ -58,7 +58,7 @@ pub(super) async fn isolate<E: Embedder + ?Sized>(
 }
 
 impl Bisection {
-    /// Cuts texts in two; `None` if the texts are not the cause, and all are given up.
+    /// Splits texts in two; `None` if the texts are not the cause, and all were given up.
     async fn halve<E: Embedder + ?Sized>(
         &mut self,
         embedder: &E,
@@ -68,11 +68,12 @@ impl Bisection {
         results: &mut Results,
     ) -> Option<[Vec<usize>; 2]> {
         self.halvings += 1;
-        // The second halving is of a half. If nothing has passed, the other half was refused too.
+        // The second halving splits a half. If nothing has passed by then, the other half was refused too.
         if self.halvings == 2 && !self.passed {
             let others = self.refused.iter().flat_map(|refused| &refused.rest);
             let all: Vec<usize> = rest.iter().chain(others).copied().collect();
             let tried = try_alone(embedder, batch, &all, results).await;
+            // If no text is left that was not tried alone, each has its own result, and nothing is given up.
             if all.len() > tried.len() && tried.iter().all(|&index| results.has_error(index)) {
                 results.give_up(&all, error);
                 return None;
@@ -87,7 +88,8 @@ impl Bisection {
     }
 }
 
-/// Sends some of many texts alone: the first, the last, and those between at even distances.
+/// Sends a few of many texts alone, and returns their indices: the first, the last, and some between them at even
+/// distances.
 async fn try_alone<E: Embedder + ?Sized>(
     embedder: &E,
     batch: Batch<'_>,

@@ -1,4 +1,4 @@
-//! Keeps what each text got while calls are made: [`Results`].
+//! Collects the result of each text while calls are made: [`Results`].
 
 use super::Each;
 use crate::{
@@ -6,14 +6,14 @@ use crate::{
     gather::RowCollector,
 };
 
-/// Provider failures in a row after which the rest is not tried.
+/// The number of failures of the provider in a row after which the other texts are not sent.
 const FAILURES_IN_A_ROW: usize = 3;
 
-/// Texts whose call was refused.
+/// The texts of a refused call that have no result yet.
 pub(super) struct Refused {
     pub(super) rest: Vec<usize>,
     pub(super) error: Error,
-    /// Whether some of the call's texts are settled, so that the rest may pass as it is.
+    /// `true` if some texts of the call have a result, so that the rest may pass as it is.
     pub(super) smaller: bool,
 }
 
@@ -22,13 +22,13 @@ pub(super) struct Results {
     rows: RowCollector,
     errors: Vec<Option<Error>>,
     failures_in_a_row: usize,
-    /// What failed calls are known to have cost.
+    /// The known cost of failed calls.
     charges: Charges,
-    /// Set when nothing more is to be tried.
+    /// The error that ended the run, once no further call is to be made.
     ended: Option<Error>,
 }
 
-/// Makes one call of these texts of the batch.
+/// Makes one call with these texts of the batch. Returns their indices with the result.
 pub(super) async fn attempt<E: Embedder + ?Sized>(
     embedder: &E,
     batch: Batch<'_>,
@@ -44,7 +44,7 @@ impl Results {
         Self { rows, errors, failures_in_a_row: 0, charges: Charges::NONE, ended: None }
     }
 
-    /// Whether nothing more is to be tried.
+    /// Returns `true` if no further call is to be made.
     pub(super) const fn have_ended(&self) -> bool {
         self.ended.is_some()
     }
@@ -58,14 +58,14 @@ impl Results {
         self.errors.iter_mut().for_each(|slot| _ = slot.get_or_insert_with(|| error.clone()));
     }
 
-    /// Makes the refusal of a text that was sent alone its result.
+    /// Makes the refusal of a text that was sent alone the result of that text.
     pub(super) fn reject(&mut self, index: usize, error: Error) {
         let alone = vec![BadText::new(index, BadTextReason::Rejected)];
         self.errors[index] = Some(error.with_bad_texts(alone));
     }
 
-    /// Takes the texts to blame and those that have a row out of `todo`; the former get an error of their own. `error`
-    /// has neither rows nor a bill: both are told once, for all.
+    /// Removes from `todo` the texts that `error` names and those that have a row. Each named text gets an error of its
+    /// own. `error` must have neither rows nor charges: both are counted once for the whole call.
     pub(super) fn set_aside(&mut self, todo: &mut Vec<usize>, error: &Error) {
         for bad in error.bad_texts() {
             self.errors[bad.index] = Some(error.clone().with_bad_texts(vec![bad.clone()]));
@@ -73,8 +73,8 @@ impl Results {
         todo.retain(|&index| self.errors[index].is_none() && !self.rows.has(index));
     }
 
-    /// Takes a call's rows, or those that were finished before it failed. Gives back the texts that are to be looked
-    /// into: refused, with or without others being named.
+    /// Takes a call's rows, or those that were finished before it failed. If the call was refused, returns the texts
+    /// that have no result yet, whether or not the error names others.
     pub(super) fn settle(
         &mut self,
         mut call: Vec<usize>,
@@ -90,7 +90,8 @@ impl Results {
             },
             Err(error) => self.rows.take(error.map_indices(|index| [call[index]])),
         };
-        // A call's error has rows of several spaces only if a router answers: those cannot all be given.
+        // Rows that are still with the error lie in another space, which only a router can cause. One matrix cannot
+        // hold them, so only their cost is kept.
         self.charges += error.total_charges();
         let error = error.without_partial().without_charges();
         let before = call.len();
@@ -99,12 +100,13 @@ impl Results {
         self.judge(call, error, smaller)
     }
 
-    /// Decides what becomes of the texts that a failed call leaves.
+    /// Decides what happens to the texts of a failed call that have no result yet.
     fn judge(&mut self, call: Vec<usize>, error: Error, smaller: bool) -> std::result::Result<(), Refused> {
         if call.is_empty() {
             return Ok(());
         }
-        // An error that names texts is about those, whatever its kind; it names at least one each time, so this ends.
+        // If an error names texts, they are the cause, whatever its kind, and the rest is sent again. Each time at
+        // least one text gets its result, so this ends.
         if error.kind() == ErrorKind::InvalidInput || (smaller && !error.bad_texts().is_empty()) {
             return Err(Refused { rest: call, error, smaller });
         }
@@ -112,15 +114,15 @@ impl Results {
         Ok(())
     }
 
-    /// Makes the error that ended the run the result of texts that were not tried.
+    /// Makes the error that ended the run the result of texts that were never sent.
     pub(super) fn spread_the_end(&mut self, texts: &[usize]) {
         let error = self.ended.clone().map(Error::of_others);
         texts.iter().for_each(|&index| self.errors[index].clone_from(&error));
     }
 
-    /// Makes `error` the result of these texts, and of all further ones if trying them is of no use.
+    /// Makes `error` the result of these texts. Ends the run if sending others is of no use.
     pub(super) fn give_up(&mut self, texts: &[usize], error: &Error) {
-        // What it names, it names by the places of one call.
+        // The error becomes the result of each of these texts, so it must not name others.
         let error = &error.clone().with_bad_texts(Vec::new());
         texts.iter().for_each(|&index| self.errors[index] = Some(error.clone()));
         self.failures_in_a_row += 1;
@@ -133,15 +135,16 @@ impl Results {
         }
     }
 
+    /// Returns one result per text.
     pub(super) fn finish(self) -> Each {
         let (embeddings, done, mut charges) = self.rows.into_done();
         charges += self.charges;
         let mut rows = 0..;
         let outcomes = done.into_iter().zip(self.errors).map(|(done, error)| match (done, error) {
-            // A text that has a row has no error, whatever was said of it before the row came.
+            // A text that has a row has no error, even if an earlier error named it.
             (true, _) => Ok(rows.next().unwrap_or_default()),
             (false, Some(error)) => Err(error),
-            (false, None) => Err(Error::new(ErrorKind::Protocol, "no answer came for this text")),
+            (false, None) => Err(Error::new(ErrorKind::Protocol, "no call returned a row or an error for this text")),
         });
         let outcomes = outcomes.collect();
         Each { embeddings, outcomes, charges }

@@ -1,4 +1,4 @@
-//! Embeds with a result for each text: [`embed_each`].
+//! Embeds with one result per text: [`embed_each`].
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{Batch, Embedder, Limits, Result, counted::Counted, ext::all::IN_FLIGHT, plan};
 
-/// See [`EmbedderExt::embed_each`](crate::EmbedderExt::embed_each).
+/// Implements [`EmbedderExt::embed_each`](crate::EmbedderExt::embed_each).
 pub(in crate::ext) async fn embed_each<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Each {
     let mut results = Results::new(batch.len());
     if let Err(error) = batch.check_space(embedder.spaces()) {
@@ -39,7 +39,7 @@ struct Planned {
     tokens: Option<Vec<u32>>,
 }
 
-/// Plans calls of the texts that a call can hold. The others get their errors: they fall out before the first call.
+/// Plans calls of the texts that a call can hold. The other texts get their errors before the first call.
 async fn plan_good_texts(batch: &Batch<'_>, limits: &Limits, results: &mut Results) -> Result<Planned> {
     let mut good: Vec<usize> = (0..batch.len()).collect();
     let first = plan::plan(batch, limits).await;
@@ -52,7 +52,7 @@ async fn plan_good_texts(batch: &Batch<'_>, limits: &Limits, results: &mut Resul
         }
         Err(error) => results.set_aside(&mut good, error),
     }
-    // What is left is planned anew, with what was counted the first time.
+    // The texts that are left are planned again, with the counts of the first time.
     let rest = counted.map_or(*batch, |counted| batch.with_counted(counted)).pick(&good);
     let second = plan::plan(&rest.batch(), limits).await;
     let of_rest = second.counted(&rest.batch()).map(|counted| counted.scatter(&good, batch.len()));
@@ -60,7 +60,8 @@ async fn plan_good_texts(batch: &Batch<'_>, limits: &Limits, results: &mut Resul
     Ok(Planned { calls, tokens: of_rest.or(tokens) })
 }
 
-/// Makes several calls at a time. A refused call is looked into before more is sent: everything may be refused.
+/// Makes several calls at once. If a call is refused, its cause is found before further calls begin, because all of
+/// them may be refused.
 async fn run_calls<E: Embedder + ?Sized>(
     embedder: &E,
     batch: Batch<'_>,
@@ -76,6 +77,8 @@ async fn run_calls<E: Embedder + ?Sized>(
             let Some(mut call) = waiting.pop_front() else { break };
             let now = embedder.limits();
             if plan::is_outdated(limits, &now) {
+                // The limits have changed since the calls were planned. The call is split again, and its other parts
+                // are the next in line.
                 let picked = batch.pick(&call);
                 call = plan::again(&picked.batch(), &now, &mut waiting, |part| call[part].to_vec()).await;
             }
