@@ -11,6 +11,12 @@ use crate::{Batch, Embedder, Embeddings, Error, Partial, Result, checked::embed_
 pub(super) const IN_FLIGHT: usize = 4;
 
 /// Implements [`EmbedderExt::embed_all`](super::EmbedderExt::embed_all).
+///
+/// After a failure no call begins: it would cost money, and its rows would only go into an error. Calls in flight are
+/// awaited, because they are paid for: dropping them would lose finished rows and their charges.
+///
+/// The first failure is the result; later ones add their rows and charges. If both name bad texts, all are named at
+/// once. If only the later one does, the first failure has another cause, and naming texts would hide it.
 pub(super) async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Result<Embeddings> {
     batch.check_space(embedder.spaces())?;
     let limits = embedder.limits();
@@ -27,8 +33,6 @@ pub(super) async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'
     let mut rows = RowCollector::new(batch.len());
     let mut failed: Option<Error> = None;
     loop {
-        // After a failure no call begins: it would cost money, and its rows would only go into an error. Calls in
-        // flight are awaited, because they are paid for: dropping them would lose finished rows and their charges.
         while failed.is_none() && in_flight.len() < limits.in_flight.unwrap_or(IN_FLIGHT).max(1) {
             let Some(mut call) = waiting.pop_front() else { break };
             let now = embedder.limits();
@@ -59,9 +63,7 @@ pub(super) async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'
             }
         };
         failed = match (failed, error) {
-            // The first failure is the result; later ones add their rows and charges. If both name bad texts, all are
-            // named at once. If only the later one does, the first failure has another cause, and naming texts would
-            // hide it.
+            // Bad texts are named all at once, whichever call they were in.
             (Some(first), Some(next)) => {
                 let named = !first.bad_texts().is_empty() && !next.bad_texts().is_empty();
                 let first = first.with_charges(next.charges()).with_more_partials(next.clone().into_partials());
