@@ -205,7 +205,7 @@ MUTATIONS = (
     ),
     Mutation(
         "C6: an interactive call joins a bulk call",
-        ((IN_FLIGHT, "Lane::Bulk.serves(lane).then(|| self.bulk.get(key)).flatten()", "self.bulk.get(key)"),),
+        ((IN_FLIGHT, "Lane::Bulk.serves(lane).then(|| self.0.bulk.get(key)).flatten()", "self.0.bulk.get(key)"),),
         test="core_faults::fairness::an_interactive_call_does_not_wait_in_the_bulk_lane_for_a_text_of_a_bulk_call",
     ),
     Mutation(
@@ -213,11 +213,11 @@ MUTATIONS = (
         (
             (IN_FLIGHT, "    pub(super) row: usize,\n", "    pub(super) row: usize,\n    lane: Lane,\n"),
             (IN_FLIGHT, "progress: progress.clone(), row, id }", "progress: progress.clone(), row, lane, id }"),
-            (IN_FLIGHT, "Lane::Bulk => &mut self.bulk,", "Lane::Bulk => &mut self.interactive,"),
+            (IN_FLIGHT, "self.0.of(lane)", "self.0.of(if matches!(lane, Lane::Bulk) { Lane::Interactive } else { lane })"),
             (
                 IN_FLIGHT,
-                "self.interactive.get(key).into_iter().chain(bulk)",
-                "self.interactive.get(key).filter(|slot| slot.lane.serves(lane)).into_iter().chain(bulk)",
+                "self.0.interactive.get(key).into_iter().chain(bulk)",
+                "self.0.interactive.get(key).filter(|slot| slot.lane.serves(lane)).into_iter().chain(bulk)",
             ),
         ),
         test="core_faults::money::an_interactive_call_that_comes_and_goes_hides_no_bulk_call",

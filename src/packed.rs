@@ -38,9 +38,21 @@ where
         &self.buffer[start..self.ends[at]]
     }
 
+    /// Returns the number of pieces.
+    #[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "for the local provider"))]
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Returns the bytes of all pieces together.
+    #[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "for the local provider"))]
+    pub(crate) fn bytes(&self) -> usize {
+        self.buffer.as_ref().len()
+    }
+
     /// Iterates over all pieces in the order in which they were added.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &B::Target> {
-        (0..self.ends.len()).map(|at| self.get(at))
+        (0..self.len()).map(|at| self.get(at))
     }
 }
 

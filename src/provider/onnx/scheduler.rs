@@ -63,7 +63,7 @@ use self::{
     run_stage::{RunStage, fail},
 };
 use super::stages::{RunBatch, Tokenize};
-use crate::{BadText, Batch, Error, ErrorKind, Result};
+use crate::{BadText, Batch, Error, ErrorKind, Result, lanes::HeadStart};
 
 /// The threads and what they share.
 #[derive(Debug)]
@@ -182,8 +182,8 @@ impl Shared {
     fn worker_loop(&self, role: &WorkerRole, mut runner: Option<Box<dyn RunBatch>>) {
         let (tokens, width, counters) = (&*self.tokens, self.width, &self.counters);
         let run_stage = RunStage { tokens, width, counters, packing: role.packing.as_ref() };
-        let mut ahead = 0;
-        while let Some(item) = self.wait_for_work(role, &mut ahead) {
+        let mut head_start = HeadStart::default();
+        while let Some(item) = self.wait_for_work(role, &mut head_start) {
             match (item, &mut runner) {
                 (WorkItem::Tokenize(call, piece), _) => self.tokenize_stage(&call, &piece),
                 (WorkItem::Run(batch), Some(runner)) => run_stage.run(batch, runner.as_mut()),
@@ -208,13 +208,13 @@ impl Shared {
     }
 
     /// Waits for the next work of a thread; `None` if it is to stop.
-    fn wait_for_work(&self, role: &WorkerRole, ahead: &mut u32) -> Option<WorkItem> {
+    fn wait_for_work(&self, role: &WorkerRole, head_start: &mut HeadStart) -> Option<WorkItem> {
         let mut queue = lock(&self.queue);
         loop {
             if queue.stop {
                 return None;
             }
-            if let Some(item) = queue.next_item(role, ahead) {
+            if let Some(item) = queue.next_item(role, head_start) {
                 return Some(item);
             }
             queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);

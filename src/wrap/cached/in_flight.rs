@@ -36,21 +36,20 @@ use crate::{
     Embeddings, Lane, Result, Usage,
     cache::{HashOfKey, Key},
     checked::cost_of,
+    lanes::PerLane,
 };
 
 /// The calls under way, by the texts they are for.
+///
+/// There is one map per lane: an interactive call for a text must not hide the bulk call for it, which may last longer.
 #[derive(Default)]
-pub(super) struct InFlightTable {
-    // One map per lane: an interactive call for a text must not hide the bulk call for it, which may last longer.
-    interactive: HashMap<Key, Slot, HashOfKey>,
-    bulk: HashMap<Key, Slot, HashOfKey>,
-}
+pub(super) struct InFlightTable(PerLane<HashMap<Key, Slot, HashOfKey>>);
 
 impl InFlightTable {
     /// Iterates over the calls for a text that a caller of this lane may wait for, interactive ones first.
     pub(super) fn slots(&self, key: &Key, lane: Lane) -> impl Iterator<Item = &Slot> {
-        let bulk = Lane::Bulk.serves(lane).then(|| self.bulk.get(key)).flatten();
-        self.interactive.get(key).into_iter().chain(bulk)
+        let bulk = Lane::Bulk.serves(lane).then(|| self.0.bulk.get(key)).flatten();
+        self.0.interactive.get(key).into_iter().chain(bulk)
     }
 
     /// Enters a call for its texts: row `i` is that of the text with key `i`.
@@ -72,10 +71,7 @@ impl InFlightTable {
     }
 
     const fn of(&mut self, lane: Lane) -> &mut HashMap<Key, Slot, HashOfKey> {
-        match lane {
-            Lane::Interactive => &mut self.interactive,
-            Lane::Bulk => &mut self.bulk,
-        }
+        self.0.of(lane)
     }
 }
 

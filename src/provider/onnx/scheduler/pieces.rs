@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use crate::packed::PackedTexts;
+
 /// The bytes from which a text is tokenized on a thread of its own, one text at a time. If such a text can be split
 /// nowhere, it takes seconds, and a hundred times its size in memory.
 pub(super) const GIANT_BYTES: usize = 1 << 20;
@@ -14,8 +16,7 @@ pub(super) const TEXT_BYTES: usize = 64;
 pub(super) struct TextPiece {
     /// The first text's place in the call.
     pub(super) first: usize,
-    text: String,
-    ends: Vec<usize>,
+    texts: PackedTexts,
 }
 
 impl std::fmt::Debug for TextPiece {
@@ -27,20 +28,15 @@ impl std::fmt::Debug for TextPiece {
 impl TextPiece {
     /// Returns the piece's bytes and [`TEXT_BYTES`] for each of its texts.
     pub(super) fn weight(&self) -> usize {
-        self.text.len() + TEXT_BYTES * self.ends.len()
+        self.texts.bytes() + TEXT_BYTES * self.texts.len()
     }
 
     pub(super) fn texts(&self) -> impl Iterator<Item = (usize, &str)> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).enumerate().map(|(at, (start, &end))| (self.first + at, &self.text[start..end]))
+        self.texts.iter().enumerate().map(|(at, text)| (self.first + at, text))
     }
 
     fn new(first: usize, texts: &[&str]) -> Self {
-        let ends = texts.iter().scan(0, |end, text| {
-            *end += text.len();
-            Some(*end)
-        });
-        Self { first, ends: ends.collect(), text: texts.concat() }
+        Self { first, texts: PackedTexts::copy(texts.iter().copied()) }
     }
 }
 

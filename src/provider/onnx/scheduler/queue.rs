@@ -12,10 +12,11 @@ use super::{
     pieces::{PIECE_BYTES, TextPiece},
     worker::WorkerRole,
 };
-use crate::Lane;
+use crate::{
+    Lane,
+    lanes::{HeadStart, PerLane},
+};
 
-/// Pieces of interactive work after which a thread does one piece of waiting bulk work.
-const MAX_INTERACTIVE_RUN: u32 = 8;
 /// The bytes of a lane's text that are tokenized before its next batch, if there are so many.
 const TOKENIZE_FIRST_BYTES: usize = 4 * PIECE_BYTES;
 
@@ -29,8 +30,7 @@ pub(super) enum WorkItem {
 
 #[derive(Debug, Default)]
 pub(super) struct WorkQueue {
-    interactive: LaneQueue,
-    bulk: LaneQueue,
+    lanes: PerLane<LaneQueue>,
     /// Giant texts, which have a thread of their own.
     pub(super) giants: VecDeque<(Arc<EmbedCall>, TextPiece)>,
     pub(super) stop: bool,
@@ -51,19 +51,19 @@ impl WorkQueue {
     /// Adds a new call.
     pub(super) fn push_call(&mut self, call: &Arc<EmbedCall>, giants: Vec<TextPiece>) {
         if !call.state().pieces.is_empty() {
-            self.turns(call.lane).raw.push_back(Arc::clone(call));
+            self.lanes.of(call.lane).raw.push_back(Arc::clone(call));
         }
         self.giants.extend(giants.into_iter().map(|giant| (Arc::clone(call), giant)));
     }
 
     /// Adds a call with texts to be embedded.
     pub(super) fn push_ready(&mut self, call: &Arc<EmbedCall>) {
-        self.turns(call.lane).ready.push_back(Arc::clone(call));
+        self.lanes.of(call.lane).ready.push_back(Arc::clone(call));
     }
 
     pub(super) fn remove(&mut self, call: &Arc<EmbedCall>) {
         let other = |one: &Arc<EmbedCall>| !Arc::ptr_eq(one, call);
-        let turns = self.turns(call.lane);
+        let turns = self.lanes.of(call.lane);
         turns.raw.retain(other);
         turns.ready.retain(other);
         self.remove_giants(call);
@@ -73,35 +73,22 @@ impl WorkQueue {
         self.giants.retain(|(one, _)| !Arc::ptr_eq(one, call));
     }
 
-    /// Returns the next work of a thread. `ahead` counts the pieces of interactive work that the thread did since its
-    /// last piece of bulk work. Each thread has its own count, because other threads may do another kind of work for a
+    /// Returns the next work of a thread. `head_start` counts the pieces of interactive work that the thread did since
+    /// its last piece of bulk work. Each thread has its own count, because other threads may do another kind of work for a
     /// lane: tokenizing bulk texts does not embed any.
-    pub(super) fn next_item(&mut self, role: &WorkerRole, ahead: &mut u32) -> Option<WorkItem> {
-        let lanes = if *ahead < MAX_INTERACTIVE_RUN {
-            [Lane::Interactive, Lane::Bulk]
-        } else {
-            [Lane::Bulk, Lane::Interactive]
-        };
-        for lane in lanes {
-            if let Some(item) = self.turns(lane).next_item(role) {
+    pub(super) fn next_item(&mut self, role: &WorkerRole, head_start: &mut HeadStart) -> Option<WorkItem> {
+        for lane in head_start.order() {
+            if let Some(item) = self.lanes.of(lane).next_item(role) {
                 match (lane, &item) {
-                    (Lane::Bulk, _) => *ahead = 0,
                     // A small piece is little work, and the same thread runs its batch, which is counted.
                     (Lane::Interactive, WorkItem::Tokenize(_, piece))
                         if role.packing.is_some() && piece.weight() < PIECE_BYTES => {}
-                    (Lane::Interactive, _) => *ahead = ahead.saturating_add(1),
+                    (lane, _) => head_start.took(lane),
                 }
                 return Some(item);
             }
         }
         None
-    }
-
-    fn turns(&mut self, lane: Lane) -> &mut LaneQueue {
-        match lane {
-            Lane::Interactive => &mut self.interactive,
-            Lane::Bulk => &mut self.bulk,
-        }
     }
 }
 
