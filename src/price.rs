@@ -1,4 +1,4 @@
-//! Says what models cost: dated prices in whole pico-dollars per token, and none for a model that is not in the table.
+//! Says what models cost: dated prices in whole pico-dollars per token. A model that is not in the table has no price.
 //!
 //! ```
 //! use docvector_embed::price;
@@ -9,8 +9,8 @@
 //! assert!(price::of("openai", "text-embedding-4").is_none());
 //! ```
 //!
-//! Prices change: each has the day from which it is known to hold, and its source. What a provider bills is what counts;
-//! give your own [`Price`] where yours is another:
+//! Prices change: each one has its source and the first day for which it is known to hold. Only the provider's bill is
+//! binding. If you pay another price, make your own [`Price`]:
 //!
 //! ```
 //! use docvector_embed::price::Price;
@@ -30,7 +30,8 @@ use std::{
 
 use crate::{Charge, Error, ErrorKind, Result, Tier, Usage};
 
-/// An amount of money: millionths of a millionth of a US dollar. Whole numbers, so that sums are exact.
+/// An amount of money in pico-dollars: millionths of a millionth of a US dollar. The number is whole, so sums are
+/// exact.
 ///
 /// ```
 /// use docvector_embed::price::PicoDollars;
@@ -45,22 +46,22 @@ impl PicoDollars {
     /// No money.
     pub const ZERO: Self = Self(0);
 
-    /// Takes pico-dollars; a dollar is 1,000,000,000,000 of them.
+    /// Makes an amount of this many pico-dollars. A dollar has 1,000,000,000,000 of them.
     pub const fn from_picos(picos: u128) -> Self {
         Self(picos)
     }
 
-    /// The pico-dollars.
+    /// Returns the number of pico-dollars.
     pub const fn as_picos(self) -> u128 {
         self.0
     }
 
-    /// So much for each of `tokens`; the most that can be held if it is more.
+    /// Returns this amount times `tokens`, at most the largest amount that the type can hold.
     const fn times(self, tokens: u64) -> Self {
         Self(self.0.saturating_mul(tokens as u128))
     }
 
-    /// The sum; `None` where it is more than can be held. (`+` gives the most that can be held.)
+    /// Returns the sum, or `None` if the type cannot hold it. (`+` returns the largest amount instead.)
     pub const fn checked_add(self, other: Self) -> Option<Self> {
         match self.0.checked_add(other.0) {
             Some(picos) => Some(Self(picos)),
@@ -83,7 +84,7 @@ impl AddAssign for PicoDollars {
     }
 }
 
-/// As a string of whole pico-dollars: more than the numbers of JSON can hold.
+/// Writes whole pico-dollars as a string: JSON's numbers cannot hold all of them.
 #[cfg(feature = "serde")]
 #[cfg_attr(docvector_docs, doc(cfg(feature = "serde")))]
 impl serde::Serialize for PicoDollars {
@@ -110,7 +111,7 @@ impl Sum for PicoDollars {
 }
 
 impl fmt::Display for PicoDollars {
-    /// Shows dollars, with at least two digits after the point and as many as the amount has.
+    /// Shows dollars, with as many digits after the point as the amount has, and at least two.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const DOLLAR: u128 = 1_000_000_000_000;
         let digits = format!("{:012}", self.0 % DOLLAR);
@@ -119,30 +120,30 @@ impl fmt::Display for PicoDollars {
     }
 }
 
-/// What a token of a model costs.
+/// The price of one token of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Price {
-    /// Who bills, in lower case: `openai`.
+    /// The provider that bills, in lower case: `openai`.
     pub provider: Cow<'static, str>,
-    /// The model, by the provider's name.
+    /// The model, under the provider's name for it.
     pub model: Cow<'static, str>,
-    /// Per token of a request that is answered at once.
+    /// The price per token of a request that is answered at once.
     pub standard: PicoDollars,
-    /// Per token of a batch job; `None` if there is none or the price is not known.
+    /// The price per token of a batch job; `None` if there are no batch jobs or the price is not known.
     #[cfg_attr(feature = "serde", serde(default))]
     pub batch: Option<PicoDollars>,
-    /// The day from which the price is known to hold, as `YYYY-MM-DD`.
+    /// The first day for which the price is known to hold, as `YYYY-MM-DD`.
     #[cfg_attr(feature = "serde", serde(default))]
     pub valid_from: Cow<'static, str>,
-    /// Where it is published.
+    /// The place where the price is published.
     #[cfg_attr(feature = "serde", serde(default))]
     pub source: Cow<'static, str>,
 }
 
 impl Price {
-    /// A price of your own: `standard` per token. A dollar for a million tokens is 1,000,000 pico-dollars per token.
+    /// Makes a price of your own, per token. One dollar per million tokens is 1,000,000 pico-dollars per token.
     pub fn new(
         provider: impl Into<Cow<'static, str>>,
         model: impl Into<Cow<'static, str>>,
@@ -152,11 +153,11 @@ impl Price {
         Self { provider: provider.into(), model: model.into(), standard, batch: None, valid_from, source }
     }
 
-    /// A price of your own, as providers publish it: dollars for a million tokens, such as `0.0125`.
+    /// Makes a price of your own from dollars per million tokens, as providers publish it: `0.0125`, `$0.02`.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) where this is not a decimal number with at most 6 digits after the point, or is more
-    /// than can be held. A `$` may come first.
+    /// [`Config`](ErrorKind::Config) if `dollars` is not a decimal number with at most 6 digits after the point, or is
+    /// too large. A `$` may stand before it.
     pub fn per_million(
         provider: impl Into<Cow<'static, str>>,
         model: impl Into<Cow<'static, str>>,
@@ -172,7 +173,7 @@ impl Price {
         self
     }
 
-    /// Sets the dollars for a million tokens of a batch job.
+    /// Sets the price of a batch job in dollars per million tokens.
     ///
     /// # Errors
     /// Those of [`per_million`](Self::per_million).
@@ -180,7 +181,7 @@ impl Price {
         Ok(self.with_batch(picos_per_token(dollars)?))
     }
 
-    /// Sets the day from which the price holds, as `YYYY-MM-DD`, and where it is published.
+    /// Sets the first day for which the price holds, as `YYYY-MM-DD`, and the place where it is published.
     #[must_use]
     pub fn with_source(
         mut self,
@@ -191,14 +192,16 @@ impl Price {
         self
     }
 
-    /// What the answered requests of a result or a run cost; `None` where one did not say its tokens. Calls that are
-    /// [`unanswered`](Usage::unanswered) are not in it and may be on the bill: it is then the least.
+    /// Returns the cost of all answered requests of a result or a run, or `None` if a reply did not report its tokens.
+    ///
+    /// Calls without an answer ([`unanswered`](Usage::unanswered)) are not included, but the provider may bill them. If
+    /// there are any, the cost is a lower bound.
     pub fn cost_of(&self, usage: Usage) -> Option<PicoDollars> {
         usage.exact_tokens().map(|tokens| self.cost(tokens))
     }
 
-    /// What a charge cost, at its payee's tier; `None` where the price or the tokens are not known. Nobody bills
-    /// [`Local`](Tier::Local) work.
+    /// Returns the cost of a charge at its payee's tier, or `None` if the price or the tokens are not known. Nobody
+    /// bills [`Local`](Tier::Local) work, so it costs nothing.
     ///
     /// ```
     /// use docvector_embed::{Charges, Payee, Tier, Usage, price};
@@ -218,20 +221,20 @@ impl Price {
         }
     }
 
-    /// What so many tokens cost.
+    /// Returns the cost of this many tokens.
     pub const fn cost(&self, tokens: u64) -> PicoDollars {
         self.standard.times(tokens)
     }
 
-    /// What so many tokens cost in a batch job.
+    /// Returns the cost of this many tokens in a batch job, or `None` if there is no batch price.
     pub fn batch_cost(&self, tokens: u64) -> Option<PicoDollars> {
         self.batch.map(|batch| batch.times(tokens))
     }
 }
 
-/// The pico-dollars per token that so many dollars for a million tokens are. Nothing is rounded.
+/// Converts dollars per million tokens into pico-dollars per token. Nothing is rounded.
 fn picos_per_token(dollars: &str) -> Result<PicoDollars> {
-    /// A millionth of a dollar for a million tokens is a pico-dollar for one.
+    /// Digits after the point: a millionth of a dollar per million tokens is one pico-dollar per token.
     const PLACES: usize = 6;
     let parse = || {
         let number = dollars.strip_prefix('$').unwrap_or(dollars);
@@ -245,7 +248,7 @@ fn picos_per_token(dollars: &str) -> Result<PicoDollars> {
     };
     parse().map(|picos: u64| PicoDollars(picos.into())).ok_or_else(|| {
         let message = format!(
-            "{dollars:?} as a price in dollars for a million tokens: it must be a decimal number such as 0.0125, with at \
+            "{dollars:?} as a price in dollars per million tokens: it must be a decimal number such as 0.0125, with at \
              most {PLACES} digits after the point, and at most {}",
             u64::MAX / 10_u64.pow(PLACES as u32)
         );
@@ -253,10 +256,10 @@ fn picos_per_token(dollars: &str) -> Result<PicoDollars> {
     })
 }
 
-/// All prices, the newest of a model last. $0.02 for a million tokens are 20,000 pico-dollars per token.
+/// All known prices. A model's newest price comes last. $0.02 per million tokens is 20,000 pico-dollars per token.
 ///
-/// The batch prices are those of OpenAI's rule that a batch costs half. Of text-embedding-ada-002, sources disagree on
-/// whether it can be used in a batch at all, so it has none.
+/// The batch prices follow OpenAI's rule that a batch costs half. Sources disagree on whether text-embedding-ada-002
+/// can be used in a batch at all, so it has no batch price.
 pub const TABLE: &[Price] = &[
     Price {
         provider: Cow::Borrowed("openai"),
@@ -284,12 +287,12 @@ pub const TABLE: &[Price] = &[
     },
 ];
 
-/// The newest price of a provider's model; `None` where it is not known, which is not the same as free.
+/// Returns the newest price of a provider's model, or `None` if it is not known. An unknown price does not mean free.
 pub fn of(provider: &str, model: &str) -> Option<Price> {
     TABLE.iter().rev().find(|price| price.provider == provider && price.model == model).cloned()
 }
 
-/// The price of a provider's model on a day, as `YYYY-MM-DD`.
+/// Returns the price of a provider's model on a day (`YYYY-MM-DD`), or `None` if it is not known for that day.
 pub fn on(provider: &str, model: &str, day: &str) -> Option<Price> {
     let is_it = |price: &&Price| price.provider == provider && price.model == model && *price.valid_from <= *day;
     TABLE.iter().rev().find(is_it).cloned()
@@ -381,7 +384,7 @@ mod tests {
             assert_eq!(price, Price::new("anyone", "any", picos));
             let price = price.with_batch_per_million(dollars).expect(dollars);
             assert_eq!(price.batch, Some(picos), "{dollars}");
-            // What a million tokens cost is the number that was given.
+            // A million tokens cost the number of dollars that was given.
             let numeric = |shown: &str| shown.trim_start_matches(['$', '0']).trim_end_matches(['0', '.']).to_owned();
             assert_eq!(numeric(&price.cost(1_000_000).to_string()), numeric(dollars));
         }
@@ -418,7 +421,7 @@ mod tests {
             "NaN",
             "٣",
             "1_000",
-            // Half a pico-dollar per token, and one too many.
+            // Half a pico-dollar per token, and one pico-dollar more than fits.
             "0.0000005",
             "18446744073709.551616",
             "99999999999999999999999999999999999999999999999999",

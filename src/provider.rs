@@ -1,4 +1,4 @@
-//! Provides vectors: the embedders at the bottom of a stack.
+//! Holds the providers: the embedders at the bottom of a stack, which make the vectors.
 
 mod fake;
 #[cfg(feature = "onnx")]

@@ -1,8 +1,8 @@
-//! Says what a provider still allows: [`RateLimitStatus`], read from its replies, for who paces calls.
+//! Says what a provider still allows: [`RateLimitStatus`], read from its replies, for code that paces calls.
 
 use std::time::Duration;
 
-/// What a provider said, with a reply, that it still allows.
+/// The rate limits of a provider, and what is left of them, as a reply of it said.
 ///
 /// ```
 /// use docvector_embed::{RateLimitStatus, RateLimitWindow};
@@ -13,21 +13,21 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RateLimitStatus {
-    /// Requests, where the provider says.
+    /// The limit on requests, if the provider named it.
     pub requests: Option<RateLimitWindow>,
-    /// Tokens, where the provider says.
+    /// The limit on tokens, if the provider named it.
     pub tokens: Option<RateLimitWindow>,
 }
 
 impl RateLimitStatus {
-    /// Sets what is allowed in requests.
+    /// Sets the limit on requests.
     #[must_use]
     pub const fn with_requests(mut self, requests: RateLimitWindow) -> Self {
         self.requests = Some(requests);
         self
     }
 
-    /// Sets what is allowed in tokens.
+    /// Sets the limit on tokens.
     #[must_use]
     pub const fn with_tokens(mut self, tokens: RateLimitWindow) -> Self {
         self.tokens = Some(tokens);
@@ -35,32 +35,32 @@ impl RateLimitStatus {
     }
 }
 
-/// A limit of so much in a provider's window, usually a minute, and what is left of it.
+/// A limit within a provider's window, usually a minute, and what is left of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RateLimitWindow {
-    /// The most in a window.
+    /// The most that the provider allows within a window.
     pub limit: u64,
-    /// What is left now.
+    /// The rest that is left now.
     pub remaining: Option<u64>,
-    /// How long until all of it is there again.
+    /// The time until the whole limit is available again.
     pub reset: Option<Duration>,
 }
 
 impl RateLimitWindow {
-    /// So much in a window.
+    /// Makes a window with this limit. Nothing is known of what is left.
     pub const fn new(limit: u64) -> Self {
         Self { limit, remaining: None, reset: None }
     }
 
-    /// Sets what is left.
+    /// Sets what is left now.
     #[must_use]
     pub const fn with_remaining(mut self, remaining: u64) -> Self {
         self.remaining = Some(remaining);
         self
     }
 
-    /// Sets how long until all of it is there again.
+    /// Sets the time until the whole limit is available again.
     #[must_use]
     pub const fn with_reset(mut self, reset: Duration) -> Self {
         self.reset = Some(reset);

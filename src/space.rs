@@ -14,20 +14,22 @@ use crate::{
     named::{named, stored_by_name},
 };
 
-/// Fixes the meaning of a [`SpaceId`]; a change to how fields are hashed needs a new one, and makes new spaces.
+/// Fixes the meaning of a [`SpaceId`]. Any change in the way fields are hashed needs a new context, and then every
+/// space gets a new id.
 const CONTEXT: &str = "docvector-embed 2026-11-22 space id v1";
 
-/// The fingerprint of a [`Space`]: equal exactly where vectors can be compared. Shown as 32 hex digits.
+/// The fingerprint of a [`Space`]. Two are equal exactly if their vectors can be compared. It is shown as 32 hex
+/// digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SpaceId([u8; 16]);
 
 impl SpaceId {
-    /// Restores a fingerprint from the bytes that [`as_bytes`](Self::as_bytes) gave.
+    /// Restores a fingerprint from the bytes that [`as_bytes`](Self::as_bytes) returned.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// The fingerprint's bytes, for keys and wire formats.
+    /// Returns the fingerprint's bytes, for keys and wire formats.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
@@ -75,7 +77,7 @@ impl FromStr for SpaceId {
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let digits = text.as_bytes();
-        let wrong = || ParseError::new("a space id is 32 hex digits");
+        let wrong = || ParseError::new("a space id must be 32 hex digits");
         if digits.len() != 32 {
             return Err(wrong());
         }
@@ -90,7 +92,7 @@ impl FromStr for SpaceId {
 
 stored_by_name!(SpaceId, |id| *id);
 
-/// How a model makes one vector out of the vectors of a text's tokens.
+/// The way in which a model makes one vector from the vectors of a text's tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Pooling {
@@ -109,7 +111,7 @@ pub enum Pooling {
 }
 
 named! {
-    /// The name that sentence-transformers' configurations use: `mean`, `cls`. It is a part of [`SpaceId`]s.
+    /// Returns the name that sentence-transformers' configurations use: `mean`, `cls`. It is a part of [`SpaceId`]s.
     Pooling, "a pooling",
     Cls = "cls",
     Max = "max",
@@ -119,11 +121,11 @@ named! {
     LastToken = "lasttoken",
 }
 
-/// How vectors are scaled.
+/// The scaling of vectors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Normalization {
-    /// As the model gives them.
+    /// None: the vectors stay as the model makes them.
     #[default]
     None,
     /// To Euclidean length 1.
@@ -131,55 +133,58 @@ pub enum Normalization {
 }
 
 named! {
-    /// The name: `none` or `l2`. It is a part of [`SpaceId`]s.
+    /// Returns the name: `none` or `l2`. It is a part of [`SpaceId`]s.
     Normalization, "a normalization",
     None = "none",
     L2 = "l2",
 }
 
-/// The class of arithmetic: members of one class can be searched by one another.
+/// The class of arithmetic. Vectors of the same class can be compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Precision {
-    /// fp32, fp16 and bf16: cosine at least 0.9999 between them.
+    /// fp32, fp16 and bf16: the cosine between their vectors of one text is at least 0.9999.
     #[default]
     Full,
-    /// 8-bit weights or arithmetic: close, but not close enough to be called the same.
+    /// 8-bit weights or arithmetic: the vectors are close to those of `Full`, but not close enough to count as the
+    /// same.
     Int8,
 }
 
 named! {
-    /// The name: `full` or `int8`. It is a part of [`SpaceId`]s.
+    /// Returns the name: `full` or `int8`. It is a part of [`SpaceId`]s.
     Precision, "a precision",
     Full = "full",
     Int8 = "int8",
 }
 
-/// The strings put before documents and queries, and who puts them there. Part of the space: they move the vectors.
+/// The strings put before documents and queries, and who puts them there. They change the vectors, so they are part of
+/// the space.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Prompts {
-    /// Put before a document; `None` for nothing.
+    /// The string put before a document; `None` for nothing.
     pub document: Option<Arc<str>>,
-    /// Put before a query; `None` for nothing.
+    /// The string put before a query; `None` for nothing.
     pub query: Option<Arc<str>>,
-    /// Who puts them there.
+    /// The side that puts them there.
     pub applied_by: PromptsBy,
 }
 
 impl Prompts {
-    /// Puts these strings before documents and queries; empty ones are none.
+    /// Makes prompts that the embedder in this process puts before documents and queries. An empty string stands for
+    /// none.
     pub fn new(document: impl AsRef<str>, query: impl AsRef<str>) -> Self {
         let some = |text: &str| (!text.is_empty()).then(|| Arc::from(text));
         Self { document: some(document.as_ref()), query: some(query.as_ref()), applied_by: PromptsBy::Client }
     }
 
-    /// Says that the server puts these strings before documents and queries, so that nobody else must.
+    /// Makes prompts that the server puts before documents and queries, so that nobody else must.
     pub fn by_server(document: impl AsRef<str>, query: impl AsRef<str>) -> Self {
         Self { applied_by: PromptsBy::Server, ..Self::new(document, query) }
     }
 
-    /// The string put before texts of this kind.
+    /// Returns the string put before texts of this kind.
     pub fn of(&self, kind: InputKind) -> Option<&str> {
         match kind {
             InputKind::Document => self.document.as_deref(),
@@ -188,7 +193,7 @@ impl Prompts {
     }
 }
 
-/// Who puts the prompts before the texts.
+/// The side that puts the prompts before the texts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PromptsBy {
@@ -200,13 +205,14 @@ pub enum PromptsBy {
 }
 
 named! {
-    /// The name: `client` or `server`. It is a part of [`SpaceId`]s.
+    /// Returns the name: `client` or `server`. It is a part of [`SpaceId`]s.
     PromptsBy, "the one who puts prompts",
     Client = "client",
     Server = "server",
 }
 
-/// A vector space: what must be equal for two vectors to be comparable. Cheap to clone; equal by [`id`](Self::id).
+/// A vector space: everything that must be equal for two vectors to be comparable. It is cheap to clone. Spaces are
+/// equal if their [`id`](Self::id)s are.
 ///
 /// Vectors can be compared only within one space, so every result carries its space and every wrapper checks it.
 ///
@@ -215,20 +221,21 @@ named! {
 /// # fn main() -> docvector_embed::Result<()> {
 /// let small = Space::builder("text-embedding-3-small", 1536).with_normalization(Normalization::L2).build()?;
 /// let short = Space::builder("text-embedding-3-small", 512).with_normalization(Normalization::L2).build()?;
-/// // One model at two widths is two spaces.
+/// // One model with two numbers of dimensions makes two spaces.
 /// assert_ne!(small.id(), short.id());
-/// // The fingerprint names a collection: the same tomorrow, on another machine, from another vendor.
+/// // Name a collection by the fingerprint: it is the same tomorrow, on another machine, and from another vendor.
 /// assert_eq!(small.id().to_string(), "a39b12dacbab517a740c39a05e880932");
 /// # Ok(()) }
 /// ```
 ///
 /// # What is in the identity
-/// Model family, revision or weights hash, dimensions, pooling, normalisation, prompts and who applies them, and the
-/// precision class. Not the vendor, address, key, device, file name or [label](SpaceBuilder::with_label).
+/// The identity is made of the model family, the revision or weights hash, dimensions, pooling, normalization, prompts
+/// and who applies them, and the precision class. The vendor, address, key, device, file name and
+/// [label](SpaceBuilder::with_label) are not part of it.
 #[derive(Clone)]
 pub struct Space(Arc<Fields>, SpaceId);
 
-/// What a space is made of.
+/// The parts of a space.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Fields {
     model: String,
@@ -242,47 +249,48 @@ struct Fields {
 }
 
 impl Space {
-    /// The stable fingerprint. Name collections and cache entries by it.
+    /// Returns the stable fingerprint. Name collections and cache entries by it.
     pub const fn id(&self) -> SpaceId {
         self.1
     }
 
-    /// The model family.
+    /// Returns the model family.
     pub fn model(&self) -> &str {
         &self.0.model
     }
 
-    /// The revision or weights hash.
+    /// Returns the revision or the hash of the weights.
     pub fn revision(&self) -> Option<&str> {
         self.0.revision.as_deref()
     }
 
-    /// Components of a vector.
+    /// Returns the number of components of a vector.
     pub fn dimensions(&self) -> usize {
         self.0.dimensions
     }
 
-    /// How token vectors become one; several are concatenated in this order; empty where not known.
+    /// Returns the poolings that make one vector from the tokens' vectors. The results of several are concatenated in
+    /// this order. The list is empty if the pooling is not known.
     pub fn pooling(&self) -> &[Pooling] {
         &self.0.pooling
     }
 
-    /// How vectors are scaled.
+    /// Returns the scaling of vectors.
     pub fn normalization(&self) -> Normalization {
         self.0.normalization
     }
 
-    /// What is put before the texts, and by whom.
+    /// Returns the strings put before texts, and who puts them there.
     pub fn prompts(&self) -> &Prompts {
         &self.0.prompts
     }
 
-    /// The class of arithmetic.
+    /// Returns the class of arithmetic.
     pub fn precision(&self) -> Precision {
         self.0.precision
     }
 
-    /// A name for people; not part of the identity.
+    /// Returns the name for people. It is not part of the identity.
     pub fn label(&self) -> Option<&str> {
         self.0.label.as_deref()
     }
@@ -315,7 +323,8 @@ impl fmt::Debug for Space {
 }
 
 impl Fields {
-    /// Hashes every field that matters, each with its length or a tag before it, so that no two spaces run together.
+    /// Hashes every field of the identity. A tag says whether an optional field is there, and a length stands before
+    /// its bytes: without them, two different spaces could feed the same bytes to the hash.
     fn fingerprint(&self) -> SpaceId {
         let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
         let mut field = |bytes: Option<&[u8]>| match bytes {
@@ -334,7 +343,7 @@ impl Fields {
         field(Some(self.normalization.as_str().as_bytes()));
         field(self.prompts.document.as_deref().map(str::as_bytes));
         field(self.prompts.query.as_deref().map(str::as_bytes));
-        // Without prompts there is nothing to apply, and so nobody who does.
+        // Without prompts it means nothing who applies them, so it must not make another space.
         let has_prompts = self.prompts.document.is_some() || self.prompts.query.is_some();
         field(has_prompts.then_some(self.prompts.applied_by.as_str().as_bytes()));
         field(Some(self.precision.as_str().as_bytes()));

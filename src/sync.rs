@@ -1,15 +1,16 @@
-//! Gives the lock that shared state stands under: one that a panic elsewhere does not close.
+//! Provides the lock for shared state: a mutex that a panic elsewhere does not close.
 //!
-//! `tests/loom` has a module of this name with the same items, which lets loom decide who goes when. What it tests takes
-//! its locks, channels, and the counts by which it ends, from here.
+//! `tests/loom` has a module of this name with the same items, which lets loom decide the order of the threads. So the
+//! code that loom tests must take its locks, its channels and the reference counts on which its end depends from this
+//! module.
 
 use std::sync::PoisonError;
 pub(crate) use std::sync::{Arc, Weak};
 
 pub(crate) use tokio::sync::oneshot;
 
-/// A mutex whose lock is held for the time of one closure. The state under it is whole between closures, so that a
-/// panic of some other thread says nothing about it.
+/// A mutex whose lock is held for the time of one closure. Between closures the state under it is always whole, so the
+/// panic of another thread is no reason to refuse the lock.
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
 

@@ -1,11 +1,11 @@
-//! Counts what a result cost: [`Usage`], conserved by every wrapper.
+//! Counts what a result cost: [`Usage`], which every wrapper conserves.
 
 use std::{
     iter::Sum,
     ops::{Add, AddAssign},
 };
 
-/// What embedding some texts took. Adds up; the default is nothing at all.
+/// The tokens and requests that embedding some texts took. Usages can be added; the default is no usage.
 ///
 /// ```
 /// use docvector_embed::Usage;
@@ -13,7 +13,7 @@ use std::{
 /// let b = Usage::of_request(Some(5));
 /// assert_eq!((a + b).tokens, 12);
 /// assert_eq!((a + b).requests, 2);
-/// // A request whose tokens are not known does not hide those of the others, and is never taken for free.
+/// // A request with unknown tokens does not hide the tokens of the others, and it does not count as free.
 /// let c = a + b + Usage::of_request(None);
 /// assert_eq!((c.tokens, c.unreported), (12, 1));
 /// assert_eq!(c.exact_tokens(), None);
@@ -22,18 +22,18 @@ use std::{
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct Usage {
-    /// Tokens that the providers are known to have processed, and billed, where they bill.
+    /// Tokens that the providers are known to have processed, and to have billed if they bill.
     pub tokens: u64,
     /// Calls made to providers.
     pub requests: u64,
-    /// Answered calls, counted in `requests`, whose tokens the provider did not say.
+    /// Answered calls, counted in `requests`, whose tokens the provider did not report.
     pub unreported: u64,
-    /// Calls given up without an answer (a time limit passed, a connection broke), counted in `requests` where a
-    /// request was begun: the provider may have billed them all the same, and nobody can say how much.
+    /// Calls given up without an answer (a time limit passed, a connection broke). They are counted in `requests` if a
+    /// request was begun. The provider may have billed them all the same, and nobody can say how much.
     pub unanswered: u64,
     /// Texts that a cache answered instead of a provider.
     pub cached: u64,
-    /// Texts that were equal to another, of the same call or of one under way, and answered by its row.
+    /// Texts that got the row of an equal text, of the same call or of another call under way.
     pub deduplicated: u64,
 }
 
@@ -41,7 +41,7 @@ impl Usage {
     /// No tokens, no requests, nothing saved.
     pub const ZERO: Self = Self { tokens: 0, requests: 0, unreported: 0, unanswered: 0, cached: 0, deduplicated: 0 };
 
-    /// The usage of one request that took `tokens`, or did not say.
+    /// Returns the usage of one request that took `tokens`, or whose reply did not report them.
     pub const fn of_request(tokens: Option<u64>) -> Self {
         match tokens {
             Some(tokens) => Self { tokens, requests: 1, ..Self::ZERO },
@@ -49,36 +49,36 @@ impl Usage {
         }
     }
 
-    /// The usage of one request that got no answer: no tokens are known, and some may have been billed.
+    /// Returns the usage of one request that got no answer: no tokens are known, and some may have been billed.
     pub const fn of_unanswered() -> Self {
         Self { requests: 1, unanswered: 1, ..Self::ZERO }
     }
 
-    /// The usage of a call that was given up, where nobody knows whether it came to a request.
+    /// Returns the usage of a call that was given up, if nobody knows whether it came to a request.
     pub const fn of_given_up() -> Self {
         Self { unanswered: 1, ..Self::ZERO }
     }
 
-    /// The tokens, where all requests that were answered said how many they took; `None` where one did not.
+    /// Returns the tokens if every reply reported them, and `None` if one did not.
     pub const fn exact_tokens(&self) -> Option<u64> {
         if self.unreported == 0 { Some(self.tokens) } else { None }
     }
 
-    /// The same with `texts` more answered by a cache.
+    /// Returns this usage with `texts` more that a cache answered.
     #[must_use]
     pub const fn with_cached(mut self, texts: u64) -> Self {
         self.cached = self.cached.saturating_add(texts);
         self
     }
 
-    /// The same with `texts` more answered by the row of an equal text.
+    /// Returns this usage with `texts` more that got the row of an equal text.
     #[must_use]
     pub const fn with_deduplicated(mut self, texts: u64) -> Self {
         self.deduplicated = self.deduplicated.saturating_add(texts);
         self
     }
 
-    /// The part that a provider may bill: nothing that was saved.
+    /// Returns the part that a provider may bill: without the texts that were saved.
     pub(crate) const fn billable(self) -> Self {
         Self { cached: 0, deduplicated: 0, ..self }
     }
@@ -94,7 +94,7 @@ impl Add for Usage {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        // Every field by name: a new one cannot be forgotten here.
+        // Every field by name, so that a new one cannot be forgotten here.
         let Self { tokens, requests, unreported, unanswered, cached, deduplicated } = other;
         Self {
             tokens: self.tokens.saturating_add(tokens),

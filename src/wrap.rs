@@ -1,4 +1,4 @@
-//! Wraps embedders with one job each; wrappers are embedders, so they stack.
+//! Holds the wrappers: each has one job. A wrapper is an embedder itself, so wrappers stack.
 
 mod cached;
 mod concurrency;

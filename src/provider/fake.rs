@@ -1,4 +1,4 @@
-//! Stands in for a model in tests: [`Fake`], with deterministic vectors, scripted failures, latency, and a log of calls.
+//! Stands in for a model in tests: [`Fake`] has deterministic vectors, scripted failures, latency, and a log of calls.
 
 use std::{
     collections::VecDeque,
@@ -15,10 +15,10 @@ use crate::{
     Limits, Normalization, Payee, Result, Space, SpaceId, Tier, TokenCount, Truncation, Usage,
 };
 
-/// Characters a token.
+/// Characters per token.
 const TOKEN: usize = 4;
 
-/// An embedder without a model.
+/// An embedder without a model, for tests.
 ///
 /// ```
 /// use docvector_embed::{EmbedderExt, Error, ErrorKind, provider::Fake};
@@ -34,15 +34,16 @@ const TOKEN: usize = 4;
 /// ```
 ///
 /// # Semantics
-/// A vector is the blake3 hash of space, kind and text, stretched to unit length: equal texts have equal vectors, other
-/// texts have others, and nothing is similar to anything. A token is up to four characters. The space is that of a
-/// model called `fake`. Clones share the script, the log and the gate.
+/// A vector is made from the blake3 hash of space, kind and text, and scaled to length 1. Equal texts have equal
+/// vectors; different texts have different vectors, and vectors say nothing about meaning. Every four characters of a
+/// text are one token, and the rest is one more. The space is that of a model called `fake`. Clones share the script,
+/// the log and the [holds](Self::hold).
 ///
 /// # Errors
-/// Those scripted, and those of [`Batch::check`].
+/// The scripted errors, and those of [`Batch::check`].
 ///
 /// # Cancellation
-/// A dropped call is logged with [`FakeOutcome::Dropped`] and has cost nothing.
+/// A dropped call is logged with [`FakeOutcome::Dropped`] and costs nothing.
 ///
 /// # Cost
 /// The log keeps every text; [`without_log`](FakeBuilder::without_log) turns it off for long runs and benchmarks.
@@ -56,7 +57,7 @@ struct Shared {
     latency: Option<Duration>,
     logs: bool,
     state: Mutex<State>,
-    /// How many [`Hold`]s there are.
+    /// The number of [`Hold`]s that exist.
     holds: watch::Sender<usize>,
 }
 
@@ -68,16 +69,16 @@ struct State {
     usage: Usage,
 }
 
-/// Answers a call with an error, or lets it succeed.
+/// Returns the error of a call, or `None` to let it succeed.
 type Refusal = Arc<dyn Fn(&Fake, &Batch<'_>) -> Option<Error> + Send + Sync>;
 
-/// One call as [`Fake::calls`] tells it.
+/// One call in the log, as [`Fake::calls`] returns it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FakeCall {
-    /// The texts, in the order they came in.
+    /// The texts, in the caller's order.
     pub texts: Vec<String>,
-    /// What they were said to be.
+    /// The kind of the texts.
     pub kind: InputKind,
     /// The routing key.
     pub key: Option<String>,
@@ -85,34 +86,35 @@ pub struct FakeCall {
     pub tenant: Option<String>,
     /// The trace.
     pub trace: Option<String>,
-    /// The wanted space.
+    /// The wanted space, if the caller named one.
     pub space: Option<SpaceId>,
-    /// What was asked for over-long texts.
+    /// The policy for over-long texts.
     pub truncation: Truncation,
     /// The lane.
     pub lane: Lane,
     /// The deadline.
     pub deadline: Option<Instant>,
-    /// How it ended.
+    /// The outcome, or [`Running`](FakeOutcome::Running).
     pub outcome: FakeOutcome,
 }
 
-/// How a call of a [`Fake`] ended.
+/// The outcome of a call of a [`Fake`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FakeOutcome {
-    /// It has not.
+    /// The call has not ended.
     Running,
-    /// With vectors.
+    /// It returned vectors.
     Done,
-    /// With an error.
+    /// It returned an error.
     Failed,
     /// The caller dropped it.
     Dropped,
 }
 
 impl Fake {
-    /// Makes a fake of `dimensions` components (taken to be at least 1 and at most 65,536) without limits.
+    /// Makes a fake without limits whose vectors have `dimensions` components. A number below 1 counts as 1, and one
+    /// above 65,536 as 65,536.
     pub fn new(dimensions: usize) -> Self {
         let builder = Self::builder().with_dimensions(dimensions.clamp(1, 65_536));
         match builder.build() {
@@ -122,32 +124,33 @@ impl Fake {
         }
     }
 
-    /// Begins a fake with other than the default properties.
+    /// Returns a builder, for a fake with other properties than the default ones.
     pub fn builder() -> FakeBuilder {
         FakeBuilder::default()
     }
 
-    /// Makes the next call that is not scripted yet fail with `error`.
+    /// Adds to the script: the next call that has no entry in it yet fails with `error`.
     pub fn fail_next(&self, error: Error) {
         self.state().script.push_back(Some(error));
     }
 
-    /// Makes the next call that is not scripted yet succeed, so that a later one can be made to fail.
+    /// Adds to the script: the next call that has no entry in it yet succeeds, so that a later one can be made to fail.
     pub fn succeed_next(&self) {
         self.state().script.push_back(None);
     }
 
-    /// Asks `refusal` about each call that no script makes fail: for errors that depend on the texts of the call.
+    /// Sets a function that may refuse any call that the script does not make fail. This is for errors that depend on
+    /// the texts of the call.
     pub(crate) fn refuse_by(&self, refusal: impl Fn(&Self, &Batch<'_>) -> Option<Error> + Send + Sync + 'static) {
         self.state().refusal = Some(Arc::new(refusal));
     }
 
-    /// Who is paid for its calls.
+    /// Returns the payee of its calls.
     pub(crate) fn payee(&self) -> &Payee {
         &self.0.payee
     }
 
-    /// Stops every call, now and later, before its answer, until the guard is dropped.
+    /// Holds back the answers of all calls, those under way and later ones, until the guard is dropped.
     ///
     /// ```
     /// use docvector_embed::{EmbedderExt, provider::Fake};
@@ -167,17 +170,17 @@ impl Fake {
         Hold(self.0.clone())
     }
 
-    /// The calls so far, in the order they came in.
+    /// Returns the calls so far, in the order in which they began.
     pub fn calls(&self) -> Vec<FakeCall> {
         self.state().calls.clone()
     }
 
-    /// All that was charged so far: what the results of all callers must add up to.
+    /// Returns all that was charged so far. The results of all callers must add up to this.
     pub fn charged(&self) -> Usage {
         self.state().usage
     }
 
-    /// The vector that a text of this kind has, without a call.
+    /// Returns the vector of a text of this kind, without a call.
     pub fn vector_of(&self, kind: InputKind, text: &str) -> Vec<f32> {
         let mut vector = Vec::with_capacity(self.0.space.dimensions());
         self.push_vector(kind, text, &mut vector);
@@ -206,20 +209,22 @@ impl Fake {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the scripted latency and for the gate, but not past the deadline.
+    /// Waits for the set latency and for the end of all holds, but not past the deadline.
     async fn wait(&self, deadline: Option<Instant>) -> Result<()> {
         let wait = async {
             if let Some(latency) = self.0.latency {
                 tokio::time::sleep(latency).await;
             }
-            // The sender lives in `self`, so waiting cannot fail.
+            // The wait fails only if the sender is gone, and the sender lives in `self`.
             let _ = self.0.holds.subscribe().wait_for(|&holds| holds == 0).await;
         };
         let Some(deadline) = deadline else {
             wait.await;
             return Ok(());
         };
-        let passed = |_| Error::new(ErrorKind::DeadlinePassed, "while the call waited").with_embedder(self);
+        let passed = |_| {
+            Error::new(ErrorKind::DeadlinePassed, "while the call waited (`with_latency`, `hold`)").with_embedder(self)
+        };
         tokio::time::timeout_at(deadline.into(), wait).await.map_err(passed)
     }
 }
@@ -267,7 +272,7 @@ impl Embedder for Fake {
             tokens += Characters.count(batch.kind(), &text[..end]) as u64;
             self.push_vector(batch.kind(), &text[..end], &mut components);
         }
-        // Where the limits say that tokens cannot be counted from outside, this is the first to know.
+        // If the limits do not let callers count tokens, `Batch::check` could not find the over-long texts.
         if batch.truncation() == Truncation::Error && !over_long.is_empty() {
             log.end(FakeOutcome::Failed);
             return Err(Error::invalid_texts(over_long).with_embedder(self));
@@ -303,7 +308,7 @@ impl fmt::Debug for Hold {
     }
 }
 
-/// Keeps the outcome in the log true even where the call is dropped.
+/// Keeps the outcome in the log true, also if the call is dropped.
 struct LoggedCall<'a> {
     fake: &'a Fake,
     place: Option<usize>,
@@ -366,7 +371,7 @@ impl CountTokens for Characters {
 /// Builds a [`Fake`].
 ///
 /// # Default
-/// A model called `fake` of 384 dimensions, no limits, countable tokens, no latency, a log.
+/// A model called `fake` with 384 dimensions, no limits, countable tokens, no latency, and a log.
 #[derive(Clone, Debug)]
 pub struct FakeBuilder {
     model: String,
@@ -383,28 +388,28 @@ impl Default for FakeBuilder {
 }
 
 impl FakeBuilder {
-    /// Sets the model's name, and so the space: another name, another space.
+    /// Sets the model's name. Another name makes another space.
     #[must_use]
     pub fn with_model(mut self, model: impl Into<String>) -> Self {
         self.model = model.into();
         self
     }
 
-    /// Sets the components of a vector, 1 to 65,536.
+    /// Sets the number of components of a vector, 1 to 65,536.
     #[must_use]
     pub const fn with_dimensions(mut self, dimensions: usize) -> Self {
         self.dimensions = dimensions;
         self
     }
 
-    /// Sets the limits. Where they leave tokens [uncounted](TokenCount::Unknown), the fake's own count is used.
+    /// Sets the limits. If they say no [token count](TokenCount::Unknown), the fake adds its own counter.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Sets how long each call takes, on tokio's clock (which tests can pause).
+    /// Sets the time that each call takes, on tokio's clock (which tests can pause).
     #[must_use]
     pub const fn with_latency(mut self, latency: Duration) -> Self {
         self.latency = Some(latency);
@@ -421,7 +426,7 @@ impl FakeBuilder {
     /// Makes the fake.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) where the model has no name or the dimensions are out of range.
+    /// [`Config`](ErrorKind::Config) if the model's name is empty or the dimensions are out of range.
     pub fn build(self) -> Result<Fake> {
         let payee = Payee::new("fake", self.model.as_str(), Tier::Standard);
         let space = Space::builder(self.model, self.dimensions).with_normalization(Normalization::L2).build()?;

@@ -1,15 +1,16 @@
-//! Makes a [`Space`] of its fields and checks them: [`SpaceBuilder`].
+//! Makes a [`Space`] from its fields and checks them: [`SpaceBuilder`].
 
 use std::sync::Arc;
 
 use super::{Fields, Normalization, Pooling, Precision, Prompts, Space};
 use crate::{Error, ErrorKind, Result};
 
-/// The most dimensions that a space may have: ten times the widest model known, and far from where products overflow.
+/// The most dimensions that a space may have: ten times as many as any known model has, and far too few for products to
+/// overflow.
 const MAX_DIMENSIONS: usize = 65_536;
 
 impl Space {
-    /// Begins a space of `dimensions` components (1 to 65,536) of this model family.
+    /// Returns a builder of a space of this model family with `dimensions` components (1 to 65,536).
     pub fn builder(model: impl Into<String>, dimensions: usize) -> SpaceBuilder {
         SpaceBuilder(Fields {
             model: model.into(),
@@ -23,7 +24,7 @@ impl Space {
         })
     }
 
-    /// Begins another space from this one's fields.
+    /// Returns a builder that begins with this space's fields.
     pub fn to_builder(&self) -> SpaceBuilder {
         SpaceBuilder((*self.0).clone())
     }
@@ -32,7 +33,7 @@ impl Space {
 /// Builds a [`Space`].
 ///
 /// # Default
-/// No revision, no known pooling, no normalisation, no prompts, full precision, no label.
+/// No revision, no known pooling, no normalization, no prompts, full precision, no label.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct SpaceBuilder(pub(super) Fields);
@@ -50,19 +51,19 @@ impl SpaceBuilder {
         self
     }
 
-    /// Sets how token vectors become one; several are concatenated.
+    /// Sets the poolings that make one vector from the tokens' vectors. The results of several are concatenated.
     pub fn with_pooling(mut self, pooling: impl IntoIterator<Item = Pooling>) -> Self {
         self.0.pooling = pooling.into_iter().collect();
         self
     }
 
-    /// Sets how vectors are scaled.
+    /// Sets the scaling of vectors.
     pub const fn with_normalization(mut self, normalization: Normalization) -> Self {
         self.0.normalization = normalization;
         self
     }
 
-    /// Sets what is put before the texts, and by whom.
+    /// Sets the strings put before texts, and who puts them there.
     pub fn with_prompts(mut self, prompts: Prompts) -> Self {
         self.0.prompts = prompts;
         self
@@ -83,10 +84,10 @@ impl SpaceBuilder {
     /// Makes the space and its fingerprint.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) where the model has no name or the dimensions are not 1 to 65,536.
+    /// [`Config`](ErrorKind::Config) if the model's name is empty or the dimensions are not 1 to 65,536.
     pub fn build(self) -> Result<Space> {
         if self.0.model.is_empty() {
-            return Err(Error::new(ErrorKind::Config, "a vector space needs the name of its model"));
+            return Err(Error::new(ErrorKind::Config, "a vector space without the name of its model: give the name"));
         }
         if !(1..=MAX_DIMENSIONS).contains(&self.0.dimensions) {
             let message = format!("a vector space of {} dimensions: must be 1 to {MAX_DIMENSIONS}", self.0.dimensions);

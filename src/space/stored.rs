@@ -6,10 +6,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::{Fields, Normalization, Pooling, Precision, Prompts, PromptsBy, Space, SpaceBuilder, SpaceId};
 
-/// The stored form. Absent fields have the default of [`SpaceBuilder`].
+/// The stored form. A field that is absent has the default of [`SpaceBuilder`].
 #[derive(Serialize, Deserialize)]
 struct Stored {
-    /// Checked against the fields: a program that does not know a later field must not take one space for another.
+    /// The id is checked against the fields. A program that does not know a field of a later version would otherwise
+    /// take one space for another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     id: Option<SpaceId>,
     model: String,

@@ -12,7 +12,8 @@ fn id(builder: SpaceBuilder) -> String {
     builder.build().expect("a space").id().to_string()
 }
 
-/// Collections and caches are named by these: one that changes loses them. Add to the table; change nothing in it.
+/// Collections and caches are named by these ids: if one changes, they are lost. Add to the table; change nothing in
+/// it.
 #[test]
 fn ids_stay_as_they_are() {
     let pooled = |pooling: &[Pooling]| builder().with_pooling(pooling.iter().copied());
@@ -38,7 +39,7 @@ fn ids_stay_as_they_are() {
     }
 }
 
-/// Files and other machines hold these, and ids are made of them. Add to the tables; change nothing in them.
+/// Files and other machines hold these names, and ids are made from them. Add to the tables; change nothing in them.
 #[test]
 fn names_stay_as_they_are() {
     let pooling = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"];
@@ -48,7 +49,7 @@ fn names_stay_as_they_are() {
     assert_eq!((PromptsBy::Client.as_str(), PromptsBy::Server.as_str()), ("client", "server"));
 }
 
-/// Each name is read back, what is near one is not, and the error says which there are.
+/// Each name is read back, a string that is only similar to a name is not, and the error lists all names.
 fn check_names<T: Copy + PartialEq + fmt::Debug + fmt::Display + FromStr<Err = ParseError>>(all: &[T]) {
     for value in all {
         assert_eq!(value.to_string().parse::<T>().expect("a name"), *value);
