@@ -1,4 +1,4 @@
-//! Lets only so many calls through at once: [`Concurrency`], and the [`Gate`] that several stacks can share.
+//! Limits how many calls run at once: [`Concurrency`], and the [`Gate`] that several stacks can share.
 
 mod gate;
 
@@ -10,7 +10,7 @@ pub use self::gate::Gate;
 use self::gate::{Entry, Place};
 use crate::{Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space};
 
-/// Lets only so many calls through at once.
+/// Limits how many calls run at once.
 ///
 /// ```
 /// use docvector_embed::{EmbedderExt, provider::Fake};
@@ -36,32 +36,35 @@ use crate::{Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space
 /// ```
 ///
 /// # Semantics
-/// Rows, space and usage are the inner embedder's; so are the limits, but that
-/// [`in_flight`](Limits::in_flight) is no more than the gate lets through. Clones share the gate.
+/// Rows, space and usage are the inner embedder's. So are the limits, except that [`in_flight`](Limits::in_flight) is
+/// at most the number of the gate's places. Clones share the gate.
 ///
-/// Those that wait stand in the queue of their batch's [`Lane`](crate::Lane): the interactive ones go first, but when
-/// eight of them in a row have passed a waiting bulk call, one bulk call goes. Within a lane it is first come, first
-/// served. What needs no work (no texts, an empty text, a space that is not there) waits for nobody: the inner embedder
-/// answers it.
+/// A waiting call stands in the queue of its batch's [`Lane`](crate::Lane). Interactive calls go first; but after eight
+/// of them in a row have passed a waiting bulk call, one bulk call goes. Within a lane, the first to come is the first
+/// to go. A call that needs no work (no texts, an empty text, a space that is not there) does not wait: the inner
+/// embedder answers it at once.
 ///
 /// # Errors
-/// [`DeadlinePassed`](ErrorKind::DeadlinePassed) where the batch's [deadline](Batch::deadline) passes in the queue; the
-/// inner embedder was not asked, and it has cost nothing. [`Overloaded`](ErrorKind::Overloaded) where
-/// [so many](Gate::with_max_waiting) wait already. All other errors are the inner embedder's.
+/// - [`DeadlinePassed`](ErrorKind::DeadlinePassed): the batch's [deadline](Batch::deadline) passed in the queue. The
+///   inner embedder was not asked, and the call costs nothing.
+/// - [`Overloaded`](ErrorKind::Overloaded): the queue is full, see [`Gate::with_max_waiting`].
+///
+/// All other errors are the inner embedder's.
 ///
 /// # Cancellation
-/// Dropping the future leaves the queue or gives the place back, at once, to the next in turn. A place that was on its
-/// way to a call dropped meanwhile goes on to the next, so none is ever lost.
+/// Dropping the future leaves the queue, or gives the place to the next call in turn at once. If a place was on its way
+/// to a call that is dropped meanwhile, it goes on to the next one, so no place is ever lost.
 ///
 /// # Stacking
-/// Inside [`Retry`](super::Retry) and [`RateLimit`](super::RateLimit), so that a call that waits for either takes no
-/// place; outside [`Timeout`](super::Timeout), so that waiting for a place does not count. Stacks that lead to one
-/// server, as two models on one machine do, share one gate: [`Concurrency::with_gate`]. But a call must not come to one
-/// gate twice, nor to two gates in another order than other calls do: then they could wait for each other for ever.
+/// Inside [`Retry`](super::Retry) and [`RateLimit`](super::RateLimit), so that a call that waits for one of them takes
+/// no place. Outside [`Timeout`](super::Timeout), so that the wait for a place does not count against the time limit.
+/// Stacks that lead to one server, such as two models on one machine, can share one gate: [`Concurrency::with_gate`].
+/// But a call must not come to one gate twice, nor to two gates in another order than other calls do. The calls could
+/// then wait for each other for ever.
 ///
 /// # Cost
-/// A short lock when a call comes and when it goes; a channel for a call that waits. A look at each text for whether it
-/// is empty. Only a wait with a deadline needs a tokio runtime with its clock, otherwise any executor will do.
+/// A short lock when a call comes and when it goes, and a channel if it waits. Each text is checked for being empty.
+/// Only a wait with a deadline needs a tokio runtime with its clock; otherwise any executor will do.
 #[derive(Clone, Debug)]
 pub struct Concurrency<E> {
     inner: E,
@@ -69,7 +72,8 @@ pub struct Concurrency<E> {
 }
 
 impl<E> Concurrency<E> {
-    /// Wraps `inner`, and lets `calls` through at once. With 0, every call is a [`Config`](ErrorKind::Config) error.
+    /// Wraps `inner` behind a gate of its own for `calls` calls at once. With 0, every call is a
+    /// [`Config`](ErrorKind::Config) error.
     pub fn new(inner: E, calls: usize) -> Self {
         Self::with_gate(inner, Gate::new(calls))
     }
@@ -81,7 +85,7 @@ impl<E> Concurrency<E> {
     /// let gate = Gate::new(8);
     /// let small = Concurrency::with_gate(Fake::new(384), gate.clone());
     /// let large = Concurrency::with_gate(Fake::new(1024), gate);
-    /// // Eight calls for the two of them.
+    /// // The two of them together make at most eight calls at once.
     /// assert_eq!(small.limits().in_flight, Some(8));
     /// assert_eq!(large.limits().in_flight, Some(8));
     /// ```
@@ -89,12 +93,12 @@ impl<E> Concurrency<E> {
         Self { inner, gate }
     }
 
-    /// The gate, to look at or to share.
+    /// Returns the gate, to look at or to share.
     pub const fn gate(&self) -> &Gate {
         &self.gate
     }
 
-    /// The wrapped embedder.
+    /// Returns the wrapped embedder.
     pub const fn get_ref(&self) -> &E {
         &self.inner
     }
@@ -109,7 +113,7 @@ impl<E: Embedder> Concurrency<E> {
     /// Waits for a place, but not past the batch's deadline.
     async fn place(&self, batch: &Batch<'_>) -> Result<Place> {
         if self.gate.calls() == 0 {
-            let message = "a gate for 0 calls lets none through: make it for at least 1";
+            let message = "a gate of 0 places lets no call through: make it for at least 1";
             return Err(Error::new(ErrorKind::Config, message).with_embedder(self));
         }
         let turn = match self.gate.enter(batch.lane()) {
@@ -118,10 +122,11 @@ impl<E: Embedder> Concurrency<E> {
             Entry::Full(most) => {
                 let lane = batch.lane();
                 let message = format!(
-                    "the queue of the gate is full ({lane} calls that may wait: {most}): come back later, or allow more \
+                    "the gate's queue is full ({lane} calls that may wait: {most}): try again later, or allow more \
                      (`Gate::with_max_waiting`)"
                 );
-                // Tried again here, it would wait all the same, only elsewhere.
+                // Marked, so that no `Retry` repeats it: the call would wait all the same, only outside the bounded
+                // queue.
                 return Err(Error::new(ErrorKind::Overloaded, message).with_embedder(self).mark_exhausted());
             }
         };
@@ -134,7 +139,8 @@ impl<E: Embedder> Concurrency<E> {
         };
         match place {
             Ok(place) => Ok(place),
-            // A waiter leaves the queue with a place, or when nobody waits for it.
+            // The gate drops a waiter only after its receiver, and this receiver is alive. So the channel brings a
+            // place.
             Err(_) => unreachable!("a call that waits is in the queue"),
         }
     }
@@ -150,7 +156,7 @@ impl<E: fmt::Display> fmt::Display for Concurrency<E> {
 #[deny(clippy::missing_trait_methods)]
 impl<E: Embedder> Embedder for Concurrency<E> {
     async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
-        // What comes to no work is the inner embedder's to say, and takes no place.
+        // A call without work takes no place: the inner embedder answers it.
         let no_work = batch.is_empty()
             || batch.check_space(self.spaces()).is_err()
             || !batch.bad_texts(&self.inner.limits()).is_empty();
@@ -180,7 +186,7 @@ mod tests {
     use super::*;
     use crate::Lane;
 
-    /// Everyone gives up, for as long as the gate is closed.
+    /// While the only place is taken, call after call comes and gives up.
     #[test]
     fn those_that_left_take_no_room() {
         let gate = Gate::new(1);

@@ -21,24 +21,25 @@ use crate::{Batch, Embedder, Embeddings, Limits, Result, Space, Usage, checked::
 /// ```
 ///
 /// # Semantics
-/// Rows, space and limits are the inner embedder's. Usage is the inner usage with the texts saved counted in
-/// [`deduplicated`](crate::Usage::deduplicated). Texts are equal byte for byte; nothing is trimmed or folded. Each call is
-/// looked at alone: [`embed_all`](crate::EmbedderExt::embed_all) of more texts than a call holds finds the duplicates
-/// within each. A cache finds them across calls.
+/// Rows, space and limits are the inner embedder's. So is the usage, and the texts saved are added to its
+/// [`deduplicated`](crate::Usage::deduplicated). Texts are equal if their bytes are; nothing is trimmed and no case is
+/// folded. Each call is looked at alone. If [`embed_all`](crate::EmbedderExt::embed_all) gets more texts than one call
+/// holds, only duplicates within the same call are found. A cache finds them across calls.
 ///
 /// # Errors
-/// Those of the inner embedder; a breach of its laws, or a panic, is an error here where texts repeat. Indices in inner errors come back as the caller's: a bad text is named at each of its places.
+/// Those of the inner embedder. If texts repeat, a breach of the laws or a panic of the inner embedder is an error,
+/// too. Indices in inner errors are turned into the caller's: a bad text is named at each of its places.
 ///
 /// # Cancellation
-/// Holds nothing between calls; dropping the future drops the inner one.
+/// Holds nothing between calls. Dropping the future drops the inner one.
 ///
 /// # Stacking
-/// For stacks without a cache: a cache does this itself, across calls. Put it outside retries and limits, so that
-/// they handle the fewer texts.
+/// For stacks without a cache: a cache finds duplicates itself, also across calls. Put `Dedup` outside retries and
+/// limits, so that they see fewer texts.
 ///
 /// # Cost
-/// One hash of each text; without a duplicate the batch and the result pass through untouched, with one they are
-/// copied once.
+/// One hash of each text. Without duplicates, the batch and the result pass through unchanged. With duplicates, they
+/// are copied once.
 #[derive(Clone, Debug)]
 pub struct Dedup<E> {
     inner: E,
@@ -50,7 +51,7 @@ impl<E> Dedup<E> {
         Self { inner }
     }
 
-    /// The wrapped embedder.
+    /// Returns the wrapped embedder.
     pub const fn get_ref(&self) -> &E {
         &self.inner
     }
@@ -71,7 +72,7 @@ impl<E: fmt::Display> fmt::Display for Dedup<E> {
 #[deny(clippy::missing_trait_methods)]
 impl<E: Embedder> Embedder for Dedup<E> {
     async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
-        // What there is to check, the inner embedder checks: its error comes back with every place.
+        // No checks here: the inner embedder makes them, and `places` turns its error's indices into the caller's.
         let Some(distinct) = Distinct::of(batch.texts()) else { return self.inner.embed(batch).await };
         let result = embed_checked(&self.inner, batch.pick(&distinct.firsts).batch()).await;
         let embeddings = result.map_err(|error| {
@@ -92,15 +93,16 @@ impl<E: Embedder> Embedder for Dedup<E> {
     }
 }
 
-/// The distinct texts of a batch, and which of them each text is.
+/// The distinct texts of a batch, and for each text which of them it is.
 struct Distinct {
-    /// Where each of them first appears, ascending.
+    /// The index at which each distinct text first appears, ascending.
     firsts: Vec<usize>,
+    /// For each text of the batch, the number of its distinct text.
     row_of: Vec<usize>,
 }
 
 impl Distinct {
-    /// `None` where all are distinct already.
+    /// Finds the distinct texts; `None` if all texts are distinct.
     fn of(all: &[&str]) -> Option<Self> {
         let mut seen = HashMap::with_capacity(all.len());
         let mut firsts = Vec::new();
@@ -117,7 +119,7 @@ impl Distinct {
         (firsts.len() < all.len()).then_some(Self { firsts, row_of })
     }
 
-    /// The places of each distinct text.
+    /// Returns all indices of each distinct text.
     fn places(&self) -> Vec<Vec<usize>> {
         let mut places = vec![Vec::new(); self.firsts.len()];
         self.row_of.iter().enumerate().for_each(|(place, &text)| places[text].push(place));

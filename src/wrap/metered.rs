@@ -1,4 +1,4 @@
-//! Tells what each call took and cost: [`Metered`], to any [`MetricsSink`], such as [`Totals`].
+//! Reports what each call took and cost: [`Metered`], to any [`MetricsSink`], such as [`Totals`].
 
 mod record;
 mod totals;
@@ -21,7 +21,7 @@ use crate::{
     telemetry,
 };
 
-/// Tells a meter of each call.
+/// Reports each call to a metrics sink.
 ///
 /// ```
 /// use docvector_embed::{EmbedderExt, provider::Fake, wrap::Totals};
@@ -35,54 +35,54 @@ use crate::{
 /// let sum = totals.snapshot();
 /// assert_eq!((sum.calls, sum.texts), (2, 3));
 /// assert_eq!(sum.usage.tokens, 7);
-/// // A small table of it all.
+/// // A small table with all numbers.
 /// println!("{sum}");
 /// # Ok(()) }) }
 /// ```
 ///
 /// # Semantics
-/// Rows, space, usage and limits are the inner embedder's. The meter gets exactly one [`CallRecord`] for each call with
-/// texts, however it ends: with rows, with an error, or dropped. A call without texts is not told of, nor is a future
-/// dropped before it was first polled: no call was made. Texts are counted, never shown.
+/// Rows, space, usage and limits are the inner embedder's. The sink gets exactly one [`CallRecord`] for each call,
+/// whether it ends with rows, with an error, or dropped. Empty batches and futures never polled are not recorded.
+/// Texts are counted, never shown.
 ///
 /// # Errors
-/// Creates none. A meter that panics costs a warning (through `tracing`), not the rows.
+/// Creates none. If the sink panics, there is a warning (through `tracing`), and the rows are not lost.
 ///
 /// # Cancellation
-/// A dropped call is told of as [`Dropped`](CallOutcome::Dropped), with one call
-/// [`unanswered`](crate::Usage::unanswered): what it cost will never be known.
+/// A dropped call is recorded as [`Dropped`](CallOutcome::Dropped), with one call
+/// [`unanswered`](crate::Usage::unanswered): its cost will never be known.
 ///
 /// # Stacking
-/// Directly around a provider, inside everything else: there a call is what the provider was asked once, and its
-/// latency is the provider's alone. A call that [`Timeout`](super::Timeout) gives up is a dropped one there. Further
-/// outside it tells what callers see, waiting and attempts included. Both have their use, in one stack too, but what
-/// the two tell must not be added up.
+/// Directly around a provider, inside everything else. There, each call is one call of the provider, and its latency is
+/// the provider's alone. A call that [`Timeout`](super::Timeout) gives up is recorded as dropped there. Further
+/// outside, `Metered` records what callers see, with waits and attempts. Both places are useful, also in one stack, but
+/// the two records must not be added up.
 ///
 /// # Cost
-/// The meter's own; two looks at the clock and a sum over the lengths of the texts.
+/// The sink's own cost, two reads of the clock, and a sum over the lengths of the texts.
 ///
 /// # OpenTelemetry
-/// A [`CallRecord`] holds what the conventions for generative AI ask of a client:
+/// A [`CallRecord`] holds all that the conventions for generative AI ask of a client:
 ///
 /// | metric, a histogram | value | its own attribute |
 /// |---|---|---|
 /// | `gen_ai.client.operation.duration`, `s` | [`latency`](CallRecord::latency) | `error.type`: the kind where it [`Failed`](CallOutcome::Failed) |
 /// | `gen_ai.client.token.usage`, `{token}` | tokens of [`usage`](CallRecord::usage), as far as they are known | `gen_ai.token.type`: `input` |
 ///
-/// Both have `gen_ai.operation.name`, which is `embeddings`, and `gen_ai.provider.name` and `gen_ai.request.model`, of
-/// which a provider's [`embedder`](CallRecord::embedder) is made, as in `openai/text-embedding-3-small`. The buckets advised for the
-/// duration are those of [`TotalsSnapshot::latency_histogram`]. Lane and kind make useful attributes of one's own; the
-/// routing key has too many values for one.
+/// Both have `gen_ai.operation.name`, which is `embeddings`, `gen_ai.provider.name` and `gen_ai.request.model`. The
+/// last two are the parts of a provider's [`embedder`](CallRecord::embedder), such as `openai/text-embedding-3-small`.
+/// The buckets advised for the duration are those of [`TotalsSnapshot::latency_histogram`]. Lane and kind make useful
+/// attributes of your own; the routing key has too many values for that.
 #[derive(Clone)]
 pub struct Metered<E> {
     inner: E,
-    /// The inner embedder as it displays itself.
+    /// The inner embedder's name, as it displays itself.
     name: Arc<str>,
     meter: Arc<dyn MetricsSink>,
 }
 
 impl<E: fmt::Display> Metered<E> {
-    /// Wraps `inner`, and tells `meter` of its calls.
+    /// Wraps `inner`, and reports its calls to the sink `meter`.
     pub fn new(inner: E, meter: impl MetricsSink) -> Self {
         let name = inner.to_string().into();
         Self { inner, name, meter: Arc::new(meter) }
@@ -90,7 +90,7 @@ impl<E: fmt::Display> Metered<E> {
 }
 
 impl<E> Metered<E> {
-    /// The wrapped embedder.
+    /// Returns the wrapped embedder.
     pub const fn get_ref(&self) -> &E {
         &self.inner
     }
@@ -135,7 +135,7 @@ impl<E: Embedder> Embedder for Metered<E> {
     }
 }
 
-/// A call under way. The meter is told of it when this is dropped, and that happens once, whatever else does.
+/// A call under way. Dropping it reports the call to the sink. So each call is reported exactly once, however it ends.
 struct Call<'a> {
     meter: &'a dyn MetricsSink,
     embedder: &'a str,
@@ -143,7 +143,7 @@ struct Call<'a> {
     texts: usize,
     bytes: usize,
     begun: Instant,
-    // What there is to tell if the call is dropped now.
+    // From here on: the end of the call. Until `end` sets them, the fields describe a call that is dropped now.
     space: Option<SpaceId>,
     charges: Charges,
     outcome: CallOutcome,
@@ -196,9 +196,10 @@ impl Drop for Call<'_> {
             outcome: self.outcome,
             error: self.error.as_ref(),
         };
-        // The rows are paid for, and this may be running because of another panic.
+        // The rows are paid for, so the sink's panic must not cost them. And if this runs because of another panic, a
+        // second one would end the process.
         if catch_unwind(AssertUnwindSafe(|| self.meter.record(&metering))).is_err() {
-            tracing::warn!({ telemetry::EMBEDDER } = self.embedder, "a meter panicked: it missed a call");
+            tracing::warn!({ telemetry::EMBEDDER } = self.embedder, "the metrics sink panicked and missed a call");
         }
     }
 }

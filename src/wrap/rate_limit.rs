@@ -1,4 +1,4 @@
-//! Keeps within requests and tokens a minute: [`RateLimit`], whose [`RateLimiter`] learns from the provider.
+//! Keeps to requests and tokens per minute: [`RateLimit`], whose [`RateLimiter`] learns from the provider.
 
 mod bucket;
 mod limiter;
@@ -12,56 +12,65 @@ use tokio::time::Instant;
 pub use self::limiter::RateLimiter;
 use crate::{Batch, Embedder, Embeddings, Limits, Result, Space};
 
-/// Tokens that a text can have beside its own: prompt and special tokens.
+/// Tokens that a request can have for each text beside the text's own: prompt and special tokens.
 const BESIDE_A_TEXT: usize = 64;
 
-/// Keeps within requests and tokens a minute.
+/// Keeps to a number of requests and tokens per minute.
 ///
 /// ```
 /// use docvector_embed::{EmbedderExt, Limits, provider::Fake, wrap::RateLimiter};
 /// # fn main() -> docvector_embed::Result<()> {
 /// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
-/// // One limiter for all that share an account: clones share.
+/// // One limiter for everything that shares an account: its clones share the limits.
 /// let limiter = RateLimiter::new().with_requests_per_minute(60);
 /// let fake = Fake::builder().with_limits(Limits::none().with_texts(1)).build()?;
 /// let embedder = fake.rate_limit(limiter.clone());
 /// let began = tokio::time::Instant::now();
 /// let texts: Vec<String> = (0..70).map(|i| format!("text {i}")).collect();
 /// embedder.embed_documents(&texts).await?;
-/// // Ten seconds' worth at once, and then one a second.
+/// // Ten seconds' worth goes at once, and then one call per second.
 /// assert_eq!(began.elapsed().as_secs(), 60);
 /// # Ok(()) }) }
 /// ```
 ///
 /// # Semantics
-/// A call waits until the limiter has a request and the call's tokens for it. Both refill evenly; what is not used is
-/// saved up to ten seconds' worth. Tokens are known exactly where they had to be counted, else guessed at four bytes
-/// each, and the guess is put right when the provider says what it was. A call larger than what can be saved waits for
-/// all of it and leaves a debt. What a refused call would have taken is given back. A reply that claims more tokens than
-/// its texts have bytes (and 64 for each text's prompt) is not believed.
+/// A call waits until the limiter has one request and the call's tokens for it. Both refill at an even rate. If they
+/// are not used, they are saved, up to ten seconds' worth. A call that needs more tokens than can be saved waits until
+/// the savings are full, and leaves a debt.
 ///
-/// A call is to take no more tokens than come in five seconds, so that a query never waits long behind bulk work: where
-/// the limit and the most tokens of a text are known, [`limits`](Embedder::limits) says so, and larger batches are split.
+/// The number of tokens is exact if they had to be counted. Otherwise it is estimated at four bytes per token, and
+/// corrected when the provider reports the real number. A refused call gives back the tokens that it would have used.
+/// If a reply claims more tokens than its texts have bytes (plus 64 for each text's prompt), the limiter does not
+/// believe it.
 ///
-/// What the provider tells with its replies ([`RateLimitStatus`](crate::RateLimitStatus), from `x-ratelimit-*`) is believed: a limit that was not
-/// given is learned, one that is lower than given is kept to, and what is left there is no more than is left here. When a
-/// reply says that there were too many, all calls wait as long as it asks, but not longer than two minutes. If the
-/// provider asks for a longer wait, only that call fails; the others go on.
+/// One call should take no more tokens than arrive in five seconds, so that a query never waits long behind bulk work.
+/// If the tokens per minute and the most tokens of a text are known, [`limits`](Embedder::limits) says so, and larger
+/// batches are split.
 ///
-/// [Interactive](crate::Lane::Interactive) calls go before bulk ones; for a bulk call that has been next in line for ten
-/// seconds, they wait too. Within a lane, who comes first goes first.
+/// The limiter learns from the provider's replies ([`RateLimitStatus`](crate::RateLimitStatus), from the headers
+/// `x-ratelimit-*`). A limit that was not set is learned. If the provider's limit is lower than the one that was set,
+/// the lower one holds. If the provider says that less is left than the limiter has, the limiter lowers its own rest.
+/// On a 429 all calls pause for the requested time, at most 2 minutes; longer waits are left to
+/// [`Retry`](crate::wrap::Retry).
+///
+/// [Interactive](crate::Lane::Interactive) calls go before bulk calls. But if a bulk call has been the next of its lane
+/// for ten seconds, interactive calls wait for it. Within a lane, the first to come is the first to go.
 ///
 /// # Errors
-/// [`DeadlinePassed`](crate::ErrorKind::DeadlinePassed) where the wait would go beyond the batch's deadline: at once where
-/// that is sure, at the deadline where it depends on those ahead. [`Overloaded`](crate::ErrorKind::Overloaded) where
-/// [so many](RateLimiter::with_max_waiting) wait already.
+/// - [`DeadlinePassed`](crate::ErrorKind::DeadlinePassed): the wait would end after the batch's deadline. The error
+///   comes at once if that is certain, and at the deadline if it depends on the calls ahead.
+/// - [`Overloaded`](crate::ErrorKind::Overloaded): the queue is full, see [`RateLimiter::with_max_waiting`].
+/// - [`Config`](crate::ErrorKind::Config): a limit was set to 0.
+///
+/// All other errors are the inner embedder's.
 ///
 /// # Cancellation
-/// A dropped call that waits has taken nothing. One that was sent counts. A call that is not polled holds nobody up.
+/// If a call is dropped while it waits, it has taken nothing. If it was sent, it counts. A call that is not polled
+/// delays no other call.
 ///
 /// # Stacking
-/// Inside [`Retry`](crate::wrap::Retry), so that retries count; outside [`Timeout`](crate::wrap::Timeout), so that waiting
-/// does not.
+/// Inside [`Retry`](crate::wrap::Retry), so that each attempt counts. Outside [`Timeout`](crate::wrap::Timeout), so
+/// that the wait for a turn does not count against the time limit.
 ///
 /// # Cost
 /// A lock for the time of an addition.
@@ -72,17 +81,17 @@ pub struct RateLimit<E> {
 }
 
 impl<E> RateLimit<E> {
-    /// Wraps `inner`.
+    /// Wraps `inner`, whose calls wait for `limiter`.
     pub const fn new(inner: E, limiter: RateLimiter) -> Self {
         Self { inner, limiter }
     }
 
-    /// The limiter, to be shared with others that use the same account.
+    /// Returns the limiter, to share it with other embedders of the same account.
     pub const fn limiter(&self) -> &RateLimiter {
         &self.limiter
     }
 
-    /// The wrapped embedder.
+    /// Returns the wrapped embedder.
     pub const fn get_ref(&self) -> &E {
         &self.inner
     }
@@ -105,7 +114,7 @@ impl<E: Embedder> Embedder for RateLimit<E> {
     async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
         batch.check_space(self.spaces()).map_err(|error| error.with_embedder(self))?;
         let limits = self.inner.limits();
-        // What will be refused, or is nothing, need not wait.
+        // A call that will be refused, or has no texts, need not wait.
         if batch.is_empty() || !batch.bad_texts(&limits).is_empty() {
             return self.inner.embed(batch).await;
         }
@@ -122,11 +131,12 @@ impl<E: Embedder> Embedder for RateLimit<E> {
         self.inner.spaces()
     }
 
-    /// The inner embedder's, with fewer tokens per call where a minute's limit is known: what comes in five seconds; or one
-    /// text's tokens, or a minute's tokens divided by its requests, if that is more.
+    /// Returns the inner embedder's limits. If the tokens per minute are known, a call may hold at most those that
+    /// arrive in five seconds; or one text's tokens, or a minute's tokens divided by its requests, if that is more.
     fn limits(&self) -> Limits {
         let mut limits = self.inner.limits();
-        // What one text may have stays as it is: without that limit there is no telling what a call must hold.
+        // Every call must be able to hold one text. If the most tokens of a text are not known, the share could be too
+        // small for one, so the limits stay as they are.
         if let (Some(share), Some(text)) = (self.limiter.share(), limits.tokens_per_text) {
             let text = limits.tokens_of_one_text().unwrap_or(text);
             let share = share.max(text);

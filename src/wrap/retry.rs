@@ -1,4 +1,5 @@
-//! Tries again what may pass: [`Retry`], with full jitter, limits, a shared budget, and the server's own wishes.
+//! Repeats failed calls that may succeed later: [`Retry`]. It has full jitter, limits and a shared budget, and it waits
+//! as long as the server asks.
 
 use std::{
     fmt,
@@ -14,14 +15,14 @@ use crate::{
     gather::RowCollector, telemetry,
 };
 
-/// How to retry.
+/// The rules for retries.
 ///
 /// # Default
 /// - 5 attempts in all;
-/// - up to 0.5 s before the second, doubling, at most 20 s;
-/// - 180 s from the first failure, waits included, after which no attempt begins;
-/// - 120 s: a server that asks for more is not waited for;
-/// - a budget of its own, of [`RetryBudget::default`].
+/// - a random wait, below 0.5 s before the second attempt; this bound doubles with each attempt, up to 20 s;
+/// - no attempt that begins later than 180 s after the first failure, waits included;
+/// - no further attempt if a server asks for a wait of more than 120 s;
+/// - a budget of its own, [`RetryBudget::default`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct RetryPolicy {
@@ -49,14 +50,15 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Sets the attempts, the first included. With 0, every call is a [`Config`](ErrorKind::Config) error.
+    /// Sets the number of attempts, including the first one. With 0, every call is a [`Config`](ErrorKind::Config)
+    /// error.
     #[must_use]
     pub const fn with_attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts;
         self
     }
 
-    /// Sets the bound of the wait before the second attempt, and how far the doubling goes.
+    /// Sets the bound of the wait before the second attempt, and the longest bound that doubling can reach.
     #[must_use]
     pub const fn with_backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.first_backoff = first;
@@ -64,29 +66,29 @@ impl RetryPolicy {
         self
     }
 
-    /// Sets how long after the first failure the last attempt may begin. What the first attempt took, or waited for its
-    /// turn, does not count.
+    /// Sets how long after the first failure the last attempt may begin. The time that the first attempt took,
+    /// including its wait for a turn, does not count.
     #[must_use]
     pub const fn with_max_elapsed(mut self, limit: Duration) -> Self {
         self.max_elapsed = limit;
         self
     }
 
-    /// Sets the longest wait asked for by a server that is honoured; one that asks for more gets no further attempt.
+    /// Sets the longest wait that a server can ask for. If a server asks for more, there is no further attempt.
     #[must_use]
     pub const fn with_max_retry_after(mut self, wait: Duration) -> Self {
         self.max_retry_after = wait;
         self
     }
 
-    /// Takes retries out of this budget, shared with all that have a clone of it.
+    /// Sets the budget from which retries are taken. It is shared with all policies that have a clone of it.
     #[must_use]
     pub fn with_budget(mut self, budget: RetryBudget) -> Self {
         self.budget = Some(budget);
         self
     }
 
-    /// Retries as often as the other limits allow.
+    /// Removes the budget, so that only the other limits hold.
     #[must_use]
     pub fn without_budget(mut self) -> Self {
         self.budget = None;
@@ -96,16 +98,19 @@ impl RetryPolicy {
     /// Refuses values that make no sense.
     fn check(&self) -> Result<()> {
         let message = if self.attempts == 0 {
-            "a retry policy of 0 attempts makes no call: `with_attempts` takes at least 1, the first attempt"
-        } else if self.budget.as_ref().is_some_and(|budget| !budget.is_valid()) {
-            "a retry budget takes finite numbers that are not negative"
+            "a retry policy of 0 attempts makes no call: `with_attempts` takes at least 1, the first attempt".to_owned()
+        } else if let Some(RetryBudget(budget)) = self.budget.as_ref().filter(|budget| !budget.is_valid()) {
+            let Budget { share, per_second, .. } = **budget;
+            format!(
+                "a retry budget of {share} per call and {per_second} per second: both must be finite numbers, 0 or more"
+            )
         } else {
             return Ok(());
         };
         Err(Error::new(ErrorKind::Config, message))
     }
 
-    /// Makes the jitter repeat itself, for tests.
+    /// Sets the seed of the random waits, so that a test can repeat them.
     #[must_use]
     pub const fn with_seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -113,19 +118,19 @@ impl RetryPolicy {
     }
 }
 
-/// How many retries there may be, over all calls that share it: a share of the calls, and a few a second in any case.
-/// Clones share.
+/// A bound on the retries of all calls that share it: a share of the calls, and some per second in any case. Clones
+/// share the budget.
 ///
-/// Each call adds the share, time adds the rest, each retry takes 1, and no more than 500 are ever saved up. When
-/// a provider is down and every call fails, retries are then a fifth of the calls and ten a second by default: next to
-/// nothing beside hundreds of calls a second, and no hindrance to a program that makes a few.
+/// Each call adds the share, time adds the rest, and each retry takes 1. No more than 500 retries are ever saved up. If
+/// a provider is down and every call fails, the default allows retries for a fifth of the calls, and ten per second.
+/// This is little beside hundreds of calls per second, and enough for a program that makes only a few.
 ///
 /// # Default
-/// 0.2 a call and 10 a second.
+/// 0.2 per call and 10 per second.
 #[derive(Clone, Debug)]
 pub struct RetryBudget(Arc<Budget>);
 
-/// Budgets are equal if they are one and the same.
+/// Budgets are equal if they are the same one, shared.
 impl PartialEq for RetryBudget {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -136,32 +141,33 @@ impl PartialEq for RetryBudget {
 struct Budget {
     share: f64,
     per_second: f64,
+    /// The retries that are there, and the moment at which time was last added to them.
     state: Mutex<(f64, Instant)>,
 }
 
 impl RetryBudget {
-    /// The most that is saved up for bad times.
+    /// The most retries that are ever saved up.
     const MOST: f64 = 500.0;
 
-    /// Allows `share` retries a call (0.2 is one in five calls) and `per_second` a second beside; of the latter, ten
-    /// seconds' worth is there from the beginning. With a value that is negative or not finite, every call is a
-    /// [`Config`](ErrorKind::Config) error.
+    /// Makes a budget of `share` retries per call (0.2 is one in five calls) and `per_second` more per second. Of the
+    /// latter, ten seconds' worth is there from the beginning. With a value that is negative or not finite, every call
+    /// is a [`Config`](ErrorKind::Config) error.
     pub fn new(share: f64, per_second: f64) -> Self {
         let state = Mutex::new(((per_second * 10.0).min(Self::MOST), Instant::now()));
         Self(Arc::new(Budget { share, per_second, state }))
     }
 
-    /// Whether both values make sense.
+    /// Returns whether both values make sense.
     fn is_valid(&self) -> bool {
         [self.0.share, self.0.per_second].iter().all(|value| value.is_finite() && *value >= 0.0)
     }
 
-    /// Counts a call.
+    /// Adds the share of one call.
     fn deposit(&self) {
         self.change(|balance| *balance += self.0.share);
     }
 
-    /// Takes a retry, if there is one.
+    /// Takes one retry. Returns false if there is none.
     fn withdraw(&self) -> bool {
         self.change(|balance| {
             let enough = *balance >= 1.0;
@@ -174,7 +180,8 @@ impl RetryBudget {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let (balance, at) = &mut *state;
-        // What time adds ends at ten seconds' worth; what calls have added stays.
+        // Time adds no more than ten seconds' worth. If calls have added more than that, time adds nothing and takes
+        // nothing.
         let saved = (self.0.per_second * 10.0).min(Self::MOST);
         let grown = *balance + now.saturating_duration_since(*at).as_secs_f64() * self.0.per_second;
         *balance = balance.max(grown.min(saved));
@@ -191,7 +198,7 @@ impl Default for RetryBudget {
     }
 }
 
-/// Tries again what may pass.
+/// Repeats failed calls that may succeed later.
 ///
 /// ```
 /// use docvector_embed::{EmbedderExt, Error, ErrorKind, provider::Fake, wrap::RetryPolicy};
@@ -206,25 +213,27 @@ impl Default for RetryBudget {
 /// ```
 ///
 /// # Semantics
-/// A call that fails in a way that [may pass](crate::Error::is_retryable) is made again after a while: a random time up
-/// to a bound that doubles with each attempt ("full jitter": many clients that failed together do not come back
-/// together), or, where the server said how long to wait, that long and a little more. Rows that were finished before
-/// the failure are kept, and only the rest is asked for again. What all attempts cost is in the result's usage.
+/// If a call fails with an error that [may pass](crate::Error::is_retryable), it is made again after a wait. The wait
+/// is random, below a bound that doubles with each attempt. (This is "full jitter": many clients that failed together
+/// do not come back together.) If the server named a wait, the call waits that long and a little more. Rows that were
+/// finished before the failure are kept, and only the rest is asked for again. The result's usage includes the cost of
+/// all attempts.
 ///
-/// Retrying ends with the number of attempts, the time limit, the batch's deadline, a wait that is longer than one is
-/// willing to, or an empty [`RetryBudget`]: the last is shared by all calls, and keeps a failing provider from getting a
-/// multiple of its usual load. What comes out then is marked, and a `Retry` further out does not begin anew.
+/// Retrying ends with the number of attempts, the time limit, the batch's deadline, a wait that is longer than the
+/// policy allows, or an empty [`RetryBudget`]. All calls share the budget, so a failing provider does not get a
+/// multiple of its usual load. The final error is marked so that an outer `Retry` does not retry it.
 ///
 /// # Errors
-/// Gives back the last attempt's, with what all attempts cost, their number, and why no more were made.
-/// Errors that will not pass (a wrong key, used-up quota, bad texts) come back at once.
+/// The error of the last attempt, with the cost of all attempts, their number, and the reason why no more were made.
+/// Errors that will not pass (a wrong key, a used-up quota, bad texts) come back at once.
 ///
 /// # Cancellation
 /// Dropping the future ends the attempt or the wait.
 ///
 /// # Stacking
 /// Outside everything that belongs to one attempt: `Retry > RateLimit > Concurrency > Timeout > Metered > provider`.
-/// Inside a cache or a fall-back. Inside [`Timeout`](crate::wrap::Timeout) it would lose what it still wanted to try.
+/// Inside a cache or a fall-back. Inside a [`Timeout`](crate::wrap::Timeout), one limit would end all attempts and
+/// waits.
 ///
 /// # Cost
 /// Nothing on success.
@@ -242,7 +251,7 @@ impl<E> Retry<E> {
         Self { inner, policy, random: Arc::new(Mutex::new(random)) }
     }
 
-    /// The wrapped embedder.
+    /// Returns the wrapped embedder.
     pub const fn get_ref(&self) -> &E {
         &self.inner
     }
@@ -252,7 +261,7 @@ impl<E> Retry<E> {
         self.inner
     }
 
-    /// How long to wait after attempt number `attempt`, from 1, or why not to try again.
+    /// Returns the wait after attempt number `attempt`, counted from 1, or the reason why there is no further attempt.
     fn wait(&self, error: &Error, attempt: u32, began: Instant, deadline: Option<Instant>) -> Result<Duration, String> {
         let policy = &self.policy;
         if attempt >= policy.attempts {
@@ -264,9 +273,12 @@ impl<E> Retry<E> {
         };
         let wait = match error.retry_after() {
             Some(asked) if asked > policy.max_retry_after => {
-                return Err(format!("the server asks to wait {asked:?}, longer than {:?}", policy.max_retry_after));
+                return Err(format!(
+                    "the server asks for a wait of {asked:?}, and `with_max_retry_after` allows {:?}",
+                    policy.max_retry_after
+                ));
             }
-            // Never earlier than asked, and not all at the same moment.
+            // Never earlier than the server asked, and with jitter, so that not all calls come back at the same moment.
             Some(asked) => asked.saturating_add(jitter(policy.first_backoff)),
             None => {
                 let doubled = policy.first_backoff.saturating_mul(1_u32.checked_shl(attempt - 1).unwrap_or(u32::MAX));
@@ -276,13 +288,17 @@ impl<E> Retry<E> {
         let then = Instant::now().checked_add(wait);
         let late = |end: Option<Instant>| end.is_some_and(|end| then.is_none_or(|then| then >= end));
         if late(began.checked_add(policy.max_elapsed)) {
-            return Err(format!("the next would begin later than {:?} after the first failure", policy.max_elapsed));
+            let limit = policy.max_elapsed;
+            return Err(format!(
+                "the next would begin later than {limit:?} after the first failure, see `with_max_elapsed`"
+            ));
         }
         if late(deadline) {
             return Err("the next would begin after the batch's deadline".into());
         }
+        // Last, so that a call that ends for another reason takes no retry out of the budget.
         if policy.budget.as_ref().is_some_and(|budget| !budget.withdraw()) {
-            return Err("the retry budget is empty".into());
+            return Err("the retry budget is empty, see `with_budget`".into());
         }
         Ok(wait)
     }
@@ -317,11 +333,13 @@ impl<E: Embedder> Embedder for Retry<E> {
                 Ok(rows) => return Ok(rows.with_charges(&spent)),
                 Err(error) => error,
             };
+            // The cost of all attempts moves into one sum. It replaces the error's own, so that nothing counts twice.
             spent += error.charges();
             let error = error.without_charges().with_charges(&spent);
             if !error.is_retryable() {
                 return Err(finished.give_back(error));
             }
+            // The time limit begins with the first failure: a long first attempt does not use it up.
             let began = *began.get_or_insert_with(Instant::now);
             let wait = match self.wait(&error, attempt, began, batch.deadline().map(Instant::from_std)) {
                 Ok(wait) => wait,
@@ -349,31 +367,39 @@ impl<E: Embedder> Embedder for Retry<E> {
     }
 }
 
-/// The rows that earlier attempts have finished; empty for nearly all calls.
+/// The rows that earlier attempts finished before they failed. Nearly all calls have none, and then nothing is copied.
+///
+/// A finished row is paid for. So it is kept, its text is not sent again, and it comes out with the result or with the
+/// final error.
 #[derive(Default)]
 struct Finished {
-    /// Those of one space.
+    /// The finished rows of one space, at the caller's indices.
     rows: Option<RowCollector>,
-    /// Rows that do not fit with those: of another space, where a router answers. Their texts are asked for again.
+    /// Finished rows of other spaces, as a router may return them. A result has one space, so these rows cannot be in
+    /// it, and their texts are asked for again. The rows are kept for the final error, and their cost for the result.
     others: Vec<Partial>,
 }
 
 impl Finished {
-    /// Embeds what is not finished, and gives all rows.
+    /// Embeds the texts that have no row yet. Returns the rows of all texts.
     async fn embed_rest<E: Embedder>(&mut self, inner: &E, batch: &Batch<'_>) -> Result<Embeddings> {
         let Some(rows) = &mut self.rows else { return embed_checked(inner, *batch).await };
+        // The rest is a smaller batch with indices of its own. `todo` turns them into the caller's, in errors and rows
+        // alike.
         let todo: Vec<usize> = rows.missing().collect();
         let rest = embed_checked(inner, batch.pick(&todo).batch()).await;
         let rest = rest.map_err(|error| error.map_indices(|index| todo.get(index).copied()))?;
         rows.put(&rest, |row| todo[row])?;
+        // This attempt has succeeded, so the collector is not needed again.
         let all = std::mem::replace(rows, RowCollector::new(0)).finish()?;
         Ok(self.others.drain(..).fold(all, |all, other| all.with_charges(other.embeddings().charges())))
     }
 
-    /// Keeps the rows that an attempt has finished before it failed.
+    /// Keeps the rows that an attempt finished before it failed. The error's indices are the caller's already.
     fn keep(&mut self, batch: &Batch<'_>, error: Error) {
         if error.partial().is_some() {
             let rows = self.rows.get_or_insert_with(|| RowCollector::new(batch.len()));
+            // `take` collects the rows that fit. Rows of another space stay with the error.
             self.others.extend(rows.take(error).into_partials());
         }
     }

@@ -1,4 +1,4 @@
-//! Gives up calls that take too long: [`Timeout`].
+//! Ends calls that take too long: [`Timeout`].
 
 use std::{fmt, time::Duration};
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::{Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, Usage};
 
-/// Gives up calls that take too long.
+/// Ends calls that take too long.
 ///
 /// ```
 /// use std::time::Duration;
@@ -18,36 +18,37 @@ use crate::{Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space
 /// let error = slow.timeout(Duration::from_secs(5)).embed_query("hello").await.unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::Timeout);
 /// assert!(error.is_retryable());
-/// // The provider may have done the work, and bill it, all the same.
+/// // The provider may have done the work all the same, and may bill it.
 /// assert_eq!(error.usage().unanswered, 1);
 /// # Ok(()) }) }
 /// ```
 ///
 /// # Semantics
-/// Rows, space, usage and limits are the inner embedder's, and so is the batch: its deadline stays what it was. Each
-/// call has the whole limit to itself, counted from when the inner call begins:
-/// [`embed_all`](crate::EmbedderExt::embed_all) of many calls may take many times as long. Time is tokio's, so a
-/// runtime with its clock is needed, and a test can pause it.
+/// Rows, space, usage and limits are the inner embedder's. The batch is passed on unchanged, with its deadline. Each
+/// call has the whole limit to itself, counted from the moment when the inner call begins. So an
+/// [`embed_all`](crate::EmbedderExt::embed_all) of many calls may take many times as long. Time is tokio's: a runtime
+/// with its clock is needed, and a test can pause it.
 ///
 /// # Errors
-/// - [`Timeout`](ErrorKind::Timeout): no answer within the limit, which the message names.
-/// - [`DeadlinePassed`](ErrorKind::DeadlinePassed) in its place where by then the batch's own
-///   [deadline](Batch::deadline) has passed as well: to try again would be no use.
+/// - [`Timeout`](ErrorKind::Timeout): no answer came within the limit. The message names the limit.
+/// - [`DeadlinePassed`](ErrorKind::DeadlinePassed): the same, and by then the batch's own [deadline](Batch::deadline)
+///   has passed as well, so a retry would be of no use.
 ///
-/// Both count one [`unanswered`](crate::Usage::unanswered) call. All other errors are the inner embedder's, and one
-/// that heeds the deadline says so itself when that comes first.
+/// Both count one [`unanswered`](crate::Usage::unanswered) call. All other errors are the inner embedder's. If the
+/// deadline comes before the limit, an inner embedder that observes deadlines returns its own error.
 ///
 /// # Cancellation
-/// Holds nothing between calls; dropping the future drops the inner one, and so does running out of time.
+/// Holds nothing between calls. Dropping the future drops the inner one, and so does the end of the time.
 ///
 /// # Stacking
-/// Inside [`Retry`](super::Retry), so that each attempt has the limit; inside [`RateLimit`](super::RateLimit) and
-/// [`Concurrency`](super::Concurrency), so that waiting for one's turn does not count. Around one call to one provider:
-/// around a wrapper that makes several calls of one, what those had finished is dropped with the rest. Providers that
-/// speak HTTP have a limit of their own; this one is for a tighter one, and for those that have none.
+/// Inside [`Retry`](super::Retry), so that each attempt has the whole limit. Inside [`RateLimit`](super::RateLimit) and
+/// [`Concurrency`](super::Concurrency), so that the wait for a turn does not count. It belongs around one call to one
+/// provider: around a wrapper that makes several calls of one, the finished calls would be dropped with the others.
+/// Providers that speak HTTP have a time limit of their own. This wrapper is for a tighter limit, and for providers
+/// that have none.
 ///
 /// # Cost
-/// One timer a call.
+/// One timer per call.
 #[derive(Clone, Debug)]
 pub struct Timeout<E> {
     inner: E,
@@ -55,17 +56,17 @@ pub struct Timeout<E> {
 }
 
 impl<E> Timeout<E> {
-    /// Wraps `inner`, and gives each of its calls `limit`.
+    /// Wraps `inner`, and gives each of its calls this much time.
     pub const fn new(inner: E, limit: Duration) -> Self {
         Self { inner, limit }
     }
 
-    /// How long a call may take.
+    /// Returns how long a call may take.
     pub const fn limit(&self) -> Duration {
         self.limit
     }
 
-    /// The wrapped embedder.
+    /// Returns the wrapped embedder.
     pub const fn get_ref(&self) -> &E {
         &self.inner
     }
@@ -77,7 +78,7 @@ impl<E> Timeout<E> {
 }
 
 impl<E: fmt::Display> Timeout<E> {
-    /// Why there is no answer, when the time is up.
+    /// Returns the error of a call whose time is up.
     fn given_up(&self, batch: &Batch<'_>) -> Error {
         let too_late = batch.deadline().is_some_and(|deadline| Instant::now() >= Instant::from_std(deadline));
         let error = if too_late {
@@ -85,7 +86,7 @@ impl<E: fmt::Display> Timeout<E> {
         } else {
             Error::new(ErrorKind::Timeout, format!("no answer within {:?}", self.limit))
         };
-        // How many requests the call came to is not known here, only that its answer was not waited for.
+        // The number of requests that the call made is not known here, only that it got no answer.
         error.with_embedder(self).with_usage(Usage::of_given_up())
     }
 }

@@ -1,4 +1,14 @@
-//! The room that a [`Gate`] has, and who goes next. `tests/loom` takes this file as it is.
+//! Hands out the places of a [`Gate`], and decides which call gets the next one. `tests/loom` compiles this file as it
+//! is.
+//!
+//! Two rules keep every place in use and every thread running:
+//!
+//! 1. A place is always somewhere: counted in `free`, held as a [`Place`], or on its way through a waiter's channel.
+//!    Dropping a [`Place`] passes it on, wherever it is dropped. `free` grows only when no call waits.
+//! 2. A waiter is never dropped, and never sent to, under the lock. A waiter holds the waker of the task that waits,
+//!    and a waker may be the last thing that keeps a task alive. With the task, its own places of this gate would be
+//!    dropped; that takes the lock again, which the thread already holds, and it would wait for itself for ever. So the
+//!    functions under the lock hand such waiters out, and the caller drops them after it.
 
 use std::{collections::VecDeque, fmt, mem, sync::Arc};
 
@@ -8,9 +18,9 @@ use crate::{
     sync::{Mutex, oneshot},
 };
 
-/// Has room for so many calls at once; the others wait in two lanes. Clones share the room.
+/// Has places for a fixed number of calls at once. Other calls wait in two lanes. Clones share the places.
 ///
-/// See [`Concurrency`](super::Concurrency) for who goes first.
+/// See [`Concurrency`](super::Concurrency) for the order in which the calls go.
 #[derive(Clone)]
 pub struct Gate(Arc<Shared>);
 
@@ -19,25 +29,26 @@ struct Shared {
     queue: Mutex<Queue>,
 }
 
-/// Someone waits for a place at the other end.
+/// The sending end of a channel, at whose other end a call waits for a place.
 type Waiter = oneshot::Sender<Place>;
 
 #[derive(Default)]
 struct Queue {
-    /// Places that nobody has. While there are any, nobody waits.
+    /// Places that no call has. While there are any, no call waits.
     free: usize,
     lanes: PerLane<VecDeque<Waiter>>,
     head_start: HeadStart,
-    /// How many may wait.
+    /// The most calls that may wait in each lane; `None` for any number.
     most_waiting: Option<usize>,
 }
 
-/// What became of a call that came to a gate.
+/// The answer to a call that came to a gate.
 pub(super) enum Entry {
+    /// The call has a place.
     Place(Place),
-    /// It is in the queue.
+    /// The call is in the queue, and its place will come through this channel.
     Turn(oneshot::Receiver<Place>),
-    /// So many wait, and no more may.
+    /// This many calls wait, and no more may.
     Full(usize),
 }
 
@@ -59,15 +70,16 @@ impl Entry {
 }
 
 impl Gate {
-    /// Makes room for `calls` at once. With 0, every call is a [`Config`](crate::ErrorKind::Config) error.
+    /// Makes a gate with places for `calls` calls at once. With 0, every call is a [`Config`](crate::ErrorKind::Config)
+    /// error.
     pub fn new(calls: usize) -> Self {
         let queue = Mutex::new(Queue { free: calls, ..Queue::default() });
         Self(Arc::new(Shared { calls, queue }))
     }
 
-    /// Bounds how many calls may wait in each lane, also for the clones: one more is
-    /// [`Overloaded`](crate::ErrorKind::Overloaded) at once, and no [`Retry`](crate::wrap::Retry) tries it again. A server
-    /// should refuse work at once when it has too much.
+    /// Sets how many calls may wait in each lane, also for the clones. One call more fails with
+    /// [`Overloaded`](crate::ErrorKind::Overloaded) at once, and no [`Retry`](crate::wrap::Retry) tries it again. A
+    /// server should refuse work at once when it has too much.
     ///
     /// ```
     /// use docvector_embed::wrap::Gate;
@@ -80,28 +92,28 @@ impl Gate {
         self
     }
 
-    /// How many calls it lets through at once.
+    /// Returns how many calls it lets through at once.
     pub fn calls(&self) -> usize {
         self.0.calls
     }
 
-    /// How many calls have a place now.
+    /// Returns how many calls have a place now.
     pub fn running(&self) -> usize {
         self.0.calls - self.0.queue.with(|queue| queue.free)
     }
 
-    /// How many calls wait for a place now.
+    /// Returns how many calls wait for a place now.
     pub fn waiting(&self) -> usize {
         self.0.queue.with(|queue| queue.waiting())
     }
 
-    /// How many are in the longer lane, with those that have left and were not taken out yet.
+    /// Returns the length of the longer lane, including waiters that have left and were not removed yet.
     #[cfg(test)]
     pub(super) fn queued(&self) -> usize {
         self.0.queue.with(|queue| queue.lanes.interactive.len().max(queue.lanes.bulk.len()))
     }
 
-    /// Takes a free place, or stands in the queue for one, unless too many do.
+    /// Takes a free place. If there is none, joins the queue, unless the queue is full.
     pub(super) fn enter(&self, lane: Lane) -> Entry {
         let (entry, left) = self.0.queue.with(|queue| {
             if queue.free > 0 {
@@ -110,7 +122,8 @@ impl Gate {
             }
             if let Some(most) = queue.most_waiting {
                 let lane = queue.lanes.of(lane);
-                // Those that have left are counted only where it may matter.
+                // The exact count walks along the lane, so it is made only if the length, with those that have left, is
+                // too much.
                 if lane.len() >= most && those_waiting(lane) >= most {
                     return (Entry::Full(most), VecDeque::new());
                 }
@@ -119,16 +132,16 @@ impl Gate {
             let left = queue.push(lane, waiter);
             (Entry::Turn(turn), left)
         });
-        // A waiter's end may be the last hold on a whole task with places of its own: never dropped under the lock.
+        // Rule 2: dropped after the lock.
         drop(left);
         entry
     }
 
-    /// Whose turn it is for a place given back; where nobody waits, the place is free.
+    /// Returns the waiter that gets a place given back. If no call waits, the place becomes free.
     fn next(&self) -> Option<Waiter> {
         let mut left = Vec::new();
         let next = self.0.queue.with(|queue| queue.next(&mut left));
-        // Not under the lock, either.
+        // Rule 2: dropped after the lock.
         drop(left);
         next
     }
@@ -145,8 +158,11 @@ impl fmt::Debug for Gate {
 }
 
 impl Queue {
-    /// Queues a waiter. Before a lane would grow, those that have left are taken out and given back, so that its size
-    /// is that of those who wait; with room made for as many again, that is seldom.
+    /// Puts a waiter into its lane. Returns the waiters that have left and were removed from the lane, for the caller
+    /// to drop after the lock.
+    ///
+    /// They are removed only when the lane is full, before it would grow. So the lane's size stays near the number of
+    /// calls that wait. Room is then made for as many again, so this happens seldom: its cost per call is constant.
     fn push(&mut self, lane: Lane, waiter: Waiter) -> VecDeque<Waiter> {
         let queue = self.lanes.of(lane);
         let mut left = VecDeque::new();
@@ -159,13 +175,15 @@ impl Queue {
         left
     }
 
-    /// The waiter whose turn it is; those that have left before it go to `left`.
+    /// Removes and returns the waiter whose turn it is. The waiters before it that have left go to `left`, for the
+    /// caller to drop after the lock.
     fn next(&mut self, left: &mut Vec<Waiter>) -> Option<Waiter> {
         for lane in self.lanes.both_mut() {
             while lane.front().is_some_and(|waiter| waiter.is_closed()) {
                 left.extend(lane.pop_front());
             }
         }
+        // Read before a waiter is taken out. A turn counts against the bulk lane only if it passes a bulk call.
         let bulk_waits = !self.lanes.bulk.is_empty();
         let mut order = self.head_start.order().into_iter();
         let next = order.find_map(|lane| Some((lane, self.lanes.of(lane).pop_front()?)));
@@ -184,18 +202,19 @@ impl Queue {
     }
 }
 
-/// How many of those in a lane have not left.
+/// Counts the waiters of a lane that have not left.
 fn those_waiting(lane: &VecDeque<Waiter>) -> usize {
     lane.iter().filter(|waiter| !waiter.is_closed()).count()
 }
 
-/// Room for one call. It travels to whoever waits, and wherever it is dropped, it goes to the next.
+/// A place for one call. When it is dropped, anywhere, it goes to the next waiter. `None` only while it is passed on.
 pub(super) struct Place(Option<Gate>);
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut given_back = self.0.take();
-        // A loop and no recursion: thousands may leave the queue between their turn and its telling.
+        // The send fails if the waiter leaves between its turn and the send. The place comes back then and goes to the
+        // next one. This is a loop and no recursion, because thousands of waiters may have left in this way.
         while let Some(gate) = given_back.take() {
             let Some(waiter) = gate.next() else { return };
             if let Err(mut place) = waiter.send(Self(Some(gate))) {

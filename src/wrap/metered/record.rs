@@ -1,10 +1,10 @@
-//! Says what a [`MetricsSink`] is told of each call: [`CallRecord`].
+//! Defines what is recorded of each call: [`CallRecord`], and who gets it: [`MetricsSink`].
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{Charges, Error, ErrorKind, Options, SpaceId, Usage};
 
-/// Is told of each call. Implemented for closures, too.
+/// Receives a record of each call. Closures are sinks, too.
 ///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
@@ -21,10 +21,10 @@ use crate::{Charges, Error, ErrorKind, Options, SpaceId, Usage};
 /// # Ok(()) }) }
 /// ```
 ///
-/// An `Arc` of a meter is one, so that several embedders can have it.
+/// An `Arc` of a sink is a sink, so several embedders can share it.
 pub trait MetricsSink: Send + Sync + 'static {
-    /// Takes note of a call that has ended. Runs where the call ran, often on an async executor and inside a `drop`: it
-    /// should be quick, and hand on whatever is not.
+    /// Records a call that has ended. This runs in the thread of the call, often on an async executor and inside a
+    /// `drop`. So it should be quick, and hand slow work to another thread or task.
     fn record(&self, call: &CallRecord<'_>);
 }
 
@@ -40,39 +40,39 @@ impl<M: MetricsSink + ?Sized> MetricsSink for Arc<M> {
     }
 }
 
-/// One call that has ended, as a [`MetricsSink`] is told of it.
+/// The record of one call that has ended, for a [`MetricsSink`].
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct CallRecord<'a> {
-    /// The embedder that was called, as it displays itself.
+    /// The name of the embedder that was called, as it displays itself.
     pub embedder: &'a str,
-    /// All that the batch said beside its texts: kind, lane, routing key, tenant, trace.
+    /// All that the batch said beside its texts, such as kind, lane, routing key, tenant and trace.
     pub options: Options<'a>,
-    /// The space that the rows lie in; `None` where there are none.
+    /// The space of the rows; `None` if there are no rows.
     pub space: Option<SpaceId>,
-    /// How many texts there were.
+    /// The number of texts.
     pub texts: usize,
-    /// How many bytes they had together.
+    /// The bytes of all texts together.
     pub bytes: usize,
-    /// What the call cost as far as is known: that of the result, or of the error and the rows finished before it.
+    /// The known cost of the call: that of the result, or of the error and the rows finished before it.
     pub usage: Usage,
-    /// The same, by who is to be paid.
+    /// The same cost, divided by payee.
     pub charges: &'a Charges,
-    /// How long it took, on tokio's clock.
+    /// The time that the call took, on tokio's clock.
     pub latency: Duration,
-    /// How it ended.
+    /// The end of the call.
     pub outcome: CallOutcome,
-    /// The error where it [`Failed`](CallOutcome::Failed), with the status and the provider's name for the request.
+    /// The error if the call [`Failed`](CallOutcome::Failed), with the status and the provider's name for the request.
     pub error: Option<&'a Error>,
 }
 
-/// How a metered call ended.
+/// The end of a metered call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CallOutcome {
-    /// With rows.
+    /// It returned rows.
     Done,
-    /// With an error of this kind.
+    /// It returned an error of this kind.
     Failed(ErrorKind),
     /// The caller dropped it, or it panicked.
     Dropped,

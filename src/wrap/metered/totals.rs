@@ -1,4 +1,4 @@
-//! Adds up what calls took and cost: [`Totals`], whose sum so far is a [`TotalsSnapshot`].
+//! Adds up what calls took and cost: [`Totals`]. Its sums at one moment are a [`TotalsSnapshot`].
 
 #[cfg(feature = "serde")]
 mod stored;
@@ -12,7 +12,7 @@ use std::{
 use super::record::{CallOutcome, CallRecord, MetricsSink};
 use crate::{Charges, ErrorKind, Usage};
 
-/// A meter that adds up. Clones share the sum, so that one can be asked while others are being told.
+/// A sink that adds up all records. Clones share the sums: one clone can be read while others record.
 ///
 /// ```
 /// use docvector_embed::{EmbedderExt, Error, ErrorKind, provider::Fake, wrap::Totals};
@@ -34,12 +34,12 @@ use crate::{Charges, ErrorKind, Usage};
 pub struct Totals(Arc<Mutex<TotalsSnapshot>>);
 
 impl Totals {
-    /// Begins with nothing.
+    /// Makes a sink whose sums are all zero.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The sum so far, all of it from the same moment.
+    /// Returns the sums so far, all of them from the same moment.
     pub fn snapshot(&self) -> TotalsSnapshot {
         self.sum().clone()
     }
@@ -55,48 +55,48 @@ impl MetricsSink for Totals {
     }
 }
 
-/// Buckets of latencies that have an upper bound: from 10 ms, each twice the one before, up to 81.92 s.
+/// The number of latency buckets with an upper bound. The bounds are 10 ms and its doubles up to 81.92 s.
 const BOUNDED: usize = 14;
 
-/// The upper bound of a bucket, in milliseconds; `None` for the last, which has none.
+/// Returns the upper bound of a bucket in milliseconds; `None` for the last bucket, which has none.
 fn upper_millis(bucket: usize) -> Option<u64> {
     (bucket < BOUNDED).then(|| 10_u64 << bucket)
 }
 
-/// The bucket of a latency. A bound belongs to the bucket below it.
+/// Returns the bucket of a latency. A bound belongs to the bucket below it.
 fn bucket_of(latency: Duration) -> usize {
     let fits = |bucket: &usize| upper_millis(*bucket).is_none_or(|upper| latency <= Duration::from_millis(upper));
     (0..BOUNDED).find(fits).unwrap_or(BOUNDED)
 }
 
-/// What [`Totals`] came to at one moment. `Display` makes a small table of it.
+/// The sums of [`Totals`] at one moment. `Display` shows them as a small table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct TotalsSnapshot {
-    /// Calls that ended, one way or another.
+    /// Calls that ended, in whatever way.
     pub calls: u64,
     /// Texts of all calls.
     pub texts: u64,
     /// Bytes of all texts.
     pub bytes: u64,
-    /// What all calls cost as far as is known.
+    /// The known cost of all calls.
     pub usage: Usage,
-    /// The same, by who is to be paid.
+    /// The same cost, divided by payee.
     pub charges: Charges,
-    /// Calls that failed, by kind, ascending by the kind's name.
+    /// Numbers of calls that failed, by kind, ascending by the kind's name.
     #[cfg_attr(feature = "serde", serde(with = "stored::by_kind"))]
     pub failed: Vec<(ErrorKind, u64)>,
     /// Calls that were dropped.
     pub dropped: u64,
-    /// How long all calls took together. A dropped call counts with the time it was given, here and below: a provider
-    /// that hangs shows in the latencies, also where nobody waits to the end.
+    /// The time that all calls took together. A dropped call counts with the time until its drop, here and below. So a
+    /// provider that hangs shows in the latencies, even if nobody waits to the end.
     #[cfg_attr(feature = "serde", serde(rename = "latency_sum_ns", with = "stored::nanoseconds"))]
     pub latency_sum: Duration,
-    /// How long the longest took.
+    /// The time that the longest call took.
     #[cfg_attr(feature = "serde", serde(rename = "latency_max_ns", with = "stored::nanoseconds"))]
     pub latency_max: Duration,
-    /// How many calls were in each bucket.
+    /// The number of calls in each latency bucket.
     #[cfg_attr(feature = "serde", serde(rename = "latency_buckets"))]
     buckets: [u64; BOUNDED + 1],
 }
@@ -123,18 +123,19 @@ impl TotalsSnapshot {
         self.buckets[bucket_of(call.latency)] += 1;
     }
 
-    /// Calls by latency: the upper bound of each bucket in seconds (it belongs to the bucket) and the calls in it. The
-    /// bounds are those that OpenTelemetry advises for `gen_ai.client.operation.duration`: 0.01 s and its doubles up to
-    /// 81.92 s. The last bucket has the rest, up to infinity.
+    /// Returns the calls by latency: for each bucket its upper bound in seconds, which belongs to it, and the number of
+    /// calls in it. The bounds are those that OpenTelemetry advises for `gen_ai.client.operation.duration`: 0.01 s and
+    /// its doubles up to 81.92 s. The last bucket has all longer calls; its bound is infinity.
     pub fn latency_histogram(&self) -> Vec<(f64, u64)> {
         let upper = |bucket| upper_millis(bucket).map_or(f64::INFINITY, |upper| upper as f64 / 1e3);
         self.buckets.iter().enumerate().map(|(bucket, &calls)| (upper(bucket), calls)).collect()
     }
 
-    /// A latency that the share `q` of the calls did not exceed (0.5: the median): the upper bound of its bucket, so
-    /// less than twice what it really is, or 10 ms where it is less. Never more than the longest.
+    /// Returns a latency that the share `q` of the calls did not exceed (0.5: the median). It is the upper bound of a
+    /// bucket, so it is less than twice the exact value; if the exact value is below 10 ms, it is 10 ms. It is never
+    /// more than the longest latency.
     ///
-    /// `None` where there were no calls, or `q` is not from 0 to 1.
+    /// Returns `None` if there were no calls, or if `q` is not from 0 to 1.
     pub fn latency_quantile(&self, q: f64) -> Option<Duration> {
         if self.calls == 0 || !(0.0..=1.0).contains(&q) {
             return None;
@@ -151,7 +152,7 @@ impl TotalsSnapshot {
 }
 
 impl fmt::Display for TotalsSnapshot {
-    /// A row for each number, without those that are zero because nothing of the kind happened.
+    /// Shows one line per number. Events that did not happen have no line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = |time: Duration| format!("{:.3} s", time.as_secs_f64());
         let mut rows: Vec<(String, String)> = vec![("calls".into(), self.calls.to_string())];

@@ -1,4 +1,4 @@
-//! Fills evenly and is taken from: [`Bucket`], one of requests and one of tokens.
+//! Fills at an even rate, and calls take from it: [`Bucket`]. A limiter has one for requests and one for tokens.
 
 use std::time::Duration;
 
@@ -6,25 +6,27 @@ use tokio::time::Instant;
 
 use crate::RateLimitWindow;
 
-/// What is saved up when nobody calls.
+/// A full bucket holds the amount that arrives in this time. It fills while no call takes anything.
 const SAVED: Duration = Duration::from_secs(10);
 
-/// A bucket that takes longer to fill is not one of a minute, whatever the provider calls it.
+/// If a provider's window takes longer to fill, its limit is not one per minute, whatever the provider calls it.
 const LONGER_THAN_A_MINUTE: Duration = Duration::from_secs(90);
 
-/// So much a minute, or no limit.
+/// A limit per minute and the amount that is there now, or no limit.
 #[derive(Default)]
 pub(super) struct Bucket {
+    /// The limit that the user set.
     pub(super) given: Option<u64>,
+    /// The limit that the provider named.
     learned: Option<u64>,
-    /// What the provider adds a second, where its window is longer than a minute.
+    /// The provider's rate per second, if its window is longer than a minute.
     slow: Option<f64>,
-    /// What is there, and since when; below zero where more was taken.
+    /// The amount at a moment, and that moment. It is below zero if more was taken than was there.
     level: Option<(f64, Instant)>,
 }
 
 impl Bucket {
-    /// What is added a second.
+    /// Returns the amount that arrives per second; `None` without a limit.
     pub(super) fn rate(&self) -> Option<f64> {
         let limit = match (self.given, self.learned) {
             (Some(given), Some(learned)) => given.min(learned),
@@ -34,27 +36,31 @@ impl Bucket {
         Some(self.slow.map_or(rate, |slow| rate.min(slow)).max(f64::MIN_POSITIVE))
     }
 
-    /// The limit that is kept to, per minute.
+    /// Returns the limit per minute that holds now.
     pub(super) fn per_minute(&self) -> Option<u64> {
         self.rate().map(|rate| (rate * 60.0).round() as u64)
     }
 
-    /// What is there now and the most that can be; `None` without a limit.
+    /// Adds what has arrived until `now`. Returns the amount, the most that the bucket can hold, and the rate; `None`
+    /// without a limit.
     fn fill(&mut self, now: Instant) -> Option<(&mut f64, f64, f64)> {
         let rate = self.rate()?;
         let most = (rate * SAVED.as_secs_f64()).max(1.0);
         let (level, at) = self.level.get_or_insert((most, now));
         *level = (*level + now.saturating_duration_since(*at).as_secs_f64() * rate).min(most);
-        // Clocks are looked at before the lock: a later look may come first, and no moment counts twice.
+        // Callers read the clock before they take the lock, so an earlier `now` may come later. The moment never goes
+        // back, or the time in between would count twice.
         *at = now.max(*at);
         Some((level, most, rate))
     }
 
-    /// How long at least until this much can be taken after others have taken so much.
+    /// Returns the least time until `cost` can be taken, after others have taken `ahead`.
+    ///
+    /// A cost above the most that the bucket can hold waits for a full bucket: it would otherwise wait for ever.
     pub(super) fn wait(&mut self, ahead: f64, cost: f64, now: Instant) -> Duration {
         let Some((level, most, rate)) = self.fill(now) else { return Duration::ZERO };
         let missing = ahead + cost.min(most) - *level;
-        // Sums of parts are a little less than the whole.
+        // A sum of floating-point parts may be a little less than the whole. Nobody waits for that difference.
         if missing <= most * 1e-9 {
             Duration::ZERO
         } else {
@@ -62,23 +68,25 @@ impl Bucket {
         }
     }
 
+    /// Takes `cost`, whether or not it is there; a negative cost is given back.
     pub(super) fn take(&mut self, cost: f64, now: Instant) {
         if let Some((level, ..)) = self.fill(now) {
             *level -= cost;
         }
     }
 
-    /// Believes what the provider says.
+    /// Learns the limit and the rest that the provider named. A limit of 0 is ignored.
     pub(super) fn learn(&mut self, quota: Option<RateLimitWindow>, now: Instant) {
         let Some(quota) = quota.filter(|quota| quota.limit > 0) else { return };
         self.fill(now);
         self.learned = Some(quota.limit);
-        // From what is left until all is there again: what comes in a second.
+        // The missing part is there again at the reset. This gives the rate per second.
         self.slow = match (quota.remaining, quota.reset) {
             (Some(left), Some(reset)) if reset > LONGER_THAN_A_MINUTE && left < quota.limit => {
                 Some((quota.limit - left) as f64 / reset.as_secs_f64())
             }
-            // Nearly full, a bucket does not show how slow it is: what is known stays.
+            // A bucket that is nearly full does not show how slow it is, so the known rate stays. Only an empty one
+            // that names no long reset shows that it is not slow.
             _ => self.slow.filter(|_| quota.remaining.is_none_or(|left| left > 0)),
         };
         if let (Some(remaining), Some((level, ..))) = (quota.remaining, self.fill(now)) {

@@ -1,4 +1,13 @@
 //! Decides whose turn it is, and learns from replies: [`RateLimiter`].
+//!
+//! Two rules keep waiting calls from hanging:
+//!
+//! 1. No call depends on the polls of another one. Whenever a call is polled, comes or leaves, and whenever a reply
+//!    arrives, [`State::advance`] grants all turns that are due, of all calls. A call that nobody polls can be granted
+//!    its turn, too: it then keeps its own request and tokens and nobody else's.
+//! 2. No task is woken under the lock. Waking a task may drop it, with the waiting calls that it holds. A dropped call
+//!    takes the lock to leave its line, and the thread that has the lock already would wait for itself for ever. So
+//!    `advance` only lists the calls to wake, and [`RateLimiter::with`] wakes them after the lock.
 
 use std::{
     fmt, mem,
@@ -19,45 +28,44 @@ use crate::{
     telemetry,
 };
 
-/// How much of a limit one call is to take: what comes in so long. A query that comes behind it waits no longer.
+/// One call should take no more than the tokens that arrive in this time. A query behind it then waits no longer than
+/// this.
 const SHARE: Duration = Duration::from_secs(5);
 
-/// The longest that a provider can make everybody wait at once.
+/// The longest time for which one reply can pause all calls.
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 
-/// How long a call sleeps at most before it looks again whether its turn came earlier than it seemed.
+/// The longest sleep of a waiting call. After it, the call checks whether its turn came earlier than expected.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// The requests and tokens of nobody.
+/// The requests and tokens ahead of a call that is the first.
 const NOBODY: (f64, f64) = (0.0, 0.0);
 
-/// Hands out requests and tokens at an even pace. Clones share.
+/// Hands out requests and tokens at an even rate. Clones share them.
 ///
 /// # Default
-/// No limits until the provider names some.
+/// No limits, until the provider names some.
 #[derive(Clone, Default)]
 pub struct RateLimiter(Arc<Mutex<State>>);
 
-/// All that the limiter knows, under one lock that is never held across a wait. Whoever is polled [advances](Self::advance)
-/// it for everybody, so that no call depends on another one being polled: one that has its turn and does nothing with it
-/// keeps its own tokens and nobody else's.
+/// All that the limiter knows, under one lock that is never held across a wait.
 #[derive(Default)]
 struct State {
     requests: Bucket,
     tokens: Bucket,
-    /// Until when the provider wants to hear nothing.
+    /// The moment until which the provider wants no calls.
     paused: Option<Instant>,
-    /// How many calls may wait.
+    /// The most calls that may wait in each lane; `None` for any number.
     most_waiting: Option<usize>,
     lanes: PerLane<Line>,
-    /// Who was told last to be the next in line, and when it was to be its turn.
+    /// The call that was last told that it is the next one, and the moment of its turn as it seemed then.
     told: Option<(Arc<Waiter>, Instant)>,
-    /// Those that are to look again, once the lock is free.
+    /// Calls that have to check their turn again. They are woken after the lock.
     to_tell: Vec<Arc<Waiter>>,
 }
 
 impl RateLimiter {
-    /// Makes a limiter that lets everything through until the provider names limits.
+    /// Makes a limiter that lets all calls through until the provider names limits.
     pub fn new() -> Self {
         Self::default()
     }
@@ -74,31 +82,30 @@ impl RateLimiter {
         self.change(|state| state.tokens.given = Some(limit))
     }
 
-    /// Returns the requests per minute that the limiter keeps to now: given or learned, `None` where neither.
+    /// Returns the requests per minute that the limiter keeps to now, set or learned; `None` if there is no limit.
     pub fn requests_per_minute(&self) -> Option<u64> {
         self.0.with(|state| state.requests.per_minute())
     }
 
-    /// Returns the tokens per minute that the limiter keeps to now: given or learned, `None` where neither.
+    /// Returns the tokens per minute that the limiter keeps to now, set or learned; `None` if there is no limit.
     pub fn tokens_per_minute(&self) -> Option<u64> {
         self.0.with(|state| state.tokens.per_minute())
     }
 
-    /// How many calls wait for their turn now.
+    /// Returns how many calls wait for their turn now.
     pub fn waiting(&self) -> usize {
         self.0.with(|state| state.waiting())
     }
 
-    /// Bounds how many calls may wait in each lane, also for the clones: one more is
-    /// [`Overloaded`](ErrorKind::Overloaded) at once, and no [`Retry`](crate::wrap::Retry) tries it again. A server should
-    /// refuse work at once when it has too much.
+    /// Sets how many calls may wait in each lane, also for the clones. One call more fails with
+    /// [`Overloaded`](ErrorKind::Overloaded) at once, and no [`Retry`](crate::wrap::Retry) tries it again. A server
+    /// should refuse work at once when it has too much.
     #[must_use]
     pub fn with_max_waiting(self, calls: usize) -> Self {
         self.change(|state| state.most_waiting = Some(calls))
     }
 
-    /// Changes the state, and tells those that are to look again. Not under the lock: whoever is woken may be dropped
-    /// thereby, with its place in the line.
+    /// Changes the state under the lock. After the lock, wakes the calls that have to check their turn again (rule 2).
     fn with<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
         let (result, to_tell) = self.0.with(|state| (change(state), mem::take(&mut state.to_tell)));
         to_tell.iter().for_each(|waiter| waiter.look.notify_one());
@@ -108,7 +115,7 @@ impl RateLimiter {
     fn change(self, change: impl FnOnce(&mut State)) -> Self {
         self.with(|state| {
             change(state);
-            // Outside a runtime nobody waits.
+            // No call waits outside a runtime, and only with a runtime is there tokio's clock.
             if state.waiting() > 0 {
                 state.advance(Instant::now());
             }
@@ -116,15 +123,15 @@ impl RateLimiter {
         self
     }
 
-    /// The tokens that one call is to take at most, so that a query behind it does not wait long.
+    /// Returns the most tokens that one call should take, so that a query behind it does not wait long.
     pub(super) fn share(&self) -> Option<usize> {
         let (tokens, requests) = self.0.with(|state| (state.tokens.rate(), state.requests.rate()));
-        // So much at least that the requests of a minute can carry all of its tokens.
+        // With smaller calls than this, the requests of a minute could not carry all tokens of the minute.
         let carried = tokens? / requests.unwrap_or(f64::INFINITY).max(f64::MIN_POSITIVE);
         Some((tokens? * SHARE.as_secs_f64()).max(carried) as usize)
     }
 
-    /// Refuses a limit with which nothing could ever be sent.
+    /// Refuses a limit of 0, with which no call could ever be sent.
     fn check(&self) -> Result<()> {
         let given = self.0.with(|state| [(state.requests.given, "requests"), (state.tokens.given, "tokens")]);
         match given.into_iter().find(|(given, _)| *given == Some(0)) {
@@ -136,14 +143,14 @@ impl RateLimiter {
         }
     }
 
-    /// Waits for a request of so many tokens and takes it.
+    /// Waits for one request and this many tokens, and takes them.
     pub(super) async fn acquire(&self, lane: Lane, tokens: f64, deadline: Option<Instant>) -> Result<()> {
         self.check()?;
-        let passed = || Error::new(ErrorKind::DeadlinePassed, "the rate limit would be waited for beyond it");
+        let passed = || Error::new(ErrorKind::DeadlinePassed, "the rate limit would delay the call past its deadline");
         let waiter = self.with(|state| {
             let now = Instant::now();
             if let Some(most) = state.most_waiting {
-                // Those that can go at once take nobody's room, and this call needs none if it can.
+                // Calls that can go now leave the queue first. This call needs no room in it if it can go at once, too.
                 state.advance(now);
                 let waiting = state.lanes.of(lane).len();
                 let goes = waiting == 0 && state.wait(NOBODY, tokens, now).is_zero();
@@ -155,13 +162,13 @@ impl RateLimiter {
         });
         let waiter = waiter.map_err(|most| {
             let message = format!(
-                "the queue of the rate limit is full ({lane} calls that may wait: {most}): come back later, or allow more \
+                "the rate limit's queue is full ({lane} calls that may wait: {most}): try again later, or allow more \
                  (`RateLimiter::with_max_waiting`)"
             );
-            // Tried again here, it would wait all the same, only elsewhere.
+            // Marked, so that no `Retry` repeats it: the call would wait all the same, only outside the bounded queue.
             Error::new(ErrorKind::Overloaded, message).mark_exhausted()
         })?;
-        // Whatever becomes of this future, it does not stay in the line.
+        // From here on, a dropped future leaves the line.
         let mut waiting = Waiting { limiter: self, lane, waiter: &waiter, is_over: false };
         loop {
             let now = Instant::now();
@@ -174,22 +181,26 @@ impl RateLimiter {
                 waiting.is_over = true;
                 return Ok(());
             }
-            // Those ahead of it may leave; if even that would not help, it is known now.
+            // The calls ahead may leave, so their part of the wait is not certain. If its own part is too
+            // long already, nothing can help.
             if deadline.is_some_and(|deadline| now.checked_add(alone).is_none_or(|then| then > deadline)) {
                 return Err(passed());
             }
-            // Who is told that its turn comes earlier may be one that nobody polls: it tells no other.
+            // Sleep until the next turn of any call, but not before this call's own turn can come. The turn may come
+            // earlier than it seems now. Only the next call is told so, and it may be one that nobody polls, which
+            // tells no other. So each call looks again after a while.
             let wait = event.max(own).min(LOOK_AGAIN);
             let wait = deadline.map_or(wait, |deadline| wait.min(deadline.saturating_duration_since(now)));
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return Err(passed());
             }
-            // Either way it is looked at again.
+            // Woken or not, the call checks its turn again.
             let _ = tokio::time::timeout(wait, waiter.look.notified()).await;
         }
     }
 
-    /// Puts the guess right and learns from what the reply told. No reply can have counted more than `most`.
+    /// Corrects the estimated tokens and learns from the reply. A reply that claims more than `most` tokens counts as
+    /// `most`.
     pub(super) fn settle(&self, guessed: f64, most: f64, result: &Result<Embeddings>) {
         let now = Instant::now();
         self.with(|state| {
@@ -205,7 +216,8 @@ impl RateLimiter {
                     }
                     let usage = error.total_usage();
                     if usage.requests == 0 && usage.unanswered == 0 && error.status().is_none() {
-                        // It never came to a request: its deadline passed in a queue further in.
+                        // The call made no request, because its deadline passed in a queue further in: give the request
+                        // back.
                         state.requests.take(-1.0, now);
                     }
                     (usage, error.rate_limit_status())
@@ -213,7 +225,8 @@ impl RateLimiter {
             };
             if let Some(tokens) = usage.exact_tokens() {
                 let more = (tokens as f64).min(most) - guessed;
-                // What got no answer may have been counted there; what was refused was not.
+                // The provider may have counted the tokens of a call without an answer, so they are not given back. It
+                // has not counted those of a refused call.
                 state.tokens.take(if usage.unanswered > 0 { more.max(0.0) } else { more }, now);
             }
             let RateLimitStatus { requests, tokens } = rate_limit_status.unwrap_or_default();
@@ -229,7 +242,7 @@ impl State {
         self.lanes.both().into_iter().map(Line::len).sum()
     }
 
-    /// Lets everybody go whose turn it is. Says how long until that may be the case for another one.
+    /// Grants all turns that are due, for all calls (rule 1). Returns the time until the next turn may be due.
     fn advance(&mut self, now: Instant) -> Duration {
         loop {
             let (interactive, bulk) = (self.lanes.interactive.first(now), self.lanes.bulk.first(now));
@@ -245,6 +258,7 @@ impl State {
                     return Duration::MAX;
                 }
             };
+            // The tokens are taken here, for the call: it may be polled much later.
             let wait = self.wait(NOBODY, next.tokens, now);
             if wait.is_zero() {
                 self.requests.take(1.0, now);
@@ -254,8 +268,11 @@ impl State {
                 self.to_tell.push(next);
                 continue;
             }
+            // At `until`, the bulk lane loses its patience and another call becomes the next one.
             let wait = wait.min(until);
             let turn = now.checked_add(wait).unwrap_or(now + LONGEST_PAUSE);
+            // The next call is told when it becomes the next one, and when its turn comes earlier than it was told. If
+            // the turn comes later, it finds that out by itself.
             let knows = |(told, at): &(Arc<Waiter>, Instant)| Arc::ptr_eq(told, &next) && *at <= turn;
             if !self.told.as_ref().is_some_and(knows) {
                 self.to_tell.push(next.clone());
@@ -265,14 +282,15 @@ impl State {
         }
     }
 
-    /// How long at least until a call of so many tokens can go, after calls of so many requests and tokens.
+    /// Returns the least time until a call of this many tokens can go, after calls that take the requests and tokens of
+    /// `ahead`.
     fn wait(&mut self, ahead: (f64, f64), tokens: f64, now: Instant) -> Duration {
         let pause = self.paused.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
         pause.max(self.requests.wait(ahead.0, 1.0, now)).max(self.tokens.wait(ahead.1, tokens, now))
     }
 }
 
-/// A call's place in a line, until it has its turn or leaves.
+/// A waiting call's place in its line. Dropping it leaves the line, unless the call has had its turn.
 struct Waiting<'l> {
     limiter: &'l RateLimiter,
     lane: Lane,
@@ -288,7 +306,7 @@ impl Drop for Waiting<'_> {
         let now = Instant::now();
         self.limiter.with(|state| {
             if self.waiter.granted.load(Ordering::Relaxed) {
-                // It had its turn and does not go: it gives back what it took.
+                // Its turn was granted, but it does not go: it gives back what was taken for it.
                 state.requests.take(-1.0, now);
                 state.tokens.take(-self.waiter.tokens, now);
             } else {

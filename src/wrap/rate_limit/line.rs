@@ -1,4 +1,4 @@
-//! Holds the calls that wait in one lane, in the order in which they came: [`Line`].
+//! Holds the waiting calls of one lane, in the order in which they came: [`Line`].
 
 use std::{
     collections::VecDeque,
@@ -10,27 +10,31 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-/// Calls that wait in one lane, the first to come first.
+/// The waiting calls of one lane, in the order in which they came.
 #[derive(Default)]
 pub(super) struct Line {
     waiters: VecDeque<Arc<Waiter>>,
-    /// Requests and tokens of all that ever came, and of those that are no longer here: the difference tells how much is
-    /// ahead of whom.
+    /// Requests and tokens of all calls that ever came. With `gone`, this says how much is ahead of a call without a
+    /// walk along the line.
     came: (f64, f64),
+    /// Requests and tokens of the calls that are no longer in the line.
     gone: (f64, f64),
-    /// Since when the first one is first.
+    /// The moment since when the first call is the first.
     pub(super) since: Option<Instant>,
-    /// How many in the line have left it.
+    /// The number of calls that have left, but were not removed from `waiters` yet.
     left: usize,
 }
 
+/// A waiting call.
 pub(super) struct Waiter {
     pub(super) tokens: f64,
-    /// What had come to its line before it.
+    /// The line's `came` when the call came.
     before: (f64, f64),
+    /// Set when the call has its turn.
     pub(super) granted: AtomicBool,
+    /// Set when the call leaves without its turn.
     pub(super) left: AtomicBool,
-    /// Told to look again.
+    /// Wakes the call, to check its turn again.
     pub(super) look: Notify,
 }
 
@@ -51,19 +55,21 @@ impl Line {
         Some(waiter)
     }
 
-    /// The first that is still here.
+    /// Returns the first call that has not left. Removes those before it.
     pub(super) fn first(&mut self, now: Instant) -> Option<Arc<Waiter>> {
         while self.waiters.front()?.left.load(Ordering::Relaxed) {
             let since = self.since;
             self.pop(now);
             self.left -= 1;
-            // Who comes after one that has left has been waiting for as long.
+            // `pop` counts a turn and starts the patience of the next call at `now`. A call that left had no turn, so
+            // the next one keeps the earlier moment.
             self.since = self.since.and(since);
         }
         self.waiters.front().cloned()
     }
 
-    /// Takes out those that have left, when they are most of the line: so that they cost a constant each.
+    /// Notes that one more call has left. Removes such calls when they are most of the line: then removing costs
+    /// constant time per call.
     pub(super) fn sweep(&mut self) {
         self.left += 1;
         if self.left > 16 && self.left * 2 > self.waiters.len() {
@@ -82,12 +88,13 @@ impl Line {
         }
     }
 
-    /// The requests and tokens of those ahead of one that waits here.
+    /// Returns the requests and tokens ahead of a waiting call. This is a lower bound: `gone` may contain calls behind
+    /// it that have left. The call then only checks its turn too early.
     pub(super) fn ahead(&self, waiter: &Waiter) -> (f64, f64) {
         ((waiter.before.0 - self.gone.0).max(0.0), (waiter.before.1 - self.gone.1).max(0.0))
     }
 
-    /// How many wait.
+    /// Returns how many calls wait.
     pub(super) fn len(&self) -> usize {
         self.waiters.len() - self.left
     }

@@ -1,4 +1,5 @@
-//! Stores the parts of a [`TotalsSnapshot`](super::TotalsSnapshot) that have no form of their own, with the feature `serde`.
+//! Stores, with the feature `serde`, the parts of a [`TotalsSnapshot`](super::TotalsSnapshot) that need a form of their
+//! own.
 
 /// Stores a time as whole nanoseconds.
 pub(super) mod nanoseconds {
@@ -33,7 +34,7 @@ pub(super) mod by_kind {
     pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Vec<(ErrorKind, u64)>, D::Error> {
-        // Ascending by name, as the snapshot keeps them.
+        // Ascending by name: the snapshot's search for a kind relies on this order.
         let counts = BTreeMap::<String, u64>::deserialize(deserializer)?;
         let read = |(name, count): (String, u64)| Ok((name.parse().map_err(serde::de::Error::custom)?, count));
         counts.into_iter().map(read).collect()
