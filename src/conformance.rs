@@ -1,25 +1,25 @@
-//! Checks that an embedder keeps the laws of [`Embedder`]: one check a law, for everyone's embedders and wrappers.
+//! Checks that an embedder keeps the laws of [`Embedder`]: one check per law, for all embedders and wrappers.
 //!
 //! ```
 //! use docvector_embed::{EmbedderExt, conformance, provider::Fake};
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), conformance::Violation> {
-//! // An embedder of any make, from outside:
+//! // Any embedder, from outside:
 //! conformance::Suite::new(&Fake::new(8)).run().await?;
-//! // A wrapper, also from inside: over fakes with small limits and scripted failures, whose log tells what it did.
+//! // A wrapper, also from inside: over fakes with small limits and scripted failures, whose log shows what it did.
 //! conformance::wrapper(|fake| fake.dedup()).await?;
 //! // A router across several spaces: `conformance::router`. A store for a cache has laws of its own.
 //! conformance::store(|| docvector_embed::cache::Memory::new(256 << 20)).await?;
 //! # Ok(()) }
 //! ```
 //!
-//! A check gives the first [`Violation`] it finds and does not panic, so that the suite itself can be tested. The checks
-//! embed a few hundred short texts, new ones in every run (a cache must not answer from the last one), and over-long
-//! ones where the embedder states a limit: mind what that costs at a provider that bills. [`Suite`] needs no runtime but
-//! the embedder's own, [`wrapper`](fn@wrapper) and [`router`](fn@router)
-//! tokio's with its clock.
+//! A check returns the first [`Violation`] that it finds and does not panic, so that the suite itself can be tested.
+//! The checks embed a few hundred short texts. They are new in every run, so that a cache cannot answer from the last
+//! one. If the embedder states a limit, they embed over-long texts, too: think of the cost if the provider bills.
+//! [`Suite`] needs no runtime but the embedder's own. [`wrapper`](fn@wrapper) and [`router`](fn@router) need tokio's,
+//! with its clock.
 //!
 //! # Stability
-//! New checks of the same laws may be added in any release: an embedder that passes only by luck may fail then.
+//! Any release may add new checks of the same laws. An embedder that passes only by luck may fail then.
 
 mod inside;
 mod router;
@@ -45,36 +45,36 @@ use crate::{
     Truncation, Usage, plan, plan::yield_once,
 };
 
-/// A law, and how an embedder breaks it.
+/// A broken law, and how the embedder breaks it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[error("{embedder} breaks law {law}: {what}")]
 pub struct Violation {
     /// The number of the law in [`Embedder`]'s list; for a store, in [`CacheStore`](crate::cache::CacheStore)'s.
     pub law: u8,
-    /// The embedder or store, as it displays itself.
+    /// The name of the embedder or store, as it displays itself.
     pub embedder: String,
-    /// What was expected and what was found.
+    /// The finding, and what was expected instead.
     pub what: String,
 }
 
-/// What a check gives.
+/// The result of a check.
 pub type Verdict = Result<(), Violation>;
 
-/// Tells runs apart, so that no text is embedded by two of them.
+/// Numbers the checks of this process, so that no two of them embed the same text.
 static RUNS: AtomicU64 = AtomicU64::new(0);
 
-/// The longest text, in words, that is made to be over a limit.
+/// The longest over-long text that is tried, in words.
 const LONGEST: usize = 200_000;
 
-/// What failed calls may say of their cost: known, not reported, not even answered, nothing sent.
+/// Costs that a failed call may have: known, not reported, not answered, given up, nothing sent.
 const COSTS: [Usage; 5] =
     [Usage::of_request(Some(11)), Usage::of_request(None), Usage::of_unanswered(), Usage::of_given_up(), Usage::ZERO];
 
-/// Texts that are given to an embedder which should refuse so many: few, as it may take and bill them.
+/// The most texts that are given to an embedder that should refuse them. They are few, as it may take and bill them.
 const MORE: usize = 32;
 
-/// The checks of all laws for one embedder, from outside.
+/// The checks of all laws for one embedder, from outside: they use only the methods of [`Embedder`].
 ///
 /// # Default
 /// A tolerance of 1e-5, no routing key.
@@ -86,13 +86,13 @@ pub struct Suite<'a> {
 }
 
 impl<'a> Suite<'a> {
-    /// Checks this embedder.
+    /// Makes a suite for this embedder.
     pub fn new(embedder: &'a dyn Embedder) -> Self {
         Self { embedder, tolerance: 1e-5, key: None }
     }
 
-    /// Sets how far a component may be from the same text's in another batch, for vectors of length 1. Longer vectors
-    /// are allowed as much more.
+    /// Sets how far a component may be from the same text's component in another batch, for vectors of length 1. For
+    /// longer vectors, the tolerance grows with the length.
     #[must_use]
     pub const fn with_tolerance(mut self, tolerance: f32) -> Self {
         self.tolerance = tolerance;
@@ -106,7 +106,7 @@ impl<'a> Suite<'a> {
         self
     }
 
-    /// Runs all checks; that of spaces early, for the others rely on it.
+    /// Runs all checks. The check of spaces runs early, because the others rely on it.
     ///
     /// # Errors
     /// The first violation found.
@@ -122,7 +122,7 @@ impl<'a> Suite<'a> {
         self.usage().await
     }
 
-    /// Law 1: one row a text, as wide as the space; no texts, no rows and no work.
+    /// Checks law 1: one row per text, as wide as the space. An empty batch returns no rows and does no work.
     ///
     /// # Errors
     /// The first violation found.
@@ -146,7 +146,7 @@ impl<'a> Suite<'a> {
         Ok(())
     }
 
-    /// Law 2: row `i` belongs to text `i`.
+    /// Checks law 2: row `i` belongs to text `i`.
     ///
     /// # Errors
     /// The first violation found.
@@ -156,7 +156,8 @@ impl<'a> Suite<'a> {
         let alone = probe.each_alone(InputKind::Document, &texts).await?;
         let together = probe.embed(InputKind::Document, &texts).await?;
         for (i, row) in together.rows().enumerate() {
-            // Where texts have equal vectors, any of them is right.
+            // Two texts may have equal vectors. So its own text need not be the only nearest one, but no text may be
+            // nearer.
             let distances = alone.iter().map(|rows| distance(row, rows.row(0)));
             let least = distances.clone().fold(f32::INFINITY, f32::min);
             let own = distance(row, alone[i].row(0));
@@ -168,7 +169,7 @@ impl<'a> Suite<'a> {
         Ok(())
     }
 
-    /// Law 3: a row depends on its text, kind and space alone.
+    /// Checks law 3: a row depends on its text, kind and space alone.
     ///
     /// # Errors
     /// The first violation found.
@@ -200,7 +201,7 @@ impl<'a> Suite<'a> {
                 }
                 check(what, &probe.embed(kind, &batch).await?, order)?;
             }
-            // A neighbour much longer than the others, as far as the limits allow.
+            // A neighbour much longer than the others, if the limits allow it: padding must not change the short rows.
             let mut uneven = texts.clone();
             if let Some(last) = uneven.last_mut() {
                 *last = format!("{last} {}", probe.texts(4).join(" "));
@@ -217,7 +218,7 @@ impl<'a> Suite<'a> {
         Ok(())
     }
 
-    /// Law 4: a call gives every row or an error; many calls made for one give every row.
+    /// Checks law 4: a call returns every row or an error. Many calls made for one return every row.
     ///
     /// # Errors
     /// The first violation found.
@@ -246,7 +247,7 @@ impl<'a> Suite<'a> {
         Ok(())
     }
 
-    /// Law 5: results lie in an announced space, and in the one asked for.
+    /// Checks law 5: results lie in an announced space, and in the wanted one.
     ///
     /// # Errors
     /// The first violation found.
@@ -281,8 +282,8 @@ impl<'a> Suite<'a> {
         probe.expect(before == after, || "the announced spaces have changed".into())
     }
 
-    /// Law 6: empty texts are named, all at once, by the caller's indices; no error is about a text that the call does not
-    /// have.
+    /// Checks law 6: an error names all empty texts at once, by the caller's indices. No error is about a text that the
+    /// call does not have.
     ///
     /// # Errors
     /// The first violation found.
@@ -290,6 +291,7 @@ impl<'a> Suite<'a> {
         let probe = Probe::new(self, 6);
         let good = probe.texts(6);
         let count = good.len();
+        // Each bit set is an empty text: the first alone, another alone, with gaps, two pairs, all.
         for pattern in [0b1_u32, 0b10, 0b101, 0b11_0110, 0b11_1111] {
             let is_bad = |i: usize| pattern >> i & 1 == 1;
             let expected: Vec<usize> = (0..count).filter(|&i| is_bad(i)).collect();
@@ -307,7 +309,8 @@ impl<'a> Suite<'a> {
             probe.expect_of_the_call(&error, count)?;
             probe.expect(empty, || format!("empty texts are called otherwise: {error}"))?;
         }
-        // An embedder may take more than it says, but if it refuses that, it is not by a text that nobody gave it.
+        // An embedder may take more texts than it says. But if it refuses them, it must not name a text that the call
+        // does not have.
         if let Some(limit) = probe.limits.texts.filter(|&limit| limit <= MORE) {
             let texts = probe.any_texts(limit + 1);
             if let Err(error) = probe.try_embed(InputKind::Document, &texts, Truncation::Error).await {
@@ -317,8 +320,8 @@ impl<'a> Suite<'a> {
         Ok(())
     }
 
-    /// Law 7: over-long texts are refused by index, or cut and named. An embedder in several spaces may take them whole:
-    /// it states what fits all of its arms, and one of them may take more.
+    /// Checks law 7: over-long texts are refused by index, or truncated and named. An embedder with several spaces may
+    /// take them whole: its limits fit all of its arms, and one arm may take more.
     ///
     /// # Errors
     /// The first violation found.
@@ -328,7 +331,8 @@ impl<'a> Suite<'a> {
         let short = probe.texts(3);
         let several = self.embedder.spaces().len() > 1;
         let (first, last) = (&short[0], &short[short.len() - 1]);
-        // Cut, two texts of one long beginning are one.
+        // Truncation leaves the same of both texts, so their vectors must be equal: an embedder that names a text as
+        // truncated and embeds all of it is found out.
         let longer = format!("{long} and more of it");
         let mut tries = vec![(vec![long.clone()], vec![0])];
         if short.len() >= 2 {
@@ -343,7 +347,9 @@ impl<'a> Suite<'a> {
             match probe.try_embed(InputKind::Document, &texts, Truncation::Error).await {
                 Ok(_) if several => {}
                 Ok(_) => {
-                    return Err(probe.violation("an over-long text was embedded without being asked to cut".into()));
+                    return Err(
+                        probe.violation("an over-long text was embedded, though truncation was not asked for".into())
+                    );
                 }
                 Err(error) => probe.expect_named(&error, &expected)?,
             }
@@ -351,23 +357,25 @@ impl<'a> Suite<'a> {
             probe.expect(rows.len() == texts.len(), || format!("{} texts gave {} rows", texts.len(), rows.len()))?;
             let named = rows.truncated();
             let right = named == expected || (several && named.iter().all(|index| expected.contains(index)));
-            probe.expect(right, || format!("texts {expected:?} were cut, {:?} are named", rows.truncated()))?;
+            probe.expect(right, || {
+                format!("texts {expected:?} are over-long, {:?} are named as truncated", rows.truncated())
+            })?;
             if texts[1..] == [longer.clone()] && rows.truncated() == expected {
                 let far = distance(rows.row(1), rows.row(0));
                 probe.expect(far <= self.tolerance, || {
-                    format!("two texts of one beginning are {far:e} apart when cut")
+                    format!("two texts with the same beginning are {far:e} apart when truncated")
                 })?;
             }
             for i in (0..texts.len()).filter(|i| !expected.contains(i)) {
                 let alone = probe.embed(InputKind::Document, &texts[i..=i]).await?;
                 let far = distance(rows.row(i), alone.row(0));
-                probe.expect(far <= self.tolerance, || format!("beside a cut text, a vector is {far:e} off"))?;
+                probe.expect(far <= self.tolerance, || format!("beside a truncated text, a vector is {far:e} off"))?;
             }
         }
         Ok(())
     }
 
-    /// Law 8: a dropped call leaves everything usable and changes no other.
+    /// Checks law 8: a dropped call leaves everything usable and changes no other call.
     ///
     /// # Errors
     /// The first violation found.
@@ -375,6 +383,8 @@ impl<'a> Suite<'a> {
         let probe = Probe::new(self, 8);
         let texts = probe.texts(4);
         let alone = probe.each_alone(InputKind::Document, &texts).await?;
+        // Dropped after 0 to 5 polls: each number leaves another state behind, from a call never begun to one nearly
+        // done.
         for polls in 0..6 {
             let dropped = probe.texts(4);
             {
@@ -387,7 +397,7 @@ impl<'a> Suite<'a> {
                     yield_once().await;
                 }
             }
-            // The texts of the dropped call and others, in one that is not dropped.
+            // Other texts and those of the dropped call, now in calls that are not dropped.
             for (texts, others) in [(&texts, Some(&alone)), (&dropped, None)] {
                 let rows = probe.embed(InputKind::Document, texts).await?;
                 probe.expect(rows.len() == texts.len(), || "after a dropped call, rows are missing".into())?;
@@ -400,8 +410,9 @@ impl<'a> Suite<'a> {
         Ok(())
     }
 
-    /// Law 9: every text's tokens are charged once, or the text is counted as cached or deduplicated. Checked where
-    /// tokens can be counted and are reported. In several spaces, the count is the most that one of them may charge.
+    /// Checks law 9: each text's tokens are charged once, or the text is counted as cached or deduplicated. This is
+    /// checked if tokens can be counted and are reported. If there are several spaces, the count is the most that one
+    /// of them may charge.
     ///
     /// # Errors
     /// The first violation found.
@@ -425,7 +436,8 @@ impl<'a> Suite<'a> {
             let saved = usage.cached + usage.deduplicated;
             probe.expect(saved <= batch.len() as u64, || format!("{what}: {saved} of {} saved", batch.len()))?;
             let Some(tokens) = usage.exact_tokens() else { continue };
-            // All texts of a batch are equal, or none was seen before.
+            // In each batch, all texts are equal or none was embedded before. So it does not matter which texts were
+            // saved.
             let charged = batch.len() as u64 - saved;
             let expected: u64 = batch.iter().map(count).take(charged as usize).sum();
             probe.expect(saved == 0 || what != "new texts", || format!("{what}: {saved} are said to be saved"))?;
@@ -439,7 +451,7 @@ impl<'a> Suite<'a> {
     }
 }
 
-/// One check at work: its law, its texts, and how it complains.
+/// One check at work: it knows its law, makes its texts, and makes its violations.
 struct Probe<'a> {
     suite: &'a Suite<'a>,
     law: u8,
@@ -450,7 +462,7 @@ struct Probe<'a> {
 
 impl<'a> Probe<'a> {
     fn new(suite: &'a Suite<'a>, law: u8) -> Self {
-        // Other texts in every process, too: a cache may be kept.
+        // Other texts in every process, too: a cache may outlive the process, and must not answer.
         static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one("process"));
         let run = PROCESS.wrapping_add(RUNS.fetch_add(1, Ordering::Relaxed));
         let limits = suite.embedder.limits();
@@ -472,7 +484,7 @@ impl<'a> Probe<'a> {
         })
     }
 
-    /// Whatever an error is about, it is about texts of the call.
+    /// Expects that an error is only about texts that the call has.
     fn expect_of_the_call(&self, error: &Error, texts: usize) -> Verdict {
         self.expect(error.highest_index().is_none_or(|index| index < texts), || {
             format!("a call of {texts} texts gives an error about text {:?}: {error}", error.highest_index())
@@ -490,7 +502,8 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// New short texts that have little to do with each other, at most so many as one call holds (and at least one).
+    /// Makes `count` new short texts that have little to do with each other, or fewer if one call cannot hold them, but
+    /// at least one.
     fn texts(&self, count: usize) -> Vec<String> {
         let mut texts = self.any_texts(count);
         while texts.len() > 1 && !self.is_one_call(&texts, Truncation::Error) {
@@ -499,7 +512,7 @@ impl<'a> Probe<'a> {
         texts
     }
 
-    /// New short texts, however many.
+    /// Makes `count` new short texts, also if one call cannot hold them.
     fn any_texts(&self, count: usize) -> Vec<String> {
         const WORDS: [&str; 24] = [
             "river", "lock", "parse", "violin", "query", "bread", "thread", "harbour", "index", "frost", "borrow",
@@ -510,7 +523,7 @@ impl<'a> Probe<'a> {
             let hash = blake3::hash(&[self.run.to_le_bytes(), number.to_le_bytes()].concat());
             let words = hash.as_bytes()[..4].iter().map(|&byte| WORDS[usize::from(byte) % WORDS.len()]);
             let words: Vec<&str> = words.collect();
-            // Some tokenizers make much of a word, and some models take little.
+            // Some tokenizers make many tokens of a word, and some models take few. So drop words until the text fits.
             let texts =
                 (0..=words.len()).map(|from| format!("{} {}{number}", words[from..].join(" "), self.run % 1000));
             let mut texts = texts.map(|text| text.trim_start().to_owned());
@@ -525,7 +538,8 @@ impl<'a> Probe<'a> {
         (0..count).map(|_| text(self.made.fetch_add(1, Ordering::Relaxed))).collect()
     }
 
-    /// A text with more tokens than the embedder takes; `None` where it states no limit, or none that can be passed.
+    /// Makes a text with more tokens than the embedder takes. `None` if it states no limit, or if no text up to the
+    /// longest one exceeds it.
     fn over_long(&self) -> Option<String> {
         let limit = self.limits.tokens_per_text?;
         let mut words = limit.checked_add(1).filter(|&words| words <= LONGEST)?;
@@ -578,7 +592,7 @@ impl<'a> Probe<'a> {
     }
 }
 
-/// The largest difference of two components, relative to vectors of length 1.
+/// Returns the largest difference of two components, relative to vectors of length 1.
 fn distance(a: &[f32], b: &[f32]) -> f32 {
     if a.len() != b.len() {
         return f32::INFINITY;

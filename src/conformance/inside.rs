@@ -1,4 +1,5 @@
-//! What the checks from inside share: fakes that refuse some texts, and the comparison of what callers are told with it.
+//! Shared by the checks from inside: scripts that make fakes fail, and comparisons of their account with what callers
+//! get.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -27,11 +28,12 @@ pub(super) fn expect(holds: bool, law: u8, embedder: &dyn Embedder, what: impl F
     if holds { Ok(()) } else { Err(violation(law, embedder, what())) }
 }
 
-/// Numbers of texts in an order with repetitions. No consecutive part holds all of them, and neither do the even or the
-/// odd places: so it shows whether a call that held all of them was made of equal texts, or of all places.
+/// Numbers of texts in an order with repetitions. Neither half holds all of them, and neither do the even or the odd
+/// places. So if a call held all texts, it was made from all places or from the distinct texts, and the checks know
+/// that its error has to cover every place.
 const NUMBERS: [usize; 7] = [1, 0, 1, 0, 2, 3, 2];
 
-/// So many texts with repetitions. See [`is_refused`] and [`is_left`].
+/// Makes `count` texts with repetitions. Their numbers decide about [`is_refused`] and [`is_left`].
 pub(super) fn texts(name: &str, count: usize) -> Vec<String> {
     (0..count).map(|i| format!("{name} {}", i / NUMBERS.len() * 4 + NUMBERS[i % NUMBERS.len()])).collect()
 }
@@ -40,23 +42,27 @@ fn number(text: &str) -> usize {
     text.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or_default()
 }
 
-/// Texts that a [`Script`] names as bad.
+/// Returns whether a [`Script`] names this text as bad.
 pub(super) fn is_refused(text: &str) -> bool {
     number(text) % 4 == 1
 }
 
-/// Texts that a [`Script`] neither names nor gives rows of.
+/// Returns whether a [`Script`] neither names this text nor gives its row.
 fn is_left(text: &str) -> bool {
     number(text) % 4 == 3
 }
 
-/// Makes a fake fail, and keeps the account of what its errors have cost and which rows they have given. Clones share.
+/// Makes a fake fail, and keeps an account of its errors: their cost and their rows. Clones share the account.
+///
+/// The fake itself charges only for the calls that it answers with rows. The two accounts together are what callers
+/// must be told.
 #[derive(Clone, Default)]
 pub(super) struct Script(Arc<Mutex<Account>>);
 
 #[derive(Default)]
 struct Account {
     charged: Usage,
+    /// The texts whose rows came with an error.
     finished: Vec<String>,
     /// The texts of the calls that failed.
     failed: Vec<Vec<String>>,
@@ -74,23 +80,23 @@ impl Script {
         error
     }
 
-    /// What its errors have cost.
+    /// Returns the cost of its errors.
     pub(super) fn charged(&self) -> Usage {
         self.account().charged
     }
 
-    /// The texts whose rows came with its errors.
+    /// Returns the texts whose rows came with its errors.
     pub(super) fn finished(&self) -> Vec<String> {
         self.account().finished.clone()
     }
 
-    /// The texts of each call that it made fail.
+    /// Returns the texts of each call that it made fail.
     pub(super) fn failed(&self) -> Vec<Vec<String>> {
         self.account().failed.clone()
     }
 
-    /// Makes the next call fail by an error about an index that it does not have, `past` behind its last text: as a bad
-    /// text, or as that of a finished row.
+    /// Makes the next call fail with an error about an index that the call does not have: 0 in `past` is the first one
+    /// after its last text. The index is that of a bad text, or with `row` that of a finished row.
     pub(super) fn about_no_text(&self, fake: &Fake, past: usize, row: bool, usage: Usage) {
         self.once(fake, move |fake, batch| {
             let index = batch.len().saturating_add(past);
@@ -105,7 +111,8 @@ impl Script {
         });
     }
 
-    /// Makes the next call fail by such an error, without a word about its texts, or with rows of some.
+    /// Makes the next call fail with an error of this kind that names no text. With `rows`, finished rows of some texts
+    /// come with it.
     pub(super) fn fails(&self, fake: &Fake, kind: ErrorKind, rows: bool, usage: Usage) {
         let script = self.clone();
         self.once(fake, move |fake, batch| {
@@ -114,14 +121,16 @@ impl Script {
         });
     }
 
-    /// Makes every call fail, as long as it is down.
+    /// Makes every call fail from now on, or none.
     pub(super) fn is_down(&self, fake: &Fake, is_down: bool) {
         let script = self.clone();
-        // Nobody's business to try again.
+        // Marked, so that no `Retry` inside the embedder under test tries it again.
         let error = Error::new(ErrorKind::Unavailable, "scripted").mark_exhausted();
         fake.refuse_by(move |_, batch| is_down.then(|| script.note(batch, error.clone())));
     }
 
+    /// Makes the next call fail with this error. A closure on the fake is used and not its script, because the error
+    /// depends on the texts of the call.
     fn once(&self, fake: &Fake, error: impl Fn(&Fake, &Batch<'_>) -> Option<Error> + Send + Sync + 'static) {
         let (script, done) = (self.clone(), AtomicBool::new(false));
         fake.refuse_by(move |fake, batch| {
@@ -132,8 +141,8 @@ impl Script {
         });
     }
 
-    /// Makes every call with a text that [is refused](is_refused) fail: it names those, and gives the rows of the others
-    /// but for those that [are left](is_left).
+    /// Makes every call fail that has a text that [is refused](is_refused). The error names those texts. It has the
+    /// rows of the others, except those that [are left](is_left).
     pub(super) fn refuses_some(&self, fake: &Fake, usage: Usage) {
         let script = self.clone();
         fake.refuse_by(move |fake, batch| {
@@ -160,23 +169,23 @@ impl Script {
     }
 }
 
-/// The rows that the fake has for these texts, as another request of it would give them.
+/// Makes the rows of these texts, as another request to the fake would return them.
 fn rows_of(fake: &Fake, kind: InputKind, texts: &[&str]) -> Option<Embeddings> {
     let components = texts.iter().flat_map(|text| fake.vector_of(kind, text)).collect();
     let charges = Charges::of(fake.payee(), Usage::of_request(Some(3)));
     Embeddings::new(texts.len(), &fake.spaces()[0], components, charges).ok()
 }
 
-/// Fakes inside of an embedder, each with what makes it fail.
+/// The fakes inside an embedder, each with the script that makes it fail.
 pub(super) type Inside = [(Fake, Script)];
 
-/// How far a row is from the vector that its text has in the row's space; infinitely far in a space of no fake.
+/// Returns how far a row is from its text's vector in the row's space: infinitely far if no fake has this space.
 fn off(inside: &Inside, kind: InputKind, text: &str, space: &Space, row: &[f32]) -> f32 {
     let fake = inside.iter().find(|(fake, _)| fake.spaces()[0] == *space);
     fake.map_or(f32::INFINITY, |(fake, _)| distance(row, &fake.vector_of(kind, text)))
 }
 
-/// Checks that each row is its text's: those of a result, and those that were finished before an error.
+/// Checks that each row belongs to its text: the rows of a result, and those that were finished before an error.
 pub(super) fn own_rows(
     inside: &Inside,
     embedder: &dyn Embedder,
@@ -208,7 +217,8 @@ pub(super) fn own_rows(
     expect(beyond.is_none(), 6, embedder, || format!("an error about {} texts names another: {beyond:?}", texts.len()))
 }
 
-/// Checks what [`Script::refuses_some`] did to a call: the texts refused are named, all rows that came are given back.
+/// Checks the error of a call after [`Script::refuses_some`]: it names the refused texts, and all finished rows come
+/// with it.
 pub(super) fn some_refused(
     inside: &Inside,
     embedder: &dyn Embedder,
@@ -224,12 +234,13 @@ pub(super) fn some_refused(
     let named: Vec<usize> = error.bad_texts().iter().map(|bad| bad.index).collect();
     let right = !named.is_empty() && named.iter().all(|&at| texts.get(at).is_some_and(|text| is_refused(text)));
     let refused: Vec<usize> = (0..texts.len()).filter(|&at| is_refused(&texts[at])).collect();
-    // Where the inside had all texts in one call, every place is to be named and to have its row.
+    // If the inside had all texts in one call, every place must be named or have its row. Otherwise the wrapper may
+    // have stopped after the first failed call, before the others.
     let whole = failed.iter().any(|call| texts.iter().all(|text| call.contains(text)));
     expect(right && (!whole || named == refused), 6, embedder, || {
         format!(
-            "beside finished rows, texts {refused:?} are refused by the inner embedder, and {named:?} are named: a text that \
-             occurs twice is to be named in each of its places (Error::map_indices)"
+            "beside finished rows, texts {refused:?} are refused by the inner embedder, and {named:?} are named: name a \
+             text that occurs twice in each of its places (Error::map_indices)"
         )
     })?;
     let given: Vec<usize> = error.partials().flat_map(|partial| partial.indices().iter().copied()).collect();
@@ -243,7 +254,7 @@ pub(super) fn some_refused(
     Ok(())
 }
 
-/// Checks that each text has its own row, or, where it was refused, its own error.
+/// Checks that each text has its own row or, if it was refused, its own error.
 pub(super) fn own_results(
     inside: &Inside,
     embedder: &dyn Embedder,
@@ -271,15 +282,15 @@ pub(super) fn own_results(
     Ok(())
 }
 
-/// Checks that no text is blamed for what the inside said of a text that it was not given.
+/// Checks that no text is blamed if the inside's error is about a text that it was not given.
 pub(super) fn blames_nobody(embedder: &dyn Embedder, result: &Result<Embeddings>) -> Verdict {
     let named = result.as_ref().err().and_then(|error| error.bad_texts().first());
     expect(named.is_none(), 6, embedder, || {
-        format!("the inside was wrong about a text that it was not given, and it is said of {named:?}")
+        format!("the inside was wrong about a text that it was not given, and the error blames {named:?}")
     })
 }
 
-/// Options that all differ from the default ones, but for the space.
+/// Returns options that all differ from the default ones, except the space.
 pub(super) fn marked_options() -> Options<'static> {
     let mut options = Options::new(InputKind::Query);
     options.key = Some("key");
@@ -291,16 +302,16 @@ pub(super) fn marked_options() -> Options<'static> {
     options
 }
 
-/// Whether what was asked of an embedder was asked of the fake inside; it may have had less time.
+/// Returns whether the fake inside was asked with these options. Its deadline may be earlier.
 pub(super) fn was_asked(call: &FakeCall, options: Options<'_>) -> bool {
-    // Every field by name: a new one cannot be forgotten here.
+    // Every field by name, so that a new one cannot be forgotten here.
     let Options { kind, key, tenant, trace, space: _, truncation, lane, deadline } = options;
     (call.kind, call.truncation, call.lane) == (kind, truncation, lane)
         && (call.key.as_deref(), call.tenant.as_deref(), call.trace.as_deref()) == (key, tenant, trace)
         && call.deadline.is_some_and(|inner| deadline.is_some_and(|deadline| inner <= deadline))
 }
 
-/// Checks that callers are told what the inside charged, and who is paid for it.
+/// Checks that callers are told what the inside charged, and to which payees.
 pub(super) fn conserved(inside: &Inside, embedder: &dyn Embedder, told: &Charges) -> Verdict {
     let of = |(fake, script): &(Fake, Script)| fake.charged() + script.charged();
     let charged: Usage = inside.iter().map(of).sum();
@@ -316,7 +327,8 @@ pub(super) fn conserved(inside: &Inside, embedder: &dyn Embedder, told: &Charges
     Ok(())
 }
 
-/// What a call gives whose inside is wrong about a text: an embedder that believes it may panic.
+/// Returns the result of a call whose inside is wrong about a text. If the embedder believes the inside, it may panic:
+/// that is a violation.
 pub(super) async fn unless_panics(
     embedder: &dyn Embedder,
     law: u8,
@@ -332,7 +344,7 @@ pub(super) async fn unless_panics(
     Err(violation(law, embedder, "panics where the inside is wrong about a text".into()))
 }
 
-/// Embeds them as documents, however many they are.
+/// Embeds any number of texts as documents.
 pub(super) async fn embed_documents(embedder: &dyn Embedder, texts: &[String]) -> Result<Embeddings> {
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     crate::EmbedderExt::embed_all(embedder, Batch::documents(&texts)).await

@@ -1,4 +1,4 @@
-//! Checks a router across several spaces from inside: over two fakes whose logs tell who was asked what.
+//! Checks a router across several spaces from inside: over two fakes whose logs show which of them was asked for what.
 
 use std::{future::poll_fn, pin::pin, task::Poll};
 
@@ -17,22 +17,22 @@ use crate::{
     provider::{Fake, FakeCall, FakeOutcome, Hold},
 };
 
-/// Routing keys that are tried.
+/// The number of routing keys that are tried.
 const KEYS: usize = 24;
 
-/// Tokens a text that the two fakes take.
+/// The most tokens per text that the two fakes take. They differ, so the router has to combine limits.
 const TOKENS: [usize; 2] = [32, 48];
 
-/// Checks an embedder that lies in several spaces, a router: that it keeps each text's space, and otherwise cannot be told
-/// from what it routes to. `make` makes a fresh router over two fakes of different models, widths and limits each time; two
-/// routers that it makes have to agree.
+/// Checks a router, an embedder with several spaces: it must keep each text's space, and in all else behave as the
+/// embedders that it routes to. `make` makes a fresh router over two fakes with different models, widths and limits
+/// each time. Two routers that it makes must agree.
 ///
 /// ```
 /// use docvector_embed::{
 ///     Batch, Embedder, Embeddings, Limits, Result, Space, async_trait, conformance, provider::Fake,
 /// };
 ///
-/// /// Keys of even length go to the first arm, others to the second; without a key, it is the first.
+/// /// Keys of even length go to the first arm, others to the second. Batches without a key go to the first.
 /// #[derive(Debug)]
 /// struct ByLength {
 ///     arms: Vec<Fake>,
@@ -72,8 +72,8 @@ const TOKENS: [usize; 2] = [32, 48];
 /// # }
 /// ```
 ///
-/// Runs the [`Suite`] too, with a key for each arm. What is particular to routers counts as law 5: which space a batch is
-/// answered in. A refused batch within the router's own limits counts as law 1, as in the suite.
+/// This runs the [`Suite`], too, with a key for each arm. The rules for routers, about the space in which a batch is
+/// answered, count as law 5. A refused batch within the router's own limits counts as law 1, as in the suite.
 ///
 /// # Errors
 /// The first violation found.
@@ -112,7 +112,7 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         Ok((arms, router))
     }
 
-    /// Both spaces are announced, and no other.
+    /// Checks that both spaces are announced, and no other.
     fn lists_its_spaces(&self) -> Verdict {
         let (arms, router) = self.make()?;
         let mut have: Vec<SpaceId> = router.spaces().iter().map(Space::id).collect();
@@ -122,7 +122,7 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         expect(have == both, 5, &router, || format!("its arms have the spaces {both:?}, it announces {have:?}"))
     }
 
-    /// A wanted space is answered in, whatever the key, and only its arm is asked.
+    /// Checks that a batch is answered in its wanted space, whatever its key, and that only this space's arm is asked.
     async fn answers_in_the_wanted_space(&self) -> Verdict {
         for (key, wanted) in [None, Some(0), Some(1), Some(2), Some(3)].into_iter().flat_map(|k| [(k, 0), (k, 1)]) {
             let (arms, router) = self.make()?;
@@ -144,7 +144,8 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         Ok(())
     }
 
-    /// A space that is not there is refused at once, and so is an empty text; no texts are no work.
+    /// Checks that an unknown space and an empty text are refused before any work, and that an empty batch does no
+    /// work.
     async fn refuses_before_any_work(&self) -> Verdict {
         let (arms, router) = self.make()?;
         let other = SpaceId::from_bytes([0xab; 16]);
@@ -165,19 +166,23 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
                     format!("texts 1 and 2 are empty, named are {named:?}")
                 })?;
                 let none = router.embed(Batch::with_options(&[], options.borrow())).await;
-                expect(none.is_ok_and(|rows| rows.is_empty()), 1, &router, || "no texts gave no answer".into())?;
+                expect(none.is_ok_and(|rows| rows.is_empty()), 1, &router, || {
+                    "an empty batch is not answered with no rows".into()
+                })?;
                 self.unasked(&arms, &router, 6, "an empty text was refused")?;
             }
         }
         Ok(())
     }
 
+    /// Checks that no arm was asked.
     fn unasked(&self, arms: &Arms, router: &E, law: u8, before: &str) -> Verdict {
         let asked: usize = arms.iter().map(|(fake, _)| fake.calls().len()).sum();
         expect(asked == 0, law, router, || format!("{asked} calls were made before {before}"))
     }
 
-    /// A key has one arm for good, and so has no key, unless batches without one are refused. Tells which.
+    /// Checks that each key has one arm for good. Batches without a key must have one, too, or all be refused. Returns
+    /// whether they have one.
     async fn has_fixed_arms(&self) -> Result<bool, Violation> {
         for key in (0..KEYS).map(name) {
             self.has_one_arm(&OwnedOptions { key: Some(key), ..documents() }).await?;
@@ -190,19 +195,25 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
                 let all = ask(&router, &documents(), &texts).await;
                 let all = all.err().map(|error| error.kind());
                 expect(all == Some(ErrorKind::SpaceMismatch), 5, &router, || {
-                    format!("one text without a key is a mismatch of spaces, many are {all:?}")
+                    format!("one text without a key gives a mismatch of spaces, many give {all:?}")
                 })?;
                 self.unasked(&arms, &router, 5, "a batch without a key was refused")?;
                 Ok(false)
             }
-            Err(error) => Err(violation(5, &router, format!("without a key, it is not a mismatch of spaces: {error}"))),
+            Err(error) => Err(violation(
+                5,
+                &router,
+                format!("a batch without a key gives another error than a mismatch of spaces: {error}"),
+            )),
         }
     }
 
+    /// Checks that all texts of these options are answered in one space: for all kinds, sizes and lanes, while arms are
+    /// down, and after it.
     async fn has_one_arm(&self, options: &OwnedOptions) -> Verdict {
         let key = options.key.as_deref();
         let mut first = None;
-        // Two routers: a process that begins anew must not move what is in somebody's index.
+        // Two routers, as in two runs of a process: a restart must not send the texts of an index to another arm.
         for _ in 0..2 {
             let (arms, router) = self.make()?;
             let mut sum = Charges::NONE;
@@ -220,7 +231,8 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
             conserved(&arms, &router, &sum)?;
             let asked: usize = arms.iter().flat_map(|(fake, _)| fake.calls()).map(|call| call.texts.len()).sum();
             expect(asked <= 26, 9, &router, || format!("for 26 texts, {asked} were embedded"))?;
-            // An arm that is down is not replaced by another one, then or later.
+            // The other arm must not stand in for one that is down, neither then nor later. So each arm is up alone in
+            // turn: the texts may fail, but their space may not change.
             for (fake, script) in &arms {
                 script.is_down(fake, true);
             }
@@ -244,7 +256,7 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         Ok(())
     }
 
-    /// The rows lie in the space of those before.
+    /// Checks that the rows lie in the same space as those before.
     fn in_one_space(
         &self,
         router: &E,
@@ -266,14 +278,15 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         expect(have == before, 5, router, || format!("texts of key {key:?} lie in {before} and in {have}"))
     }
 
-    /// What is within the limits that it states, each arm takes.
+    /// Checks that each arm takes every batch within the limits that the router states.
     async fn takes_what_its_limits_say(&self) -> Verdict {
         let (arms, router) = self.make()?;
         let limits = router.limits();
         let longest = limits.tokens_of_one_text().unwrap_or(100).min(100);
         for truncation in [Truncation::Error, Truncation::Truncate] {
             let longest = if truncation == Truncation::Truncate { 100 } else { longest };
-            // A token is four characters, and numbers of three digits tell texts apart.
+            // A token is four characters. Numbers of three digits and a space are the first one, and tell the texts
+            // apart.
             let lengths = [longest, 1, longest, longest / 2, longest, longest, 2].into_iter().cycle().take(28);
             let all: Vec<String> =
                 lengths.enumerate().map(|(i, tokens)| format!("{i:03} {}", "some".repeat(tokens.max(1) - 1))).collect();
@@ -290,20 +303,21 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
                 })?;
                 let tokens = |index: usize| call.texts()[index].len().div_ceil(4);
                 let named = |index: &usize| rows.truncated().contains(index);
+                // Between the limits of the two arms, an arm may truncate or not.
                 let right = (0..call.len()).all(|index| match tokens(index) {
                     few if few <= TOKENS[0].min(longest) => !named(&index),
                     many if many > TOKENS[1] => named(&index),
                     _ => true,
                 });
                 expect(rows.len() == call.len() && right, 7, &router, || {
-                    format!("of {} texts, {:?} are said to be cut", call.len(), rows.truncated())
+                    format!("of {} texts, {:?} are said to be truncated", call.len(), rows.truncated())
                 })?;
             }
         }
         Ok(())
     }
 
-    /// Key, tenant, trace, kind, lane, length policy and deadline reach the arm.
+    /// Checks that key, tenant, trace, kind, lane, truncation policy and deadline reach the arm.
     async fn forwards_the_batch(&self) -> Verdict {
         let (arms, router) = self.make()?;
         let (texts, options) = (["a text to forward"], marked_options());
@@ -311,10 +325,12 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         result.map_err(|error| violation(3, &router, error.to_string()))?;
         let calls: Vec<FakeCall> = arms.iter().flat_map(|(fake, _)| fake.calls()).collect();
         let kept = calls.iter().all(|call| call.texts == texts && was_asked(call, options));
-        expect(kept && calls.len() == 1, 3, &router, || format!("what was asked was not asked of one arm: {calls:?}"))
+        expect(kept && calls.len() == 1, 3, &router, || {
+            format!("the batch's options did not reach one arm alone: {calls:?}")
+        })
     }
 
-    /// What an arm says of the texts of a failed call and of its cost comes out, and nothing else.
+    /// Checks that the router passes on what an arm says of a failed call's texts and cost, and adds nothing.
     async fn keeps_what_its_arms_say(&self) -> Verdict {
         for (number, cost) in COSTS.into_iter().enumerate() {
             for count in [3, 20] {
@@ -345,7 +361,7 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         Ok(())
     }
 
-    /// A failure half-way loses nothing that was done, in whatever space.
+    /// Checks that a failure half-way loses no finished row of any space.
     async fn gives_finished_rows_back(&self) -> Verdict {
         for key in (0..4).map(name) {
             let (arms, router) = self.make()?;
@@ -375,7 +391,7 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         Ok(())
     }
 
-    /// A dropped call leaves everything usable, also when an arm was at work on it.
+    /// Checks that a dropped call leaves everything usable, also while an arm works on it.
     async fn lets_go(&self) -> Verdict {
         for key in (0..4).map(name) {
             let (arms, router) = self.make()?;
@@ -399,7 +415,7 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         Ok(())
     }
 
-    /// The checks from outside, through each arm.
+    /// Runs the checks from outside, through each arm.
     async fn suites(&self, keyless: bool) -> Verdict {
         let (arms, router) = self.make()?;
         let mut reached: Vec<SpaceId> = Vec::new();

@@ -1,4 +1,4 @@
-//! Checks a wrapper from inside: over fakes whose log tells what it did.
+//! Checks a wrapper from inside: over fakes whose log shows what it did.
 
 use super::{
     COSTS, Suite, Verdict, Violation, distance,
@@ -13,11 +13,12 @@ use crate::{
     provider::{Fake, FakeCall, FakeOutcome},
 };
 
-/// Tokens a text that the fakes take: more than the checks' short texts have.
+/// The most tokens per text that the fakes take: more than the checks' short texts have.
 const TOKENS: usize = 32;
 
-/// Checks that a wrapper cannot be told from what it wraps: runs the [`Suite`] over it, and then looks at what the fake
-/// inside was asked, was charged and had finished. With inner limits of no, 1, 3 and 7 texts a call.
+/// Checks that a wrapper cannot be told from the embedder that it wraps. This runs the [`Suite`] over it, and then
+/// compares its results with the log of the fake inside: with the calls, the charges and the finished rows. All this
+/// runs with no inner limit, and with inner limits of 1, 3 and 7 texts per call.
 ///
 /// `wrap` makes a fresh wrapper, with nothing remembered, each time.
 ///
@@ -44,7 +45,7 @@ pub async fn wrapper<E: Embedder>(wrap: impl Fn(Fake) -> E + Send + Sync) -> Ver
 
 struct Check<'a, F> {
     wrap: &'a F,
-    /// Texts a call that the fake takes.
+    /// The most texts per call that the fake takes.
     texts: Option<usize>,
 }
 
@@ -60,7 +61,7 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         Ok((fake, wrapped))
     }
 
-    /// What can be refused at once is, and nothing costs nothing.
+    /// Checks that empty texts and unknown spaces are refused before any work, and that an empty batch costs nothing.
     async fn refuses_before_any_work(&self) -> Verdict {
         let (fake, wrapped) = self.make()?;
         let texts = ["one", "two", "", "four"];
@@ -70,23 +71,25 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         let refused = [wrapped.embed_documents(&texts).await.is_err(), unknown.is_err()];
         expect(refused == [true, true], 6, &wrapped, || "an empty text or an unknown space was accepted".into())?;
         let nothing = wrapped.embed(Batch::documents(&[])).await;
-        expect(nothing.is_ok_and(|rows| rows.is_empty()), 1, &wrapped, || "no texts gave no answer".into())?;
+        expect(nothing.is_ok_and(|rows| rows.is_empty()), 1, &wrapped, || {
+            "an empty batch is not answered with no rows".into()
+        })?;
         let worked = fake.charged().requests;
         expect(worked == 0, 6, &wrapped, || format!("{worked} calls were paid before an empty text was refused"))
     }
 
-    /// The same with a script that has an account.
+    /// Makes the same, and a script that keeps an account.
     fn make_with_script(&self) -> Result<([(Fake, Script); 1], E), Violation> {
         let (fake, wrapped) = self.make()?;
         Ok(([(fake, Script::default())], wrapped))
     }
 
-    /// Texts with repetitions: as many as the fake has in one call, and as it has in several.
+    /// Makes texts with repetitions: as many as the fake takes in one call, and as many as need several calls.
     fn batches(&self, name: &str) -> [Vec<String>; 2] {
         [self.texts.unwrap_or(7).min(7), 25].map(|count| texts(name, count))
     }
 
-    /// Key, tenant, trace, kind, lane, length policy and deadline reach the inside.
+    /// Checks that key, tenant, trace, kind, lane, truncation policy and deadline reach the inside.
     async fn forwards_the_batch(&self) -> Verdict {
         let (fake, wrapped) = self.make()?;
         let (texts, options) = (["a text to forward"], marked_options());
@@ -96,16 +99,16 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         let inner = calls.iter().find(|call| call.texts == texts);
         let inner = inner.ok_or_else(|| violation(3, &wrapped, "the text did not reach the inside".into()))?;
         expect(was_asked(inner, options), 3, &wrapped, || {
-            format!("what was asked of the text was not asked inside: {inner:?}")
+            format!("the batch's options did not reach the inside: {inner:?}")
         })
     }
 
-    /// What callers are told is what the inside charged.
+    /// Checks that callers are told exactly what the inside charged.
     async fn conserves_usage(&self) -> Verdict {
         let (inside, wrapped) = self.make_with_script()?;
         let mut sum = Charges::NONE;
         for round in 0..3 {
-            // Within the batch and from one batch to the next, some texts come again.
+            // Some texts come again, in the same batch and in a later one.
             let texts: Vec<String> = (0..10).map(|i| format!("round {} text {}", round % 2, i % 7)).collect();
             let rows = wrapped.embed_documents(&texts).await;
             let rows = rows.map_err(|error| violation(9, &wrapped, error.to_string()))?;
@@ -115,12 +118,12 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         conserved(&inside, &wrapped, &sum)
     }
 
-    /// A failure half-way loses nothing that was done.
+    /// Checks that a failure half-way loses no finished row.
     async fn gives_finished_rows_back(&self) -> Verdict {
         let (fake, wrapped) = self.make()?;
         fake.succeed_next();
         fake.succeed_next();
-        // Nobody's business to try again or elsewhere.
+        // `InvalidInput`, because no wrapper may try it again or ask another provider.
         fake.fail_next(Error::new(ErrorKind::InvalidInput, "scripted"));
         let texts: Vec<String> = (0..25).map(|i| format!("half-way {i}")).collect();
         let result = wrapped.embed_documents(&texts).await;
@@ -156,7 +159,7 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         Ok(())
     }
 
-    /// A text that the inside refuses is named by the caller's index, at every place that it has.
+    /// Checks that a text refused inside is named by the caller's indices, all of them.
     async fn names_the_callers_texts(&self) -> Verdict {
         let (fake, wrapped) = self.make()?;
         if self.texts.is_some() {
@@ -174,7 +177,8 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         let refused = calls.iter().find(|call| call.outcome == FakeOutcome::Failed).and_then(|call| call.texts.first());
         let named: Vec<usize> = error.bad_texts().iter().map(|bad| bad.index).collect();
         let right = !named.is_empty() && named.iter().all(|&at| texts.get(at) == refused);
-        // Where the inside saw each text once, and all of them in one call, every place is to be named.
+        // All places must be named if the refused call had each text once, as after `Dedup`, and was the only call. If
+        // the wrapper passes repetitions on, the script names only the first of them.
         let seen_once =
             |call: &FakeCall| refused.is_some_and(|text| call.texts.iter().filter(|seen| *seen == text).count() == 1);
         let whole = self.texts.is_none() && calls.last().is_some_and(seen_once);
@@ -182,14 +186,15 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         let right = right && (!whole || named.len() == places);
         expect(right, 6, &wrapped, || {
             format!(
-                "the inner embedder refused {:?}, and texts {named:?} are named: name a text that occurs twice in each of its \
-                 places (Error::map_indices)",
+                "the inner embedder refused {:?}, and texts {named:?} are named: name a text that occurs twice in each \
+                 of its places (Error::map_indices)",
                 refused.map_or("", String::as_str)
             )
         })
     }
 
-    /// An answer about a text that the call does not have blames no text of the caller, and gives none a row.
+    /// Checks that an answer about a text that the call does not have blames no text of the caller, and gives none a
+    /// row.
     async fn believes_in_no_other_texts(&self) -> Verdict {
         for (past, row) in [0, 2, usize::MAX].into_iter().flat_map(|past| [(past, false), (past, true)]) {
             for texts in self.batches("of another call") {
@@ -200,14 +205,15 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
                 let result = unless_panics(&wrapped, law, embed_documents(&wrapped, &texts)).await?;
                 own_rows(&inside, &wrapped, InputKind::Document, &texts, &result)?;
                 blames_nobody(&wrapped, &result)?;
-                // Nor is anything of it kept for later.
+                // Nothing of that answer may be kept for later, either.
                 self.goes_on(&inside, &wrapped, &texts, cost_of(&result)).await?;
             }
         }
         Ok(())
     }
 
-    /// Where an error names texts and gives finished rows of others, each text has what is its own.
+    /// Checks that each text gets its own row or error if an inner error names some texts and has finished rows of
+    /// others.
     async fn keeps_rows_beside_refused_texts(&self) -> Verdict {
         for (cost, texts) in COSTS.into_iter().flat_map(|cost| self.batches("refused").map(|texts| (cost, texts))) {
             let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
@@ -231,7 +237,7 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         Ok(())
     }
 
-    /// What a failed call has cost is told, also where nobody can say how much it was.
+    /// Checks that callers are told the cost of a failed call, also if its amount is not known.
     async fn conserves_usage_of_failures(&self) -> Verdict {
         let passing = (ErrorKind::Unavailable, true, Usage::of_request(None));
         let kinds = COSTS.into_iter().flat_map(|cost| [true, false].map(|rows| (ErrorKind::Inference, rows, cost)));
@@ -248,7 +254,7 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         Ok(())
     }
 
-    /// After a failure inside, the same texts have their rows, and the bill of both calls is right.
+    /// Checks that after a failure inside, the same texts get their rows, and that the bill of both calls is right.
     async fn goes_on(&self, inside: &Inside, wrapped: &E, texts: &[String], mut sum: Charges) -> Verdict {
         let again = embed_documents(wrapped, texts).await;
         own_rows(inside, wrapped, InputKind::Document, texts, &again)?;
@@ -258,7 +264,7 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         conserved(inside, wrapped, &sum)
     }
 
-    /// A dropped call leaves everything usable, also when the inside was at work on it.
+    /// Checks that a dropped call leaves everything usable, also while the inside works on it.
     async fn lets_go(&self) -> Verdict {
         let (fake, wrapped) = self.make()?;
         let hold = fake.hold();

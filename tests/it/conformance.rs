@@ -312,7 +312,7 @@ async fn a_wrapper_that_splits_passes_unless_it_loses_rows() {
 async fn broken_wrappers_fail_from_inside() {
     let violation = conformance::wrapper(|inner| Broken::new(inner, Fault::ForgetsTheKey)).await;
     let violation = violation.expect_err("passed");
-    assert!(violation.law == 3 && violation.what.contains("was not asked inside"), "{violation}");
+    assert!(violation.law == 3 && violation.what.contains("options did not reach the inside"), "{violation}");
 }
 
 /// How a wrapper is broken that passes everything on but what a failure says.
@@ -458,8 +458,8 @@ async fn wrappers_that_are_broken_in_failures_fail_from_inside() {
         (Failing::HidesTheUnanswered, 9, "unanswered: 0"),
         (Failing::LosesThePayeeOfRows, 9, "callers are told that fake/fake is paid for"),
         (Failing::LosesThePayeeOfErrors, 9, "callers are told that fake/fake is paid for"),
-        (Failing::ForgetsTheTenant, 3, "was not asked inside"),
-        (Failing::ForgetsTheTrace, 3, "was not asked inside"),
+        (Failing::ForgetsTheTenant, 3, "options did not reach the inside"),
+        (Failing::ForgetsTheTrace, 3, "options did not reach the inside"),
     ] {
         let violation = conformance::wrapper(|inner| Fails::new(inner, fault)).await;
         let violation = violation.expect_err(&format!("{fault:?} passed"));
