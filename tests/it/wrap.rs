@@ -1,4 +1,4 @@
-//! Wrappers: what each promises, and the documented stack of them.
+//! Tests of the wrappers, each alone, and of the documented stack.
 
 mod bad_values;
 mod bounded_queues;

@@ -1,4 +1,4 @@
-//! Someone who waits for one row does not wait behind thousands, nor for tokens that no text can have.
+//! A caller of one row does not wait behind thousands of rows, nor for tokens that no text can have.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use tokio::time::Instant;
 
 use super::{HOUR, MINUTE, SECOND, Scripted, Step, fake, finished, request_of, sound};
 
-// Claims
+// Claims of tokens
 
-/// Seconds that a second call waits after one of a short text that came to this.
+/// Returns how many seconds a second call waits after a call of a short text with this answer.
 async fn wait_after(tokens_a_minute: u64, step: impl Fn(&Fake, &Batch<'_>) -> Step + Send + Sync + 'static) -> f64 {
     let fake = fake(Limits::none());
     let inner = fake.clone();
@@ -44,7 +44,7 @@ async fn a_reply_that_claims_absurd_tokens_does_not_block_a_limiter() {
     }
 }
 
-/// Nor what an error or its finished rows claim.
+/// The same for the claims of an error and of its finished rows.
 #[tokio::test(start_paused = true)]
 async fn an_error_that_claims_absurd_tokens_does_not_block_a_limiter() {
     let quota = || Error::new(ErrorKind::QuotaExhausted, "as scripted");
@@ -59,7 +59,7 @@ async fn an_error_that_claims_absurd_tokens_does_not_block_a_limiter() {
 
 // Queries beside bulk calls
 
-/// An embedder with OpenAI's limits, and bulk texts for a whole call of it: 2,048 of 120 tokens.
+/// Makes an embedder with OpenAI's limits, and bulk texts for one full call: 2,048 texts of 120 tokens.
 fn limited(tokens_a_minute: u64) -> (Fake, RateLimit<Fake>, Vec<String>) {
     let limits = Limits::none().with_texts(2048).with_tokens_per_text(8191).with_tokens_per_call(300_000);
     let fake = Fake::builder().with_dimensions(1).with_limits(limits).with_latency(SECOND).without_log();
@@ -68,7 +68,7 @@ fn limited(tokens_a_minute: u64) -> (Fake, RateLimit<Fake>, Vec<String>) {
     (fake, embedder, vec!["four".repeat(120); 2048])
 }
 
-/// How long a query waits for its turn.
+/// Returns how long a query waits for its turn.
 async fn query_wait(embedder: &impl Embedder) -> Duration {
     let began = Instant::now();
     let query = tokio::time::timeout(10 * MINUTE, embedder.embed_query("which one of all these?"));
@@ -77,7 +77,7 @@ async fn query_wait(embedder: &impl Embedder) -> Duration {
     began.elapsed() - SECOND
 }
 
-/// The longest that a query waits that comes some seconds after a bulk call, whose tokens are not all there yet.
+/// Returns the longest wait of a query that comes some seconds after a bulk call, while the limiter still lacks tokens.
 async fn longest_wait_behind_one(tokens_a_minute: u64) -> Duration {
     let mut longest = Duration::ZERO;
     for seconds in [1, 3, 7, 15, 30] {
@@ -106,7 +106,7 @@ async fn a_query_does_not_wait_for_the_tokens_of_a_bulk_call_at_a_low_limit() {
     assert!(longest <= 8 * SECOND, "{longest:?} with 150,000 tokens per minute");
 }
 
-/// The longest that one of many queries waits while so many callers make bulk calls without end.
+/// Returns the longest wait of many queries while `callers` callers make bulk calls without end.
 async fn longest_wait_behind_many(tokens_a_minute: u64, callers: usize) -> Duration {
     let (fake, embedder, texts) = limited(tokens_a_minute);
     let bulk: Vec<_> = (0..callers)
@@ -121,19 +121,19 @@ async fn longest_wait_behind_many(tokens_a_minute: u64, callers: usize) -> Durat
         .collect();
     let (began, mut longest) = (Instant::now(), Duration::ZERO);
     for number in 0..40 {
-        // At ever other moments of a bulk call.
+        // Each query comes at another moment of a bulk call.
         tokio::time::sleep(Duration::from_millis(3000 + 370 * number)).await;
         longest = longest.max(query_wait(&embedder).await);
     }
     bulk.iter().for_each(tokio::task::JoinHandle::abort);
-    // And the bulk calls have most of the tokens all the same.
+    // The bulk calls still get most of the tokens.
     let minutes = began.elapsed().as_secs_f64() / 60.0;
     let had = fake.charged().tokens as f64;
     assert!(had >= 0.5 * minutes * tokens_a_minute as f64, "{had} tokens in {minutes} minutes");
     longest
 }
 
-/// However long bulk calls go on, and however many callers make them: their patience is not at the cost of queries.
+/// Queries do not pay for the patience of bulk calls, however long those go on and however many callers make them.
 #[tokio::test(start_paused = true)]
 async fn no_query_starves_behind_bulk_calls_without_end() {
     for callers in [1, 3] {
@@ -150,8 +150,8 @@ async fn no_query_starves_behind_bulk_calls_without_end_at_a_low_limit() {
     }
 }
 
-/// How long an interactive call for a text waits that the last of so many bulk calls, one more than these, is waiting
-/// with; and what all bulk calls are told.
+/// Makes `bulk` bulk calls and one more for the text "shared", and then an interactive call for that text. Returns how
+/// long the interactive call waits, and the usage that all bulk calls are told.
 async fn wait_beside_bulk<E: Embedder>(fake: &Fake, embedder: E, bulk: usize) -> (Duration, Usage) {
     let cached = embedder.cached(Memory::unbounded()).expect("one space");
     let call = |text: String| {
@@ -175,7 +175,7 @@ async fn wait_beside_bulk<E: Embedder>(fake: &Fake, embedder: E, bulk: usize) ->
     (waited, usage)
 }
 
-/// An interactive call for a text that a bulk call is waiting with does not wait where that one does.
+/// An interactive call does not wait in the bulk lane, if a bulk call for the same text waits there.
 #[tokio::test(start_paused = true)]
 async fn an_interactive_call_does_not_wait_in_the_bulk_lane_for_a_text_of_a_bulk_call() {
     let fake = fake(Limits::none().with_texts(1));
@@ -197,10 +197,10 @@ async fn an_interactive_call_does_not_wait_in_the_bulk_lane_of_a_rate_limit() {
     assert!(waited <= 3 * SECOND, "{waited:?} behind eight bulk calls of a second each");
 }
 
-// The blame for an error
+// Errors that another provider may not have
 
-/// A call finds out that one provider's configuration is wrong; that of another provider may be right. The caller's own
-/// mistakes are in its batch. A passed deadline has passed for every provider.
+/// If one provider's configuration is wrong, another provider's may be right. A mistake in the batch is wrong for every
+/// provider, and a passed deadline has passed for every provider.
 #[test]
 fn a_wrong_configuration_is_that_providers_alone() {
     use ErrorKind::{Auth, Config, DeadlinePassed, InvalidInput, Protocol, SpaceMismatch, Unavailable};
@@ -218,7 +218,7 @@ fn a_wrong_configuration_is_that_providers_alone() {
     assert!(!Error::new(Config, "as scripted").is_retryable());
 }
 
-/// Tells with each answer what the account may take in a minute.
+/// Names the account's limits per minute with each answer.
 #[derive(Clone, Debug)]
 struct Tells(Fake, u64);
 
@@ -244,7 +244,7 @@ impl Embedder for Tells {
     }
 }
 
-/// A limit that is learned from the first answer holds for the calls that were planned before it.
+/// A limit that is learned from the first answer also holds for calls that were planned before it.
 #[tokio::test(start_paused = true)]
 async fn what_a_limiter_learns_makes_the_calls_that_are_planned_smaller() {
     let limits = Limits::none().with_texts(1_000).with_tokens_per_text(8).with_in_flight(1);

@@ -39,8 +39,8 @@ fn busy() -> Error {
 
 // Calls that are shared
 
-/// Every place at the gate belongs to a call that somebody drives: a second call of a caller's, which another joined,
-/// drove to the only place and left, does not keep the first one from its second attempt.
+/// Every place of the gate belongs to a call that somebody drives. Here another caller joins the second call of a
+/// caller, drives it to the only place, and leaves. This must not keep the first call from its second attempt.
 #[tokio::test(start_paused = true)]
 async fn who_joins_a_call_and_leaves_takes_no_place_with_it() {
     let fake = fake(Limits::none().with_texts(1));
@@ -92,10 +92,10 @@ async fn eight_clients_that_hang_up_take_no_places_with_them() {
     result.expect("embeds");
 }
 
-/// A caller waits for one call that is in the queue, and for another that has the place, whose own caller goes away.
+/// A caller waits for two calls: one is in the queue, and the other has the place, but its own caller goes away.
 async fn third_goes(lane: Lane, leaves: bool) {
     let fake = fake(Limits::none().with_texts(1));
-    // It takes longer than its caller has time, and takes no notice of that.
+    // It takes longer than its caller has time, and ignores the deadline.
     let provider = Scripted::new(&fake, |_, _| Step::answers().after(3 * SECOND));
     let stack = stack(&provider, 1);
     let (queued, running, both) = (["queued"], ["running"], ["queued", "running"]);
@@ -125,7 +125,7 @@ async fn third_goes(lane: Lane, leaves: bool) {
     mine.expect("embeds");
 }
 
-/// An interactive caller that waits for a bulk call of another's, and for a call whose own caller leaves.
+/// An interactive caller waits for another caller's bulk call, and for a call whose own caller leaves.
 #[tokio::test(start_paused = true)]
 async fn an_interactive_caller_is_answered_when_a_third_one_leaves() {
     third_goes(Lane::Interactive, true).await;
@@ -136,7 +136,7 @@ async fn an_interactive_caller_is_answered_when_a_third_one_is_late() {
     third_goes(Lane::Interactive, false).await;
 }
 
-/// The same where all are in one lane.
+/// The same, with all calls in one lane.
 #[tokio::test(start_paused = true)]
 async fn a_bulk_caller_is_answered_when_a_third_one_leaves_or_is_late() {
     third_goes(Lane::Bulk, true).await;
@@ -145,17 +145,17 @@ async fn a_bulk_caller_is_answered_when_a_third_one_leaves_or_is_late() {
 
 // Wake-ups
 
-/// Tells a thread that it is to poll.
+/// Wakes a thread, so that it polls.
 struct Bell(mpsc::SyncSender<()>);
 
 impl Wake for Bell {
     fn wake(self: Arc<Self>) {
-        // One ring that was not heard yet is enough.
+        // One wake-up that was not seen yet is enough.
         let _ = self.0.try_send(());
     }
 }
 
-/// Polls a future only when it is woken, as executors do; `None` where it is not woken for so long.
+/// Polls a future only when it is woken, as executors do. Returns `None` if it is not woken for this long.
 fn drive<F: Future>(future: F, patience: Duration, mut polled: impl FnMut()) -> Option<F::Output> {
     let (bell, rings) = mpsc::sync_channel(1);
     let waker = Waker::from(Arc::new(Bell(bell)));
@@ -170,19 +170,19 @@ fn drive<F: Future>(future: F, patience: Duration, mut polled: impl FnMut()) -> 
     }
 }
 
-/// Asks to be polled again while it is being polled, as what yields does, and then takes its time.
+/// Asks to be polled again during its poll, as a task that yields does, and makes the poll take some time.
 #[derive(Clone, Debug)]
 struct Yields {
     fake: Fake,
     /// Set while it is in that poll.
     inside: Arc<AtomicBool>,
-    /// Polls of the other caller's.
+    /// The number of polls of the other caller.
     others: Arc<AtomicUsize>,
     spins: Option<u32>,
 }
 
 impl Yields {
-    /// Until the other caller has polled too; or for so many turns of a loop.
+    /// The poll lasts until the other caller has polled too, or for this many turns of a loop.
     fn new(spins: Option<u32>) -> Self {
         let fake = Fake::builder().with_dimensions(4).without_log().build().expect("valid");
         Self { fake, inside: Arc::default(), others: Arc::default(), spins }
@@ -234,8 +234,8 @@ impl Embedder for Yields {
     }
 }
 
-/// Two callers of one text on two threads: the first one's poll wakes the call, the second comes during that poll, and
-/// then the first one leaves. The second is the one to be woken.
+/// Two callers of one text on two threads: the first caller's poll wakes the call, the second caller comes during that
+/// poll, and then the first caller leaves. The second caller must be woken.
 #[test]
 fn who_comes_while_a_call_is_polled_is_woken_when_the_other_leaves() {
     let yields = Yields::new(None);
@@ -259,13 +259,14 @@ fn who_comes_while_a_call_is_polled_is_woken_when_the_other_leaves() {
     result.expect("embeds");
 }
 
-/// The same by chance, as often as there is time for.
+/// The same with random timing, as often as there is time for.
 #[test]
 fn of_two_callers_on_two_threads_the_one_that_stays_always_wakes() {
     const LONG: Duration = Duration::from_secs(3);
     let yields = Yields::new(Some(200));
     let cached = yields.clone().cached(Memory::new(1 << 20)).expect("one space");
-    // The round that is not played any more. (A flag could be seen one round early, and one thread would wait alone.)
+    // The number of the first round that is not played. (With a flag, one thread could see it one round before the
+    // other, which would wait alone.)
     let (round, end) = (Arc::new(Barrier::new(2)), Arc::new(AtomicU64::new(u64::MAX)));
     let leaver = thread::spawn({
         let (cached, round, end) = (cached.clone(), round.clone(), end.clone());
@@ -304,7 +305,7 @@ fn of_two_callers_on_two_threads_the_one_that_stays_always_wakes() {
 
 // Waiting for the rate limit without being polled
 
-/// A limited embedder that has used up what was saved.
+/// Makes a rate-limited embedder that has used up its savings.
 async fn used_up() -> (Fake, RateLimit<Fake>) {
     let fake = fake(Limits::none());
     let embedder = fake.clone().rate_limit(RateLimiter::new().with_requests_per_minute(60));
@@ -332,7 +333,7 @@ async fn a_waiting_call_that_nobody_polls_keeps_no_other_waiting() {
     }
 }
 
-/// The same for a bulk call that had waited so long that others were to let it go first.
+/// The same for a bulk call that has waited so long that interactive calls must let it go first.
 #[tokio::test(start_paused = true)]
 async fn an_overdue_call_that_nobody_polls_keeps_no_other_waiting() {
     let fake = fake(Limits::none());
@@ -340,7 +341,7 @@ async fn an_overdue_call_that_nobody_polls_keeps_no_other_waiting() {
     // A debt of 90 seconds.
     embedder.embed_documents(&["four".repeat(1000)]).await.expect("takes what is saved");
     let mut overdue = embedder.embed(Batch::documents(&["overdue"]));
-    // While one that it lets pass waits too, and leaves: then it looks again, and has lost its patience.
+    // An interactive call waits too, and leaves. Then the bulk call checks its turn, and has lost its patience.
     let passing = tokio::time::timeout(15 * SECOND, embedder.embed(Batch::queries(&["passing"])));
     let both = async { tokio::join!(&mut overdue, passing) };
     tokio::time::timeout(20 * SECOND, both).await.expect_err("there is a debt");
@@ -351,11 +352,11 @@ async fn an_overdue_call_that_nobody_polls_keeps_no_other_waiting() {
     }
 }
 
-/// The same where the turn comes earlier than it seemed: a call got back most of what it took.
+/// The same, if the turn comes earlier than expected: a call gives back most of what it took.
 #[tokio::test(start_paused = true)]
 async fn a_call_that_nobody_polls_keeps_no_other_from_an_earlier_turn() {
     let fake = fake(Limits::none());
-    // It fails after a while, and says that it took little.
+    // It fails after a while, and its error says that it took few tokens.
     let provider = Scripted::new(&fake, |number, _| match number {
         0 => {
             let usage = Usage::of_request(Some(60));
@@ -378,14 +379,15 @@ async fn a_call_that_nobody_polls_keeps_no_other_from_an_earlier_turn() {
     other.expect("nobody hangs").expect("embeds");
 }
 
-/// A task of an executor that has ended: it lives as long as somebody is to wake it, and who wakes it drops it.
+/// A task of an executor that has ended. Only a waker keeps it alive, and waking it drops it.
 struct Orphan(Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>);
 
 impl Wake for Orphan {
     fn wake(self: Arc<Self>) {}
 }
 
-/// Waking a waiter may drop it, which removes it from the queue: under the limiter's lock it never could.
+/// Waking a waiter may drop it, and a dropped waiter takes the limiter's lock to leave the queue. So a waiter must not
+/// be woken under that lock.
 #[tokio::test(start_paused = true)]
 async fn who_is_dropped_by_being_told_of_its_turn_blocks_no_limiter() {
     let (_, embedder) = used_up().await;
@@ -406,7 +408,7 @@ async fn who_is_dropped_by_being_told_of_its_turn_blocks_no_limiter() {
     let (done, ended) = mpsc::channel();
     thread::spawn({
         let limiter = limiter.clone();
-        // It tells the waiting one.
+        // Its drop wakes the waiting call.
         move || {
             drop(limiter.with_requests_per_minute(600));
             done.send(())
@@ -416,10 +418,10 @@ async fn who_is_dropped_by_being_told_of_its_turn_blocks_no_limiter() {
     assert_eq!((lives.strong_count(), limiter.waiting()), (0, 0));
 }
 
-/// A call that something else keeps.
+/// A call that is kept elsewhere.
 type Kept = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Drops one of the calls that it was given whenever it is asked for its limits, and never answers.
+/// Never answers. Whenever it is asked for its limits, it drops one of the calls that it keeps.
 #[derive(Clone)]
 struct Drops {
     fake: Fake,
@@ -455,7 +457,7 @@ impl Embedder for Drops {
     }
 }
 
-/// An embedder may do anything when it is asked for its limits, even end a call of the same cache.
+/// An embedder may do anything when it is asked for its limits, even drop a call of the same cache.
 #[test]
 fn an_embedder_that_ends_calls_blocks_no_cache() {
     let fake = fake(Limits::none());
@@ -490,7 +492,7 @@ enum At {
     Put,
 }
 
-/// A store that panics so often at one of its doings, after a moment.
+/// A store that panics a number of times in one of its methods, after a moment.
 #[derive(Debug)]
 struct Brittle {
     memory: Memory,
@@ -539,7 +541,8 @@ impl CacheStore for Brittle {
     }
 }
 
-/// Ten callers of one text and one of their own each, over a store that panics so often; twice, one after the other.
+/// Ten callers, each with a shared text and one of its own, over a store that panics a number of times. This is done
+/// twice.
 async fn over_a_brittle_store(at: At, panics: usize) {
     let fake = fake(Limits::none());
     let store = Brittle { memory: Memory::unbounded(), at, left: AtomicUsize::new(panics) };
@@ -566,7 +569,7 @@ async fn over_a_brittle_store(at: At, panics: usize) {
     assert_eq!(failures, panics as u64, "each panic of the store is a failure of the store");
 }
 
-/// A store's panic costs a count and a warning, as its errors do, and never a caller.
+/// A store's panic is counted and logged, as its errors are, and never reaches a caller.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_panics_once_when_it_writes_costs_no_caller() {
     over_a_brittle_store(At::Put, 1).await;
@@ -578,7 +581,7 @@ async fn a_store_that_panics_whenever_it_reads_costs_no_caller() {
     over_a_brittle_store(At::Get, 5).await;
 }
 
-/// An embedder's panic is an error for all who wait, and one of them is told of the call that got no answer.
+/// An embedder's panic is an error for all waiting callers. One of them is told of the call that got no answer.
 #[tokio::test(start_paused = true)]
 async fn an_embedder_that_panics_is_an_error_with_its_bill() {
     let fake = fake(Limits::none());

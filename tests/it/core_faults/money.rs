@@ -1,4 +1,4 @@
-//! Nothing is paid twice, and what is paid is told: to one of those who remain, as far as it is known.
+//! Nothing is paid twice, and every known cost is told to one of the callers that remain.
 
 use std::{fmt, pin::pin, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use super::{
 
 // Rows that had arrived are stored
 
-/// A store that takes so long to write.
+/// A store whose writes take this long.
 #[derive(Clone, Debug)]
 struct Slow(Arc<Memory>, Duration);
 
@@ -49,7 +49,7 @@ impl CacheStore for Slow {
     }
 }
 
-/// A cache whose only caller leaves while the rows that came after a second are being written, which takes ten.
+/// A cache whose only caller leaves during a write. The rows come after one second, and writing them takes ten.
 async fn left_while_writing() -> (Scripted, Cached<Scripted>) {
     let provider = Scripted::new(&fake(Limits::none()), |_, _| Step::answers().after(SECOND));
     let store = Slow(Arc::new(Memory::unbounded()), 10 * SECOND);
@@ -75,14 +75,14 @@ async fn rows_that_had_arrived_when_the_caller_left_are_stored() {
     assert_paid_once(&provider, &cached).await;
 }
 
-/// Also one that comes before they are stored.
+/// The same for a call that comes before the rows are stored.
 #[tokio::test(start_paused = true)]
 async fn rows_that_are_being_stored_for_nobody_are_not_paid_for_again() {
     let (provider, cached) = left_while_writing().await;
     assert_paid_once(&provider, &cached).await;
 }
 
-/// The rows that a failed call had finished, too.
+/// The same for the rows that a failed call had finished.
 #[tokio::test(start_paused = true)]
 async fn finished_rows_of_a_failed_call_are_stored_when_the_caller_has_left() {
     let fake = fake(Limits::none());
@@ -106,7 +106,7 @@ async fn finished_rows_of_a_failed_call_are_stored_when_the_caller_has_left() {
     assert_eq!(provider.asked()[1..], [["a"]], "what had arrived is not paid for again");
 }
 
-/// Each lane has its own call for a text: a bulk one is found again when an interactive one has come and gone.
+/// Each lane has its own call for a text. The bulk call is still found after an interactive call has come and gone.
 #[tokio::test(start_paused = true)]
 async fn an_interactive_call_that_comes_and_goes_hides_no_bulk_call() {
     let provider = Scripted::new(&fake(Limits::none()), |_, _| Step::answers().after(SECOND));
@@ -125,10 +125,10 @@ async fn an_interactive_call_that_comes_and_goes_hides_no_bulk_call() {
     assert_eq!(provider.asked().len(), 2, "the other bulk caller joins the call of the first");
 }
 
-// Who gets the bill
+// The caller that gets the bill
 
-/// A caller that has taken a shared call's rows, and leaves before its own answer is complete, was told nothing. One of
-/// those that remain is told what the call cost, all of it, and the others nothing.
+/// A caller that takes a shared call's rows and leaves before its own answer is complete is told nothing. One of the
+/// callers that remain is told the whole cost of the call, and the others none of it.
 #[tokio::test(start_paused = true)]
 async fn when_the_first_that_took_the_rows_leaves_one_of_the_others_is_told_the_cost() {
     let fake = fake(Limits::none().with_texts(1).with_in_flight(2));
@@ -158,7 +158,7 @@ async fn when_the_first_that_took_the_rows_leaves_one_of_the_others_is_told_the_
     assert_eq!(told_to_each, [(0, 0), (0, 0), paid(fake.charged())], "of those that remain");
 }
 
-/// The same where the shared call failed and has cost something all the same.
+/// The same if the shared call fails and costs something all the same.
 #[tokio::test(start_paused = true)]
 async fn when_the_first_that_took_an_error_leaves_one_of_the_others_is_told_the_cost() {
     let fake = fake(Limits::none().with_texts(1).with_in_flight(2));
@@ -190,7 +190,7 @@ async fn when_the_first_that_took_an_error_leaves_one_of_the_others_is_told_the_
 
 // Requests that count
 
-/// The rows that a failed call had finished have taken tokens: they count against the limit.
+/// The finished rows of a failed call took tokens, so they count against the limit.
 #[tokio::test(start_paused = true)]
 async fn a_rate_limit_counts_the_finished_rows_of_a_failed_call() {
     let fake = fake(Limits::none());
@@ -215,7 +215,7 @@ async fn a_rate_limit_counts_the_finished_rows_of_a_failed_call() {
     assert!((4.9..5.1).contains(&seconds), "{seconds} s: the failed call has taken 50 of a hundred tokens");
 }
 
-/// One reply that does not say what it took makes a sum a lower bound, and no secret.
+/// If one reply does not report its tokens, the sum is a lower bound and says so.
 #[tokio::test]
 async fn totals_keep_the_known_sum_and_count_the_unknown_calls() {
     let fake = fake(Limits::none());
@@ -233,18 +233,18 @@ async fn totals_keep_the_known_sum_and_count_the_unknown_calls() {
     assert_eq!(usage.unreported, 1, "{usage:?}");
 }
 
-/// The same for a sum of usages, as every result of several calls is one.
+/// The same for a sum of usages: every result of several calls is one.
 #[test]
 fn a_sum_of_usages_keeps_what_is_known() {
     let sum: Usage = [request_of(7), silent_request(), request_of(5), silent_request()].into_iter().sum();
     assert_eq!(paid(sum), (12, 4));
     assert_eq!(sum.unreported, 2, "{sum:?}");
-    // A call without an answer is another matter.
+    // A call without an answer is counted separately.
     let sum = sum + Usage::of_unanswered();
     assert_eq!((sum.tokens, sum.unanswered, sum.unreported), (12, 1, 2), "{sum:?}");
 }
 
-/// A rate limit counts what is known, beside a reply that does not say.
+/// A rate limit counts the known tokens, also beside a reply that does not report its own.
 #[tokio::test]
 async fn a_result_of_many_calls_tells_the_known_sum() {
     let fake = fake(Limits::none().with_texts(1));
@@ -262,9 +262,9 @@ async fn a_result_of_many_calls_tells_the_known_sum() {
     }
 }
 
-// Turns
+// Turns of other tasks
 
-/// A thousand texts of 256 KiB are hashed in turn with other tasks: at most about a mebibyte in one poll.
+/// Hashing a thousand texts of 256 KiB lets other tasks have turns: one poll hashes at most about a mebibyte.
 #[tokio::test]
 async fn hashing_many_large_texts_lets_others_have_their_turn() {
     let fake = fake(Limits::none());

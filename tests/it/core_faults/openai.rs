@@ -33,7 +33,7 @@ fn client(server: &Server) -> OpenAi {
     builder(&server.base_url()).build().expect("valid")
 }
 
-/// Honest replies but for the vector of one text, by its index, wherever in the reply it stands.
+/// Makes correct replies, except for the vector of one text, given by its index, wherever it stands in the reply.
 fn damaged(text: usize, vector: &Value, reversed: bool) -> Step {
     let vector = vector.clone();
     Step::rows(move |rows| {
@@ -44,7 +44,7 @@ fn damaged(text: usize, vector: &Value, reversed: bool) -> Step {
     })
 }
 
-/// Vectors that no text has.
+/// Vectors that no text can have.
 fn impossible() -> Vec<(&'static str, Value)> {
     let with = |component: f32| {
         let mut row = stand_in::vector("any", DIMENSIONS);
@@ -62,8 +62,8 @@ fn impossible() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// One row of zeros or NaN among sound ones is that text's fault: it is named, the sound rows come with the error, and on
-/// them what the whole reply cost.
+/// If one row among sound ones is zeros or NaN, the error names its text. The sound rows come with the error, and they
+/// carry the cost of the whole reply.
 #[tokio::test]
 async fn one_impossible_row_does_not_cost_the_reply() {
     for (what, vector) in impossible() {
@@ -84,7 +84,7 @@ async fn one_impossible_row_does_not_cost_the_reply() {
     }
 }
 
-/// With a result for each text, that is one request and one text without a row.
+/// `embed_each` makes one request, and one text has no row.
 #[tokio::test]
 async fn one_impossible_row_is_one_text_without_a_row() {
     for (what, vector) in impossible() {
@@ -99,7 +99,7 @@ async fn one_impossible_row_is_one_text_without_a_row() {
     }
 }
 
-/// A cache keeps what was sound, so that the next run pays for the one text alone.
+/// A cache keeps the sound rows, so that the next run pays for the one text only.
 #[tokio::test]
 async fn sound_rows_beside_an_impossible_one_are_stored() {
     let zeros = json!(vec![0.0_f32; DIMENSIONS]);
@@ -130,7 +130,8 @@ async fn answered_with(record: &'static [u8]) -> Error {
     error
 }
 
-/// A server that breaks off the handshake is broken, or its gateway is: another may do better, and so may it later.
+/// If a server breaks off the handshake, it is broken or its gateway is. It may work later, and another provider may
+/// now.
 #[tokio::test]
 async fn a_server_that_breaks_off_the_handshake_is_unavailable() {
     // A failed handshake, an internal error, and a name that the gateway does not know at the moment.
@@ -144,8 +145,8 @@ async fn a_server_that_breaks_off_the_handshake_is_unavailable() {
     }
 }
 
-/// A redirect, or an address where nothing answers, is that provider's configuration alone: asking it again is no use,
-/// asking another is.
+/// A redirect, or an address where nothing answers, is a mistake in the configuration of that provider alone. Asking it
+/// again is of no use; asking another one is.
 #[tokio::test]
 async fn a_wrong_address_is_fallen_back_from_and_not_tried_again() {
     let steps: [(u16, fn() -> Step); 4] = [

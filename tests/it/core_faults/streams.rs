@@ -28,7 +28,7 @@ fn slow_fake() -> Fake {
     Fake::builder().with_dimensions(4).with_latency(SECOND).build().expect("valid")
 }
 
-/// Reads a stream of twenty windows, and does something with the same embedder after each.
+/// Reads a stream of twenty windows, and uses the same embedder for something else after each window.
 async fn with_a_body<E: Embedder + Clone>(embedder: E, kind: InputKind) {
     let reading = async {
         let mut windows = pin!(embedder.embed_stream(stream::iter(numbered(20)), options()));
@@ -88,7 +88,7 @@ async fn a_limiter_does_not_wait_for_the_consumer_of_a_stream() {
     let limiter = RateLimiter::new().with_requests_per_minute(60);
     let streaming = Fake::new(4).rate_limit(limiter.clone());
     let other = Fake::new(4).rate_limit(limiter);
-    // Until what was saved is used up.
+    // Use up the savings.
     for _ in 0..10 {
         other.embed_query("text").await.expect("embeds");
     }
@@ -111,11 +111,11 @@ async fn a_limiter_does_not_wait_for_the_consumer_of_a_stream() {
     consumer.abort();
 }
 
-/// A reply that came is not given up because nobody read it: as many calls as windows.
+/// A reply that has come is not given up because nobody reads it: there are as many calls as windows.
 #[tokio::test(start_paused = true)]
 async fn replies_are_not_timed_out_unread() {
     let fake = fake(Limits::none());
-    // A reply comes in pieces, every other one in more of them, and all of it within the limit.
+    // Replies come in pieces, every other reply in more pieces, and each whole reply within the limit.
     let provider = Scripted::new(&fake, |_, batch| {
         let odd = batch.texts()[0].ends_with(['1', '3', '5', '7', '9']);
         let pieces = if odd { 4 } else { 2 };
@@ -132,12 +132,12 @@ async fn replies_are_not_timed_out_unread() {
     assert_eq!((usage.unanswered, paid(usage)), (0, paid(fake.charged())));
 }
 
-/// Answers each text in the space that it names, as a router does, after so many seconds; and fails as it is told to.
+/// Answers each text in the space that it names, as a router does, after a number of seconds. Fails as it is told to.
 #[derive(Clone, Debug)]
 struct Router {
     spaces: [Fake; 2],
     all: Arc<[Space]>,
-    /// Whether what fails has finished its first row.
+    /// Whether a call that fails has finished its first row.
     finishes: bool,
 }
 
@@ -149,7 +149,7 @@ impl Router {
         Self { spaces, all, finishes }
     }
 
-    /// The fake that a window's texts are for.
+    /// Returns the fake that a window's texts are for.
     fn of(&self, text: &str) -> &Fake {
         &self.spaces[usize::from(text.starts_with("right"))]
     }

@@ -50,7 +50,7 @@ fn assert_each_its_own(fake: &Fake, texts: &[&str], each: &Each) {
 
 // A text with a row is not a bad text
 
-/// The row is a fact, the blame is somebody's word: the row stays.
+/// A row proves that its text is good. So the row stays, and the blame goes.
 #[test]
 fn a_text_that_has_a_row_is_never_named_bad() {
     let fake = fake(Limits::none());
@@ -60,7 +60,7 @@ fn a_text_that_has_a_row_is_never_named_bad() {
     assert_eq!(error.partial().expect("two rows").indices(), [0, 1]);
 }
 
-/// Neither where two inner texts turn out to be one text of the caller's.
+/// The same if two inner texts are one text of the caller.
 #[test]
 fn mapped_indices_that_meet_leave_the_row_and_not_the_blame() {
     let fake = fake(Limits::none());
@@ -70,7 +70,7 @@ fn mapped_indices_that_meet_leave_the_row_and_not_the_blame() {
     assert_eq!(error.partial().expect("a row").indices(), [5]);
 }
 
-/// `Each` gives a text its own row, also behind one that an error names although its row is there.
+/// `Each` gives a text its own row, also behind a text that an error names although it has a row.
 #[tokio::test(start_paused = true)]
 async fn each_text_gets_its_own_row_where_an_error_names_a_finished_one() {
     let fake = fake(Limits::none());
@@ -128,7 +128,7 @@ async fn no_text_with_a_row_is_named_by_a_stream() {
     let options = StreamOptions::new(InputKind::Document).with_window_texts(2).with_window_bytes(1 << 20);
     let windows: Vec<_> = embedder.embed_stream(stream::iter(texts.clone()), options).collect().await;
     let last = windows.last().expect("an error");
-    // The row of the failed window, and the one that was begun behind it.
+    // The row of the failed window, and that of the window begun after it.
     assert_eq!(sound(&fake, &texts, last), [3, 4, 5]);
     assert_eq!(named(last.as_ref().expect_err("refused")), [2]);
 }
@@ -158,7 +158,8 @@ fn refuses_x_once(fake: &Fake) -> Cached<Scripted> {
     embedder.cached(Memory::unbounded()).expect("one space")
 }
 
-/// The calls of two other callers: one shares "y" with a text that is refused, one gets the "x" that was refused before.
+/// The calls of two other callers: one shares "y" with a text that is refused, one gets the "x" that was refused
+/// before.
 async fn others_of(cached: &Cached<Scripted>) {
     let first = async {
         let error = cached.embed_documents(&["bad", "y"]).await.expect_err("refused");
@@ -201,13 +202,13 @@ async fn each_text_gets_its_own_row_where_a_provider_refuses_once_and_takes_late
     tokio::time::timeout(MINUTE, all).await.expect("nobody hangs");
 }
 
-// Indices that the batch does not have
+// Indices of texts that the batch does not have
 
-/// The indices that a wrong embedder names instead of those it was asked about; each costs 7 tokens.
+/// Wrong answers: each names a text that the call does not have, and costs 7 tokens.
 const ELSEWHERE: [usize; 3] = [2, 5, usize::MAX];
 const COST: u64 = 7;
 
-/// Names a text that there is not.
+/// Makes an error that names a text that does not exist.
 fn names(index: usize) -> Error {
     refused(&[index]).with_usage(request_of(COST))
 }
@@ -236,7 +237,7 @@ fn strays(fake: &Fake) -> Vec<(String, Scripted)> {
     all
 }
 
-/// Fails unless the answer is taken for none, nobody's text is blamed, and what it cost is told.
+/// Fails unless the answer counts as malformed, no text is blamed, and the cost is told.
 fn assert_unusable(what: &str, error: &Error) {
     assert_eq!(error.kind(), ErrorKind::Protocol, "{what}: {error}");
     assert_eq!(named(error), [0; 0], "{what}: {error}");
@@ -255,7 +256,8 @@ async fn embed_all_blames_no_text_that_there_is_not() {
     }
 }
 
-/// Nor a text of another call, where a batch is many calls: index 1 of the second call is text 3, and 2 is nobody's.
+/// No text of another call is blamed, either. If a batch is many calls, index 1 of the second call is text 3, and index
+/// 2 is no text at all.
 #[tokio::test(start_paused = true)]
 async fn embed_all_blames_no_text_of_another_call() {
     let fake = fake(Limits::none().with_texts(2).with_in_flight(1));
@@ -288,7 +290,7 @@ async fn embed_each_blames_no_text_that_there_is_not() {
     }
 }
 
-/// A single text is not to blame for an answer about another.
+/// A single text is not blamed if the answer is about another text.
 #[tokio::test(start_paused = true)]
 async fn a_single_text_is_not_blamed_for_an_answer_about_another() {
     let fake = fake(Limits::none());
@@ -316,7 +318,7 @@ async fn dedup_blames_no_text_that_there_is_not() {
     }
 }
 
-/// A reply that is no answer is not requested again, either.
+/// A malformed reply is not requested again, either.
 #[tokio::test(start_paused = true)]
 async fn retry_blames_no_text_that_there_is_not() {
     let fake = fake(Limits::none());
@@ -325,7 +327,7 @@ async fn retry_blames_no_text_that_there_is_not() {
         assert_unusable_answer(&what, retry.embed(Batch::documents(&["a", "b"])).await);
         assert_eq!(embedder.asked().len(), 1, "{what}");
     }
-    // Nor of the rest that a second attempt asks for.
+    // The same for the rest that a second attempt asks for.
     let inner = fake.clone();
     let embedder = Scripted::new(&fake, move |number, batch| match number {
         0 => Step::fails(unavailable().with_partial(finished(&inner, batch.texts(), &[0], Usage::ZERO))),
@@ -364,8 +366,8 @@ async fn a_stream_blames_no_text_that_there_is_not() {
     }
 }
 
-/// A text whose vector is unusable is one text without a row, also over a cache that makes many calls of one; and its
-/// error has no bill, which all texts have together.
+/// An unusable vector costs only its own text the row, also over a cache that makes many calls of one. The error of
+/// that text has no bill: the bill belongs to all texts together.
 #[tokio::test(start_paused = true)]
 async fn one_unusable_vector_sinks_no_other_text() {
     let fake = fake(Limits::none().with_texts(2).with_in_flight(1));
@@ -392,7 +394,8 @@ async fn one_unusable_vector_sinks_no_other_text() {
     assert_eq!(paid(each.usage()), (others.tokens + 5, others.requests + 2));
 }
 
-/// An error that ends a run names no text of the call that it came from, and has no bill: all texts have it together.
+/// An error that ends a run names no text of the call that it came from. It has no bill: the bill belongs to all texts
+/// together.
 #[tokio::test(start_paused = true)]
 async fn an_error_that_is_spread_over_texts_names_none_and_has_no_bill() {
     let fake = fake(Limits::none().with_texts(3).with_in_flight(1));

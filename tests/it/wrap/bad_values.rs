@@ -1,4 +1,4 @@
-//! Values that make no sense are errors of `build`, or of the first call where nothing is built; none is silently changed.
+//! Values that make no sense are errors of `build` or, without a `build`, of the first call. None is silently changed.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Bounded queues of gates and limiters: who comes when they are full hears of it at once, and nothing is paid.
+//! Bounded queues of gates and limiters: if one is full, the next call fails at once and costs nothing.
 
 use docvector_embed::{
     EmbedderExt, Error, ErrorKind,
@@ -9,7 +9,7 @@ use tokio::task::yield_now;
 
 fn is_overloaded(error: &Error, most: usize) {
     assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}");
-    // A retry would wait all the same, only elsewhere; another provider may have room.
+    // A retry would only move the wait elsewhere. Another provider may have room.
     assert!(!error.is_retryable() && error.should_fall_back(), "{error}");
     assert!(error.message().contains(&format!("full (interactive calls that may wait: {most})")), "{error}");
     assert_eq!(error.total_usage(), docvector_embed::Usage::ZERO);
@@ -27,7 +27,7 @@ async fn a_gate_lets_no_more_wait_than_it_may() {
     let mut calls = vec![call("runs"), call("waits"), call("leaves")];
     yield_now().await;
     is_overloaded(&embedder.embed_query("too many").await.expect_err("full"), 2);
-    // Who has left makes room.
+    // A call that leaves makes room.
     calls.pop().expect("three").abort();
     yield_now().await;
     calls.push(call("comes"));
@@ -39,7 +39,7 @@ async fn a_gate_lets_no_more_wait_than_it_may() {
     }
     let texts: Vec<String> = fake.calls().into_iter().flat_map(|call| call.texts).collect();
     assert_eq!(texts, ["runs", "waits", "comes"]);
-    // With room for nobody, a free place is still one.
+    // A call takes a free place, also if no call may wait.
     let strict = Concurrency::with_gate(fake, Gate::new(1).with_max_waiting(0));
     strict.embed_query("alone").await.expect("embeds");
 }
@@ -48,7 +48,7 @@ async fn a_gate_lets_no_more_wait_than_it_may() {
 async fn a_limiter_lets_no_more_wait_than_it_may() {
     for most in [0, 2] {
         let fake = Fake::new(4);
-        // One request at once, and one a minute after it.
+        // One request at once, and then one per minute.
         let limiter = RateLimiter::new().with_requests_per_minute(1).with_max_waiting(most);
         let embedder = fake.clone().rate_limit(limiter.clone());
         embedder.embed_query("goes at once").await.expect("embeds");

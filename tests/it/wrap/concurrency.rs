@@ -1,4 +1,4 @@
-//! `Concurrency` and `Gate`: who may go, who goes first, and that no place is ever lost.
+//! `Concurrency` and `Gate`: how many calls go, in which order, and that no place is ever lost.
 
 use std::{
     fmt,
@@ -22,14 +22,14 @@ fn gated(fake: &Fake, calls: usize) -> Concurrency<Fake> {
     Concurrency::new(fake.clone(), calls)
 }
 
-/// Lets all others run until they wait.
+/// Lets all other tasks run until they wait.
 async fn settle() {
     for _ in 0..50 {
         tokio::task::yield_now().await;
     }
 }
 
-/// Begins a call of one text, which is in the queue or further when this returns.
+/// Begins a call of one text. When this returns, the call is in the queue or further.
 async fn begin(embedder: &Concurrency<Fake>, lane: Lane, text: &str) -> JoinHandle<Result<Embeddings>> {
     let (embedder, text) = (embedder.clone(), text.to_owned());
     let call = tokio::spawn(async move {
@@ -46,12 +46,12 @@ async fn all_done(calls: Vec<JoinHandle<Result<Embeddings>>>) {
     }
 }
 
-/// The texts that reached the inside, in that order.
+/// Returns the texts that reached the inside, in the order in which they came.
 fn arrived(fake: &Fake) -> Vec<String> {
     fake.calls().into_iter().flat_map(|call| call.texts).collect()
 }
 
-/// Counts how many calls there are at once, and panics where it is asked to.
+/// Counts the calls that run at once, and panics if the text asks for it.
 #[derive(Debug)]
 struct Crowd {
     fake: Fake,
@@ -71,7 +71,7 @@ impl fmt::Display for Crowd {
     }
 }
 
-/// Counts down when it goes.
+/// Counts down when it is dropped.
 struct One<'a>(&'a AtomicUsize);
 
 impl Drop for One<'_> {
@@ -158,7 +158,7 @@ async fn never_too_many_on_many_threads_and_no_place_lost() {
             })
         })
         .collect();
-    // Wherever they are by then: in the queue, on their way, inside, or done.
+    // By then a call may be in the queue, on its way, inside, or done.
     for (i, call) in calls.iter().enumerate().filter(|(i, _)| i % 3 == 0) {
         if i % 2 == 0 {
             tokio::task::yield_now().await;
@@ -202,7 +202,7 @@ async fn interactive_calls_go_first_and_one_bulk_call_after_eight_of_them() {
 async fn interactive_calls_that_passed_nobody_take_nobodys_turn() {
     let fake = Fake::new(4);
     let embedder = gated(&fake, 1);
-    // Eight and more wait, and no bulk call with them.
+    // More than eight interactive calls wait, and no bulk call.
     let hold = fake.hold();
     let mut calls = Vec::new();
     for i in 0..12 {
@@ -239,7 +239,7 @@ async fn passing_a_bulk_call_that_left_takes_nobodys_turn() {
     let mut eight: Vec<_> = (0..8).map(|_| queue(Lane::Interactive, 0)).collect();
     drop(left);
     drop(first);
-    // Each of them has the place in turn, and gives it on.
+    // Each of them has the place in turn, and passes it on.
     let eighth = eight.pop();
     drop(eight);
     let bulk = queue(Lane::Bulk, 1);
@@ -297,7 +297,7 @@ async fn dropped_waiters_leave_the_queue() {
     assert_eq!((embedder.gate().running(), embedder.gate().waiting()), (0, 0));
 }
 
-/// Each is dropped with the place that came to it, before it could look.
+/// Each waiter is dropped after its place was sent and before it is polled.
 #[tokio::test]
 async fn places_sent_to_dropped_waiters_go_on_to_the_next() {
     let fake = Fake::new(4);
@@ -357,7 +357,7 @@ async fn a_deadline_counts_in_the_queue() {
     let error = embedder.embed(batch).await.expect_err("no place in time");
     assert_eq!((error.kind(), error.embedder()), (ErrorKind::DeadlinePassed, Some("Concurrency(fake)")));
     assert_eq!(error.usage(), Usage::ZERO);
-    // Nor does one whose time is up when it comes.
+    // A call whose deadline has passed when it comes is not sent, either.
     assert_eq!(embedder.embed(batch).await.expect_err("too late").kind(), ErrorKind::DeadlinePassed);
     assert_eq!((embedder.gate().running(), embedder.gate().waiting()), (1, 0));
     drop(hold);
@@ -416,7 +416,7 @@ async fn a_gate_can_be_shared() {
     all_done(calls).await;
     assert_eq!(large.calls().len(), 1);
 
-    // Made apart, they have nothing in common; clones have.
+    // Gates made apart share nothing; clones share their places.
     let (one, other) = (gated(&small, 1), gated(&small, 1));
     let hold = small.hold();
     let calls = vec![begin(&one, Lane::Bulk, "a").await, begin(&other, Lane::Bulk, "b").await];

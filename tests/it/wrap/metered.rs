@@ -14,14 +14,14 @@ use docvector_embed::{
 };
 use futures_util::{FutureExt, future::join_all};
 
-/// What a dropped call is said to have cost.
+/// Returns the usage in the record of a dropped call.
 fn unanswered() -> Usage {
     let mut usage = Usage::ZERO;
     usage.unanswered = 1;
     usage
 }
 
-/// A record, kept.
+/// The parts of a record that the tests compare.
 #[derive(Clone, Debug, PartialEq)]
 struct Seen {
     embedder: String,
@@ -45,7 +45,7 @@ impl Log {
         std::mem::take(&mut *self.0.lock().expect("not poisoned"))
     }
 
-    /// The one record that there is.
+    /// Returns the only record; fails if there are more or none.
     fn only(&self) -> Seen {
         let mut seen = self.take();
         assert_eq!(seen.len(), 1, "{seen:?}");
@@ -236,7 +236,7 @@ async fn a_meter_that_panics_costs_nothing_but_its_record() {
     let fake = Fake::new(4);
     let totals = Totals::new();
     let inner = Metered::new(fake.clone(), totals.clone());
-    let embedder = Metered::new(inner, |call: &CallRecord<'_>| assert_eq!(call.texts, 0, "the meter's own fault"));
+    let embedder = Metered::new(inner, |call: &CallRecord<'_>| assert_eq!(call.texts, 0, "the sink's own fault"));
     for _ in 0..2 {
         let row = embedder.embed_query("a text").await.expect("the row is there");
         assert_eq!(row, fake.vector_of(InputKind::Query, "a text"));
@@ -247,9 +247,9 @@ async fn a_meter_that_panics_costs_nothing_but_its_record() {
     drop(hold);
     assert_eq!(totals.snapshot().calls, 3);
 
-    // Two panics at once: the meter's comes while the call's is under way.
+    // Two panics at once: the sink panics while the call's panic is under way.
     let embedder =
-        Metered::new(Panics(fake), |call: &CallRecord<'_>| assert_eq!(call.texts, 0, "the meter's own fault"));
+        Metered::new(Panics(fake), |call: &CallRecord<'_>| assert_eq!(call.texts, 0, "the sink's own fault"));
     let call = tokio::spawn(async move { embedder.embed(Batch::documents(&["a text"])).await });
     assert!(call.await.expect_err("panics").is_panic());
 }
@@ -306,7 +306,7 @@ async fn totals_add_up_over_concurrent_callers() {
     assert_eq!(sum.failed, failed);
     let bytes: usize = (0..25).map(|i: usize| format!("caller 0 text {i}").len() + "four".len()).sum();
     assert_eq!((sum.texts, sum.bytes), (8 * 25 * 2 + 7, 8 * bytes as u64 + 7 * "dropped".len() as u64));
-    // What all callers were told, and what the inside charged.
+    // The sums equal those that all callers were told, and those that the inside charged.
     let charged = fake.charged();
     assert_eq!((sum.usage.tokens, sum.usage.requests), (told.tokens, told.requests));
     assert_eq!((sum.usage.tokens, sum.usage.requests), (charged.tokens, charged.requests + 1));
@@ -356,7 +356,7 @@ async fn a_snapshot_stays_as_it_was() {
     assert_eq!((before.calls, after.calls), (1, 2));
     assert_eq!((before.failed.len(), after.failed), (0, vec![(ErrorKind::RateLimited, 1)]));
     assert_eq!(Totals::new().snapshot(), TotalsSnapshot::default());
-    // A table: as wide in every row.
+    // A table: each line has the same width.
     let table = totals.snapshot().to_string();
     let widths: Vec<usize> = table.lines().map(|line| line.chars().count()).collect();
     assert!(widths.iter().all(|&width| width == widths[0]), "{table}");

@@ -1,4 +1,4 @@
-//! Rate limits: the pace, what is learned from the provider, who goes first.
+//! `RateLimit`: the pace, the limits learned from the provider, and the order of the calls.
 
 use std::{
     collections::VecDeque,
@@ -13,7 +13,7 @@ use docvector_embed::{
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-/// A fake that tells with every reply what it still allows, and keeps the time of each call.
+/// A fake that names its limits with every reply, and keeps the time of each call.
 #[derive(Clone, Debug)]
 struct Telling {
     fake: Fake,
@@ -31,7 +31,7 @@ impl Telling {
         self
     }
 
-    /// Seconds of each call after the first.
+    /// Returns for each call the seconds since the first call.
     fn seconds(&self) -> Vec<f64> {
         let times = self.times.lock().expect("not poisoned");
         times.iter().map(|time| (*time - times[0]).as_secs_f64()).collect()
@@ -81,7 +81,7 @@ async fn cannot_be_told_from_what_it_wraps() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// Whatever comes when: in no stretch of time is there more than was saved and has come in since.
+    /// No stretch of time has more calls and tokens than were saved and have arrived since, whenever the calls come.
     #[test]
     fn no_stretch_of_time_has_more_than_the_limit(
         requests in 6_u64..600,
@@ -128,20 +128,21 @@ async fn clones_and_other_stacks_share_one_limiter() {
         one.embed_query("text").await.expect("embeds");
         two.clone().embed_query("text").await.expect("embeds");
     }
-    // Ten are there, the other ten come at one a second.
+    // Ten requests are saved, and the other ten arrive at one per second.
     assert!(near(began.elapsed().as_secs_f64(), 10.0), "{:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
 async fn guesses_of_tokens_are_put_right() {
-    // 100 bytes of which the fake makes 25 tokens: as guessed. In "é", two bytes are one character.
+    // Of 100 bytes, the fake makes 25 tokens, as estimated. In "é", two bytes are one character.
     let telling = fake();
     let embedder = telling.clone().rate_limit(RateLimiter::new().with_tokens_per_minute(600));
     let text = "é".repeat(200);
     for _ in 0..4 {
         embedder.embed_query(&text).await.expect("embeds");
     }
-    // Each call is guessed at 100 tokens and takes 50; 100 are saved. Without correction it would be 0, 10, 20, 30 s.
+    // Each call is estimated at 100 tokens and takes 50; 100 are saved. Without the correction, the calls would go at
+    // 0, 10, 20 and 30 s.
     let seconds = telling.seconds();
     assert!(near(seconds[1], 5.0) && near(seconds[2], 10.0) && near(seconds[3], 15.0), "{seconds:?}");
 }
@@ -157,7 +158,7 @@ async fn learns_limits_from_the_provider() {
         embedder.embed_query("text").await.expect("embeds");
     }
     assert_eq!((limiter.requests_per_minute(), limiter.tokens_per_minute()), (Some(60), None));
-    // Two are left, and then one a second.
+    // Two are left, and then one arrives per second.
     let seconds = telling.seconds();
     assert!(near(seconds[2], 0.0) && near(seconds[3], 1.0) && near(seconds[5], 3.0), "{seconds:?}");
 }
@@ -170,7 +171,7 @@ async fn the_lower_of_given_and_learned_limits_holds() {
         telling.rate_limit(limiter.clone()).embed_query("text").await.expect("embeds");
         assert_eq!((limiter.requests_per_minute(), limiter.tokens_per_minute()), (Some(60), None));
     }
-    // What makes no sense is ignored.
+    // A limit that makes no sense is ignored.
     let telling = fake().tell(RateLimitStatus::default().with_requests(RateLimitWindow::new(0)));
     let limiter = RateLimiter::new();
     telling.rate_limit(limiter.clone()).embed_query("text").await.expect("embeds");
@@ -212,14 +213,14 @@ async fn interactive_calls_go_first_but_do_not_starve_the_others() {
     // The first bulk call loses patience after ten seconds, and does not wait for all thirty.
     let first_bulk = order.iter().position(|name| name.starts_with("bulk")).expect("it went");
     assert!((8..16).contains(&first_bulk), "{order:?}");
-    // Within a lane, in the order of coming.
+    // Within a lane, calls go in the order in which they came.
     let within = |lane: &str| order.iter().filter(|name| name.starts_with(lane)).copied().collect::<Vec<_>>();
     let expected: Vec<String> = (0..30).map(|i| format!("interactive {i}")).collect();
     assert_eq!(within("interactive"), expected);
     assert_eq!(within("bulk"), ["bulk 0", "bulk 1", "bulk 2"]);
 }
 
-/// A wait of a day, asked of one call, does not silence all others for a day.
+/// If a reply asks for a wait of a day, the other calls do not wait for a day.
 #[tokio::test(start_paused = true)]
 async fn nobody_is_held_back_for_ever() {
     let telling = fake();
@@ -231,7 +232,7 @@ async fn nobody_is_held_back_for_ever() {
     assert!(near(telling.seconds()[1], 120.0), "{:?}", telling.seconds());
 }
 
-/// Queries that come as fast as tokens do would leave a larger call waiting for ever.
+/// Queries that use tokens as fast as they arrive would leave a larger call waiting for ever.
 #[tokio::test(start_paused = true)]
 async fn a_large_bulk_call_gets_its_tokens_in_the_end() {
     let telling = fake();
@@ -243,7 +244,7 @@ async fn a_large_bulk_call_gets_its_tokens_in_the_end() {
         tokio::spawn(async move { embedder.embed_documents(&[text]).await.map(drop) })
     };
     let queries = tokio::spawn(async move {
-        // Each takes what comes in a fifth of a second, and comes after a fifth of a second.
+        // A query comes every fifth of a second, and takes the tokens that arrive in that time.
         for _ in 0..1000 {
             let embedder = embedder.clone();
             tokio::spawn(async move { embedder.embed_query(&"four".repeat(20)).await });
@@ -255,7 +256,7 @@ async fn a_large_bulk_call_gets_its_tokens_in_the_end() {
     queries.abort();
 }
 
-/// Nothing was taken by a call that was refused, so nothing is owed.
+/// A refused call has taken nothing, so it leaves no debt.
 #[tokio::test(start_paused = true)]
 async fn a_refused_call_leaves_no_debt() {
     let telling = fake();
@@ -266,7 +267,7 @@ async fn a_refused_call_leaves_no_debt() {
     assert!(near(telling.seconds()[1], 0.0), "{:?}", telling.seconds());
 }
 
-/// 100 a day, of which 10 are left: it takes nine tenths of a day until all are there again.
+/// With 100 requests per day, of which 10 are left, it takes nine tenths of a day until all are available again.
 #[tokio::test(start_paused = true)]
 async fn windows_longer_than_a_minute_are_seen() {
     let reset = Duration::from_secs(86_400 * 9 / 10);
@@ -288,7 +289,7 @@ async fn a_wait_beyond_the_deadline_is_not_begun() {
     let deadline = began.into_std() + Duration::from_secs(5);
     let error = embedder.embed(Batch::queries(&["text"]).with_deadline(deadline)).await.expect_err("too late");
     assert_eq!((error.kind(), began.elapsed()), (ErrorKind::DeadlinePassed, Duration::ZERO));
-    // Nothing was taken for it: the next goes when the second is there.
+    // Nothing was taken for it: the next call goes when the second request has arrived.
     embedder.embed_query("text").await.expect("embeds");
     assert!(near(telling.seconds()[1], 10.0), "{:?}", telling.seconds());
 }

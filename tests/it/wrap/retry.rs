@@ -1,4 +1,4 @@
-//! Retrying: what is tried again, when, how often, and what comes out when it is given up.
+//! `Retry`: the errors that it retries, its waits, its limits, and the error after the last attempt.
 
 use std::time::Duration;
 
@@ -100,7 +100,7 @@ async fn what_will_not_pass_is_not_tried_again() {
         assert_eq!((error.kind(), fake.calls().len()), (kind, 1));
         assert!(!error.to_string().contains("gave up"), "{error}");
     }
-    // Neither what somebody below has given up already.
+    // An error that an inner retry has given up is not retried, either.
     let fake = failing(1, || down().mark_exhausted());
     fake.clone().retry(RetryPolicy::default()).embed_query("text").await.expect_err("scripted");
     assert_eq!(fake.calls().len(), 1);
@@ -134,7 +134,7 @@ async fn keeps_to_the_time_limit_and_to_the_deadline() {
     assert!(!error.is_retryable() && error.to_string().contains("deadline"), "{error}");
 }
 
-/// What a call waits for its turn inside is not held against it.
+/// The time of the first attempt, with its wait for a turn inside, does not count.
 #[tokio::test(start_paused = true)]
 async fn the_time_limit_begins_with_the_first_failure() {
     let fake = Fake::builder().with_dimensions(4).with_latency(Duration::from_secs(600)).build().expect("valid");
@@ -148,14 +148,14 @@ async fn endless_waits_are_no_overflow() {
     let policy = RetryPolicy::default().with_max_retry_after(Duration::MAX).with_max_elapsed(Duration::MAX);
     let policy = policy.with_backoff(Duration::MAX, Duration::MAX);
     let fake = failing(1, || limited(Duration::MAX));
-    // It is waited for as long as a clock goes, which on this clock takes no time.
+    // The wait is as long as the clock allows. On this clock it takes no time.
     fake.clone().retry(policy).embed_query("text").await.expect("the second attempt");
     assert_eq!(fake.calls().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_budget_bounds_the_load_of_all() {
-    // Everything fails: of 100 calls, one in five may be tried again, and nothing comes with time.
+    // All 100 calls fail. The budget allows a retry for one call in five, and none for the time that passes.
     let budget = RetryBudget::new(0.2, 0.0);
     let fake = failing(1000, down);
     let policy = || RetryPolicy::default().with_budget(budget.clone());
@@ -181,7 +181,7 @@ async fn a_budget_fills_with_time_but_not_without_bound() {
         embedder.embed_query("text").await.expect_err("down");
         fake.calls().len() - before
     };
-    // Ten seconds' worth from the beginning; then what time adds, and after a long time ten seconds' worth again.
+    // Ten seconds' worth at the beginning, then only what time adds, and after a long time ten seconds' worth again.
     assert_eq!(attempts().await, 21);
     assert_eq!(attempts().await, 1);
     tokio::time::advance(Duration::from_secs(3)).await;
@@ -205,11 +205,11 @@ async fn the_cost_of_all_attempts_is_told() {
     );
 }
 
-/// Finishes a few texts more with every attempt, and pays for each once.
+/// Finishes a few more texts with every attempt, and pays for each text once.
 #[derive(Debug)]
 struct Piecemeal {
     fake: Fake,
-    /// How many texts of a call are finished before it fails.
+    /// The numbers of texts that calls finish before they fail, the last call's first.
     pieces: std::sync::Mutex<Vec<usize>>,
 }
 
@@ -268,7 +268,7 @@ proptest! {
                 let rows = rows.as_ref().expect("rows");
                 prop_assert_eq!(rows.row(row), fake.vector_of(InputKind::Document, texts[index]));
             }
-            // Whatever happened, no text was paid for twice, and all that was paid for is told.
+            // In all cases, no text is paid for twice, and all cost is told.
             let mut paid: Vec<String> = fake.calls().into_iter().flat_map(|call| call.texts).collect();
             let all = paid.len();
             paid.sort();
@@ -285,7 +285,7 @@ proptest! {
 async fn bad_texts_keep_the_callers_indices_after_a_part_was_finished() {
     let fake = Fake::new(4);
     let inner = Piecemeal { fake: fake.clone(), pieces: vec![2].into() };
-    // Texts 0 and 2 are finished by the first attempt; the second refuses what is text 1 of the rest and 3 of all.
+    // The first attempt finishes texts 0 and 2. The second attempt refuses text 1 of the rest, which is text 3 of all.
     fake.succeed_next();
     fake.fail_next(Error::invalid_texts(vec![BadText::new(1, BadTextReason::Rejected)]));
     let embedder = inner.retry(RetryPolicy::default());

@@ -1,4 +1,4 @@
-//! The whole stack for calls: lawful as one, and its order pinned.
+//! The documented stack: it keeps the laws as a whole, and its order is tested.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use docvector_embed::{
     wrap::{RateLimiter, RetryPolicy, Totals},
 };
 
-/// What is around each call.
+/// Makes the wrappers that are around each call.
 fn calls(fake: Fake, totals: &Totals) -> impl Embedder + use<> {
     fake.metered(totals.clone())
         .timeout(Duration::from_secs(30))

@@ -1,4 +1,4 @@
-//! `Timeout`: gives up in time, says why, and is not noticed otherwise.
+//! `Timeout`: ends slow calls in time, says why, and changes nothing else.
 
 use std::{fmt, time::Duration};
 
@@ -17,7 +17,7 @@ fn fake_taking(seconds: u64) -> Fake {
     Fake::builder().with_dimensions(4).with_latency(Duration::from_secs(seconds)).build().expect("valid")
 }
 
-/// So many seconds from now, on tokio's clock.
+/// Returns the moment a number of seconds from now, on tokio's clock.
 fn in_seconds(seconds: u64) -> std::time::Instant {
     (Instant::now() + Duration::from_secs(seconds)).into_std()
 }
