@@ -174,11 +174,11 @@ pub trait EmbedderExt: Embedder {
     }
 
     /// Records in a [`MetricsSink`] what each call cost: see [`Metered`].
-    fn metered(self, meter: impl MetricsSink) -> Metered<Self>
+    fn metered(self, sink: impl MetricsSink) -> Metered<Self>
     where
         Self: Sized,
     {
-        Metered::new(self, meter)
+        Metered::new(self, sink)
     }
 
     /// Keeps calls within a number of requests and tokens per minute: see [`RateLimit`].

@@ -78,14 +78,14 @@ pub struct Metered<E> {
     inner: E,
     /// The inner embedder's name, as it displays itself.
     name: Arc<str>,
-    meter: Arc<dyn MetricsSink>,
+    sink: Arc<dyn MetricsSink>,
 }
 
 impl<E: fmt::Display> Metered<E> {
-    /// Wraps `inner`, and reports its calls to the sink `meter`.
-    pub fn new(inner: E, meter: impl MetricsSink) -> Self {
+    /// Wraps `inner`, and reports its calls to `sink`.
+    pub fn new(inner: E, sink: impl MetricsSink) -> Self {
         let name = inner.to_string().into();
-        Self { inner, name, meter: Arc::new(meter) }
+        Self { inner, name, sink: Arc::new(sink) }
     }
 }
 
@@ -120,7 +120,7 @@ impl<E: Embedder> Embedder for Metered<E> {
         if batch.is_empty() {
             return self.inner.embed(batch).await;
         }
-        let mut call = Call::begin(&self.name, &*self.meter, &batch);
+        let mut call = Call::begin(&self.name, &*self.sink, &batch);
         let result = self.inner.embed(batch).await;
         call.end(&result);
         result
@@ -137,7 +137,7 @@ impl<E: Embedder> Embedder for Metered<E> {
 
 /// A call under way. Dropping it reports the call to the sink. So each call is reported exactly once, however it ends.
 struct Call<'a> {
-    meter: &'a dyn MetricsSink,
+    sink: &'a dyn MetricsSink,
     embedder: &'a str,
     options: Options<'a>,
     texts: usize,
@@ -151,9 +151,9 @@ struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    fn begin(embedder: &'a str, meter: &'a dyn MetricsSink, batch: &Batch<'a>) -> Self {
+    fn begin(embedder: &'a str, sink: &'a dyn MetricsSink, batch: &Batch<'a>) -> Self {
         Self {
-            meter,
+            sink,
             embedder,
             options: batch.options(),
             texts: batch.len(),
@@ -198,7 +198,7 @@ impl Drop for Call<'_> {
         };
         // The rows are paid for, so the sink's panic must not cost them. And if this runs because of another panic, a
         // second one would end the process.
-        if catch_unwind(AssertUnwindSafe(|| self.meter.record(&metering))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| self.sink.record(&metering))).is_err() {
             tracing::warn!({ telemetry::EMBEDDER } = self.embedder, "the metrics sink panicked and missed a call");
         }
     }
