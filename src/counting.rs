@@ -7,7 +7,7 @@ use crate::{
 
 /// Counts the tokens of a batch's texts, each at most once, and only those that are asked for.
 pub(crate) struct Counting<'l> {
-    limits: &'l Limits,
+    pub(crate) limits: &'l Limits,
     by: CountedBy,
     /// Empty until something is counted.
     tokens: Vec<u32>,

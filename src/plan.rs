@@ -15,7 +15,7 @@
 
 use std::{collections::VecDeque, future::poll_fn, ops::Range, task::Poll};
 
-use crate::{BadText, Batch, Error, Limits, Result, TokenCount, counted::Counted, counting::Counting};
+use crate::{BadText, Batch, Error, Limits, Result, Space, TokenCount, counted::Counted, counting::Counting};
 
 /// The bytes of text that are counted before other tasks get their turn: some milliseconds of tokenizing.
 const TURN: usize = 32 << 10;
@@ -220,23 +220,45 @@ impl<'b, 'a, 'l> Planner<'b, 'a, 'l> {
     }
 }
 
-/// Counts every text of a batch that may be over-long, in turn with other tasks. Then neither a check nor a truncation
-/// has anything left to count.
+/// Does what [`Batch::check`] does, and lets other tasks have a turn while it counts. Returns the counts, so that
+/// truncation counts nothing again.
 #[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "for providers that count tokens"))]
-pub(crate) async fn count<'l>(batch: &Batch<'_>, limits: &'l Limits) -> Counting<'l> {
-    let mut counting = plan(batch, limits).await.counting;
-    let mut done = 0;
+pub(crate) async fn check<'l>(batch: &Batch<'_>, spaces: &[Space], limits: &'l Limits) -> Result<Counting<'l>> {
+    batch.check_space(spaces)?;
+    let mut counting = Counting::new(batch, limits);
+    let mut turn = 0;
+    // The check needs the counts of the texts that may be over-long, and of as many others as show that the call is not
+    // too large. They are counted here, in turns, so that the check itself has nothing left to count.
     for (index, text) in batch.texts().iter().enumerate() {
         if limits.tokens_of_one_text().is_some_and(|limit| text.len() > limit) {
             counting.is_over(batch, index);
-            done += text.len();
-            if done >= TURN {
-                done = 0;
-                yield_once().await;
-            }
+            end_turn(&mut turn, text.len()).await;
         }
     }
-    counting
+    if let (TokenCount::Exact(_), Some(limit)) = (&limits.tokens, limits.tokens_per_call) {
+        // 128 bits hold the sum of any bounds.
+        let mut tokens: u128 = (0..batch.len()).map(|index| counting.at_most(batch, index) as u128).sum();
+        for (index, text) in batch.texts().iter().enumerate() {
+            if tokens <= limit as u128 {
+                break;
+            }
+            tokens -= counting.at_most(batch, index) as u128;
+            tokens += counting.exact(batch, index) as u128;
+            end_turn(&mut turn, text.len()).await;
+        }
+    }
+    batch.check_counted(&mut counting)?;
+    Ok(counting)
+}
+
+/// Lets other tasks have a turn once enough bytes were counted since the last one.
+#[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "for providers that count tokens"))]
+async fn end_turn(counted: &mut usize, more: usize) {
+    *counted = counted.saturating_add(more);
+    if *counted >= TURN {
+        *counted = 0;
+        yield_once().await;
+    }
 }
 
 /// Lets other tasks have a turn, on any runtime.

@@ -14,8 +14,13 @@ impl Batch<'_> {
     ///   those of each text. If tokens can only be bounded, they are not checked.
     pub fn check(&self, spaces: &[Space], limits: &Limits) -> Result<()> {
         self.check_space(spaces)?;
+        self.check_counted(&mut Counting::new(self, limits))
+    }
+
+    /// Checks the texts by the limits of `counting`, which counts what is left open. The caller checks the space.
+    pub(crate) fn check_counted(&self, counting: &mut Counting<'_>) -> Result<()> {
+        let limits = counting.limits;
         let mut bad = self.bad_texts(limits);
-        let mut counting = Counting::new(self, limits);
         bad.extend((0..self.len()).filter_map(|index| counting.too_long(self, index)));
         if !bad.is_empty() {
             return Err(Error::invalid_texts(bad));

@@ -12,11 +12,7 @@ use crate::{
 
 /// Checks a batch and writes its request's body; also returns the indices of the texts that it truncated.
 pub(super) async fn body_of(endpoint: &Endpoint, batch: &Batch<'_>) -> Result<(Vec<u8>, Vec<usize>)> {
-    let spaces = std::slice::from_ref(&endpoint.space);
-    batch.check_space(spaces)?;
-    let mut counting = plan::count(batch, &endpoint.limits).await;
-    let counted = counting.counted(batch).map_or(*batch, |counted| batch.with_counted(counted));
-    counted.check(spaces, &endpoint.limits)?;
+    let mut counting = plan::check(batch, std::slice::from_ref(&endpoint.space), &endpoint.limits).await?;
     let prompt = prompt_of(endpoint.space.prompts(), batch.kind());
     let mut truncated = Vec::new();
     let mut input: Vec<Cow<'_, str>> = Vec::with_capacity(batch.len());
