@@ -238,7 +238,7 @@ impl Method {
             Self::Put => "its entries may or may not be stored, and can be put again",
             Self::Discard => "its entries may or may not be removed",
             Self::Note => "the note may or may not be kept",
-            Self::Flush => "what was accepted may or may not be durable",
+            Self::Flush => "accepted entries may not be durable",
         }
     }
 }

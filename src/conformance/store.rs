@@ -65,7 +65,7 @@ pub async fn store<S: CacheStore>(make: impl Fn() -> S + Send + Sync) -> Verdict
 /// A key and its value.
 type Written = (Key, Vec<u8>);
 
-/// What was found at each place.
+/// The value found at each place.
 type Found = Vec<Option<Vec<u8>>>;
 
 /// One check: its law, its store, its keys and values, and its violations.

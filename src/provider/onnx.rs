@@ -194,7 +194,7 @@ struct Inner {
     info: OnnxInfo,
 }
 
-/// What an [`Onnx`] runs on, for reports.
+/// The model, library and devices of an [`Onnx`], for reports.
 ///
 /// ```no_run
 /// use docvector_embed::provider::Onnx;
@@ -221,7 +221,7 @@ pub struct OnnxInfo {
     pub max_tokens: Option<usize>,
     /// Padded tokens per batch, as set when loading. After running out of memory, a GPU takes fewer.
     pub batch_tokens: usize,
-    /// Where `threads` and `batch_tokens` are from.
+    /// The source of `threads` and `batch_tokens`.
     pub tuning_source: TuningSource,
     /// The name that the processor gives itself, if the system tells it.
     pub cpu: Option<String>,

@@ -56,7 +56,7 @@ impl From<rusqlite::Error> for Refusal {
     }
 }
 
-/// What a file says about whose it is.
+/// The owner that a file states.
 pub(super) struct Identity {
     application: i32,
     version: i32,

@@ -34,7 +34,7 @@ const BATCH_TOKENS_GPU: usize = 16_384;
 const BATCH_OVERHEAD_GPU: usize = 1024;
 /// Sessions on a GPU: one computes while the other is fed and read.
 const SESSIONS_PER_GPU: usize = 2;
-/// What a batch costs on a CPU besides its tokens, in tokens: the most that a text is padded to share a batch.
+/// The cost of a batch on a CPU besides its tokens, in tokens: the most that a text is padded to share a batch.
 const BATCH_OVERHEAD: usize = 8;
 
 impl Onnx {
@@ -330,7 +330,7 @@ impl OnnxBuilder {
                 tracing::warn!(
                     { telemetry::FILE } = %file.display(),
                     { telemetry::WHY } = why,
-                    "what tune found cannot be used"
+                    "tuned settings cannot be used"
                 );
                 (defaults, TuningSource::Unusable(file, why))
             }

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use crate::{Error, ErrorKind, Result};
 
-/// Where a model runs.
+/// The device that a model runs on.
 ///
 /// ```
 /// use docvector_embed::provider::Device;

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{model_folder::ModelFolder, onnx_file::OnnxFile, tokenizer::ModelTokenizer, weights::Weights};
 use crate::{CountTokens, InputKind, Result, Truncation};
 
-/// What a tokenizer makes of a text.
+/// The tokens of a text.
 #[derive(Debug)]
 pub struct Tokens {
     pub ids: Vec<u32>,

@@ -40,7 +40,7 @@ pub(super) struct Graph {
     pub(super) vocabulary: usize,
     /// The padding's id, if positions are numbered from one above it and are an input of the graph.
     pub(super) positions_after: Option<u32>,
-    /// What the graph was built from, in words, for the space's identity.
+    /// The facts that the graph was built from, in words, for the space's identity.
     pub(super) facts: String,
 }
 

@@ -16,7 +16,7 @@ pub(super) struct Input {
     pub(super) wide: bool,
 }
 
-/// What an input of a graph is for.
+/// The purpose of an input of a graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InputRole {
     Ids,

@@ -20,7 +20,7 @@ pub(super) const OLDEST: &str = "1.23";
 /// package, and those above it.
 const LEVELS: usize = 4;
 
-/// Where the library was found. See [`OnnxLibrary`].
+/// The place in which the library was found. See [`OnnxLibrary`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnnxLibrarySource {

@@ -22,7 +22,7 @@ use crate::{Pooling, Prompts, Result};
 #[derive(Clone, Debug)]
 pub(super) struct ModelFolder {
     pub(super) root: PathBuf,
-    /// Where the transformer's own files are: the root, or the path that `modules.json` gives.
+    /// The folder of the transformer's own files: the root, or the path that `modules.json` gives.
     pub(super) transformer: PathBuf,
     pub(super) config: JsonFile,
     pub(super) tokenizer_config: Option<JsonFile>,
@@ -106,7 +106,7 @@ fn prompts(st: &JsonFile) -> Result<Prompts> {
     Ok(Prompts::new(first(&["document", "passage", "corpus"])?, first(&["query"])?))
 }
 
-/// What `sentence_bert_config.json` says, or the same file by one of its older names.
+/// The content of `sentence_bert_config.json`, or of the same file under one of its older names.
 struct LengthConfig {
     max_tokens: Option<usize>,
     lower_case: bool,

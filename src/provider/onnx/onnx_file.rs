@@ -8,7 +8,7 @@ use std::{
 use super::proto::{Fields, Malformed, Value};
 use crate::{Error, ErrorKind, Precision, Result};
 
-/// Where a repository keeps its `.onnx` file, in order of preference.
+/// The places of the `.onnx` file in a repository, in order of preference.
 const PLACES: [&str; 2] = ["model.onnx", "onnx/model.onnx"];
 
 /// Numbers of ONNX's element types.
@@ -152,7 +152,7 @@ impl FileContents {
     }
 }
 
-/// Where the data of a tensor lies: the entries of its field `external_data`.
+/// The place of a tensor's data: the entries of its field `external_data`.
 #[derive(Debug, Default)]
 struct ExternalData {
     location: String,

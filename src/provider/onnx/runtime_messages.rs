@@ -83,7 +83,7 @@ mod tests {
         }
     }
 
-    /// What ONNX Runtime 1.31 and 1.32 say.
+    /// The messages of ONNX Runtime 1.31 and 1.32.
     #[test]
     fn says_why_a_gpu_cannot_be_used() {
         for (message, words) in [

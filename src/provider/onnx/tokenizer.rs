@@ -237,7 +237,7 @@ fn around(tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<u32>), String> {
     Err("gives no tokens for the simplest words".into())
 }
 
-/// The classes of tokenizers that sentence-transformers builds anew from the options of `tokenizer_config.json`,
+/// The classes of tokenizers that sentence-transformers builds again from the options of `tokenizer_config.json`,
 /// against `tokenizer.json`.
 const REBUILT: [&str; 6] = [
     "BertTokenizer",
@@ -253,7 +253,7 @@ fn is_rebuilt(config: &JsonFile) -> Result<bool> {
 }
 
 /// Refuses a normalizer that differs between `tokenizer.json` and `tokenizer_config.json`, if sentence-transformers
-/// would use the latter. Whichever is meant, the other gives wrong vectors.
+/// would use the latter. The wrong one of the two gives wrong vectors.
 fn check_against_config(folder: &ModelFolder, tokenizer: &serde_json::Map<String, Value>, path: &Path) -> Result<()> {
     let Some(config) = &folder.tokenizer_config else { return Ok(()) };
     let normalizer = tokenizer.get("normalizer").filter(|normalizer| normalizer["type"] == "BertNormalizer");

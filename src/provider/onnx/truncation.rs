@@ -13,7 +13,7 @@ const MARGIN: usize = 16;
 /// Bytes of a long text that are read first, for each token that the model takes.
 const BYTES_PER_TOKEN: usize = 16;
 
-/// Where a text can be split so that the tokens before the split stay the same.
+/// The places at which a text can be split so that the tokens before the split stay the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SplitPoints {
     /// Nowhere that is known.

@@ -78,7 +78,7 @@ impl fmt::Display for Tuning {
     }
 }
 
-/// Where the threads and the size of batches of an [`Onnx`](super::Onnx) are from:
+/// The source of the threads and the batch size of an [`Onnx`](super::Onnx):
 /// [`OnnxInfo::tuning_source`](super::OnnxInfo::tuning_source).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -104,7 +104,7 @@ impl fmt::Display for TuningSource {
     }
 }
 
-/// What settings are measured for: a machine and a model. It is kept in words, and compared as a whole.
+/// The subject of a measurement: a machine and a model. It is kept in words, and compared as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TuningKey([(&'static str, Value); 7]);
 

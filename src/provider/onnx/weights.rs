@@ -20,7 +20,7 @@ pub(super) struct Weights {
     path: PathBuf,
     file: File,
     header: Metadata,
-    /// Where the tensors' bytes begin.
+    /// The offset of the tensors' bytes.
     data: u64,
     hash: blake3::Hash,
 }

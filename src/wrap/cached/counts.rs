@@ -39,7 +39,7 @@ impl Counts {
     }
 }
 
-/// What a [`Cached`](super::Cached) has done so far.
+/// The work of a [`Cached`](super::Cached) so far.
 ///
 /// ```
 /// use docvector_embed::{EmbedderExt, cache::Memory, provider::Fake};

@@ -78,7 +78,7 @@ pub(super) fn write(out: &mut Vec<u8>, key: &Key, row: &[f32], truncated: bool, 
     out[start + 8..start + HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// What an entry says of itself: see [`inspect`](Self::inspect).
+/// The header of an entry: see [`inspect`](Self::inspect).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct EntryInfo {
@@ -233,7 +233,7 @@ mod tests {
                 prop_assert_eq!(read(&out, &key(1), &mut read_back), Some(truncated));
                 let bits = |row: &[f32]| row.iter().map(|number| number.to_bits()).collect::<Vec<_>>();
                 prop_assert_eq!(bits(&read_back), bits(&row));
-                // Wherever its bytes lie, and behind whatever is there.
+                // At every alignment, and behind any other rows.
                 for shift in 0..4 {
                     let moved = [vec![0; shift], out.clone()].concat();
                     let mut rows = vec![7.0];

@@ -1,11 +1,11 @@
-//! What the clones and calls of one [`Cached`](super::Cached) share: [`Inner`].
+//! The state that the clones and calls of one [`Cached`](super::Cached) share: [`Inner`].
 
 use std::sync::{Arc, atomic::AtomicU64};
 
 use super::{counts::Counts, in_flight::InFlightTable, vector_store::VectorStore};
 use crate::{Space, sync::Mutex};
 
-/// What clones and calls share.
+/// The state that clones and calls share.
 pub(super) struct Inner<E> {
     pub(super) embedder: E,
     pub(super) vectors: VectorStore,

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Whatever differs, the keys do.
+        /// If anything differs, the keys differ.
         #[test]
         fn keys_differ_where_anything_does(a in ".{0,12}", b in ".{0,12}", space in any::<[u8; 16]>()) {
             let space = SpaceId::from_bytes(space);

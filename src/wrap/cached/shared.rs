@@ -7,7 +7,7 @@
 //!   future at the time, that one sees the waker when it puts the future back. If the future was woken while it was
 //!   polled, that poll may have come too early: the waiter that puts it back wakes all waiters. It does not rely on
 //!   being polled again itself, because it may be dropped instead.
-//! - **No waiter is needed.** Each wake-up wakes all waiters. Whichever of them leaves, another one polls.
+//! - **No waiter is needed.** Each wake-up wakes all waiters. If one of them leaves, another one polls.
 //! - **The last waiter ends it.** The future is dropped with the last waiter, at once and under no lock.
 //!
 //! # Lock order

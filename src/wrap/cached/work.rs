@@ -77,7 +77,7 @@ struct Part {
     is_own: bool,
 }
 
-/// What this caller took from a shared call: rows for so many texts, at so many places.
+/// The share that this caller took from a shared call: rows for so many texts, at so many places.
 struct Bill {
     answer: Arc<Answer>,
     texts: u64,

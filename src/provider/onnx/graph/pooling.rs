@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{Pooling, provider::onnx::model_folder::ModelFolder};
 
-/// What all poolings of a graph need.
+/// The names that all poolings of a graph need.
 struct PoolingInputs<'a> {
     /// The vectors of tokens.
     hidden: &'a str,

@@ -74,7 +74,7 @@ pub(in crate::provider::onnx) struct CallRows {
     pub(in crate::provider::onnx) tokens: u64,
 }
 
-/// What to do with a call after one of its pieces was tokenized.
+/// The next step of a call after one of its pieces was tokenized.
 #[derive(Debug)]
 pub(super) enum AfterTokenizing {
     /// Nothing: other pieces are not tokenized yet, or nobody waits any more.

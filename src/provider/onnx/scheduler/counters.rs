@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-/// What an [`Onnx`](crate::provider::Onnx) has done since it was loaded.
+/// The work of an [`Onnx`](crate::provider::Onnx) since it was loaded.
 ///
 /// Times are sums over all threads. The rest of the elapsed time, multiplied by the threads, is waiting: for callers,
 /// or for each other.

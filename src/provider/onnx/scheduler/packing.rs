@@ -18,7 +18,7 @@ const MAX_CALLS_SCANNED: usize = 256;
 #[derive(Clone, Debug)]
 pub(in crate::provider::onnx) struct Packing {
     budget: Arc<AtomicUsize>,
-    /// What a batch costs besides its padded tokens, in tokens. If a text is shorter than the longest by more than
+    /// The cost of a batch besides its padded tokens, in tokens. If a text is shorter than the longest by more than
     /// that, another batch is cheaper than the padding.
     overhead: usize,
     most_texts: usize,
@@ -45,7 +45,7 @@ impl Packing {
     }
 }
 
-/// What one call has in a batch: the texts' places in the call, and their ids.
+/// The part of one call in a batch: the texts' places in the call, and their ids.
 #[derive(Debug)]
 pub(super) struct BatchPart {
     pub(super) call: Arc<EmbedCall>,

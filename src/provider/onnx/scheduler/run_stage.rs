@@ -15,7 +15,7 @@ use crate::{
     provider::onnx::stages::{BatchFailure, RunBatch, TokenRow, Tokenize},
 };
 
-/// What a thread needs to run batches, besides its session.
+/// The state that a thread needs to run batches, besides its session.
 pub(super) struct RunStage<'a> {
     pub(super) tokens: &'a dyn Tokenize,
     /// Components of a vector.

@@ -11,7 +11,7 @@ pub(in crate::provider::onnx) struct Worker {
     pub(in crate::provider::onnx) runner: Option<Box<dyn RunBatch>>,
 }
 
-/// What a thread does.
+/// The work that a thread takes.
 #[derive(Clone, Debug)]
 pub(in crate::provider::onnx) struct WorkerRole {
     pub(in crate::provider::onnx) tokenizes: bool,

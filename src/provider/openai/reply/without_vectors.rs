@@ -63,7 +63,7 @@ impl<'b> WithoutVectors<'b> {
     }
 }
 
-/// What matters for where a string begins and ends.
+/// The bytes that decide where a string begins and ends.
 enum Mark {
     Quote(usize),
     Escape,

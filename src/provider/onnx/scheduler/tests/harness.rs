@@ -35,7 +35,7 @@ pub(super) const POISON: char = 'X';
 /// Makes the model panic on every batch that it is in.
 pub(super) const SHOCK: char = 'P';
 
-/// What the threads have done, and the gates that hold them up.
+/// A log of the threads' work, and the gates that hold them up.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     pub(super) state: Mutex<State>,
@@ -270,7 +270,7 @@ pub(super) fn both(packing: &Packing) -> WorkerRole {
     WorkerRole { tokenizes: true, packing: Some(packing.clone()) }
 }
 
-/// What threads for a device do, and those beside them.
+/// The roles of the threads for a device, and of those beside them.
 pub(super) fn apart(packing: &Packing, tokenize: usize, embed: usize) -> Vec<WorkerRole> {
     let tokenizes = WorkerRole { tokenizes: true, packing: None };
     let embeds = WorkerRole { tokenizes: false, packing: Some(packing.clone()) };
