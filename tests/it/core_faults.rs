@@ -25,16 +25,16 @@ use futures_util::FutureExt;
 use crate::support::own;
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Longer than anything takes here that is not held up: who has no answer by then hangs.
+/// A caller that has no answer after this time hangs: nothing here takes that long.
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// One request that took so many tokens.
+/// Returns the usage of one request that took this many tokens.
 fn request_of(tokens: u64) -> Usage {
     Usage::of_request(Some(tokens))
 }
 
-/// One request that was answered without a word about its tokens.
+/// Returns the usage of one request whose reply did not report its tokens.
 fn silent_request() -> Usage {
     Usage::of_request(None)
 }
@@ -53,12 +53,12 @@ fn fake(limits: Limits) -> Fake {
     Fake::builder().with_dimensions(4).with_limits(limits).build().expect("valid")
 }
 
-/// A policy with which only what the server asks for is waited, and at most a millisecond more.
+/// Returns a policy that waits as long as the server asks, and at most a millisecond more.
 fn patient() -> RetryPolicy {
     RetryPolicy::default().with_backoff(Duration::from_millis(1), Duration::from_millis(1)).without_budget()
 }
 
-/// Owned texts.
+/// Makes texts with numbers.
 fn numbered(count: usize) -> Vec<String> {
     (0..count).map(|i| format!("text {i}")).collect()
 }
@@ -80,8 +80,8 @@ async fn polls_of<F: Future<Output: Send> + Send>(future: F) -> (F::Output, usiz
     (output, polls)
 }
 
-/// Fails where a row that came back, be it with an error, is not its text's own, or where one text is both named and
-/// finished; tells the places that have a row.
+/// Fails if a row that came back, also with an error, is not its text's own, or if a text is both named as bad and
+/// finished. Returns the places that have a row.
 fn sound(fake: &Fake, texts: &[impl AsRef<str>], result: &Result<Embeddings>) -> Vec<usize> {
     let places = own(fake, texts, result);
     for bad in result.as_ref().err().iter().flat_map(|error| error.bad_texts()) {
@@ -91,7 +91,7 @@ fn sound(fake: &Fake, texts: &[impl AsRef<str>], result: &Result<Embeddings>) ->
     places
 }
 
-/// The rows of the documents at these places, as what was finished before a failure.
+/// Makes a partial result: the rows of the documents at these places.
 fn finished(fake: &Fake, texts: &[&str], places: &[usize], usage: Usage) -> Partial {
     let vectors = places.iter().flat_map(|&place| {
         let text = texts.get(place).copied().unwrap_or("of nobody");
@@ -103,7 +103,7 @@ fn finished(fake: &Fake, texts: &[&str], places: &[usize], usage: Usage) -> Part
 
 /// The behavior of a [`Scripted`] in one call.
 struct Step {
-    /// One after the other, each with a poll of its own at least.
+    /// Takes these steps one after the other, each with at least one poll of its own.
     waits: Vec<Duration>,
     then: Then,
 }
@@ -116,12 +116,12 @@ enum Then {
 }
 
 impl Step {
-    /// Answers as it should be.
+    /// Answers correctly.
     const fn answers() -> Self {
         Self { waits: Vec::new(), then: Then::Answers }
     }
 
-    /// Gives the right rows, and says that they cost this.
+    /// Answers with the right rows, and claims that they cost this.
     const fn gives(usage: Usage) -> Self {
         Self { waits: Vec::new(), then: Then::Gives(usage) }
     }
@@ -134,7 +134,7 @@ impl Step {
         Self { waits: Vec::new(), then: Then::Panics }
     }
 
-    /// Does it after so long, behind other waits.
+    /// Does the step after this time, which adds to other waits.
     fn after(mut self, wait: Duration) -> Self {
         self.waits.push(wait);
         self
@@ -143,8 +143,8 @@ impl Step {
 
 type Script = dyn Fn(usize, &Batch<'_>) -> Step + Send + Sync;
 
-/// An embedder that does to each call, numbered from 0, what a test says. It takes no notice of deadlines while it waits,
-/// as servers do. Clones share the script and the log.
+/// An embedder whose test says what it does in each call, numbered from 0. As a server does, it ignores deadlines while
+/// it waits. Clones share the script and the log.
 #[derive(Clone)]
 struct Scripted {
     fake: Fake,

@@ -1,7 +1,7 @@
 //! Stresses the core: random stacks over a member that misbehaves, with callers that come, leave and are late.
 //!
-//! One seed decides a round: its stacks, member, stores, callers, and who leaves when. A round on the clock that jumps
-//! is the same each time; one on four threads is as like as threads let it be.
+//! One seed decides a round: its stacks, member, stores and callers, and when callers leave. A round on the clock that
+//! jumps is the same each time. A round on four threads is as similar as threads allow.
 //!
 //! | variable | meaning |
 //! |---|---|
@@ -50,11 +50,12 @@ use self::{
     saboteur::Sabotage,
 };
 
-/// A caller without an answer by then on the real clock hangs. A survey, which meets many of these, waits less long.
+/// A caller without an answer after this time on the real clock hangs. A survey meets many of these, so it waits for a
+/// shorter time.
 const FOR_EVER: Duration = Duration::from_secs(20);
 const FOR_A_SURVEY: Duration = Duration::from_secs(3);
 
-/// A round that takes longer, by the real clock, goes round in circles.
+/// A round that takes longer than this on the real clock is in an endless loop.
 const STUCK: Duration = Duration::from_secs(120);
 
 #[test]
@@ -81,7 +82,7 @@ fn a_seed_is_a_round() {
     }
 }
 
-/// Each broken promise is found, whatever else holds.
+/// The checks find each broken promise, also if all others are kept.
 #[test]
 fn the_checks_see_what_is_broken() {
     for sabotage in Sabotage::ALL {
@@ -131,7 +132,7 @@ impl Asked {
     }
 }
 
-/// Those that a variable names, or all.
+/// Returns the values that a variable names, or all.
 fn named<T: Copy + std::fmt::Debug>(variable: &str, all: &[T]) -> Vec<T> {
     let Ok(names) = env::var(variable) else { return all.to_vec() };
     let find = |name: &str| {
@@ -170,7 +171,7 @@ fn stress(mode: Mode) {
         totals.add(seed, form, &played, &faults);
         assert!(faults.is_empty() || asked.survey, "{}", report::failure(&Plan::draw(seed), &played, &faults));
     }
-    // Not a `print`, which tests hold back: how much was looked at is part of the result.
+    // Not a `print`, which tests hold back: the number of rounds is part of the result.
     let _ = write!(std::io::stdout(), "{mode:?}: {totals}");
     let is_whole = asked.forms.len() == Form::ALL.len() && !asked.survey;
     let floor = asked.time.as_secs() * if mode == Mode::FourThreads { 3 } else { 20 };
@@ -189,7 +190,7 @@ fn replay(asked: &Asked, seed: u64) {
     assert!(faults.is_empty(), "{}", report::failure(&Plan::draw(seed), &played, &faults));
 }
 
-/// Ends the process when a round goes round in circles: nothing else could.
+/// Ends the process when a round is in an endless loop: nothing else could.
 struct Watch {
     seed: Arc<AtomicU64>,
     ended: Arc<AtomicBool>,

@@ -1,4 +1,4 @@
-//! Routers that keep the laws pass, and those that break one fail by its number.
+//! Routers that keep the laws pass, and a router that breaks a law fails with the law's number.
 
 use std::{
     fmt,
@@ -10,7 +10,7 @@ use docvector_embed::{
     Truncation, async_trait, conformance, provider::Fake,
 };
 
-/// How a router is broken.
+/// The fault of a broken router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     ListsOneSpace,
@@ -71,7 +71,7 @@ impl Router {
         self.fault == Some(fault)
     }
 
-    /// The arm of a batch.
+    /// Returns the arm of a batch.
     fn arm(&self, batch: &Batch<'_>) -> Result<usize> {
         let sum = |text: &str| text.bytes().map(usize::from).sum::<usize>();
         let wanted = batch.space().filter(|_| !self.is(Fault::IgnoresTheWantedSpace));
@@ -174,7 +174,7 @@ async fn routers_that_keep_an_arm_pass() {
     }
 }
 
-/// A router that takes batches of any size, and makes the calls itself.
+/// A router that takes batches of any size, and splits them into calls itself.
 #[derive(Debug)]
 struct Whole(Router);
 

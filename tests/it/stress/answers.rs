@@ -6,7 +6,7 @@ use docvector_embed::{BadText, Each, Embeddings, Error, Result, Truncation};
 
 use super::{callers::Caller, checks::Check, round::Round, texts};
 
-/// Checks a result for these texts; `first` is the caller's index of the first of them, for messages alone.
+/// Checks a result for these texts. `first` is the caller's index of the first text, and is only for messages.
 pub(super) fn check(round: &Round, number: usize, texts: &[&str], first: usize, result: &Result<Embeddings>) {
     let caller = &round.plan.callers[number];
     match result {
@@ -66,7 +66,7 @@ fn check_error(round: &Round, number: usize, caller: &Caller, texts: &[&str], er
     error.bad_texts().iter().for_each(|bad| check_blame(round, number, caller, texts, bad));
 }
 
-/// A text may be blamed that is bad, or that the member has refused.
+/// Checks that each blamed text is bad or was refused by the member.
 fn check_blame(round: &Round, number: usize, caller: &Caller, texts: &[&str], bad: &BadText) {
     let Some(text) = texts.get(bad.index) else { return };
     let limits = &round.plan.member.limits;

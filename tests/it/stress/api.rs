@@ -1,8 +1,8 @@
-//! Puts what is compared of a usage into one form: [`Bill`].
+//! Holds the parts of a usage that are compared: [`Bill`].
 
 use docvector_embed::Usage;
 
-/// The part of a usage that is compared: all but what was saved.
+/// The parts of a usage that are compared: all except the texts that were saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bill {
     pub(super) tokens: u64,

@@ -1,4 +1,4 @@
-//! Makes the calls of a round: what a [`Caller`] asks for, how it reads the answer, and when it leaves.
+//! Makes the calls of a round: a [`Caller`] has its texts, its way to read the answer, and a time to leave.
 
 use std::{
     future::poll_fn,
@@ -20,7 +20,7 @@ use super::{
     round::{Ended, Round},
 };
 
-/// How a caller asks.
+/// The method by which a caller asks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum How {
     /// One call of the embedder, within its limits.
@@ -30,14 +30,14 @@ pub(super) enum How {
     Stream {
         window: usize,
         windows: usize,
-        /// How long it is busy with each item.
+        /// The time for which it is busy with each item.
         busy: Duration,
         /// Whether it embeds on the same stack meanwhile.
         embeds: bool,
     },
 }
 
-/// When a caller leaves.
+/// The moment at which a caller leaves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Leaves {
     Never,
@@ -46,7 +46,7 @@ pub(super) enum Leaves {
     /// In the first poll after so many.
     AfterPolls(usize),
     After(Duration),
-    /// When the one that polls by hand drops it.
+    /// When the test that polls by hand drops it.
     ByHand,
 }
 
@@ -63,9 +63,9 @@ pub(super) struct Caller {
     pub(super) deadline: Option<Duration>,
     pub(super) texts: Vec<String>,
     pub(super) leaves: Leaves,
-    /// After how many polls without an answer it polls nothing for a while, and how long.
+    /// The number of polls without an answer after which it stops polling for a while, and the length of that while.
     pub(super) rests: Option<(usize, Duration)>,
-    /// How long it may wait for its answer, where that is known.
+    /// The longest time that it may wait for its answer, if that is known.
     pub(super) patience: Option<Duration>,
     /// Whether it names the space that it wants.
     pub(super) names_space: bool,
@@ -135,7 +135,7 @@ async fn leaving<F: Future<Output: Send> + Send>(leaves: Leaves, future: F) -> O
     .await
 }
 
-/// Leaves a future unpolled for a while, as one does who waits for something else in between.
+/// Leaves a future unpolled for a while, as a task does that waits for something else in between.
 async fn resting<F: Future<Output: Send> + Send>(rests: Option<(usize, Duration)>, future: F) -> F::Output {
     let mut future = pin!(future);
     if let Some((polls, long)) = rests {
@@ -156,7 +156,7 @@ async fn resting<F: Future<Output: Send> + Send>(rests: Option<(usize, Duration)
     future.await
 }
 
-/// Asks, looks at every row that comes back, and notes what it was told that it cost.
+/// Asks, checks every row that comes back, and notes the cost that it is told.
 async fn ask(round: &Round, number: usize) -> Option<ErrorKind> {
     let caller = &round.plan.callers[number];
     let stack = &round.stacks[caller.stack].embedder;
@@ -222,7 +222,7 @@ async fn ask(round: &Round, number: usize) -> Option<ErrorKind> {
     }
 }
 
-/// Asks once more for what the first caller of a stack asked for, with nothing in the way.
+/// Asks once more for the texts of a stack's first caller, with nothing in the way.
 pub(super) async fn last(round: &Round, stack: usize) -> Result<(), Error> {
     let Some(number) = round.plan.callers.iter().position(|caller| caller.stack == stack) else { return Ok(()) };
     let caller = &round.plan.callers[number];

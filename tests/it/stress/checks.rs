@@ -1,4 +1,4 @@
-//! Holds a round that has ended to what must be true of it: [`Check`], one for each promise.
+//! Checks a round that has ended against the promises: one [`Check`] per promise.
 
 use std::{fmt, time::Duration};
 
@@ -11,13 +11,13 @@ use super::{
     round::{Ended, Round},
 };
 
-/// How many calls that end at others' deadlines a caller waits for.
+/// The most calls that end at other callers' deadlines for which a caller waits.
 const SEVERAL: usize = 3;
 
-/// The most that a limiter saves up while nobody calls.
+/// The time whose worth a limiter saves up while nobody calls.
 const SAVED: Duration = Duration::from_secs(10);
 
-/// A promise that is looked at. Each can be asked for alone.
+/// A promise that is checked. Each can be selected alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Check {
     /// Row `i` is the vector of text `i`.
@@ -28,7 +28,7 @@ pub(super) enum Check {
     Named,
     /// Indices ascend and are those of the caller's texts.
     Range,
-    /// Nobody is blamed who was not refused.
+    /// No text is blamed that was not refused.
     Blame,
     /// Every caller that stays has an answer.
     Hang,
@@ -88,8 +88,8 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What has not ended, when all callers have their answer or have left. A task that was ended may be in the middle of a
-/// turn on another thread: what is there once has to be there again.
+/// Returns the work that has not ended although all callers have their answer or have left. An aborted task may be in
+/// the middle of a poll on another thread, so a finding counts only if it is still there later.
 pub(super) fn left_behind(round: &Round) -> Option<String> {
     let mut gates = round.stacks.iter().flat_map(|stack| &stack.gates);
     if let Some(gate) = gates.find(|gate| gate.running() > 0 || gate.waiting() > 0) {
@@ -99,7 +99,7 @@ pub(super) fn left_behind(round: &Round) -> Option<String> {
     (under_way > 0).then(|| format!("all have gone, and {under_way} calls are under way"))
 }
 
-/// Looks at what is left when all callers have their answer or have left.
+/// Checks that nothing is left when all callers have their answer or have left.
 pub(super) fn after_callers(round: &Round) {
     let ledger = round.member.ledger();
     if let Some(places) = round.plan.places()
@@ -177,10 +177,10 @@ pub(super) fn after_last(round: &Round, before: &Ledger) {
     }
 }
 
-/// Compares what was told with what was charged; tells what differs.
+/// Compares the costs told with those charged, and returns the differences.
 ///
-/// Charged is what the member's answers said, rows or errors. Told is what all callers heard, in rows, errors, windows
-/// and results for each text; counted is what the caches say that they could tell nobody. Then:
+/// Charged is the cost in the member's answers, rows or errors. Told is the cost that all callers heard, in rows,
+/// errors, windows and results for each text. Counted is the cost that the caches could tell no caller. Then:
 /// - told and counted are never more than charged;
 /// - where everybody stays and nothing panics, told is charged, and nothing is unanswered;
 /// - where everybody stays and something panics, told is charged as far as there was an answer, and each call that
@@ -222,7 +222,7 @@ fn exceeds(told: Bill, charged: Bill) -> bool {
     told.tokens > charged.tokens || told.requests > charged.requests + told.unanswered
 }
 
-/// Whether the answers told are those that were given; what got no answer is beside them.
+/// Returns whether the costs told of answers are those that the answers had. Calls without an answer are not compared.
 fn same(told: Bill, charged: Bill) -> bool {
     (told.tokens, told.unreported) == (charged.tokens, charged.unreported)
         && told.requests >= charged.requests

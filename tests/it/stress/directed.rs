@@ -45,7 +45,7 @@ pub(super) fn gate(draw: &mut Draw, plan: &mut Plan, lanes: bool) {
 pub(super) fn many(draw: &mut Draw, plan: &mut Plan) {
     let places = draw.pick(&[2, 4, 8]);
     let takes = draw.scaled(1000);
-    // All that the first caller has under way fails, and waits to be tried again.
+    // All calls of the first caller that are under way fail, and wait for a retry.
     plan.member = Habits {
         limits: small_calls(1),
         tricks: vec![Trick::FailsForNow],
@@ -125,7 +125,7 @@ pub(super) fn names(draw: &mut Draw, plan: &mut Plan) {
     }
 }
 
-/// Callers that wait for a limiter, of which some poll nothing for a long time. The others do not wait for them.
+/// Callers that wait for a limiter. Some of them do not poll for a long time, and the others do not wait for those.
 fn resting(draw: &mut Draw, plan: &mut Plan) {
     let second = Duration::from_secs(1);
     plan.member = Habits { limits: small_calls(1), takes: vec![Takes::This(second)], allows: false, ..draw.calm() };
@@ -230,7 +230,7 @@ pub(super) fn bills(draw: &mut Draw, plan: &mut Plan) {
     let leave = draw.random.usize(1..=4);
     crowd(draw, plan, 3, leave, 300);
     if draw.random.bool() {
-        // Each lane has its own call for a text, and one that is left is not to hide the other's.
+        // Each lane has its own call for a text. A call whose caller has left must not hide the other lane's call.
         plan.callers.iter_mut().for_each(|caller| caller.lane = draw.any_lane());
     }
 }

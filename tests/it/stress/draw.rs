@@ -15,10 +15,10 @@ use super::{
     texts,
 };
 
-/// A time limit that nothing here takes.
+/// A time limit that no call here reaches.
 pub(super) const AGES: Duration = Duration::from_secs(100_000);
 
-/// Draws at random, and keeps times short where the clock is real.
+/// Draws at random, and keeps times short if the clock is real.
 pub(super) struct Draw {
     pub(super) random: Rng,
     pub(super) mode: Mode,
@@ -37,13 +37,13 @@ impl Draw {
         matches!(self.mode, Mode::FourThreads)
     }
 
-    /// A time up to so many milliseconds.
+    /// Draws a time up to this many milliseconds.
     pub(super) fn time(&mut self, most: u64) -> Duration {
         let part = self.random.f64();
         self.scaled(most).mul_f64(part)
     }
 
-    /// So many milliseconds; a small part of it where the clock is real.
+    /// Returns this many milliseconds, or a small part of them if the clock is real.
     pub(super) fn scaled(&self, millis: u64) -> Duration {
         let time = Duration::from_millis(millis);
         if self.is_real() { (time / 400).min(Duration::from_millis(5)) } else { time }
@@ -82,7 +82,7 @@ impl Draw {
             .collect()
     }
 
-    /// A member that always answers right.
+    /// Returns a member that always answers right.
     pub(super) fn calm(&mut self) -> Habits {
         Habits {
             limits: self.limits(),
@@ -100,7 +100,7 @@ impl Draw {
         }
     }
 
-    /// A member with some of these tricks.
+    /// Draws a member with some of these tricks.
     pub(super) fn tricky(&mut self, tricks: &[Trick]) -> Habits {
         let some: Vec<Trick> = tricks.iter().copied().filter(|_| self.random.bool()).collect();
         let tricks = if some.is_empty() { tricks.to_vec() } else { some };
@@ -117,7 +117,7 @@ impl Draw {
         Moods { get: takes(), put: takes(), fails: 0, panics_in_get: 0, panics_in_put: 0 }
     }
 
-    /// A store; `faulty` where it may fail.
+    /// Draws a store, which may fail if `faulty` is set.
     pub(super) fn store(&mut self, faulty: bool) -> Keeps {
         let mut moods = self.moods();
         if faulty {
@@ -141,7 +141,7 @@ impl Draw {
         Layer::Retry { attempts, first, longest: longest.max(first), seed, budget }
     }
 
-    /// A pace that the work of a round keeps within minutes.
+    /// Draws a pace at which the work of a round takes only minutes.
     pub(super) fn pace(&mut self) -> Pace {
         if self.is_real() {
             return Pace { requests: Some(6_000_000), tokens: Some(600_000_000) };
@@ -150,12 +150,12 @@ impl Draw {
         Pace { requests, tokens: self.pick(&[None, Some(1000), Some(20_000)]) }
     }
 
-    /// A time limit around everything inside, which takes long; `fires` where it may be too short.
+    /// Draws a time limit around all that is inside. It is long, and with `fires` it may be too short.
     pub(super) fn timeout(&mut self, fires: bool) -> Layer {
         Layer::Timeout(if fires { self.time(3000) } else { AGES })
     }
 
-    /// The stack that the documentation advises.
+    /// Draws the stack that the documentation advises.
     pub(super) fn advised(&mut self, gate: Layer, fires: bool) -> Vec<Layer> {
         let mut layers = vec![Layer::Cached(0), self.retry()];
         if self.random.bool() {
@@ -173,7 +173,8 @@ impl Draw {
         layers
     }
 
-    /// Any stack. A gate that is shared comes once, as who has its place must not wait for another there.
+    /// Draws any stack. A shared gate comes only once: a call that has a place there must not wait for another place
+    /// there.
     pub(super) fn any_stack(&mut self, stores: usize, fires: bool) -> Vec<Layer> {
         let mut layers: Vec<Layer> = Vec::new();
         let (mut caches, mut shared) = (0, false);
@@ -221,12 +222,12 @@ impl Draw {
         }
     }
 
-    /// Texts out of the first few, with repetitions.
+    /// Draws from the first few texts, with repetitions.
     pub(super) fn texts(&mut self, pool: usize, most: usize) -> Vec<String> {
         (0..self.random.usize(1..=most)).map(|_| texts::text(self.random.usize(..pool))).collect()
     }
 
-    /// A caller that stays, for documents.
+    /// Returns a caller for documents that stays.
     pub(super) fn caller(&mut self, how: How, texts: Vec<String>) -> Caller {
         Caller {
             stack: 0,

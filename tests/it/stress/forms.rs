@@ -1,4 +1,4 @@
-//! Draws a round of some form: anything at all, or what a fault is known to need.
+//! Draws a round of some form: a form allows anything, or the conditions that a fault is known to need.
 
 use docvector_embed::{InputKind, Truncation};
 use fastrand::Rng;
@@ -41,7 +41,7 @@ pub(super) enum Form {
     Panics,
     /// Two callers of one text on two threads, of which one leaves.
     Wake,
-    /// Somebody who waits for a text that bulk calls wait with.
+    /// A caller that waits for a text for which bulk calls wait, too.
     Query,
     /// Calls that fail with finished rows, behind a limiter.
     Pace,
@@ -164,7 +164,7 @@ fn any(draw: &mut Draw, plan: &mut Plan) {
         plan.stacks.push(layers);
     }
     if plan.stacks.len() > 1 && draw.one_in(3) {
-        // Other wrappers around the same stack. Nobody waits for a gate with a place of it.
+        // Other wrappers around the same stack. No call waits for a gate of which it has a place.
         plan.stacks[1].retain(|layer| !matches!(layer, Layer::SharedGate));
         plan.stacks[1].push(Layer::First);
     }

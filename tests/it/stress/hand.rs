@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 type Polled = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Says that a future is to be polled.
+/// Notes that a future must be polled.
 struct Flag {
     woken: AtomicBool,
     any: Arc<Notify>,
@@ -45,7 +45,7 @@ pub(super) async fn drive(
             any.notified().await;
             continue;
         }
-        // A future is to bear being polled without a reason.
+        // A future must bear a poll without a reason.
         let at = if random.u8(..16) == 0 { random.usize(..alive.len()) } else { ready[random.usize(..ready.len())] };
         let (_, future, flag) = &mut alive[at];
         flag.woken.store(false, Ordering::SeqCst);

@@ -1,14 +1,14 @@
-//! Keeps what a member was asked and what it charged: [`Ledger`].
+//! Keeps the calls of a member and its charges: [`Ledger`].
 
 use std::collections::{BTreeMap, HashSet};
 
 use docvector_embed::{Batch, InputKind, Lane, Truncation, Usage};
 use tokio::time::Instant;
 
-/// How a call of a member ended.
+/// The end of a call of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// It has not.
+    /// The call has not ended.
     UnderWay,
     /// With the right rows.
     Right,
@@ -34,7 +34,7 @@ pub(super) struct Call {
     pub(super) charged: Usage,
 }
 
-/// A text, as what it is embedded, and whether it may be cut.
+/// A text, its kind, and whether it may be truncated.
 pub(super) type Asked = (String, InputKind, bool);
 
 #[derive(Clone, Debug, Default)]
@@ -80,7 +80,7 @@ impl Ledger {
         self.calls.iter().filter(|call| call.ending == ending).count() as u64
     }
 
-    /// How often each text was paid for with a whole answer.
+    /// Returns how often each text was paid for with a whole answer.
     pub(super) fn paid(&self) -> BTreeMap<Asked, usize> {
         let mut paid = BTreeMap::new();
         for ((asked, _), times) in self.paid_by_lane() {
@@ -89,7 +89,7 @@ impl Ledger {
         paid
     }
 
-    /// The same for each lane.
+    /// Returns the same for each lane.
     pub(super) fn paid_by_lane(&self) -> BTreeMap<(Asked, Lane), usize> {
         let mut paid = BTreeMap::new();
         for call in self.calls.iter().filter(|call| matches!(call.ending, Ending::Right | Ending::Unread)) {

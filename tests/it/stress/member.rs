@@ -56,7 +56,7 @@ pub(super) enum Trick {
     Absurd,
 }
 
-/// How a member behaves.
+/// The behavior of a member.
 #[derive(Clone, Debug)]
 pub(super) struct Habits {
     pub(super) limits: Limits,
@@ -64,19 +64,20 @@ pub(super) struct Habits {
     pub(super) tricks: Vec<Trick>,
     /// One call in so many is a trick.
     pub(super) every: u8,
-    /// How many tricks there may be.
+    /// The most tricks that there may be.
     pub(super) budget: u32,
     /// The first so many calls are tricks, within the budget.
     pub(super) first: u32,
     /// One answer in so many has no count of tokens.
     pub(super) omits: Option<u8>,
     pub(super) takes: Vec<Takes>,
-    /// Whether the calls take these times in turn, the last one from then on; else any of them.
+    /// Whether the calls take these times in turn, with the last one for all later calls. Otherwise each takes any of
+    /// them.
     pub(super) in_turn: bool,
     pub(super) waits: Waits,
     /// Whether it ends at a batch's deadline.
     pub(super) punctual: bool,
-    /// How soon its answer must be read when it is there, before the connection is given up.
+    /// The time within which its answer must be read before it gives the connection up.
     pub(super) read_within: Option<Duration>,
     /// Whether it says what it still allows.
     pub(super) allows: bool,
@@ -122,27 +123,27 @@ impl Member {
         }))
     }
 
-    /// Ends all tricks, and takes no time from now on.
+    /// Ends all tricks. From now on, calls take no time.
     pub(super) fn behave(&self) {
         self.0.behaves.store(true, Ordering::SeqCst);
     }
 
-    /// A copy of what it has done so far.
+    /// Returns a copy of the ledger so far.
     pub(super) fn ledger(&self) -> Ledger {
         self.state().ledger.clone()
     }
 
-    /// Whether it has refused a text.
+    /// Returns whether it has refused a text.
     pub(super) fn has_refused(&self, kind: InputKind, text: &str) -> bool {
         self.state().ledger.has_refused(kind, text)
     }
 
-    /// The most calls that it had at once.
+    /// Returns the most calls that it had at once.
     pub(super) fn most(&self) -> usize {
         self.0.most.load(Ordering::SeqCst)
     }
 
-    /// Tokens that a text may have.
+    /// Returns the most tokens that a text may have.
     pub(super) fn limit(&self) -> Option<usize> {
         self.0.habits.limits.tokens_of_one_text()
     }
@@ -212,7 +213,7 @@ impl Member {
             [] => error,
             _ => error.with_partial(part(of, &self.0.space)),
         };
-        // No more than the texts may have.
+        // No more tokens than the texts can have.
         let spent = random.u64(..=self.tokens(batch, &all));
         let spent = if random.bool() { Usage::of_request(Some(spent)) } else { Usage::ZERO };
         let names = |index: usize| Error::invalid_texts(vec![BadText::new(index, BadTextReason::Rejected)]);
@@ -263,7 +264,7 @@ impl Member {
     }
 }
 
-/// An error of a random kind. Only those that may pass ask for a wait.
+/// Draws an error of a random kind. Only errors that may pass ask for a wait.
 fn failure(random: &mut Rng, for_now: bool, waits: &Waits) -> Error {
     use ErrorKind::{
         Auth, Cache, Config, DeadlinePassed, Inference, Protocol, QuotaExhausted, RateLimited, SpaceMismatch, Timeout,
@@ -276,7 +277,7 @@ fn failure(random: &mut Rng, for_now: bool, waits: &Waits) -> Error {
     if for_now && random.bool() { error.with_retry_after(waits.draw(random)) } else { error }
 }
 
-/// A call under way. Its end goes into the ledger, whichever it is.
+/// A call under way. Its end goes into the ledger in any case.
 struct Open<'a> {
     member: &'a Member,
     number: usize,

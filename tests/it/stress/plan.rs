@@ -1,4 +1,4 @@
-//! Says what a round is: [`Plan`], all of it drawn from one seed, and which promises hold in it.
+//! Describes a round: a [`Plan`], all of it drawn from one seed, with the promises that hold in it.
 
 use std::{fmt, time::Duration};
 
@@ -110,7 +110,8 @@ impl Plan {
         self.times_out
     }
 
-    /// When a caller has its answer at the latest: a cache outermost keeps to its deadline, on a clock that tells.
+    /// Returns the latest time of a caller's answer. It is known if a cache is outermost, which keeps to the deadline,
+    /// and the clock is exact.
     pub(super) fn ends_by(&self, caller: &Caller) -> Option<Duration> {
         let cached = matches!(self.stacks[caller.stack].first(), Some(Layer::Cached(_)));
         let is_one_call = matches!(caller.how, How::Embed | How::All);
@@ -118,8 +119,8 @@ impl Plan {
         caller.deadline.filter(|_| keeps).map(|deadline| deadline + Duration::from_millis(10))
     }
 
-    /// Whether a cache counts all that those who leave are not told: where a cache is outermost, and those who leave
-    /// wait for one call of it.
+    /// Returns whether caches count all costs that leaving callers are not told. They do if a cache is outermost and
+    /// each leaving caller waits for one call of it.
     pub(super) fn counts_those_who_left(&self) -> bool {
         let outermost = self.stacks.iter().all(|layers| matches!(layers.first(), Some(Layer::Cached(_))));
         let plain = self.callers.iter().all(|caller| {
@@ -129,7 +130,7 @@ impl Plan {
         self.is_calm() && self.keeps() && !self.times_out && outermost && plain
     }
 
-    /// The most calls that can be at the member at once, where a gate says so.
+    /// Returns the most calls that can be at the member at once, if a gate limits them.
     pub(super) fn places(&self) -> Option<usize> {
         let of = |layer: &Layer| match layer {
             Layer::Concurrency(places) => Some(*places),

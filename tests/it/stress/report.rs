@@ -1,4 +1,4 @@
-//! Adds up what rounds came to, and tells it: [`Totals`], and what a failure says.
+//! Adds up the results of rounds and reports them: [`Totals`], and the report of a failure.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,8 @@ pub(super) struct Totals {
     pub(super) paid: u64,
     ends: [u64; 4],
     forms: BTreeMap<Form, u64>,
-    /// For each promise and form: how many rounds broke it, and the first seed, when, and how.
+    /// For each promise and form: the number of rounds that broke it, and of the first one the seed, the time and the
+    /// fault.
     broken: BTreeMap<(Check, Form), (u64, u64, Duration, String)>,
 }
 

@@ -1,4 +1,4 @@
-//! Plays one round: builds what is drawn, lets all callers go, and looks at what came of it.
+//! Plays one round: builds what is drawn, lets all callers go, and checks the result.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -23,13 +23,13 @@ use super::{
     stacks::{Commons, Stack, Stores},
 };
 
-/// A caller without an answer by then on a clock that jumps hangs.
+/// A caller without an answer after this time on a clock that jumps hangs.
 const FOR_EVER: Duration = Duration::from_secs(1_000_000);
 
 /// A round on a clock that jumps takes less.
 const LONG: Duration = Duration::from_secs(20_000);
 
-/// How a caller ended.
+/// The end of a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     /// With all rows.
@@ -107,7 +107,7 @@ impl Round {
         self.notes().ended.iter().map(|ended| ended.map(|(ended, _)| ended)).collect()
     }
 
-    /// How long a caller waited, where it did to the end.
+    /// Returns how long a caller waited, if it waited to the end.
     pub(super) fn took(&self, number: usize) -> Option<Duration> {
         self.notes().ended[number].filter(|(ended, _)| *ended != Ended::Left).map(|(_, took)| took)
     }
@@ -160,7 +160,7 @@ async fn perform(round: &Arc<Round>, real_for_ever: Duration) {
     let began = tokio::time::Instant::now();
     let is_real = round.plan.mode == Mode::FourThreads;
     let for_ever = if is_real { real_for_ever } else { FOR_EVER };
-    // Kept beyond the time limit: what hangs is looked at before it is dropped.
+    // Kept beyond the time limit, so that a call that hangs can be examined before it is dropped.
     let mut callers = Box::pin(all_callers(round));
     if tokio::time::timeout(for_ever, &mut callers).await.is_err() {
         let ended = round.ended();
@@ -225,7 +225,7 @@ async fn all_callers(round: &Arc<Round>) {
     }
 }
 
-/// Gives what goes on without a caller the time to end.
+/// Gives work that goes on without a caller the time to end.
 async fn settle(round: &Round, is_real: bool) {
     if !is_real {
         return tokio::time::sleep(Duration::from_secs(3600)).await;

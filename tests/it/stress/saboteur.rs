@@ -1,4 +1,4 @@
-//! Breaks promises on purpose, to show that the checks see it: [`Sabotage`], a layer of a stack.
+//! Breaks promises on purpose, to show that the checks find it: [`Sabotage`], a layer of a stack.
 
 use std::{
     fmt,
@@ -20,13 +20,13 @@ use super::{
 pub(super) enum Sabotage {
     /// The rows of two texts change places.
     SwapsRows,
-    /// Nothing is said of what was cut.
+    /// Truncated texts are not marked.
     HidesCuts,
-    /// Somebody is blamed for nothing.
+    /// A good text is blamed.
     Blames,
     /// One call in four waits for ever.
     Hangs,
-    /// It takes hours.
+    /// A call takes hours.
     Dawdles,
     /// From the fifth call on, everything fails.
     Breaks,
@@ -35,7 +35,7 @@ pub(super) enum Sabotage {
     HidesBills,
     /// Payments are told twice.
     TellsTwice,
-    /// All is asked for twice, and told of.
+    /// Every call is made twice, and both are told.
     AsksTwice,
 }
 
@@ -53,13 +53,13 @@ impl Sabotage {
         Self::AsksTwice,
     ];
 
-    /// Puts itself into a stack, where it does harm.
+    /// Puts itself into a stack, at the place where it does harm.
     pub(super) fn join(self, layers: &mut Vec<Layer>) {
         let at = if self == Self::AsksTwice { layers.len() } else { 0 };
         layers.insert(at, Layer::Sabotage(self));
     }
 
-    /// The check that is to see it.
+    /// Returns the check that must find it.
     pub(super) const fn breaks(self) -> Check {
         match self {
             Self::SwapsRows => Check::Rows,
@@ -89,7 +89,7 @@ impl Saboteur {
     }
 }
 
-/// The same rows with another bill.
+/// Returns the same rows with another bill.
 fn retold(rows: &Embeddings, usage: Usage) -> Result<Embeddings> {
     let told = Embeddings::new(rows.len(), rows.space(), rows.as_slice().to_vec(), usage)?;
     Ok(told.with_truncated(rows.truncated().to_vec()))

@@ -96,7 +96,7 @@ impl Stores {
         stores
     }
 
-    /// How often a look-up has panicked, and how often a write.
+    /// Returns how often a look-up has panicked, and how often a write.
     pub(super) fn panics(&self) -> (u64, u64) {
         let all = self.moody.iter().map(Moody::panics);
         all.fold((0, 0), |(get, put), (more, and_more)| (get + more, put + and_more))
@@ -126,7 +126,7 @@ impl Stores {
         Arc::new(store)
     }
 
-    /// Without the feature, memory has its place.
+    /// Without the feature, a store in memory takes its place.
     #[cfg(not(feature = "sqlite"))]
     fn sqlite(&mut self) -> Arc<dyn CacheStore> {
         Arc::new(Memory::unbounded())
@@ -147,7 +147,7 @@ impl<'a> Commons<'a> {
     }
 }
 
-/// A stack, and what there is to look at in it.
+/// A stack, and its parts that the checks look at.
 #[derive(Clone)]
 pub(super) struct Stack {
     pub(super) embedder: AnyEmbedder,

@@ -17,7 +17,7 @@ use fastrand::Rng;
 
 use super::takes::Takes;
 
-/// How a store behaves. The chances are one in so many; 0 is never.
+/// The behavior of a store. A chance of `n` means one in `n` operations; 0 means never.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moods {
     pub(super) get: Takes,
@@ -58,7 +58,7 @@ impl Moody {
         self.0.behaves.store(true, Ordering::SeqCst);
     }
 
-    /// How often a look-up has panicked, and how often a write.
+    /// Returns how often a look-up has panicked, and how often a write.
     pub(super) fn panics(&self) -> (u64, u64) {
         (self.0.panics_in_get.load(Ordering::SeqCst), self.0.panics_in_put.load(Ordering::SeqCst))
     }
@@ -71,7 +71,7 @@ impl Moody {
         one_in > 0 && !self.0.behaves.load(Ordering::SeqCst) && self.random().u8(..one_in) == 0
     }
 
-    /// Behaves as its moods are; counts a panic where it has one.
+    /// Behaves as its moods say, and counts its panics.
     async fn mood(&self, takes: Takes, panics: u8, count: &AtomicU64) -> Result<()> {
         if !self.0.behaves.load(Ordering::SeqCst) {
             // Without a deadline it waits to the end.
@@ -100,7 +100,7 @@ impl CacheStore for Moody {
     async fn get(&self, keys: &[Key], sink: &mut Sink<'_>) -> Result<()> {
         self.mood(self.0.moods.get, self.0.moods.panics_in_get, &self.0.panics_in_get).await?;
         self.0.memory.get(keys, sink).await?;
-        // It may fail when it has given all.
+        // It may fail after it has returned all entries.
         self.mood(Takes::NoTime, 0, &self.0.panics_in_get).await
     }
 

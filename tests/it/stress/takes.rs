@@ -1,4 +1,4 @@
-//! Says how long a call of a stand-in takes, and waits so long.
+//! Describes how long a call of a stand-in takes, and waits that long.
 
 use std::{
     future::poll_fn,
@@ -8,19 +8,19 @@ use std::{
 
 use fastrand::Rng;
 
-/// How long something takes.
+/// The duration of something.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Takes {
     NoTime,
-    /// So many turns of other tasks.
+    /// This many turns of other tasks.
     Turns(u32),
     This(Duration),
-    /// Wakes its task, and keeps the thread for so long before it says that it waits.
+    /// Wakes its task, and keeps the thread busy for this time before it returns that it waits.
     Spins(Duration),
 }
 
 impl Takes {
-    /// Waits so long, but not past the deadline.
+    /// Waits this long, but not past the deadline.
     pub(super) async fn wait(self, deadline: Option<Instant>) -> Result<(), ()> {
         match deadline {
             None => self.wait_long().await,
@@ -29,7 +29,7 @@ impl Takes {
         Ok(())
     }
 
-    /// The time that passes in any case.
+    /// Returns the time that passes in any case.
     pub(super) const fn at_least(self) -> Duration {
         match self {
             Self::This(long) => long,
@@ -55,7 +55,7 @@ impl Takes {
     }
 }
 
-/// Gives its turn to others, with the wake-up before the end of the poll.
+/// Gives its turn to other tasks. The wake-up comes before the end of the poll.
 async fn turn(spin: Duration) {
     let mut given = false;
     poll_fn(|context| {

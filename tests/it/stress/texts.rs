@@ -1,4 +1,4 @@
-//! Makes texts, and says which vector each has.
+//! Makes texts and their vectors.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -15,7 +15,7 @@ pub(super) fn text(number: usize) -> String {
     if number % 7 == 6 { format!("text {number} with a long tail of words") } else { format!("text {number}") }
 }
 
-/// Tokens of a text, where a member has a limit for them.
+/// Returns the tokens of a text, for a member that limits them.
 pub(super) const LIMIT: usize = 5;
 
 pub(super) fn tokens(text: &str) -> usize {
@@ -35,7 +35,7 @@ pub(super) fn cut(text: &str, limit: Option<usize>, truncation: Truncation) -> &
     }
 }
 
-/// The vector of a text: a hash of its kind and bytes, so that no two texts have the same.
+/// Returns the vector of a text: a hash of its kind and bytes, so that no two texts have the same.
 pub(super) fn vector(kind: InputKind, text: &str) -> [f32; WIDTH] {
     let mut hasher = DefaultHasher::new();
     (kind, text).hash(&mut hasher);
