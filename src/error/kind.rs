@@ -88,7 +88,7 @@ impl ErrorKind {
     /// deadline, or of its texts.
     ///
     /// `names_own` says whether the error names texts of this caller; `None` if it names no text at all.
-    pub(crate) fn may_be_anothers_fault(self, names_own: Option<bool>) -> bool {
+    pub(crate) fn may_be_fault_of_another(self, names_own: Option<bool>) -> bool {
         match (self, names_own) {
             (Self::DeadlinePassed, _) => true,
             (_, Some(names_own)) => !names_own,
@@ -211,10 +211,10 @@ mod tests {
     fn a_shared_call_fails_its_callers_for_their_own_reasons_only() {
         for &kind in ErrorKind::ALL {
             let late = kind == ErrorKind::DeadlinePassed;
-            assert_eq!(kind.may_be_anothers_fault(Some(true)), late, "{kind}: this caller's texts are named");
-            assert!(kind.may_be_anothers_fault(Some(false)), "{kind}: only texts of others are named");
+            assert_eq!(kind.may_be_fault_of_another(Some(true)), late, "{kind}: this caller's texts are named");
+            assert!(kind.may_be_fault_of_another(Some(false)), "{kind}: only texts of others are named");
             let unnamed = late || kind == ErrorKind::InvalidInput;
-            assert_eq!(kind.may_be_anothers_fault(None), unnamed, "{kind}: no text is named");
+            assert_eq!(kind.may_be_fault_of_another(None), unnamed, "{kind}: no text is named");
         }
     }
 

@@ -358,7 +358,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
             first.map(|first| self.places(first).collect::<Vec<_>>()).unwrap_or_default()
         });
         let names_own = named.then(|| !error.bad_texts().is_empty());
-        if !part.is_own && error.kind().may_be_anothers_fault(names_own) {
+        if !part.is_own && error.kind().may_be_fault_of_another(names_own) {
             for (_, first) in part.rows_of {
                 self.failed_joins.entry(self.keys[first]).or_default().push(id);
             }
