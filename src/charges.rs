@@ -8,6 +8,8 @@ use std::{fmt, iter::Sum, ops::AddAssign, sync::Arc};
 use crate::{Usage, named::named};
 
 /// The tier of a provider's service, which decides the price.
+///
+/// Part of a [`Payee`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Tier {
@@ -77,6 +79,8 @@ impl fmt::Debug for Payee {
 }
 
 /// The usage that one payee is paid for.
+///
+/// An item of [`Charges`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]

@@ -46,6 +46,8 @@ use crate::{
 };
 
 /// A broken law, and how the embedder breaks it.
+///
+/// The checks return it, for example [`wrapper`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[error("{embedder} breaks law {law}: {what}")]
@@ -59,6 +61,8 @@ pub struct Violation {
 }
 
 /// The result of a check.
+///
+/// See [`Violation`].
 pub type Verdict = Result<(), Violation>;
 
 /// Numbers the checks of this process, so that no two of them embed the same text.

@@ -15,6 +15,8 @@ pub use self::{
 use crate::{Charges, Embeddings, ParseError, Payee, RateLimitStatus, Usage};
 
 /// The crate's result type.
+///
+/// Its error is [`Error`] unless another is named.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// An error of this crate: its kind, the facts around it, and the rows that were finished before it.

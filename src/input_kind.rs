@@ -4,6 +4,8 @@ use crate::named::named;
 
 /// The kind of the texts. Many models embed a document and a query about it differently, so the caller always says
 /// which one it is.
+///
+/// Every [`Batch`](crate::Batch) has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum InputKind {

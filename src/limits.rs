@@ -163,6 +163,8 @@ fn smaller(a: Option<usize>, b: Option<usize>) -> Option<usize> {
 }
 
 /// The way in which callers can count an embedder's tokens.
+///
+/// Part of [`Limits`].
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum TokenCount {
@@ -203,6 +205,8 @@ impl TokenCount {
 }
 
 /// Counts the tokens that an embedder would see. Cheap enough to be called for every text, and pure.
+///
+/// Given to [`TokenCount::Exact`].
 pub trait CountTokens: fmt::Debug + Send + Sync + 'static {
     /// Returns the tokens of this text, with the prompt of its kind and special tokens.
     fn count(&self, kind: InputKind, text: &str) -> usize;

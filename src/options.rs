@@ -5,6 +5,8 @@ use std::{sync::Arc, time::Instant};
 use crate::{InputKind, SpaceId, named::named};
 
 /// The treatment of a text that is longer than the model takes.
+///
+/// Set by [`Batch::with_truncation`](crate::Batch::with_truncation).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Truncation {
@@ -23,6 +25,8 @@ named! {
 }
 
 /// The queue that the work waits in, if an embedder has queues.
+///
+/// Set by [`Batch::with_lane`](crate::Batch::with_lane).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Lane {

@@ -121,6 +121,8 @@ impl fmt::Display for PicoDollars {
 }
 
 /// The price of one token of a model.
+///
+/// See the [module](self) for an example.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]

@@ -36,6 +36,8 @@ impl RateLimitStatus {
 }
 
 /// A limit within a provider's window, usually a minute, and what is left of it.
+///
+/// Part of a [`RateLimitStatus`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RateLimitWindow {

@@ -6,7 +6,7 @@ mod stored;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
 pub use self::builder::SpaceBuilder;
 use crate::{
@@ -93,6 +93,8 @@ impl FromStr for SpaceId {
 stored_by_name!(SpaceId, |id| *id);
 
 /// The way in which a model makes one vector from the vectors of a text's tokens.
+///
+/// Part of a [`Space`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Pooling {
@@ -122,6 +124,8 @@ named! {
 }
 
 /// The scaling of vectors.
+///
+/// Part of a [`Space`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Normalization {
@@ -140,6 +144,8 @@ named! {
 }
 
 /// The class of arithmetic. Vectors of the same class can be compared.
+///
+/// Part of a [`Space`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Precision {
@@ -160,6 +166,8 @@ named! {
 
 /// The strings put before documents and queries, and who puts them there. They change the vectors, so they are part of
 /// the space.
+///
+/// Part of a [`Space`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Prompts {
@@ -191,9 +199,26 @@ impl Prompts {
             InputKind::Query => self.query.as_deref(),
         }
     }
+
+    /// Returns the text with its prompt before it, whether the client or the server puts it there.
+    #[cfg_attr(not(any(feature = "onnx", feature = "openai")), allow(dead_code, reason = "for providers"))]
+    pub(crate) fn before<'t>(&self, kind: InputKind, text: &'t str) -> Cow<'t, str> {
+        self.of(kind).map_or(Cow::Borrowed(text), |prompt| Cow::Owned(format!("{prompt}{text}")))
+    }
+
+    /// Returns the text as the client hands it on: with its prompt, unless the server puts it there.
+    #[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "for providers on a network"))]
+    pub(crate) fn before_by_client<'t>(&self, kind: InputKind, text: &'t str) -> Cow<'t, str> {
+        match self.applied_by {
+            PromptsBy::Client => self.before(kind, text),
+            PromptsBy::Server => Cow::Borrowed(text),
+        }
+    }
 }
 
 /// The side that puts the prompts before the texts.
+///
+/// Part of [`Prompts`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PromptsBy {

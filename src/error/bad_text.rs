@@ -3,6 +3,8 @@
 use std::fmt;
 
 /// A text that cannot be embedded, and why.
+///
+/// Listed by [`Error::bad_texts`](crate::Error::bad_texts).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BadText {
@@ -20,6 +22,8 @@ impl BadText {
 }
 
 /// The reason why a text cannot be embedded.
+///
+/// Part of a [`BadText`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BadTextReason {

@@ -3,6 +3,8 @@
 use crate::Embeddings;
 
 /// The rows that were finished before a call failed, and the texts that they belong to.
+///
+/// Carried by an error: see [`Error::into_partial`](crate::Error::into_partial).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Partial {
     pub(super) indices: Vec<usize>,

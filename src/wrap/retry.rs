@@ -127,6 +127,8 @@ impl RetryPolicy {
 ///
 /// # Default
 /// 0.2 per call and 10 per second.
+///
+/// Given to [`RetryPolicy::with_budget`].
 #[derive(Clone, Debug)]
 pub struct RetryBudget(Arc<Budget>);
 

@@ -4,7 +4,7 @@
 //! length. Texts are truncated here and in `truncation.rs`: special tokens stay, and the text's own tokens are
 //! truncated.
 
-use std::{borrow::Cow, collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use serde_json::{Value, value::RawValue};
 use tokenizers::Tokenizer;
@@ -113,7 +113,7 @@ impl ModelTokenizer {
         text: &str,
         truncation: Truncation,
     ) -> Result<Result<TokenizedText, TooManyTokens>> {
-        let text = &*self.prompted(kind, text);
+        let text = &*self.prompts.before(kind, text);
         let special = self.before.len() + self.after.len();
         let room = self.max.saturating_sub(special);
         let (mut own, whole) = self.split_points.beginning(text, room, |text| self.plain(text))?;
@@ -134,11 +134,6 @@ impl ModelTokenizer {
         ids.extend_from_slice(&own);
         ids.extend_from_slice(&self.after);
         Ok(Ok(TokenizedText { ids, truncated }))
-    }
-
-    /// Returns the text with its kind's prompt before it.
-    fn prompted<'a>(&self, kind: InputKind, text: &'a str) -> Cow<'a, str> {
-        self.prompts.of(kind).map_or(Cow::Borrowed(text), |prompt| Cow::Owned(format!("{prompt}{text}")))
     }
 
     /// Tokenizes a text alone, without special tokens.
@@ -181,7 +176,7 @@ impl Tokenize for ModelTokenizer {
 impl CountTokens for ModelTokenizer {
     fn count(&self, kind: InputKind, text: &str) -> usize {
         // A text that cannot be tokenized is refused when it is embedded.
-        let own = self.plain(&self.prompted(kind, text)).map_or(usize::MAX, |ids| ids.len());
+        let own = self.plain(&self.prompts.before(kind, text)).map_or(usize::MAX, |ids| ids.len());
         own.saturating_add(self.before.len() + self.after.len())
     }
 
@@ -191,9 +186,9 @@ impl CountTokens for ModelTokenizer {
 
     fn count_to(&self, kind: InputKind, text: &str, limit: usize) -> usize {
         let special = self.before.len() + self.after.len();
-        let own = self
-            .split_points
-            .beginning(&self.prompted(kind, text), limit.saturating_sub(special), |text| self.plain(text));
+        let own =
+            self.split_points
+                .beginning(&self.prompts.before(kind, text), limit.saturating_sub(special), |text| self.plain(text));
         // A text that cannot be tokenized is refused when it is embedded.
         own.map_or(usize::MAX, |(ids, _)| ids.len().saturating_add(special))
     }

@@ -5,15 +5,12 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use super::endpoint::Endpoint;
-use crate::{
-    BadText, BadTextReason, Batch, Error, ErrorKind, InputKind, Prompts, PromptsBy, Result, TokenCount, Truncation,
-    plan,
-};
+use crate::{BadText, BadTextReason, Batch, Error, ErrorKind, Result, TokenCount, Truncation, plan};
 
 /// Checks a batch and writes its request's body; also returns the indices of the texts that it truncated.
 pub(super) async fn body_of(endpoint: &Endpoint, batch: &Batch<'_>) -> Result<(Vec<u8>, Vec<usize>)> {
     let mut counting = plan::check(batch, std::slice::from_ref(&endpoint.space), &endpoint.limits).await?;
-    let prompt = prompt_of(endpoint.space.prompts(), batch.kind());
+    let prompts = endpoint.space.prompts();
     let mut truncated = Vec::new();
     let mut input: Vec<Cow<'_, str>> = Vec::with_capacity(batch.len());
     for (index, &text) in batch.texts().iter().enumerate() {
@@ -23,7 +20,7 @@ pub(super) async fn body_of(endpoint: &Endpoint, batch: &Batch<'_>) -> Result<(V
             truncated.push(index);
             plan::yield_once().await;
         }
-        input.push(prompt.map_or(Cow::Borrowed(text), |prompt| Cow::Owned(format!("{prompt}{text}"))));
+        input.push(prompts.before_by_client(batch.kind(), text));
     }
     let request = Request {
         model: endpoint.model.as_deref(),
@@ -61,9 +58,4 @@ struct Request<'a> {
     encoding_format: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     dimensions: Option<usize>,
-}
-
-/// Returns the prompt that the client puts before a text; `None` if there is none or the server adds it.
-fn prompt_of(prompts: &Prompts, kind: InputKind) -> Option<&str> {
-    prompts.of(kind).filter(|_| prompts.applied_by == PromptsBy::Client)
 }

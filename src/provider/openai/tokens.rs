@@ -3,8 +3,6 @@
 //! A text is counted in pieces of a few kilobytes, split where the tokenizer splits anyway. So counting stops soon
 //! after a limit is passed, and a text of megabytes is never tokenized as a whole.
 
-use std::borrow::Cow;
-
 use tiktoken_rs::{CoreBPE, cl100k_base_singleton};
 
 use crate::{CountTokens, InputKind, Prompts};
@@ -26,10 +24,6 @@ impl Cl100kCounter {
     pub(super) const fn new(prompts: Prompts) -> Self {
         Self { prompts }
     }
-
-    fn prompted<'t>(&self, kind: InputKind, text: &'t str) -> Cow<'t, str> {
-        self.prompts.of(kind).map_or(Cow::Borrowed(text), |prompt| Cow::Owned(format!("{prompt}{text}")))
-    }
 }
 
 fn encoder() -> &'static CoreBPE {
@@ -48,7 +42,7 @@ impl CountTokens for Cl100kCounter {
 
     fn count_to(&self, kind: InputKind, text: &str, limit: usize) -> usize {
         let mut tokens = 0;
-        for piece in pieces(&self.prompted(kind, text)) {
+        for piece in pieces(&self.prompts.before(kind, text)) {
             tokens += encoder().encode_ordinary(piece).len();
             if tokens > limit {
                 break;
@@ -58,7 +52,7 @@ impl CountTokens for Cl100kCounter {
     }
 
     fn truncate<'t>(&self, kind: InputKind, text: &'t str, limit: usize) -> &'t str {
-        let whole = self.prompted(kind, text);
+        let whole = self.prompts.before(kind, text);
         let (mut room, mut end) = (limit, 0);
         for piece in pieces(&whole) {
             let tokens = encoder().encode_ordinary(piece);

@@ -67,6 +67,8 @@ pub struct CallRecord<'a> {
 }
 
 /// The end of a metered call.
+///
+/// Part of a [`CallRecord`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CallOutcome {

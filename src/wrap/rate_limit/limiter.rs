@@ -45,6 +45,8 @@ const NOBODY: (f64, f64) = (0.0, 0.0);
 ///
 /// # Default
 /// No limits, until the provider names some.
+///
+/// See [`RateLimit`](super::RateLimit) for an example.
 #[derive(Clone, Default)]
 pub struct RateLimiter(Arc<Mutex<State>>);
 
