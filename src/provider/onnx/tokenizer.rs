@@ -1,8 +1,7 @@
 //! Turns texts into token ids, no more than the model takes.
 //!
 //! The truncation and padding in `tokenizer.json` are removed: an export used them, and the model may take another
-//! length. Texts are truncated here and in `truncation.rs`: special tokens stay, and the text's own tokens are
-//! truncated.
+//! length. `truncation.rs` truncates texts: special tokens stay, only the tokens of the text itself are dropped.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -13,7 +12,7 @@ use super::{
     json_file::JsonFile,
     model_folder::ModelFolder,
     stages::{Tokenize, TokenizedText, TooManyTokens},
-    truncation::SplitPoints,
+    truncation::{Fit, SplitPoints},
 };
 use crate::{CountTokens, Error, ErrorKind, InputKind, Prompts, Result, Truncation};
 
@@ -116,19 +115,12 @@ impl ModelTokenizer {
         let text = &*self.prompts.before(kind, text);
         let special = self.before.len() + self.after.len();
         let room = self.max.saturating_sub(special);
-        let (mut own, whole) = self.split_points.beginning(text, room, |text| self.plain(text))?;
-        let truncated = own.len() > room;
-        if truncated && truncation == Truncation::Error {
-            return Ok(Err(TooManyTokens(own.len() + special)));
-        }
-        if truncated && self.left {
-            // The end of the text is kept, so the whole text must be tokenized.
-            if !whole {
-                own = self.plain(text)?;
-            }
-            own.drain(..own.len() - room);
-        }
-        own.truncate(room);
+        let (own, truncated) =
+            match self.split_points.fit(text, room, self.left, truncation, |text| self.plain(text))? {
+                Fit::Whole(own) => (own, false),
+                Fit::Truncated(own) => (own, true),
+                Fit::TooMany(own) => return Ok(Err(TooManyTokens(own + special))),
+            };
         let mut ids = Vec::with_capacity(own.len() + special);
         ids.extend_from_slice(&self.before);
         ids.extend_from_slice(&own);

@@ -1,17 +1,25 @@
-//! Truncation: how much of a long text is tokenized, and where the text can be split for that.
-//!
-//! `tokenizer.rs` then drops the tokens that the model has no room for, from the end or from the beginning.
+//! Truncation: which tokens of a long text are kept, how much of the text is tokenized for that, and where it can be split.
 
 use std::ops::Range;
 
 use serde_json::Value;
 
-use crate::Result;
+use crate::{Result, Truncation};
 
 /// The tokens more than needed that the beginning of a long text must have before the rest is left unread.
 const MARGIN: usize = 16;
 /// Bytes of a long text that are read first, for each token that the model takes.
 const BYTES_PER_TOKEN: usize = 16;
+
+/// The tokens of a text that a model has room for.
+pub(super) enum Fit {
+    /// All of them.
+    Whole(Vec<u32>),
+    /// Those that are kept of more.
+    Truncated(Vec<u32>),
+    /// None: there are at least so many, and nothing may be truncated.
+    TooMany(usize),
+}
 
 /// The places at which a text can be split so that the tokens before the split stay the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +80,34 @@ impl SplitPoints {
         } else {
             Self::Nowhere
         }
+    }
+
+    /// Tokenizes a text and keeps the tokens that there is room for: the last ones if `keep_end`, else the first ones.
+    /// Too many tokens are a fault under [`Truncation::Error`].
+    pub(super) fn fit(
+        self,
+        text: &str,
+        room: usize,
+        keep_end: bool,
+        truncation: Truncation,
+        tokenize: impl Fn(&str) -> Result<Vec<u32>>,
+    ) -> Result<Fit> {
+        let (mut ids, whole) = self.beginning(text, room, &tokenize)?;
+        if ids.len() <= room {
+            return Ok(Fit::Whole(ids));
+        }
+        if truncation == Truncation::Error {
+            return Ok(Fit::TooMany(ids.len()));
+        }
+        if keep_end {
+            // The end of the text is kept, so the whole text must be tokenized.
+            if !whole {
+                ids = tokenize(text)?;
+            }
+            ids.drain(..ids.len() - room);
+        }
+        ids.truncate(room);
+        Ok(Fit::Truncated(ids))
     }
 
     /// Tokenizes a text: the whole of it, or so much that there are certainly more than `room` tokens. Returns the
