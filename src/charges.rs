@@ -106,12 +106,23 @@ pub struct Charge {
 ///
 /// The [`usage`](Self::usage) is the sum over all payees. It also contains cached and deduplicated texts, and usage
 /// without a payee, from embedders that name none.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, Eq)]
 pub struct Charges {
     usage: Usage,
     /// The first payee's charge. There is rarely a second one, and without it nothing is allocated.
     first: Option<Charge>,
     more: Vec<Charge>,
+}
+
+/// Charges are equal if all payees have the same: in any order, because calls end in any order.
+impl PartialEq for Charges {
+    fn eq(&self, other: &Self) -> bool {
+        let has_all = |one: &Self, of: &Self| {
+            let mut charges = of.iter().filter(|charge| charge.usage != Usage::ZERO);
+            charges.all(|charge| one.iter().any(|own| own == charge))
+        };
+        self.usage == other.usage && has_all(self, other) && has_all(other, self)
+    }
 }
 
 impl Charges {
@@ -310,6 +321,17 @@ mod tests {
                 deduplicated,
             },
         )
+    }
+
+    #[test]
+    fn the_order_of_payees_does_not_matter() {
+        let of = |name: &str, tokens| {
+            Charges::of(&Payee::new("test", name, Tier::Standard), Usage::of_request(Some(tokens)))
+        };
+        let sum = |parts: [Charges; 2]| parts.iter().sum::<Charges>();
+        assert_eq!(sum([of("a", 1), of("b", 2)]), sum([of("b", 2), of("a", 1)]));
+        assert_ne!(sum([of("a", 1), of("b", 2)]), sum([of("a", 2), of("b", 1)]));
+        assert_ne!(of("a", 3), of("b", 3));
     }
 
     proptest! {

@@ -203,6 +203,9 @@ impl Index<usize> for Embeddings {
     type Output = [f32];
 
     /// Returns the vector of text `i`, as [`row`](Self::row) does.
+    ///
+    /// # Panics
+    /// If `i` is not below [`len`](Self::len).
     fn index(&self, i: usize) -> &[f32] {
         self.row(i)
     }

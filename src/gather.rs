@@ -138,19 +138,28 @@ impl RowCollector {
     /// says how many are missing, and carries the charges of all parts.
     pub fn finish(self) -> Result<Embeddings> {
         let missing = self.missing().count();
-        let message = || format!("{missing} of {} rows are missing: no part had them", self.rows);
-        let incomplete = Error::new(ErrorKind::Protocol, message()).with_charges(&self.charges);
-        let (rows, _, _) = if missing == 0 { self.into_done() } else { (None, Vec::new(), Charges::NONE) };
-        rows.ok_or(incomplete)
+        let (rows, charges) = (self.rows, self.charges.clone());
+        // A part without rows is enough for no texts: it tells the space.
+        let all = if missing == 0 { self.into_rows().0 } else { None };
+        all.ok_or_else(|| {
+            let message = format!("{missing} of {rows} rows are missing: no part had them");
+            Error::new(ErrorKind::Protocol, message).with_charges(&charges)
+        })
     }
 
     /// Returns the rows that are there in the caller's order, which texts have one, and the cost of all parts.
-    pub(crate) fn into_done(mut self) -> (Option<Embeddings>, Vec<bool>, Charges) {
+    pub(crate) fn into_done(self) -> (Option<Embeddings>, Vec<bool>, Charges) {
+        let (rows, done, charges) = self.into_rows();
+        (rows.filter(|rows| !rows.is_empty()), done, charges)
+    }
+
+    /// Does the same; the rows may be none. `None` if no part has told the space.
+    fn into_rows(mut self) -> (Option<Embeddings>, Vec<bool>, Charges) {
         let rows = self.space.take().and_then(|space| self.take_rows(&space));
         (rows, self.done, self.charges)
     }
 
-    /// Makes a matrix of the rows that are there; `None` if there are none. No row is scanned again, because every part
+    /// Makes a matrix of the rows that are there. No row is scanned again, because every part
     /// was checked when it was made. No row is copied again, because the parts were put into this very matrix; rows
     /// move up only if rows before them are missing.
     fn take_rows(&mut self, space: &Space) -> Option<Embeddings> {
@@ -162,8 +171,7 @@ impl RowCollector {
         }
         components.truncate(indices.len() * width);
         let truncated = self.truncated.iter().filter_map(|index| indices.binary_search(index).ok()).collect();
-        let rows = Embeddings::matrix(indices.len(), space, components, self.charges.clone())?;
-        (!rows.is_empty()).then(|| rows.with_truncated(truncated))
+        Some(Embeddings::matrix(indices.len(), space, components, self.charges.clone())?.with_truncated(truncated))
     }
 
     /// Adds what is there to the error that ended the rest: the rows as [partial results](Error::partials), with the
@@ -232,6 +240,15 @@ mod tests {
         let paid: Vec<(&str, u64)> =
             all.charges().iter().map(|charge| (charge.payee.model(), charge.usage.tokens)).collect();
         assert_eq!(paid, [("a", 2), ("b", 1)]);
+    }
+
+    #[test]
+    fn a_part_without_rows_is_the_whole_of_no_texts() {
+        let mut rows = RowCollector::new(0);
+        rows.put(&part("one", "a", 0.0, 0).with_usage(Usage::of_unanswered()), |row| row).expect("fits");
+        let all = rows.finish().expect("complete");
+        assert_eq!((all.len(), all.usage().unanswered), (0, 1));
+        assert!(RowCollector::new(0).finish().is_err(), "no part has told the space");
     }
 
     #[test]

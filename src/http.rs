@@ -1,8 +1,7 @@
 //! Sends one request and reads one bounded reply: the HTTP layer of all remote providers.
 //!
-//! It follows no redirect and takes no proxy from the environment. It reads no more of a
-//! reply than the request can produce, before and after decompression. Its errors hold only a status, names and
-//! numbers.
+//! It follows no redirect and takes no proxy from the environment. It reads no more of a reply than the request can
+//! produce, before and after decompression. Its errors hold only a status, names and numbers.
 
 pub(crate) mod headers;
 

@@ -49,7 +49,9 @@
 //! | `cli` | the command `docvector-embed`; turns on `onnx` and `sqlite` | no |
 //! | `full` | everything | no |
 //!
-//! Features only add items: no feature changes what another one does.
+//! Features only add items: no feature changes what another one does. `serde` is for formats that name their fields, such
+//! as JSON. Absent fields have their defaults, and fields of later versions are ignored. Only a [`Space`] is refused if its
+//! fields do not make its id.
 #![cfg_attr(docvector_docs, feature(doc_cfg))]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 

@@ -17,6 +17,7 @@
 //! # fn main() -> docvector_embed::Result<()> {
 //! let price = Price::per_million("a-host", "a-model", "0.0125")?.with_batch_per_million("0.00625")?;
 //! assert_eq!(price.standard.as_picos(), 12_500);
+//! assert_eq!(price.batch.map(|batch| batch.as_picos()), Some(6_250));
 //! assert_eq!(price.cost(1).to_string(), "$0.0000000125");
 //! # Ok(()) }
 //! ```
@@ -98,9 +99,11 @@ impl serde::Serialize for PicoDollars {
 impl<'de> serde::Deserialize<'de> for PicoDollars {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let picos = <Cow<'de, str> as serde::Deserialize>::deserialize(deserializer)?;
-        let wrong =
-            |_| serde::de::Error::custom(format!("{picos:?} as pico-dollars: it must be a whole number as a string"));
-        picos.parse().map(Self).map_err(wrong)
+        let digits = !picos.is_empty() && picos.bytes().all(|digit| digit.is_ascii_digit());
+        digits.then(|| picos.parse().ok()).flatten().map(Self).ok_or_else(|| {
+            let shown: String = picos.chars().take(64).collect();
+            serde::de::Error::custom(format!("{shown:?} as pico-dollars: it must be a whole number as a string"))
+        })
     }
 }
 

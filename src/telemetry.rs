@@ -17,7 +17,7 @@ macro_rules! names {
         $($(#[doc = $about])+ pub const $constant: &str = $name;)+
 
         $(#[$about_table])*
-        pub const $table: &[(&str, &str)] = &[$(($constant, concat!($($about),+))),+];
+        pub const $table: &[(&str, &str)] = &[$(($constant, concat!($($about),+).trim_ascii_start())),+];
     };
 }
 
@@ -95,7 +95,7 @@ names! {
 names! {
     /// The attributes of these metrics that are no fields of events: the name, and what it holds.
     ATTRIBUTES,
-    /// The type of the tokens that [`TOKEN_USAGE`] counts: `input`.
+    /// The type of the tokens that the metric of tokens counts: `input`.
     TOKEN_TYPE = "gen_ai.token.type";
 }
 
@@ -146,5 +146,7 @@ mod tests {
         assert_eq!(names, known);
         let distinct: std::collections::HashSet<&&str> = names.iter().collect();
         assert_eq!(distinct.len(), names.len());
+        let about = [FIELDS, METRICS, ATTRIBUTES].concat();
+        assert!(about.iter().all(|(_, about)| about.ends_with('.') && about.trim() == *about && !about.contains("[`")));
     }
 }

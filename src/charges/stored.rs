@@ -49,14 +49,26 @@ impl<'de> Deserialize<'de> for Charges {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let StoredCharges { usage, by_payee } = StoredCharges::deserialize(deserializer)?;
         let mut charges = Self::NONE;
-        by_payee.iter().for_each(|charge| charges += &Self::of(&charge.payee, charge.usage));
-        let paid = charges.usage();
-        if paid.tokens > usage.tokens || paid.requests > usage.requests {
-            let message = format!(
-                "the payees of stored charges have {} tokens and {} requests, but the sum over all of them has {} \
-                 tokens and {} requests: the sum must not be smaller",
-                paid.tokens, paid.requests, usage.tokens, usage.requests
-            );
+        for charge in &by_payee {
+            if charge.usage != charge.usage.billable() {
+                return Err(D::Error::custom(format!(
+                    "{} is charged for texts that a cache or an equal text answered",
+                    charge.payee
+                )));
+            }
+            charges += &Self::of(&charge.payee, charge.usage);
+        }
+        // Every field by name: a new one cannot be forgotten here.
+        let Usage { tokens, requests, unreported, unanswered, cached: _, deduplicated: _ } = charges.usage();
+        let parts = [
+            ("tokens", tokens, usage.tokens),
+            ("requests", requests, usage.requests),
+            ("unreported", unreported, usage.unreported),
+            ("unanswered", unanswered, usage.unanswered),
+        ];
+        if let Some((what, parts, all)) = parts.into_iter().find(|(_, parts, all)| parts > all) {
+            let message =
+                format!("the payees of stored charges have {what} {parts} together, but all charges have {all}");
             return Err(D::Error::custom(message));
         }
         charges.usage = usage;

@@ -145,7 +145,7 @@ where
     T: AsRef<str> + Send + Sync + 'static,
     S: Stream<Item = T> + Send,
 {
-    let refused = options.check().err();
+    let refused = options.check().err().map(|error| error.with_embedder(embedder));
     let StreamOptions { options, window_texts, window_bytes, windows: in_flight } = options;
     let most_texts = window_texts.unwrap_or_else(|| embedder.limits().texts.unwrap_or(0).max(WINDOW_TEXTS));
     let windows = windows(texts, most_texts, window_bytes);

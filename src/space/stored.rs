@@ -63,7 +63,7 @@ impl<'de> Deserialize<'de> for Space {
         let Stored { id, model, dimensions, revision, pooling, normalization, prompts, precision, label } =
             Stored::deserialize(deserializer)?;
         let StoredPrompts { document, query, applied_by } = prompts;
-        let shared = |prompt: Option<String>| prompt.filter(|prompt| !prompt.is_empty()).map(Arc::from);
+        let shared = |prompt: Option<String>| prompt.map(Arc::from);
         let prompts = Prompts { document: shared(document), query: shared(query), applied_by };
         let fields = Fields { model, dimensions, revision, pooling, normalization, prompts, precision, label };
         let space = SpaceBuilder(fields).build().map_err(D::Error::custom)?;

@@ -23,7 +23,7 @@ use crate::{
 /// - no attempt that begins later than 180 s after the first failure, waits included;
 /// - no further attempt if a server asks for a wait of more than 120 s;
 /// - a budget of its own, [`RetryBudget::default`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RetryPolicy {
     attempts: u32,
@@ -131,13 +131,6 @@ impl RetryPolicy {
 /// Given to [`RetryPolicy::with_budget`].
 #[derive(Clone, Debug)]
 pub struct RetryBudget(Arc<Budget>);
-
-/// Budgets are equal if they are the same one, shared.
-impl PartialEq for RetryBudget {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
 
 #[derive(Debug)]
 struct Budget {

@@ -74,6 +74,12 @@ fn a_space_is_its_fields_and_its_id() {
     check(&full, fields.clone());
     let read: Space = serde_json::from_value(fields).expect("read");
     assert_eq!((read.label(), read.prompts()), (Some("E5"), full.prompts()));
+    // An empty prompt is another space than none, and stays one.
+    let mut prompts = Prompts::default();
+    prompts.query = Some("".into());
+    let empty = Space::builder("m", 8).with_prompts(prompts).build().expect("a space");
+    let read: Space = serde_json::from_value(serde_json::to_value(&empty).expect("stored")).expect("read");
+    assert_eq!(read.id(), empty.id());
     // Without an id, as people write it.
     let short: Space = serde_json::from_value(json!({"model": "m", "dimensions": 8})).expect("read");
     assert_eq!(short.id(), Space::builder("m", 8).build().expect("a space").id());
@@ -109,14 +115,20 @@ fn usage_and_charges_are_integers_by_payee() {
     check(&charges, json!({"usage": form, "by_payee": [{"payee": payee_form, "usage": paid}]}));
     check(&Charges::NONE, json!({"usage": Usage::ZERO, "by_payee": []}));
     let too_much = json!({"usage": Usage::ZERO, "by_payee": [{"payee": payee_form, "usage": paid}]});
-    assert!(refused::<Charges>(too_much).contains("12 tokens and 1 requests"));
+    assert!(refused::<Charges>(too_much).contains("tokens 12 together"));
+    let mut unreported = serde_json::to_value(Charges::of(&payee, Usage::of_request(None))).expect("stored");
+    unreported["usage"]["unreported"] = json!(0);
+    assert!(refused::<Charges>(unreported).contains("unreported 1 together"));
+    let mut cached = serde_json::to_value(Charges::of(&payee, usage)).expect("stored");
+    cached["by_payee"][0]["usage"]["cached"] = json!(1);
+    assert!(refused::<Charges>(cached).contains("that a cache or an equal text answered"));
 }
 
 #[test]
 fn money_is_a_string_of_whole_pico_dollars() {
     check(&PicoDollars::from_picos(u128::MAX), json!("340282366920938463463374607431768211455"));
     check(&PicoDollars::ZERO, json!("0"));
-    for wrong in ["", "-1", "0.5", "$1", "340282366920938463463374607431768211456"] {
+    for wrong in ["", "-1", "+5", "0.5", "$1", "340282366920938463463374607431768211456"] {
         assert!(refused::<PicoDollars>(json!(wrong)).contains("whole number"), "{wrong}");
     }
 }

@@ -235,11 +235,11 @@ mod tests {
 
         let folder = tempfile::tempdir().expect("a folder");
         let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
-        let without_controls = folder.path().join("plain");
-        fs::write(&without_controls, "").expect("written");
+        let plain = folder.path().join("plain");
+        fs::write(&plain, "").expect("written");
         let path = folder.path().join("out.jsonl");
         Output::create(&path, OutputFormat::Jsonl).expect("created").finish(1).expect("finished");
-        assert_eq!(mode(&path), mode(&without_controls));
+        assert_eq!(mode(&path), mode(&plain));
 
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("set");
         Output::create(&path, OutputFormat::Jsonl).expect("created").finish(1).expect("finished");

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, ParseError, Result};
 
 /// The device that a model runs on.
 ///
@@ -33,17 +33,17 @@ impl fmt::Display for Device {
 }
 
 impl FromStr for Device {
-    type Err = Error;
+    type Err = ParseError;
 
     /// Reads `cpu`, `cuda` (the first GPU) or `cuda:N`.
-    fn from_str(text: &str) -> Result<Self> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         match text.split_once(':') {
             None if text == "cpu" => Some(Self::Cpu),
             None if text == "cuda" => Some(Self::Cuda(0)),
             Some(("cuda", number)) => number.parse().ok().map(Self::Cuda),
             _ => None,
         }
-        .ok_or_else(|| Error::new(ErrorKind::Config, format!("{text:?} is not a device: use cpu, cuda or cuda:N")))
+        .ok_or_else(|| ParseError::new(format!("{text:?} is not a device: use cpu, cuda or cuda:N")))
     }
 }
 
@@ -79,7 +79,8 @@ mod tests {
         }
         for text in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "cpu:0", "CUDA", "cuda:99999"] {
             let error = text.parse::<Device>().expect_err("no device");
-            assert!(error.kind() == ErrorKind::Config && error.to_string().contains("cuda:N"), "{error}");
+            assert!(error.to_string().contains("cuda:N"), "{error}");
+            assert_eq!(Error::from(error).kind(), ErrorKind::Config);
         }
     }
 

@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fills_what_attention_on_a_card_takes() {
+    fn fills_the_inputs_of_attention_on_a_gpu() {
         let rows = [TokenRow { ids: &[7, 8, 9], unpooled: 0 }, TokenRow { ids: &[7], unpooled: 0 }];
         let (mut segments, mut ends, mut mask) = (Vec::<i32>::new(), Vec::<i64>::new(), Vec::<i32>::new());
         InputRole::Segments.fill(&mut segments, &rows, [2, 8], 0);

@@ -143,7 +143,7 @@ impl TotalsSnapshot {
         let rank = ((q * self.calls as f64).ceil() as u64).clamp(1, self.calls);
         let mut up_to_here = 0_u64;
         let bucket = self.buckets.iter().position(|calls| {
-            up_to_here += calls;
+            up_to_here = up_to_here.saturating_add(*calls);
             up_to_here >= rank
         });
         let upper = upper_millis(bucket.unwrap_or(BOUNDED)).map(Duration::from_millis);

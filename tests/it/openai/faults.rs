@@ -291,7 +291,7 @@ async fn a_refusal_says_what_is_still_allowed() {
         .header("x-ratelimit-remaining-requests", "0")
         .header("x-ratelimit-reset-requests", "20ms")
         .header("x-ratelimit-limit-tokens", "-1");
-    let rate_limit_status = error_of(step).await.rate_limit_status().expect("an rate_limit_status");
+    let rate_limit_status = error_of(step).await.rate_limit_status().expect("a status");
     let requests = RateLimitWindow::new(3000).with_remaining(0).with_reset(Duration::from_millis(20));
     assert_eq!((rate_limit_status.requests, rate_limit_status.tokens), (Some(requests), None));
     assert_eq!(error_of(Step::status(429)).await.rate_limit_status(), None);

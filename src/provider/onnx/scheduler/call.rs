@@ -23,8 +23,8 @@ pub(super) type IndexedIds = (usize, Box<[u32]>);
 
 /// One call of [`Scheduler::submit`](super::Scheduler::submit).
 ///
-/// Its life: it is made with all its pieces and waits in the queue while threads take pieces from it. With texts to embed
-/// it is put into the queue again. It ends with its last row, with its first failure, past its deadline, or when its
+/// Its life: it is made with all its pieces and waits in the queue while threads take pieces from it. With texts to
+/// embed it is put into the queue again. It ends with its last row, with its first failure, past its deadline, or when its
 /// caller withdraws it. From then on `over` is set, and the threads that still hold it do no more work for it.
 pub(super) struct EmbedCall {
     pub(super) kind: InputKind,

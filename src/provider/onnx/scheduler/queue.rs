@@ -74,8 +74,8 @@ impl WorkQueue {
     }
 
     /// Returns the next work of a thread. `head_start` counts the pieces of interactive work that the thread did since
-    /// its last piece of bulk work. Each thread has its own count, because other threads may do another kind of work for a
-    /// lane: tokenizing bulk texts does not embed any.
+    /// its last piece of bulk work. Each thread has its own count, because other threads may do another kind of work for
+    /// a lane: tokenizing bulk texts does not embed any.
     pub(super) fn next_item(&mut self, role: &WorkerRole, head_start: &mut HeadStart) -> Option<WorkItem> {
         for lane in head_start.order() {
             if let Some(item) = self.lanes.of(lane).next_item(role) {

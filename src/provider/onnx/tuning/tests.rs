@@ -158,7 +158,7 @@ fn settings_beyond_reason_are_not_used() {
             .replace("\"batch_tokens\": 77,", &format!("\"batch_tokens\": {tokens},"));
         fs::write(&file, changed).expect("written");
         assert!(unreadable(&file).contains(why), "{why:?} is not in {:?}", unreadable(&file));
-        // It is one entry, and measuring again mends it.
+        // It is one entry, and measuring again replaces it.
         stored(&file, &key(2, 1), Tuning::new(1, 64));
         assert_eq!(find_in(file.clone(), &key(2, 1)), StoredTuning::Tuned(Tuning::new(1, 64), file.clone()));
     }
