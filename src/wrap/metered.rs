@@ -184,7 +184,7 @@ impl<'a> Call<'a> {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        let metering = CallRecord {
+        let record = CallRecord {
             embedder: self.embedder,
             options: self.options,
             space: self.space,
@@ -198,7 +198,7 @@ impl Drop for Call<'_> {
         };
         // The rows are paid for, so the sink's panic must not cost them. And if this runs because of another panic, a
         // second one would end the process.
-        if catch_unwind(AssertUnwindSafe(|| self.sink.record(&metering))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| self.sink.record(&record))).is_err() {
             tracing::warn!({ telemetry::EMBEDDER } = self.embedder, "the metrics sink panicked and missed a call");
         }
     }

@@ -76,20 +76,20 @@ impl Bucket {
     }
 
     /// Learns the limit and the rest that the provider named. A limit of 0 is ignored.
-    pub(super) fn learn(&mut self, quota: Option<RateLimitWindow>, now: Instant) {
-        let Some(quota) = quota.filter(|quota| quota.limit > 0) else { return };
+    pub(super) fn learn(&mut self, window: Option<RateLimitWindow>, now: Instant) {
+        let Some(window) = window.filter(|window| window.limit > 0) else { return };
         self.fill(now);
-        self.learned = Some(quota.limit);
+        self.learned = Some(window.limit);
         // The missing part is there again at the reset. This gives the rate per second.
-        self.slow = match (quota.remaining, quota.reset) {
-            (Some(left), Some(reset)) if reset > LONGER_THAN_A_MINUTE && left < quota.limit => {
-                Some((quota.limit - left) as f64 / reset.as_secs_f64())
+        self.slow = match (window.remaining, window.reset) {
+            (Some(left), Some(reset)) if reset > LONGER_THAN_A_MINUTE && left < window.limit => {
+                Some((window.limit - left) as f64 / reset.as_secs_f64())
             }
             // A bucket that is nearly full does not show how slow it is, so the known rate stays. Only an empty one
             // that names no long reset shows that it is not slow.
-            _ => self.slow.filter(|_| quota.remaining.is_none_or(|left| left > 0)),
+            _ => self.slow.filter(|_| window.remaining.is_none_or(|left| left > 0)),
         };
-        if let (Some(remaining), Some((level, ..))) = (quota.remaining, self.fill(now)) {
+        if let (Some(remaining), Some((level, ..))) = (window.remaining, self.fill(now)) {
             *level = level.min(remaining as f64);
         }
     }
