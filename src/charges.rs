@@ -364,9 +364,7 @@ mod tests {
 
     #[test]
     fn tiers_are_read_back() {
-        for &tier in Tier::ALL {
-            assert_eq!(tier.to_string().parse::<Tier>().expect("a name"), tier);
-        }
+        crate::named::check_names(Tier::ALL);
         let error = "Batch".parse::<Tier>().expect_err("another case");
         assert_eq!(error.message(), "\"Batch\" as a tier: it must be one of standard, batch, local");
     }

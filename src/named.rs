@@ -109,3 +109,21 @@ macro_rules! stored_by_name {
 }
 
 pub(crate) use {named, stored_by_name};
+
+/// Checks of a type's names: each is read back, a string that is only similar to a name is not, and the error lists all
+/// names.
+#[cfg(test)]
+pub(crate) fn check_names<T: Copy + PartialEq + fmt::Debug + fmt::Display + std::str::FromStr<Err = ParseError>>(
+    all: &[T],
+) {
+    for value in all {
+        assert_eq!(value.to_string().parse::<T>().expect("a name"), *value);
+    }
+    let first = all[0].to_string();
+    for given in ["", "nothing", &first.to_uppercase(), &format!(" {first}"), &format!("{first},{first}")] {
+        let error = given.parse::<T>().expect_err(given);
+        assert_eq!(crate::Error::from(error.clone()).kind(), crate::ErrorKind::Config);
+        assert!(error.message().starts_with(&format!("{given:?} as ")), "{error}");
+        assert!(all.iter().all(|value| error.message().contains(&value.to_string())), "{error}");
+    }
+}

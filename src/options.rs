@@ -168,15 +168,12 @@ impl OwnedOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::named::check_names;
 
     #[test]
     fn names_are_read_back() {
-        for &lane in Lane::ALL {
-            assert_eq!(lane.to_string().parse::<Lane>().expect("a name"), lane);
-        }
-        for &truncation in Truncation::ALL {
-            assert_eq!(truncation.to_string().parse::<Truncation>().expect("a name"), truncation);
-        }
+        check_names(Lane::ALL);
+        check_names(Truncation::ALL);
         let error = "Bulk".parse::<Lane>().expect_err("another case");
         assert_eq!(
             crate::Error::from(error).to_string(),

@@ -1,8 +1,7 @@
 //! Tests of spaces: fingerprints and names that never change.
 
-use std::{fmt, str::FromStr};
-
 use super::*;
+use crate::named::check_names;
 
 fn builder() -> SpaceBuilder {
     Space::builder("a-model", 384)
@@ -47,20 +46,6 @@ fn names_stay_as_they_are() {
     assert_eq!((Normalization::None.as_str(), Normalization::L2.as_str()), ("none", "l2"));
     assert_eq!((Precision::Full.as_str(), Precision::Int8.as_str()), ("full", "int8"));
     assert_eq!((PromptsBy::Client.as_str(), PromptsBy::Server.as_str()), ("client", "server"));
-}
-
-/// Each name is read back, a string that is only similar to a name is not, and the error lists all names.
-fn check_names<T: Copy + PartialEq + fmt::Debug + fmt::Display + FromStr<Err = ParseError>>(all: &[T]) {
-    for value in all {
-        assert_eq!(value.to_string().parse::<T>().expect("a name"), *value);
-    }
-    let first = all[0].to_string();
-    for given in ["", "nothing", &first.to_uppercase(), &format!(" {first}"), &format!("{first},{first}")] {
-        let error = given.parse::<T>().expect_err(given);
-        assert_eq!(crate::Error::from(error.clone()).kind(), crate::ErrorKind::Config);
-        assert!(error.message().starts_with(&format!("{given:?} as ")), "{error}");
-        assert!(all.iter().all(|value| error.message().contains(&value.to_string())), "{error}");
-    }
 }
 
 #[test]

@@ -61,14 +61,6 @@ mod tests {
     use super::*;
     use crate::window::InputLine;
 
-    fn text(line: u64, text: &str, object: Option<&str>) -> InputLine {
-        InputLine::Text(TextLine { line, text: text.to_owned(), object: object.map(str::to_owned) })
-    }
-
-    fn bad(line: u64, reason: &str, object: Option<&str>) -> InputLine {
-        InputLine::Bad(BadLine { line, reason: reason.to_owned(), object: object.map(str::to_owned) })
-    }
-
     fn json(item: &InputLine, vector: &[f32], truncated: bool) -> String {
         let mut out = Vec::new();
         match item {
@@ -84,14 +76,14 @@ mod tests {
 
     #[test]
     fn components_have_their_shortest_digits() {
-        let row = json(&text(1, "a \"b\"\t", None), &[0.1, -1.0, 1e-30, 0.333_333_34], false);
+        let row = json(&InputLine::text(1, "a \"b\"\t", None), &[0.1, -1.0, 1e-30, 0.333_333_34], false);
         assert_eq!(row, "{\"text\":\"a \\\"b\\\"\\t\",\"embedding\":[0.1,-1.0,1e-30,0.33333334]}\n");
     }
 
     #[test]
     fn fields_pass_through_as_written() {
         let object = r#"{"n": 123456789012345678901234567890, "text": "x", "e": 1.50 }"#;
-        let row = json(&text(1, "x", Some(object)), &[0.5], true);
+        let row = json(&InputLine::text(1, "x", Some(object)), &[0.5], true);
         assert_eq!(
             row,
             "{\"n\": 123456789012345678901234567890, \"text\": \"x\", \"e\": 1.50,\"embedding\":[0.5],\"truncated\":true}\n"
@@ -101,16 +93,16 @@ mod tests {
     #[test]
     fn faults_say_the_line_and_keep_the_fields() {
         assert_eq!(
-            json(&bad(17, "the text is empty", None), &[], false),
+            json(&InputLine::bad(17, "the text is empty", None), &[], false),
             "{\"line\":17,\"error\":\"the text is empty\"}\n"
         );
         assert_eq!(
-            json(&bad(2, "no \"x\"", Some("{\"id\": 1.50}")), &[], false),
+            json(&InputLine::bad(2, "no \"x\"", Some("{\"id\": 1.50}")), &[], false),
             "{\"line\":2,\"error\":\"no \\\"x\\\"\",\"id\": 1.50}\n"
         );
-        assert_eq!(json(&bad(3, "no", Some("{ }")), &[], false), "{\"line\":3,\"error\":\"no\"}\n");
+        assert_eq!(json(&InputLine::bad(3, "no", Some("{ }")), &[], false), "{\"line\":3,\"error\":\"no\"}\n");
         assert_eq!(
-            json(&bad(4, "no", Some("{\"line\":9,\"id\":1,\"embedding\":[1]}")), &[], false),
+            json(&InputLine::bad(4, "no", Some("{\"line\":9,\"id\":1,\"embedding\":[1]}")), &[], false),
             "{\"line\":4,\"error\":\"no\",\"id\":1}\n"
         );
     }

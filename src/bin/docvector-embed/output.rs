@@ -150,14 +150,6 @@ mod tests {
 
     use super::*;
 
-    fn text(line: u64, text: &str, object: Option<&str>) -> InputLine {
-        InputLine::Text(TextLine { line, text: text.to_owned(), object: object.map(str::to_owned) })
-    }
-
-    fn bad(line: u64, reason: &str, object: Option<&str>) -> InputLine {
-        InputLine::Bad(BadLine { line, reason: reason.to_owned(), object: object.map(str::to_owned) })
-    }
-
     fn embeddings(components: &[f32]) -> Embeddings {
         let space = Space::builder("test", 2).build().expect("a valid space");
         Embeddings::new(components.len() / 2, &space, components.to_vec(), Usage::ZERO).expect("valid")
@@ -174,7 +166,7 @@ mod tests {
         let count = || fs::read_dir(folder.path()).expect("readable").count();
 
         let mut output = Output::create(&path, OutputFormat::Jsonl).expect("created");
-        let items = vec![text(1, "a", None), bad(2, "no", None), text(3, "b", None)];
+        let items = vec![InputLine::text(1, "a", None), InputLine::bad(2, "no", None), InputLine::text(3, "b", None)];
         let window = rows(items, embeddings(&[1.0, 0.0, 0.0, 1.0]).with_truncated(vec![1]));
         output.write(&window).expect("written");
         assert!(!path.exists());
@@ -197,8 +189,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("out.npy");
         let mut output = Output::create(&path, OutputFormat::Npy).expect("created");
-        output.write(&rows(vec![text(1, "a", None)], embeddings(&[1.0, 0.5]))).expect("written");
-        output.write(&rows(vec![text(2, "b", None)], embeddings(&[0.1, 0.2]))).expect("written");
+        output.write(&rows(vec![InputLine::text(1, "a", None)], embeddings(&[1.0, 0.5]))).expect("written");
+        output.write(&rows(vec![InputLine::text(2, "b", None)], embeddings(&[0.1, 0.2]))).expect("written");
         output.finish(2).expect("finished");
         let bytes = fs::read(&path).expect("there");
         assert_eq!(npy::parse(&bytes), Some((2, vec![1.0, 0.5, 0.1, 0.2])));
@@ -211,7 +203,7 @@ mod tests {
     fn a_text_without_a_row_is_an_error() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut output = Output::create(&folder.path().join("out.npy"), OutputFormat::Npy).expect("created");
-        let window = rows(vec![text(1, "a", None), text(2, "b", None)], embeddings(&[1.0, 0.5]));
+        let window = rows(vec![InputLine::text(1, "a", None), InputLine::text(2, "b", None)], embeddings(&[1.0, 0.5]));
         assert!(output.write(&window).is_err());
     }
 

@@ -23,6 +23,18 @@ pub(crate) struct TextLine {
     pub(crate) object: Option<String>,
 }
 
+/// Shorter ways to write lines in tests.
+#[cfg(test)]
+impl InputLine {
+    pub(crate) fn text(line: u64, text: &str, object: Option<&str>) -> Self {
+        Self::Text(TextLine { line, text: text.to_owned(), object: object.map(str::to_owned) })
+    }
+
+    pub(crate) fn bad(line: u64, reason: &str, object: Option<&str>) -> Self {
+        Self::Bad(BadLine { line, reason: reason.to_owned(), object: object.map(str::to_owned) })
+    }
+}
+
 impl TextLine {
     /// Returns whether this is the first line of plain text and looks like a JSON line.
     pub(crate) fn looks_like_json(&self) -> bool {

@@ -57,8 +57,6 @@ mod tests {
 
     #[test]
     fn encodings_have_names_both_ways() {
-        for &encoding in OpenAiEncoding::ALL {
-            assert_eq!(encoding.as_str().parse::<OpenAiEncoding>().expect("a name"), encoding);
-        }
+        crate::named::check_names(OpenAiEncoding::ALL);
     }
 }
