@@ -5,6 +5,44 @@ use crate::{
     counted::{Counted, CountedBy, UNCOUNTED},
 };
 
+/// The tokens of a call: the sum of cheap bounds first. Exact counts replace the bounds one text at a time, until the sum
+/// shows that the call is not too large, or no bound is left.
+pub(crate) struct CallTokens {
+    /// 128 bits hold the sum of any bounds.
+    sum: u128,
+    limit: u128,
+    next: usize,
+}
+
+impl CallTokens {
+    /// Begins with the bounds; `None` if tokens cannot be counted or a call has no limit of them.
+    pub(crate) fn new(batch: &Batch<'_>, counting: &Counting<'_>) -> Option<Self> {
+        let limit =
+            counting.limits.tokens_per_call.filter(|_| matches!(counting.limits.tokens, TokenCount::Exact(_)))?;
+        let sum = (0..batch.len()).map(|index| counting.at_most(batch, index) as u128).sum();
+        Some(Self { sum, limit: limit as u128, next: 0 })
+    }
+
+    /// Counts the next text if the sum leaves it open whether the call is too large. Returns its index, or `None` once
+    /// [`excess`](Self::excess) is known.
+    pub(crate) fn count_next(&mut self, batch: &Batch<'_>, counting: &mut Counting<'_>) -> Option<usize> {
+        if self.sum <= self.limit || self.next == batch.len() {
+            return None;
+        }
+        let index = self.next;
+        self.sum -= counting.at_most(batch, index) as u128;
+        self.sum += counting.exact(batch, index) as u128;
+        self.next += 1;
+        Some(index)
+    }
+
+    /// Returns the call's tokens and their limit if they are above it.
+    pub(crate) fn excess(&self) -> Option<(usize, usize)> {
+        let number = |tokens: u128| usize::try_from(tokens).unwrap_or(usize::MAX);
+        (self.sum > self.limit).then(|| (number(self.sum), number(self.limit)))
+    }
+}
+
 /// Counts the tokens of a batch's texts, each at most once, and only those that are asked for.
 pub(crate) struct Counting<'l> {
     pub(crate) limits: &'l Limits,

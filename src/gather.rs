@@ -138,13 +138,13 @@ impl RowCollector {
     /// says how many are missing, and carries the charges of all parts.
     pub fn finish(self) -> Result<Embeddings> {
         let missing = self.missing().count();
-        let (rows, charges) = (self.rows, self.charges.clone());
+        if missing > 0 || self.space.is_none() {
+            let message = format!("{missing} of {} rows are missing: no part had them", self.rows);
+            return Err(Error::new(ErrorKind::Protocol, message).with_charges(&self.charges));
+        }
         // A part without rows is enough for no texts: it tells the space.
-        let all = if missing == 0 { self.into_rows().0 } else { None };
-        all.ok_or_else(|| {
-            let message = format!("{missing} of {rows} rows are missing: no part had them");
-            Error::new(ErrorKind::Protocol, message).with_charges(&charges)
-        })
+        let (rows, ..) = self.into_rows();
+        rows.ok_or_else(|| Error::new(ErrorKind::Protocol, "the rows do not make a matrix"))
     }
 
     /// Returns the rows that are there in the caller's order, which texts have one, and the cost of all parts.

@@ -15,7 +15,11 @@
 
 use std::{collections::VecDeque, future::poll_fn, ops::Range, task::Poll};
 
-use crate::{BadText, Batch, Error, Limits, Result, Space, TokenCount, counted::Counted, counting::Counting};
+use crate::{
+    BadText, Batch, Error, Limits, Result, Space, TokenCount,
+    counted::Counted,
+    counting::{CallTokens, Counting},
+};
 
 /// The bytes of text that are counted before other tasks get their turn: some milliseconds of tokenizing.
 const TURN: usize = 32 << 10;
@@ -235,16 +239,9 @@ pub(crate) async fn check<'l>(batch: &Batch<'_>, spaces: &[Space], limits: &'l L
             end_turn(&mut turn, text.len()).await;
         }
     }
-    if let (TokenCount::Exact(_), Some(limit)) = (&limits.tokens, limits.tokens_per_call) {
-        // 128 bits hold the sum of any bounds.
-        let mut tokens: u128 = (0..batch.len()).map(|index| counting.at_most(batch, index) as u128).sum();
-        for (index, text) in batch.texts().iter().enumerate() {
-            if tokens <= limit as u128 {
-                break;
-            }
-            tokens -= counting.at_most(batch, index) as u128;
-            tokens += counting.exact(batch, index) as u128;
-            end_turn(&mut turn, text.len()).await;
+    if let Some(mut tokens) = CallTokens::new(batch, &counting) {
+        while let Some(index) = tokens.count_next(batch, &mut counting) {
+            end_turn(&mut turn, batch.texts()[index].len()).await;
         }
     }
     batch.check_counted(&mut counting)?;

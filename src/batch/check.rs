@@ -1,7 +1,10 @@
 //! Checks a batch before any work: [`Batch::check`].
 
 use super::Batch;
-use crate::{BadText, BadTextReason, Error, ErrorKind, Limits, Result, Space, TokenCount, counting::Counting};
+use crate::{
+    BadText, BadTextReason, Error, ErrorKind, Limits, Result, Space,
+    counting::{CallTokens, Counting},
+};
 
 impl Batch<'_> {
     /// Checks everything that can be checked before any work. Every `embed` begins with this check.
@@ -36,17 +39,10 @@ impl Batch<'_> {
         if let Some(limit) = limits.bytes.filter(|&limit| bytes > limit) {
             return over("bytes", bytes, limit);
         }
-        if let (TokenCount::Exact(_), Some(limit)) = (&limits.tokens, limits.tokens_per_call) {
-            // Bounds first: if their sum is within the limit, nothing is counted. Otherwise exact counts replace the
-            // bounds, one text at a time, until the sum is within the limit. 128 bits hold the sum of any bounds.
-            let mut tokens: u128 = (0..self.len()).map(|index| counting.at_most(self, index) as u128).sum();
-            let mut next = 0..self.len();
-            while tokens > limit as u128 {
-                let Some(index) = next.next() else {
-                    return over("tokens", usize::try_from(tokens).unwrap_or(usize::MAX), limit);
-                };
-                tokens -= counting.at_most(self, index) as u128;
-                tokens += counting.exact(self, index) as u128;
+        if let Some(mut tokens) = CallTokens::new(self, counting) {
+            while tokens.count_next(self, counting).is_some() {}
+            if let Some((have, limit)) = tokens.excess() {
+                return over("tokens", have, limit);
             }
         }
         Ok(())
