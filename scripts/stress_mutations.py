@@ -213,7 +213,16 @@ MUTATIONS = (
         (
             (IN_FLIGHT, "    pub(super) row: usize,\n", "    pub(super) row: usize,\n    lane: Lane,\n"),
             (IN_FLIGHT, "progress: progress.clone(), row, id }", "progress: progress.clone(), row, lane, id }"),
-            (IN_FLIGHT, "self.0.of(lane)", "self.0.of(if matches!(lane, Lane::Bulk) { Lane::Interactive } else { lane })"),
+            (
+                IN_FLIGHT,
+                "progress: &Arc<Progress>, id: u64) {\n        let table = self.0.of(lane);",
+                "progress: &Arc<Progress>, id: u64) {\n        let table = self.0.of(Lane::Interactive); let _ = lane;",
+            ),
+            (
+                IN_FLIGHT,
+                "keys: &[Key], id: u64) {\n        let table = self.0.of(lane);",
+                "keys: &[Key], id: u64) {\n        let table = self.0.of(Lane::Interactive); let _ = lane;",
+            ),
             (
                 IN_FLIGHT,
                 "self.0.interactive.get(key).into_iter().chain(bulk)",

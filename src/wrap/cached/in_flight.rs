@@ -54,7 +54,7 @@ impl InFlightTable {
 
     /// Enters a call for its texts: row `i` is that of the text with key `i`.
     pub(super) fn enter(&mut self, lane: Lane, keys: &[Key], progress: &Arc<Progress>, id: u64) {
-        let table = self.of(lane);
+        let table = self.0.of(lane);
         for (row, &key) in keys.iter().enumerate() {
             table.insert(key, Slot { progress: progress.clone(), row, id });
         }
@@ -62,16 +62,12 @@ impl InFlightTable {
 
     /// Takes the texts of a call off the table, and leaves those of a later call.
     pub(super) fn remove(&mut self, lane: Lane, keys: &[Key], id: u64) {
-        let table = self.of(lane);
+        let table = self.0.of(lane);
         for key in keys {
             if table.get(key).is_some_and(|slot| slot.id == id) {
                 table.remove(key);
             }
         }
-    }
-
-    const fn of(&mut self, lane: Lane) -> &mut HashMap<Key, Slot, HashOfKey> {
-        self.0.of(lane)
     }
 }
 

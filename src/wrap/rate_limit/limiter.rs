@@ -133,43 +133,10 @@ impl RateLimiter {
         Some((tokens? * SHARE.as_secs_f64()).max(carried) as usize)
     }
 
-    /// Refuses a limit of 0, with which no call could ever be sent.
-    fn check(&self) -> Result<()> {
-        let given = self.0.with(|state| [(state.requests.given, "requests"), (state.tokens.given, "tokens")]);
-        match given.into_iter().find(|(given, _)| *given == Some(0)) {
-            Some((_, what)) => {
-                let message = format!("a rate limit of 0 {what} per minute lets no call through: set at least 1");
-                Err(Error::new(ErrorKind::Config, message))
-            }
-            None => Ok(()),
-        }
-    }
-
     /// Waits for one request and this many tokens, and takes them.
     pub(super) async fn acquire(&self, lane: Lane, tokens: f64, deadline: Option<Instant>) -> Result<()> {
-        self.check()?;
         let passed = || Error::new(ErrorKind::DeadlinePassed, "the rate limit would delay the call past its deadline");
-        let waiter = self.with(|state| {
-            let now = Instant::now();
-            if let Some(most) = state.most_waiting {
-                // Calls that can go now leave the queue first. This call needs no room in it if it can go at once, too.
-                state.advance(now);
-                let waiting = state.lanes.of(lane).len();
-                let goes = waiting == 0 && state.wait(NOBODY, tokens, now).is_zero();
-                if waiting >= most && !goes {
-                    return Err(most);
-                }
-            }
-            Ok(state.lanes.of(lane).push(tokens, now))
-        });
-        let waiter = waiter.map_err(|most| {
-            let message = format!(
-                "the rate limit's queue is full ({lane} calls that may wait: {most}): try again later, or allow more \
-                 (`RateLimiter::with_max_waiting`)"
-            );
-            // Marked, so that no `Retry` repeats it: the call would wait all the same, only outside the bounded queue.
-            Error::new(ErrorKind::Overloaded, message).mark_exhausted()
-        })?;
+        let waiter = self.with(|state| state.admit(lane, tokens, Instant::now()))?;
         // From here on, a dropped future leaves the line.
         let mut waiting = Waiting { limiter: self, lane, waiter: &waiter, is_over: false };
         loop {
@@ -240,6 +207,30 @@ impl RateLimiter {
 }
 
 impl State {
+    /// Puts a call into its line, unless its limits or the bound of the queue forbid it.
+    fn admit(&mut self, lane: Lane, tokens: f64, now: Instant) -> Result<Arc<Waiter>> {
+        let given = [(self.requests.given, "requests"), (self.tokens.given, "tokens")];
+        if let Some((_, what)) = given.into_iter().find(|(given, _)| *given == Some(0)) {
+            let message = format!("a rate limit of 0 {what} per minute lets no call through: set at least 1");
+            return Err(Error::new(ErrorKind::Config, message));
+        }
+        if let Some(most) = self.most_waiting {
+            // Calls that can go now leave the queue first. This call needs no room in it if it can go at once, too.
+            self.advance(now);
+            let waiting = self.lanes.of(lane).len();
+            let goes = waiting == 0 && self.wait(NOBODY, tokens, now).is_zero();
+            if waiting >= most && !goes {
+                let message = format!(
+                    "the rate limit's queue is full ({lane} calls that may wait: {most}): try again later, or allow more \
+                     (`RateLimiter::with_max_waiting`)"
+                );
+                // Marked, so that no `Retry` repeats it: the call would wait all the same, only outside the bounded queue.
+                return Err(Error::new(ErrorKind::Overloaded, message).mark_exhausted());
+            }
+        }
+        Ok(self.lanes.of(lane).push(tokens, now))
+    }
+
     fn waiting(&self) -> usize {
         self.lanes.both().into_iter().map(Line::len).sum()
     }
