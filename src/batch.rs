@@ -130,15 +130,15 @@ impl<'a> Batch<'a> {
         Picked { texts, options: self.options, counted }
     }
 
-    /// Adds the token counts that a planner has made.
-    pub(crate) const fn with_counted(mut self, counted: Counted<'a>) -> Self {
-        self.counted = Some(counted);
+    /// Adds the token counts that a planner has made. If it made none, those that the batch carries stay.
+    pub(crate) fn with_counted(mut self, counted: Option<Counted<'a>>) -> Self {
+        self.counted = counted.or(self.counted);
         self
     }
 
     /// Returns the token counts that the batch carries, if they were made by these limits.
     pub(crate) fn counted_by(&self, limits: &Limits) -> Option<&'a [u32]> {
-        let counted = self.counted.filter(|counted| counted.by == Some(CountedBy::of(limits)))?;
+        let counted = self.counted.filter(|counted| counted.by == CountedBy::of(limits))?;
         Some(counted.tokens)
     }
 
@@ -219,7 +219,7 @@ impl<'a> Batch<'a> {
 pub(crate) struct Picked<'a> {
     texts: Vec<&'a str>,
     options: Options<'a>,
-    counted: Option<(Option<CountedBy>, Vec<u32>)>,
+    counted: Option<(CountedBy, Vec<u32>)>,
 }
 
 impl Picked<'_> {

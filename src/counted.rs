@@ -11,7 +11,7 @@ pub(crate) const UNCOUNTED: u32 = u32::MAX;
 /// count.
 #[derive(Clone, Copy)]
 pub(crate) struct Counted<'a> {
-    pub(crate) by: Option<CountedBy>,
+    pub(crate) by: CountedBy,
     pub(crate) tokens: &'a [u32],
 }
 
@@ -19,7 +19,7 @@ impl<'a> Counted<'a> {
     /// Takes up counts again after the batch that carried them is gone. They must have been made by the same limits,
     /// and so by the same counter.
     pub(crate) fn by(limits: &Limits, tokens: &'a [u32]) -> Self {
-        Self { by: Some(CountedBy::of(limits)), tokens }
+        Self { by: CountedBy::of(limits), tokens }
     }
 
     /// Returns the counts at their places in a larger batch: count `i` at `places[i]` of `len`.

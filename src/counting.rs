@@ -60,7 +60,7 @@ impl<'l> Counting<'l> {
 
     /// Returns the counts made so far, to go with the batch; `None` if nothing was counted.
     pub(crate) fn counted(&self, batch: &Batch<'_>) -> Option<Counted<'_>> {
-        (self.tokens.len() == batch.len()).then_some(Counted { by: Some(self.by), tokens: &self.tokens })
+        (self.tokens.len() == batch.len()).then_some(Counted { by: self.by, tokens: &self.tokens })
     }
 
     /// Returns the text's tokens, at most the limit of one text. If tokens cannot be counted, returns the bound of

@@ -156,6 +156,11 @@ impl Embeddings {
         &self.truncated
     }
 
+    /// Returns `true` if only the beginning of text `i` was embedded.
+    pub fn is_truncated(&self, i: usize) -> bool {
+        self.truncated.binary_search(&i).is_ok()
+    }
+
     /// Returns what the provider still allows, as it said with these rows; `None` if it did not say, or if the rows
     /// come from several calls.
     pub const fn rate_limit_status(&self) -> Option<RateLimitStatus> {
@@ -193,7 +198,7 @@ impl Embeddings {
         for (mut slot, &row) in vectors.rows_mut().into_iter().zip(rows) {
             slot.assign(&self.vectors.row(row));
         }
-        let truncated = (0..rows.len()).filter(|&row| self.truncated.binary_search(&rows[row]).is_ok()).collect();
+        let truncated = (0..rows.len()).filter(|&row| self.is_truncated(rows[row])).collect();
         let (space, charges, rate_limit_status) = (self.space.clone(), self.charges.clone(), self.rate_limit_status);
         Self { vectors, space, charges, truncated, rate_limit_status }
     }

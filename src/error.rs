@@ -385,6 +385,10 @@ impl Error {
         }
         self.inner().charges += nobodys;
         for mut of in spaces {
+            if of.len() == 1 {
+                self.inner().partials.extend(of.pop().map(Arc::new));
+                continue;
+            }
             // Calls end in any order, but the indices of a partial result must ascend.
             of.sort_by_key(|part| part.indices[0]);
             let indices: Vec<usize> = of.iter().flat_map(|part| part.indices.iter().copied()).collect();

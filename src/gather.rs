@@ -200,8 +200,9 @@ impl RowCollector {
         if error.partial().is_none() {
             return error;
         }
-        let mut others = error.clone().into_partials();
-        others.retain(|partial| self.put(partial.embeddings(), |row| partial.indices()[row]).is_err());
+        let mut does_not_fit =
+            |partial: &&Partial| self.put(partial.embeddings(), |row| partial.indices()[row]).is_err();
+        let others = error.partials().filter(&mut does_not_fit).cloned().collect();
         error.without_partial().with_more_partials(others)
     }
 

@@ -21,7 +21,7 @@ use reqwest::{
 use rustls_platform_verifier::BuilderVerifierExt;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::{Error, ErrorKind, Result, Usage};
+use crate::{Error, ErrorKind, Result, Usage, deadline::until};
 
 /// Maximum bytes of an error reply that are read: enough for any message, too few to fill memory.
 const MAX_ERROR_BYTES: usize = 64 << 10;
@@ -246,14 +246,6 @@ impl Http {
             }
         }
         Ok(Reply { status, headers, body, max_bytes, has_content_length: length.is_some() })
-    }
-}
-
-/// Awaits a future until a time; `None` if the time comes first.
-async fn until<T>(end: Option<Instant>, future: impl Future<Output = T> + Send) -> Option<T> {
-    match end {
-        None => Some(future.await),
-        Some(end) => tokio::time::timeout_at(end.into(), future).await.ok(),
     }
 }
 

@@ -62,6 +62,7 @@ mod checked;
 pub mod conformance;
 mod counted;
 mod counting;
+mod deadline;
 mod driven;
 mod embedder;
 mod embeddings;

@@ -101,7 +101,7 @@ macro_rules! stored_by_name {
         #[cfg_attr(docvector_docs, doc(cfg(feature = "serde")))]
         impl<'de> serde::Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let name = <std::borrow::Cow<'de, str> as serde::Deserialize>::deserialize(deserializer)?;
+                let name = <String as serde::Deserialize>::deserialize(deserializer)?;
                 name.parse().map_err(serde::de::Error::custom)
             }
         }

@@ -39,7 +39,6 @@ where
     }
 
     /// Returns the number of pieces.
-    #[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "for the local provider"))]
     pub(crate) fn len(&self) -> usize {
         self.ends.len()
     }

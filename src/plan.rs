@@ -17,7 +17,6 @@ use std::{collections::VecDeque, future::poll_fn, ops::Range, task::Poll};
 
 use crate::{
     BadText, Batch, Error, Limits, Result, Space, TokenCount,
-    counted::Counted,
     counting::{CallTokens, Counting},
 };
 
@@ -76,21 +75,9 @@ pub(crate) async fn again<C>(
 /// find out.
 pub(crate) struct Plan<'l> {
     pub(crate) calls: Result<Vec<Range<usize>>>,
-    counting: Counting<'l>,
+    pub(crate) counting: Counting<'l>,
 }
 
-impl Plan<'_> {
-    /// Returns the token counts that were made for the texts of the batch.
-    pub(crate) fn counted(&self, batch: &Batch<'_>) -> Option<Counted<'_>> {
-        self.counting.counted(batch)
-    }
-}
-
-/// Places the texts of a batch into calls, one text after the other.
-///
-/// Bounds come before counts, because counting means tokenizing, which costs far more than the rest of planning. A
-/// bound is often enough: most texts are shorter in bytes than the limit is in tokens. `advance` works in turns,
-/// because counting megabytes on an async thread would stop all other tasks of that thread.
 struct Planner<'b, 'a, 'l> {
     batch: &'b Batch<'a>,
     limits: &'l Limits,

@@ -98,7 +98,7 @@ impl serde::Serialize for PicoDollars {
 #[cfg_attr(docvector_docs, doc(cfg(feature = "serde")))]
 impl<'de> serde::Deserialize<'de> for PicoDollars {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let picos = <Cow<'de, str> as serde::Deserialize>::deserialize(deserializer)?;
+        let picos = <String as serde::Deserialize>::deserialize(deserializer)?;
         let digits = !picos.is_empty() && picos.bytes().all(|digit| digit.is_ascii_digit());
         digits.then(|| picos.parse().ok()).flatten().map(Self).ok_or_else(|| {
             let shown: String = picos.chars().take(64).collect();

@@ -4,7 +4,12 @@ use std::{collections::VecDeque, ops::Range};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use crate::{Batch, Embedder, Embeddings, Error, Partial, Result, checked::embed_checked, gather::RowCollector, plan};
+use crate::{
+    Batch, Embedder, Embeddings, Error, Partial, Result,
+    checked::embed_checked,
+    gather::RowCollector,
+    plan::{self, Plan},
+};
 
 /// The number of calls at once if an embedder does not say: enough to hide the latency of a network, few enough not to
 /// flood a server.
@@ -20,10 +25,9 @@ pub(super) const IN_FLIGHT: usize = 4;
 pub(super) async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Result<Embeddings> {
     batch.check_space(embedder.spaces())?;
     let limits = embedder.limits();
-    let mut plan = plan::plan(&batch, &limits).await;
-    let calls = std::mem::replace(&mut plan.calls, Ok(Vec::new()));
+    let Plan { calls, counting } = plan::plan(&batch, &limits).await;
     let calls = calls.map_err(|error| error.with_embedder(embedder))?;
-    let batch = plan.counted(&batch).map_or(batch, |counted| batch.with_counted(counted));
+    let batch = batch.with_counted(counting.counted(&batch));
     if calls.len() <= 1 {
         // Nothing has to be put together: the rows are not copied, and the error is the call's own.
         return embed_checked(embedder, batch).await;
@@ -66,8 +70,9 @@ pub(super) async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'
             // Bad texts are named all at once, whichever call they were in.
             (Some(first), Some(next)) => {
                 let named = !first.bad_texts().is_empty() && !next.bad_texts().is_empty();
-                let first = first.with_charges(next.charges()).with_more_partials(next.clone().into_partials());
-                Some(if named { first.with_more_bad_texts(next.bad_texts()) } else { first })
+                let first = first.with_charges(next.charges());
+                let first = if named { first.with_more_bad_texts(next.bad_texts()) } else { first };
+                Some(first.with_more_partials(next.into_partials()))
             }
             (first, next) => first.or(next),
         };

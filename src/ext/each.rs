@@ -75,7 +75,7 @@ impl Each {
     /// # Panics
     /// If `i` is not below [`len`](Self::len).
     pub fn is_truncated(&self, i: usize) -> bool {
-        let cut = |row: &usize| self.embeddings.as_ref().is_some_and(|all| all.truncated().binary_search(row).is_ok());
+        let cut = |row: &usize| self.embeddings.as_ref().is_some_and(|all| all.is_truncated(*row));
         self.outcomes[i].as_ref().is_ok_and(cut)
     }
 

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::{
     BadText, BadTextReason, Batch, Charges, CountTokens, Embedder, Embeddings, Error, ErrorKind, InputKind, Lane,
-    Limits, Normalization, Payee, Result, Space, SpaceId, Tier, TokenCount, Truncation, Usage,
+    Limits, Normalization, Payee, Result, Space, SpaceId, Tier, TokenCount, Truncation, Usage, deadline::until,
 };
 
 /// Characters per token.
@@ -218,14 +218,9 @@ impl Fake {
             // The wait fails only if the sender is gone, and the sender lives in `self`.
             let _ = self.0.holds.subscribe().wait_for(|&holds| holds == 0).await;
         };
-        let Some(deadline) = deadline else {
-            wait.await;
-            return Ok(());
-        };
-        let passed = |_| {
+        until(deadline, wait).await.ok_or_else(|| {
             Error::new(ErrorKind::DeadlinePassed, "while the call waited (`with_latency`, `hold`)").with_embedder(self)
-        };
-        tokio::time::timeout_at(deadline.into(), wait).await.map_err(passed)
+        })
     }
 }
 

@@ -123,26 +123,6 @@ impl<E: Embedder> Cached<E> {
         CachedBuilder { embedder, store: Arc::new(store), encoding: VectorEncoding::default() }
     }
 
-    fn build(CachedBuilder { embedder, store, encoding }: CachedBuilder<E>) -> Result<Self> {
-        let space = match embedder.spaces() {
-            [space] => space.clone(),
-            spaces => {
-                let message = format!("{embedder} lies in {} spaces: cache each of its parts", spaces.len());
-                return Err(Error::new(ErrorKind::Config, message));
-            }
-        };
-        let counts = Arc::<Counts>::default();
-        Ok(Self(Arc::new(Inner {
-            embedder,
-            vectors: VectorStore::new(store, encoding, space.clone(), counts.clone()),
-            spaces: [space],
-            in_flight: Mutex::default(),
-            calls: AtomicU64::new(0),
-            stored: AtomicU64::new(0),
-            counts,
-        })))
-    }
-
     /// Does the same as [`new`](Self::new), and checks that the model is the one whose vectors are stored: see
     /// [`check_model`](Self::check_model).
     ///
@@ -220,7 +200,24 @@ impl<E: Embedder> CachedBuilder<E> {
     /// # Errors
     /// Those of [`Cached::new`].
     pub fn build(self) -> Result<Cached<E>> {
-        Cached::build(self)
+        let Self { embedder, store, encoding } = self;
+        let space = match embedder.spaces() {
+            [space] => space.clone(),
+            spaces => {
+                let message = format!("{embedder} lies in {} spaces: cache each of its parts", spaces.len());
+                return Err(Error::new(ErrorKind::Config, message));
+            }
+        };
+        let counts = Arc::<Counts>::default();
+        Ok(Cached(Arc::new(Inner {
+            embedder,
+            vectors: VectorStore::new(store, encoding, space.clone(), counts.clone()),
+            spaces: [space],
+            in_flight: Mutex::default(),
+            calls: AtomicU64::new(0),
+            stored: AtomicU64::new(0),
+            counts,
+        })))
     }
 
     /// Builds the cache, and checks that the model is the one whose vectors are stored: see [`Cached::check_model`].

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 pub use self::gate::Gate;
 use self::gate::{Entry, Place};
-use crate::{Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space};
+use crate::{Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, deadline::until};
 
 /// Limits how many calls run at once.
 ///
@@ -130,13 +130,10 @@ impl<E: Embedder> Concurrency<E> {
                 return Err(Error::new(ErrorKind::Overloaded, message).with_embedder(self).mark_exhausted());
             }
         };
-        let place = match batch.deadline() {
-            None => turn.await,
-            Some(deadline) => tokio::time::timeout_at(deadline.into(), turn).await.map_err(|_| {
-                let message = format!("while the call waited for one of {} places", self.gate.calls());
-                Error::new(ErrorKind::DeadlinePassed, message).with_embedder(self)
-            })?,
-        };
+        let place = until(batch.deadline(), turn).await.ok_or_else(|| {
+            let message = format!("while the call waited for one of {} places", self.gate.calls());
+            Error::new(ErrorKind::DeadlinePassed, message).with_embedder(self)
+        })?;
         match place {
             Ok(place) => Ok(place),
             // The gate drops a waiter only after its receiver, and this receiver is alive. So the channel brings a

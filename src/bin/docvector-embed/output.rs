@@ -85,7 +85,7 @@ impl Output {
                     match self.format {
                         OutputFormat::Npy => npy::push_row(embeddings.row(row), &mut self.row),
                         OutputFormat::Jsonl => {
-                            let truncated = embeddings.truncated().binary_search(&row).is_ok();
+                            let truncated = embeddings.is_truncated(row);
                             push_vector(text_line, embeddings.row(row), truncated, &mut self.row)?;
                         }
                     }

@@ -9,7 +9,7 @@ use super::{
     bisection::isolate,
     results::{Results, attempt},
 };
-use crate::{Batch, Embedder, Limits, Result, counted::Counted, ext::all::IN_FLIGHT, plan};
+use crate::{Batch, Embedder, Limits, Result, counted::Counted, ext::all::IN_FLIGHT, plan, plan::Plan};
 
 /// Implements [`EmbedderExt::embed_each`](crate::EmbedderExt::embed_each).
 pub(in crate::ext) async fn embed_each<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Each {
@@ -27,7 +27,7 @@ pub(in crate::ext) async fn embed_each<E: Embedder + ?Sized>(embedder: &E, batch
         }
     };
     let counted = tokens.as_deref().map(|tokens| Counted::by(&limits, tokens));
-    let batch = counted.map_or(batch, |counted| batch.with_counted(counted));
+    let batch = batch.with_counted(counted);
     run_calls(embedder, batch, &limits, calls, &mut results).await;
     results.finish()
 }
@@ -41,22 +41,20 @@ struct Planned {
 
 /// Plans calls of the texts that a call can hold. The other texts get their errors before the first call.
 async fn plan_good_texts(batch: &Batch<'_>, limits: &Limits, results: &mut Results) -> Result<Planned> {
+    let Plan { calls, counting } = plan::plan(batch, limits).await;
+    let counted = counting.counted(batch);
+    let tokens = counted.map(|counted| counted.tokens.to_vec());
+    let error = match calls {
+        Ok(calls) => return Ok(Planned { calls: calls.into_iter().map(Vec::from_iter).collect(), tokens }),
+        Err(error) => error,
+    };
     let mut good: Vec<usize> = (0..batch.len()).collect();
-    let first = plan::plan(batch, limits).await;
-    let counted = first.counted(batch);
-    let tokens = counted.map(|counted| counted.scatter(&good, batch.len()));
-    match &first.calls {
-        Ok(calls) => {
-            let calls = calls.iter().map(|call| good[call.clone()].to_vec()).collect();
-            return Ok(Planned { calls, tokens });
-        }
-        Err(error) => results.set_aside(&mut good, error),
-    }
+    results.set_aside(&mut good, &error);
     // The texts that are left are planned again, with the counts of the first time.
-    let rest = counted.map_or(*batch, |counted| batch.with_counted(counted)).pick(&good);
-    let second = plan::plan(&rest.batch(), limits).await;
-    let of_rest = second.counted(&rest.batch()).map(|counted| counted.scatter(&good, batch.len()));
-    let calls = second.calls?.into_iter().map(|call| good[call].to_vec()).collect();
+    let rest = batch.with_counted(counted).pick(&good);
+    let Plan { calls, counting } = plan::plan(&rest.batch(), limits).await;
+    let of_rest = counting.counted(&rest.batch()).map(|counted| counted.scatter(&good, batch.len()));
+    let calls = calls?.into_iter().map(|call| good[call].to_vec()).collect();
     Ok(Planned { calls, tokens: of_rest.or(tokens) })
 }
 

@@ -133,22 +133,14 @@ impl<E: Embedder> NewCall<E> {
     /// Calls the inner embedder for all texts, or for those at these places.
     async fn call(&self, only: Option<&[usize]>) -> Result<Embeddings> {
         let embedder = &self.entered.inner.embedder;
-        let all: Vec<usize>;
-        let places = match only {
-            Some(places) => places,
-            None => {
-                all = (0..self.entered.keys.len()).collect();
-                &all
-            }
-        };
-        let texts: Vec<&str> = places.iter().map(|&place| self.texts.get(place)).collect();
-        let mut batch = Batch::with_options(&texts, self.options.borrow());
-        let tokens: Option<Vec<u32>> =
-            self.tokens.as_ref().map(|tokens| places.iter().map(|&place| tokens[place]).collect());
-        let counted = tokens.as_deref().map(|tokens| Counted::by(&self.limits, tokens));
-        batch = counted.map_or(batch, |counted| batch.with_counted(counted));
+        let texts: Vec<&str> = self.texts.iter().collect();
+        let counted = self.tokens.as_deref().map(|tokens| Counted::by(&self.limits, tokens));
+        let batch = Batch::with_options(&texts, self.options.borrow()).with_counted(counted);
         self.entered.progress.ask();
-        embed_checked(embedder, batch).await
+        match only {
+            None => embed_checked(embedder, batch).await,
+            Some(places) => embed_checked(embedder, batch.pick(places).batch()).await,
+        }
     }
 }
 

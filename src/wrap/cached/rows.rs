@@ -76,7 +76,7 @@ impl Rows {
         }
         if !std::mem::replace(&mut self.done[place], true) {
             self.left -= 1;
-            self.truncated.extend(rows.truncated().binary_search(&row).is_ok().then_some(place));
+            self.truncated.extend(rows.is_truncated(row).then_some(place));
         }
     }
 

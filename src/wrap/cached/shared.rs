@@ -111,12 +111,6 @@ pub(super) struct SharedCall<T> {
 /// A handle of a shared future that does not keep it alive.
 pub(super) struct WeakCall<T>(Weak<State<T>>);
 
-impl<T> Clone for WeakCall<T> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
 impl<T: Clone> SharedCall<T> {
     pub(super) fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
         let waiting = Arc::<Waiting>::default();

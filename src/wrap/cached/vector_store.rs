@@ -163,7 +163,7 @@ impl VectorStore {
     pub(super) async fn keep(&self, keys: &[Key], rows: &Embeddings) {
         let mut entries = OwnedEntries::with_capacity(keys.len(), keys.len() * (rows.dimensions() * 4 + 16));
         for (row, &key) in keys.iter().enumerate() {
-            let cut = rows.truncated().binary_search(&row).is_ok();
+            let cut = rows.is_truncated(row);
             entries.push_with(key, |value| entry::write(value, &key, rows.row(row), cut, self.encoding));
         }
         let entries: Vec<Entry<'_>> = entries.iter().collect();

@@ -34,6 +34,7 @@ use crate::{
     Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Usage,
     cache::{HashOfKey, Key},
     counted::Counted,
+    deadline::until,
     packed::PackedTexts,
     plan::{self, yield_once},
 };
@@ -131,14 +132,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         // Read before the store is: calls that store later count as not seen, and their texts are looked up again.
         self.stored_seen = self.inner.stored.load(Ordering::Acquire);
         let looking = self.inner.vectors.look_up(&self.keys, &mut self.rows);
-        let in_time = match self.batch.deadline() {
-            None => {
-                looking.await;
-                true
-            }
-            Some(deadline) => tokio::time::timeout_at(deadline.into(), looking).await.is_ok(),
-        };
-        if !in_time {
+        if until(self.batch.deadline(), looking).await.is_none() {
             self.error.get_or_insert_with(|| late("while the cache was being read"));
         }
     }
@@ -158,7 +152,8 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         }
         let distinct = self.batch.pick(&firsts);
         let plan = plan::plan(&distinct.batch(), limits).await;
-        self.counted = plan.counted(&distinct.batch()).map(|counted| counted.scatter(&firsts, self.keys.len()));
+        self.counted =
+            plan.counting.counted(&distinct.batch()).map(|counted| counted.scatter(&firsts, self.keys.len()));
         match plan.calls {
             Ok(calls) => calls.into_iter().map(|call| firsts[call].to_vec()).collect(),
             Err(error) => {
@@ -198,12 +193,8 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
                     under_way.push(async move { (number, answer.await) });
                 }
             }
-            let next = match deadline {
-                None => Ok(under_way.next().await),
-                Some(deadline) => tokio::time::timeout_at(deadline.into(), under_way.next()).await,
-            };
-            match next {
-                Ok(Some((number, answer))) => {
+            match until(deadline, under_way.next()).await {
+                Some(Some((number, answer))) => {
                     let Some(part) = parts[number].take() else { continue };
                     if part.is_own {
                         own -= 1;
@@ -214,8 +205,8 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
                     let answer = answer.or_else(|| part.progress.arrived().cloned());
                     self.take(answer, part);
                 }
-                Ok(None) => return,
-                Err(_) => break,
+                Some(None) => return,
+                None => break,
             }
         }
         let late_parts = self.take_arrived(parts);
@@ -238,7 +229,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         waiting: &mut VecDeque<Vec<usize>>,
     ) -> Vec<usize> {
         let counted = self.counted.as_ref().map(|tokens| Counted::by(planned, tokens));
-        let batch = counted.map_or(self.batch, |counted| self.batch.with_counted(counted));
+        let batch = self.batch.with_counted(counted);
         let picked = batch.pick(&call);
         plan::again(&picked.batch(), now, waiting, |part| call[part].to_vec()).await
     }

@@ -82,12 +82,6 @@ impl<T> Drop for Arc<T> {
     }
 }
 
-impl<T> Clone for Weak<T> {
-    fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), turn: self.turn.clone() }
-    }
-}
-
 impl<T> Weak<T> {
     pub fn upgrade(&self) -> Option<Arc<T>> {
         let up = |count| if count == 0 { None } else { Some(count + 1) };
