@@ -43,12 +43,33 @@ impl fmt::Display for ParseError {
 
 impl StdError for ParseError {}
 
-/// Gives each variant a stable name, both ways, and lists the variants for the tests.
+/// Gives each variant a stable name that is shown, parsed and stored, and lists the variants for the tests.
 macro_rules! named {
-    ($(#[$about:meta])+ $type:ident, $what:literal, $($variant:ident = $name:literal),+ $(,)?) => {
-        impl $type {
+    ($(#[$about:meta])+ $type:ident, $($names:tt)+) => {
+        $crate::named::coded! {
             #[cfg(test)]
-            const ALL: &'static [Self] = &[$(Self::$variant),+];
+            ALL;
+            $(#[$about])+
+            $type, $($names)+
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+/// Does the same for a type that shows itself in other words.
+macro_rules! coded {
+    (
+        $(#[$all:meta])+ $visible:vis ALL;
+        $(#[$about:meta])+ $type:ident, $what:literal, $($variant:ident = $name:literal),+ $(,)?
+    ) => {
+        impl $type {
+            $(#[$all])+
+            $visible const ALL: &'static [Self] = &[$(Self::$variant),+];
 
             $(#[$about])+
             ///
@@ -60,19 +81,13 @@ macro_rules! named {
             }
         }
 
-        impl std::fmt::Display for $type {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-
         impl std::str::FromStr for $type {
             type Err = $crate::ParseError;
 
             /// Parses a name that [`as_str`](Self::as_str) returns.
             ///
             /// # Errors
-            /// [`ParseError`]($crate::ParseError) for any other string.
+            /// [`ParseError`]($crate::ParseError) for any other string. A later version may have more names.
             fn from_str(name: &str) -> Result<Self, $crate::ParseError> {
                 match name {
                     $($name => Ok(Self::$variant),)+
@@ -108,7 +123,7 @@ macro_rules! stored_by_name {
     };
 }
 
-pub(crate) use {named, stored_by_name};
+pub(crate) use {coded, named, stored_by_name};
 
 /// Checks of a type's names: each is read back, a string that is only similar to a name is not, and the error lists all
 /// names.

@@ -1,8 +1,8 @@
 //! Names what kind of failure it was, for people and for programs: [`ErrorKind`].
 
-use std::{fmt, str::FromStr};
+use std::fmt;
 
-use crate::{ParseError, named::stored_by_name};
+use crate::named::coded;
 
 /// The kind of a failure, which tells a caller what to do about it.
 ///
@@ -46,44 +46,27 @@ pub enum ErrorKind {
     Unavailable,
 }
 
-impl ErrorKind {
+coded! {
     /// All kinds, in the order of their codes. Later versions have more.
-    pub const ALL: &'static [Self] = &[
-        Self::Auth,
-        Self::Cache,
-        Self::Config,
-        Self::DeadlinePassed,
-        Self::Inference,
-        Self::InvalidInput,
-        Self::Overloaded,
-        Self::Protocol,
-        Self::QuotaExhausted,
-        Self::RateLimited,
-        Self::SpaceMismatch,
-        Self::Timeout,
-        Self::Unavailable,
-    ];
+    pub ALL;
+    /// Returns the kind's code for programs: for wire formats, metrics and files.
+    ErrorKind, "the code of an error",
+    Auth = "auth",
+    Cache = "cache",
+    Config = "config",
+    DeadlinePassed = "deadline_passed",
+    Inference = "inference",
+    InvalidInput = "invalid_input",
+    Overloaded = "overloaded",
+    Protocol = "protocol",
+    QuotaExhausted = "quota",
+    RateLimited = "rate_limited",
+    SpaceMismatch = "space_mismatch",
+    Timeout = "timeout",
+    Unavailable = "unavailable",
+}
 
-    /// Returns the kind's code for programs: for wire formats, metrics and files. A code never changes, and [`FromStr`]
-    /// parses it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Auth => "auth",
-            Self::Cache => "cache",
-            Self::Config => "config",
-            Self::DeadlinePassed => "deadline_passed",
-            Self::Inference => "inference",
-            Self::InvalidInput => "invalid_input",
-            Self::Overloaded => "overloaded",
-            Self::Protocol => "protocol",
-            Self::QuotaExhausted => "quota",
-            Self::RateLimited => "rate_limited",
-            Self::SpaceMismatch => "space_mismatch",
-            Self::Timeout => "timeout",
-            Self::Unavailable => "unavailable",
-        }
-    }
-
+impl ErrorKind {
     /// Returns `true` if a call that several callers share may have failed because of another caller: because of its
     /// deadline, or of its texts.
     ///
@@ -122,22 +105,6 @@ impl fmt::Display for ErrorKind {
         f.write_str(self.words())
     }
 }
-
-impl FromStr for ErrorKind {
-    type Err = ParseError;
-
-    /// Parses a name that [`as_str`](Self::as_str) returns.
-    ///
-    /// # Errors
-    /// [`ParseError`] if no kind has this name: a newer version at the other end of a wire may have more kinds.
-    fn from_str(name: &str) -> Result<Self, ParseError> {
-        let kind = Self::ALL.iter().find(|kind| kind.as_str() == name);
-        let names = || Self::ALL.iter().map(|kind| kind.as_str());
-        kind.copied().ok_or_else(|| ParseError::unknown("the code of an error", name, names()))
-    }
-}
-
-stored_by_name!(ErrorKind, |kind| kind.as_str());
 
 #[cfg(test)]
 mod tests {
