@@ -1,12 +1,6 @@
 //! Keeps entries in memory, within a bound: [`Memory`].
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    num::NonZero,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread,
-};
+use std::{collections::BTreeMap, fmt, num::NonZero, sync::Arc, thread};
 
 use async_trait::async_trait;
 use quick_cache::{
@@ -15,7 +9,7 @@ use quick_cache::{
 };
 
 use super::{CacheStore, Entry, HashOfKey, Key, Sink};
-use crate::{Result, SpaceId, plan::yield_once};
+use crate::{Result, SpaceId, plan::yield_once, sync::Mutex};
 
 /// The minimum size of a part of the table. Each part has a lock and a bound of its own.
 const MIN_PART_BYTES: u64 = 64 << 20;
@@ -117,7 +111,7 @@ impl Memory {
 
     /// Returns the lines that were noted about spaces, ordered by the ids of the spaces.
     pub fn notes(&self) -> Vec<(SpaceId, String)> {
-        self.0.notes().iter().map(|(space, about)| (*space, about.clone())).collect()
+        self.0.notes.with(|notes| notes.iter().map(|(space, about)| (*space, about.clone())).collect())
     }
 
     fn with_parts(bound: Option<u64>, part: u64) -> Self {
@@ -153,10 +147,6 @@ impl Shared {
             // If the place was evicted meanwhile, the value counts as evicted at once.
             let _ = place.insert(Arc::from(entry.value));
         }
-    }
-
-    fn notes(&self) -> MutexGuard<'_, BTreeMap<SpaceId, String>> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -211,7 +201,7 @@ impl CacheStore for Memory {
     }
 
     async fn note(&self, space: SpaceId, about: &str) -> Result<()> {
-        self.0.notes().entry(space).or_insert_with(|| about.to_owned());
+        self.0.notes.with(|notes| _ = notes.entry(space).or_insert_with(|| about.to_owned()));
         Ok(())
     }
 

@@ -1,18 +1,14 @@
 //! Repeats failed calls that may succeed later: [`Retry`]. It has full jitter, limits and a shared budget, and it waits
 //! as long as the server asks.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::{
     Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Partial, Result, Space, checked::embed_checked,
-    gather::RowCollector, telemetry,
+    gather::RowCollector, sync::Mutex, telemetry,
 };
 
 /// The rules for retries.
@@ -172,18 +168,18 @@ impl RetryBudget {
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut f64) -> T) -> T {
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let (balance, at) = &mut *state;
-        // Time adds no more than ten seconds' worth. If calls have added more than that, time adds nothing and takes
-        // nothing.
-        let saved = (self.0.per_second * 10.0).min(Self::MOST);
-        let grown = *balance + now.saturating_duration_since(*at).as_secs_f64() * self.0.per_second;
-        *balance = balance.max(grown.min(saved));
-        *at = now;
-        let result = change(balance);
-        *balance = balance.min(Self::MOST);
-        result
+        self.0.state.with(|(balance, at)| {
+            let now = Instant::now();
+            // Time adds no more than ten seconds' worth. If calls have added more than that, time adds nothing and takes
+            // nothing.
+            let saved = (self.0.per_second * 10.0).min(Self::MOST);
+            let grown = *balance + now.saturating_duration_since(*at).as_secs_f64() * self.0.per_second;
+            *balance = balance.max(grown.min(saved));
+            *at = now;
+            let result = change(balance);
+            *balance = balance.min(Self::MOST);
+            result
+        })
     }
 }
 
@@ -263,7 +259,7 @@ impl<E> Retry<E> {
             return Err("no more are allowed, see `with_attempts`".into());
         }
         let jitter = |most: Duration| {
-            let part = self.random.lock().unwrap_or_else(PoisonError::into_inner).f64();
+            let part = self.random.with(fastrand::Rng::f64);
             most.mul_f64(part)
         };
         let wait = match error.retry_after() {

@@ -3,7 +3,7 @@
 use std::{
     fmt, fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, mpsc},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -24,6 +24,7 @@ use super::{
 use crate::{
     Error, ErrorKind, Result, SpaceId,
     cache::{CacheStore, Entry, Key, Sink, owned_entries::OwnedEntries},
+    sync::Mutex,
 };
 
 /// The maximum bytes of all puts in the queue. Further puts wait before they are copied.
@@ -278,7 +279,7 @@ impl Sqlite {
             let connection = shared.reader()?;
             // A connection that failed is not used again.
             let read = part(&connection).map_err(|error| file_error(&shared.path, error))?;
-            shared.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            shared.idle.with(|idle| idle.push(connection));
             Ok(read)
         };
         runtime.spawn_blocking(read).await.map_err(|error| ended(error.to_string()))?
@@ -399,7 +400,7 @@ impl CacheStore for Sqlite {
 impl Shared {
     /// Returns a connection for reading: an idle one, or a new one.
     pub(super) fn reader(&self) -> Result<Connection> {
-        if let Some(connection) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+        if let Some(connection) = self.idle.with(Vec::pop) {
             return Ok(connection);
         }
         // Not opened read-only: the last connection to close checkpoints, and it may be this one.
@@ -407,13 +408,11 @@ impl Shared {
             .and_then(|connection| connection.execute_batch("PRAGMA query_only = ON").map(|()| connection));
         reader.map_err(|error| file_error(&self.path, error))
     }
-}
 
-impl Shared {
     /// Ends the thread that writes, after everything in the queue, and waits for it.
     fn end(&mut self) -> thread::Result<()> {
         // The connection of the writer should be the last to close: it checkpoints.
-        self.idle.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+        self.idle.with(Vec::clear);
         self.jobs = None;
         // The thread that writes may drop the last clone itself: one that a caller held whom it tells. It cannot wait
         // for itself.

@@ -3,14 +3,10 @@
 #[cfg(feature = "serde")]
 mod stored;
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use super::record::{CallOutcome, CallRecord, MetricsSink};
-use crate::{Charges, ErrorKind, Usage};
+use crate::{Charges, ErrorKind, Usage, sync::Mutex};
 
 /// A sink that adds up all records. Clones share the sums: one clone can be read while others record.
 ///
@@ -41,17 +37,13 @@ impl Totals {
 
     /// Returns the sums so far, all of them from the same moment.
     pub fn snapshot(&self) -> TotalsSnapshot {
-        self.sum().clone()
-    }
-
-    fn sum(&self) -> MutexGuard<'_, TotalsSnapshot> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.with(|sum| sum.clone())
     }
 }
 
 impl MetricsSink for Totals {
     fn record(&self, call: &CallRecord<'_>) {
-        self.sum().add(call);
+        self.0.with(|sum| sum.add(call));
     }
 }
 
