@@ -13,7 +13,7 @@ impl Batch<'_> {
     /// - [`SpaceMismatch`](ErrorKind::SpaceMismatch): the wanted space is not among `spaces`.
     /// - [`InvalidInput`](ErrorKind::InvalidInput): some texts are empty or fit into no call, and the error names all
     ///   of them at once; or the batch has more texts or bytes than a call holds. If tokens can be
-    ///   [counted](TokenCount::Exact), the tokens of the call are checked too and, if over-long texts are an error,
+    ///   [counted](crate::TokenCount::Exact), the tokens of the call are checked too and, if over-long texts are an error,
     ///   those of each text. If tokens can only be bounded, they are not checked.
     pub fn check(&self, spaces: &[Space], limits: &Limits) -> Result<()> {
         self.check_space(spaces)?;
