@@ -188,11 +188,11 @@ impl OnnxBuilder {
     /// See [`Onnx`](Onnx#errors).
     pub fn build(self) -> Result<Onnx> {
         self.check_options()?;
-        let (folder, max_tokens) = self.read_folder()?;
+        let folder = self.read_folder()?;
         let file = model_path(&folder, self.file.as_deref())?;
         let (library, environment) = library::load(self.library.as_deref(), Some(&self.folder))?;
-        let loaded = self.load_model(&folder, &file, max_tokens, &environment)?;
-        let space = self.describe_space(&folder, &loaded, max_tokens)?;
+        let loaded = self.load_model(&folder, &file, &environment)?;
+        let space = self.describe_space(&folder, &loaded)?;
         let built_graph = is_weights(&file);
         let kind = if built_graph { "weights" } else { "file" };
         let key = TuningKey::here(&library.version, &Device::names(&self.devices), space.id(), kind);
@@ -207,7 +207,7 @@ impl OnnxBuilder {
             built_graph,
             devices: self.devices,
             threads,
-            max_tokens,
+            max_tokens: folder.max_tokens,
             batch_tokens,
             tuning_source,
             cpu: cpu::cpu(),
@@ -239,35 +239,27 @@ impl OnnxBuilder {
         Ok(())
     }
 
-    /// Reads the folder, applies the options to it, and returns it with the most tokens of a text.
-    fn read_folder(&self) -> Result<(ModelFolder, Option<usize>)> {
+    /// Reads the folder, and applies the options to it.
+    fn read_folder(&self) -> Result<ModelFolder> {
         let mut folder = ModelFolder::read(&self.folder)?;
         if let Some(prompts) = &self.prompts {
             folder.prompts = prompts.clone();
         }
-        if let Some(dimensions) = self.truncate_dim {
-            folder.truncate_dim = Some(dimensions);
+        folder.truncate_dim = self.truncate_dim.or(folder.truncate_dim);
+        if let Some(asked) = self.max_tokens {
+            if let Some(positions) = folder.positions.filter(|&positions| asked > positions) {
+                return Err(wrong(format!(
+                    "with_max_tokens is {asked}, but the model has positions for {positions} tokens: set at most \
+                     {positions}"
+                )));
+            }
+            folder.max_tokens = Some(asked);
         }
-        let Some(asked) = self.max_tokens else {
-            let max_tokens = folder.max_tokens;
-            return Ok((folder, max_tokens));
-        };
-        if let Some(positions) = folder.positions.filter(|&positions| asked > positions) {
-            return Err(wrong(format!(
-                "with_max_tokens is {asked}, but the model has positions for {positions} tokens: set at most {positions}"
-            )));
-        }
-        Ok((folder, Some(asked)))
+        Ok(folder)
     }
 
     /// Loads the model and its tokenizer, from weights or from a file as it is.
-    fn load_model(
-        &self,
-        folder: &ModelFolder,
-        file: &Path,
-        max_tokens: Option<usize>,
-        environment: &Environment,
-    ) -> Result<Loaded> {
+    fn load_model(&self, folder: &ModelFolder, file: &Path, environment: &Environment) -> Result<Loaded> {
         if is_weights(file) {
             let mut weights = Weights::open(file)?;
             let target = match (self.on_cpu(), self.int8()) {
@@ -276,8 +268,8 @@ impl OnnxBuilder {
                 (false, _) => GraphTarget::Cuda,
             };
             let graph = Graph::build(folder, &mut weights, target)?;
-            let tokens = ModelTokenizer::read(folder, Some(graph.vocabulary), max_tokens)?;
-            let model = Model::of_graph(graph, folder, folder.truncate_dim, tokens.pad)?;
+            let tokens = ModelTokenizer::read(folder, Some(graph.vocabulary))?;
+            let model = Model::of_graph(graph, folder, tokens.pad)?;
             return Ok(Loaded { model, tokens, weights: weights.hash(), precision: self.precision });
         }
         if self.int8() {
@@ -285,10 +277,10 @@ impl OnnxBuilder {
             return Err(wrong(message));
         }
         let inspected = OnnxFile::inspect(file)?;
-        let tokens = ModelTokenizer::read(folder, folder.config.size("vocab_size")?, max_tokens)?;
+        let tokens = ModelTokenizer::read(folder, folder.config.size("vocab_size")?)?;
         let device = self.devices[0];
-        let model = Model::of_file(&inspected, folder, environment, device, folder.truncate_dim, tokens.pad)?;
-        if let Some(tokens) = model.fixed_tokens.filter(|&fixed| max_tokens.is_none_or(|max| max > fixed)) {
+        let model = Model::of_file(&inspected, folder, environment, device, tokens.pad)?;
+        if let Some(tokens) = model.fixed_tokens.filter(|&fixed| folder.max_tokens.is_none_or(|max| max > fixed)) {
             let message = format!(
                 "{} takes texts of exactly {tokens} tokens: set with_max_tokens to at most {tokens}",
                 file.display()
@@ -299,12 +291,12 @@ impl OnnxBuilder {
     }
 
     /// Describes the space of the model's vectors.
-    fn describe_space(&self, folder: &ModelFolder, loaded: &Loaded, max_tokens: Option<usize>) -> Result<Space> {
+    fn describe_space(&self, folder: &ModelFolder, loaded: &Loaded) -> Result<Space> {
         let Loaded { model, tokens, weights, precision } = loaded;
         let label = model_folder::label(&folder.root);
         let normalized = matches!(folder.tail.last(), Some(TailModule::Normalize));
         Space::builder(folder.config.text("model_type")?.unwrap_or("onnx"), model.dimensions)
-            .with_revision(revision(folder, tokens, *weights, &model.facts, max_tokens))
+            .with_revision(revision(folder, tokens, *weights, &model.facts))
             .with_pooling(folder.pooling.iter().copied())
             .with_normalization(if normalized { Normalization::L2 } else { Normalization::None })
             .with_prompts(folder.prompts.clone())
@@ -419,16 +411,10 @@ fn model_path(folder: &ModelFolder, asked: Option<&Path>) -> Result<PathBuf> {
 
 /// Returns a fingerprint of everything that shapes the vectors and is not a field of the space. The device, the
 /// library, the threads and the names of files are not in it.
-fn revision(
-    folder: &ModelFolder,
-    tokens: &ModelTokenizer,
-    weights: blake3::Hash,
-    facts: &str,
-    max: Option<usize>,
-) -> String {
+fn revision(folder: &ModelFolder, tokens: &ModelTokenizer, weights: blake3::Hash, facts: &str) -> String {
     let mut hasher = blake3::Hasher::new_derive_key("docvector-embed 2026-11-22 onnx revision v1");
     hasher.update(weights.as_bytes()).update(tokens.hash.as_bytes());
-    let max = max.map_or_else(|| "any".to_owned(), |max| max.to_string());
+    let max = folder.max_tokens.map_or_else(|| "any".to_owned(), |max| max.to_string());
     let rest = format!("{facts}|{max}|{}|{}|{}", folder.lower_case, folder.truncate_left, folder.pool_prompt);
     hasher.update(rest.as_bytes());
     hasher.finalize().to_hex()[..32].to_owned()

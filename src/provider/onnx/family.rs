@@ -31,6 +31,17 @@ pub(super) enum Family {
 }
 
 impl Family {
+    /// Returns the family of a `model_type`; `None` if its weights cannot be loaded here.
+    fn of(model_type: &str) -> Option<Self> {
+        match model_type {
+            "bert" => Some(Self::Bert),
+            "roberta" | "xlm-roberta" | "camembert" => Some(Self::Roberta),
+            "distilbert" => Some(Self::DistilBert),
+            "mpnet" => Some(Self::Mpnet),
+            _ => None,
+        }
+    }
+
     /// Returns a name of our own, for fingerprints.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
@@ -45,19 +56,12 @@ impl Family {
 impl Architecture {
     pub(super) fn read(config: &JsonFile) -> Result<Self> {
         let name = config.text("model_type")?.ok_or_else(|| config.error("has no field model_type"))?;
-        let family = match name {
-            "bert" => Family::Bert,
-            "roberta" | "xlm-roberta" | "camembert" => Family::Roberta,
-            "distilbert" => Family::DistilBert,
-            "mpnet" => Family::Mpnet,
-            _ => {
-                let known = "bert, roberta, xlm-roberta, camembert, distilbert and mpnet";
-                let message = format!(
-                    "field model_type is {name}: weights of {known} can be loaded; other families need an .onnx file"
-                );
-                return Err(config.error(message));
-            }
-        };
+        let family = Family::of(name).ok_or_else(|| {
+            let known = "bert, roberta, xlm-roberta, camembert, distilbert and mpnet";
+            config.error(format!(
+                "field model_type is {name}: weights of {known} can be loaded; other families need an .onnx file"
+            ))
+        })?;
         config.refuse_unless("position_embedding_type", &["absolute"])?;
         for field in ["is_decoder", "add_cross_attention"] {
             if config.flag(field)?.unwrap_or(false) {
@@ -161,8 +165,8 @@ pub(super) fn positions(config: &JsonFile) -> Result<Option<usize>> {
 
 /// Reads the padding's id, in the families that number positions from one above it.
 pub(super) fn positions_after(config: &JsonFile) -> Result<Option<usize>> {
-    match config.text("model_type")?.unwrap_or_default() {
-        "roberta" | "xlm-roberta" | "camembert" | "mpnet" => Ok(Some(config.size("pad_token_id")?.unwrap_or(1))),
+    match config.text("model_type")?.and_then(Family::of) {
+        Some(Family::Roberta | Family::Mpnet) => Ok(Some(config.size("pad_token_id")?.unwrap_or(1))),
         _ => Ok(None),
     }
 }

@@ -3,7 +3,9 @@
 
 use std::path::Path;
 
-use super::{model_folder::ModelFolder, onnx_file::OnnxFile, tokenizer::ModelTokenizer, weights::Weights};
+use super::{
+    model_folder::ModelFolder, onnx_file::OnnxFile, stages::Tokenize as _, tokenizer::ModelTokenizer, weights::Weights,
+};
 use crate::{CountTokens, InputKind, Result, Truncation};
 
 /// The tokens of a text.
@@ -30,7 +32,7 @@ pub fn read_onnx_file(path: &Path) -> Result<()> {
 /// Reads a model's folder and tokenizes texts with it: the most tokens of a text, and what each text becomes.
 pub fn read_folder(root: &Path, vocabulary: usize, texts: &[&str]) -> Result<(usize, Vec<Tokens>)> {
     let folder = ModelFolder::read(root)?;
-    let tokenizer = ModelTokenizer::read(&folder, Some(vocabulary), folder.max_tokens)?;
+    let tokenizer = ModelTokenizer::read(&folder, Some(vocabulary))?;
     let mut all = Vec::new();
     for text in texts {
         let counted = tokenizer.count(InputKind::Document, text);

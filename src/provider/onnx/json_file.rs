@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use serde_json::Value;
@@ -99,4 +99,9 @@ impl JsonFile {
 /// Makes an error of the kind `Config` that names the file.
 pub(super) fn config(file: &Path, message: &str) -> Error {
     Error::new(ErrorKind::Config, format!("{} {message}", file.display()))
+}
+
+/// Whether a path that a file names stays below the folder that it is joined to.
+pub(super) fn stays_below(path: &Path) -> bool {
+    path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }

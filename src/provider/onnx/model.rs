@@ -21,6 +21,7 @@ use super::{
     file_signature::FileSignature,
     graph::{self, Graph, SharedWeights, WeightData},
     inputs::{Input, InputRole},
+    json_file::config,
     model_folder::ModelFolder,
     onnx_file::OnnxFile,
     runtime_messages::failed,
@@ -75,12 +76,7 @@ impl std::fmt::Debug for Source {
 
 impl Model {
     /// Makes a model from a graph that was built here.
-    pub(super) fn of_graph(
-        graph: Graph,
-        folder: &ModelFolder,
-        truncate_dim: Option<usize>,
-        padding_id: u32,
-    ) -> Result<Self> {
+    pub(super) fn of_graph(graph: Graph, folder: &ModelFolder, padding_id: u32) -> Result<Self> {
         let mut weights = Vec::with_capacity(graph.weights.len());
         // fp16 is for GPUs, which pack nothing. On a CPU some operators would pack fp16 in a way that cannot be shared.
         let narrow = graph.weights.iter().any(|(_, weights)| matches!(weights.data, WeightData::F16(_)));
@@ -119,7 +115,7 @@ impl Model {
             positions: folder.positions,
             facts: graph.facts,
         };
-        model.set_truncate_dim(truncate_dim, folder)?;
+        model.set_truncate_dim(folder)?;
         Ok(model)
     }
 
@@ -129,10 +125,9 @@ impl Model {
         folder: &ModelFolder,
         environment: &Environment,
         device: Device,
-        truncate_dim: Option<usize>,
         padding_id: u32,
     ) -> Result<Self> {
-        let wrong = |message: String| Error::new(ErrorKind::Config, format!("{} {message}", file.path.display()));
+        let wrong = |message: String| config(&file.path, &message);
         let source = Source::File(file.path.clone());
         let session = source.session(environment, device, None)?;
         let signature = FileSignature::read(&session, positions_after(&folder.config)?).map_err(wrong)?;
@@ -151,12 +146,12 @@ impl Model {
             positions: folder.positions,
             facts,
         };
-        model.set_truncate_dim(truncate_dim, folder)?;
+        model.set_truncate_dim(folder)?;
         Ok(model)
     }
 
-    fn set_truncate_dim(&mut self, truncate_dim: Option<usize>, folder: &ModelFolder) -> Result<()> {
-        if let Some(dimensions) = truncate_dim {
+    fn set_truncate_dim(&mut self, folder: &ModelFolder) -> Result<()> {
+        if let Some(dimensions) = folder.truncate_dim {
             self.truncate_dim = TruncateDim::new(folder, dimensions, self.dimensions)?;
             self.dimensions = dimensions;
         }

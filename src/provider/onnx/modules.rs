@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     activation::Activation,
-    json_file::{JsonFile, config},
+    json_file::{JsonFile, config, stays_below},
     pooling,
     weights::{Tensor, Weights},
 };
@@ -81,11 +81,9 @@ impl Modules {
 /// Joins a path from a file to `root`; `None` if the path leaves `root`.
 fn inside(root: &Path, path: &str) -> Option<PathBuf> {
     let path = Path::new(path);
-    let plain =
-        path.components().all(|part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir));
     // Joining an empty path would add a separator at the end.
     let whole = path.as_os_str().is_empty();
-    plain.then(|| if whole { root.to_owned() } else { root.join(path) })
+    stays_below(path).then(|| if whole { root.to_owned() } else { root.join(path) })
 }
 
 fn read_dense(folder: &Path) -> Result<TailModule> {

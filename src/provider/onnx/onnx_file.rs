@@ -2,11 +2,14 @@
 
 use std::{
     fs,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
-use super::proto::{Fields, Malformed, Value};
-use crate::{Error, ErrorKind, Precision, Result};
+use super::{
+    json_file::{config, stays_below},
+    proto::{Fields, Malformed, Value},
+};
+use crate::{Precision, Result};
 
 /// The places of the `.onnx` file in a repository, in order of preference.
 const PLACES: [&str; 2] = ["model.onnx", "onnx/model.onnx"];
@@ -34,7 +37,7 @@ pub(super) fn find(root: &Path) -> Option<PathBuf> {
 impl OnnxFile {
     /// Reads the file from end to end, and checks and hashes the files that its weights are in.
     pub(super) fn inspect(path: &Path) -> Result<Self> {
-        let wrong = |message: String| Error::new(ErrorKind::Config, format!("{} {message}", path.display()));
+        let wrong = |message: String| config(path, &message);
         let bytes = fs::read(path).map_err(|error| wrong("cannot be read".into()).with_source(error))?;
         let mut found = FileContents::default();
         let graphs = found.model(&bytes).map_err(|error| wrong(error.to_string()))?;
@@ -69,7 +72,7 @@ impl OnnxFile {
 /// Returns the path of a file that a model names, which must be below the model's own folder.
 fn external(model: &Path, file: &str) -> Result<PathBuf, String> {
     let named = Path::new(file);
-    if file.is_empty() || !named.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+    if file.is_empty() || !stays_below(named) {
         return Err(format!("keeps weights in {file}, which is not below its folder"));
     }
     Ok(model.parent().unwrap_or(Path::new("")).join(named))

@@ -44,13 +44,15 @@ pub(super) fn pool(mode: Pooling, hidden: &[f32], width: usize, inside: &[bool],
 
 /// Reads the pooling configuration in either dialect: the poolings, and whether the prompt's tokens take part.
 pub(super) fn read(folder: &Path) -> Result<(Vec<Pooling>, bool)> {
-    const ORDER: [(Pooling, &str, &str); 6] = [
-        (Pooling::Cls, "cls", "pooling_mode_cls_token"),
-        (Pooling::Max, "max", "pooling_mode_max_tokens"),
-        (Pooling::Mean, "mean", "pooling_mode_mean_tokens"),
-        (Pooling::MeanSqrtLen, "mean_sqrt_len_tokens", "pooling_mode_mean_sqrt_len_tokens"),
-        (Pooling::WeightedMean, "weightedmean", "pooling_mode_weightedmean_tokens"),
-        (Pooling::LastToken, "lasttoken", "pooling_mode_lasttoken"),
+    /// The fields of the older dialect, in the order in which their vectors are joined. The newer one has the names of
+    /// [`Pooling`].
+    const ORDER: [(Pooling, &str); 6] = [
+        (Pooling::Cls, "pooling_mode_cls_token"),
+        (Pooling::Max, "pooling_mode_max_tokens"),
+        (Pooling::Mean, "pooling_mode_mean_tokens"),
+        (Pooling::MeanSqrtLen, "pooling_mode_mean_sqrt_len_tokens"),
+        (Pooling::WeightedMean, "pooling_mode_weightedmean_tokens"),
+        (Pooling::LastToken, "pooling_mode_lasttoken"),
     ];
     let json = JsonFile::read(folder.join("config.json"))?;
     let mut modes = Vec::new();
@@ -58,18 +60,17 @@ pub(super) fn read(folder: &Path) -> Result<(Vec<Pooling>, bool)> {
         Some(mode) => {
             let names = mode.as_array().map_or(std::slice::from_ref(mode), Vec::as_slice);
             for name in names {
-                let known = ORDER.iter().find(|(_, known, _)| name.as_str() == Some(known));
-                let (mode, ..) = known.ok_or_else(|| json.error(format!("pooling_mode {name} is not known here")))?;
-                modes.push(*mode);
+                let mode = name.as_str().and_then(|name| name.parse().ok());
+                modes.push(mode.ok_or_else(|| json.error(format!("pooling_mode {name} is not known here")))?);
             }
         }
         None => {
-            for (mode, _, field) in ORDER {
+            for (mode, field) in ORDER {
                 if json.flag(field)?.unwrap_or(false) {
                     modes.push(mode);
                 }
             }
-            let known = |field: &str| ORDER.iter().any(|(.., known)| *known == field);
+            let known = |field: &str| ORDER.iter().any(|(_, known)| *known == field);
             let unknown = json.value.as_object().and_then(|fields| {
                 fields.iter().find(|(name, value)| name.starts_with("pooling_mode_") && !known(name) && **value == true)
             });

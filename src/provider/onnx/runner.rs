@@ -196,7 +196,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::provider::onnx::{library, model_folder::ModelFolder, weights::Weights};
+    use crate::{
+        numerics::cosine,
+        provider::onnx::{library, model_folder::ModelFolder, weights::Weights},
+    };
 
     #[test]
     fn rows_on_a_gpu_are_padded_to_eight_but_not_beyond_the_positions() {
@@ -226,7 +229,7 @@ mod tests {
                 let file = folder.transformer.join("model.safetensors");
                 let mut weights = Weights::open(&file).expect("weights");
                 let graph = graph::Graph::build(&folder, &mut weights, target).expect("a graph");
-                let model = Arc::new(Model::of_graph(graph, &folder, None, 0).expect("a model"));
+                let model = Arc::new(Model::of_graph(graph, &folder, 0).expect("a model"));
                 let mut runner = Runner::start(&model, &environment, Device::Cpu).expect("a session");
                 let mut vectors = Vec::new();
                 for ids in [&[2_u32, 7, 9, 11, 3][..], &[2, 5, 3], &[2, 9, 9, 9, 30, 31, 12, 3]] {
@@ -236,8 +239,7 @@ mod tests {
                 vectors
             };
             for (narrow, wide) in vectors(graph::GraphTarget::Cuda).iter().zip(&vectors(graph::GraphTarget::Cpu)) {
-                let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
-                let cosine = dot(narrow, wide) / (dot(narrow, narrow) * dot(wide, wide)).sqrt();
+                let cosine = cosine(narrow, wide);
                 assert!(narrow.len() == wide.len() && cosine >= 0.9999, "{name}: {cosine}");
                 assert_ne!(narrow, wide, "{name} is not in fp16");
             }

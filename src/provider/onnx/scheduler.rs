@@ -179,14 +179,16 @@ impl Drop for Waiting<'_> {
 
 impl Shared {
     /// Runs one thread until it is told to stop.
-    fn worker_loop(&self, role: &WorkerRole, mut runner: Option<Box<dyn RunBatch>>) {
+    fn worker_loop(&self, role: &WorkerRole, runner: Option<Box<dyn RunBatch>>) {
         let (tokens, width, counters) = (&*self.tokens, self.width, &self.counters);
-        let run_stage = RunStage { tokens, width, counters, packing: role.packing.as_ref() };
+        let packing = role.packing.as_ref();
+        let mut run =
+            packing.zip(runner).map(|(packing, runner)| (RunStage { tokens, width, counters, packing }, runner));
         let mut head_start = HeadStart::default();
         while let Some(item) = self.wait_for_work(role, &mut head_start) {
-            match (item, &mut runner) {
+            match (item, &mut run) {
                 (WorkItem::Tokenize(call, piece), _) => self.tokenize_stage(&call, &piece),
-                (WorkItem::Run(batch), Some(runner)) => run_stage.run(batch, runner.as_mut()),
+                (WorkItem::Run(batch), Some((stage, runner))) => stage.run(batch, runner.as_mut()),
                 (WorkItem::Run(batch), None) => {
                     fail(&batch, &Error::new(ErrorKind::Inference, "a thread has no session"))
                 }

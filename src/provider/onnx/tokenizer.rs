@@ -9,7 +9,7 @@ use serde_json::{Value, value::RawValue};
 use tokenizers::Tokenizer;
 
 use super::{
-    json_file::JsonFile,
+    json_file::{JsonFile, config},
     model_folder::ModelFolder,
     stages::{Tokenize, TokenizedText, TooManyTokens},
     truncation::{Fit, SplitPoints},
@@ -34,9 +34,9 @@ pub(super) struct ModelTokenizer {
 }
 
 impl ModelTokenizer {
-    pub(super) fn read(folder: &ModelFolder, vocabulary: Option<usize>, max: Option<usize>) -> Result<Self> {
+    pub(super) fn read(folder: &ModelFolder, vocabulary: Option<usize>) -> Result<Self> {
         let path = folder.transformer.join("tokenizer.json");
-        let wrong = |message: String| Error::new(ErrorKind::Config, format!("{} {message}", path.display()));
+        let wrong = |message: String| config(&path, &message);
         let bytes = fs::read(&path).map_err(|error| wrong("cannot be read".into()).with_source(error))?;
         let mut json: Value = serde_json::from_slice(&bytes).map_err(|error| {
             wrong(format!("is not JSON: line {}, column {}", error.line(), error.column())).with_source(error)
@@ -63,7 +63,7 @@ impl ModelTokenizer {
         }
         let (before, after) = around(&tokenizer).map_err(wrong)?;
         check_special_tokens(folder, &tokenizer, &before, &after, &path)?;
-        if max.is_some_and(|max| max <= before.len() + after.len()) {
+        if folder.max_tokens.is_some_and(|max| max <= before.len() + after.len()) {
             let message = format!("adds {} special tokens, which leave no room for a text", before.len() + after.len());
             return Err(wrong(message));
         }
@@ -76,21 +76,21 @@ impl ModelTokenizer {
             before,
             after,
             pad,
-            max: max.unwrap_or(usize::MAX),
+            max: folder.max_tokens.unwrap_or(usize::MAX),
             left: folder.truncate_left,
-            prompts: Prompts::default(),
+            prompts: folder.prompts.clone(),
             prompt_tokens: [0; 2],
             split_points,
             hash: fingerprint(&bytes).ok_or_else(|| wrong("is not a tokenizer".into()))?,
         };
-        tokens.with_prompts(&folder.prompts)?;
+        tokens.count_prompts()?;
         Ok(tokens)
     }
 
-    /// Sets the prompts before texts.
-    pub(super) fn with_prompts(&mut self, prompts: &Prompts) -> Result<()> {
+    /// Counts the tokens of the prompts. A prompt that leaves no room for a text is an error.
+    fn count_prompts(&mut self) -> Result<()> {
         for kind in [InputKind::Document, InputKind::Query] {
-            let prompt = prompts.of(kind).unwrap_or_default();
+            let prompt = self.prompts.of(kind).unwrap_or_default();
             let count = if prompt.is_empty() { 0 } else { self.before.len() + self.plain(prompt)?.len() };
             if count >= self.max.saturating_sub(self.after.len()) {
                 let message = format!(
@@ -101,31 +101,12 @@ impl ModelTokenizer {
             }
             self.prompt_tokens[kind as usize] = count;
         }
-        self.prompts = prompts.clone();
         Ok(())
     }
 
-    /// Makes the ids of a text, or says that it is too long.
-    pub(super) fn tokenize(
-        &self,
-        kind: InputKind,
-        text: &str,
-        truncation: Truncation,
-    ) -> Result<Result<TokenizedText, TooManyTokens>> {
-        let text = &*self.prompts.before(kind, text);
-        let special = self.before.len() + self.after.len();
-        let room = self.max.saturating_sub(special);
-        let (own, truncated) =
-            match self.split_points.fit(text, room, self.left, truncation, |text| self.plain(text))? {
-                Fit::Whole(own) => (own, false),
-                Fit::Truncated(own) => (own, true),
-                Fit::TooMany(own) => return Ok(Err(TooManyTokens(own + special))),
-            };
-        let mut ids = Vec::with_capacity(own.len() + special);
-        ids.extend_from_slice(&self.before);
-        ids.extend_from_slice(&own);
-        ids.extend_from_slice(&self.after);
-        Ok(Ok(TokenizedText { ids, truncated }))
+    /// Returns the number of special tokens around a text.
+    fn special(&self) -> usize {
+        self.before.len() + self.after.len()
     }
 
     /// Tokenizes a text alone, without special tokens.
@@ -153,7 +134,20 @@ impl Tokenize for ModelTokenizer {
         text: &str,
         truncation: Truncation,
     ) -> Result<Result<TokenizedText, TooManyTokens>> {
-        self.tokenize(kind, text, truncation)
+        let text = &*self.prompts.before(kind, text);
+        let special = self.special();
+        let room = self.max.saturating_sub(special);
+        let (own, truncated) =
+            match self.split_points.fit(text, room, self.left, truncation, |text| self.plain(text))? {
+                Fit::Whole(own) => (own, false),
+                Fit::Truncated(own) => (own, true),
+                Fit::TooMany(own) => return Ok(Err(TooManyTokens(own + special))),
+            };
+        let mut ids = Vec::with_capacity(own.len() + special);
+        ids.extend_from_slice(&self.before);
+        ids.extend_from_slice(&own);
+        ids.extend_from_slice(&self.after);
+        Ok(Ok(TokenizedText { ids, truncated }))
     }
 
     fn unpooled(&self, kind: InputKind) -> usize {
@@ -169,7 +163,7 @@ impl CountTokens for ModelTokenizer {
     fn count(&self, kind: InputKind, text: &str) -> usize {
         // A text that cannot be tokenized is refused when it is embedded.
         let own = self.plain(&self.prompts.before(kind, text)).map_or(usize::MAX, |ids| ids.len());
-        own.saturating_add(self.before.len() + self.after.len())
+        own.saturating_add(self.special())
     }
 
     fn at_most(&self, _: InputKind, _: &str) -> usize {
@@ -177,7 +171,7 @@ impl CountTokens for ModelTokenizer {
     }
 
     fn count_to(&self, kind: InputKind, text: &str, limit: usize) -> usize {
-        let special = self.before.len() + self.after.len();
+        let special = self.special();
         let own =
             self.split_points
                 .beginning(&self.prompts.before(kind, text), limit.saturating_sub(special), |text| self.plain(text));

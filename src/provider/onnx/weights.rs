@@ -9,7 +9,8 @@ use std::{
 use half::{bf16, f16};
 use safetensors::{Dtype, tensor::Metadata};
 
-use crate::{Error, ErrorKind, Result};
+use super::json_file::config;
+use crate::Result;
 
 /// The most bytes that a header may have: the format's own limit.
 const MAX_HEADER: u64 = 100_000_000;
@@ -70,7 +71,7 @@ impl Tensor {
 impl Weights {
     /// Opens the file, checks it from end to end, and hashes it.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let wrong = |message: String| Error::new(ErrorKind::Config, format!("{} {message}", path.display()));
+        let wrong = |message: String| config(path, &message);
         let io = |error: std::io::Error| wrong("cannot be read".into()).with_source(error);
         let mut file = File::open(path).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
@@ -120,7 +121,7 @@ impl Weights {
 
     /// Reads one tensor, which must have this shape.
     pub(super) fn read(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let wrong = |message: String| Error::new(ErrorKind::Config, format!("{} {message}", self.path.display()));
+        let wrong = |message: String| config(&self.path, &message);
         let Some(entry) = self.header.info(name) else {
             return Err(wrong(format!("has no tensor {name}")));
         };

@@ -21,7 +21,7 @@ pub(super) struct RunStage<'a> {
     /// Components of a vector.
     pub(super) width: usize,
     pub(super) counters: &'a Counters,
-    pub(super) packing: Option<&'a Packing>,
+    pub(super) packing: &'a Packing,
 }
 
 /// How one run of a batch ended.
@@ -134,9 +134,7 @@ impl RunStage<'_> {
             RunOutcome::Failed(failure) => failure,
         };
         if failure.out_of_memory && size.texts > 1 {
-            if let Some(packing) = self.packing {
-                packing.halve(size.padded);
-            }
+            self.packing.halve(size.padded);
             return halves(parts, size.texts).into();
         }
         if parts.len() > 1 {
