@@ -13,6 +13,9 @@ use crate::{
     },
 };
 
+/// The least number above 0 in fp16, 2^-24.
+const LEAST_EPSILON_FP16: f32 = 5.960_464_5e-8;
+
 impl GraphBuilder<'_> {
     /// Adds the weights of a linear layer, inputs by outputs, and its bias.
     pub(super) fn linear(&mut self, name: &str, inputs: usize, outputs: usize) -> Result<(String, String)> {
@@ -41,6 +44,15 @@ impl GraphBuilder<'_> {
         Ok((scale, self.share_read(&format!("{name}.bias"), &[arch.hidden])?))
     }
 
+    /// Returns what normalizations add to the variance. The kernels of GPUs round it to fp16, where BERT's 1e-12 would
+    /// be 0, and a row without variance would be divided by 0.
+    const fn epsilon(&self, arch: &Architecture) -> f32 {
+        match self.target {
+            GraphTarget::Cuda => arch.epsilon.max(LEAST_EPSILON_FP16),
+            GraphTarget::Cpu | GraphTarget::Int8 => arch.epsilon,
+        }
+    }
+
     /// Adds the sum of token, position and type vectors, normalized. All tokens are of type 0, so its vector is added
     /// to the position table once, here. Positions are 0, 1, 2, .. unless they are an input.
     pub(super) fn add_embeddings(&mut self, arch: &Architecture) -> Result<String> {
@@ -58,7 +70,7 @@ impl GraphBuilder<'_> {
         if arch.positions_after.is_some() {
             inputs.extend(["", POSITIONS]);
         }
-        let epsilon = vec![float("epsilon", arch.epsilon)];
+        let epsilon = vec![float("epsilon", self.epsilon(arch))];
         // The second output is required, and nothing uses it.
         let outputs = ["embeddings", "embeddings.mask_index"];
         self.node_with_outputs("EmbedLayerNormalization", FUSED, &inputs, &outputs, epsilon);
@@ -105,7 +117,7 @@ impl GraphBuilder<'_> {
         arch: &Architecture,
     ) -> Result<String> {
         let (scale, shift) = self.norm(name, arch)?;
-        let epsilon = vec![float("epsilon", arch.epsilon)];
+        let epsilon = vec![float("epsilon", self.epsilon(arch))];
         let output = format!("{name}.output");
         if self.target == GraphTarget::Cuda {
             let inputs = [x, skip, &scale, &shift, bias];
@@ -139,5 +151,18 @@ impl GraphBuilder<'_> {
                 self.op("Mul", &[&x, &gate], &output)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+
+    use super::LEAST_EPSILON_FP16;
+
+    #[test]
+    fn the_least_epsilon_is_not_zero_in_fp16() {
+        assert_eq!(f16::from_f32(LEAST_EPSILON_FP16), f16::from_bits(1));
+        assert_eq!(f16::from_f32(1e-12), f16::ZERO);
     }
 }

@@ -12,6 +12,8 @@ struct PoolingInputs<'a> {
     hidden: &'a str,
     /// 1 for each token that takes part, 0 for the others.
     mask: String,
+    /// Whether all tokens of a text take part, so that the first one is at 0.
+    mask_is_whole: bool,
     last_axis: String,
     middle_axis: String,
     /// The least divisor.
@@ -29,6 +31,7 @@ impl GraphBuilder<'_> {
         let inputs = PoolingInputs {
             hidden,
             mask: self.node("Cast", "", &[mask], "pool.mask", vec![int("to", FLOAT)]),
+            mask_is_whole: folder.pool_prompt,
             last_axis: self.constant_ints("constant.last", &[-1]),
             middle_axis: self.constant_ints("constant.middle", &[1]),
             floor: self.constant_float("constant.floor", 1e-9),
@@ -60,14 +63,24 @@ impl GraphBuilder<'_> {
                 self.op("Div", &[&sum, &divisor], &name("vector"))
             }
             Pooling::WeightedMean => {
-                let weights = self.positions(inputs, &name);
+                let weights = self.masked_places(inputs, &name);
                 let (sum, divisor) = self.weighted_sum(inputs, &weights, &name);
                 self.op("Div", &[&sum, &divisor], &name("vector"))
             }
-            // The first and the last token that take part.
-            Pooling::Cls => self.pick(inputs, &inputs.mask, &name),
+            // The first token of all.
+            Pooling::Cls if inputs.mask_is_whole => {
+                let first = self.constant("constant.first", INT64, &[], &0_i64.to_le_bytes());
+                self.node("Gather", "", &[inputs.hidden, &first], &name("vector"), vec![int("axis", 1)])
+            }
+            // The first token that takes part.
+            Pooling::Cls => {
+                let places = self.places(inputs, &name);
+                let scores = self.op("Div", &[&inputs.mask, &places], &name("scores"));
+                self.pick(inputs, &scores, &name)
+            }
+            // The last token that takes part.
             Pooling::LastToken => {
-                let scores = self.positions(inputs, &name);
+                let scores = self.masked_places(inputs, &name);
                 self.pick(inputs, &scores, &name)
             }
             Pooling::Max => {
@@ -96,15 +109,21 @@ impl GraphBuilder<'_> {
         (sum, self.op("Max", &[&count, &inputs.floor], &name("divisor")))
     }
 
-    /// Numbers the tokens that take part 1, 2, 3, .. by their place in the text; the others are 0.
-    fn positions(&mut self, inputs: &PoolingInputs<'_>, name: &dyn Fn(&str) -> String) -> String {
+    /// Numbers all tokens 1, 2, 3, .. by their place in the text.
+    fn places(&mut self, inputs: &PoolingInputs<'_>, name: &dyn Fn(&str) -> String) -> String {
         let ones = self.op("Mul", &[&inputs.mask, &inputs.zero], &name("zeros"));
         let ones = self.op("Add", &[&ones, &inputs.one], &name("ones"));
-        let positions = self.op("CumSum", &[&ones, &inputs.axis], &name("positions"));
-        self.op("Mul", &[&positions, &inputs.mask], &name("masked_positions"))
+        self.op("CumSum", &[&ones, &inputs.axis], &name("places"))
     }
 
-    /// Picks the vector of the token with the highest score, the first of equals.
+    /// Numbers the tokens that take part by their place in the text; the others are 0.
+    fn masked_places(&mut self, inputs: &PoolingInputs<'_>, name: &dyn Fn(&str) -> String) -> String {
+        let places = self.places(inputs, name);
+        self.op("Mul", &[&places, &inputs.mask], &name("masked_places"))
+    }
+
+    /// Picks the vector of the token with the highest score. No two scores may be equal: ONNX says that the first of
+    /// equals wins, but a GPU's library promises nothing.
     fn pick(&mut self, inputs: &PoolingInputs<'_>, scores: &str, name: &dyn Fn(&str) -> String) -> String {
         let at = vec![int("axis", 1), int("keepdims", 1)];
         let at = self.node("ArgMax", "", &[scores], &name("at"), at);
