@@ -12,11 +12,13 @@ mod names;
 mod nodes;
 mod pooling;
 mod tail;
+mod weight_bits;
 
 use self::nodes::{FLOAT, GraphBuilder, int};
 pub(super) use self::{
     names::{ENDS, IDS, MASK, OUTPUT, POOLING_MASK, POSITIONS, SEGMENTS},
     nodes::{GraphTarget, SharedWeights, WeightData},
+    weight_bits::WeightBits,
 };
 use super::{
     family::{Architecture, Family},
@@ -57,8 +59,8 @@ impl Graph {
         let mut hidden = builder.add_embeddings(&arch)?;
         let bias = biased.then(|| builder.add_relative_bias(&arch)).transpose()?;
         let names = arch.layer_names();
-        if target == GraphTarget::Int8 {
-            hidden = builder.add_int8_layers(&arch, &names, &hidden, bias.as_deref())?;
+        if let GraphTarget::Int8(bits) = target {
+            hidden = builder.add_int8_layers(&arch, &names, &hidden, bias.as_deref(), bits)?;
         } else {
             for layer in 0..arch.layers {
                 hidden = builder.add_layer(&arch, &names, layer, &hidden, bias.as_deref())?;
@@ -71,7 +73,10 @@ impl Graph {
         builder.target = GraphTarget::Cpu;
         let (mut vector, mut dimensions) = builder.add_pooling(folder, &hidden, arch.hidden);
         // The target is no part of the identity for CUDA, whose vectors lie in the CPU's space.
-        let facts = if target == GraphTarget::Int8 { "int8 a token, 7-bit weights a column, " } else { "" };
+        let facts = match target {
+            GraphTarget::Int8(bits) => format!("int8 a token, {bits}-bit weights a column, "),
+            GraphTarget::Cpu | GraphTarget::Cuda => String::new(),
+        };
         let mut facts = format!(
             "{facts}{} layers {} heads {} epsilon {} {} positions {} types {}",
             arch.family.as_str(),
@@ -144,7 +149,7 @@ mod tests {
             };
             assert_eq!(inputs(GraphTarget::Cuda).contains(&SEGMENTS), segments, "{name}");
             assert_eq!(inputs(GraphTarget::Cuda).contains(&ENDS), name == "mpnet", "{name}");
-            for target in [GraphTarget::Cpu, GraphTarget::Int8] {
+            for target in [GraphTarget::Cpu, GraphTarget::Int8(WeightBits::Seven)] {
                 assert!(inputs(target).contains(&MASK) && !inputs(target).contains(&SEGMENTS), "{name}");
                 assert!(!inputs(target).contains(&ENDS), "{name}");
             }

@@ -50,6 +50,9 @@ pub(crate) struct ModelArgs {
     /// Precision of the layers: int8 is faster, less exact, for CPUs only, and gives vectors of another space
     #[arg(long, value_enum, requires = "model", default_value_t = PrecisionArg::Full)]
     precision: PrecisionArg,
+    /// Bits of the weights in int8: 7 gives CPUs of all kinds one space [default: 8 where the CPU adds them exactly]
+    #[arg(long, value_name = "7|8", requires = "model")]
+    weight_bits: Option<u8>,
 }
 
 /// The precision of a model's layers.
@@ -78,6 +81,9 @@ impl ModelArgs {
             PrecisionArg::Full => Precision::Full,
             PrecisionArg::Int8 => Precision::Int8,
         };
+        if let Some(bits) = self.weight_bits {
+            builder = builder.with_weight_bits(bits);
+        }
         builder.with_devices(self.device.iter().copied()).with_precision(precision)
     }
 }

@@ -3,6 +3,7 @@
 use super::{
     names::{IDS, MASK},
     nodes::{FUSED, GraphBuilder, UINT8, WeightData, int, ints},
+    weight_bits::WeightBits,
 };
 use crate::{
     Result,
@@ -14,18 +15,16 @@ use crate::{
     },
 };
 
-/// The largest quantized weight. Products of 8-bit inputs with 7-bit weights can be added in pairs in 16 bits, which is
-/// what AVX2 does; so the products are the same on every CPU. 8-bit weights would raise the cosine by 0.0003.
-const LARGEST: f32 = 64.0;
 /// The outputs of GELU are above minus this.
 const LEAST_GELU: f32 = 0.17;
 
-/// The shapes that rows are brought into.
-struct RowShapes {
+/// The shapes that rows are brought into, and the bits of the weights that they are multiplied by.
+struct Int8Layers {
     /// Texts by tokens by components, for attention.
     apart: String,
     /// One row per token, for products.
     flat: String,
+    bits: WeightBits,
 }
 
 impl GraphBuilder<'_> {
@@ -36,16 +35,17 @@ impl GraphBuilder<'_> {
         names: &LayerNames,
         x: &str,
         bias: Option<&str>,
+        bits: WeightBits,
     ) -> Result<String> {
-        let (shapes, mut x) = self.int8_rows(x, arch.hidden);
+        let (layers, mut x) = self.int8_rows(x, arch.hidden, bits);
         for layer in 0..arch.layers {
-            x = self.add_int8_layer(arch, names, layer, &x, bias, &shapes)?;
+            x = self.add_int8_layer(arch, names, layer, &x, bias, &layers)?;
         }
-        Ok(self.op("Reshape", &[&x, &shapes.apart], "int8.result"))
+        Ok(self.op("Reshape", &[&x, &layers.apart], "int8.result"))
     }
 
     /// Adds the constants, and brings texts by tokens into one matrix of rows.
-    fn int8_rows(&mut self, x: &str, hidden: usize) -> (RowShapes, String) {
+    fn int8_rows(&mut self, x: &str, hidden: usize, bits: WeightBits) -> (Int8Layers, String) {
         let size = self.op("Shape", &[IDS], "int8.texts_by_tokens");
         let width = self.constant_ints("int8.width", &[hidden as i64]);
         let apart = self.node("Concat", "", &[&size, &width], "int8.apart", vec![int("axis", 0)]);
@@ -63,7 +63,7 @@ impl GraphBuilder<'_> {
         let middle = Message::default().int(1, 1).int(2, UINT8).bytes(9, &[128]);
         let middle = Message::default().string(1, "value").message(5, middle).int(20, 4);
         self.node("ConstantOfShape", "", &[&rows], "int8.middles", vec![middle]);
-        (RowShapes { apart, flat }, x)
+        (Int8Layers { apart, flat, bits }, x)
     }
 
     fn add_int8_layer(
@@ -73,32 +73,32 @@ impl GraphBuilder<'_> {
         n: usize,
         x: &str,
         bias: Option<&str>,
-        shapes: &RowShapes,
+        layers: &Int8Layers,
     ) -> Result<String> {
         let (hidden, inner) = (arch.hidden, arch.inner);
         let name = |part: &str| format!("{}.{n}.{part}", names.layer);
         let quantized = self.quantize(x, &name("qkv.input"), None);
         let [weights, biases] = self.read_qkv(names, &name, hidden)?;
         let biases = self.share(&name("qkv.bias"), biases)?;
-        let products = self.int8_product(&quantized, weights, &name("qkv"));
+        let products = self.int8_product(&quantized, weights, layers.bits, &name("qkv"));
         let parts = ["query", "key", "value"].map(|part| name(&format!("qkv.{part}")));
         let split = vec![int("axis", -1)];
         self.node_with_outputs("Split", "", &[&products], &[&parts[0], &parts[1], &parts[2]], split);
-        let parts = parts.map(|part| self.op("Reshape", &[&part, &shapes.apart], &format!("{part}.apart")));
+        let parts = parts.map(|part| self.op("Reshape", &[&part, &layers.apart], &format!("{part}.apart")));
         let mut inputs = vec![&*parts[0], &parts[1], &parts[2], &biases, MASK];
         inputs.extend(bias);
         let heads = vec![int("num_heads", arch.heads as i64)];
         let attended = self.node("MultiHeadAttention", FUSED, &inputs, &name("attention"), heads);
-        let attended = self.op("Reshape", &[&attended, &shapes.flat], &name("attention.rows"));
+        let attended = self.op("Reshape", &[&attended, &layers.flat], &name("attention.rows"));
 
         let quantized = self.quantize(&attended, &name("attention.input"), None);
         let (weights, bias) = self.linear_apart(&name(names.attention_output), hidden, hidden)?;
-        let projected = self.int8_product(&quantized, weights, &name(names.attention_output));
+        let projected = self.int8_product(&quantized, weights, layers.bits, &name(names.attention_output));
         let x = self.skip_norm(&projected, x, &bias, &name(names.attention_norm), arch)?;
 
         let quantized = self.quantize(&x, &name("inner.input"), None);
         let (weights, bias) = self.linear_apart(&name(names.inner), hidden, inner)?;
-        let product = self.int8_product(&quantized, weights, &name(names.inner));
+        let product = self.int8_product(&quantized, weights, layers.bits, &name(names.inner));
         // The tanh form is faster, and differs from GELU by far less than 8 bits do.
         let activation = match arch.activation {
             Activation::Gelu => Activation::GeluTanh,
@@ -107,7 +107,7 @@ impl GraphBuilder<'_> {
         let active = self.activate(activation, &product, Some(&bias), &name("inner"));
         let quantized = self.quantize(&active, &name("output.input"), Some(activation));
         let (weights, bias) = self.linear_apart(&name(names.output), inner, hidden)?;
-        let product = self.int8_product(&quantized, weights, &name(names.output));
+        let product = self.int8_product(&quantized, weights, layers.bits, &name(names.output));
         self.skip_norm(&product, &x, &bias, &name(names.output_norm), arch)
     }
 
@@ -140,17 +140,17 @@ impl GraphBuilder<'_> {
     }
 
     /// Multiplies quantized rows by weights that are quantized here: one scale per column, rounded to the nearest.
-    fn int8_product(&mut self, [rows, scales]: &[String; 2], weights: Tensor, name: &str) -> String {
-        let columns = weights.shape[1];
+    fn int8_product(&mut self, [rows, scales]: &[String; 2], weights: Tensor, bits: WeightBits, name: &str) -> String {
+        let (columns, largest) = (weights.shape[1], bits.largest());
         let mut steps = vec![0.0_f32; columns];
         for row in weights.data.chunks_exact(columns) {
             steps.iter_mut().zip(row).for_each(|(step, weight)| *step = step.max(weight.abs()));
         }
         // A column of zeros may have any scale.
-        steps.iter_mut().for_each(|step| *step = if *step > 0.0 { *step / LARGEST } else { 1.0 });
+        steps.iter_mut().for_each(|step| *step = if *step > 0.0 { *step / largest } else { 1.0 });
         let quantized = weights.data.chunks_exact(columns).flat_map(|row| row.iter().zip(&steps));
         let quantized =
-            quantized.map(|(weight, step)| (weight / step).round_ties_even().clamp(-LARGEST, LARGEST) as i8);
+            quantized.map(|(weight, step)| (weight / step).round_ties_even().clamp(-largest, largest) as i8);
         let quantized = WeightData::I8(quantized.collect());
         let quantized = self.share_numbers(&format!("{name}.weight.int8"), weights.shape, quantized);
         let steps = self.share_numbers(&format!("{name}.weight.scales"), vec![columns], WeightData::F32(steps));

@@ -49,7 +49,7 @@ impl GraphBuilder<'_> {
     const fn epsilon(&self, arch: &Architecture) -> f32 {
         match self.target {
             GraphTarget::Cuda => arch.epsilon.max(LEAST_EPSILON_FP16),
-            GraphTarget::Cpu | GraphTarget::Int8 => arch.epsilon,
+            GraphTarget::Cpu | GraphTarget::Int8(_) => arch.epsilon,
         }
     }
 

@@ -2,7 +2,10 @@
 
 use half::f16;
 
-use super::names::{ENDS, OUTPUT, SEGMENTS};
+use super::{
+    names::{ENDS, OUTPUT, SEGMENTS},
+    weight_bits::WeightBits,
+};
 use crate::{
     Error, ErrorKind, Result,
     provider::onnx::{
@@ -27,14 +30,14 @@ pub(super) const IR_VERSION: i64 = 8;
 pub(super) const FUSED: &str = "com.microsoft";
 
 /// The device and precision that a graph is built for. The vectors of `Cpu` and `Cuda` lie in one space, those of
-/// `Int8` in another.
+/// `Int8` in one for each number of bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::provider::onnx) enum GraphTarget {
     /// fp32 throughout.
     Cpu,
     /// Weights of the layers in 8 bits with one scale per column; their inputs in 8 bits with one scale per token, so
     /// that a vector does not depend on the other texts of its batch.
-    Int8,
+    Int8(WeightBits),
     /// fp16 up to the last layer, fp32 after it: pooling sums hundreds of numbers, and the least divisors are below
     /// what fp16 can hold.
     Cuda,
@@ -126,7 +129,7 @@ impl GraphBuilder<'_> {
     /// Adds weights under a name, in the precision of the target. Each session gets them from outside the graph.
     pub(super) fn share(&mut self, name: &str, tensor: Tensor) -> Result<String> {
         let data = match self.target {
-            GraphTarget::Cpu | GraphTarget::Int8 => WeightData::F32(tensor.data),
+            GraphTarget::Cpu | GraphTarget::Int8(_) => WeightData::F32(tensor.data),
             GraphTarget::Cuda => {
                 let data: Vec<f16> = tensor.data.iter().map(|&weight| f16::from_f32(weight)).collect();
                 if let Some(at) = data.iter().position(|weight| !weight.is_finite()) {
