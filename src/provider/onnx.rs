@@ -15,6 +15,7 @@ mod library;
 mod model;
 mod model_folder;
 mod modules;
+mod onnx_contents;
 mod onnx_file;
 mod placement;
 mod pooling;
@@ -26,6 +27,8 @@ mod scheduler;
 mod session;
 mod stages;
 mod tail;
+#[cfg(test)]
+mod tiny_file;
 mod tokenizer;
 mod truncation;
 mod tuning;
