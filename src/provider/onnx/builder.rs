@@ -368,10 +368,9 @@ impl OnnxBuilder {
     ) -> Result<Vec<Worker>> {
         let on_cpu = self.on_cpu();
         let overhead = if on_cpu { BATCH_OVERHEAD } else { BATCH_OVERHEAD_GPU };
-        let most_texts = if model.one_text_per_batch { Some(1) } else { model.fixed_texts };
         let mut workers = Vec::new();
         for &device in &self.devices {
-            let packing = Packing::new(batch_tokens, overhead, most_texts);
+            let packing = Packing::new(batch_tokens, overhead, model.most_texts());
             for number in 0..threads {
                 let role = WorkerRole { tokenizes: on_cpu, packing: Some(packing.clone()) };
                 // Made here, one after the other. If each thread made its own, each heap would keep the garbage of it.

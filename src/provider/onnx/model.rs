@@ -158,6 +158,11 @@ impl Model {
         Ok(())
     }
 
+    /// Returns the most texts that a batch may have, if anything but the memory limits them.
+    pub(super) fn most_texts(&self) -> Option<usize> {
+        if self.one_text_per_batch { Some(1) } else { self.fixed_texts }
+    }
+
     /// Makes the vectors of a batch, one after the other, from the graph's output; `None` if its shape is not the
     /// announced one.
     pub(super) fn vectors<'v>(&self, output: GraphOutput<'v>, rows: &[TokenRow<'_>]) -> Option<Cow<'v, [f32]>> {

@@ -24,3 +24,30 @@ pub(super) fn placement(model: &Arc<Model>, environment: &Environment, device: D
     let bytes = fs::read(&file).map_err(|error| unread("cannot be read".into()).with_source(error))?;
     node_shares(&bytes).ok_or_else(|| unread("has a form that is not known here".into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        EmbedderExt,
+        provider::onnx::{
+            Onnx,
+            tiny_file::{OUTPUT, VECTORS, folder, model, node},
+        },
+    };
+
+    /// The two short texts must fit into the shape that a file requires.
+    #[tokio::test]
+    async fn a_file_of_a_fixed_shape_is_placed() {
+        for shape in [[Some(1), None], [Some(3), None], [None, Some(4)], [Some(1), Some(3)], [None, None]] {
+            let nodes = vec![node("Mul", &[VECTORS, VECTORS], &[OUTPUT], Vec::new())];
+            let folder = folder(&model(nodes, Vec::new(), shape));
+            let builder = Onnx::builder(folder.path()).with_threads(1);
+            let builder = if let Some(tokens) = shape[1] { builder.with_max_tokens(tokens) } else { builder };
+            let embedder = builder.build().unwrap_or_else(|error| panic!("{shape:?}: {error}"));
+            let shares = embedder.placement().unwrap_or_else(|error| panic!("{shape:?}: {error}"));
+            assert!(shares.iter().any(|share| share.nodes >= 2), "{shape:?}: {shares:?}");
+            let rows = embedder.embed_documents(&["a", "b", "c", "d"]).await.expect("embeds");
+            assert_eq!(rows.len(), 4, "{shape:?}");
+        }
+    }
+}

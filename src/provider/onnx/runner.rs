@@ -88,12 +88,14 @@ impl Runner {
         Ok(Self { model, session, device, options, buffers, pinned })
     }
 
-    /// Runs two texts of unequal length; their tokens do not matter.
+    /// Runs two texts of unequal length, or as much of them as the model takes at once; their tokens do not matter.
     pub(super) fn warm_up(&mut self) -> Result<(), BatchFailure> {
-        let ids = [self.model.padding_id; 5];
-        let rows = [TokenRow { ids: &ids, unpooled: 0 }, TokenRow { ids: &ids[..3], unpooled: 0 }];
-        let (device, rows) = (self.device, if self.model.one_text_per_batch { &rows[..1] } else { &rows[..] });
-        self.run_on(rows, &mut |_| {}, |error| match device {
+        let (device, model) = (self.device, &self.model);
+        let longest = [model.fixed_tokens, model.positions].into_iter().flatten().fold(5, usize::min);
+        let ids = vec![model.padding_id; longest];
+        let rows = [TokenRow { ids: &ids, unpooled: 0 }, TokenRow { ids: &ids[..longest.min(3)], unpooled: 0 }];
+        let texts = model.most_texts().map_or(rows.len(), |most| most.min(rows.len()));
+        self.run_on(&rows[..texts], &mut |_| {}, |error| match device {
             Device::Cpu => failed("the model failed on two short texts")(error),
             Device::Cuda(_) => cuda::unusable(device, error),
         })
