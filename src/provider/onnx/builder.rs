@@ -9,7 +9,9 @@ use std::{
 use ort::environment::Environment;
 
 use super::{
-    Inner, Onnx, OnnxInfo, cpu,
+    Inner, Onnx, OnnxInfo,
+    batch_mates::{Probe, part_if_dependent},
+    cpu,
     device::Device,
     graph::{Graph, GraphTarget, WeightBits},
     library,
@@ -210,7 +212,7 @@ impl OnnxBuilder {
         let key = TuningKey::here(&library.version, &Device::names(&self.devices), space.id(), kind);
         let (Tuning { threads, batch_tokens, .. }, tuning_source) = self.choose_settings(&key);
         let (tokens, model) = (Arc::new(loaded.tokens), Arc::new(loaded.model));
-        let workers = self.start_workers(&model, &environment, threads, batch_tokens)?;
+        let workers = self.start_workers(&model, &tokens, &environment, Tuning::new(threads, batch_tokens))?;
         let tokenize: Arc<dyn Tokenize> = tokens.clone();
         let scheduler = Scheduler::start(tokenize, model.dimensions, workers)?;
         let info = OnnxInfo {
@@ -301,7 +303,8 @@ impl OnnxBuilder {
         let inspected = OnnxFile::inspect(file)?;
         let tokens = ModelTokenizer::read(folder, folder.config.size("vocab_size")?)?;
         let device = self.devices[0];
-        let model = Model::of_file(&inspected, folder, environment, device, tokens.pad)?;
+        let (model, session) = Model::of_file(&inspected, folder, environment, device, tokens.pad)?;
+        let model = part_if_dependent(model, session, &Probe::new(&tokens)?, device, file)?;
         if let Some(tokens) = model.fixed_tokens.filter(|&fixed| folder.max_tokens.is_none_or(|max| max > fixed)) {
             let message = format!(
                 "{} takes texts of exactly {tokens} tokens: set with_max_tokens to at most {tokens}",
@@ -362,20 +365,24 @@ impl OnnxBuilder {
     fn start_workers(
         &self,
         model: &Arc<Model>,
+        tokens: &ModelTokenizer,
         environment: &Environment,
-        threads: usize,
-        batch_tokens: usize,
+        tuning: Tuning,
     ) -> Result<Vec<Worker>> {
         let on_cpu = self.on_cpu();
         let overhead = if on_cpu { BATCH_OVERHEAD } else { BATCH_OVERHEAD_GPU };
         let mut workers = Vec::new();
         for &device in &self.devices {
-            let packing = Packing::new(batch_tokens, overhead, model.most_texts());
-            for number in 0..threads {
+            let packing = Packing::new(tuning.batch_tokens, overhead, model.most_texts());
+            for number in 0..tuning.threads {
                 let role = WorkerRole { tokenizes: on_cpu, packing: Some(packing.clone()) };
                 // Made here, one after the other. If each thread made its own, each heap would keep the garbage of it.
-                let runner = Box::new(Runner::start(model, environment, device)?);
-                workers.push(Worker { name: format!("docvector-{device}-{number}"), role, runner: Some(runner) });
+                let mut runner = Runner::start(model, environment, device)?;
+                if !on_cpu && number == 0 {
+                    runner.refuse_mates(&Probe::new(tokens)?, device)?;
+                }
+                let name = format!("docvector-{device}-{number}");
+                workers.push(Worker { name, role, runner: Some(Box::new(runner)) });
             }
         }
         // A GPU embeds faster than the thread that feeds it could tokenize.

@@ -119,14 +119,14 @@ impl Model {
         Ok(model)
     }
 
-    /// Makes a model from a file as it is: a session tells its inputs and its output.
+    /// Makes a model from a file as it is, and a session, which tells its inputs and its output.
     pub(super) fn of_file(
         file: &OnnxFile,
         folder: &ModelFolder,
         environment: &Environment,
         device: Device,
         padding_id: u32,
-    ) -> Result<Self> {
+    ) -> Result<(Self, Session)> {
         let wrong = |message: String| config(&file.path, &message);
         let source = Source::File(file.path.clone());
         let session = source.session(environment, device, None)?;
@@ -147,7 +147,7 @@ impl Model {
             facts,
         };
         model.set_truncate_dim(folder)?;
-        Ok(model)
+        Ok((model, session))
     }
 
     fn set_truncate_dim(&mut self, folder: &ModelFolder) -> Result<()> {
@@ -156,6 +156,11 @@ impl Model {
             self.dimensions = dimensions;
         }
         Ok(())
+    }
+
+    /// Returns the most tokens that a text may have by the graph's own sizes.
+    pub(super) fn most_tokens(&self) -> usize {
+        [self.fixed_tokens, self.positions].into_iter().flatten().fold(usize::MAX, usize::min)
     }
 
     /// Returns the most texts that a batch may have, if anything but the memory limits them.

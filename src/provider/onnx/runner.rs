@@ -40,6 +40,12 @@ struct Pinned {
 
 impl Pinned {
     fn new(session: &Session, number: u16) -> Result<Self> {
+        // Some versions of ONNX Runtime number a GPU's pinned memory as the GPU, others always 0.
+        let numbered = Self::numbered(session, number);
+        if number == 0 { numbered } else { numbered.or_else(|_| Self::numbered(session, 0)) }
+    }
+
+    fn numbered(session: &Session, number: u16) -> Result<Self> {
         let info = |kind| {
             MemoryInfo::new(AllocationDevice::CUDA_PINNED, number.into(), AllocatorType::Device, kind)
                 .map_err(failed("pinned memory cannot be described"))
@@ -90,12 +96,26 @@ impl Runner {
 
     /// Runs two texts of unequal length, or as much of them as the model takes at once; their tokens do not matter.
     pub(super) fn warm_up(&mut self) -> Result<(), BatchFailure> {
-        let (device, model) = (self.device, &self.model);
-        let longest = [model.fixed_tokens, model.positions].into_iter().flatten().fold(5, usize::min);
+        let model = &self.model;
+        let longest = model.most_tokens().min(5);
         let ids = vec![model.padding_id; longest];
         let rows = [TokenRow { ids: &ids, unpooled: 0 }, TokenRow { ids: &ids[..longest.min(3)], unpooled: 0 }];
         let texts = model.most_texts().map_or(rows.len(), |most| most.min(rows.len()));
-        self.run_on(&rows[..texts], &mut |_| {}, |error| match device {
+        self.run_two_texts(&rows[..texts], &mut |_| {})
+    }
+
+    pub(super) fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Runs one or two short texts, with an error that says so.
+    pub(super) fn run_two_texts(
+        &mut self,
+        rows: &[TokenRow<'_>],
+        place: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), BatchFailure> {
+        let device = self.device;
+        self.run_on(rows, place, |error| match device {
             Device::Cpu => failed("the model failed on two short texts")(error),
             Device::Cuda(_) => cuda::unusable(device, error),
         })

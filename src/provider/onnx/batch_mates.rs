@@ -1,0 +1,167 @@
+//! Checks, when a model is loaded, whether a text's vector depends on the other texts of its batch.
+
+use std::{path::Path, sync::Arc};
+
+use ort::session::Session;
+
+use super::{
+    device::Device,
+    model::{Model, Source},
+    runner::Runner,
+    stages::{BatchFailure, TokenRow, Tokenize, TokenizedText, TooManyTokens},
+};
+use crate::{Error, ErrorKind, InputKind, Result, Truncation, numerics::cosine, telemetry};
+
+/// The least cosine on a GPU of a text's vector alone to the same among others. In fp16 it was 0.99999 on a CPU.
+const LEAST_IN_FP16: f64 = 0.999;
+/// The same for an `.onnx` file. One that quantizes its inputs with fixed scales is at 0.998: the sum of a batch of
+/// another size differs in its last bit, and rounding magnifies this.
+const LEAST_OF_A_FILE: f64 = 0.995;
+/// A short text, and a longer one of other words, so that both lengths and numbers of a batch differ.
+const TEXTS: [&str; 2] = ["owl", "Rust 1.92 (2025): 3 < 4, but #[cfg(test)] needs 17 more commas, Élodie said; why?"];
+
+/// The tokens of two texts.
+#[derive(Debug)]
+pub(super) struct Probe([Vec<u32>; 2]);
+
+impl Probe {
+    pub(super) fn new(tokens: &dyn Tokenize) -> Result<Self> {
+        let [shorter, longer] = TEXTS.map(|text| tokens.tokenize(InputKind::Document, text, Truncation::Truncate));
+        let ids = |text: Result<TokenizedText, TooManyTokens>| text.map_or_else(|_| Vec::new(), |text| text.ids);
+        Ok(Self([ids(shorter?), ids(longer?)]))
+    }
+}
+
+/// Whether vectors of a batch are those of its texts alone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mates {
+    Independent,
+    /// The cosine of a text's vector alone to the same among others.
+    Dependent(f64),
+}
+
+impl Runner {
+    /// Embeds a short text alone, and beside a longer one, which makes the short one be padded.
+    fn mates(&mut self, probe: &Probe) -> Result<Mates, BatchFailure> {
+        let model = self.model();
+        if model.most_texts() == Some(1) {
+            return Ok(Mates::Independent);
+        }
+        let least = match model.source {
+            Source::Graph { .. } => LEAST_IN_FP16,
+            Source::File(_) => LEAST_OF_A_FILE,
+        };
+        let width = model.dimensions;
+        let [shorter, longer] = probe.0.each_ref().map(|ids| TokenRow { ids, unpooled: 0 });
+        let mut first_row = |rows: &[TokenRow<'_>]| -> Result<Vec<f32>, BatchFailure> {
+            let mut vector = Vec::new();
+            self.run_two_texts(rows, &mut |rows| vector.extend_from_slice(&rows[..width.min(rows.len())]))?;
+            Ok(vector)
+        };
+        let (alone, among) = (first_row(&[shorter])?, first_row(&[shorter, longer])?);
+        let cosine = cosine(&alone, &among);
+        // Vectors of 0 tell nothing.
+        let nothing = alone.iter().chain(&among).all(|&component| component == 0.0);
+        Ok(if nothing || cosine >= least { Mates::Independent } else { Mates::Dependent(cosine) })
+    }
+
+    /// Refuses a device on which vectors depend on their batch-mates: some kernel is wrong there.
+    pub(super) fn refuse_mates(&mut self, probe: &Probe, device: Device) -> Result<()> {
+        match self.mates(probe).map_err(|failure| failure.error)? {
+            Mates::Independent => Ok(()),
+            Mates::Dependent(cosine) => Err(Error::new(
+                ErrorKind::Config,
+                format!(
+                    "{device} cannot be used: a text's vector alone and among others has a cosine of {cosine:.4}, so \
+                     this ONNX Runtime computes batches wrongly there: use another version of it"
+                ),
+            )),
+        }
+    }
+}
+
+/// Runs a file to see whether its batches change the vectors of their texts: if they do, each text gets a batch of its
+/// own.
+pub(super) fn part_if_dependent(
+    model: Model,
+    session: Session,
+    probe: &Probe,
+    device: Device,
+    file: &Path,
+) -> Result<Model> {
+    let model = Arc::new(model);
+    let mut runner = Runner::new(Arc::clone(&model), session, device)?;
+    let mates = runner.mates(probe).map_err(|failure| failure.error)?;
+    drop(runner);
+    let mut model = Arc::into_inner(model)
+        .ok_or_else(|| Error::new(ErrorKind::Inference, "the model is still in use after its first run"))?;
+    if let Mates::Dependent(cosine) = mates {
+        tracing::warn!(
+            { telemetry::FILE } = %file.display(),
+            { telemetry::WHY } = format!("a text's vector alone and among others has a cosine of {cosine:.4}"),
+            "each text gets a batch of its own, which is slow: export the model again, with its attention mask"
+        );
+        model.one_text_per_batch = true;
+    }
+    Ok(model)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::EmbedderExt;
+    use crate::provider::onnx::{
+        Onnx,
+        graph::{Graph, GraphTarget},
+        library,
+        model_folder::ModelFolder,
+        proto::Message,
+        tiny_file::{OUTPUT, VECTORS, folder, int, model, node},
+        tokenizer::ModelTokenizer,
+        weights::Weights,
+    };
+
+    #[test]
+    fn graphs_that_are_built_here_are_independent() {
+        let (_, environment) = library::load(None, None).expect("the library");
+        for name in ["bert-cls", "bert-multi", "bert-prompts", "xlm-roberta", "mpnet", "distilbert"] {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny").join(name);
+            let folder = ModelFolder::read(&folder).expect("a folder");
+            let mut weights = Weights::open(&folder.transformer.join("model.safetensors")).expect("weights");
+            let graph = Graph::build(&folder, &mut weights, GraphTarget::Cpu).expect("a graph");
+            let tokens = ModelTokenizer::read(&folder, Some(graph.vocabulary)).expect("a tokenizer");
+            let model = Arc::new(Model::of_graph(graph, &folder, tokens.pad).expect("a model"));
+            let probe = Probe::new(&tokens).expect("tokens");
+            let mut runner = Runner::start(&model, &environment, Device::Cpu).expect("a session");
+            assert_eq!(runner.mates(&probe).expect("runs"), Mates::Independent, "{name}");
+        }
+    }
+
+    /// Files that no look into them could tell: one computes with the sum of the whole batch, one takes the mean of
+    /// all tokens of a row and so of the padding.
+    #[tokio::test]
+    async fn a_file_whose_batches_change_vectors_gets_one_text_per_batch() {
+        let sum = vec![
+            node("ReduceSum", &[VECTORS], &["sum"], vec![int("keepdims", 0)]),
+            node("Mul", &[VECTORS, "sum"], &["product"], Vec::new()),
+            node("Sin", &["product"], &[OUTPUT], Vec::new()),
+        ];
+        let ints = Message::default().string(1, "axes").int(8, 1).int(20, 7);
+        let mean = vec![
+            node("ReduceMean", &[VECTORS], &["mean"], vec![ints]),
+            node("Mul", &[VECTORS, "mean"], &[OUTPUT], Vec::new()),
+        ];
+        let sound = vec![node("Tanh", &[VECTORS], &[OUTPUT], Vec::new())];
+        for (name, nodes, dependent) in [("sum", sum, true), ("mean", mean, true), ("sound", sound, false)] {
+            let folder = folder(&model(nodes, Vec::new(), [None, None]));
+            let embedder = Onnx::builder(folder.path()).with_threads(1).build().expect("loads");
+            assert_eq!(embedder.0.model.one_text_per_batch, dependent, "{name}");
+            let texts = ["a", "b c d e f g", "h i", "j k l m"];
+            let together = embedder.embed_documents(&texts).await.expect("embeds");
+            for (index, text) in texts.iter().enumerate() {
+                let alone = embedder.embed_documents(&[text]).await.expect("embeds");
+                assert!(cosine(alone.row(0), together.row(index)) > 0.99999, "{name}: {text}");
+            }
+        }
+    }
+}
