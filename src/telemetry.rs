@@ -36,6 +36,10 @@ names! {
     FILE = "file";
     /// The reason, in words.
     WHY = "why";
+    /// The pooling of a local model.
+    POOLING = "embed.pooling";
+    /// The normalization of a local model.
+    NORMALIZATION = "embed.normalization";
     /// The number of damaged entries.
     DAMAGED = "damaged";
     /// Failures of a store in a row.
@@ -117,6 +121,8 @@ mod tests {
             "error.type",
             "file",
             "why",
+            "embed.pooling",
+            "embed.normalization",
             "damaged",
             "failures",
             "pause",

@@ -3,10 +3,13 @@
 mod activation;
 mod batch_mates;
 mod builder;
+mod catalogue;
 mod cpu;
 mod device;
 mod family;
 mod file_signature;
+#[cfg(test)]
+mod file_tests;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod graph;
@@ -20,6 +23,7 @@ mod onnx_contents;
 mod onnx_file;
 mod placement;
 mod pooling;
+mod pooling_source;
 mod profile;
 mod proto;
 mod runner;
@@ -79,6 +83,12 @@ use crate::{Batch, Charges, Embedder, Embeddings, Error, Limits, Payee, Result, 
 ///
 /// `modules.json`, the pooling configuration, the maximal length, prompts, lower-casing and `truncate_dim` are honored.
 /// Anything that is not understood is an error.
+///
+/// Without `modules.json`, nothing in the folder says how a model pools. Then the pooling is the
+/// [stated](OnnxBuilder::with_pooling) one. Otherwise a table of well-known models gives it, by the name of the folder
+/// or by `_name_or_path` of `config.json`: a warning is logged, and [`OnnxInfo::assumed`] tells. A model that is not in
+/// the table is an error. An `.onnx` file with the output `sentence_embedding` has pooled already, and needs none of
+/// this.
 ///
 /// # Library
 /// ONNX Runtime is loaded with the first model. These places are searched, in this order:
@@ -229,6 +239,8 @@ pub struct OnnxInfo {
     pub model: PathBuf,
     /// Whether the graph was built here from the weights, and not taken from a file.
     pub built_graph: bool,
+    /// What was assumed of pooling and normalization, and why; `None` if the folder or the caller said it.
+    pub assumed: Option<String>,
     /// The devices that run it.
     pub devices: Vec<Device>,
     /// Threads on each device; each has a session.

@@ -7,5 +7,6 @@ mod laws;
 mod mates;
 mod mutations;
 mod parity;
+mod pooling;
 mod precision;
 mod scheduling;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use docvector_embed::{Embeddings, InputKind, Result, provider::Fake};
 
 #[cfg(feature = "onnx")]
-pub(crate) use self::golden::{Distance, distance, golden, json, minilm, minilm_int8, npy, texts};
+pub(crate) use self::golden::{Distance, distance, golden, json, minilm, minilm_int8, npy, texts, tiny};
 
 /// The folder that scripts/fetch-assets fills.
 pub(crate) fn assets() -> PathBuf {

@@ -179,6 +179,20 @@ fn a_cache_file() {
     assert!(logged.is_superset(&names(&[telemetry::CACHE_MADE, telemetry::CACHE_PAGE_SIZE])), "{logged:?}");
 }
 
+#[cfg(feature = "onnx")]
+#[test]
+fn a_model_whose_pooling_is_assumed() {
+    use docvector_embed::provider::Onnx;
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = folder.path().join("bge-base-en-v1.5");
+    crate::onnx::folders::copy(&crate::support::golden("tiny/bert-cls"), &root);
+    let load = || Onnx::load(&root).map(drop).expect("loads");
+    let assumed = names(&[telemetry::FILE, telemetry::POOLING, telemetry::NORMALIZATION, telemetry::WHY]);
+    assert!(fields(|| async { load() }).is_disjoint(&assumed));
+    std::fs::remove_file(root.join("modules.json")).expect("removed");
+    assert_eq!(fields(|| async { load() }), assumed);
+}
+
 #[cfg(feature = "openai")]
 #[test]
 fn a_request_to_a_provider() {

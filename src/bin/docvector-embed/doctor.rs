@@ -75,6 +75,9 @@ fn model(report: &mut Report<impl Write>, folder: &Path, embedder: &Onnx) -> Res
             _ => "none",
         },
     )?;
+    if let Some(assumed) = &info.assumed {
+        report.line("  assumed", assumed)?;
+    }
     report.line("  space", space.id())?;
     report.line("  label", space.label().unwrap_or("none"))?;
     report.line("  dimensions", space.dimensions())?;

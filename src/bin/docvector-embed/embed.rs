@@ -45,6 +45,10 @@ pub(crate) fn run(options: &EmbedOptions) -> Result<(), Failure> {
         if output.is_file() { format!("; nothing was written to {}", output.name()) } else { String::new() };
     let store = options.cache.as_deref().map(CacheWithWarning::open).transpose()?;
     let model = options.load.builder(&options.model).build()?;
+    if let Some(assumed) = &model.info().assumed {
+        // A failed warning does not change the exit status.
+        let _ = writeln!(io::stderr().lock(), "warning: {assumed}: --pooling and --normalize state it");
+    }
     let dimensions = model.dimensions()?;
     let cached = store.map(|store| Cached::new(model.clone(), store)).transpose()?;
     let embedder: &dyn Embedder = match &cached {

@@ -17,8 +17,8 @@ use super::{
     library,
     model::Model,
     model_folder::{self, ModelFolder},
-    modules::TailModule,
     onnx_file::{self, OnnxFile},
+    pooling_source::Stated,
     runner::Runner,
     scheduler::{Packing, Scheduler, Worker, WorkerRole},
     stages::Tokenize,
@@ -26,7 +26,7 @@ use super::{
     tuning::{self, StoredTuning, Tuning, TuningKey, TuningSource},
     weights::Weights,
 };
-use crate::{Error, ErrorKind, Normalization, Payee, Precision, Prompts, Result, Space, Tier, telemetry};
+use crate::{Error, ErrorKind, Normalization, Payee, Pooling, Precision, Prompts, Result, Space, Tier, telemetry};
 
 /// Padded tokens per batch on a CPU: best or tied for all models and lengths measured (benches/RESULTS.md).
 const BATCH_TOKENS: usize = 256;
@@ -60,6 +60,7 @@ impl Onnx {
             max_tokens: None,
             batch_tokens: None,
             tuned: true,
+            stated: Stated::default(),
             prompts: None,
             truncate_dim: None,
             weight_bits: None,
@@ -85,7 +86,7 @@ impl Onnx {
 /// - the device: the CPU, in full precision;
 /// - threads and padded tokens per batch: what [`docvector-embed tune`](Tuning) found for this model on this machine;
 ///   otherwise one thread per core and 256 tokens on a CPU, two threads and 16,384 tokens on a GPU;
-/// - length, prompts and width: the folder's.
+/// - pooling, normalization, length, prompts and width: the folder's.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OnnxBuilder {
     folder: PathBuf,
@@ -97,6 +98,7 @@ pub struct OnnxBuilder {
     max_tokens: Option<usize>,
     batch_tokens: Option<usize>,
     tuned: bool,
+    stated: Stated,
     prompts: Option<Prompts>,
     truncate_dim: Option<usize>,
     weight_bits: Option<u8>,
@@ -180,6 +182,36 @@ impl OnnxBuilder {
         self
     }
 
+    /// Sets the poolings, in place of what the folder's `modules.json` says, or because there is
+    /// [none](Onnx#model). The vectors of several are joined in this order. Another pooling is another space.
+    ///
+    /// No pooling and one that is named twice are errors. So is an `.onnx` file that gives one vector per text only,
+    /// unless this is the folder's own pooling. A folder without `modules.json` then has no normalization, unless
+    /// [`with_normalization`](Self::with_normalization) states one.
+    ///
+    /// ```no_run
+    /// use docvector_embed::{Normalization, Pooling, provider::Onnx};
+    /// # fn main() -> docvector_embed::Result<()> {
+    /// // A folder of config.json, tokenizer.json and onnx/model.onnx, and nothing else.
+    /// let builder = Onnx::builder("our-own-bge").with_pooling([Pooling::Cls]).with_normalization(Normalization::L2);
+    /// let embedder = builder.build()?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn with_pooling(mut self, pooling: impl IntoIterator<Item = Pooling>) -> Self {
+        self.stated.pooling = Some(pooling.into_iter().collect());
+        self
+    }
+
+    /// Sets the scaling of vectors, after all modules, in place of what the folder's `modules.json` says. Another
+    /// scaling is another space. An `.onnx` file that gives one vector per text only may scale it: then
+    /// [`None`](Normalization::None) is an error if the folder says [`L2`](Normalization::L2).
+    #[must_use]
+    pub const fn with_normalization(mut self, normalization: Normalization) -> Self {
+        self.stated.normalization = Some(normalization);
+        self
+    }
+
     /// Sets the prompts before documents and queries, in place of the folder's. A prompt that leaves no room for a text
     /// is an error.
     #[must_use]
@@ -202,10 +234,10 @@ impl OnnxBuilder {
     /// See [`Onnx`](Onnx#errors).
     pub fn build(self) -> Result<Onnx> {
         self.check_options()?;
-        let folder = self.read_folder()?;
+        let mut folder = self.read_folder()?;
         let file = model_path(&folder, self.file.as_deref())?;
         let (library, environment) = library::load(self.library.as_deref(), Some(&self.folder))?;
-        let loaded = self.load_model(&folder, &file, &environment)?;
+        let loaded = self.load_model(&mut folder, &file, &environment)?;
         let space = self.describe_space(&folder, &loaded)?;
         let built_graph = is_weights(&file);
         let kind = if built_graph { "weights" } else { "file" };
@@ -219,6 +251,7 @@ impl OnnxBuilder {
             library,
             model: file,
             built_graph,
+            assumed: folder.assumed,
             devices: self.devices,
             threads,
             max_tokens: folder.max_tokens,
@@ -266,6 +299,7 @@ impl OnnxBuilder {
     /// Reads the folder, and applies the options to it.
     fn read_folder(&self) -> Result<ModelFolder> {
         let mut folder = ModelFolder::read(&self.folder)?;
+        folder.state(&self.stated)?;
         if let Some(prompts) = &self.prompts {
             folder.prompts = prompts.clone();
         }
@@ -283,8 +317,9 @@ impl OnnxBuilder {
     }
 
     /// Loads the model and its tokenizer, from weights or from a file as it is.
-    fn load_model(&self, folder: &ModelFolder, file: &Path, environment: &Environment) -> Result<Loaded> {
+    fn load_model(&self, folder: &mut ModelFolder, file: &Path, environment: &Environment) -> Result<Loaded> {
         if is_weights(file) {
+            folder.settle_pooling()?;
             let mut weights = Weights::open(file)?;
             let target = match (self.on_cpu(), self.int8()) {
                 (true, false) => GraphTarget::Cpu,
@@ -319,11 +354,10 @@ impl OnnxBuilder {
     fn describe_space(&self, folder: &ModelFolder, loaded: &Loaded) -> Result<Space> {
         let Loaded { model, tokens, weights, precision } = loaded;
         let label = model_folder::label(&folder.root);
-        let normalized = matches!(folder.tail.last(), Some(TailModule::Normalize));
         Space::builder(folder.config.text("model_type")?.unwrap_or("onnx"), model.dimensions)
             .with_revision(revision(folder, tokens, *weights, &model.facts))
             .with_pooling(folder.pooling.iter().copied())
-            .with_normalization(if normalized { Normalization::L2 } else { Normalization::None })
+            .with_normalization(folder.normalization())
             .with_prompts(folder.prompts.clone())
             .with_precision(*precision)
             .with_label(match (self.int8(), self.weight_bits()?) {

@@ -32,6 +32,11 @@ pub(super) struct FileOutput {
 }
 
 impl FileOutput {
+    /// Returns whether the output holds one vector per text.
+    pub(super) const fn is_pooled(&self) -> bool {
+        self.axes == 2
+    }
+
     /// Returns whether the name says that the output holds one vector per text.
     pub(super) fn is_pooled_by_name(&self) -> bool {
         POOLED.contains(&self.name.as_str())
@@ -40,8 +45,9 @@ impl FileOutput {
 
 impl FileSignature {
     /// Reads the signature of a session's file. `positions_after` is the padding's id in families that number positions
-    /// from one above it. An error is the end of a sentence that begins with the file's path.
-    pub(super) fn read(session: &Session, positions_after: Option<usize>) -> Result<Self, String> {
+    /// from one above it. `by_token` asks for an output of one vector per token, if there is one. An error is the end of
+    /// a sentence that begins with the file's path.
+    pub(super) fn read(session: &Session, positions_after: Option<usize>, by_token: bool) -> Result<Self, String> {
         let (mut inputs, mut fixed_texts, mut fixed_tokens) = (Vec::new(), None, None);
         for outlet in session.inputs() {
             let (input, [texts, tokens]) = input(outlet, positions_after)?;
@@ -52,7 +58,7 @@ impl FileSignature {
         if inputs.iter().all(|input| input.role != InputRole::Ids) {
             return Err("has no input input_ids".into());
         }
-        Ok(Self { inputs, fixed_texts, fixed_tokens, output: output(session.outputs())? })
+        Ok(Self { inputs, fixed_texts, fixed_tokens, output: output(session.outputs(), by_token)? })
     }
 }
 
@@ -78,14 +84,17 @@ fn input(outlet: &Outlet, positions_after: Option<usize>) -> Result<(Input, [Opt
 }
 
 /// Chooses the output to take, by name and then by shape.
-fn output(outlets: &[Outlet]) -> Result<FileOutput, String> {
-    const NAMES: [&str; 4] = [POOLED[0], POOLED[1], "last_hidden_state", "token_embeddings"];
-    let named = NAMES.iter().find_map(|name| outlets.iter().find(|outlet| outlet.name() == *name));
+fn output(outlets: &[Outlet], by_token: bool) -> Result<FileOutput, String> {
+    let mut names = [POOLED[0], POOLED[1], "last_hidden_state", "token_embeddings"];
+    if by_token {
+        names.rotate_left(POOLED.len());
+    }
+    let named = names.iter().find_map(|name| outlets.iter().find(|outlet| outlet.name() == *name));
     let outlet = match (named, outlets) {
         (Some(outlet), _) | (None, [outlet]) => outlet,
         _ => {
-            let names: Vec<&str> = outlets.iter().map(Outlet::name).collect();
-            return Err(format!("has the outputs {}: none of {}", names.join(", "), NAMES.join(", ")));
+            let have: Vec<&str> = outlets.iter().map(Outlet::name).collect();
+            return Err(format!("has the outputs {}: none of {}", have.join(", "), names.join(", ")));
         }
     };
     let ValueType::Tensor { shape, .. } = outlet.dtype() else {

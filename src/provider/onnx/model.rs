@@ -122,7 +122,7 @@ impl Model {
     /// Makes a model from a file as it is, and a session, which tells its inputs and its output.
     pub(super) fn of_file(
         file: &OnnxFile,
-        folder: &ModelFolder,
+        folder: &mut ModelFolder,
         environment: &Environment,
         device: Device,
         padding_id: u32,
@@ -130,7 +130,11 @@ impl Model {
         let wrong = |message: String| config(&file.path, &message);
         let source = Source::File(file.path.clone());
         let session = source.session(environment, device, None)?;
-        let signature = FileSignature::read(&session, positions_after(&folder.config)?).map_err(wrong)?;
+        let signature =
+            FileSignature::read(&session, positions_after(&folder.config)?, folder.restated).map_err(wrong)?;
+        if !signature.output.is_pooled() {
+            folder.settle_pooling()?;
+        }
         let TailOfFile { tail, dimensions, facts } = TailOfFile::read(folder, &signature.output, &wrong)?;
         let mut model = Self {
             source,

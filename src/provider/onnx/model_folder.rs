@@ -16,7 +16,7 @@ use super::{
     json_file::{JsonFile, config},
     modules::{Modules, TailModule},
 };
-use crate::{Pooling, Prompts, Result};
+use crate::{Normalization, Pooling, Prompts, Result};
 
 /// A folder, and how its model makes a vector out of a text.
 #[derive(Clone, Debug)]
@@ -33,10 +33,18 @@ pub(super) struct ModelFolder {
     pub(super) lower_case: bool,
     /// Whether texts that are too long lose their beginning and not their end.
     pub(super) truncate_left: bool,
+    /// Empty if nothing says it so far: there is no `modules.json`.
     pub(super) pooling: Vec<Pooling>,
     /// Whether the prompt's tokens take part in pooling.
     pub(super) pool_prompt: bool,
     pub(super) tail: Vec<TailModule>,
+    /// The scaling that the caller states.
+    pub(super) stated_normalization: Option<Normalization>,
+    /// Whether the caller states what an output that is pooled already cannot follow: another pooling than the
+    /// folder's, or no normalization where the folder has one.
+    pub(super) restated: bool,
+    /// What was assumed of pooling and normalization, and why.
+    pub(super) assumed: Option<String>,
     pub(super) truncate_dim: Option<usize>,
     pub(super) prompts: Prompts,
 }
@@ -71,6 +79,9 @@ impl ModelFolder {
             pooling: modules.pooling,
             pool_prompt: modules.pool_prompt,
             tail: modules.tail,
+            stated_normalization: None,
+            restated: false,
+            assumed: None,
             truncate_dim: st.as_ref().map(|st| st.size("truncate_dim")).transpose()?.flatten(),
             prompts: st.as_ref().map(prompts).transpose()?.unwrap_or_default(),
             root: root.to_owned(),

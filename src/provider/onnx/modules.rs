@@ -19,10 +19,10 @@ pub(super) enum TailModule {
     Normalize,
 }
 
-/// The modules of `modules.json`: a transformer, a pooling, and what follows. Without the file, they are a transformer
-/// and mean pooling.
+/// The modules of `modules.json`: a transformer, a pooling, and what follows.
 pub(super) struct Modules {
     pub(super) transformer: PathBuf,
+    /// Empty if there is no `modules.json`.
     pub(super) pooling: Vec<Pooling>,
     pub(super) pool_prompt: bool,
     pub(super) tail: Vec<TailModule>,
@@ -30,9 +30,8 @@ pub(super) struct Modules {
 
 impl Modules {
     pub(super) fn read(root: &Path) -> Result<Self> {
-        let mean = vec![Pooling::Mean];
         let Some(json) = JsonFile::find(root.join("modules.json"))? else {
-            return Ok(Self { transformer: root.to_owned(), pooling: mean, pool_prompt: true, tail: Vec::new() });
+            return Ok(Self { transformer: root.to_owned(), pooling: Vec::new(), pool_prompt: true, tail: Vec::new() });
         };
         let mut modules: Vec<(f64, &str, &str)> = Vec::new();
         for entry in json.value.as_array().ok_or_else(|| json.error("is not a list of modules"))? {

@@ -246,7 +246,11 @@ mod tests {
         let (_, environment) = library::load(None, None).expect("the library");
         for name in ["bert-cls", "bert-multi", "bert-dense", "bert-tanh", "xlm-roberta", "mpnet", "distilbert"] {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny").join(name);
-            let folder = ModelFolder::read(&folder).expect("a folder");
+            let mut folder = ModelFolder::read(&folder).expect("a folder");
+            if name == "bert-tanh" {
+                // It has no modules.json.
+                folder.pooling = vec![crate::Pooling::Mean];
+            }
             let vectors = |target| {
                 let file = folder.transformer.join("model.safetensors");
                 let mut weights = Weights::open(&file).expect("weights");

@@ -54,7 +54,7 @@ impl TailOfFile {
     pub(super) fn read(folder: &ModelFolder, output: &FileOutput, wrong: &dyn Fn(String) -> Error) -> Result<Self> {
         let FileOutput { name, axes, width } = output;
         let mut facts = name.clone();
-        if *axes == 2 {
+        if output.is_pooled() {
             check_pooled(folder, output, wrong)?;
         }
         let normalizes = folder.tail.iter().any(|step| matches!(step, TailModule::Normalize));
@@ -81,6 +81,13 @@ impl TailOfFile {
 /// Refuses a pooled output that may lack some of the folder's modules, so that its vectors would differ from the
 /// folder's.
 fn check_pooled(folder: &ModelFolder, output: &FileOutput, wrong: &dyn Fn(String) -> Error) -> Result<()> {
+    if folder.restated {
+        return Err(wrong(format!(
+            "gives one vector per text ({}), which other pooling, or no normalization, cannot be had from: leave out \
+             with_pooling and with_normalization, or take a file with the output last_hidden_state",
+            output.name
+        )));
+    }
     let dense = folder.tail.iter().rev().find_map(|step| match step {
         TailModule::Dense { outputs, .. } => Some(*outputs),
         TailModule::Normalize => None,

@@ -188,3 +188,36 @@ fn compile(source: &Path, code: &str, library: &Path) {
         Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(library).arg(source).output().expect("a C compiler");
     assert!(done.status.success(), "{}", stderr(&done));
 }
+
+/// A folder that does not say how its model pools: the command line says it, and a known name is told.
+#[test]
+fn pooling_is_stated_or_its_assumption_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bare = |name: &str| {
+        let root = folder.path().join(name);
+        crate::onnx::folders::copy(&golden("tiny/bert-cls"), &root);
+        fs::remove_file(root.join("modules.json")).expect("removed");
+        root
+    };
+    let (ours, known) = (bare("ours"), bare("bge-base-en-v1.5"));
+    let said = failed(&doctor(|command| command.arg("--model").arg(&ours)));
+    assert!(said.contains("has no modules.json") && said.contains("--pooling"), "{said}");
+    for (arguments, parts) in [
+        (&["--pooling", "cls", "--normalize"][..], ["pooling          cls\n", "normalization    to length 1"]),
+        (&["--pooling", "max,cls", "--normalize=none"], ["pooling          max + cls", "normalization    none"]),
+    ] {
+        let said = stdout(&doctor(|command| command.arg("--model").arg(&ours).args(arguments)));
+        for part in parts {
+            assert!(said.contains(part), "{part:?} is not in:\n{said}");
+        }
+        assert!(!said.contains("assumed"), "{said}");
+    }
+    let said = stdout(&doctor(|command| command.arg("--model").arg(&known)));
+    assert!(said.contains("assumed          pooling cls and normalization l2"), "{said}");
+    let mut embed = program();
+    let done = run(embed.args(["embed", "--quiet", "--model"]).arg(&known), b"a text\n");
+    assert!(done.status.success() && stderr(&done).starts_with("warning: pooling cls"), "{}", stderr(&done));
+    let done = doctor(|command| command.arg("--model").arg(&ours).args(["--pooling", "median"]));
+    assert_eq!(done.status.code(), Some(2));
+    assert!(stderr(&done).contains("lasttoken"), "{}", stderr(&done));
+}

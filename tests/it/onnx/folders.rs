@@ -32,7 +32,7 @@ fn walk(from: &Path, to: &Path, file: &dyn Fn(&Path, &Path)) {
     }
 }
 
-fn edit(folder: &Path, file: &str, change: &dyn Fn(&mut Value)) {
+pub(super) fn edit(folder: &Path, file: &str, change: &dyn Fn(&mut Value)) {
     let file = folder.join(file);
     let mut value = read_json(&file);
     change(&mut value);
@@ -40,7 +40,7 @@ fn edit(folder: &Path, file: &str, change: &dyn Fn(&mut Value)) {
 }
 
 /// Loads a copy of a tiny model after a change; gives the error's text with its causes.
-fn refused(model: &str, change: &dyn Fn(&Path)) -> String {
+pub(super) fn refused(model: &str, change: &dyn Fn(&Path)) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     copy(&golden("tiny").join(model), folder.path());
     change(folder.path());
@@ -58,7 +58,7 @@ fn refused(model: &str, change: &dyn Fn(&Path)) -> String {
     text.replace(&folder.path().display().to_string(), "DIR")
 }
 
-fn assert_says(text: &str, parts: &[&str]) {
+pub(super) fn assert_says(text: &str, parts: &[&str]) {
     for part in parts {
         assert!(text.contains(part), "{part:?} is not in: {text}");
     }

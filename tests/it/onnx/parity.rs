@@ -4,7 +4,7 @@ use std::path::Path;
 
 use docvector_embed::{Batch, EmbedderExt, Embeddings, InputKind, Prompts, Truncation, provider::Onnx};
 
-use crate::support::{Distance, distance, golden, json, minilm, minilm_int8, npy, texts};
+use crate::support::{Distance, distance, golden, json, minilm, minilm_int8, npy, texts, tiny};
 
 /// The bounds for fp32.
 const COSINE: f64 = 0.99999;
@@ -59,7 +59,7 @@ async fn of_every_configuration() {
         // empty `document`.
         let prompt = |kind: &str| meta[kind]["prompt"].as_str().unwrap_or_default().to_owned();
         let prompts = Prompts::new(prompt("document"), prompt("query"));
-        let embedder = Onnx::builder(&folder).with_prompts(prompts).build();
+        let embedder = tiny(&name).with_prompts(prompts).build();
         let embedder = embedder.unwrap_or_else(|error| panic!("{name}: {error:?}"));
         assert_eq!(embedder.info().max_tokens.map(|max| max as u64), meta["max_seq_length"].as_u64(), "{name}");
         let texts = texts(&folder.join("texts.jsonl"));

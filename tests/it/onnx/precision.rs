@@ -8,7 +8,7 @@ use docvector_embed::{
     provider::{Device, Onnx},
 };
 
-use crate::support::{distance, golden, minilm, minilm_int8, npy, texts};
+use crate::support::{distance, golden, minilm, minilm_int8, npy, texts, tiny};
 
 fn int8(folder: impl Into<PathBuf>) -> Onnx {
     Onnx::builder(folder).with_precision(Precision::Int8).build().expect("loads")
@@ -56,7 +56,7 @@ async fn int8_keeps_the_laws() {
     for name in
         ["bert-cls", "bert-prompts", "bert-tanh", "xlm-roberta", "mpnet", "distilbert", "bert-multi", "bert-dense"]
     {
-        let embedder = int8(golden("tiny").join(name));
+        let embedder = tiny(name).with_precision(Precision::Int8).build().expect(name);
         Suite::new(&embedder).run().await.unwrap_or_else(|violation| panic!("{name}: {violation}"));
     }
 }
@@ -70,8 +70,9 @@ async fn int8_of_every_family_is_near_full_precision() {
         let golden_texts = texts(&folder.join("texts.jsonl"));
         let texts: Vec<&str> = golden_texts.iter().map(|(_, text)| text.as_str()).collect();
         let batch = Batch::new(InputKind::Document, &texts).with_truncation(Truncation::Truncate);
-        let want = Onnx::load(&folder).expect("loads").embed_all(batch).await.expect("embeds");
-        let have = int8(&folder).embed_all(batch).await.expect("embeds");
+        let want = tiny(name).build().expect("loads").embed_all(batch).await.expect("embeds");
+        let int8 = tiny(name).with_precision(Precision::Int8).build().expect("loads");
+        let have = int8.embed_all(batch).await.expect("embeds");
         let found = distance(have.rows(), want.rows());
         println!("{name}: {found:?}");
         assert!(found.cosine_min >= 0.97, "{name}: {found:?}");

@@ -5,7 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use docvector_embed::ndarray::Array2;
+use docvector_embed::{
+    Pooling,
+    ndarray::Array2,
+    provider::{Onnx, OnnxBuilder},
+};
 use serde_json::Value;
 
 use super::{assets, root};
@@ -24,6 +28,14 @@ pub(crate) fn minilm_int8() -> PathBuf {
 
 pub(crate) fn golden(name: &str) -> PathBuf {
     root().join("tests/golden").join(name)
+}
+
+/// A builder of a tiny model. The one without `modules.json` is meant to be pooled by mean.
+pub(crate) fn tiny(name: &str) -> OnnxBuilder {
+    let folder = golden("tiny").join(name);
+    let bare = !folder.join("modules.json").exists();
+    let builder = Onnx::builder(folder);
+    if bare { builder.with_pooling([Pooling::Mean]) } else { builder }
 }
 
 /// Texts with their ids.

@@ -7,7 +7,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use docvector_embed::{
-    Precision,
+    Normalization, Pooling, Precision,
     provider::{Device, Onnx, OnnxBuilder},
 };
 
@@ -41,6 +41,14 @@ pub(crate) struct ModelArgs {
     /// File of the model, relative to its folder [default: model.safetensors, else model.onnx]
     #[arg(long, value_name = "PATH", requires = "model")]
     file: Option<PathBuf>,
+    /// Pooling, one or more with commas between them: cls, mean, max, lasttoken, weightedmean, mean_sqrt_len_tokens
+    /// [default: what the model's modules.json says]
+    #[arg(long, value_name = "POOLING", requires = "model", value_delimiter = ',')]
+    pooling: Vec<Pooling>,
+    /// Scale vectors to length 1; `--normalize=none`: do not [default: what the model's modules.json says]
+    #[arg(long, value_name = "l2|none", requires = "model", require_equals = true, num_args = 0..=1)]
+    #[arg(default_missing_value = "l2")]
+    normalize: Option<Normalization>,
     /// Maximum number of tokens per text [default: the model's limit]
     #[arg(long, value_name = "N", requires = "model")]
     max_tokens: Option<NonZeroUsize>,
@@ -73,6 +81,12 @@ impl ModelArgs {
         }
         if let Some(path) = &self.file {
             builder = builder.with_file(path);
+        }
+        if !self.pooling.is_empty() {
+            builder = builder.with_pooling(self.pooling.iter().copied());
+        }
+        if let Some(normalization) = self.normalize {
+            builder = builder.with_normalization(normalization);
         }
         if let Some(tokens) = self.max_tokens {
             builder = builder.with_max_tokens(tokens.get());

@@ -13,7 +13,8 @@ Examples:
   docvector-embed tune --model DIR --dry-run
 
 Let nothing else run meanwhile: if other programs use the cores for more than a tenth of the time, nothing is stored.
-The result holds for this model (with the same --file and --max-tokens), this machine and this version of ONNX Runtime.
+The result holds for this model (with the same --file, --pooling, --normalize and --max-tokens), this machine and this
+version of ONNX Runtime.
 The defaults are kept unless other settings are more than 3 % faster. The result is stored in the file that
 DOCVECTOR_EMBED_TUNING names (if it is empty, there is no such file), else in docvector-embed/tuning.json in the user's
 cache folder. To forget all results, remove the file.

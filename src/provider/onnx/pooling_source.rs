@@ -1,0 +1,133 @@
+//! Decides who says how a model pools and scales: the caller, else the folder's `modules.json`, else the catalogue.
+
+use std::{fs, path::Path};
+
+use super::{
+    catalogue,
+    json_file::{JsonFile, config},
+    model_folder::ModelFolder,
+    modules::TailModule,
+};
+use crate::{Error, ErrorKind, Normalization, Pooling, Result, telemetry};
+
+/// What the caller states in place of the folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Stated {
+    pub(super) pooling: Option<Vec<Pooling>>,
+    pub(super) normalization: Option<Normalization>,
+}
+
+impl ModelFolder {
+    /// Puts what the caller states in place of what the folder says.
+    pub(super) fn state(&mut self, stated: &Stated) -> Result<()> {
+        if let Some(pooling) = &stated.pooling {
+            let wrong = |message: String| Err(Error::new(ErrorKind::Config, message));
+            if pooling.is_empty() {
+                return wrong("with_pooling names no pooling: name at least one".into());
+            }
+            if let Some((_, twice)) = pooling.iter().enumerate().find(|(at, mode)| pooling[..*at].contains(mode)) {
+                return wrong(format!("with_pooling names {twice} twice: name each pooling once"));
+            }
+            self.restated |= self.pooling != *pooling;
+            self.pooling.clone_from(pooling);
+        }
+        if let Some(normalization) = stated.normalization {
+            self.restated |= normalization == Normalization::None && self.normalization() == Normalization::L2;
+            self.normalize(normalization);
+        }
+        self.stated_normalization = stated.normalization;
+        Ok(())
+    }
+
+    /// Returns how the last module scales vectors.
+    pub(super) fn normalization(&self) -> Normalization {
+        match self.tail.last() {
+            Some(TailModule::Normalize) => Normalization::L2,
+            _ => Normalization::None,
+        }
+    }
+
+    fn normalize(&mut self, normalization: Normalization) {
+        while matches!(self.tail.last(), Some(TailModule::Normalize)) {
+            self.tail.pop();
+        }
+        if normalization == Normalization::L2 {
+            self.tail.push(TailModule::Normalize);
+        }
+    }
+
+    /// Makes sure that the pooling is known, for a model that gives one vector per token. If nobody said it, the
+    /// catalogue does, with a warning; a model that is not there is an error.
+    pub(super) fn settle_pooling(&mut self) -> Result<()> {
+        if !self.pooling.is_empty() {
+            return Ok(());
+        }
+        let Some(known) = catalogue::find(&names(&self.root, &self.config)) else { return Err(self.unknown_pooling()) };
+        self.pooling = vec![known.pooling];
+        if self.stated_normalization.is_none() {
+            self.normalize(known.normalization);
+        }
+        let (pooling, normalization) = (known.pooling, self.normalization());
+        let why = format!("there is no modules.json, and the name is that of {}", known.repository);
+        tracing::warn!(
+            { telemetry::FILE } = %self.root.display(),
+            { telemetry::POOLING } = %pooling,
+            { telemetry::NORMALIZATION } = %normalization,
+            { telemetry::WHY } = why,
+            "pooling and normalization are assumed"
+        );
+        self.assumed = Some(format!("pooling {pooling} and normalization {normalization}, because {why}"));
+        Ok(())
+    }
+
+    fn unknown_pooling(&self) -> Error {
+        let message = "has no modules.json, so nothing says how the vectors of tokens become one vector per text \
+                       (sentence-transformers would take their mean here, with a warning): fetch modules.json and the \
+                       files that it names, or state the pooling with --pooling and --normalize, in code with \
+                       OnnxBuilder::with_pooling and with_normalization";
+        config(&self.root, message)
+    }
+}
+
+/// Returns the names that a model may be known by: that of its folder, that of its repository if the folder lies in a
+/// hub's cache, and that of the model that `config.json` says it was made from.
+fn names(root: &Path, config: &JsonFile) -> Vec<String> {
+    let mut names = Vec::new();
+    let real = fs::canonicalize(root);
+    for path in [Some(root), real.as_deref().ok()].into_iter().flatten() {
+        let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+        names.extend(name(path));
+        // models--OWNER--NAME/snapshots/COMMIT
+        let snapshots = path.parent().filter(|parent| name(parent).as_deref() == Some("snapshots"));
+        let cached = snapshots.and_then(Path::parent).and_then(name);
+        let repository = cached.as_deref().and_then(|cached| cached.strip_prefix("models--"));
+        names.extend(repository.and_then(|repository| repository.rsplit("--").next()).map(str::to_owned));
+    }
+    let made_from = config.get("_name_or_path").and_then(|path| path.as_str()).unwrap_or_default();
+    let last = made_from.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next();
+    names.extend(last.map(str::to_owned));
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_known_by_its_folder_its_repository_and_its_configuration() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().join("models--BAAI--bge-base-en-v1.5/snapshots/0a1b");
+        fs::create_dir_all(&root).expect("a folder");
+        let file = root.join("config.json");
+        fs::write(&file, r#"{"_name_or_path": "C:\\models\\all-MiniLM-L6-v2\\"}"#).expect("written");
+        let config = JsonFile::read(file.clone()).expect("JSON");
+        let names = names(&root, &config);
+        for name in ["0a1b", "bge-base-en-v1.5", "all-MiniLM-L6-v2"] {
+            assert!(names.iter().any(|known| known == name), "{name} is not in {names:?}");
+        }
+        // The configuration may hold anything.
+        fs::write(&file, r#"{"_name_or_path": 5}"#).expect("written");
+        let config = JsonFile::read(file).expect("JSON");
+        assert!(super::names(Path::new("/"), &config).iter().all(String::is_empty));
+    }
+}
