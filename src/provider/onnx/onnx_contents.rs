@@ -45,7 +45,7 @@ pub(super) enum Unreadable {
 #[derive(Debug, Default)]
 struct Scope<'a> {
     names: HashMap<&'a [u8], bool>,
-    outer: Option<&'a Scope<'a>>,
+    outer: Option<&'a Self>,
 }
 
 impl Scope<'_> {
@@ -148,9 +148,9 @@ impl FileContents {
             }
         }
         let computed = |name: &&[u8]| !scope.is_fixed(name);
-        let fixed = !about.graph && !inputs.iter().any(|name| computed(name));
+        let fixed = !about.graph && !inputs.iter().any(&computed);
         // Its inputs after the first are the scale and the zero point.
-        let by_hand = op == b"QuantizeLinear" && inputs.iter().skip(1).any(|name| computed(name));
+        let by_hand = op == b"QuantizeLinear" && inputs.iter().skip(1).any(computed);
         let dynamic = op.starts_with(b"Dynamic") || by_hand;
         self.dynamic |= dynamic;
         self.int8 |= dynamic || op == b"MatMulInteger";
