@@ -37,6 +37,8 @@ const BATCH_TOKEN_RANGE: RangeInclusive<usize> = 1..=1 << 24;
 /// that loading reads. `DOCVECTOR_EMBED_TUNING` names the file; if the variable is empty, there is none; if it is not
 /// set, the file is `docvector-embed/tuning.json` in the user's cache folder. The settings hold for the same machine,
 /// ONNX Runtime, device, kind of file and [`Space`](crate::Space). The maximal length of texts is a part of the space.
+/// Several programs may keep settings at the same time: they take turns by a lock on a file beside it,
+/// `tuning.json.lock`.
 ///
 /// ```no_run
 /// use docvector_embed::provider::{Onnx, Tuning};
@@ -217,6 +219,12 @@ fn store_in(file: &Path, key: &TuningKey, label: Option<&str>, tuning: &Tuning, 
     if let Some(fault) = tuning.fault() {
         return Err(wrong(format!("these settings cannot be kept: {fault}")));
     }
+    // A file that cannot be used stays alone: no lock file is made beside it.
+    entries(file)?;
+    let unwritable = |error| unwritable(file, error);
+    let target = target(file).map_err(unwritable)?;
+    // Two programs that add an entry at the same time would each write the file without the other's entry.
+    let lock = lock(&target).map_err(unwritable)?;
     let mut entries = entries(file)?;
     entries.retain(|entry| !key.fits(entry));
     let mut entry: Map<String, Value> = key.0.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
@@ -234,7 +242,9 @@ fn store_in(file: &Path, key: &TuningKey, label: Option<&str>, tuning: &Tuning, 
     entries.push(entry.into());
     entries.drain(..entries.len().saturating_sub(MOST_ENTRIES));
     let contents = serde_json::json!({ "format": FORMAT, "version": VERSION, "entries": entries });
-    replace(file, format!("{contents:#}\n").as_bytes()).map_err(|error| unwritable(file, error))
+    let replaced = replace(&target, format!("{contents:#}\n").as_bytes()).map_err(unwritable);
+    drop(lock);
+    replaced
 }
 
 fn wrong(message: String) -> Error {
@@ -271,9 +281,8 @@ fn read(file: &Path) -> Result<Vec<Value>, String> {
     }
 }
 
-/// Writes a file in one step: a program that reads it meanwhile reads the old file or the new one.
-fn replace(file: &Path, contents: &[u8]) -> io::Result<()> {
-    // The target of a link is replaced, and not the link.
+/// Returns the file to write, and makes its folder: if `file` is a link, its target is replaced, and not the link.
+fn target(file: &Path) -> io::Result<PathBuf> {
     let target = match fs::canonicalize(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => file.to_owned(),
         resolved => resolved?,
@@ -281,6 +290,25 @@ fn replace(file: &Path, contents: &[u8]) -> io::Result<()> {
     if let Some(folder) = target.parent() {
         fs::create_dir_all(folder)?;
     }
+    Ok(target)
+}
+
+/// Waits until no other program changes the file, and keeps all others waiting until the lock is dropped. The lock is
+/// on a file beside it, because the file itself is replaced. That file stays: a program may wait for it.
+fn lock(target: &Path) -> io::Result<File> {
+    let mut name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+    name.push(".lock");
+    let lock = OpenOptions::new().write(true).create(true).truncate(false).open(target.with_file_name(name))?;
+    match lock.lock() {
+        // Some network drives have no locks. An entry that is lost there costs a measurement, and no vector.
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
+        locked => locked?,
+    }
+    Ok(lock)
+}
+
+/// Writes a file in one step: a program that reads it meanwhile reads the old file or the new one.
+fn replace(target: &Path, contents: &[u8]) -> io::Result<()> {
     let mut name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
     name.push(format!(".{:016x}.partial", fastrand::u64(..)));
     let partial = target.with_file_name(name);
@@ -290,7 +318,7 @@ fn replace(file: &Path, contents: &[u8]) -> io::Result<()> {
         out.write_all(contents)?;
         out.sync_all()?;
         drop(out);
-        fs::rename(&partial, &target)
+        fs::rename(&partial, target)
     })();
     if written.is_err() {
         // The first error is returned, whatever becomes of the partial file.

@@ -101,7 +101,7 @@ fn the_next_load_uses_what_was_found() {
     let again = tune(&file, &[]);
     assert!(stdout(&again).contains("settings so far    tuned, from "), "{}{}", stdout(&again), stderr(&again));
     assert_eq!(json(&file)["entries"].as_array().map(Vec::len), Some(2));
-    assert_eq!(files(&folder.path().join("new")), ["tuning.json"]);
+    assert_eq!(files(&folder.path().join("new")), ["tuning.json", "tuning.json.lock"]);
 }
 
 #[test]

@@ -64,8 +64,47 @@ fn what_is_stored_is_found_for_its_key_alone() {
     ] {
         assert_eq!(found(&other), StoredTuning::Nothing, "{other:?}");
     }
-    let left: Vec<_> = fs::read_dir(scratch.0.join("a/b")).expect("a folder").flatten().collect();
-    assert_eq!(left.len(), 1, "{left:?}");
+    let left = fs::read_dir(scratch.0.join("a/b")).expect("a folder").flatten();
+    let mut left: Vec<OsString> = left.map(|entry| entry.file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["tuning.json", "tuning.json.lock"]);
+}
+
+/// Each of many programs reads the file, adds its entry, and writes the file: all entries are there in the end.
+#[test]
+fn no_entry_of_many_writers_is_lost() {
+    const WRITERS: usize = 8;
+    const ENTRIES: usize = 10;
+    let scratch = Scratch::new("writers");
+    let file = scratch.file();
+    let begin = std::sync::Barrier::new(WRITERS);
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (file, begin) = (&file, &begin);
+            scope.spawn(move || {
+                begin.wait();
+                (0..ENTRIES).for_each(|entry| stored(file, &key(1 + writer * ENTRIES + entry, 1), Tuning::new(2, 256)));
+            });
+        }
+    });
+    assert_eq!(read(&file).expect("readable").len(), WRITERS * ENTRIES);
+    for cores in 1..=WRITERS * ENTRIES {
+        assert!(matches!(find_in(file.clone(), &key(cores, 1)), StoredTuning::Tuned(..)), "{cores} is lost");
+    }
+}
+
+/// The lock is one between processes: a second opening of the lock file waits for it as another process does.
+#[test]
+fn an_entry_waits_for_the_other_program() {
+    let scratch = Scratch::new("locked");
+    let file = scratch.file();
+    stored(&file, &key(2, 1), Tuning::new(2, 256));
+    let other = lock(&target(&file).expect("a file")).expect("locked");
+    let try_again = File::open(scratch.0.join("tuning.json.lock")).expect("there");
+    assert!(matches!(try_again.try_lock(), Err(fs::TryLockError::WouldBlock)), "others could write now");
+    drop(other);
+    stored(&file, &key(4, 1), Tuning::new(4, 256));
+    assert_eq!(read(&file).expect("readable").len(), 2);
 }
 
 #[test]
