@@ -38,6 +38,7 @@ mod packing;
 mod pieces;
 mod queue;
 mod run_stage;
+mod turns;
 mod worker;
 
 use std::{
@@ -131,10 +132,9 @@ impl Scheduler {
     /// Dropping the future withdraws the work that has not begun.
     pub(super) async fn submit(&self, batch: &Batch<'_>, bad: Vec<BadText>) -> Result<CallRows> {
         let (reply, answer) = oneshot::channel();
-        let (call, giants) = EmbedCall::new(batch, bad, self.shared.width, reply);
-        let call = Arc::new(call);
+        let call = Arc::new(EmbedCall::new(batch, bad, self.shared.width, reply));
         let waiting = Waiting { shared: &self.shared, call: Arc::clone(&call) };
-        lock(&self.shared.queue).push_call(&call, giants);
+        lock(&self.shared.queue).push_call(&call);
         self.shared.wake.notify_all();
         drop(call);
         let done = answer.await;
@@ -168,12 +168,9 @@ struct Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if !self.call.is_over() {
-            self.call.withdraw();
-            lock(&self.shared.queue).remove(&self.call);
-        } else if self.call.has_giants {
-            lock(&self.shared.queue).remove_giants(&self.call);
-        }
+        self.call.withdraw();
+        // A call that has failed may wait in the queue still.
+        lock(&self.shared.queue).remove(&self.call);
     }
 }
 
@@ -185,7 +182,7 @@ impl Shared {
         let mut run =
             packing.zip(runner).map(|(packing, runner)| (RunStage { tokens, width, counters, packing }, runner));
         let mut head_start = HeadStart::default();
-        while let Some(item) = self.wait_for_work(role, &mut head_start) {
+        while let Some(item) = self.wait_for(|queue| queue.next_item(role, &mut head_start)) {
             match (item, &mut run) {
                 (WorkItem::Tokenize(call, piece), _) => self.tokenize_stage(&call, &piece),
                 (WorkItem::Run(batch), Some((stage, runner))) => stage.run(batch, runner.as_mut()),
@@ -198,26 +195,20 @@ impl Shared {
 
     /// Runs the thread for giant texts.
     fn giant_loop(&self) {
-        loop {
-            let mut queue = lock(&self.queue);
-            while !queue.stop && queue.giants.is_empty() {
-                queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
-            }
-            let Some((call, piece)) = queue.giants.pop_front().filter(|_| !queue.stop) else { return };
-            drop(queue);
+        while let Some((call, piece)) = self.wait_for(WorkQueue::next_giant) {
             self.tokenize_stage(&call, &piece);
         }
     }
 
     /// Waits for the next work of a thread; `None` if it is to stop.
-    fn wait_for_work(&self, role: &WorkerRole, head_start: &mut HeadStart) -> Option<WorkItem> {
+    fn wait_for<T>(&self, mut next: impl FnMut(&mut WorkQueue) -> Option<T>) -> Option<T> {
         let mut queue = lock(&self.queue);
         loop {
             if queue.stop {
                 return None;
             }
-            if let Some(item) = queue.next_item(role, head_start) {
-                return Some(item);
+            if let Some(work) = next(&mut queue) {
+                return Some(work);
             }
             queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque, btree_map::Entry},
+    mem::take,
     ops::RangeInclusive,
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -31,7 +32,6 @@ pub(super) struct EmbedCall {
     pub(super) truncation: Truncation,
     pub(super) lane: Lane,
     deadline: Option<Instant>,
-    pub(super) has_giants: bool,
     /// Nobody waits for the rest: the call was withdrawn, has failed, or is complete.
     over: AtomicBool,
     state: Mutex<CallState>,
@@ -47,6 +47,8 @@ impl std::fmt::Debug for EmbedCall {
 pub(super) struct CallState {
     /// Pieces that no thread has begun to tokenize.
     pub(super) pieces: VecDeque<TextPiece>,
+    /// Giant texts that no thread has begun to tokenize, each a piece of its own.
+    pub(super) giants: VecDeque<TextPiece>,
     /// The number of pieces that are not tokenized, with those in work and the giants.
     untokenized: usize,
     /// The ids of texts that no thread has begun to embed.
@@ -86,18 +88,19 @@ pub(super) enum AfterTokenizing {
 }
 
 impl EmbedCall {
-    /// Copies the texts, and returns the giant ones apart, each as a piece of its own.
+    /// Copies the texts.
     pub(super) fn new(
         batch: &Batch<'_>,
         bad: Vec<BadText>,
         dimensions: usize,
         reply: oneshot::Sender<Result<CallRows>>,
-    ) -> (Self, Vec<TextPiece>) {
+    ) -> Self {
         let texts = batch.texts();
         let (pieces, giants) = pieces(texts);
         let state = CallState {
             untokenized: pieces.len() + giants.len(),
             pieces,
+            giants,
             ids: vec![Box::default(); texts.len()],
             waiting: BTreeMap::new(),
             waiting_tokens: 0,
@@ -109,16 +112,14 @@ impl EmbedCall {
             tokens: 0,
             reply: Some(reply),
         };
-        let call = Self {
+        Self {
             kind: batch.kind(),
             truncation: batch.truncation(),
             lane: batch.lane(),
             deadline: batch.deadline(),
-            has_giants: !giants.is_empty(),
             over: AtomicBool::new(false),
             state: Mutex::new(state),
-        };
-        (call, giants)
+        }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, CallState> {
@@ -130,8 +131,22 @@ impl EmbedCall {
         self.over.load(Ordering::Relaxed)
     }
 
+    /// Ends the call of a caller who has gone, and frees its memory: a thread may hold the call for a while.
     pub(super) fn withdraw(&self) {
+        self.end();
+    }
+
+    /// Frees the call's memory, and returns who waits for the result.
+    fn end(&self) -> Option<oneshot::Sender<Result<CallRows>>> {
         self.over.store(true, Ordering::Relaxed);
+        let mut state = self.state();
+        let CallState { pieces, giants, ids, waiting, components, .. } = &mut *state;
+        let freed = (take(pieces), take(giants), take(ids), take(waiting), take(components));
+        let reply = state.reply.take();
+        // Freeing memory takes time, which is no time to hold the lock for.
+        drop(state);
+        drop(freed);
+        reply
     }
 
     /// Returns whether a caller waits for the result; an error if the deadline has passed.
@@ -145,21 +160,13 @@ impl EmbedCall {
         Ok(true)
     }
 
-    /// Sends the result to the caller, once, and frees the call's memory.
+    /// Sends the result to the caller, once, and frees the call's memory. No lock is held: a caller that is woken may
+    /// run any code.
     pub(super) fn finish(&self, result: Result<CallRows>) {
-        self.withdraw();
-        let mut state = self.state();
-        let reply = state.reply.take();
-        let rest =
-            (std::mem::take(&mut state.pieces), std::mem::take(&mut state.ids), std::mem::take(&mut state.components));
-        state.waiting.clear();
-        // The caller that is woken may run any code, and must not run it under the lock. Freeing memory takes time too.
-        drop(state);
-        if let Some(reply) = reply {
+        if let Some(reply) = self.end() {
             // The caller may have gone.
             let _ = reply.send(result);
         }
-        drop(rest);
     }
 
     /// Adds the tokens of a piece's texts. With `early` tokens, inference begins while other pieces are being
@@ -199,7 +206,7 @@ impl EmbedCall {
             // One error names all bad texts, so the other texts are still tokenized; none of them is embedded.
             let all = state.untokenized == 0;
             return if all {
-                AfterTokenizing::Finished(Err(Error::invalid_texts(std::mem::take(&mut state.bad))))
+                AfterTokenizing::Finished(Err(Error::invalid_texts(take(&mut state.bad))))
             } else {
                 AfterTokenizing::Nothing
             };
@@ -225,9 +232,9 @@ impl EmbedCall {
         if state.left > 0 {
             return;
         }
-        let mut truncated = std::mem::take(&mut state.truncated);
+        let mut truncated = take(&mut state.truncated);
         truncated.sort_unstable();
-        let done = CallRows { components: std::mem::take(&mut state.components), truncated, tokens: state.tokens };
+        let done = CallRows { components: take(&mut state.components), truncated, tokens: state.tokens };
         drop(state);
         self.finish(Ok(done));
     }
@@ -241,6 +248,13 @@ impl CallState {
 
     pub(super) const fn waiting_tokens(&self) -> usize {
         self.waiting_tokens
+    }
+
+    /// Returns whether no text, no ids and no row is kept.
+    #[cfg(test)]
+    pub(super) fn holds_nothing(&self) -> bool {
+        let sizes = [self.pieces.capacity(), self.giants.capacity(), self.ids.capacity(), self.components.capacity()];
+        sizes == [0; 4] && self.waiting.is_empty()
     }
 
     /// Returns whether there are texts to embed. A call with a bad text has none, because it is an error already.
@@ -271,7 +285,7 @@ impl CallState {
             }
             room -= taken.len();
             self.waiting_tokens -= taken.len() * length;
-            into.extend(taken.into_iter().map(|index| (index, std::mem::take(&mut self.ids[index]))));
+            into.extend(taken.into_iter().map(|index| (index, take(&mut self.ids[index]))));
         }
     }
 }

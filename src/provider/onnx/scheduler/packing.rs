@@ -1,7 +1,6 @@
 //! Packs texts of like length into one batch, out of all calls that have texts to be embedded.
 
 use std::{
-    collections::VecDeque,
     ops::RangeInclusive,
     sync::{
         Arc,
@@ -9,7 +8,10 @@ use std::{
     },
 };
 
-use super::call::{EmbedCall, IndexedIds};
+use super::{
+    call::{EmbedCall, IndexedIds},
+    turns::Turns,
+};
 
 /// The most calls that are searched for texts to fill a batch. Each takes a fraction of a microsecond, under a lock.
 const MAX_CALLS_SCANNED: usize = 256;
@@ -70,15 +72,15 @@ pub(super) struct BatchPart {
 ///
 /// Step 2 may make the batch longer than its first text: a text that came early but is short does not shut out the
 /// others. The texts of step 1 stay whatever the range is.
-pub(super) fn pack_batch(ready: &mut VecDeque<Arc<EmbedCall>>, packing: &Packing) -> Option<Vec<BatchPart>> {
-    while let Some(call) = ready.pop_front() {
+pub(super) fn pack_batch(ready: &mut Turns, packing: &Packing) -> Option<Vec<BatchPart>> {
+    while let Some(call) = ready.pop() {
         let Some((own, more)) = take_own(&call, packing) else { continue };
         let range = length_range(ready, packing, &own);
         let room = packing.texts(*range.end()).saturating_sub(own.len());
         let mut parts = vec![BatchPart { call: Arc::clone(&call), texts: own }];
         fill(&mut parts, ready, range, room);
         if more {
-            ready.push_back(call);
+            ready.push(&call);
         }
         return Some(parts);
     }
@@ -102,7 +104,7 @@ fn take_own(call: &EmbedCall, packing: &Packing) -> Option<(Vec<IndexedIds>, boo
 }
 
 /// Returns the lengths in tokens of the texts that may join the call's own texts, which are sorted from the longest on.
-fn length_range(ready: &VecDeque<Arc<EmbedCall>>, packing: &Packing, own: &[IndexedIds]) -> RangeInclusive<usize> {
+fn length_range(ready: &Turns, packing: &Packing, own: &[IndexedIds]) -> RangeInclusive<usize> {
     let length = |text: Option<&IndexedIds>| text.map_or(0, |(_, ids)| ids.len());
     let (own_longest, own_shortest) = (length(own.first()), length(own.last()));
     let mut longest = own_longest;
@@ -117,7 +119,7 @@ fn length_range(ready: &VecDeque<Arc<EmbedCall>>, packing: &Packing, own: &[Inde
 }
 
 /// Fills a batch with texts of other calls, in the order of their turns.
-fn fill(parts: &mut Vec<BatchPart>, ready: &VecDeque<Arc<EmbedCall>>, range: RangeInclusive<usize>, mut room: usize) {
+fn fill(parts: &mut Vec<BatchPart>, ready: &Turns, range: RangeInclusive<usize>, mut room: usize) {
     for other in ready.iter().take(MAX_CALLS_SCANNED) {
         if room == 0 {
             return;
@@ -137,7 +139,7 @@ fn fill(parts: &mut Vec<BatchPart>, ready: &VecDeque<Arc<EmbedCall>>, range: Ran
 }
 
 /// Returns the length of the longest text that may share a batch and has at most `most` tokens.
-fn longest_to(ready: &VecDeque<Arc<EmbedCall>>, most: usize) -> usize {
+fn longest_to(ready: &Turns, most: usize) -> usize {
     let calls = ready.iter().take(MAX_CALLS_SCANNED).filter(|call| !call.is_over());
     calls.filter_map(|call| call.state().longest_to(most)).max().unwrap_or(0)
 }

@@ -41,8 +41,8 @@ impl TextPiece {
 }
 
 /// Divides texts into pieces, and returns the giant ones apart, each as a piece of its own.
-pub(super) fn pieces(texts: &[&str]) -> (VecDeque<TextPiece>, Vec<TextPiece>) {
-    let (mut pieces, mut giants) = (VecDeque::new(), Vec::new());
+pub(super) fn pieces(texts: &[&str]) -> (VecDeque<TextPiece>, VecDeque<TextPiece>) {
+    let (mut pieces, mut giants) = (VecDeque::new(), VecDeque::new());
     let (mut first, mut weight) = (0, 0);
     for (at, text) in texts.iter().enumerate() {
         let giant = text.len() >= GIANT_BYTES;
@@ -51,7 +51,7 @@ pub(super) fn pieces(texts: &[&str]) -> (VecDeque<TextPiece>, Vec<TextPiece>) {
             (first, weight) = (at, 0);
         }
         if giant {
-            giants.push(TextPiece::new(at, &texts[at..=at]));
+            giants.push_back(TextPiece::new(at, &texts[at..=at]));
             first = at + 1;
         } else {
             weight += text.len() + TEXT_BYTES;

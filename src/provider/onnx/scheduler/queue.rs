@@ -7,9 +7,10 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
-    call::EmbedCall,
+    call::{CallState, EmbedCall},
     packing::{BatchPart, pack_batch},
     pieces::{PIECE_BYTES, TextPiece},
+    turns::Turns,
     worker::WorkerRole,
 };
 use crate::{
@@ -31,8 +32,8 @@ pub(super) enum WorkItem {
 #[derive(Debug, Default)]
 pub(super) struct WorkQueue {
     lanes: PerLane<LaneQueue>,
-    /// Giant texts, which have a thread of their own.
-    pub(super) giants: VecDeque<(Arc<EmbedCall>, TextPiece)>,
+    /// The calls with giant texts, which have a thread of their own.
+    pub(super) giants: Turns,
     pub(super) stop: bool,
 }
 
@@ -40,37 +41,47 @@ pub(super) struct WorkQueue {
 #[derive(Debug, Default)]
 struct LaneQueue {
     /// The calls with texts to be tokenized.
-    raw: VecDeque<Arc<EmbedCall>>,
+    raw: Turns,
     /// The calls with texts to be embedded.
-    ready: VecDeque<Arc<EmbedCall>>,
+    ready: Turns,
     /// The weight of the pieces that were tokenized since the last batch.
     tokenized: usize,
 }
 
 impl WorkQueue {
     /// Adds a new call.
-    pub(super) fn push_call(&mut self, call: &Arc<EmbedCall>, giants: Vec<TextPiece>) {
-        if !call.state().pieces.is_empty() {
-            self.lanes.of(call.lane).raw.push_back(Arc::clone(call));
+    pub(super) fn push_call(&mut self, call: &Arc<EmbedCall>) {
+        let state = call.state();
+        if !state.pieces.is_empty() {
+            self.lanes.of(call.lane).raw.push(call);
         }
-        self.giants.extend(giants.into_iter().map(|giant| (Arc::clone(call), giant)));
+        if !state.giants.is_empty() {
+            self.giants.push(call);
+        }
     }
 
     /// Adds a call with texts to be embedded.
     pub(super) fn push_ready(&mut self, call: &Arc<EmbedCall>) {
-        self.lanes.of(call.lane).ready.push_back(Arc::clone(call));
+        self.lanes.of(call.lane).ready.push(call);
     }
 
     pub(super) fn remove(&mut self, call: &Arc<EmbedCall>) {
-        let other = |one: &Arc<EmbedCall>| !Arc::ptr_eq(one, call);
         let turns = self.lanes.of(call.lane);
-        turns.raw.retain(other);
-        turns.ready.retain(other);
-        self.remove_giants(call);
+        for turns in [&mut turns.raw, &mut turns.ready, &mut self.giants] {
+            turns.remove(call);
+        }
     }
 
-    pub(super) fn remove_giants(&mut self, call: &Arc<EmbedCall>) {
-        self.giants.retain(|(one, _)| !Arc::ptr_eq(one, call));
+    /// Returns the next giant text. Calls take turns by one text.
+    pub(super) fn next_giant(&mut self) -> Option<(Arc<EmbedCall>, TextPiece)> {
+        next_of(&mut self.giants, |state| &mut state.giants)
+    }
+
+    /// Returns how often a call was looked at so far.
+    #[cfg(test)]
+    pub(super) fn looked_at(&self) -> usize {
+        let lanes = self.lanes.both().into_iter().flat_map(|lane| [&lane.raw, &lane.ready]);
+        lanes.chain([&self.giants]).map(|turns| turns.looked_at.get()).sum()
     }
 
     /// Returns the next work of a thread. `head_start` counts the pieces of interactive work that the thread did since
@@ -108,19 +119,28 @@ impl LaneQueue {
     }
 
     fn next_piece(&mut self) -> Option<WorkItem> {
-        while let Some(call) = self.raw.pop_front() {
-            let mut state = call.state();
-            let piece = state.pieces.pop_front();
-            let more = !state.pieces.is_empty();
-            drop(state);
-            if more {
-                self.raw.push_back(Arc::clone(&call));
-            }
-            if let Some(piece) = piece {
-                self.tokenized += piece.weight();
-                return Some(WorkItem::Tokenize(call, piece));
-            }
-        }
-        None
+        let (call, piece) = next_of(&mut self.raw, |state| &mut state.pieces)?;
+        self.tokenized += piece.weight();
+        Some(WorkItem::Tokenize(call, piece))
     }
+}
+
+/// Takes a piece of the call whose turn it is. If the call has more of them, it goes to the end of the line.
+fn next_of(
+    turns: &mut Turns,
+    pieces: impl Fn(&mut CallState) -> &mut VecDeque<TextPiece>,
+) -> Option<(Arc<EmbedCall>, TextPiece)> {
+    while let Some(call) = turns.pop() {
+        let mut state = call.state();
+        let pieces = pieces(&mut state);
+        let piece = pieces.pop_front();
+        if !pieces.is_empty() {
+            turns.push(&call);
+        }
+        drop(state);
+        if let Some(piece) = piece {
+            return Some((call, piece));
+        }
+    }
+    None
 }

@@ -465,6 +465,33 @@ fn what_is_dropped_is_not_embedded() {
     harness.wait_until_drained();
 }
 
+/// Each of the callers who leave looks at its own call, and not at those of the others.
+#[test]
+fn leaving_costs_the_same_however_many_wait() {
+    let harness = Harness::start([both(&one_by_one())]);
+    let plug = harness.plug();
+    let calls: Vec<Asked> = (0..2000).map(|_| harness.ask(&Ask::documents(["text"]))).collect();
+    let before = lock(&harness.scheduler.shared.queue).looked_at();
+    let left = calls.len();
+    drop(calls);
+    let looked_at = lock(&harness.scheduler.shared.queue).looked_at() - before;
+    assert!((left..=2 * left).contains(&looked_at), "{looked_at} calls were looked at when {left} left");
+    assert_eq!(harness.queued(), 0, "a call that nobody waits for is kept");
+    harness.log.open();
+    plug.end_well();
+    assert_eq!(harness.log.batches(), [ids(&["plug"])]);
+}
+
+/// A thread may hold a call that nobody waits for, as long as it tokenizes a giant text of it.
+#[test]
+fn a_call_that_was_left_frees_its_memory() {
+    let texts = ["a", "b"];
+    let call = EmbedCall::new(&Batch::documents(&texts), Vec::new(), WIDTH, oneshot::channel().0);
+    call.withdraw();
+    let state = call.state();
+    assert!(state.holds_nothing());
+}
+
 /// A call holds its texts, their ids and its rows in memory: nothing of that stays when the call is over.
 #[test]
 fn a_failed_call_leaves_nothing_in_the_queue() {
@@ -561,7 +588,8 @@ fn a_text_is_never_cut_into_two_pieces_nor_forgotten_between_them() {
     let large = text(PIECE_BYTES - 2 * TEXT_BYTES - 1, 0);
     let giant = text(GIANT_BYTES, 0);
     let texts = ["", &large, "one more", "next", &giant, &giant, "", "behind", &giant];
-    let (call, giants) = EmbedCall::new(&Batch::documents(&texts), Vec::new(), WIDTH, oneshot::channel().0);
+    let call = EmbedCall::new(&Batch::documents(&texts), Vec::new(), WIDTH, oneshot::channel().0);
+    let giants: Vec<TextPiece> = call.state().giants.drain(..).collect();
     let pieces: Vec<TextPiece> = call.state().pieces.drain(..).collect();
     let firsts: Vec<usize> = pieces.iter().map(|piece| piece.first).collect();
     assert_eq!(firsts, [0, 3, 6]);
@@ -575,7 +603,7 @@ fn a_text_is_never_cut_into_two_pieces_nor_forgotten_between_them() {
 fn halves_hold_all() {
     let call = |range: Range<usize>| {
         let texts: Vec<&str> = range.clone().map(|_| "a").collect();
-        let (call, _) = EmbedCall::new(&Batch::documents(&texts), Vec::new(), WIDTH, oneshot::channel().0);
+        let call = EmbedCall::new(&Batch::documents(&texts), Vec::new(), WIDTH, oneshot::channel().0);
         BatchPart { call: Arc::new(call), texts: range.map(|at| (at, Box::default())).collect() }
     };
     for sizes in [[1, 1, 0], [2, 0, 0], [5, 1, 2], [1, 1, 7], [3, 3, 3]] {
