@@ -3,7 +3,6 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    thread,
 };
 
 use ort::environment::Environment;
@@ -151,7 +150,8 @@ impl OnnxBuilder {
         self
     }
 
-    /// Sets the threads on each device; each has a session of its own. 0 is an error.
+    /// Sets the threads on each device; each has a session of its own. 0 is an error. The most are four per core, or 16
+    /// if there are fewer than four cores: more is an error, because each costs memory and none makes it faster.
     #[must_use]
     pub const fn with_threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
@@ -280,6 +280,12 @@ impl OnnxBuilder {
         if self.batch_tokens == Some(0) || self.threads == Some(0) {
             return Err(wrong("threads and padded tokens per batch must be at least 1".into()));
         }
+        let most = cpu::most_threads();
+        if let Some(threads) = self.threads.filter(|&threads| threads > most) {
+            return Err(wrong(format!(
+                "{threads} threads are too many for this machine: set 1 to {most}; each thread holds a session in memory"
+            )));
+        }
         Device::check(&self.devices)?;
         if self.int8() && !self.on_cpu() {
             return Err(wrong("int8 needs the CPU: GPUs run fp16".into()));
@@ -371,7 +377,7 @@ impl OnnxBuilder {
     /// Chooses the threads and the size of batches: the given numbers, else the measured ones, else the defaults.
     fn choose_settings(&self, key: &TuningKey) -> (Tuning, TuningSource) {
         let defaults = if self.on_cpu() {
-            Tuning::new(cores(), BATCH_TOKENS)
+            Tuning::new(cpu::cores(), BATCH_TOKENS)
         } else {
             Tuning::new(SESSIONS_PER_GPU, BATCH_TOKENS_GPU)
         };
@@ -420,7 +426,7 @@ impl OnnxBuilder {
             }
         }
         // A GPU embeds faster than the thread that feeds it could tokenize.
-        for number in 0..if on_cpu { 0 } else { cores() } {
+        for number in 0..if on_cpu { 0 } else { cpu::cores() } {
             let role = WorkerRole { tokenizes: true, packing: None };
             workers.push(Worker { name: format!("docvector-tokens-{number}"), role, runner: None });
         }
@@ -439,10 +445,6 @@ struct Loaded {
 
 fn wrong(message: String) -> Error {
     Error::new(ErrorKind::Config, message)
-}
-
-fn cores() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Whether the file holds weights, which the graph is built from here.

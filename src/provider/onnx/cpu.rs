@@ -1,9 +1,26 @@
-//! Tells the processor's name, and the instructions that it lacks for int8.
+//! Tells the processor's name, its cores, and the instructions that it lacks for int8.
 
 use std::{
     fs::File,
     io::{self, BufRead, BufReader},
+    thread,
 };
+
+/// Returns the cores that this process may use; 1 if the system does not tell.
+pub(super) fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Returns the most threads that a model may have on a device: four per core, and 16 on small machines. The cores of a
+/// container can be a fraction of the machine's and change while it runs, and a GPU may be fed by more threads than
+/// there are cores. Beyond that, threads only cost memory.
+pub(super) fn most_threads() -> usize {
+    most_threads_of(cores())
+}
+
+fn most_threads_of(cores: usize) -> usize {
+    cores.saturating_mul(4).max(16)
+}
 
 /// Returns the name that the processor gives itself, if the system tells it in a file.
 pub(super) fn cpu() -> Option<String> {
@@ -43,7 +60,14 @@ pub(super) fn missing_for_int8() -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::name;
+    use super::{most_threads_of, name};
+
+    #[test]
+    fn small_machines_may_have_16_threads_and_others_4_per_core() {
+        for (cores, most) in [(1, 16), (2, 16), (4, 16), (5, 20), (64, 256)] {
+            assert_eq!(most_threads_of(cores), most);
+        }
+    }
 
     #[test]
     fn a_processor_has_a_name() {

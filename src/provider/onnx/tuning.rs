@@ -27,8 +27,7 @@ const VERSION: u64 = 1;
 const MOST_ENTRIES: usize = 100;
 const MOST_BYTES: u64 = 1 << 20;
 
-/// The range of a setting. Nothing beyond it was measured.
-const THREAD_RANGE: RangeInclusive<usize> = 1..=1024;
+/// The range of the setting. Nothing beyond it was measured.
 const BATCH_TOKEN_RANGE: RangeInclusive<usize> = 1..=1 << 24;
 
 /// The settings with which a machine runs a model fastest.
@@ -66,7 +65,7 @@ impl Tuning {
 
     /// Returns what is wrong with the settings, if anything is.
     fn fault(&self) -> Option<String> {
-        [("threads", self.threads, THREAD_RANGE), ("batch_tokens", self.batch_tokens, BATCH_TOKEN_RANGE)]
+        [("threads", self.threads, 1..=cpu::most_threads()), ("batch_tokens", self.batch_tokens, BATCH_TOKEN_RANGE)]
             .into_iter()
             .find(|(_, value, range)| !range.contains(value))
             .map(|(name, value, range)| format!("{name} is {value}, not {} to {}", range.start(), range.end()))

@@ -252,6 +252,7 @@ fn options_that_make_no_sense() {
     for (builder, says) in [
         (builder().with_threads(0), "at least 1"),
         (builder().with_batch_tokens(0), "at least 1"),
+        (builder().with_threads(5_000_000), "5000000 threads are too many for this machine: set 1 to "),
         (
             builder().with_max_tokens(41),
             "with_max_tokens is 41, but the model has positions for 40 tokens: set at most 40",
