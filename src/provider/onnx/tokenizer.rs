@@ -3,7 +3,12 @@
 //! The truncation and padding in `tokenizer.json` are removed: an export used them, and the model may take another
 //! length. `truncation.rs` truncates texts: special tokens stay, only the tokens of the text itself are dropped.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
 
 use serde_json::{Value, value::RawValue};
 use tokenizers::Tokenizer;
@@ -11,6 +16,7 @@ use tokenizers::Tokenizer;
 use super::{
     json_file::{JsonFile, config},
     model_folder::ModelFolder,
+    post_processor,
     stages::{Tokenize, TokenizedText, TooManyTokens},
     truncation::{Fit, SplitPoints},
 };
@@ -34,10 +40,21 @@ pub(super) struct ModelTokenizer {
 }
 
 impl ModelTokenizer {
+    /// Reads the tokenizer of a folder, whose ids must be below `vocabulary`.
     pub(super) fn read(folder: &ModelFolder, vocabulary: Option<usize>) -> Result<Self> {
         let path = folder.transformer.join("tokenizer.json");
-        let wrong = |message: String| config(&path, &message);
-        let bytes = fs::read(&path).map_err(|error| wrong("cannot be read".into()).with_source(error))?;
+        // What is known to make the library panic is refused before, with a better reason.
+        catch_unwind(AssertUnwindSafe(|| Self::read_file(folder, vocabulary, &path))).unwrap_or_else(|_| {
+            Err(config(
+                &path,
+                "makes the tokenizer's library panic: a part of it does not fit the others; save it again",
+            ))
+        })
+    }
+
+    fn read_file(folder: &ModelFolder, vocabulary: Option<usize>, path: &Path) -> Result<Self> {
+        let wrong = |message: String| config(path, &message);
+        let bytes = fs::read(path).map_err(|error| wrong("cannot be read".into()).with_source(error))?;
         let mut json: Value = serde_json::from_slice(&bytes).map_err(|error| {
             wrong(format!("is not JSON: line {}, column {}", error.line(), error.column())).with_source(error)
         })?;
@@ -48,27 +65,36 @@ impl ModelTokenizer {
             lower_case(fields);
         }
         let split_points = SplitPoints::of(fields);
-        check_against_config(folder, fields, &path)?;
+        check_against_config(folder, fields, path)?;
+        post_processor::check(fields).map_err(wrong)?;
         let tokenizer = Tokenizer::from_bytes(json.to_string().as_bytes())
             .map_err(|error| wrong("is not a tokenizer that is known here".into()).with_source(error))?;
 
+        let fits = |what: &str, id: u32| match vocabulary.filter(|&rows| id as usize >= rows) {
+            None => Ok(()),
+            Some(0) => Err("does not fit the model, which has no vectors for ids".to_owned()),
+            Some(rows) => Err(format!(
+                "does not fit the model: {what} is {id}, but the model has vectors for ids up to {}",
+                rows - 1
+            )),
+        };
         let largest = tokenizer.get_vocab(true).values().copied().max();
         let largest = largest.ok_or_else(|| wrong("has no tokens".into()))?;
-        if let Some(rows) = vocabulary.filter(|&rows| largest as usize >= rows) {
-            let message = format!(
-                "does not fit the model: its largest id is {largest}, but the model has vectors for ids up to {}",
-                rows - 1
-            );
-            return Err(wrong(message));
-        }
+        fits("its largest id", largest).map_err(wrong)?;
         let (before, after) = around(&tokenizer).map_err(wrong)?;
-        check_special_tokens(folder, &tokenizer, &before, &after, &path)?;
+        check_special_tokens(folder, &tokenizer, &before, &after, path)?;
+        let special = before.iter().chain(&after);
+        special.copied().try_for_each(|id| fits("an id that its post-processor adds", id)).map_err(wrong)?;
         if folder.max_tokens.is_some_and(|max| max <= before.len() + after.len()) {
             let message = format!("adds {} special tokens, which leave no room for a text", before.len() + after.len());
             return Err(wrong(message));
         }
         let pad = match folder.config.size("pad_token_id")? {
-            Some(pad) => pad as u32,
+            Some(pad) => {
+                let pad = pad as u32;
+                fits("pad_token_id", pad).map_err(|message| folder.config.error(message))?;
+                pad
+            }
             None => tokenizer.token_to_id("[PAD]").or_else(|| tokenizer.token_to_id("<pad>")).unwrap_or(0),
         };
         let mut tokens = Self {

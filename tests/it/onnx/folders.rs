@@ -229,6 +229,44 @@ fn tokenizers_that_do_not_fit() {
     assert_says(&text, &["DIR/tokenizer.json cannot be read"]);
 }
 
+/// The crate `tokenizers` panics on most of these.
+#[test]
+fn tokenizers_whose_parts_do_not_fit() {
+    let with = |change: &dyn Fn(&mut Value)| refused("bert-cls", &|folder| edit(folder, "tokenizer.json", change));
+    let template = json!({"type": "TemplateProcessing", "pair": [], "special_tokens": {}, "single": [
+        {"Sequence": {"id": "A", "type_id": 0}},
+        {"SpecialToken": {"id": "[END]", "type_id": 0}},
+    ]});
+    let unknown = ["DIR/tokenizer.json names the token [END]", "special_tokens there lacks it"];
+    assert_says(&with(&|json| json["post_processor"] = template.clone()), &unknown);
+    let text = with(&|json| json["post_processor"] = json!({"type": "Sequence", "processors": [template]}));
+    assert_says(&text, &unknown);
+    let text = with(&|json| {
+        let own = json["post_processor"].clone();
+        json["post_processor"] = json!({"type": "Sequence", "processors": [own, own]});
+    });
+    assert_says(&text, &["DIR/tokenizer.json has two templates in its post-processor"]);
+    let text = with(&|json| json["post_processor"]["single"][1] = json!({"Sequence": {"id": "B", "type_id": 0}}));
+    assert_says(&text, &["DIR/tokenizer.json has a second text (B)"]);
+    for kind in ["BertProcessing", "RobertaProcessing"] {
+        let text = with(&|json| {
+            json["post_processor"] = json!({"type": kind, "sep": ["[SEP]", 9000], "cls": ["[CLS]", 2],
+                "trim_offsets": false, "add_prefix_space": false});
+        });
+        assert_says(&text, &["DIR/tokenizer.json does not fit the model", "9000", "for ids up to"]);
+    }
+    let text = refused("bert-cls", &|folder| edit(folder, "config.json", &|json| json["pad_token_id"] = json!(9000)));
+    assert_says(&text, &["DIR/config.json", "pad_token_id is 9000"]);
+    let text = with(&|json| {
+        json["added_tokens"] = json!([]);
+        json["model"]["vocab"] = json!({});
+    });
+    assert_says(&text, &["DIR/tokenizer.json"]);
+    // Nothing that is looked for here.
+    let text = with(&|json| json["pre_tokenizer"] = json!({"type": "FixedLength", "length": 0}));
+    assert_says(&text, &["DIR/tokenizer.json makes the tokenizer's library panic"]);
+}
+
 #[test]
 fn onnx_files_that_are_not_models() {
     let with_file = |bytes: &[u8]| {
