@@ -37,6 +37,7 @@ mod tail;
 mod tiny_file;
 mod tokenizer;
 mod truncation;
+mod trusted_place;
 mod tuning;
 mod weights;
 
@@ -95,9 +96,15 @@ use crate::{Batch, Charges, Embedder, Embeddings, Error, Limits, Payee, Result, 
 /// ONNX Runtime is loaded with the first model. These places are searched, in this order:
 /// 1. the path given to [`with_library`](OnnxBuilder::with_library);
 /// 2. the file or folder that `ORT_DYLIB_PATH` names;
-/// 3. the asset folder: `DOCVECTOR_EMBED_ASSETS`, or the folder that the model lies in, or `assets` in the folder of
-///    the program or of the package that cargo runs, or up to three levels above;
+/// 3. the asset folder: `DOCVECTOR_EMBED_ASSETS`, or `assets` in the folder of the program or of the package that cargo
+///    runs, or up to three levels above;
 /// 4. the Python package `onnxruntime`.
+///
+/// A library is code, and a model's folder is data: nothing is loaded from there. An asset folder that nobody named must
+/// be safe from others. On Unix, its library and each folder above it belong to you, to root or to the owner of the
+/// program, and nobody else may write there. A group whose only member is the owner may write, and so may everybody in a
+/// sticky folder further up, such as `/tmp`. Otherwise the library is passed over, and if no other is found, the error
+/// says so. Windows has other rights, and none are checked there.
 ///
 /// A process loads one library and makes one environment. A program that uses the `ort` crate itself must leave it to
 /// this crate to make the environment.
@@ -337,7 +344,7 @@ impl Onnx {
     /// # Errors
     /// [`Config`](crate::ErrorKind::Config) lists the places that were tried.
     pub fn load_library(path: Option<&Path>) -> Result<OnnxLibrary> {
-        library::load(path, None).map(|(library, _)| library)
+        library::load(path).map(|(library, _)| library)
     }
 }
 

@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn graphs_that_are_built_here_are_independent() {
-        let (_, environment) = library::load(None, None).expect("the library");
+        let (_, environment) = library::load(None).expect("the library");
         for name in ["bert-cls", "bert-multi", "bert-prompts", "xlm-roberta", "mpnet", "distilbert"] {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny").join(name);
             let folder = ModelFolder::read(&folder).expect("a folder");

@@ -236,7 +236,7 @@ impl OnnxBuilder {
         self.check_options()?;
         let mut folder = self.read_folder()?;
         let file = model_path(&folder, self.file.as_deref())?;
-        let (library, environment) = library::load(self.library.as_deref(), Some(&self.folder))?;
+        let (library, environment) = library::load(self.library.as_deref())?;
         let loaded = self.load_model(&mut folder, &file, &environment)?;
         let space = self.describe_space(&folder, &loaded)?;
         let built_graph = is_weights(&file);

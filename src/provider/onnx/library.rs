@@ -10,6 +10,7 @@ use std::{
 
 use ort::{environment::Environment, logging::LogLevel};
 
+use super::trusted_place;
 use crate::{Error, ErrorKind, Result};
 
 /// The oldest ONNX Runtime that is accepted: its interface is the one that `ort` is built for here. 1.23.2 to 1.32.0
@@ -69,9 +70,7 @@ pub struct OnnxLibrary {
 static LOADED: Mutex<Option<(OnnxLibrary, Environment)>> = Mutex::new(None);
 
 /// Loads the library, or returns the one that is loaded.
-///
-/// `beside` is a model's folder: a library that was fetched with the model lies beside it.
-pub(super) fn load(explicit: Option<&Path>, beside: Option<&Path>) -> Result<(OnnxLibrary, Environment)> {
+pub(super) fn load(explicit: Option<&Path>) -> Result<(OnnxLibrary, Environment)> {
     // The lock is held during the search: of several threads that load, one searches and the others wait.
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((library, environment)) = &*loaded {
@@ -79,7 +78,7 @@ pub(super) fn load(explicit: Option<&Path>, beside: Option<&Path>) -> Result<(On
         return Ok((library.clone(), environment.clone()));
     }
     let mut tried = Vec::new();
-    for (source, place) in places(explicit, beside) {
+    for (source, place) in places(explicit) {
         if let Some(found) = open_first(source, place, &mut tried) {
             *loaded = Some(found.clone());
             return Ok(found);
@@ -117,9 +116,10 @@ fn check_same(library: &OnnxLibrary, explicit: Option<&Path>) -> Result<()> {
 
 /// Loads the first usable library of a place, and adds each failure to `tried`.
 fn open_first(source: OnnxLibrarySource, place: Place, tried: &mut Vec<String>) -> Option<(OnnxLibrary, Environment)> {
+    let unnamed = matches!(place, Place::Unnamed(_));
     let candidates = match place {
         Place::File(path) => vec![path],
-        Place::Folder(folder) => {
+        Place::Folder(folder) | Place::Unnamed(folder) => {
             let found = in_folder(&folder);
             if found.is_empty() {
                 tried.push(format!("{} ({source}): no library there", folder.display()));
@@ -132,6 +132,16 @@ fn open_first(source: OnnxLibrarySource, place: Place, tried: &mut Vec<String>) 
         }
     };
     for path in candidates {
+        // The path that is checked is the one that is opened.
+        let path = if unnamed { canonical(&path) } else { path };
+        if let Some(fault) = unnamed.then(|| trusted_place::fault(&path)).flatten() {
+            tried.push(format!(
+                "{} ({source}): passed over, because {fault}; take the right away (chmod go-w) or, if you trust the \
+                 place, name the folder in DOCVECTOR_EMBED_ASSETS",
+                path.display()
+            ));
+            continue;
+        }
         match open(&path) {
             Ok((version, environment)) => return Some((OnnxLibrary { path, source, version }, environment)),
             Err(why) => tried.push(format!("{} ({source}): {why}", path.display())),
@@ -143,22 +153,21 @@ fn open_first(source: OnnxLibrarySource, place: Place, tried: &mut Vec<String>) 
 enum Place {
     File(PathBuf),
     Folder(PathBuf),
+    /// A folder that the user did not name: nobody else may be able to put code into it.
+    Unnamed(PathBuf),
     Nowhere(String),
 }
 
 /// Returns the places to search, in order. The Python package is last, because finding it starts Python.
-fn places(explicit: Option<&Path>, beside: Option<&Path>) -> impl Iterator<Item = (OnnxLibrarySource, Place)> {
+fn places(explicit: Option<&Path>) -> impl Iterator<Item = (OnnxLibrarySource, Place)> {
     let named = |path: PathBuf| if path.is_dir() { Place::Folder(path) } else { Place::File(path) };
     let explicit = explicit.map(|path| (OnnxLibrarySource::Path, named(path.to_owned())));
     let variable = env::var_os("ORT_DYLIB_PATH")
         .filter(|value| !value.is_empty())
         .map(|value| (OnnxLibrarySource::Variable, named(value.into())));
-    let mut assets: Vec<Place> =
-        asset_folders(beside).into_iter().map(|folder| Place::Folder(folder.join("onnxruntime"))).collect();
+    let mut assets = asset_places();
     if assets.is_empty() {
-        assets.push(Place::Nowhere(
-            "no folder onnxruntime beside the model, nor assets/onnxruntime near the program".into(),
-        ));
+        assets.push(Place::Nowhere("no folder assets/onnxruntime near the program".into()));
     }
     let assets = assets.into_iter().map(|place| (OnnxLibrarySource::Assets, place));
     let python = std::iter::once_with(|| {
@@ -168,26 +177,25 @@ fn places(explicit: Option<&Path>, beside: Option<&Path>) -> impl Iterator<Item 
     explicit.into_iter().chain(variable).chain(assets).chain(python)
 }
 
-/// Returns the folders that may hold what `scripts/fetch-assets` fetched: only the one that `DOCVECTOR_EMBED_ASSETS`
-/// names; without it, the one that the model lies in, and `assets` in the folder of the program, of the package that
-/// cargo runs, or a few levels above either.
-pub(super) fn asset_folders(beside: Option<&Path>) -> Vec<PathBuf> {
+/// Returns the folders that may hold the library that `scripts/fetch-assets` fetched: only that of the folder which
+/// `DOCVECTOR_EMBED_ASSETS` names; without it, those in `assets` in the folder of the package that cargo runs, of the
+/// program, or a few levels above either. A model's folder is none of them: it is data.
+fn asset_places() -> Vec<Place> {
     if let Some(folder) = env::var_os("DOCVECTOR_EMBED_ASSETS").filter(|value| !value.is_empty()) {
-        return vec![folder.into()];
+        return vec![Place::Folder(Path::new(&folder).join("onnxruntime"))];
     }
     let package = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
     let program = env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned));
-    let beside = beside.map(canonical).and_then(|model| model.parent().map(Path::to_owned));
-    let mut folders: Vec<PathBuf> = beside.filter(|folder| folder.join("onnxruntime").is_dir()).into_iter().collect();
+    let mut folders = Vec::new();
     for start in package.iter().chain(&program) {
         for level in start.ancestors().take(LEVELS) {
-            let folder = level.join("assets");
-            if folder.join("onnxruntime").is_dir() && !folders.contains(&folder) {
+            let folder = level.join("assets/onnxruntime");
+            if folder.is_dir() && !folders.contains(&folder) {
                 folders.push(folder);
             }
         }
     }
-    folders
+    folders.into_iter().map(Place::Unnamed).collect()
 }
 
 /// Returns the library files in a folder: the plain name first, then from the newest version on.

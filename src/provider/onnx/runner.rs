@@ -243,7 +243,7 @@ mod tests {
     /// between casts. It understands the input of attention on a GPU if there is one text.
     #[test]
     fn the_graph_for_cuda_gives_the_same_vectors() {
-        let (_, environment) = library::load(None, None).expect("the library");
+        let (_, environment) = library::load(None).expect("the library");
         for name in ["bert-cls", "bert-multi", "bert-dense", "bert-tanh", "xlm-roberta", "mpnet", "distilbert"] {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny").join(name);
             let mut folder = ModelFolder::read(&folder).expect("a folder");

@@ -106,17 +106,54 @@ fn the_library_is_found_in_each_place() {
     }
 }
 
+/// Copies the program to a folder, as if it were installed there, and runs it without any named place.
+fn moved(folder: &Path, model: &Path) -> Output {
+    let program = folder.join("docvector-embed");
+    if !program.exists() {
+        fs::copy(env!("CARGO_BIN_EXE_docvector-embed"), &program).expect("copied");
+    }
+    let mut command = Command::new(&program);
+    command.env_remove("ORT_DYLIB_PATH").env_remove("DOCVECTOR_EMBED_ASSETS").env_remove("CARGO_MANIFEST_DIR");
+    // No Python, and so no package.
+    command.env("PATH", folder).env("DOCVECTOR_EMBED_TUNING", "");
+    run(command.args(["embed", "--model"]).arg(model), b"a\n")
+}
+
+/// A model's folder comes from elsewhere: whoever made it must not be able to run code.
 #[test]
-fn a_library_is_found_beside_the_model() {
-    // The program is elsewhere, as an installed one is.
-    let elsewhere = tempfile::tempdir().expect("a folder");
-    let moved = elsewhere.path().join("docvector-embed");
-    fs::copy(env!("CARGO_BIN_EXE_docvector-embed"), &moved).expect("copied");
-    let mut command = Command::new(&moved);
-    let command =
-        command.env_remove("ORT_DYLIB_PATH").env_remove("DOCVECTOR_EMBED_ASSETS").env_remove("CARGO_MANIFEST_DIR");
-    let done = run(command.args(["embed", "--model"]).arg(minilm()), b"a\n");
+fn a_library_beside_the_model_is_not_loaded() {
+    let (elsewhere, models) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let model = models.path().join("model");
+    crate::onnx::folders::copy_linked(&golden("tiny/bert-cls"), &model);
+    for place in [models.path(), &model] {
+        crate::onnx::folders::copy_linked(&assets().join("onnxruntime"), &place.join("onnxruntime"));
+    }
+    let said = failed(&moved(elsewhere.path(), &model));
+    for part in ["no usable ONNX Runtime library", "no folder assets/onnxruntime near the program"] {
+        assert!(said.contains(part), "{part:?} is not in: {said}");
+    }
+    assert!(!said.contains(&models.path().display().to_string()), "{said}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_library_near_the_program_is_loaded_unless_others_may_change_it() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = folder.path().join("assets");
+    crate::onnx::folders::copy(&assets().join("onnxruntime"), &place.join("onnxruntime"));
+    let set = |mode| fs::set_permissions(&place, fs::Permissions::from_mode(mode)).expect("set");
+    set(0o755);
+    let done = moved(folder.path(), &golden("tiny/bert-cls"));
     assert!(done.status.success(), "{}", stderr(&done));
+    set(0o777);
+    let said = failed(&moved(folder.path(), &golden("tiny/bert-cls")));
+    let place = fs::canonicalize(&place).expect("there");
+    let why = format!("passed over, because others than its owner may write to {} (mode 777)", place.display());
+    for part in [why.as_str(), "libonnxruntime", "chmod go-w", "DOCVECTOR_EMBED_ASSETS"] {
+        assert!(said.contains(part), "{part:?} is not in: {said}");
+    }
 }
 
 #[test]

@@ -92,7 +92,7 @@ mod tests {
         const ROWS: usize = 7;
         const INNER: usize = 96;
         const COLUMNS: usize = 40;
-        let (_, environment) = library::load(None, None).expect("the library");
+        let (_, environment) = library::load(None).expect("the library");
         let bits = WeightBits::of_this_cpu();
         for (row, weight) in [(255, bits.largest()), (255, -bits.largest()), (0, bits.largest()), (0, -bits.largest())]
         {
