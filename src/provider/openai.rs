@@ -5,6 +5,7 @@ mod credentials;
 mod embedder;
 mod endpoint;
 mod failure;
+mod halves;
 mod models;
 mod redaction;
 mod reply;

@@ -344,6 +344,7 @@ impl OpenAiBuilder {
         if models::find(&self.model).is_some() {
             let own = models::limits();
             limits.texts = limits.texts.or(own.texts);
+            limits.bytes = limits.bytes.or(own.bytes);
             limits.tokens_per_text = limits.tokens_per_text.or(own.tokens_per_text);
             limits.tokens_per_call = limits.tokens_per_call.or(own.tokens_per_call);
             limits.in_flight = limits.in_flight.or(own.in_flight);

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use tracing::{Instrument, Span, field};
 
-use super::{endpoint::Endpoint, failure, redaction, reply, request};
+use super::{endpoint::Endpoint, failure, halves, redaction, reply, request};
 use crate::{
     Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, Usage,
     http::{Reply, headers},
@@ -29,12 +29,14 @@ const LARGE_BODY: usize = 1 << 20;
 /// ```
 ///
 /// # Semantics
-/// One `embed` call is one HTTP request. It asks for vectors as base64, a quarter of the bytes of JSON numbers; replies
-/// may have either form. Rows are placed by `index`. A reply that does not match is an error: a wrong row count, a
+/// One `embed` call is one HTTP request. Only if the server refuses it because all its texts together are too large
+/// (code `max_tokens_per_request`), its halves are sent instead, one after the other. A request asks for vectors as
+/// base64, a quarter of the bytes of JSON numbers; replies may have either form. Rows are placed by `index`. A reply that does not match is an error: a wrong row count, a
 /// repeated or missing `index`, a wrong width, a component that is not finite, a row of zeros.
 ///
-/// For OpenAI's models the limits are 2,048 texts per request, 8,191 tokens per text and 300,000 tokens per request.
-/// Tokens are counted with tiktoken's cl100k, once per text at most, and only if the text's bytes leave the answer
+/// For OpenAI's models the limits are 2,048 texts per request, 8,191 tokens per text, and 300,000 tokens and 1,200,000
+/// bytes of text per request: OpenAI estimates the tokens of a request as a quarter of its bytes. A text of more bytes
+/// is refused, even if over-long texts are truncated. Tokens are counted with tiktoken's cl100k, once per text at most, and only if the text's bytes leave the answer
 /// open. An over-long text is an error that names its index, or it is [truncated](crate::Truncation::Truncate) at a
 /// token and named in the result. Texts are never split and averaged.
 ///
@@ -65,12 +67,32 @@ const LARGE_BODY: usize = 1 << 20;
 /// Large replies are decoded off the async executor.
 ///
 /// # Tracing
-/// One span per call, `embeddings`, with the fields of OpenTelemetry's conventions for generative AI
+/// One span per request, `embeddings`, with the fields of OpenTelemetry's conventions for generative AI
 /// (`gen_ai.request.model`, `gen_ai.usage.input_tokens`, `error.type`, ...). It never holds a text, a key or a body.
 #[derive(Clone)]
 pub struct OpenAi(pub(super) Arc<Endpoint>);
 
 impl OpenAi {
+    /// Embeds a batch with one request, in a span of its own.
+    async fn embed_at_once(&self, batch: Batch<'_>) -> Result<Embeddings> {
+        let span = self.span(&batch);
+        let result = self.embed_in_span(&batch, &span).instrument(span.clone()).await;
+        match &result {
+            Ok(embeddings) => {
+                if let Some(tokens) = embeddings.usage().exact_tokens() {
+                    span.record(telemetry::INPUT_TOKENS, tokens);
+                }
+            }
+            Err(error) => {
+                _ = span.record(
+                    telemetry::ERROR_TYPE,
+                    field::display(error.provider_code().unwrap_or(error.kind().as_str())),
+                )
+            }
+        }
+        result
+    }
+
     async fn embed_in_span(&self, batch: &Batch<'_>, span: &Span) -> Result<Embeddings> {
         let endpoint = &*self.0;
         let (body, truncated) = request::body_of(endpoint, batch).await?;
@@ -155,21 +177,7 @@ impl Embedder for OpenAi {
             batch.check_space(self.spaces()).map_err(|error| error.with_embedder(self))?;
             return Ok(Embeddings::empty(&self.0.space));
         }
-        let span = self.span(&batch);
-        let result = self.embed_in_span(&batch, &span).instrument(span.clone()).await;
-        match &result {
-            Ok(embeddings) => {
-                if let Some(tokens) = embeddings.usage().exact_tokens() {
-                    span.record(telemetry::INPUT_TOKENS, tokens);
-                }
-            }
-            Err(error) => {
-                _ = span.record(
-                    telemetry::ERROR_TYPE,
-                    field::display(error.provider_code().unwrap_or(error.kind().as_str())),
-                )
-            }
-        }
+        let result = halves::embed(&batch, |part| self.embed_at_once(part)).await;
         let payee = &self.0.payee;
         result.map(|rows| rows.with_payee(payee)).map_err(|error| error.with_embedder(self).with_payee(payee))
     }

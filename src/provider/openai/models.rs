@@ -31,6 +31,10 @@ const TOKENS_PER_TEXT: usize = 8191;
 /// Tokens per request, all its texts together.
 const TOKENS_PER_CALL: usize = 300_000;
 
+/// UTF-8 bytes of text per request. OpenAI does not count the tokens of a request before it takes it: it takes a quarter
+/// of the bytes for them. So text of more than four bytes per token, such as prose, fills a request by its bytes.
+const BYTES_PER_CALL: usize = 4 * TOKENS_PER_CALL;
+
 /// Concurrent requests that OpenAI answers as fast as a single one.
 const IN_FLIGHT: usize = 8;
 
@@ -38,6 +42,7 @@ const IN_FLIGHT: usize = 8;
 pub(super) const fn limits() -> Limits {
     Limits::none()
         .with_texts(TEXTS_PER_CALL)
+        .with_bytes(BYTES_PER_CALL)
         .with_tokens_per_text(TOKENS_PER_TEXT)
         .with_tokens_per_call(TOKENS_PER_CALL)
         .with_in_flight(IN_FLIGHT)

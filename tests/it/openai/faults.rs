@@ -62,7 +62,6 @@ async fn every_status_has_its_kind() {
     let cases: Vec<(u16, Value, ErrorKind, Option<&str>)> = vec![
         (400, plain("'$.input' is invalid. Please check the API reference."), InvalidInput, None),
         (400, plain(context), InvalidInput, None),
-        (400, named("max_tokens_per_request", "max_tokens_per_request"), InvalidInput, Some("max_tokens_per_request")),
         (400, named("invalid_request_error", "a_code_of_next_year"), InvalidInput, Some("a_code_of_next_year")),
         (400, about("input"), InvalidInput, None),
         (400, about("model"), Config, None),
@@ -595,7 +594,6 @@ async fn what_does_not_pass_is_asked_once() {
     for step in [
         Step::refusal(429, "insufficient_quota", Some("insufficient_quota"), "You exceeded your current quota."),
         Step::refusal(401, "invalid_request_error", Some("invalid_api_key"), "Incorrect API key."),
-        Step::refusal(400, "invalid_request_error", Some("max_tokens_per_request"), "Requested 300001 tokens."),
         Step::refusal(429, "tokens", Some("rate_limit_exceeded"), "Limit 100, Requested 200"),
         Step::refusal(500, "server_error", None, "input is too large to process. increase the physical batch size"),
         Step::refusal(404, "invalid_request_error", Some("model_not_found"), "No such model."),

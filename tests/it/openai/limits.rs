@@ -9,9 +9,10 @@ use std::{
 };
 
 use docvector_embed::{
-    BadText, BadTextReason, Batch, CountTokens, Embedder, EmbedderExt, ErrorKind, InputKind, Limits, TokenCount,
-    Truncation, provider::OpenAi,
+    BadText, BadTextReason, Batch, CountTokens, Embedder, EmbedderExt, ErrorKind, InputKind, Limits, StreamOptions,
+    TokenCount, Truncation, Usage, plan, provider::OpenAi,
 };
+use futures_util::{StreamExt, stream};
 
 use super::{assert_rows, builder, client, small};
 use crate::support::{
@@ -23,6 +24,8 @@ use crate::support::{
 const TEXTS: usize = 2048;
 const TOKENS: usize = 8191;
 const TOKENS_PER_CALL: usize = 300_000;
+/// OpenAI estimates the tokens of a request as a quarter of its bytes.
+const BYTES_PER_CALL: usize = 1_200_000;
 
 /// The counter of OpenAI's models, from the client's own limits.
 static COUNTER: LazyLock<Arc<dyn CountTokens>> = LazyLock::new(|| {
@@ -66,6 +69,7 @@ fn openais_limits_are_stated() {
         let limits = client.limits();
         assert_eq!((limits.texts, limits.tokens_per_text), (Some(TEXTS), Some(TOKENS)), "{model}");
         assert_eq!((limits.tokens_per_call, limits.in_flight), (Some(TOKENS_PER_CALL), Some(8)), "{model}");
+        assert_eq!(limits.bytes, Some(BYTES_PER_CALL), "{model}");
         let TokenCount::Exact(counter) = limits.tokens else { panic!("{model} cannot be counted") };
         assert_eq!(counter.count(InputKind::Query, "hello world"), 2, "{model}");
     }
@@ -115,8 +119,7 @@ async fn no_request_has_more_tokens_than_openai_takes() {
         if tokens <= TOKENS_PER_CALL {
             return Step::Honest;
         }
-        let message = format!("Requested {tokens} tokens, max {TOKENS_PER_CALL} tokens per request");
-        Step::refusal(400, "max_tokens_per_request", Some("max_tokens_per_request"), &message)
+        too_large(tokens)
     })
     .await;
     let plain = of_tokens(1000);
@@ -130,6 +133,78 @@ async fn no_request_has_more_tokens_than_openai_takes() {
     assert_eq!(rows.usage().requests, 2);
     let most = most.load(Ordering::Relaxed);
     assert!((TOKENS_PER_CALL - TOKENS..=TOKENS_PER_CALL).contains(&most), "{most} tokens in the fullest");
+}
+
+/// Returns OpenAI's refusal of a request whose texts together are too large.
+fn too_large(tokens: usize) -> Step {
+    let message = format!("Requested {tokens} tokens, max {TOKENS_PER_CALL} tokens per request");
+    Step::refusal(400, "max_tokens_per_request", Some("max_tokens_per_request"), &message)
+}
+
+/// OpenAI refuses a request by its bytes before it counts tokens. Prose has more than four bytes per token.
+#[tokio::test]
+async fn no_request_of_prose_has_more_bytes_than_openai_takes() {
+    let server = Server::handling(|_, request| {
+        let bytes: usize = request.texts().iter().map(String::len).sum();
+        if bytes / 4 <= TOKENS_PER_CALL { Step::Honest } else { too_large(bytes / 4) }
+    })
+    .await;
+    let words = "international documentation describes responsibilities ".repeat(400);
+    let texts: Vec<String> = (0..70).map(|number| format!("{number} {words}")).collect();
+    let bytes: usize = texts.iter().map(String::len).sum();
+    let tokens = count(&texts[0]) * texts.len();
+    assert!(bytes > BYTES_PER_CALL && tokens < TOKENS_PER_CALL, "{bytes} bytes, {tokens} tokens");
+    let client = small(&server.base_url()).build().expect("valid");
+    let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let calls = plan::split(&Batch::documents(&refs), &client.limits()).expect("all fit");
+    let first: usize = texts[calls[0].clone()].iter().map(String::len).sum();
+    assert!(first <= BYTES_PER_CALL && first + texts[0].len() > BYTES_PER_CALL, "{first} bytes in the first call");
+    let rows = client.embed_documents(&texts).await.expect("nothing is refused");
+    assert_rows(rows.rows(), &texts);
+    assert_eq!((rows.usage().requests, server.requests().len()), (2, 2));
+    let options = StreamOptions::new(InputKind::Document).with_windows_in_flight(1);
+    let windows: Vec<_> = client.embed_stream(stream::iter(texts.clone()), options).collect().await;
+    let rows: Vec<_> = windows.into_iter().map(|window| window.expect("nothing is refused")).collect();
+    assert_rows(rows.iter().flat_map(|window| window.rows()), &texts);
+    assert_eq!(server.requests().len(), 4);
+}
+
+#[tokio::test]
+async fn a_request_that_the_server_finds_too_large_is_sent_in_halves() {
+    let server = Server::handling(|_, request| {
+        let texts = request.texts().len();
+        if texts > 3 { too_large(texts) } else { Step::Honest }
+    })
+    .await;
+    let texts = numbered(10);
+    let rows = client(&server).embed_documents(&texts).await.expect("the halves fit");
+    assert_rows(rows.rows(), &texts);
+    let sizes: Vec<usize> = server.requests().iter().map(|request| request.texts().len()).collect();
+    assert_eq!(sizes, [10, 5, 2, 3, 5, 2, 3]);
+    // Each request counts, and the refused ones were not billed.
+    let tokens = texts.iter().map(|text| stand_in::tokens(text)).sum();
+    assert_eq!((rows.usage().requests, rows.usage().exact_tokens()), (7, Some(tokens)));
+}
+
+#[tokio::test]
+async fn a_text_that_is_too_large_alone_is_named_and_the_rows_before_it_are_kept() {
+    let server = Server::handling(|_, request| {
+        if request.texts().iter().any(|text| text == "text number 5") { too_large(9) } else { Step::Honest }
+    })
+    .await;
+    let texts = numbered(8);
+    let error = client(&server).embed_documents(&texts).await.expect_err("one is too large");
+    assert_eq!((error.kind(), error.status()), (ErrorKind::InvalidInput, Some(400)));
+    assert_eq!(error.bad_texts(), [BadText::new(5, BadTextReason::Rejected)]);
+    let partial = error.partial().expect("the rows before");
+    assert_eq!(partial.indices(), [0, 1, 2, 3, 4]);
+    assert_rows(partial.embeddings().rows(), &texts[..5]);
+    assert_eq!(error.total_usage().requests as usize, server.requests().len());
+    // A request of one text has no halves.
+    let before = server.requests().len();
+    let error = client(&server).embed_documents(&texts[5..6]).await.expect_err("too large");
+    assert_eq!((error.kind(), error.usage()), (ErrorKind::InvalidInput, Usage::of_request(Some(0))));
+    assert_eq!(server.requests().len(), before + 1);
 }
 
 #[tokio::test]

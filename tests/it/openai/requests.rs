@@ -187,6 +187,7 @@ fn limits_are_filled_in_or_refused() {
     let fewer = small("http://127.0.0.1:1/v1").with_limits(Limits::none().with_texts(25)).build().expect("valid");
     let limits = fewer.limits();
     assert_eq!((limits.texts, limits.tokens_per_text, limits.tokens_per_call), (Some(25), Some(8191), Some(300_000)));
+    assert_eq!(limits.bytes, Some(1_200_000));
     for tokens in [TokenCount::Unknown, TokenCount::AtMostBytes] {
         let limits = Limits::none().with_tokens_per_text(512).with_tokens(tokens);
         let error = builder("http://127.0.0.1:1/v1").with_limits(limits).build().expect_err("nobody counts");

@@ -1,5 +1,5 @@
-//! Packs a million chunks of real documentation into requests within OpenAI's limits, and counts their tokens with
-//! plain tiktoken beside it.
+//! Packs a million chunks of real documentation into requests within OpenAI's limits, counts their tokens with plain
+//! tiktoken beside it, and shows how full the requests are by texts, tokens and bytes.
 //!
 //! `pack [--chunks 1000000] [FOLDER ...]`. Without folders: the Rust documentation that came with the compiler, then
 //! the documentation in the crates that cargo has fetched, then the sources of `python3`'s own library, whose
@@ -12,6 +12,7 @@ use std::{
     collections::HashSet,
     env, fs,
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    ops::Range,
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -29,6 +30,9 @@ use peers::{
 
 /// The most tokens that OpenAI takes in a request.
 const TOKENS_A_REQUEST: usize = 300_000;
+
+/// The most bytes of text that OpenAI takes in a request: it estimates the tokens as a quarter of the bytes.
+const BYTES_A_REQUEST: usize = 4 * TOKENS_A_REQUEST;
 
 fn main() -> Result<()> {
     let args = Args::read(&["chunks"])?;
@@ -68,40 +72,15 @@ fn main() -> Result<()> {
     let (second_calls, second_ours) = ours(second)?;
 
     let mut fills = Vec::new();
-    let (mut requests, mut by_texts) = (0, 0);
-    for (calls, tokens) in [(&first_calls, &first_tokens), (&second_calls, &second_tokens)] {
-        let mut next = 0;
-        for (at, call) in calls.iter().enumerate() {
-            let call_tokens: usize = tokens[call.clone()].iter().sum();
-            if call.start != next || call.is_empty() || call.len() > TEXTS_PER_REQUEST || call_tokens > TOKENS_A_REQUEST
-            {
-                return Err(format!("request {at} of {call:?} with {call_tokens} tokens is not within limits").into());
-            }
-            next = call.end;
-            let (of_texts, of_tokens) =
-                (call.len() as f64 / TEXTS_PER_REQUEST as f64, call_tokens as f64 / TOKENS_A_REQUEST as f64);
-            // The last request takes the rest.
-            if at + 1 < calls.len() {
-                fills.push(of_texts.max(of_tokens));
-                by_texts += usize::from(of_texts >= of_tokens);
-            }
-        }
+    let mut requests = 0;
+    for (half, calls, tokens) in [(first, &first_calls, &first_tokens), (second, &second_calls, &second_tokens)] {
+        fills.extend(fills_of(half, calls, tokens)?);
         requests += calls.len();
-        if next != tokens.len() {
-            return Err(format!("{next} of {} texts are in a request", tokens.len()).into());
-        }
     }
     let tokens: usize = first_tokens.iter().chain(&second_tokens).sum();
-    let mean = fills.iter().sum::<f64>() / fills.len().max(1) as f64;
-    let least = fills.iter().copied().fold(f64::INFINITY, f64::min);
-    println!(
-        "{tokens} tokens, {:.1} a chunk: {requests} requests, {by_texts} of the full ones full of texts, {} of tokens. \
-         Fill: mean {:.2} %, least {:.2} %.",
-        tokens as f64 / texts.len().max(1) as f64,
-        fills.len() - by_texts,
-        mean * 100.0,
-        least * 100.0
-    );
+    let of_chunk = tokens as f64 / texts.len().max(1) as f64;
+    println!("{tokens} tokens, {of_chunk:.1} a chunk: {requests} requests, of which {} are full.\n", fills.len());
+    print_fills(&fills);
     let (once, most) = counted.told();
     println!("{once} texts were counted, none more than {most} times.\n");
 
@@ -110,8 +89,50 @@ fn main() -> Result<()> {
     let (all_ours, all_plain) = (first_ours + second_ours, first_plain + second_plain);
     println!("| plan::split | {first_ours:.2} | {second_ours:.2} | {all_ours:.2} | {:.2} |", all_ours / all_plain);
     println!("| plain tiktoken | {first_plain:.2} | {second_plain:.2} | {all_plain:.2} | 1.00 |");
-    println!("\nWanted: a mean fill of at least 95 %, each text counted at most once.");
+    println!("\nWanted: a mean fill of at least 95 % by the nearest limit, each text counted at most once.");
     Ok(())
+}
+
+/// How much of each limit a request uses: the share of the texts, of the tokens and of the bytes.
+type Fill = [f64; 3];
+
+/// Checks the requests of one half, and returns the fill of each but the last, which takes the rest.
+fn fills_of(texts: &[&str], calls: &[Range<usize>], tokens: &[usize]) -> Result<Vec<Fill>> {
+    let (mut fills, mut next) = (Vec::new(), 0);
+    for (at, call) in calls.iter().enumerate() {
+        let call_tokens: usize = tokens[call.clone()].iter().sum();
+        let bytes: usize = texts[call.clone()].iter().map(|text| text.len()).sum();
+        let have = [(call.len(), TEXTS_PER_REQUEST), (call_tokens, TOKENS_A_REQUEST), (bytes, BYTES_A_REQUEST)];
+        if call.start != next || call.is_empty() || have.iter().any(|(have, limit)| have > limit) {
+            let what = format!("{call_tokens} tokens and {bytes} bytes");
+            return Err(format!("request {at} of {call:?} with {what} is not within limits").into());
+        }
+        next = call.end;
+        fills.push(have.map(|(have, limit)| have as f64 / limit as f64));
+    }
+    if next != texts.len() {
+        return Err(format!("{next} of {} texts are in a request", texts.len()).into());
+    }
+    fills.pop();
+    Ok(fills)
+}
+
+/// Prints a table: what fills the requests, by each limit and by the one that is nearest.
+fn print_fills(fills: &[Fill]) {
+    println!("| limit | requests that it fills | mean fill, % | least fill, % |");
+    println!("|---|---:|---:|---:|");
+    let nearest = |fill: &Fill| fill.iter().copied().fold(0.0, f64::max);
+    let row = |name: &str, filled: usize, of: &dyn Fn(&Fill) -> f64| {
+        let mean = fills.iter().map(of).sum::<f64>() / fills.len().max(1) as f64;
+        let least = fills.iter().map(of).fold(f64::INFINITY, f64::min);
+        println!("| {name} | {filled} | {:.2} | {:.2} |", mean * 100.0, least * 100.0);
+    };
+    for (at, name) in ["texts", "tokens", "bytes, OpenAI's estimate of tokens"].into_iter().enumerate() {
+        let filled = fills.iter().filter(|fill| fill[at] >= nearest(fill)).count();
+        row(name, filled, &|fill| fill[at]);
+    }
+    row("the nearest", fills.len(), &nearest);
+    println!();
 }
 
 /// Counts as another does, and remembers how often each text was counted.
