@@ -7,6 +7,7 @@ mod endpoint;
 mod failure;
 mod halves;
 mod models;
+mod prompted_models;
 mod redaction;
 mod reply;
 mod request;

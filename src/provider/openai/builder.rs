@@ -9,11 +9,12 @@ use super::{
     embedder::OpenAi,
     endpoint::{Endpoint, OpenAiEncoding},
     models,
+    prompted_models::{self, UsualPrompts},
     server::{self, Azure, Server},
     tokens::Cl100kCounter,
 };
 use crate::{
-    Error, ErrorKind, InputKind, Limits, Normalization, Payee, Prompts, PromptsBy, Result, Space, TokenCount,
+    Error, ErrorKind, InputKind, Limits, Normalization, Payee, Prompts, Result, Space, TokenCount,
     http::{Http, HttpOptions},
 };
 
@@ -171,15 +172,16 @@ impl OpenAiBuilder {
         self
     }
 
-    /// Sets the prompts, which go before documents and queries. They become part of the space.
+    /// Sets the prompts, which go before documents and queries. They become part of the space. Whatever they are, they
+    /// are taken as you state them; `Prompts::new("", "")` states that there are none.
     #[must_use]
     pub fn with_prompts(mut self, prompts: Prompts) -> Self {
         self.prompts = Some(prompts);
         self
     }
 
-    /// Sends the texts unchanged to a model that was trained with prompts, because they already begin with them. The
-    /// space then has no prompts. (If the server adds the prompts, use [`Prompts::by_server`].)
+    /// Sends the texts unchanged to a model that was trained with prompts, because they already begin with them or need
+    /// none. The space then has no prompts. (If the server adds the prompts, use [`Prompts::by_server`].)
     #[must_use]
     pub const fn without_prompts(mut self) -> Self {
         self.without_prompts = true;
@@ -252,7 +254,8 @@ impl OpenAiBuilder {
     /// # Errors
     /// [`Config`](ErrorKind::Config) names what is missing or wrong: no key for OpenAI's own server, no space for a
     /// model that is not OpenAI's, an unusable URL, key, header or proxy, dimensions that the model does not have, a
-    /// time or limit of zero, missing prompts, a key that would be sent unencrypted.
+    /// time or limit of zero, no word about prompts for a model that was trained with them, a key that would be sent
+    /// unencrypted.
     pub fn build(self) -> Result<OpenAi> {
         self.check_values()?;
         let url = self.server.url()?;
@@ -312,8 +315,8 @@ impl OpenAiBuilder {
         }
     }
 
-    /// Refuses a model that is known to need prompts and has none. Noticed later, the documents would already be
-    /// embedded, in a space of their own.
+    /// Refuses a model that is known to need prompts if the caller says nothing about prompts. Noticed later, the
+    /// documents would already be embedded, in a space of their own. What the caller says is never judged.
     fn check_prompts(&self, space: &Space) -> Result<()> {
         let prompts = space.prompts();
         if self.without_prompts && (prompts.document.is_some() || prompts.query.is_some()) {
@@ -321,21 +324,13 @@ impl OpenAiBuilder {
                            prompts too: leave one of them out";
             return Err(config(message));
         }
-        if self.without_prompts || (prompts.applied_by == PromptsBy::Server && *prompts != Prompts::default()) {
+        if self.without_prompts || self.prompts.is_some() || *prompts != Prompts::default() {
             return Ok(());
         }
-        for kind in [InputKind::Document, InputKind::Query] {
-            let wanted = [space.model(), &self.model].into_iter().find_map(|name| models::usual_prompts(name, kind));
-            let Some(usual) = wanted.filter(|_| prompts.of(kind).is_none()) else { continue };
-            let message = format!(
-                "{} was trained with a prompt before each {kind}, usually {:?}: give the prompts by `with_prompts` (as \
-                 `Prompts::by_server` if the server adds them), or call `without_prompts` if the texts have them",
-                space.model(),
-                usual.of(kind).unwrap_or_default()
-            );
-            return Err(config(message));
+        match [space.model(), &self.model].into_iter().find_map(prompted_models::usual_prompts) {
+            None => Ok(()),
+            Some(usual) => Err(config(missing_prompts(space.model(), &usual))),
         }
-        Ok(())
     }
 
     /// Returns the limits of a request: those that were set, else the known ones of OpenAI's models.
@@ -418,6 +413,21 @@ impl fmt::Debug for OpenAiBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OpenAiBuilder").field("model", &self.model).finish_non_exhaustive()
     }
+}
+
+/// Says which prompts a model needs, and how they are given.
+fn missing_prompts(model: &str, usual: &UsualPrompts) -> String {
+    let of = |kind: InputKind| usual.prompts.of(kind).unwrap_or_default();
+    let (document, query) = (of(InputKind::Document), of(InputKind::Query));
+    let trained = match (document, usual.is_instructed) {
+        ("", false) => format!("with the prompt {query:?} before each query"),
+        ("", true) => format!("with an instruction before each query, of the form {query:?}"),
+        _ => format!("with the prompts {document:?} before each document and {query:?} before each query"),
+    };
+    format!(
+        "{model} was trained {trained}: give them by `with_prompts(Prompts::new({document:?}, {query:?}))` (as \
+         `Prompts::by_server` if the server adds them), or call `without_prompts` if the texts have them or need none"
+    )
 }
 
 fn config(message: impl Into<String>) -> Error {

@@ -44,8 +44,8 @@ const LARGE_BODY: usize = 1 << 20;
 /// The model names the space, whoever runs it: `text-embedding-3-small` is one space at OpenAI and at Azure. With 512
 /// and with 1,536 dimensions it is two spaces. For a model that is not OpenAI's, give its space by
 /// [`with_space`](crate::provider::OpenAiBuilder::with_space). If the model was trained with prompts, give them too:
-/// the embedder puts them before the texts. [`build`](crate::provider::OpenAiBuilder::build) refuses a model that is
-/// known to need prompts and has none.
+/// the embedder puts them before the texts. If you say nothing about prompts for a model that is known to need them,
+/// [`build`](crate::provider::OpenAiBuilder::build) fails and names them. What you say is taken as it is.
 ///
 /// # Errors
 /// The [kind](crate::ErrorKind) says what to do. [`RateLimited`](crate::ErrorKind::RateLimited),

@@ -1,6 +1,6 @@
-//! Lists OpenAI's embedding models with their limits, and other models that were trained with prompts.
+//! Lists OpenAI's embedding models with their limits, and the limits of all others.
 
-use crate::{InputKind, Limits, Prompts};
+use crate::Limits;
 
 /// One of OpenAI's models. Source: the API reference and the model pages of OpenAI's documentation.
 pub(super) struct Model {
@@ -51,28 +51,4 @@ pub(super) const fn limits() -> Limits {
 /// Returns the limits for an unknown model: as many texts per request as OpenAI takes; the server checks tokens.
 pub(super) const fn unknown_limits() -> Limits {
     Limits::none().with_texts(TEXTS_PER_CALL)
-}
-
-/// Models that need prompts: a part of the name, and the prompts of documents and queries. Source: their model cards.
-const PROMPTED_MODELS: [(&str, &str, &str); 9] = [
-    ("e5-", "passage: ", "query: "),
-    ("bge-small-en", "", "Represent this sentence for searching relevant passages: "),
-    ("bge-base-en", "", "Represent this sentence for searching relevant passages: "),
-    ("bge-large-en", "", "Represent this sentence for searching relevant passages: "),
-    ("nomic-embed-text", "search_document: ", "search_query: "),
-    ("mxbai-embed-large", "", "Represent this sentence for searching relevant passages: "),
-    ("snowflake-arctic-embed", "", "Represent this sentence for searching relevant passages: "),
-    ("qwen3-embedding", "", "Instruct: <what the search is for>\nQuery:"),
-    ("embeddinggemma", "title: none | text: ", "task: search result | query: "),
-];
-
-/// Returns the prompts that a model was trained with, if it is known to need one for this kind of text.
-pub(super) fn usual_prompts(model: &str, kind: InputKind) -> Option<Prompts> {
-    let model = model.to_ascii_lowercase();
-    let (_, document, query) = PROMPTED_MODELS.iter().find(|(part, ..)| model.contains(part))?;
-    let wanted = match kind {
-        InputKind::Document => document,
-        InputKind::Query => query,
-    };
-    (!wanted.is_empty()).then(|| Prompts::new(document, query))
 }

@@ -149,36 +149,69 @@ async fn prompts_that_the_server_applies_are_left_to_it() {
 
 /// A model that was trained with prompts also gives vectors without them, but wrong ones. Noticed at the first query,
 /// the documents would already be embedded in another space.
-#[tokio::test]
-async fn a_model_without_its_prompts_is_not_built() {
-    let server = Server::start([Step::Honest, Step::Honest]).await;
-    let of = |model: &str| {
-        let space = Space::builder(model, DIMENSIONS).build().expect("valid");
-        OpenAi::builder(model).with_base_url(server.base_url()).with_space(space)
-    };
-    for model in ["intfloat/e5-base-v2", "BAAI/bge-base-en-v1.5"] {
-        let error = of(model).build().expect_err("no prompts");
-        assert_eq!(error.kind(), ErrorKind::Config, "{model}");
-        assert!(error.to_string().contains("with_prompts"), "{error}");
+#[test]
+fn a_model_without_a_word_about_its_prompts_is_not_built() {
+    for (model, says) in [
+        ("intfloat/e5-base-v2", r#"`with_prompts(Prompts::new("passage: ", "query: "))`"#),
+        ("BAAI/bge-base-en-v1.5", r#"Prompts::new("", "Represent this sentence"#),
+        ("snowflake-arctic-embed-l-v2.0", r#"Prompts::new("", "query: ")"#),
+        ("multilingual-e5-large-instruct", "with an instruction before each query"),
+        ("nomic-embed-text:latest", r#"Prompts::new("search_document: ", "search_query: ")"#),
+    ] {
+        let error = refused(of_model(model, "http://127.0.0.1:1/v1"));
+        assert!(error.to_string().contains(says), "{model}: {error}");
     }
-    // One of two prompts is not enough; the model's name counts even if the space has another one.
-    let half = Prompts::new("passage: ", "");
-    of("intfloat/e5-base-v2").with_prompts(half).build().expect_err("no prompt for queries");
+    // The model's name counts even if the space has another one.
     let renamed = Space::builder("docs", DIMENSIONS).build().expect("valid");
-    OpenAi::builder("intfloat/e5-base-v2")
-        .with_base_url(server.base_url())
-        .with_space(renamed)
-        .build()
-        .expect_err("none");
-    // With the prompt, or with someone else responsible for it, the builder accepts; bge's documents need none.
-    let bge = of("BAAI/bge-base-en-v1.5");
-    let prompted = bge.clone().with_prompts(Prompts::new("", "Represent this: ")).build().expect("valid");
-    prompted.embed_query("a query").await.expect("prompted");
-    prompted.embed_documents(&["a document"]).await.expect("without a prompt");
-    bge.clone().with_prompts(Prompts::by_server("", "Represent this: ")).build().expect("the server's business");
-    bge.without_prompts().build().expect("the caller's business");
-    let texts: Vec<String> = server.requests().iter().flat_map(Request::texts).collect();
-    assert_eq!(texts, ["Represent this: a query", "a document"]);
+    refused(of_model("intfloat/e5-base-v2", "http://127.0.0.1:1/v1").with_space(renamed));
+    for model in ["code5-x", "acme-e5-like", "BAAI/bge-m3", "Alibaba-NLP/gte-base-en-v1.5"] {
+        of_model(model, "http://127.0.0.1:1/v1").build().unwrap_or_else(|error| panic!("{model}: {error}"));
+    }
+}
+
+/// Returns a builder for a model of any name, in a space without prompts.
+fn of_model(model: &str, base_url: &str) -> OpenAiBuilder {
+    let space = Space::builder(model, DIMENSIONS).build().expect("valid");
+    OpenAi::builder(model).with_base_url(base_url).with_space(space)
+}
+
+/// Whatever the caller states is sent as it was stated, also if it is not what the model card says.
+#[tokio::test]
+async fn stated_prompts_are_sent_and_never_judged() {
+    let server = Server::handling(|_, _| Step::Honest).await;
+    let instruct = "Instruct: Given a question, find its answer.\nQuery: ";
+    let by_server = Prompts::by_server("passage: ", "query: ");
+    for model in [
+        "intfloat/e5-base-v2",
+        "intfloat/multilingual-e5-large-instruct",
+        "intfloat/e5-mistral-7b-instruct",
+        "Snowflake/snowflake-arctic-embed-l-v2.0",
+        "BAAI/bge-base-en-v1.5",
+        "nomic-embed-text:latest",
+    ] {
+        let fresh = || of_model(model, &server.base_url());
+        let in_space =
+            |prompts: Prompts| Space::builder(model, DIMENSIONS).with_prompts(prompts).build().expect("valid");
+        #[rustfmt::skip]
+        let cases = [
+            (fresh().without_prompts(), "", ""),
+            (fresh().with_prompts(Prompts::new("", "")), "", ""),
+            (fresh().with_prompts(Prompts::new("", instruct)), "", instruct),
+            (fresh().with_prompts(Prompts::new("", "query: ")), "", "query: "),
+            (fresh().with_prompts(Prompts::new("passage: ", "")), "passage: ", ""),
+            (fresh().with_prompts(Prompts::new("d: ", "q: ")), "d: ", "q: "),
+            (fresh().with_space(in_space(Prompts::new("", "q: "))), "", "q: "),
+            (fresh().with_prompts(by_server.clone()), "", ""),
+            (fresh().with_space(in_space(by_server.clone())), "", ""),
+        ];
+        for (number, (builder, document, query)) in cases.into_iter().enumerate() {
+            let client = builder.build().unwrap_or_else(|error| panic!("{model}, {number}: {error}"));
+            client.embed_documents(&["a document"]).await.expect("honest");
+            client.embed_query("a query").await.expect("honest");
+            let sent: Vec<String> = server.requests().iter().rev().take(2).flat_map(Request::texts).collect();
+            assert_eq!(sent, [format!("{query}a query"), format!("{document}a document")], "{model}, {number}");
+        }
+    }
 }
 
 /// Limits that are not set stay as OpenAI has them; limits that the client cannot keep are refused.
