@@ -538,6 +538,31 @@ mod tests {
     }
 
     #[test]
+    fn advice_about_many_texts_is_given_once_at_the_end() {
+        let too_long = |index| BadText::new(index, BadTextReason::TooLong { tokens: 300, limit: 256 });
+        let text = Error::invalid_texts((0..688).map(too_long).collect()).with_request_id("r-1").to_string();
+        assert!(
+            text.starts_with("invalid input: text 0 has at least 300 tokens, the limit is 256; text 1 has "),
+            "{text}"
+        );
+        let end = "; and 680 more texts [request r-1]: split the over-long texts, or embed their beginnings: \
+                   `embedder.embed_all(Batch::documents(&texts).with_truncation(Truncation::Truncate))`";
+        assert!(text.ends_with(end), "{text}");
+        assert_eq!(text.matches("Truncation::Truncate").count(), 1);
+        let too_large = BadText::new(3, BadTextReason::TooLarge { bytes: 9, limit: 8 });
+        let text = Error::invalid_texts(vec![BadText::new(1, BadTextReason::Empty), too_large.clone()]).to_string();
+        let all = "invalid input: text 1 is empty; text 3 has 9 bytes, a call holds at most 8: split the texts that are \
+                   too large";
+        assert_eq!(text, all);
+        // The call that embeds the most is named, whatever else is wrong.
+        assert!(Error::invalid_texts(vec![too_large, too_long(4)]).to_string().ends_with("Truncation::Truncate))`"));
+        assert_eq!(
+            Error::invalid_texts(vec![BadText::new(1, BadTextReason::Empty)]).to_string().matches(':').count(),
+            1
+        );
+    }
+
+    #[test]
     fn what_was_retried_to_the_end_is_not_retryable() {
         let error = Error::new(ErrorKind::Unavailable, "down");
         assert!(error.is_retryable());

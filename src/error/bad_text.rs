@@ -68,15 +68,29 @@ impl fmt::Display for BadTextReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("is empty"),
-            Self::TooLong { tokens, limit } => {
-                write!(f, "has at least {tokens} tokens, the limit is {limit}: split it, or set `Truncation::Truncate`")
-            }
-            Self::TooLarge { bytes, limit } => write!(f, "has {bytes} bytes, a call holds at most {limit}: split it"),
+            // What to do is said once, at the end of the error: `advice`.
+            Self::TooLong { tokens, limit } => write!(f, "has at least {tokens} tokens, the limit is {limit}"),
+            Self::TooLarge { bytes, limit } => write!(f, "has {bytes} bytes, a call holds at most {limit}"),
             Self::Rejected => f.write_str("was refused by the provider"),
             Self::Unusable => {
                 f.write_str("got a vector that is all zeros or has a component that is not a finite number")
             }
         }
+    }
+}
+
+/// Returns what to do with all these texts together, if they can be embedded at all in another way.
+pub(super) fn advice(bad: &[BadText]) -> Option<&'static str> {
+    let any = |is: fn(&BadTextReason) -> bool| bad.iter().any(|bad| is(&bad.reason));
+    if any(|reason| matches!(reason, BadTextReason::TooLong { .. })) {
+        Some(
+            "split the over-long texts, or embed their beginnings: \
+             `embedder.embed_all(Batch::documents(&texts).with_truncation(Truncation::Truncate))`",
+        )
+    } else if any(|reason| matches!(reason, BadTextReason::TooLarge { .. })) {
+        Some("split the texts that are too large")
+    } else {
+        None
     }
 }
 

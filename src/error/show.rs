@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Error;
+use super::{Error, bad_text::advice};
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -43,7 +43,7 @@ impl fmt::Display for Error {
         if let Some(id) = &inner.request_id {
             write!(f, " [request {id}]")?;
         }
-        Ok(())
+        advice(&inner.bad_texts).map_or(Ok(()), |advice| write!(f, ": {advice}"))
     }
 }
 
