@@ -55,7 +55,7 @@ async fn main() -> Result<(), Box<dyn error::Error>> {
     }
     for query in queries {
         println!("? {query}");
-        let vector = embedder.embed_query(&query).await?;
+        let vector = embedder.embed_query_in(documents.space(), &query).await?;
         for (score, at) in best(&documents, &vector) {
             println!("  {score:.3}  {:<34}  {}", chunks[at].place, summary(&chunks[at].text));
         }

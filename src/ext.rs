@@ -9,7 +9,7 @@ use std::time::Duration;
 use self::all::embed_all;
 pub use self::{each::Each, stream::StreamOptions};
 use crate::{
-    Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Result, Space,
+    Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Result, Space, SpaceId,
     cache::CacheStore,
     wrap::{Cached, Concurrency, Dedup, Metered, MetricsSink, RateLimit, RateLimiter, Retry, RetryPolicy, Timeout},
 };
@@ -26,7 +26,7 @@ use crate::{
 /// let embeddings = embedder.embed_documents(&texts).await?;
 /// assert_eq!(embeddings.len(), 1000);
 /// assert_eq!(embeddings.row(0), embeddings.row(900));
-/// let query: Vec<f32> = embedder.embed_query("which text?").await?;
+/// let query: Vec<f32> = embedder.embed_query_in(embeddings.space(), "which text?").await?;
 /// assert_eq!(query.len(), embedder.dimensions()?);
 /// # Ok(()) }) }
 /// ```
@@ -54,15 +54,43 @@ pub trait EmbedderExt: Embedder {
         embed_kind(self, InputKind::Query, texts)
     }
 
-    /// Embeds one query.
+    /// Embeds one query in the space of the vectors that it is compared with: a [`Space`], or its [`SpaceId`].
+    ///
+    /// ```
+    /// use docvector_embed::{EmbedderExt, ErrorKind, Space, provider::Fake};
+    /// # fn main() -> docvector_embed::Result<()> {
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let embedder = Fake::new(8);
+    /// // Stored beside the collection by `Space::to_text` when the documents were embedded.
+    /// let stored = embedder.embed_documents(&["a text"]).await?.space().to_text();
+    /// let space: Space = stored.parse()?;
+    /// let query: Vec<f32> = embedder.embed_query_in(&space, "which text?").await?;
+    /// # assert_eq!(query.len(), 8);
+    /// // An embedder of another space may give vectors of the same width. They are not comparable.
+    /// let other = Space::builder("another-model", 8).build()?;
+    /// let error = embedder.embed_query_in(&other, "which text?").await.unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::SpaceMismatch);
+    /// # Ok(()) }) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`SpaceMismatch`](ErrorKind::SpaceMismatch) before any work if this embedder does not have the space; those of
+    /// [`embed_all`](Self::embed_all).
+    fn embed_query_in(&self, space: impl Into<SpaceId>, text: &str) -> impl Future<Output = Result<Vec<f32>>> + Send {
+        let space = space.into();
+        async move { embed_one(self, Batch::queries(&[text]).with_space(space)).await }
+    }
+
+    /// Embeds one query in the embedder's space.
+    ///
+    /// The vector does not say which space it lies in. Nothing notices if it is compared with vectors of another one,
+    /// such as int8 queries with fp32 documents: the widths are equal, and the results are wrong. To search, use
+    /// [`embed_query_in`](Self::embed_query_in).
     ///
     /// # Errors
     /// Those of [`embed_all`](Self::embed_all).
     fn embed_query(&self, text: &str) -> impl Future<Output = Result<Vec<f32>>> + Send {
-        async move {
-            let embeddings = embed_all(self, Batch::queries(&[text])).await?;
-            Ok(embeddings.into_vectors().into_raw_vec_and_offset().0)
-        }
+        async move { embed_one(self, Batch::queries(&[text])).await }
     }
 
     /// Embeds a batch of any size; row `i` belongs to text `i`.
@@ -215,6 +243,11 @@ pub trait EmbedderExt: Embedder {
 }
 
 impl<E: Embedder + ?Sized> EmbedderExt for E {}
+
+async fn embed_one<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Result<Vec<f32>> {
+    let embeddings = embed_all(embedder, batch).await?;
+    Ok(embeddings.into_vectors().into_raw_vec_and_offset().0)
+}
 
 async fn embed_kind<E, S>(embedder: &E, kind: InputKind, texts: &[S]) -> Result<Embeddings>
 where

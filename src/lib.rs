@@ -9,7 +9,7 @@
 //!
 //! // Any number of texts; one contiguous matrix; row i belongs to text i.
 //! let documents = embedder.embed_documents(&["the first text", "the second"]).await?;
-//! let query = embedder.embed_query("which one?").await?;
+//! let query = embedder.embed_query_in(documents.space(), "which one?").await?;
 //! let cosine: f32 = documents.row(0).iter().zip(&query).map(|(a, b)| a * b).sum();
 //! # assert!(cosine.abs() <= 1.0);
 //!

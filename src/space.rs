@@ -5,6 +5,7 @@ mod builder;
 mod stored;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
@@ -57,6 +58,12 @@ impl AsRef<[u8]> for SpaceId {
 impl From<[u8; 16]> for SpaceId {
     fn from(bytes: [u8; 16]) -> Self {
         Self(bytes)
+    }
+}
+
+impl From<&Space> for SpaceId {
+    fn from(space: &Space) -> Self {
+        space.id()
     }
 }
 
@@ -257,6 +264,37 @@ named! {
 /// The identity is made of the model family, the revision or weights hash, dimensions, pooling, normalization, prompts
 /// and who applies them, and the precision class. The vendor, address, key, device, file name and
 /// [label](SpaceBuilder::with_label) are not part of it.
+///
+/// # One model at two vendors
+/// Two embedders lie in one space only if they say so: equal dimensions mean nothing. Build the space once and give it
+/// to both, under whatever name each vendor has for the model. Write it down with [`to_text`](Self::to_text), so that a
+/// later program can declare it without the model:
+///
+/// ```
+/// # #[cfg(feature = "openai")]
+/// # fn main() -> docvector_embed::Result<()> {
+/// use docvector_embed::{EmbedderExt, Normalization, Pooling, Prompts, Space, provider::OpenAi};
+/// let query = "Represent this sentence for searching relevant passages: ";
+/// let stored = Space::builder("bge-base-en-v1.5", 768)
+///     .with_pooling([Pooling::Cls])
+///     .with_normalization(Normalization::L2)
+///     .with_prompts(Prompts::new("", query))
+///     .build()?
+///     .to_text();
+/// // Later, elsewhere:
+/// let space: Space = stored.parse()?;
+/// let one = OpenAi::builder("BAAI/bge-base-en-v1.5").with_base_url("https://one.example/v1").with_space(space.clone());
+/// let two = OpenAi::builder("bge-base-en").with_base_url("https://two.example/v1/").with_space(space);
+/// assert_eq!(one.build()?.space()?, two.build()?.space()?);
+/// # Ok(()) }
+/// # #[cfg(not(feature = "openai"))]
+/// # fn main() {}
+/// ```
+///
+/// The space of a local model names the hash of its weights too ([`revision`](Self::revision)): for a hosted twin, take
+/// the local embedder's space. Nobody checks a declaration: a vendor may serve other weights, or int8. So embed some
+/// texts at both first, and compare the rows; the cosines of one model are above 0.999.
+/// [`Cached::check_model`](crate::wrap::Cached::check_model) does this for a filled cache.
 #[derive(Clone)]
 pub struct Space(Arc<Fields>, SpaceId);
 

@@ -70,7 +70,7 @@ use crate::{Batch, Charges, Embedder, Embeddings, Error, Limits, Payee, Result, 
 /// # async fn example() -> docvector_embed::Result<()> {
 /// let embedder = Onnx::load("assets/all-MiniLM-L6-v2")?;
 /// let documents = embedder.embed_documents(&["Ownership is Rust's most unique feature.", "Sheep are kept for wool."]).await?;
-/// let query = embedder.embed_query("who owns a value?").await?;
+/// let query = embedder.embed_query_in(documents.space(), "who owns a value?").await?;
 /// let score = |row: &[f32]| row.iter().zip(&query).map(|(a, b)| a * b).sum::<f32>();
 /// assert!(score(documents.row(0)) > score(documents.row(1)));
 /// # Ok(()) }

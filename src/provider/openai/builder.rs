@@ -166,6 +166,9 @@ impl OpenAiBuilder {
 
     /// Sets the space of a model that is not OpenAI's. The embedder puts the space's prompts before the texts, unless
     /// the [server applies them](crate::PromptsBy::Server).
+    ///
+    /// The space can be that of another embedder of the same model, such as a local one, or a stored one
+    /// ([`Space::to_text`]). [One model at two vendors](Space#one-model-at-two-vendors) is one space.
     #[must_use]
     pub fn with_space(mut self, space: Space) -> Self {
         self.space = Some(space);

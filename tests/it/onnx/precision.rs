@@ -83,6 +83,12 @@ async fn int8_of_every_family_is_near_full_precision() {
 #[tokio::test]
 async fn int8_is_a_space_of_its_own() {
     let (full, int8) = (Onnx::load(minilm()).expect("loads"), int8(minilm()));
+    // Queries in int8 for documents in fp32: the widths are equal, so nothing else would notice.
+    let documents = full.embed_documents(&["a document"]).await.expect("embeds");
+    let error = int8.embed_query_in(documents.space(), "a query").await.expect_err("another space");
+    assert_eq!(error.kind(), ErrorKind::SpaceMismatch);
+    let query = full.embed_query_in(documents.space(), "a query").await.expect("its own space");
+    assert_eq!(query, full.embed_query("a query").await.expect("embeds"));
     let (full, int8) = (full.space().expect("one"), int8.space().expect("one"));
     assert_eq!((full.precision(), int8.precision()), (Precision::Full, Precision::Int8));
     assert_ne!(full.id(), int8.id());

@@ -3,8 +3,8 @@
 use std::{env, io, net::TcpListener, process::Command, time::Duration};
 
 use docvector_embed::{
-    Batch, Embedder, EmbedderExt, Error, ErrorKind, Limits, Normalization, Prompts, PromptsBy, Space, SpaceId,
-    TokenCount,
+    Batch, Embedder, EmbedderExt, Error, ErrorKind, Limits, Normalization, Precision, Prompts, PromptsBy, Space,
+    SpaceId, TokenCount,
     provider::{OpenAi, OpenAiBuilder, OpenAiEncoding},
 };
 use serde_json::{Value, json};
@@ -273,6 +273,30 @@ async fn a_deployments_name_stays_within_its_place() {
     azure.build().expect("valid").embed_documents(&TEXTS).await.expect_err("no such deployment");
     let path = server.requests().remove(0).path;
     assert_eq!(path, "/openai/deployments/..%2Fx%3Fy%23z/embeddings?api-version=a%26b%3Dc");
+}
+
+/// A space that was stored as text needs no model: a remote embedder declared to lie in it takes its prompts, and answers
+/// queries that ask for it.
+#[tokio::test]
+async fn a_stored_space_serves_two_vendors() {
+    let space = Space::builder("own", DIMENSIONS).with_prompts(Prompts::new("passage: ", "query: ")).build();
+    let stored = space.expect("a space").to_text();
+    let read = || stored.parse::<Space>().expect("its own text");
+    let (one, two) = (Server::start([Step::Honest]).await, Server::start([Step::Honest, Step::Honest]).await);
+    let client = |server: &Server, name: &str| {
+        OpenAi::builder(name).with_base_url(server.base_url()).with_space(read()).build().expect("valid")
+    };
+    let (documents, queries) = (client(&one, "vendor/own"), client(&two, "own-v1"));
+    let rows = documents.embed_documents(&TEXTS).await.expect("embedded");
+    queries.embed_query_in(rows.space(), "one query").await.expect("the same space");
+    queries.embed_query_in(read().id(), "by its id").await.expect("the same space");
+    let sent = Value::from(two.requests()[0].fields());
+    assert_eq!((&sent["model"], &sent["input"]), (&json!("own-v1"), &json!(["query: one query"])));
+    // The same width is not the same space, and no request is made to find out.
+    let asked = two.requests().len();
+    let other = read().to_builder().with_precision(Precision::Int8).build().expect("a space");
+    let error = queries.embed_query_in(&other, "one query").await.expect_err("another space");
+    assert_eq!((error.kind(), two.requests().len()), (ErrorKind::SpaceMismatch, asked));
 }
 
 // Before any request
