@@ -45,6 +45,7 @@
 //! | `sqlite` | `cache::Sqlite`: a cache in one file, for several processes; needs a C compiler to build | no |
 //! | `onnx` | `provider::Onnx`: local models on ONNX Runtime, loaded at run time; needs a C compiler to build | no |
 //! | `cuda` | `Device::Cuda` for `provider::Onnx`; needs ONNX Runtime's build for CUDA when it runs; turns on `onnx` | no |
+//! | `tokenizers` | `TokenizerCounter`: counts tokens by a `tokenizer.json`, without ONNX Runtime; needs a C compiler to build; `onnx` turns it on | no |
 //! | `serde` | `Serialize` and `Deserialize` for spaces, ids, usage, charges, totals, limits and prices | no |
 //! | `cli` | the command `docvector-embed`; turns on `onnx` and `sqlite` | no |
 //! | `full` | everything | no |
@@ -86,12 +87,19 @@ mod rate_limit_status;
 mod space;
 mod sync;
 pub mod telemetry;
+#[cfg(feature = "tokenizers")]
+mod tokenizer;
+#[cfg(feature = "tokenizers")]
+mod tokenizer_counter;
 mod usage;
 pub mod wrap;
 
 pub use async_trait::async_trait;
 pub use ndarray;
 
+#[cfg(feature = "tokenizers")]
+#[cfg_attr(docvector_docs, doc(cfg(feature = "tokenizers")))]
+pub use self::tokenizer_counter::TokenizerCounter;
 pub use self::{
     batch::Batch,
     charges::{Charge, Charges, Payee, Tier},

@@ -189,6 +189,11 @@ impl PartialEq for TokenCount {
 }
 
 impl TokenCount {
+    /// Makes an [`Exact`](Self::Exact) count of a counter.
+    pub fn exact(counter: impl CountTokens) -> Self {
+        Self::Exact(Arc::new(counter))
+    }
+
     /// Returns the count that holds for two embedders at once. See [`Limits::combine`].
     fn combine(&self, other: &Self) -> Self {
         match (self, other) {

@@ -208,7 +208,7 @@ impl Prompts {
     }
 
     /// Returns the text with its prompt before it, whether the client or the server puts it there.
-    #[cfg_attr(not(any(feature = "onnx", feature = "openai")), allow(dead_code, reason = "for providers"))]
+    #[cfg_attr(not(any(feature = "tokenizers", feature = "openai")), allow(dead_code, reason = "for providers"))]
     pub(crate) fn before<'t>(&self, kind: InputKind, text: &'t str) -> Cow<'t, str> {
         self.of(kind).map_or(Cow::Borrowed(text), |prompt| Cow::Owned(format!("{prompt}{text}")))
     }

@@ -24,7 +24,6 @@ mod onnx_file;
 mod placement;
 mod pooling;
 mod pooling_source;
-mod post_processor;
 mod profile;
 mod proto;
 mod runner;

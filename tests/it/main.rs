@@ -13,6 +13,7 @@ mod openai;
 mod stored;
 mod support;
 mod telemetry;
+mod tokenizer_counter;
 mod wrap;
 
 // The last: it takes as long as it may.

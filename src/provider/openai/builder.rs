@@ -194,8 +194,9 @@ impl OpenAiBuilder {
     /// Sets the limits of a request.
     ///
     /// For OpenAI's models, each limit that is not set stays as OpenAI has it, and OpenAI's counter counts the tokens
-    /// unless the limits have another one. For other models, a limit of tokens per text requires a counter. Without
-    /// one, the server may reject over-long texts or silently truncate them.
+    /// unless the limits have another one. For other models, a limit of tokens per text requires a counter, such as
+    /// `TokenizerCounter` (feature `tokenizers`). Without one, the server may reject over-long texts or silently truncate
+    /// them.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = Some(limits);
@@ -354,7 +355,8 @@ impl OpenAiBuilder {
         }
         if limits.tokens_per_text.is_some() && !matches!(limits.tokens, TokenCount::Exact(_)) {
             let message = "a limit of tokens per text cannot be kept without a counter: give one \
-                           (`Limits::with_tokens(TokenCount::Exact(..))`), or leave the limit to the server";
+                           (`Limits::with_tokens(TokenCount::Exact(..))`, such as `TokenizerCounter` of the feature \
+                           `tokenizers`), or leave the limit to the server";
             return Err(config(message));
         }
         Ok(limits)
