@@ -227,6 +227,36 @@ mod tests {
         assert!(error.to_string().contains("a quarter"), "{error}");
     }
 
+    /// Protobuf leaves out fields that are 0, and so does Google.
+    #[test]
+    fn the_first_row_may_leave_out_its_index_of_zero() {
+        let read = |rows: &[Option<u32>]| {
+            let row = |(place, index): (usize, &Option<u32>)| match index {
+                Some(index) => format!(r#"{{"index": {index}, "embedding": [{place}, 1]}}"#),
+                None => format!(r#"{{"embedding": [{place}, 1]}}"#),
+            };
+            let data: Vec<String> = rows.iter().enumerate().map(row).collect();
+            let body = format!(r#"{{"data": [{}]}}"#, data.join(","));
+            super::read(body.as_bytes(), rows.len(), &space(2), true).map(|read| read.embeddings)
+        };
+        assert_eq!(read(&[None, Some(1), Some(2)]).expect("Google's form").row(2), [2.0, 1.0]);
+        assert_eq!(read(&[None, Some(2), Some(1)]).expect("a permutation").row(1), [2.0, 1.0]);
+        assert_eq!(read(&[None]).expect("a single row").row(0), [0.0, 1.0]);
+        for other in [
+            &[None, None][..],
+            &[None, Some(0)],
+            &[None, Some(2), Some(2)],
+            &[None, Some(2), Some(3)],
+            &[Some(0), None],
+            &[Some(1), None],
+            &[Some(1), None, Some(2)],
+        ] {
+            assert_eq!(read(other).expect_err("another form").kind(), ErrorKind::Protocol, "{other:?}");
+        }
+        let null = br#"{"data": [{"index": null, "embedding": [0, 1]}]}"#;
+        assert!(super::read(null, 1, &space(2), true).is_err(), "null is not a missing index");
+    }
+
     #[test]
     fn an_error_with_a_status_of_success_is_one() {
         let body = br#"{"error": {"code": "overloaded", "message": "not shown"}}"#;

@@ -171,6 +171,15 @@ async fn white_space_is_white_space() {
     }
 }
 
+/// Google's server leaves out the index of the first row.
+#[tokio::test]
+async fn the_first_index_may_be_missing() {
+    let without_first = |rows: &mut Vec<Value>| drop(rows[0].as_object_mut().expect("a row").remove("index"));
+    assert_rows(read(Step::rows(without_first)).await.rows(), &TEXTS);
+    let server = Server::start([Step::rows(without_first)]).await;
+    assert_rows(client(&server).embed_documents(&["alone"]).await.expect("a good reply").rows(), &["alone"]);
+}
+
 #[tokio::test]
 async fn escapes_are_undone() {
     // The base64 of this number has many slashes, which some servers escape.

@@ -128,7 +128,7 @@ impl<'de> Visitor<'de> for RowSeed<'_, '_> {
     expecting!("an object with `index` and `embedding`");
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let (mut index, mut has_vector) = (None, false);
+        let (mut index, mut has_index, mut has_vector) = (None, false, false);
         while let Some(name) = map.next_key_seed(FieldNameSeed)? {
             match name {
                 FieldName::Embedding => {
@@ -136,6 +136,7 @@ impl<'de> Visitor<'de> for RowSeed<'_, '_> {
                     map.next_value_seed(VectorSeed(&mut *self.0))?;
                 }
                 FieldName::Index => {
+                    has_index = true;
                     index = map.next_value::<Scalar>()?.number().and_then(|index| u32::try_from(index).ok());
                 }
                 _ => _ = map.next_value::<IgnoredAny>()?,
@@ -143,6 +144,11 @@ impl<'de> Visitor<'de> for RowSeed<'_, '_> {
         }
         if !has_vector {
             self.0.fault(|row| format!("row {row} has no `embedding`"));
+        }
+        // Protobuf leaves out a field that is 0, and so does Google's server in the first row. The check that the indices
+        // are those of all texts comes later.
+        if !has_index && self.0.indices.is_empty() {
+            index = Some(0);
         }
         let Some(index) = index else {
             self.0.fault(|row| format!("row {row} has no usable `index`"));
