@@ -24,7 +24,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::{Error, ErrorKind, Result, Usage, deadline::until};
 
 /// Maximum bytes of an error reply that are read: enough for any message, too few to fill memory.
-const MAX_ERROR_BYTES: usize = 64 << 10;
+pub(crate) const MAX_ERROR_BYTES: usize = 64 << 10;
 
 /// Maximum wait for the body of an error reply, whose status is already known.
 const MAX_ERROR_WAIT: Duration = Duration::from_secs(5);

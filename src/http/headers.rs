@@ -68,8 +68,41 @@ pub(crate) fn rate_limit_status(headers: &HeaderMap) -> Option<RateLimitStatus> 
     (rate_limit_status != RateLimitStatus::default()).then_some(rate_limit_status)
 }
 
+/// Returns the wait until a limit that was reached is free again, as far as the headers of a refusal tell it. `named` is
+/// the limit that the refusal is about, `requests` or `tokens`, if it says so.
+///
+/// The reset of a limit of which something is left does not matter. But a request takes one of the requests and any
+/// number of tokens: if something is left of both, it was too little of the tokens.
+pub(crate) fn reset_wait(headers: &HeaderMap, named: &str) -> Option<Duration> {
+    let read = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
+    let limits = ["requests", "tokens"].map(|of| {
+        let left = read(&format!("x-ratelimit-remaining-{of}")).and_then(|left| left.parse::<u64>().ok());
+        (of, left, read(&format!("x-ratelimit-reset-{of}")).and_then(go_duration))
+    });
+    let longest = |applies: &dyn Fn(&str, Option<u64>) -> bool| {
+        limits.iter().filter(|(of, left, _)| applies(of, *left)).filter_map(|limit| limit.2).max()
+    };
+    let reached = longest(&|of, left| of == named || left == Some(0));
+    if reached.is_some() || limits.iter().any(|limit| limit.0 == named) {
+        return reached;
+    }
+    let unknown = longest(&|_, left| left.is_none()).or_else(|| longest(&|of, _| of == "tokens"));
+    unknown.or_else(|| until_unix_time(read("x-ratelimit-reset")?))
+}
+
+/// Returns the wait until a moment, given as seconds or milliseconds since 1970. A moment in the past is a wait of zero.
+fn until_unix_time(text: &str) -> Option<Duration> {
+    // Smaller numbers are not such moments: they lie before 2001.
+    let since = match text.parse().ok()? {
+        seconds @ 1_000_000_000..=99_999_999_999 => Duration::from_secs(seconds),
+        millis @ 1_000_000_000_000..=99_999_999_999_999 => Duration::from_millis(millis),
+        _ => return None,
+    };
+    (SystemTime::UNIX_EPOCH + since).duration_since(SystemTime::now()).ok().or(Some(Duration::ZERO))
+}
+
 /// Reads a duration as Go writes it: `1s`, `6m0s`, `12ms`, `1h2m3.5s`.
-fn go_duration(text: &str) -> Option<Duration> {
+pub(crate) fn go_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut seconds = 0.0;
     while !rest.is_empty() {
@@ -125,6 +158,51 @@ mod tests {
         }
         for text in ["", "1", "s", "1x", "1.2.3s", "-1s", "99999999h"] {
             assert_eq!(go_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_reset_of_the_limit_that_was_reached_is_the_wait() {
+        let (requests, tokens) = (Some(Duration::from_secs(20)), Some(Duration::from_millis(1500)));
+        let resets = [("x-ratelimit-reset-requests", "20s"), ("x-ratelimit-reset-tokens", "1.5s")];
+        let left = |requests: &'static str, tokens: &'static str| {
+            [("x-ratelimit-remaining-requests", requests), ("x-ratelimit-remaining-tokens", tokens)]
+        };
+        for (left, named, wait) in [
+            // The limit that the refusal names, and those that are used up.
+            (left("0", "0"), "", requests),
+            (left("0", "500"), "", requests),
+            (left("5", "0"), "", tokens),
+            (left("0", "0"), "tokens", requests),
+            (left("5", "500"), "requests", requests),
+            (left("5", "500"), "tokens", tokens),
+            // If something is left of both, there were too few tokens.
+            (left("5", "500"), "", tokens),
+            // If it is not known what is left, the longer one is safe.
+            (left("", "-1"), "", requests),
+            (left("5", ""), "", tokens),
+            (left("", "500"), "invalid_request_error", requests),
+        ] {
+            let all: Vec<(&'static str, &str)> = resets.into_iter().chain(left).collect();
+            assert_eq!(reset_wait(&headers(&all), named), wait, "{left:?} {named}");
+        }
+        // The named limit tells no reset: that of the other one is not its own.
+        assert_eq!(reset_wait(&headers(&resets[1..]), "requests"), None);
+        assert_eq!(reset_wait(&headers(&resets[..1]), ""), requests);
+        assert_eq!(reset_wait(&headers(&[("x-ratelimit-reset-tokens", "soon")]), ""), None);
+        assert_eq!(reset_wait(&headers(&[]), "tokens"), None);
+    }
+
+    #[test]
+    fn a_moment_of_reset_is_a_wait() {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+        for moment in [(now.as_secs() + 100).to_string(), (now.as_millis() + 100_000).to_string()] {
+            let wait = reset_wait(&headers(&[("x-ratelimit-reset", &moment)]), "").expect("a moment");
+            assert!((98..=100).contains(&wait.as_secs()), "{moment}: {wait:?}");
+        }
+        assert_eq!(reset_wait(&headers(&[("x-ratelimit-reset", "1600000000")]), ""), Some(Duration::ZERO));
+        for nothing in ["", "7", "-1", "soon", "18446744073709551615", "1e10"] {
+            assert_eq!(reset_wait(&headers(&[("x-ratelimit-reset", nothing)]), ""), None, "{nothing}");
         }
     }
 

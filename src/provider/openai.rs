@@ -4,6 +4,7 @@ mod builder;
 mod credentials;
 mod embedder;
 mod endpoint;
+mod error_body;
 mod failure;
 mod halves;
 mod models;

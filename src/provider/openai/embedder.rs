@@ -52,7 +52,7 @@ const LARGE_BODY: usize = 1 << 20;
 /// [`Unavailable`](crate::ErrorKind::Unavailable) and [`Timeout`](crate::ErrorKind::Timeout) may pass, and
 /// [`Retry`](crate::wrap::Retry) retries them. [`QuotaExhausted`](crate::ErrorKind::QuotaExhausted) and
 /// [`Auth`](crate::ErrorKind::Auth) do not pass. Each error has what the reply told: the HTTP status, OpenAI's code,
-/// the request's id, the wait that the server asks for. It also has the known [cost](crate::Error::usage) of the call.
+/// the request's id, the wait that the server asks for in a header, in the body or in words. It also has the known [cost](crate::Error::usage) of the call.
 /// The server's own words are only in [`provider_message`](crate::Error::provider_message), because they may quote a
 /// text.
 ///
@@ -114,7 +114,7 @@ impl OpenAi {
             unquoted(rate_limit_status.into_iter().fold(error, Error::with_rate_limit_status))
         };
         if !status.is_success() {
-            return Err(about(failure::error_of(&reply, &endpoint.url)));
+            return Err(about(failure::error_of(&reply, endpoint)));
         }
         let read = self.decode(reply, rows).await.map_err(about)?;
         if let Some(model) = read.model.filter(|model| self.is_name_like(model)) {
@@ -125,8 +125,12 @@ impl OpenAi {
     }
 
     async fn decode(&self, reply: Reply, rows: usize) -> Result<reply::DecodedReply> {
-        let (space, large) = (self.0.space.clone(), reply.len() >= LARGE_BODY);
-        let read = move || reply::read(&reply.decompressed()?, rows, &space, reply.has_content_length);
+        let (endpoint, large) = (self.0.clone(), reply.len() >= LARGE_BODY);
+        let read = move || {
+            let body = reply.decompressed()?;
+            let read = reply::read(&body, rows, &endpoint.space, reply.has_content_length);
+            read.map_err(|error| failure::explain(error, &body, &endpoint))
+        };
         if !large {
             return read();
         }

@@ -1,21 +1,40 @@
-//! Makes an error of a reply without success: its kind, which says what to do, and what the server told.
+//! Makes an error of a reply without rows: its kind, which says what to do, and what the server told.
 
-use reqwest::{StatusCode, Url};
+use reqwest::Url;
 use serde_json::Value;
 
+use super::{
+    endpoint::Endpoint,
+    error_body::{ErrorBody, Subject},
+};
 use crate::{
     Error, ErrorKind, Usage,
-    http::{Reply, headers},
+    http::{MAX_ERROR_BYTES, Reply, headers},
 };
 
 /// Codes and types of a 429 that does not pass with time.
-const QUOTA_CODES: [&str; 5] =
-    ["insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "quota_exceeded", "account_deactivated"];
+const QUOTA_CODES: [&str; 6] = [
+    "insufficient_quota",
+    "billing_hard_limit_reached",
+    "billing_not_active",
+    "quota_exceeded",
+    "account_deactivated",
+    "AUTHZ_INSUFFICIENT_BALANCE",
+];
+
+/// Codes and types of a key that was not accepted, whatever the status.
+const KEY_CODES: [&str; 6] = [
+    "invalid_api_key",
+    "authentication_error",
+    "API_KEY_INVALID",
+    "API_KEY_EXPIRED",
+    "UNAUTHENTICATED",
+    "PERMISSION_DENIED",
+];
 
 /// Codes and types that are surely the provider's, even if a text contains the same word.
-const KNOWN_CODES: [&str; 12] = [
+const KNOWN_CODES: [&str; 14] = [
     "context_length_exceeded",
-    "invalid_api_key",
     "invalid_request_error",
     "max_tokens_per_request",
     "model_not_found",
@@ -26,76 +45,45 @@ const KNOWN_CODES: [&str; 12] = [
     "server_overloaded",
     "slow_down",
     "tokens",
+    "INVALID_ARGUMENT",
+    "NOT_FOUND",
+    "RESOURCE_EXHAUSTED",
 ];
 
-/// Maximum characters of the provider's message that an error keeps.
-const MAX_MESSAGE_CHARS: usize = 1000;
+/// Words about the size of a text or a request. llama.cpp says them with status 500.
+const SIZE_WORDS: [&str; 5] =
+    ["too large to process", "physical batch size", "context length", "context size", "too many tokens"];
 
-/// The content of an error's body, in any of the usual shapes.
-#[derive(Default)]
-struct ErrorBody {
-    message: String,
-    /// `code`, if it is a string.
-    code: String,
-    /// `type` or `error_type`.
-    kind: String,
-    param: String,
-}
+/// Words about the key. Google says them with status 400.
+const KEY_WORDS: [&str; 5] =
+    ["api key not valid", "invalid api key", "incorrect api key", "api key expired", "invalid authorization header"];
 
-impl ErrorBody {
-    /// Reads OpenAI's `{"error": {...}}`, the flat objects of vLLM and text-embeddings-inference, and FastAPI's
-    /// `detail`.
-    fn read(body: &[u8]) -> Self {
-        let Ok(body) = serde_json::from_slice::<Value>(body) else { return Self::default() };
-        let about = body.get("error").filter(|error| error.is_object()).unwrap_or(&body);
-        let word = |name: &str| about.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let (kind, error_type) = (word("type"), word("error_type"));
-        let message = ["message", "error", "detail"].map(word).into_iter().find(|words| !words.is_empty());
-        Self {
-            message: message.unwrap_or_default().chars().take(MAX_MESSAGE_CHARS).collect(),
-            code: word("code"),
-            kind: if kind.is_empty() { error_type } else { kind },
-            param: word("param"),
-        }
-    }
-
-    fn is_one_of(&self, names: &[&str]) -> bool {
-        names.contains(&self.code.as_str()) || names.contains(&self.kind.as_str())
-    }
-
-    /// Returns the number after a word of the message, as in `Limit 1000000, Requested 1200000`.
-    fn number_after(&self, word: &str) -> Option<u64> {
-        let rest = &self.message[self.message.find(word)? + word.len()..];
-        let digits: String =
-            rest.chars().skip_while(|c| !c.is_ascii_digit()).take_while(|c| c.is_ascii_digit() || *c == ',').collect();
-        digits.replace(',', "").parse().ok()
-    }
-
-    /// Whether the message says that the input is too large: llama.cpp says so with status 500.
-    fn is_about_size(&self) -> bool {
-        let message = self.message.to_ascii_lowercase();
-        ["too large to process", "physical batch size", "context length", "context size", "too many tokens"]
-            .iter()
-            .any(|words| message.contains(words))
-    }
-}
+/// Words about a model that the server does not have.
+const MODEL_WORDS: [&str; 6] = [
+    "model not found",
+    "invalid model",
+    "not a valid model",
+    "unknown model",
+    "model does not exist",
+    "no models loaded",
+];
 
 /// Statuses of gateways that stopped waiting. The server behind the gateway may have finished the request and billed
 /// it.
 const GATEWAY_STATUSES: [u16; 9] = [408, 499, 502, 504, 520, 521, 522, 523, 524];
 
 /// Makes an error of a reply without success.
-pub(super) fn error_of(reply: &Reply, url: &Url) -> Error {
+pub(super) fn error_of(reply: &Reply, endpoint: &Endpoint) -> Error {
     let body = reply.decompressed().map(|body| ErrorBody::read(&body)).unwrap_or_default();
-    let (kind, message) = classify(reply.status, &body, url);
     let status = reply.status.as_u16();
     let usage = if GATEWAY_STATUSES.contains(&status) { Usage::of_unanswered() } else { Usage::of_request(Some(0)) };
-    let mut error = Error::new(kind, message).with_status(status).with_usage(usage);
-    error = error.with_provider_code(if body.code.is_empty() { &body.kind } else { &body.code });
-    if !body.message.is_empty() {
-        error = error.with_provider_message(body.message);
-    }
-    if let Some(wait) = headers::retry_after(&reply.headers) {
+    let (kind, message) = classify(status, &body, endpoint);
+    let mut error = with_words(Error::new(kind, message).with_usage(usage), &body).with_status(status);
+    // Headers are for programs. They go before the words, but for the resets, which are those of the whole limit.
+    let waits = matches!(kind, ErrorKind::RateLimited | ErrorKind::Unavailable);
+    let wait = headers::retry_after(&reply.headers).or_else(|| body.wait().filter(|_| waits));
+    let reset = || (kind == ErrorKind::RateLimited).then(|| headers::reset_wait(&reply.headers, &body.kind)).flatten();
+    if let Some(wait) = wait.or_else(reset) {
         error = error.with_retry_after(wait);
     }
     match reply.headers.get("x-should-retry").map(|value| value.as_bytes()) {
@@ -104,20 +92,50 @@ pub(super) fn error_of(reply: &Reply, url: &Url) -> Error {
     }
 }
 
-/// Whether a code is surely the provider's, even if a text contains the same word.
-pub(super) fn is_known_code(word: &str) -> bool {
-    KNOWN_CODES.contains(&word) || QUOTA_CODES.contains(&word)
+/// Says more about a reply that has the status of success and is not usable: `body`, of which `error` was made.
+pub(super) fn explain(error: Error, body: &[u8], endpoint: &Endpoint) -> Error {
+    if error.kind() != ErrorKind::Protocol || body.len() > MAX_ERROR_BYTES {
+        return error;
+    }
+    let json: Value = serde_json::from_slice(body).unwrap_or_default();
+    if json.get(0).unwrap_or(&json).get("error").is_none_or(|error| matches!(error, Value::Null | Value::Bool(false))) {
+        // A reply with rows came from the right place, even if its JSON is broken.
+        if json.get("data").is_some() || (json.is_null() && memchr::memmem::find(body, b"\"data\"").is_some()) {
+            return error;
+        }
+        let message = format!("{}: {}", error.message(), base_url_advice(&endpoint.url));
+        return Error::new(ErrorKind::Protocol, message).with_usage(error.usage());
+    }
+    let body = ErrorBody::of_json(&json);
+    let (kind, message) = match body.status {
+        _ if body.says(&["unexpected endpoint"]) => classify(404, &body, endpoint),
+        Some(status @ 400..=499) => classify(status, &body, endpoint),
+        _ => (ErrorKind::Protocol, "the reply is an error, but its status is success".to_owned()),
+    };
+    let error = with_words(Error::new(kind, message).with_usage(error.usage()), &body);
+    body.wait().filter(|_| kind == ErrorKind::RateLimited).into_iter().fold(error, Error::with_retry_after)
 }
 
-fn classify(status: StatusCode, body: &ErrorBody, url: &Url) -> (ErrorKind, String) {
+/// Adds the server's words and its code: the more precise one, if it looks like a code.
+fn with_words(error: Error, body: &ErrorBody) -> Error {
+    let error = error.with_provider_code(&body.kind).with_provider_code(&body.code);
+    if body.message.is_empty() { error } else { error.with_provider_message(body.message.clone()) }
+}
+
+/// Whether a code is surely the provider's, even if a text contains the same word.
+pub(super) fn is_known_code(word: &str) -> bool {
+    KNOWN_CODES.contains(&word) || QUOTA_CODES.contains(&word) || KEY_CODES.contains(&word)
+}
+
+fn classify(status: u16, body: &ErrorBody, endpoint: &Endpoint) -> (ErrorKind, String) {
     use ErrorKind::{Auth, Config, InvalidInput, Protocol, QuotaExhausted, RateLimited, Timeout, Unavailable};
     let is = |kind: ErrorKind, message: &str| (kind, message.to_owned());
-    match status.as_u16() {
-        401 | 403 => is(Auth, "the server did not accept the key: check the key, the organization and the project"),
+    match status {
         402 => is(QuotaExhausted, "the account has no money or quota left: waiting does not help"),
-        429 if body.is_one_of(&QUOTA_CODES) => {
+        401 | 403 | 429 if body.is_one_of(&QUOTA_CODES) => {
             is(QuotaExhausted, "the account has no money or quota left: waiting does not help")
         }
+        401 | 403 => is(Auth, "the server did not accept the key: check the key, the organization and the project"),
         429 => match (body.number_after("Limit"), body.number_after("Requested")) {
             (Some(limit), Some(requested)) if requested > limit => {
                 let advice = "send less per call (`with_limits`)";
@@ -125,26 +143,70 @@ fn classify(status: StatusCode, body: &ErrorBody, url: &Url) -> (ErrorKind, Stri
             }
             _ => is(RateLimited, "too many requests or tokens at the moment"),
         },
-        400 | 422 if ["model", "dimensions", "encoding_format"].contains(&body.param.as_str()) => {
-            (Config, format!("the server does not accept `{}` as it is set", body.param))
-        }
         400 | 404 | 422 if body.is_one_of(&["model_not_found"]) => is(Config, "the server does not know this model"),
-        400 | 422 => is(
-            InvalidInput,
-            "the server refused the request, perhaps because of one of its texts: `embed_each` finds which",
-        ),
+        400 | 422 => classify_refusal(body, endpoint),
         413 => is(InvalidInput, "the server finds the request too large: send less per call (`with_limits`)"),
         404 | 405 | 410 | 501 => {
-            // Without a user, a password or a query, which may be secret.
-            let (origin, path) = (url.origin().ascii_serialization(), url.path());
-            (Config, format!("the server does not know POST {origin}{path}: check the base URL and the model's name"))
+            let advice = base_url_advice(&endpoint.url);
+            (Config, format!("the server does not know this URL or this model: {advice}; check the model's name too"))
         }
         408 => is(Timeout, "the server waited too long for the request"),
         300..=399 => is(Config, "the server answered with a redirect, which is not followed: give the final base URL"),
-        500 if body.is_about_size() => is(InvalidInput, "a text or the whole request is too large for the server"),
+        500 if body.says(&SIZE_WORDS) => is(InvalidInput, "a text or the whole request is too large for the server"),
         // With 424, text-embeddings-inference says that its model failed.
         409 | 424 | 425 | 500..=599 => is(Unavailable, "the server cannot answer at the moment"),
-        400..=499 => is(InvalidInput, "the server refused the request"),
+        400..=499 => {
+            is(Config, "the server refused the request, and not because of its texts: `provider_message` has its words")
+        }
         _ => is(Protocol, "the status is neither of success nor of an error"),
     }
+}
+
+/// Classifies a refusal of what the request says. Only if nothing else is named, the texts may be the cause.
+fn classify_refusal(body: &ErrorBody, endpoint: &Endpoint) -> (ErrorKind, String) {
+    let is = |kind: ErrorKind, message: &str| (kind, message.to_owned());
+    let texts = "the server refused the request, perhaps because of one of its texts: `embed_each` finds which";
+    let parameter = |name: &str| {
+        let advice = match name {
+            "model" => ": check the model's name",
+            "dimensions" => ": leave out or change `with_dimensions`",
+            "encoding_format" => ": change it by `with_encoding`, as to `OpenAiEncoding::Float`",
+            _ => ": `provider_message` has its words",
+        };
+        (ErrorKind::Config, format!("the server does not accept `{name}` as it is set{advice}"))
+    };
+    match body.subject {
+        Subject::Parameter(name) => parameter(name),
+        Subject::Input => is(ErrorKind::InvalidInput, texts),
+        _ if body.is_one_of(&KEY_CODES) || body.says(&KEY_WORDS) => {
+            is(ErrorKind::Auth, "the server did not accept the key: check the key, the organization and the project")
+        }
+        _ if body.says(&MODEL_WORDS) => is(ErrorKind::Config, "the server does not know this model"),
+        _ if body.says(&["encoding_format"]) => parameter("encoding_format"),
+        _ if endpoint.dimensions.is_some() && body.says(&["matryoshka", "dimensions"]) => parameter("dimensions"),
+        Subject::Other => {
+            let message = "the server misses or does not accept a field of the request that is not the texts: \
+                           `provider_message` has its words";
+            is(ErrorKind::Config, message)
+        }
+        Subject::Unknown => is(ErrorKind::InvalidInput, texts),
+    }
+}
+
+/// Says where the request went and what a base URL looks like.
+fn base_url_advice(url: &Url) -> String {
+    // Without a user, a password or a query, which may be secret.
+    let (origin, path) = (url.origin().ascii_serialization(), url.path());
+    let remark = match path {
+        _ if path.starts_with("/openai/") => {
+            return format!(
+                "the request was POST {origin}{path}: check the endpoint and the deployment of `with_azure`"
+            );
+        }
+        _ if path.contains("/v1/v1/") => " (this one has /v1 twice)",
+        _ if path.ends_with("/api/embeddings") => " (Ollama's too, and not in /api)",
+        _ if path.ends_with("/v1/embeddings") => "",
+        _ => " (this one does not)",
+    };
+    format!("the request was POST {origin}{path}: check the base URL, which usually ends in /v1{remark}")
 }

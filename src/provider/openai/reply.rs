@@ -102,7 +102,7 @@ fn malformed(error: &serde_json::Error, bytes: usize, has_content_length: bool, 
         }
         Category::Eof => format!("the reply's JSON ends early, at {at}"),
         Category::Data => format!("the reply has not the form of embeddings, at {at}"),
-        _ => format!("the reply is not JSON, at {at}: is the base URL right?"),
+        _ => format!("the reply is not JSON, at {at}"),
     };
     Error::new(ErrorKind::Protocol, message).with_usage(usage)
 }

@@ -77,6 +77,48 @@ async fn every_status_has_its_kind() {
         ),
         (401, named("invalid_request_error", "invalid_api_key"), Auth, Some("invalid_api_key")),
         (403, named("invalid_request_error", "unsupported_country_region_territory"), Auth, None),
+        // Google's server has an array, and says with 400 that the key is wrong.
+        (
+            400,
+            json!([{"error": {
+                "code": 400, "message": "API key not valid. Please pass a valid API key.", "status": "INVALID_ARGUMENT",
+                "details": [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}]
+            }}]),
+            Auth,
+            Some("API_KEY_INVALID"),
+        ),
+        (
+            400,
+            json!([{"error": {"code": 400, "message": "Request contains an invalid argument.", "status": "INVALID_ARGUMENT"}}]),
+            InvalidInput,
+            Some("INVALID_ARGUMENT"),
+        ),
+        (
+            429,
+            json!([{"error": {"code": 429, "message": "Quota exceeded.", "status": "RESOURCE_EXHAUSTED"}}]),
+            RateLimited,
+            Some("RESOURCE_EXHAUSTED"),
+        ),
+        // What is not about the texts is not blamed on them.
+        (
+            422,
+            json!({"detail": [{"loc": ["body", "encoding_format"], "msg": "Input should be 'float'"}]}),
+            Config,
+            None,
+        ),
+        (422, json!({"detail": [{"loc": ["body", "input_type"], "msg": "Field required"}]}), Config, None),
+        (422, json!({"detail": [{"loc": ["body", "messages"], "msg": "Field required"}]}), Config, None),
+        (
+            422,
+            json!({"message": {"detail": [{"loc": ["body", "dimensions"], "msg": "Extra inputs are not permitted"}]}}),
+            Config,
+            None,
+        ),
+        (400, json!({"error": {"message": "some/model is not a valid model ID", "code": 400}}), Config, None),
+        (400, plain("Only 'float' is supported as encoding_format."), Config, None),
+        (403, json!({"code": "AUTHZ_INSUFFICIENT_BALANCE"}), QuotaExhausted, Some("AUTHZ_INSUFFICIENT_BALANCE")),
+        (406, Value::Null, Config, None),
+        (415, plain("Unsupported media type."), Config, None),
         (402, json!({"error": {"message": "Insufficient credits", "code": 402}}), QuotaExhausted, None),
         (404, named("invalid_request_error", "model_not_found"), Config, Some("model_not_found")),
         (404, json!({"error": "model \"m\" not found, try pulling it first"}), Config, None),
@@ -164,6 +206,101 @@ async fn the_providers_words_are_kept_apart() {
     for body in [json!({"message": "flat"}), json!({"error": "flat"}), json!({"detail": "flat"})] {
         assert_eq!(error_of(Step::json(400, &body)).await.provider_message(), Some("flat"), "{body}");
     }
+}
+
+#[tokio::test]
+async fn the_providers_words_are_kept_in_every_shape() {
+    let loc = json!(["body", "encoding_format"]);
+    for (body, words) in [
+        (json!([{"error": {"message": "Google's", "status": "INVALID_ARGUMENT"}}]), "Google's"),
+        (json!({"detail": [{"loc": loc, "msg": "FastAPI's"}]}), "encoding_format: FastAPI's"),
+        (json!({"message": {"detail": [{"loc": loc, "msg": "Mistral's"}]}}), "encoding_format: Mistral's"),
+        (json!({"message": ["in", "an array"]}), "in; an array"),
+        (json!({"errors": [{"code": 7, "message": "Cloudflare's"}]}), "Cloudflare's"),
+        (json!("a string"), "a string"),
+    ] {
+        assert_eq!(error_of(Step::json(400, &body)).await.provider_message(), Some(words), "{body}");
+    }
+    let plain = Step::Status { code: 404, headers: Vec::new(), body: b"404 page not found".to_vec() };
+    assert_eq!(error_of(plain).await.provider_message(), Some("404 page not found"));
+    assert_eq!(error_of(Step::Html(404)).await.provider_message(), None);
+}
+
+#[tokio::test]
+async fn a_refused_parameter_is_named_with_the_method_that_changes_it() {
+    for (param, method) in [("encoding_format", "`with_encoding`"), ("dimensions", "`with_dimensions`")] {
+        let by_param = stand_in::refusal("Not like this.", "invalid_request_error", Some(param), None);
+        let by_place = json!({"detail": [{"loc": ["body", param], "msg": "Not like this."}]});
+        for body in [by_param, by_place] {
+            let error = error_of(Step::json(400, &body)).await;
+            assert_eq!(error.kind(), ErrorKind::Config, "{body}");
+            assert!(error.message().contains(&format!("`{param}`")), "{error}");
+            assert!(error.message().contains(method), "{error}");
+        }
+    }
+    // The words alone name it if the request had it.
+    let words = || Step::refusal(400, "invalid_request_error", None, "This model does not support dimensions.");
+    let server = Server::start([words()]).await;
+    let client = small(&server.base_url()).build().expect("valid");
+    let error = client.embed_documents(&TEXTS).await.expect_err("refused");
+    assert!(error.message().contains("`with_dimensions`"), "{error}");
+    assert_eq!(error_of(words()).await.kind(), ErrorKind::InvalidInput, "the request had none");
+}
+
+/// Some servers send the status before they know the answer.
+#[tokio::test]
+async fn an_error_with_success_keeps_its_words_and_its_meaning() {
+    use ErrorKind::{Auth, Config, InvalidInput, Protocol, QuotaExhausted, RateLimited};
+    let says = |code: Value| json!({"error": {"message": "the server's words", "code": code}});
+    for (body, kind) in [
+        (says(json!(404)), Config),
+        (says(json!("404")), Config),
+        (says(json!(401)), Auth),
+        (says(json!(402)), QuotaExhausted),
+        (says(json!(429)), RateLimited),
+        (says(json!(400)), InvalidInput),
+        (says(json!(502)), Protocol),
+        (says(json!("a_code")), Protocol),
+        (json!({"error": "the server's words"}), Protocol),
+        (json!([{"error": {"message": "the server's words", "code": 404}}]), Config),
+    ] {
+        let error = error_of(Step::body(body.to_string())).await;
+        assert_eq!((error.kind(), error.status()), (kind, Some(200)), "{body}");
+        assert_eq!(error.provider_message(), Some("the server's words"), "{body}");
+        assert_eq!(error.usage(), answered(None), "{body}");
+    }
+    let slow = json!({"error": {"message": "Please try again in 20s.", "code": 429}});
+    assert_eq!(error_of(Step::body(slow.to_string())).await.retry_after(), Some(Duration::from_secs(20)));
+}
+
+#[tokio::test]
+async fn a_wrong_base_url_is_hinted_at() {
+    let lm_studio = json!({"error": "Unexpected endpoint or method. (POST /embeddings)"}).to_string();
+    let ollama = json!({"embedding": []}).to_string();
+    let steps: [(fn(&str) -> String, Step, ErrorKind, &str); 7] = [
+        (|base| base.to_owned(), Step::status(404), ErrorKind::Config, "/v1/embeddings: "),
+        (|base| base.to_owned(), Step::status(405), ErrorKind::Config, "/v1/embeddings: "),
+        (|base| base.replace("/v1", ""), Step::Html(404), ErrorKind::Config, "this one does not"),
+        (|base| format!("{base}/v1"), Step::status(404), ErrorKind::Config, "this one has /v1 twice"),
+        (|base| base.replace("/v1", ""), Step::body(lm_studio), ErrorKind::Config, "this one does not"),
+        (|base| base.replace("/v1", "/api"), Step::body(ollama), ErrorKind::Protocol, "not in /api"),
+        (|base| base.replace("/v1", ""), Step::Html(200), ErrorKind::Protocol, "this one does not"),
+    ];
+    for (url, step, kind, remark) in steps {
+        let server = Server::start([step]).await;
+        let url = url(&server.base_url());
+        let client = builder(&url).build().expect("valid");
+        let error = error_from(&server, &client).await;
+        assert_eq!(error.kind(), kind, "{url}: {error}");
+        assert!(error.message().contains(&format!("POST {url}/embeddings: ")), "{url}: {error}");
+        assert!(error.message().contains("usually ends in /v1") && error.message().contains(remark), "{url}: {error}");
+    }
+    // Azure's URL has another form.
+    let server = Server::start([Step::status(404)]).await;
+    let endpoint = server.base_url().replace("/v1", "");
+    let azure = small(&endpoint).with_azure(&endpoint, "mine", None).build().expect("valid");
+    let error = azure.embed_documents(&TEXTS).await.expect_err("not there");
+    assert!(error.message().contains("`with_azure`") && !error.message().contains("usually"), "{error}");
 }
 
 /// The status has arrived, so it decides the error even if the body is lost.
@@ -260,6 +397,39 @@ async fn the_server_says_how_long_to_wait() {
     }
     let unavailable = error_of(Step::status(503).header("retry-after", "3")).await;
     assert_eq!(unavailable.retry_after(), Some(Duration::from_secs(3)), "not of 429 alone");
+}
+
+/// A wait stands in a header, in the body, in words or in the reset of a limit: the first of these counts.
+#[tokio::test]
+async fn the_wait_is_found_wherever_it_stands() {
+    let wait = async |body: &Value, headers: &[(&str, &str)]| {
+        let step = headers.iter().fold(Step::json(429, body), |step, (name, value)| step.header(name, value));
+        error_of(step).await.retry_after()
+    };
+    let info = json!({"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "25s"});
+    let google = json!([{"error": {"message": "Quota.", "status": "RESOURCE_EXHAUSTED", "details": [info]}}]);
+    assert_eq!(wait(&google, &[]).await, Some(Duration::from_secs(25)));
+    let reset = [("x-ratelimit-reset-requests", "40s"), ("x-ratelimit-remaining-requests", "0")];
+    assert_eq!(wait(&google, &reset).await, Some(Duration::from_secs(25)));
+    assert_eq!(wait(&google, &[("retry-after", "3")]).await, Some(Duration::from_secs(3)));
+    let words = "Rate limit reached for m on requests per min (RPM): Limit 3, Used 3, Requested 1. Please try again in";
+    for (time, millis) in [("20s", 20_000), ("1m2.5s", 62_500), ("850ms", 850)] {
+        let words = format!("{words} {time}. Visit the page to learn more.");
+        let body = stand_in::refusal(&words, "requests", None, Some("rate_limit_exceeded"));
+        assert_eq!(wait(&body, &reset).await, Some(Duration::from_millis(millis)), "{time}");
+    }
+    let silent = json!({});
+    assert_eq!(wait(&silent, &reset).await, Some(Duration::from_secs(40)));
+    let tokens = [("x-ratelimit-reset-tokens", "2s"), ("x-ratelimit-remaining-tokens", "0")];
+    assert_eq!(wait(&silent, &tokens).await, Some(Duration::from_secs(2)));
+    // Something is left of the requests, so their reset is not the one to wait for.
+    let both = [("x-ratelimit-reset-requests", "40s"), ("x-ratelimit-remaining-requests", "7")];
+    assert_eq!(wait(&silent, &[both, tokens].concat()).await, Some(Duration::from_secs(2)));
+    let named = stand_in::refusal("Too many.", "requests", None, None);
+    assert_eq!(wait(&named, &[both, tokens].concat()).await, Some(Duration::from_secs(40)));
+    // No other status waits for a reset.
+    let down = reset.iter().fold(Step::status(503), |step, (name, value)| step.header(name, value));
+    assert_eq!(error_of(down).await.retry_after(), None);
 }
 
 /// Returns the HTTP date that lies this many seconds ahead.
