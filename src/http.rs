@@ -29,6 +29,12 @@ pub(crate) const MAX_ERROR_BYTES: usize = 64 << 10;
 /// Maximum wait for the body of an error reply, whose status is already known.
 const MAX_ERROR_WAIT: Duration = Duration::from_secs(5);
 
+/// Bytes that are read of a reply which says beforehand that it is too large. They tell what is wrong with it.
+const BEGINNING: usize = 1 << 20;
+
+/// A reply that says that it is so many times too large is not read at all.
+const ABSURD: u64 = 128;
+
 /// How long unused connections stay open. If a server closes one earlier, the client notices.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -63,6 +69,15 @@ pub(crate) struct Reply {
     max_bytes: usize,
     /// Whether the reply told its body's length, so that a lost end would have been noticed.
     pub(crate) has_content_length: bool,
+    /// Whether the body is too large, and only its beginning was read.
+    is_cut: bool,
+}
+
+/// The decompressed body of a reply.
+pub(crate) struct Body<'r> {
+    pub(crate) bytes: Cow<'r, [u8]>,
+    /// Whether the body is too large, and this is only its beginning.
+    pub(crate) is_cut: bool,
 }
 
 impl Reply {
@@ -71,19 +86,25 @@ impl Reply {
         self.body.len()
     }
 
+    /// Returns the error of a reply that is too large.
+    pub(crate) fn too_large(&self) -> Error {
+        too_large(self.max_bytes)
+    }
+
     /// Returns the decompressed body; of an error reply, as much as can be read.
-    pub(crate) fn decompressed(&self) -> Result<Cow<'_, [u8]>> {
+    pub(crate) fn decompressed(&self) -> Result<Body<'_>> {
         let is_error = !self.status.is_success();
+        let whole = |bytes| Ok(Body { bytes, is_cut: self.is_cut });
         let encoding = self.headers.get(CONTENT_ENCODING).map(|encoding| encoding.as_bytes().to_ascii_lowercase());
         match encoding.as_deref() {
-            None | Some(b"" | b"identity") => Ok(Cow::Borrowed(&self.body)),
+            None | Some(b"" | b"identity") => whole(Cow::Borrowed(&self.body)),
             Some(b"gzip" | b"x-gzip") => {
                 let mut plain = Vec::new();
                 let most = self.max_bytes as u64 + 1;
                 let read = MultiGzDecoder::new(&self.body[..]).take(most).read_to_end(&mut plain);
                 match read {
-                    _ if plain.len() > self.max_bytes => Err(too_large(self.max_bytes)),
-                    Err(_) if is_error => Ok(Cow::Owned(plain)),
+                    _ if plain.len() > self.max_bytes => Ok(Body { bytes: Cow::Owned(plain), is_cut: true }),
+                    Err(_) if is_error || self.is_cut => whole(Cow::Owned(plain)),
                     // Without a content length, only the broken gzip shows that the connection lost the end.
                     Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && !self.has_content_length => {
                         let message = "the connection ended before the reply did";
@@ -94,10 +115,10 @@ impl Reply {
                             Error::new(ErrorKind::Protocol, "the reply's gzip cannot be read").with_source(error);
                         Err(error.with_usage(Usage::of_request(None)))
                     }
-                    Ok(_) => Ok(Cow::Owned(plain)),
+                    Ok(_) => whole(Cow::Owned(plain)),
                 }
             }
-            Some(_) if is_error => Ok(Cow::Borrowed(&[])),
+            Some(_) if is_error => whole(Cow::Borrowed(&[])),
             Some(_) => {
                 let message = "the reply has a compression that the request did not ask for";
                 Err(Error::new(ErrorKind::Protocol, message).with_usage(Usage::of_request(None)))
@@ -213,39 +234,42 @@ impl Http {
             let error = error.with_status(status.as_u16());
             headers::request_id(&headers).into_iter().fold(error, Error::with_request_id)
         };
-        let (max_bytes, end) = match is_error {
+        let length = response.content_length();
+        let mut is_cut = !is_error && length.is_some_and(|length| length > max_bytes as u64);
+        if is_cut && length.is_some_and(|length| length / ABSURD > max_bytes as u64) {
+            return Err(about(too_large(max_bytes)));
+        }
+        // Of these, what can be read is enough.
+        let in_part = is_error || is_cut;
+        let (room_for, end) = match in_part {
             false => (max_bytes, end),
             true => {
                 let soon = Instant::now() + MAX_ERROR_WAIT;
-                (max_bytes.min(MAX_ERROR_BYTES), Some(end.map_or(soon, |end| end.min(soon))))
+                let most = if is_error { MAX_ERROR_BYTES } else { BEGINNING };
+                (max_bytes.min(most), Some(end.map_or(soon, |end| end.min(soon))))
             }
         };
-        let length = response.content_length();
         let mut body = Vec::new();
-        if !is_error {
-            if length.is_some_and(|length| length > max_bytes as u64) {
-                return Err(about(too_large(max_bytes)));
-            }
+        if !in_part {
             body.reserve_exact(length.map_or(0, |length| length as usize));
         }
         loop {
             let chunk = match until(end, response.chunk()).await {
                 Some(Ok(Some(chunk))) => chunk,
                 Some(Ok(None)) => break,
-                Some(Err(_)) | None if is_error => break,
+                Some(Err(_)) | None if in_part => break,
                 Some(Err(error)) => return Err(about(transport_error(error, response.url()))),
                 None => return Err(about(late())),
             };
-            let room = max_bytes - body.len();
-            if chunk.len() > room && !is_error {
-                return Err(about(too_large(max_bytes)));
-            }
+            let room = room_for - body.len();
             body.extend_from_slice(&chunk[..chunk.len().min(room)]);
             if chunk.len() > room {
+                is_cut = true;
                 break;
             }
         }
-        Ok(Reply { status, headers, body, max_bytes, has_content_length: length.is_some() })
+        let max_bytes = if is_error { room_for } else { max_bytes };
+        Ok(Reply { status, headers, body, max_bytes, has_content_length: length.is_some(), is_cut })
     }
 }
 

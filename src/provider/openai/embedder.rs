@@ -128,8 +128,11 @@ impl OpenAi {
         let (endpoint, large) = (self.0.clone(), reply.len() >= LARGE_BODY);
         let read = move || {
             let body = reply.decompressed()?;
-            let read = reply::read(&body, rows, &endpoint.space, reply.has_content_length);
-            read.map_err(|error| failure::explain(error, &body, &endpoint))
+            if body.is_cut {
+                return Err(reply::of_beginning(&body.bytes, rows, &endpoint.space, reply.too_large()));
+            }
+            let read = reply::read(&body.bytes, rows, &endpoint.space, reply.has_content_length);
+            read.map_err(|error| failure::explain(error, &body.bytes, &endpoint))
         };
         if !large {
             return read();

@@ -74,7 +74,7 @@ const GATEWAY_STATUSES: [u16; 9] = [408, 499, 502, 504, 520, 521, 522, 523, 524]
 
 /// Makes an error of a reply without success.
 pub(super) fn error_of(reply: &Reply, endpoint: &Endpoint) -> Error {
-    let body = reply.decompressed().map(|body| ErrorBody::read(&body)).unwrap_or_default();
+    let body = reply.decompressed().map(|body| ErrorBody::read(&body.bytes)).unwrap_or_default();
     let status = reply.status.as_u16();
     let usage = if GATEWAY_STATUSES.contains(&status) { Usage::of_unanswered() } else { Usage::of_request(Some(0)) };
     let (kind, message) = classify(status, &body, endpoint);

@@ -62,6 +62,17 @@ pub(super) fn read(body: &[u8], rows: usize, space: &Space, has_content_length: 
     Ok(DecodedReply { embeddings, model: reply.model })
 }
 
+/// Makes the error of a reply that is too large, by its beginning: if that shows a fault, such as rows of another width,
+/// the fault is the error. Else it is `too_large`.
+pub(super) fn of_beginning(beginning: &[u8], rows: usize, space: &Space, too_large: Error) -> Error {
+    let mut reply = PartialReply::new(rows, space, Vec::new());
+    let _ = walk(beginning, &mut reply);
+    match reply.fault {
+        Some(fault) => Error::new(ErrorKind::Protocol, fault).with_usage(Usage::of_request(None)),
+        None => too_large,
+    }
+}
+
 /// A reply that was parsed in one of two ways.
 enum Parsed<'b> {
     /// The vectors were taken out first and decoded without the parser. Each is a vector, and nothing else is wrong.
@@ -225,6 +236,24 @@ mod tests {
         let body = br#"{"data": [{"index": 0, "embedding": [1, 2]}]}"#;
         let error = read(body, 1, &space(8), true).err().expect("too narrow");
         assert!(error.to_string().contains("a quarter"), "{error}");
+    }
+
+    #[test]
+    fn the_beginning_of_a_reply_tells_its_width() {
+        let told = |beginning: &str| {
+            let too_large = Error::new(ErrorKind::Protocol, "too large");
+            of_beginning(beginning.as_bytes(), 3, &space(2), too_large).message().to_owned()
+        };
+        let row = r#"{"data": [{"index": 0, "embedding": [1, 2, 3, 4]}, {"index": 1, "emb"#;
+        assert!(told(row).contains("vector 0 has another width: 4 components, not 2"), "{}", told(row));
+        let base64 = r#"{"data": [{"index": 0, "embedding": "AACAPwAAAEAAAEBA"}, {"ind"#;
+        assert!(told(base64).contains("vector 0 has another width: 3 components, not 2"), "{}", told(base64));
+        // Not even the first vector is whole.
+        let half = r#"{"data": [{"index": 0, "embedding": [1, 2, 3, 4, 0.1"#;
+        assert!(told(half).contains("vector 0 has another width: at least 5 components, not 2"), "{}", told(half));
+        for nothing in ["", "   ", r#"{"data": [{"index": 0, "embedding": [1, 2"#, r#"{"data": [{"index": 0, "em"#] {
+            assert_eq!(told(nothing), "too large", "{nothing}");
+        }
     }
 
     /// Protobuf leaves out fields that are 0, and so does Google.

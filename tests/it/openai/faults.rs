@@ -679,6 +679,23 @@ async fn a_quarter_of_the_width_is_named() {
     }
 }
 
+/// A large reply of wide rows is too large as a whole, but what is wrong is the width.
+#[tokio::test]
+async fn wide_rows_of_a_large_reply_are_called_so() {
+    const WIDE: usize = 512;
+    let texts: Vec<String> = (0..300).map(|number| format!("text {number}")).collect();
+    let numbers = Step::edited(|reply| {
+        let rows = reply["data"].as_array_mut().expect("rows");
+        rows.iter_mut().for_each(|row| row["embedding"] = json!(stand_in::vector("any", WIDE)));
+    });
+    for step in [Step::Honest, numbers] {
+        let server = Server::start_with(WIDE, [step]).await;
+        let error = client(&server).embed_documents(&texts).await.expect_err("another model");
+        assert_eq!((error.kind(), error.usage()), (ErrorKind::Protocol, answered(None)));
+        assert!(error.message().contains("another width: 512 components, not 8"), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn an_endless_answer_is_not_read_to_the_end() {
     const BYTES: u64 = 256 << 20;

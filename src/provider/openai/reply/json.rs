@@ -206,14 +206,24 @@ impl<'de> Visitor<'de> for VectorSeed<'_, '_> {
                 have += 1;
             }
         }
-        while numbers.next_element::<IgnoredAny>()?.is_some() {
-            have += 1;
+        loop {
+            match numbers.next_element::<IgnoredAny>() {
+                Ok(Some(_)) => have += 1,
+                Ok(None) => break,
+                Err(error) => {
+                    // The rest is missing or broken, but it is already too much.
+                    if have > width {
+                        self.0.wrong_width(have, "at least ");
+                    }
+                    return Err(error);
+                }
+            }
         }
         if odd {
             self.0.fault(|row| format!("vector {row} has a component that is not a number"));
         }
         if have != width {
-            self.0.wrong_width(have);
+            self.0.wrong_width(have, "");
         }
         if self.0.fault.is_none() {
             self.0.accept_vector();

@@ -124,15 +124,16 @@ impl<'b> PartialReply<'b> {
         }
     }
 
-    pub(super) fn wrong_width(&mut self, have: usize) {
+    /// Notes a vector of `have` components, or of more if `more` says so.
+    pub(super) fn wrong_width(&mut self, have: usize, more: &str) {
         let width = self.width;
         let hint = match have {
             _ if have * 4 == width => {
-                ", a quarter: the server runs another model than was declared, or it encoded the vectors twice"
+                ", a quarter; the server runs another model than was declared, or it encoded the vectors twice"
             }
-            _ => ": the model, its `dimensions` or the declared space differ, or the server ignores `dimensions`",
+            _ => "; the model, its `dimensions` or the declared space differ, or the server ignores `dimensions`",
         };
-        self.fault(|row| format!("vector {row} has {have} components, not {width}{hint}"));
+        self.fault(|row| format!("vector {row} has another width: {more}{have} components, not {width}{hint}"));
     }
 
     pub(super) fn push_base64(&mut self, text: &[u8]) {
@@ -145,7 +146,7 @@ impl<'b> PartialReply<'b> {
                 _ if !bytes.is_multiple_of(4) => {
                     self.fault(|row| format!("vector {row} has {bytes} bytes, which is not a multiple of 4"))
                 }
-                _ => self.wrong_width(bytes / 4),
+                _ => self.wrong_width(bytes / 4, ""),
             };
         }
         let width = self.width;
