@@ -7,6 +7,7 @@ mod endpoint;
 mod error_body;
 mod failure;
 mod halves;
+mod model_name;
 mod models;
 mod prompted_models;
 mod redaction;

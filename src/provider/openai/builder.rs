@@ -1,6 +1,10 @@
 //! Builds an [`OpenAi`]: [`OpenAiBuilder`] takes the server, the credentials and the space.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use secrecy::SecretString;
 
@@ -291,6 +295,7 @@ impl OpenAiBuilder {
             space,
             limits,
             http,
+            told_other_model: AtomicBool::new(false),
         })))
     }
 

@@ -1,11 +1,14 @@
 //! Sends a batch as one request and returns the rows of its reply: [`OpenAi`].
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+};
 
 use async_trait::async_trait;
 use tracing::{Instrument, Span, field};
 
-use super::{endpoint::Endpoint, failure, halves, redaction, reply, request};
+use super::{endpoint::Endpoint, failure, halves, model_name, redaction, reply, request};
 use crate::{
     Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, Usage,
     http::{Reply, headers},
@@ -32,7 +35,8 @@ const LARGE_BODY: usize = 1 << 20;
 /// One `embed` call is one HTTP request. Only if the server refuses it because all its texts together are too large
 /// (code `max_tokens_per_request`), its halves are sent instead, one after the other. A request asks for vectors as
 /// base64, a quarter of the bytes of JSON numbers; replies may have either form. Rows are placed by `index`. A reply that does not match is an error: a wrong row count, a
-/// repeated or missing `index`, a wrong width, a component that is not finite, a row of zeros.
+/// repeated or missing `index`, a wrong width, a component that is not finite, a row of zeros. Only the first row may
+/// leave out its `index`, as Google's server does: it is 0. If the reply names another model, the log has one warning.
 ///
 /// For OpenAI's models the limits are 2,048 texts per request, 8,191 tokens per text, and 300,000 tokens and 1,200,000
 /// bytes of text per request: OpenAI estimates the tokens of a request as a quarter of its bytes. A text of more bytes
@@ -117,8 +121,8 @@ impl OpenAi {
             return Err(about(failure::error_of(&reply, endpoint)));
         }
         let read = self.decode(reply, rows).await.map_err(about)?;
-        if let Some(model) = read.model.filter(|model| self.is_name_like(model)) {
-            span.record(telemetry::RESPONSE_MODEL, model);
+        if let Some(model) = &read.model {
+            self.compare_model(model, model_name::is_name(model) && !quoted(model), span);
         }
         let embeddings = read.embeddings.with_truncated(truncated);
         Ok(rate_limit_status.into_iter().fold(embeddings, Embeddings::with_rate_limit_status))
@@ -147,17 +151,33 @@ impl OpenAi {
         })
     }
 
-    /// Whether the server's name of the model is the name in the request, or begins with it. Anything else could be
-    /// words of a text.
-    fn is_name_like(&self, model: &str) -> bool {
-        let asked = self.0.model.as_deref().unwrap_or_else(|| self.0.space.model());
-        let plain = |c: char| c.is_ascii_alphanumeric() || "._:/@-".contains(c);
-        model.len() <= 128 && model.starts_with(asked) && model.chars().all(plain)
+    /// Notes the server's name of the model in the span, and warns once if it is that of another model. A name that
+    /// could be words of a text is not shown.
+    fn compare_model(&self, model: &str, is_shown: bool, span: &Span) {
+        let asked = self.asked_model();
+        let is_same = [asked, self.0.space.model()].into_iter().any(|asked| model_name::is_same(asked, model));
+        if is_same && is_shown {
+            span.record(telemetry::RESPONSE_MODEL, model);
+        }
+        if is_same || model.is_empty() || self.0.told_other_model.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        tracing::warn!(
+            { telemetry::EMBEDDER } = %self,
+            { telemetry::REQUEST_MODEL } = asked,
+            { telemetry::RESPONSE_MODEL } = if is_shown { model } else { "(not shown)" },
+            "another model answered than was asked for: check that its vectors lie in the declared space"
+        );
+    }
+
+    /// Returns the model's name in requests, or that of the space if the URL names the model.
+    fn asked_model(&self) -> &str {
+        self.0.model.as_deref().unwrap_or_else(|| self.0.space.model())
     }
 
     fn span(&self, batch: &Batch<'_>) -> Span {
         let endpoint = &*self.0;
-        let model = endpoint.model.as_deref().unwrap_or_else(|| endpoint.space.model());
+        let model = self.asked_model();
         tracing::info_span!(
             telemetry::REQUEST_SPAN,
             { telemetry::OTEL_NAME } = format_args!("embeddings {model}"),

@@ -1,5 +1,7 @@
 //! Holds the settings of an embedder that was built: where requests go, and what they and the replies hold.
 
+use std::sync::atomic::AtomicBool;
+
 use reqwest::{Url, header::HeaderMap};
 
 use crate::{Limits, Payee, Space, http::Http, named::named};
@@ -20,6 +22,8 @@ pub(super) struct Endpoint {
     pub(super) space: Space,
     pub(super) limits: Limits,
     pub(super) http: Http,
+    /// Whether the log has the warning that another model answers.
+    pub(super) told_other_model: AtomicBool,
 }
 
 /// How a request asks for vectors: see [`with_encoding`](crate::provider::OpenAiBuilder::with_encoding).

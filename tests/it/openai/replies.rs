@@ -9,7 +9,7 @@ use docvector_embed::{
 };
 use serde_json::{Value, json};
 
-use super::{Quarters, TEXTS, assert_rows, builder, charged, client};
+use super::{Quarters, TEXTS, assert_rows, builder, charged, client, secrets::watched};
 use crate::support::{
     server::{DIMENSIONS, Server, Step},
     stand_in,
@@ -178,6 +178,31 @@ async fn the_first_index_may_be_missing() {
     assert_rows(read(Step::rows(without_first)).await.rows(), &TEXTS);
     let server = Server::start([Step::rows(without_first)]).await;
     assert_rows(client(&server).embed_documents(&["alone"]).await.expect("a good reply").rows(), &["alone"]);
+}
+
+/// Its vectors may lie in another space. An alias is no other model.
+#[test]
+fn another_model_is_told_once() {
+    let named = |name: &'static str| Step::edited(move |reply| reply["model"] = json!(name));
+    let logged_of = |names: [&'static str; 4]| {
+        let (_, logged) = watched(|| async move {
+            let server = Server::start(names.map(named)).await;
+            let client = client(&server);
+            for _ in 0..2 {
+                for client in [client.clone(), client.clone()] {
+                    assert_rows(client.embed_documents(&TEXTS).await.expect("a good reply").rows(), &TEXTS);
+                }
+            }
+            Vec::new()
+        });
+        let told = logged.lines().filter(|line| line.contains("another model answered")).map(str::to_owned);
+        told.collect::<Vec<_>>()
+    };
+    let aliases = ["stand-in", "stand-in-2024-05-01", "models/stand-in", "vendor/Stand-In:latest"];
+    assert_eq!(logged_of(aliases), Vec::<String>::new());
+    let told = logged_of(["stand-in", "stand-in-large", "stand-in-large", "a-third-model"]);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("WARN") && told[0].contains("stand-in-large"), "{told:?}");
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ impl MakeWriter<'_> for Capture {
 
 /// Runs a future on this thread alone. Returns its output and everything that this crate and all crates below logged
 /// meanwhile, including spans with their fields.
-fn watched<F: Future<Output = Vec<String>>>(run: impl FnOnce() -> F) -> (Vec<String>, String) {
+pub(super) fn watched<F: Future<Output = Vec<String>>>(run: impl FnOnce() -> F) -> (Vec<String>, String) {
     static LOG: Once = Once::new();
     LOG.call_once(|| tracing_log::LogTracer::init().expect("nobody else takes the log"));
     let capture = Capture::default();
