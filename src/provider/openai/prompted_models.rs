@@ -18,9 +18,9 @@ const SEARCHING: &str = "Represent this sentence for searching relevant passages
 /// The usual form of an instruction. The caller puts in what the search is for.
 const INSTRUCTION: &str = "Instruct: <what the search is for>\nQuery: ";
 
-/// The families. Each comment names the model card that states the prompts.
+/// The families. Each comment names the repository whose page states the prompts.
 ///
-/// A model whose card asks for no prompt is not listed: gte-small, gte-base, gte-large and their v1.5, bge-m3,
+/// A model whose page asks for no prompt is not listed: gte-small, gte-base, gte-large and their v1.5, bge-m3,
 /// all-MiniLM-L6-v2.
 const FAMILIES: [Family; 11] = [
     // intfloat/e5-base-v2, intfloat/e5-base, intfloat/e5-base-unsupervised, and their sisters; both prompts are needed.
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn each_name_has_the_prompts_of_its_model_card() {
+    fn each_name_has_the_prompts_of_its_model() {
         let instruct = "Instruct: <what the search is for>\nQuery: ";
         let searching = "Represent this sentence for searching relevant passages: ";
         let table = [
