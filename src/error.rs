@@ -14,6 +14,9 @@ pub use self::{
 };
 use crate::{Charges, Embeddings, ParseError, Payee, RateLimitStatus, Usage};
 
+/// A limit with a longer reset than this is not one per minute, whatever the provider calls it.
+const LONGEST_RESET: Duration = Duration::from_secs(120);
+
 /// The crate's result type.
 ///
 /// Its error is [`Error`] unless another is named.
@@ -137,6 +140,16 @@ impl Error {
     /// Returns the time that the provider asked to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
+    }
+
+    /// Returns the wait that a refusal names: its own words, or else the reset of a limit that has nothing left. A reset
+    /// of a longer window than a minute's is no wait: somebody waits for this call.
+    pub(crate) fn asked_wait(&self) -> Option<Duration> {
+        let status = self.0.rate_limit_status.filter(|_| self.0.kind == ErrorKind::RateLimited).unwrap_or_default();
+        let used_up =
+            [status.requests, status.tokens].into_iter().flatten().filter(|window| window.remaining == Some(0));
+        let reset = used_up.filter_map(|window| window.reset).filter(|reset| *reset <= LONGEST_RESET).max();
+        self.0.retry_after.or(reset)
     }
 
     /// Returns the provider's id of the request, for questions to its support.

@@ -124,6 +124,8 @@ impl RetryPolicy {
 /// # Default
 /// 0.2 per call and 10 per second.
 ///
+/// A refusal for too many requests that names a wait takes nothing: the wait itself bounds the load.
+///
 /// Given to [`RetryPolicy::with_budget`].
 #[derive(Clone, Debug)]
 pub struct RetryBudget(Arc<Budget>);
@@ -262,7 +264,8 @@ impl<E> Retry<E> {
             let part = self.random.with(fastrand::Rng::f64);
             most.mul_f64(part)
         };
-        let wait = match error.retry_after() {
+        let asked = error.asked_wait();
+        let wait = match asked {
             Some(asked) if asked > policy.max_retry_after => {
                 return Err(format!(
                     "the server asks for a wait of {asked:?}, and `with_max_retry_after` allows {:?}",
@@ -286,6 +289,11 @@ impl<E> Retry<E> {
         }
         if late(deadline) {
             return Err("the next would begin after the batch's deadline".into());
+        }
+        // A refusal that names a wait is no outage: the wait itself bounds the load, and the number and the time of the
+        // attempts still hold.
+        if error.kind() == ErrorKind::RateLimited && asked.is_some() {
+            return Ok(wait);
         }
         // Last, so that a call that ends for another reason takes no retry out of the budget.
         if policy.budget.as_ref().is_some_and(|budget| !budget.withdraw()) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use docvector_embed::{
     BadText, BadTextReason, Batch, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Limits, Partial,
-    Result, Space, Usage, async_trait, conformance,
+    RateLimitStatus, RateLimitWindow, Result, Space, Usage, async_trait, conformance,
     provider::Fake,
     wrap::{RetryBudget, RetryPolicy},
 };
@@ -168,6 +168,32 @@ async fn one_budget_bounds_the_load_of_all() {
     }
     assert_eq!(fake.calls().len(), 120);
     assert!(empty >= 95, "{empty}");
+}
+
+/// A refusal that names a wait is no outage. The number of attempts bounds it, and nothing is taken from the budget.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_with_a_wait_takes_nothing_from_the_budget() {
+    let second = Duration::from_secs(1);
+    let used_up = |reset: Duration| {
+        let window = RateLimitWindow::new(60).with_remaining(0).with_reset(reset);
+        let status = RateLimitStatus::default().with_requests(window);
+        Error::new(ErrorKind::RateLimited, "as scripted").with_rate_limit_status(status)
+    };
+    let empty = || RetryPolicy::default().with_budget(RetryBudget::new(0.0, 0.0));
+    for (error, attempts, least) in [
+        (limited(second), 5, 4),
+        (used_up(7 * second), 5, 28),
+        // No wait of its own: the reset is that of a long window, or something is left.
+        (used_up(3600 * second), 1, 0),
+        (Error::new(ErrorKind::RateLimited, "as scripted"), 1, 0),
+        (down().with_retry_after(second), 1, 0),
+    ] {
+        let fake = failing(5, || error.clone());
+        let began = Instant::now();
+        let told = fake.clone().retry(empty()).embed_query("text").await.expect_err("as scripted");
+        assert_eq!(fake.calls().len(), attempts, "{told:?}");
+        assert!(began.elapsed().as_secs() >= least && began.elapsed().as_secs() < least + 3, "{told:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
