@@ -7,6 +7,7 @@ use std::{fmt, ops::Range, time::Instant};
 use crate::{
     InputKind, Lane, Limits, Options, SpaceId, Truncation,
     counted::{Counted, CountedBy, UNCOUNTED},
+    pause::Pause,
 };
 
 /// The texts of one call and the options for embedding them. Borrowed and `Copy`.
@@ -33,6 +34,8 @@ pub struct Batch<'a> {
     options: Options<'a>,
     /// The token counts that a planner has made.
     counted: Option<Counted<'a>>,
+    /// The pause of the rate limit that has let the batch through.
+    pause: Option<&'a Pause>,
 }
 
 impl<'a> Batch<'a> {
@@ -43,7 +46,7 @@ impl<'a> Batch<'a> {
 
     /// Makes a batch that asks for one vector per text, with all options at once.
     pub const fn with_options(texts: &'a [&'a str], options: Options<'a>) -> Self {
-        Self { texts, options, counted: None }
+        Self { texts, options, counted: None, pause: None }
     }
 
     /// Makes a batch of documents, with the default options.
@@ -127,13 +130,26 @@ impl<'a> Batch<'a> {
     pub(crate) fn pick(&self, places: &[usize]) -> Picked<'a> {
         let texts = places.iter().map(|&place| self.texts[place]).collect();
         let counted = self.counted.map(|counted| (counted.by, places.iter().map(|&at| counted.tokens[at]).collect()));
-        Picked { texts, options: self.options, counted }
+        Picked { texts, options: self.options, counted, pause: self.pause }
     }
 
     /// Adds the token counts that a planner has made. If it made none, those that the batch carries stay.
     pub(crate) fn with_counted(mut self, counted: Option<Counted<'a>>) -> Self {
         self.counted = counted.or(self.counted);
         self
+    }
+
+    /// Adds the pause that a call of this batch must look at before it is sent.
+    pub(crate) const fn with_pause(mut self, pause: &'a Pause) -> Self {
+        self.pause = Some(pause);
+        self
+    }
+
+    /// Waits until the pause is over that the batch carries, but not past its deadline.
+    pub(crate) async fn pause_is_over(&self) {
+        if let Some(pause) = self.pause {
+            pause.is_over(self.deadline().map(Into::into)).await;
+        }
     }
 
     /// Returns the token counts that the batch carries, if they were made by these limits.
@@ -220,13 +236,14 @@ pub(crate) struct Picked<'a> {
     texts: Vec<&'a str>,
     options: Options<'a>,
     counted: Option<(CountedBy, Vec<u32>)>,
+    pause: Option<&'a Pause>,
 }
 
 impl Picked<'_> {
     /// Returns a batch of these texts.
     pub(crate) fn batch(&self) -> Batch<'_> {
         let counted = self.counted.as_ref().map(|(by, tokens)| Counted { by: *by, tokens });
-        Batch { texts: &self.texts, options: self.options, counted }
+        Batch { texts: &self.texts, options: self.options, counted, pause: self.pause }
     }
 }
 

@@ -80,6 +80,7 @@ mod named;
 mod numerics;
 mod options;
 mod packed;
+mod pause;
 pub mod plan;
 pub mod price;
 pub mod provider;

@@ -161,6 +161,8 @@ impl<E: Embedder> Embedder for Concurrency<E> {
             return self.inner.embed(batch).await;
         }
         let _place = self.place(&batch).await?;
+        // A rate limit further out may have learned of a pause while the call waited here.
+        batch.pause_is_over().await;
         self.inner.embed(batch).await
     }
 

@@ -1,8 +1,10 @@
 //! Keeps to requests and tokens per minute: [`RateLimit`], whose [`RateLimiter`] learns from the provider.
 
 mod bucket;
+mod guess;
 mod limiter;
 mod line;
+mod window;
 
 use std::fmt;
 
@@ -51,10 +53,18 @@ const BESIDE_A_TEXT: usize = 64;
 /// `x-ratelimit-*`). A limit that was not set is learned. If the provider's limit is lower than the one that was set,
 /// the lower one holds. If the provider says that less is left than the limiter has, the limiter lowers its own rest.
 /// On a 429 all calls pause for the requested time, at most 2 minutes; longer waits are left to
-/// [`Retry`](crate::wrap::Retry).
+/// [`Retry`](crate::wrap::Retry). This includes calls that have had their turn and wait for a place in a
+/// [`Concurrency`](crate::wrap::Concurrency). A pause of ten seconds or more is logged at the level `info`.
+///
+/// While neither the user nor the provider has named a limit on requests, few calls go at once: four, then one more
+/// with each success, and never more than the inner embedder's [`in_flight`](Limits::in_flight), or 16 if it names
+/// none. A refusal sets this back to one. All calls of one limiter count together. If no call ends for ten seconds, one
+/// more goes all the same. If a refusal names a wait and no limit, the limiter guesses the limit from the requests that
+/// were accepted. A guess grows with time, and is forgotten when the provider names a limit.
 ///
 /// [Interactive](crate::Lane::Interactive) calls go before bulk calls. But if a bulk call has been the next of its lane
-/// for ten seconds, interactive calls wait for it. Within a lane, the first to come is the first to go.
+/// for ten seconds, interactive calls wait for it; while no limit is named, also if eight of them have passed it. Within
+/// a lane, the first to come is the first to go.
 ///
 /// # Errors
 /// - [`DeadlinePassed`](crate::ErrorKind::DeadlinePassed): the wait would end after the batch's deadline. The error
@@ -66,7 +76,7 @@ const BESIDE_A_TEXT: usize = 64;
 ///
 /// # Cancellation
 /// If a call is dropped while it waits, it has taken nothing. If it was sent, it counts. A call that is not polled
-/// delays no other call.
+/// delays no other call; while no limit is named, it may delay them by ten seconds.
 ///
 /// # Stacking
 /// Inside [`Retry`](crate::wrap::Retry), so that each attempt counts. Outside [`Timeout`](crate::wrap::Timeout), so
@@ -121,9 +131,10 @@ impl<E: Embedder> Embedder for RateLimit<E> {
         let guessed = batch.guessed_tokens(&limits) as f64;
         let most = batch.texts().iter().map(|text| text.len() + BESIDE_A_TEXT).fold(0, usize::saturating_add) as f64;
         let deadline = batch.deadline().map(Instant::from_std);
-        self.limiter.acquire(batch.lane(), guessed, deadline).await.map_err(|error| error.with_embedder(self))?;
-        let result = self.inner.embed(batch).await;
-        self.limiter.settle(guessed, most.max(guessed), &result);
+        let turn = self.limiter.acquire(batch.lane(), guessed, limits.in_flight, deadline).await;
+        let turn = turn.map_err(|error| error.with_embedder(self))?;
+        let result = self.inner.embed(batch.with_pause(turn.pause())).await;
+        turn.settle(guessed, most.max(guessed), &result);
         result
     }
 

@@ -135,6 +135,40 @@ fn a_rate_limit() {
     assert_eq!(logged, names(&[telemetry::RATE_LIMIT_ASKED_MS]));
 }
 
+/// Counts the events at the level `info`.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<usize>>);
+
+impl<S: Subscriber> Layer<S> for Told {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let is_told = *event.metadata().level() == tracing::Level::INFO;
+        *self.0.lock().expect("not poisoned") +=
+            usize::from(is_told && event.metadata().target().starts_with("docvector_embed"));
+    }
+}
+
+/// A user who sees no progress is told why, once for each pause; a short pause is no news.
+#[test]
+fn a_long_pause_is_told_and_a_short_one_is_not() {
+    for (wait, expected) in [(9, 0), (10, 1), (3600, 1)] {
+        let told = Told::default();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(told.clone()), || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+            runtime.expect("a runtime").block_on(async {
+                let fake =
+                    Fake::builder().with_dimensions(4).with_latency(Duration::from_secs(1)).build().expect("valid");
+                let wait = Duration::from_secs(wait);
+                // Two calls that are under way at once.
+                (0..2).for_each(|_| fake.fail_next(Error::new(ErrorKind::RateLimited, "busy").with_retry_after(wait)));
+                let embedder = fake.rate_limit(RateLimiter::new());
+                let (one, other) = tokio::join!(embedder.embed_query(TEXT), embedder.embed_query(TEXT));
+                assert!(one.is_err() && other.is_err());
+            });
+        });
+        assert_eq!(*told.0.lock().expect("not poisoned"), expected, "{wait} s");
+    }
+}
+
 #[test]
 fn a_sink_that_panics() {
     let logged = fields(|| async {

@@ -12,3 +12,4 @@ mod rate_limit;
 mod retry;
 mod stack;
 mod timeout;
+mod unknown_limits;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::guess::Guess;
 use crate::RateLimitWindow;
 
 /// A full bucket holds the amount that arrives in this time. It fills while no call takes anything.
@@ -19,6 +20,8 @@ pub(super) struct Bucket {
     pub(super) given: Option<u64>,
     /// The limit that the provider named.
     learned: Option<u64>,
+    /// The rate that refusals let suppose.
+    guess: Guess,
     /// The provider's rate per second, if its window is longer than a minute.
     slow: Option<f64>,
     /// The amount at a moment, and that moment. It is below zero if more was taken than was there.
@@ -27,24 +30,44 @@ pub(super) struct Bucket {
 
 impl Bucket {
     /// Returns the amount that arrives per second; `None` without a limit.
-    pub(super) fn rate(&self) -> Option<f64> {
-        let limit = match (self.given, self.learned) {
-            (Some(given), Some(learned)) => given.min(learned),
-            (given, learned) => given.or(learned)?,
-        };
-        let rate = limit as f64 / 60.0;
-        Some(self.slow.map_or(rate, |slow| rate.min(slow)).max(f64::MIN_POSITIVE))
+    pub(super) fn rate(&self, now: Instant) -> Option<f64> {
+        let named = lower(self.given, self.learned).map(|limit| limit as f64 / 60.0);
+        let named = named.map(|rate| self.slow.map_or(rate, |slow| rate.min(slow)));
+        let guess = self.guess.rate(now).filter(|_| self.learned.is_none());
+        lower(named, guess).map(|rate| rate.max(f64::MIN_POSITIVE))
+    }
+
+    /// Returns whether the user or the provider has named a limit.
+    pub(super) const fn is_named(&self) -> bool {
+        self.given.is_some() || self.learned.is_some()
+    }
+
+    /// Counts an accepted request.
+    pub(super) fn accept(&mut self, now: Instant) {
+        self.guess.accept(now);
+    }
+
+    /// Learns from a refusal of a call that was let through at `went`. The provider wants no calls until `until`.
+    pub(super) fn refuse(&mut self, went: Instant, until: Instant, now: Instant) {
+        if self.learned.is_some() || !self.guess.refuse(went, until, now) {
+            return;
+        }
+        if let Some((level, ..)) = self.fill(now) {
+            // The provider had nothing left. After the wait, it has something for one call.
+            let left = level.min(1.0);
+            self.level = Some((left, until));
+        }
     }
 
     /// Returns the limit per minute that holds now.
-    pub(super) fn per_minute(&self) -> Option<u64> {
-        self.rate().map(|rate| (rate * 60.0).round() as u64)
+    pub(super) fn per_minute(&self, now: Instant) -> Option<u64> {
+        self.rate(now).map(|rate| (rate * 60.0).round() as u64)
     }
 
     /// Adds what has arrived until `now`. Returns the amount, the most that the bucket can hold, and the rate; `None`
     /// without a limit.
     fn fill(&mut self, now: Instant) -> Option<(&mut f64, f64, f64)> {
-        let rate = self.rate()?;
+        let rate = self.rate(now)?;
         let most = (rate * SAVED.as_secs_f64()).max(1.0);
         let (level, at) = self.level.get_or_insert((most, now));
         *level = (*level + now.saturating_duration_since(*at).as_secs_f64() * rate).min(most);
@@ -92,5 +115,13 @@ impl Bucket {
         if let (Some(remaining), Some((level, ..))) = (window.remaining, self.fill(now)) {
             *level = level.min(remaining as f64);
         }
+    }
+}
+
+/// Returns the lower one of those that are there.
+fn lower<T: PartialOrd>(one: Option<T>, other: Option<T>) -> Option<T> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(if one < other { one } else { other }),
+        (one, other) => one.or(other),
     }
 }

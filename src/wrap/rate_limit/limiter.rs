@@ -20,10 +20,12 @@ use tokio::time::Instant;
 use super::{
     bucket::Bucket,
     line::{Line, Waiter},
+    window::Window,
 };
 use crate::{
     Embeddings, Error, ErrorKind, Lane, RateLimitStatus, Result,
-    lanes::{BULK_PATIENCE, PerLane},
+    lanes::{BULK_PATIENCE, HeadStart, PerLane},
+    pause::Pause,
     sync::Mutex,
     telemetry,
 };
@@ -35,6 +37,9 @@ const SHARE: Duration = Duration::from_secs(5);
 /// The longest time for which one reply can pause all calls.
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 
+/// A pause of this length is told to the user, who may wonder why nothing happens.
+const LONG_PAUSE: Duration = Duration::from_secs(10);
+
 /// The longest sleep of a waiting call. After it, the call checks whether its turn came earlier than expected.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -44,7 +49,8 @@ const NOBODY: (f64, f64) = (0.0, 0.0);
 /// Hands out requests and tokens at an even rate. Clones share them.
 ///
 /// # Default
-/// No limits, until the provider names some.
+/// No limits, until the provider names some. Until then, at most the inner embedder's
+/// [`in_flight`](crate::Limits::in_flight) calls go at once, or 16 if it names none.
 ///
 /// See [`RateLimit`](super::RateLimit) for an example.
 #[derive(Clone, Default)]
@@ -55,8 +61,12 @@ pub struct RateLimiter(Arc<Mutex<State>>);
 struct State {
     requests: Bucket,
     tokens: Bucket,
-    /// The moment until which the provider wants no calls.
-    paused: Option<Instant>,
+    /// The moment until which the provider wants no calls. Calls that have had their turn look at it too.
+    pause: Arc<Pause>,
+    /// The calls that have had their turn. It bounds them while nobody has named a limit on requests.
+    window: Window,
+    /// The turns that the window gave to interactive calls before waiting bulk calls.
+    head_start: HeadStart,
     /// The most calls that may wait in each lane; `None` for any number.
     most_waiting: Option<usize>,
     lanes: PerLane<Line>,
@@ -67,7 +77,7 @@ struct State {
 }
 
 impl RateLimiter {
-    /// Makes a limiter that lets all calls through until the provider names limits.
+    /// Makes a limiter that learns the limits from the provider.
     pub fn new() -> Self {
         Self::default()
     }
@@ -84,14 +94,15 @@ impl RateLimiter {
         self.change(|state| state.tokens.given = Some(limit))
     }
 
-    /// Returns the requests per minute that the limiter keeps to now, set or learned; `None` if there is no limit.
+    /// Returns the requests per minute that the limiter keeps to now, set, learned or guessed from refusals; `None` if there
+    /// is no limit.
     pub fn requests_per_minute(&self) -> Option<u64> {
-        self.0.with(|state| state.requests.per_minute())
+        self.0.with(|state| state.requests.per_minute(Instant::now()))
     }
 
     /// Returns the tokens per minute that the limiter keeps to now, set or learned; `None` if there is no limit.
     pub fn tokens_per_minute(&self) -> Option<u64> {
-        self.0.with(|state| state.tokens.per_minute())
+        self.0.with(|state| state.tokens.per_minute(Instant::now()))
     }
 
     /// Returns how many calls wait for their turn now.
@@ -127,16 +138,23 @@ impl RateLimiter {
 
     /// Returns the most tokens that one call should take, so that a query behind it does not wait long.
     pub(super) fn share(&self) -> Option<usize> {
-        let (tokens, requests) = self.0.with(|state| (state.tokens.rate(), state.requests.rate()));
+        let (tokens, requests) =
+            self.0.with(|state| (state.tokens.rate(Instant::now()), state.requests.rate(Instant::now())));
         // With smaller calls than this, the requests of a minute could not carry all tokens of the minute.
         let carried = tokens? / requests.unwrap_or(f64::INFINITY).max(f64::MIN_POSITIVE);
         Some((tokens? * SHARE.as_secs_f64()).max(carried) as usize)
     }
 
     /// Waits for one request and this many tokens, and takes them.
-    pub(super) async fn acquire(&self, lane: Lane, tokens: f64, deadline: Option<Instant>) -> Result<()> {
+    pub(super) async fn acquire(
+        &self,
+        lane: Lane,
+        tokens: f64,
+        in_flight: Option<usize>,
+        deadline: Option<Instant>,
+    ) -> Result<Turn<'_>> {
         let passed = || Error::new(ErrorKind::DeadlinePassed, "the rate limit would delay the call past its deadline");
-        let waiter = self.with(|state| state.admit(lane, tokens, Instant::now()))?;
+        let waiter = self.with(|state| state.admit(lane, tokens, in_flight, Instant::now()))?;
         // From here on, a dropped future leaves the line.
         let mut waiting = Waiting { limiter: self, lane, waiter: &waiter, is_over: false };
         loop {
@@ -146,9 +164,12 @@ impl RateLimiter {
                 let ahead = state.lanes.of(lane).ahead(&waiter);
                 (event, state.wait(ahead, tokens, now), state.wait(NOBODY, tokens, now))
             });
-            if waiter.granted.load(Ordering::Relaxed) {
+            let granted = waiter.granted.load(Ordering::Relaxed);
+            // A turn may come long before the call is polled, and a pause meanwhile.
+            let pause = self.with(|state| state.pause.clone());
+            if granted && pause.left(now).is_zero() {
                 waiting.is_over = true;
-                return Ok(());
+                return Ok(Turn { limiter: self, went: now, pause });
             }
             // The calls ahead may leave, so their part of the wait is not certain. If its own part is too
             // long already, nothing can help.
@@ -163,31 +184,51 @@ impl RateLimiter {
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return Err(passed());
             }
+            if granted {
+                pause.is_over(deadline).await;
+                continue;
+            }
             // Woken or not, the call checks its turn again.
             let _ = tokio::time::timeout(wait, waiter.look.notified()).await;
         }
+    }
+}
+
+/// The turn of a call, until the call ends.
+pub(super) struct Turn<'l> {
+    limiter: &'l RateLimiter,
+    /// The moment at which the call was let through.
+    went: Instant,
+    pause: Arc<Pause>,
+}
+
+impl Turn<'_> {
+    /// Returns the pause that the call must look at again if it waits for something else before it is sent.
+    pub(super) fn pause(&self) -> &Pause {
+        &self.pause
     }
 
     /// Corrects the estimated tokens and learns from the reply. A reply that claims more than `most` tokens counts as
     /// `most`.
     pub(super) fn settle(&self, guessed: f64, most: f64, result: &Result<Embeddings>) {
         let now = Instant::now();
-        self.with(|state| {
+        let asked = self.limiter.with(|state| {
+            let mut asked = None;
             let (usage, rate_limit_status) = match result {
-                Ok(embeddings) => (embeddings.usage(), embeddings.rate_limit_status()),
+                Ok(embeddings) => {
+                    state.requests.accept(now);
+                    state.window.widen();
+                    (embeddings.usage(), embeddings.rate_limit_status())
+                }
                 Err(error) => {
-                    if error.kind() == ErrorKind::RateLimited {
-                        let asked = error.retry_after().unwrap_or_default();
-                        let until = now.checked_add(asked.min(LONGEST_PAUSE));
-                        state.paused = state.paused.max(until);
-                        let asked = asked.as_millis() as u64;
-                        tracing::debug!({ telemetry::RATE_LIMIT_ASKED_MS } = asked, "all calls are held back");
-                    }
                     let usage = error.total_usage();
                     if usage.requests == 0 && usage.unanswered == 0 && error.status().is_none() {
                         // The call made no request, because its deadline passed in a queue further in: give the request
                         // back.
                         state.requests.take(-1.0, now);
+                    }
+                    if error.kind() == ErrorKind::RateLimited {
+                        asked = Some(state.refuse(error, self.went, now));
                     }
                     (usage, error.rate_limit_status())
                 }
@@ -202,13 +243,31 @@ impl RateLimiter {
             state.requests.learn(requests, now);
             state.tokens.learn(tokens, now);
             state.advance(now);
+            asked
+        });
+        let Some((asked, is_long)) = asked else { return };
+        let asked = asked.as_millis() as u64;
+        if is_long {
+            tracing::info!({ telemetry::RATE_LIMIT_ASKED_MS } = asked, "all calls are held back for long");
+        } else {
+            tracing::debug!({ telemetry::RATE_LIMIT_ASKED_MS } = asked, "all calls are held back");
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        self.limiter.with(|state| {
+            state.window.came_back(now);
+            state.advance(now);
         });
     }
 }
 
 impl State {
     /// Puts a call into its line, unless its limits or the bound of the queue forbid it.
-    fn admit(&mut self, lane: Lane, tokens: f64, now: Instant) -> Result<Arc<Waiter>> {
+    fn admit(&mut self, lane: Lane, tokens: f64, in_flight: Option<usize>, now: Instant) -> Result<Arc<Waiter>> {
         let given = [(self.requests.given, "requests"), (self.tokens.given, "tokens")];
         if let Some((_, what)) = given.into_iter().find(|(given, _)| *given == Some(0)) {
             let message = format!("a rate limit of 0 {what} per minute lets no call through: set at least 1");
@@ -218,7 +277,8 @@ impl State {
             // Calls that can go now leave the queue first. This call needs no room in it if it can go at once, too.
             self.advance(now);
             let waiting = self.lanes.of(lane).len();
-            let goes = waiting == 0 && self.wait(NOBODY, tokens, now).is_zero();
+            let wait = self.wait(NOBODY, tokens, now).max(self.wait_for_window(in_flight, now));
+            let goes = waiting == 0 && wait.is_zero();
             if waiting >= most && !goes {
                 let message = format!(
                     "the rate limit's queue is full ({lane} calls that may wait: {most}): try again later, or allow more \
@@ -228,7 +288,7 @@ impl State {
                 return Err(Error::new(ErrorKind::Overloaded, message).mark_exhausted());
             }
         }
-        Ok(self.lanes.of(lane).push(tokens, now))
+        Ok(self.lanes.of(lane).push(tokens, in_flight, now))
     }
 
     fn waiting(&self) -> usize {
@@ -241,8 +301,11 @@ impl State {
             let (interactive, bulk) = (self.lanes.interactive.first(now), self.lanes.bulk.first(now));
             let since = self.lanes.bulk.since;
             let patience = since.map_or(BULK_PATIENCE, |since| BULK_PATIENCE.saturating_sub(now - since));
+            // A place in the window is work and not time, so its turns are counted.
+            let passed = !self.requests.is_named() && self.head_start.order()[0] == Lane::Bulk;
+            let both = interactive.is_some() && bulk.is_some();
             let (lane, next, until) = match (interactive, bulk) {
-                (Some(_), Some(bulk)) if patience.is_zero() => (Lane::Bulk, bulk, Duration::MAX),
+                (Some(_), Some(bulk)) if passed || patience.is_zero() => (Lane::Bulk, bulk, Duration::MAX),
                 (Some(interactive), Some(_)) => (Lane::Interactive, interactive, patience),
                 (Some(interactive), None) => (Lane::Interactive, interactive, Duration::MAX),
                 (None, Some(bulk)) => (Lane::Bulk, bulk, Duration::MAX),
@@ -252,8 +315,13 @@ impl State {
                 }
             };
             // The tokens are taken here, for the call: it may be polled much later.
-            let wait = self.wait(NOBODY, next.tokens, now);
+            let wait = self.wait(NOBODY, next.tokens, now).max(self.wait_for_window(next.in_flight, now));
             if wait.is_zero() {
+                self.window.went(now);
+                match both {
+                    true => self.head_start.took(lane),
+                    false => self.head_start.passes_nobody(),
+                }
                 self.requests.take(1.0, now);
                 self.tokens.take(next.tokens, now);
                 self.lanes.of(lane).pop(now);
@@ -278,8 +346,28 @@ impl State {
     /// Returns the least time until a call of this many tokens can go, after calls that take the requests and tokens of
     /// `ahead`.
     fn wait(&mut self, ahead: (f64, f64), tokens: f64, now: Instant) -> Duration {
-        let pause = self.paused.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-        pause.max(self.requests.wait(ahead.0, 1.0, now)).max(self.tokens.wait(ahead.1, tokens, now))
+        self.pause.left(now).max(self.requests.wait(ahead.0, 1.0, now)).max(self.tokens.wait(ahead.1, tokens, now))
+    }
+
+    /// Returns the time until the window lets one more call through. A limit that was named makes it needless.
+    fn wait_for_window(&self, in_flight: Option<usize>, now: Instant) -> Duration {
+        if self.requests.is_named() { Duration::ZERO } else { self.window.wait(in_flight, now) }
+    }
+
+    /// Begins the pause after a refusal, and guesses a rate if no limit is known. Returns the wait that was asked for,
+    /// and whether a long pause begins with it.
+    fn refuse(&mut self, error: &Error, went: Instant, now: Instant) -> (Duration, bool) {
+        let asked = error.asked_wait();
+        let wait = asked.unwrap_or_default().min(LONGEST_PAUSE);
+        let until = now + wait;
+        let is_new = self.pause.left(now) < LONG_PAUSE;
+        self.pause.extend(until);
+        self.window.close();
+        // A server that neither names a wait nor refuses by its status may mean something else.
+        if asked.is_some() || error.status() == Some(429) {
+            self.requests.refuse(went, until, now);
+        }
+        (asked.unwrap_or_default(), is_new && wait >= LONG_PAUSE)
     }
 }
 
@@ -302,6 +390,7 @@ impl Drop for Waiting<'_> {
                 // Its turn was granted, but it does not go: it gives back what was taken for it.
                 state.requests.take(-1.0, now);
                 state.tokens.take(-self.waiter.tokens, now);
+                state.window.came_back(now);
             } else {
                 self.waiter.left.store(true, Ordering::Relaxed);
                 state.lanes.of(self.lane).sweep();

@@ -28,6 +28,8 @@ pub(super) struct Line {
 /// A waiting call.
 pub(super) struct Waiter {
     pub(super) tokens: f64,
+    /// The most calls at once that its embedder takes, if it names a number.
+    pub(super) in_flight: Option<usize>,
     /// The line's `came` when the call came.
     before: (f64, f64),
     /// Set when the call has its turn.
@@ -39,9 +41,9 @@ pub(super) struct Waiter {
 }
 
 impl Line {
-    pub(super) fn push(&mut self, tokens: f64, now: Instant) -> Arc<Waiter> {
+    pub(super) fn push(&mut self, tokens: f64, in_flight: Option<usize>, now: Instant) -> Arc<Waiter> {
         let (granted, left) = (AtomicBool::new(false), AtomicBool::new(false));
-        let waiter = Arc::new(Waiter { tokens, before: self.came, granted, left, look: Notify::new() });
+        let waiter = Arc::new(Waiter { tokens, in_flight, before: self.came, granted, left, look: Notify::new() });
         self.came = (self.came.0 + 1.0, self.came.1 + tokens);
         self.since = self.since.or(Some(now));
         self.waiters.push_back(waiter.clone());
