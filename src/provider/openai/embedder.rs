@@ -31,6 +31,24 @@ const LARGE_BODY: usize = 1 << 20;
 /// # Ok(()) }
 /// ```
 ///
+/// # A program with TLS of its own
+/// `OpenAi` names its cryptography itself: ring. It needs nothing installed and installs nothing. But Cargo gives one
+/// dependency one set of features for the whole program, and the feature `openai` adds two:
+///
+/// - `rustls/ring`. A program whose own rustls has aws-lc, the default, then has two providers. Where it lets rustls
+///   choose, as in `ClientConfig::builder()`, rustls panics.
+/// - `reqwest/rustls-no-provider`. A program whose own reqwest has no TLS then has TLS without a provider, and
+///   `reqwest::Client::new()` panics: "No rustls crypto provider is configured".
+///
+/// In both cases, name a provider at the beginning of `main`. This takes `rustls` as a dependency of the program, with
+/// the feature `ring` or `aws_lc_rs`:
+///
+/// ```ignore
+/// rustls::crypto::ring::default_provider().install_default().expect("no other is installed yet");
+/// ```
+///
+/// A program without rustls and reqwest of its own, or whose reqwest has its default features, needs none of this.
+///
 /// # Semantics
 /// One `embed` call is one HTTP request. Only if the server refuses it because all its texts together are too large
 /// (code `max_tokens_per_request`), its halves are sent instead, one after the other. A request asks for vectors as
