@@ -214,7 +214,9 @@ pub(super) fn own_rows(
         }
     }
     let beyond = error.bad_texts().iter().find(|bad| bad.index >= texts.len());
-    expect(beyond.is_none(), 6, embedder, || format!("an error about {} texts names another: {beyond:?}", texts.len()))
+    beyond.map_or(Ok(()), |bad| {
+        Err(violation(6, embedder, format!("an error about {} texts names text {}", texts.len(), bad.index)))
+    })
 }
 
 /// Checks the error of a call after [`Script::refuses_some`]: it names the refused texts, and all finished rows come
@@ -285,8 +287,11 @@ pub(super) fn own_results(
 /// Checks that no text is blamed if the inside's error is about a text that it was not given.
 pub(super) fn blames_nobody(embedder: &dyn Embedder, result: &Result<Embeddings>) -> Verdict {
     let named = result.as_ref().err().and_then(|error| error.bad_texts().first());
-    expect(named.is_none(), 6, embedder, || {
-        format!("the inside was wrong about a text that it was not given, and the error blames {named:?}")
+    named.map_or(Ok(()), |bad| {
+        let index = bad.index;
+        let what =
+            format!("the inside was wrong about a text that it was not given, and the error blames text {index}");
+        Err(violation(6, embedder, what))
     })
 }
 
@@ -302,13 +307,21 @@ pub(super) fn marked_options() -> Options<'static> {
     options
 }
 
-/// Returns whether the fake inside was asked with these options. Its deadline may be earlier.
-pub(super) fn was_asked(call: &FakeCall, options: Options<'_>) -> bool {
+/// Returns the names of the options with which the fake inside was not asked. Its deadline may be earlier.
+pub(super) fn lost_options(call: &FakeCall, options: Options<'_>) -> Vec<&'static str> {
     // Every field by name, so that a new one cannot be forgotten here.
     let Options { kind, key, tenant, trace, space: _, truncation, lane, deadline } = options;
-    (call.kind, call.truncation, call.lane) == (kind, truncation, lane)
-        && (call.key.as_deref(), call.tenant.as_deref(), call.trace.as_deref()) == (key, tenant, trace)
-        && call.deadline.is_some_and(|inner| deadline.is_some_and(|deadline| inner <= deadline))
+    let in_time = call.deadline.is_some_and(|inner| deadline.is_some_and(|deadline| inner <= deadline));
+    let kept = [
+        ("kind", call.kind == kind),
+        ("key", call.key.as_deref() == key),
+        ("tenant", call.tenant.as_deref() == tenant),
+        ("trace", call.trace.as_deref() == trace),
+        ("truncation", call.truncation == truncation),
+        ("lane", call.lane == lane),
+        ("deadline", in_time),
+    ];
+    kept.into_iter().filter(|(_, kept)| !kept).map(|(name, _)| name).collect()
 }
 
 /// Checks that callers are told what the inside charged, and to which payees.

@@ -3,8 +3,8 @@
 use super::{
     COSTS, Suite, Verdict, Violation, distance,
     inside::{
-        Inside, Script, blames_nobody, conserved, embed_documents, expect, marked_options, own_results, own_rows,
-        some_refused, texts, unless_panics, violation, was_asked,
+        Inside, Script, blames_nobody, conserved, embed_documents, expect, lost_options, marked_options, own_results,
+        own_rows, some_refused, texts, unless_panics, violation,
     },
 };
 use crate::{
@@ -98,8 +98,9 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         let calls = fake.calls();
         let inner = calls.iter().find(|call| call.texts == texts);
         let inner = inner.ok_or_else(|| violation(3, &wrapped, "the text did not reach the inside".into()))?;
-        expect(was_asked(inner, options), 3, &wrapped, || {
-            format!("the batch's options did not reach the inside: {inner:?}")
+        let lost = lost_options(inner, options);
+        expect(lost.is_empty(), 3, &wrapped, || {
+            format!("the batch's options did not reach the inside: {} got lost or changed", lost.join(", "))
         })
     }
 
@@ -141,7 +142,8 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         for text in finished {
             let at = texts.iter().position(|caller| caller == text);
             expect(at.is_some_and(|at| given.contains(&at)), 4, &wrapped, || {
-                format!("a finished row is lost: text {at:?} is not among {given:?}")
+                let lost = at.map_or("a text that no caller has".into(), |at| format!("text {at}"));
+                format!("a finished row is lost: {lost} is not among {given:?}")
             })?;
         }
         for (row, &at) in given.iter().enumerate() {
@@ -258,8 +260,9 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
     async fn goes_on(&self, inside: &Inside, wrapped: &E, texts: &[String], mut sum: Charges) -> Verdict {
         let again = embed_documents(wrapped, texts).await;
         own_rows(inside, wrapped, InputKind::Document, texts, &again)?;
-        let error = again.as_ref().err();
-        expect(error.is_none(), 4, wrapped, || format!("after one failure inside, good texts fail: {error:?}"))?;
+        if let Err(error) = &again {
+            return Err(violation(4, wrapped, format!("after one failure inside, good texts fail: {error}")));
+        }
         sum += cost_of(&again);
         conserved(inside, wrapped, &sum)
     }

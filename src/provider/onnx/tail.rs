@@ -71,9 +71,12 @@ impl TailOfFile {
                 }
                 Ok(Self { tail: Tail::Pool { modes: folder.pooling.clone(), width, steps }, dimensions, facts })
             }
-            _ => Err(wrong(format!(
-                "has an output {name} of {axes} axes and width {width:?}: 2 or 3 axes and a fixed width are needed"
-            ))),
+            _ => {
+                let width = width.map_or("no fixed width".into(), |width| format!("width {width}"));
+                Err(wrong(format!(
+                    "has an output {name} of {axes} axes and {width}: 2 or 3 axes and a fixed width are needed"
+                )))
+            }
         }
     }
 }

@@ -210,8 +210,10 @@ fn check_against_config(folder: &ModelFolder, tokenizer: &serde_json::Map<String
     }
     let strips = (config.flag("strip_accents")?, normalizer["strip_accents"].as_bool());
     if strips.0 != strips.1 {
+        let shown = |strips: Option<bool>| strips.map_or("null".into(), |strips| strips.to_string());
+        let (config_says, tokenizer_says) = (shown(strips.0), shown(strips.1));
         let message =
-            format!("says strip_accents is {:?}, {} says {:?}: make them agree", strips.0, path.display(), strips.1);
+            format!("says strip_accents is {config_says}, {} says {tokenizer_says}: make them agree", path.display());
         return Err(config.error(message));
     }
     Ok(())

@@ -238,7 +238,7 @@ async fn broken_routers_fail_the_law_they_break() {
         (Fault::StaysAcross, 5, "lie in"),
         (Fault::StatesTheLargerLimits, 1, "texts within its limits are refused"),
         (Fault::CutsInSilence, 7, "are said to be truncated"),
-        (Fault::ForgetsTheTenant, 3, "options did not reach one arm alone"),
+        (Fault::ForgetsTheTenant, 3, "options did not reach one arm alone (calls: 1; lost or changed: tenant)"),
         (Fault::LosesRows, 4, "a finished row is lost"),
         (Fault::ShiftsNames, 6, "are refused by the inner embedder"),
         (Fault::HidesTheCost, 9, "is paid for"),
