@@ -166,14 +166,15 @@ impl<'a> Suite<'a> {
             let least = distances.clone().fold(f32::INFINITY, f32::min);
             let own = distance(row, alone[i].row(0));
             probe.expect(own <= least, || {
-                let nearest = distances.clone().position(|distance| distance <= least);
-                format!("row {i} is the vector of text {nearest:?}")
+                let nearest = distances.clone().position(|distance| distance <= least).unwrap_or(i);
+                format!("row {i} is the vector of text {nearest}")
             })?;
         }
         Ok(())
     }
 
-    /// Checks law 3: a row depends on its text, kind and space alone.
+    /// Checks law 3: a row depends on its text, kind and space alone. If the space has different prompts for documents
+    /// and queries, it does depend on the kind.
     ///
     /// # Errors
     /// The first violation found.
@@ -219,7 +220,26 @@ impl<'a> Suite<'a> {
                 check("in a call among others at once", &rows?, &[text])?;
             }
         }
-        Ok(())
+        self.kinds(&probe).await
+    }
+
+    /// Checks that an embedder whose space has different prompts for documents and queries does not ignore the kind.
+    async fn kinds(&self, probe: &Probe<'_>) -> Verdict {
+        let texts = probe.texts(4);
+        let documents = probe.embed(InputKind::Document, &texts).await?;
+        let prompts = documents.space().prompts();
+        if prompts.of(InputKind::Document) == prompts.of(InputKind::Query) {
+            return Ok(());
+        }
+        let queries = probe.embed(InputKind::Query, &texts).await?;
+        // A router may send a query elsewhere. And a model may give one text the same vector by chance.
+        let differ = documents.space() != queries.space()
+            || documents.rows().zip(queries.rows()).any(|(one, other)| distance(one, other) > self.tolerance);
+        probe.expect(differ, || {
+            "its space has different prompts for documents and queries, and the vectors of both kinds are the same: put \
+             the prompt of the batch's kind before each text"
+                .into()
+        })
     }
 
     /// Checks law 4: a call returns every row or an error. Many calls made for one return every row.
@@ -490,8 +510,9 @@ impl<'a> Probe<'a> {
 
     /// Expects that an error is only about texts that the call has.
     fn expect_of_the_call(&self, error: &Error, texts: usize) -> Verdict {
-        self.expect(error.highest_index().is_none_or(|index| index < texts), || {
-            format!("a call of {texts} texts gives an error about text {:?}: {error}", error.highest_index())
+        let beyond = error.highest_index().filter(|&index| index >= texts);
+        beyond.map_or(Ok(()), |index| {
+            Err(self.violation(format!("a call of {texts} texts gives an error about text {index}: {error}")))
         })
     }
 

@@ -62,7 +62,8 @@ use crate::{Batch, Embeddings, Limits, Result, Space};
 ///    returns no rows and does no work.
 /// 2. **Order.** Row `i` belongs to text `i`.
 /// 3. **Independence.** Row `i` depends only on the space, the kind and text `i`, within a stated tolerance. It does
-///    not depend on the other texts, its place, the size of the batch, or earlier calls.
+///    not depend on the other texts, its place, the size of the batch, or earlier calls. If the space has different
+///    prompts for documents and queries, the kind makes a difference.
 /// 4. **All or nothing.** One `embed` call returns every row or an error, never fewer rows. If an embedder makes
 ///    several calls for one and one of them fails, the error returns the finished rows:
 ///    [`Error::into_partial`](crate::Error::into_partial).

@@ -12,7 +12,7 @@ use std::{
 
 use docvector_embed::{
     BadText, BadTextReason, Batch, Charges, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Limits,
-    Partial, Result, Space, SpaceId, Truncation, Usage, async_trait,
+    Partial, Prompts, Result, Space, SpaceId, Truncation, Usage, async_trait,
     conformance::{self, Suite},
     provider::Fake,
     wrap::Dedup,
@@ -226,6 +226,74 @@ impl Embedder for Broken {
     fn limits(&self) -> Limits {
         self.inner.limits()
     }
+}
+
+/// Puts the prompts of its space before each text, or the one of documents before all.
+#[derive(Debug)]
+struct Prompting {
+    inner: Fake,
+    space: Space,
+    ignores_kind: bool,
+}
+
+impl Prompting {
+    fn new(document: &str, query: &str, ignores_kind: bool) -> Self {
+        let prompts = Prompts::new(document, query);
+        let space = Space::builder("prompted", 16).with_prompts(prompts).build().expect("valid");
+        Self { inner: fake(), space, ignores_kind }
+    }
+}
+
+impl fmt::Display for Prompting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("prompting")
+    }
+}
+
+#[async_trait]
+impl Embedder for Prompting {
+    async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
+        batch.check(self.spaces(), &self.limits())?;
+        let kind = if self.ignores_kind { InputKind::Document } else { batch.kind() };
+        let prompt = self.space.prompts().of(kind).unwrap_or_default();
+        // The fake tells kinds apart by itself: it is always given documents here.
+        let rows =
+            batch.texts().iter().flat_map(|text| self.inner.vector_of(InputKind::Document, &format!("{prompt}{text}")));
+        let usage = if batch.is_empty() { Usage::ZERO } else { Usage::of_request(None) };
+        Embeddings::new(batch.len(), &self.space, rows.collect(), usage)
+    }
+
+    fn spaces(&self) -> &[Space] {
+        std::slice::from_ref(&self.space)
+    }
+
+    fn limits(&self) -> Limits {
+        Limits::none().with_texts(7)
+    }
+}
+
+#[tokio::test]
+async fn a_kind_that_is_ignored_is_found_where_prompts_differ() {
+    for (document, query) in [("passage: ", "query: "), ("", "query: "), ("passage: ", "")] {
+        Suite::new(&Prompting::new(document, query, false)).run().await.expect("keeps the laws");
+        let violation = Suite::new(&Prompting::new(document, query, true)).run().await.expect_err("passed");
+        assert_eq!(violation.law, 3);
+        assert!(violation.what.contains("the vectors of both kinds are the same"), "{violation}");
+    }
+    // With equal prompts, or none, both kinds may have the same vectors.
+    for prompt in ["", "text: "] {
+        Suite::new(&Prompting::new(prompt, prompt, true)).run().await.expect("keeps the laws");
+    }
+}
+
+#[tokio::test]
+async fn a_violation_names_texts_by_plain_numbers() {
+    let broken = Broken::new(fake(), Fault::ShiftedRows);
+    let violation = Suite::new(&broken).order().await.expect_err("passed");
+    assert!(violation.what.ends_with("row 0 is the vector of text 1"), "{violation}");
+    let broken = Broken::new(fake(), Fault::NamesTextsBeyond);
+    let violation = Suite::new(&broken).bad_texts().await.expect_err("passed");
+    assert!(violation.what.contains("an error about text 8: "), "{violation}");
 }
 
 #[tokio::test]
@@ -458,13 +526,14 @@ async fn wrappers_that_are_broken_in_failures_fail_from_inside() {
         (Failing::HidesTheUnanswered, 9, "unanswered: 0"),
         (Failing::LosesThePayeeOfRows, 9, "callers are told that fake/fake is paid for"),
         (Failing::LosesThePayeeOfErrors, 9, "callers are told that fake/fake is paid for"),
-        (Failing::ForgetsTheTenant, 3, "options did not reach the inside"),
-        (Failing::ForgetsTheTrace, 3, "options did not reach the inside"),
+        (Failing::ForgetsTheTenant, 3, "options did not reach the inside: tenant got lost"),
+        (Failing::ForgetsTheTrace, 3, "options did not reach the inside: trace got lost"),
     ] {
         let violation = conformance::wrapper(|inner| Fails::new(inner, fault)).await;
         let violation = violation.expect_err(&format!("{fault:?} passed"));
         assert_eq!(violation.law, law, "{violation}");
         assert!(violation.what.contains(what), "{violation}");
+        assert!(!violation.what.contains("Some("), "{violation}");
     }
 }
 
