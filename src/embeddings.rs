@@ -1,5 +1,6 @@
 //! Holds vectors: [`Embeddings`], one contiguous matrix with its space, its cost, and marks for truncated texts.
 
+mod append;
 mod new;
 
 use std::{ops::Index, slice::ChunksExact};
