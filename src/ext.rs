@@ -107,6 +107,39 @@ pub trait EmbedderExt: Embedder {
         embed_all(self, batch)
     }
 
+    /// Does the same as [`embed_all`](Self::embed_all), and says how far it is: after each call that succeeds,
+    /// `progress` is given the number of rows that are there so far.
+    ///
+    /// An embedder that takes any number of texts, such as `Onnx` or a cache, gets the batch in about 64 parts of 128 to
+    /// 1,024 texts, because a single call would say nothing until its end.
+    ///
+    /// ```
+    /// use docvector_embed::{Batch, EmbedderExt, provider::Fake};
+    /// # fn main() -> docvector_embed::Result<()> {
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let texts = vec!["a text"; 1_000];
+    /// let mut last = 0;
+    /// let rows = Fake::new(8).embed_all_with_progress(Batch::documents(&texts), |done| {
+    ///     println!("{done} of {}", texts.len());
+    ///     assert!(done > last);
+    ///     last = done;
+    /// });
+    /// assert_eq!(rows.await?.len(), 1_000);
+    /// # Ok(()) }) }
+    /// ```
+    ///
+    /// Keep `progress` short: no call begins or ends meanwhile. The finished rows of a call that fails are not counted.
+    ///
+    /// # Errors
+    /// Those of [`embed_all`](Self::embed_all).
+    fn embed_all_with_progress(
+        &self,
+        batch: Batch<'_>,
+        progress: impl FnMut(usize) + Send,
+    ) -> impl Future<Output = Result<Embeddings>> + Send {
+        all::embed_all_with_progress(self, batch, progress)
+    }
+
     /// Embeds a batch of any size with one result per text, so that one bad text does not fail the others.
     ///
     /// If an error names bad texts, they are left out, and the rest of their call is sent again. A refused call that
@@ -180,7 +213,7 @@ pub trait EmbedderExt: Embedder {
         self.space().map(Space::dimensions)
     }
 
-    /// Embeds each text once, ever: see [`Cached`]. This does not check that the stored vectors are those of this
+    /// Embeds each document once, ever: see [`Cached`]. This does not check that the stored vectors are those of this
     /// model: [`Cached::new_verified`] and [`Cached::check_model`] do.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, ops::Range};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::{
-    Batch, Embedder, Embeddings, Error, Partial, Result,
+    Batch, Embedder, Embeddings, Error, Limits, Partial, Result,
     checked::embed_checked,
     gather::RowCollector,
     plan::{self, Plan},
@@ -15,27 +15,55 @@ use crate::{
 /// flood a server.
 pub(super) const IN_FLIGHT: usize = 4;
 
+/// The parts that a batch is embedded in if its progress is wanted and the embedder takes any number of texts: about so
+/// many, each of at least and at most so many texts. Many small parts say more; a cache around a remote provider makes a
+/// request of each.
+const PARTS: usize = 64;
+const MIN_PART_TEXTS: usize = 128;
+const MAX_PART_TEXTS: usize = 1024;
+
 /// Implements [`EmbedderExt::embed_all`](super::EmbedderExt::embed_all).
+pub(super) async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Result<Embeddings> {
+    embed_calls(embedder, batch, embedder.limits(), &mut |_| {}).await
+}
+
+/// Implements [`EmbedderExt::embed_all_with_progress`](super::EmbedderExt::embed_all_with_progress).
+pub(super) async fn embed_all_with_progress<E: Embedder + ?Sized>(
+    embedder: &E,
+    batch: Batch<'_>,
+    mut progress: impl FnMut(usize) + Send,
+) -> Result<Embeddings> {
+    let mut limits = embedder.limits();
+    let part = (batch.len() / PARTS).clamp(MIN_PART_TEXTS, MAX_PART_TEXTS);
+    limits.texts = limits.texts.or(Some(part));
+    embed_calls(embedder, batch, limits, &mut progress).await
+}
+
+/// Embeds a batch in calls within the limits, and says after each how many rows are there.
 ///
 /// After a failure no call begins: it would cost money, and its rows would only go into an error. Calls in flight are
 /// awaited, because they are paid for: dropping them would lose finished rows and their charges.
 ///
 /// The first failure is the result; later ones add their rows and charges. If both name bad texts, all are named at
 /// once. If only the later one does, the first failure has another cause, and naming texts would hide it.
-pub(super) async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Result<Embeddings> {
+async fn embed_calls<E: Embedder + ?Sized>(
+    embedder: &E,
+    batch: Batch<'_>,
+    limits: Limits,
+    progress: &mut (dyn FnMut(usize) + Send),
+) -> Result<Embeddings> {
     batch.check_space(embedder.spaces())?;
-    let limits = embedder.limits();
     let Plan { calls, counting } = plan::plan(&batch, &limits).await;
     let calls = calls.map_err(|error| error.with_embedder(embedder))?;
     let batch = batch.with_counted(counting.counted(&batch));
     if calls.len() <= 1 {
         // Nothing has to be put together: the rows are not copied, and the error is the call's own.
-        return embed_checked(embedder, batch).await;
+        return embed_checked(embedder, batch).await.inspect(|rows| progress(rows.len()));
     }
     let mut waiting = VecDeque::from(calls);
     let mut in_flight = FuturesUnordered::new();
     let mut rows = RowCollector::new(batch.len());
-    let mut failed: Option<Error> = None;
+    let (mut done, mut failed) = (0, None::<Error>);
     loop {
         while failed.is_none() && in_flight.len() < limits.in_flight.unwrap_or(IN_FLIGHT).max(1) {
             let Some(mut call) = waiting.pop_front() else { break };
@@ -53,6 +81,10 @@ pub(super) async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'
         let error = match result {
             Ok(part) => {
                 let other = rows.put(&part, |row| call.start + row).err();
+                if other.is_none() {
+                    done += part.len();
+                    progress(done);
+                }
                 // These rows lie in another space than those of the calls before, so they must not get into one matrix.
                 // They are paid for, so they go with the error. They carry their charges themselves: the error's copy
                 // is dropped.
@@ -61,19 +93,11 @@ pub(super) async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'
                     error.without_charges().with_more_partials(beside)
                 })
             }
-            Err(error) => {
-                // The finished rows of the failed call join the others. Rows of another space stay with the error.
-                Some(rows.take(error.map_indices(|index| [call.start + index])))
-            }
+            // The finished rows of the failed call join the others. Rows of another space stay with the error.
+            Err(error) => Some(rows.take(error.map_indices(|index| [call.start + index]))),
         };
         failed = match (failed, error) {
-            // Bad texts are named all at once, whichever call they were in.
-            (Some(first), Some(next)) => {
-                let named = !first.bad_texts().is_empty() && !next.bad_texts().is_empty();
-                let first = first.with_charges(next.charges());
-                let first = if named { first.with_more_bad_texts(next.bad_texts()) } else { first };
-                Some(first.with_more_partials(next.into_partials()))
-            }
+            (Some(first), Some(next)) => Some(with_later(first, next)),
             (first, next) => first.or(next),
         };
     }
@@ -81,6 +105,14 @@ pub(super) async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'
         None => rows.finish(),
         Some(error) => Err(rows.fail(error)),
     }
+}
+
+/// Adds what a later failure says to the first one. Bad texts are named all at once, whichever call they were in.
+fn with_later(first: Error, next: Error) -> Error {
+    let named = !first.bad_texts().is_empty() && !next.bad_texts().is_empty();
+    let first = first.with_charges(next.charges());
+    let first = if named { first.with_more_bad_texts(next.bad_texts()) } else { first };
+    first.with_more_partials(next.into_partials())
 }
 
 /// Makes one call, and returns its range with the result, because calls end in any order.

@@ -490,3 +490,40 @@ async fn attempts_do_not_count_again() {
     inner.retry(RetryPolicy::default()).embed_documents(&texts).await.expect("the fourth attempt");
     assert_eq!(counter.0.load(Ordering::Relaxed), 100);
 }
+
+/// Embeds with progress, and returns what was told with the result.
+async fn told_of(embedder: &impl Embedder, texts: &[&str]) -> (Vec<usize>, Result<Embeddings>) {
+    let mut told = Vec::new();
+    let result = embedder.embed_all_with_progress(Batch::documents(texts), |done| told.push(done)).await;
+    (told, result)
+}
+
+#[tokio::test]
+async fn progress_counts_the_rows_that_are_there() {
+    let texts = numbered(20_000);
+    let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
+    // With a limit of its own, an embedder gets the same calls as without progress.
+    let small = fake(Limits::none().with_texts(8).with_in_flight(1));
+    let (told, rows) = told_of(&small, &refs[..20]).await;
+    assert_eq!((told, rows.expect("embeds").len()), (vec![8, 16, 20], 20));
+    // Without one, it gets parts that depend on the number of texts.
+    for (count, part) in [(0, 0), (100, 100), (128, 128), (300, 128), (20_000, 312)] {
+        let fake = fake(Limits::none().with_in_flight(1));
+        let (told, rows) = told_of(&fake, &refs[..count]).await;
+        let whole = small.embed_all(Batch::documents(&refs[..count])).await.expect("embeds");
+        assert_eq!(rows.expect("embeds").as_slice(), whole.as_slice());
+        let expected: Vec<usize> = (1..=count.div_ceil(part.max(1))).map(|call| (call * part).min(count)).collect();
+        assert_eq!(told, if count == 0 { vec![0] } else { expected }, "{count} texts");
+    }
+}
+
+#[tokio::test]
+async fn progress_counts_no_row_of_a_call_that_fails() {
+    let fake = fake(Limits::none().with_texts(2).with_in_flight(1));
+    fake.succeed_next();
+    fake.fail_next(Error::new(ErrorKind::QuotaExhausted, "as scripted"));
+    let (told, result) = told_of(&fake, &["a", "b", "c", "d", "e"]).await;
+    assert_eq!(told, [2]);
+    let error = result.expect_err("the second call fails");
+    assert_eq!(error.partial().map(|partial| partial.indices().to_vec()), Some(vec![0, 1]));
+}
