@@ -1,7 +1,9 @@
 //! Keeps entries in one SQLite file: [`Sqlite`].
 
+mod beside;
 mod builder;
 mod failure;
+mod foreign_wal;
 mod open;
 mod read;
 mod schema;

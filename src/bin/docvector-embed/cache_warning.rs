@@ -23,9 +23,18 @@ pub(crate) struct CacheWithWarning {
 }
 
 impl CacheWithWarning {
-    /// Opens the file, or creates it.
+    /// Opens the file, or creates it. Warns if nothing can be stored in it.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
-        Ok(Self { file: Sqlite::open(path)?, has_failed: AtomicBool::new(false) })
+        let file = Sqlite::open(path)?;
+        if file.is_read_only() {
+            let name = path.display();
+            let _ = writeln!(io::stderr().lock(), "warning: {name} cannot be written: new vectors are not stored");
+        }
+        Ok(Self { file, has_failed: AtomicBool::new(false) })
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.file.is_read_only()
     }
 
     fn warn_once(&self, result: docvector_embed::Result<()>) -> docvector_embed::Result<()> {

@@ -6,8 +6,9 @@ use std::{
 };
 
 use super::{
+    beside::wal_of,
     failure::file_error,
-    open::{FileOptions, check_library, checked_path, wal_of},
+    open::{FileOptions, OpenFile, check_library, checked_path},
     schema::Refusal,
     store::Sqlite,
     write::{DEFAULT_GROUP_ROWS, Writer},
@@ -48,6 +49,7 @@ impl Sqlite {
             group_wait: Duration::ZERO,
             busy_timeout: Duration::from_secs(30),
             wal_bytes: DEFAULT_WAL_BYTES,
+            read_only: false,
         }
     }
 }
@@ -81,6 +83,7 @@ pub struct SqliteBuilder {
     busy_timeout: Duration,
     /// Smaller in tests.
     pub(super) wal_bytes: u32,
+    read_only: bool,
 }
 
 impl SqliteBuilder {
@@ -116,13 +119,23 @@ impl SqliteBuilder {
         self
     }
 
+    /// Opens the file for reading alone, and creates none: see [`Sqlite`] for what that means.
+    #[must_use]
+    pub const fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
     /// Opens the file, or creates it; its folder must exist. Reads and writes a little, and may wait while another
     /// process creates the same file.
     ///
+    /// If the file exists and this process cannot write it, it is opened as with [`read_only`](Self::read_only), and a
+    /// warning is logged: nothing is stored.
+    ///
     /// # Errors
     /// [`Config`](ErrorKind::Config) if the page size, the readers or the rows of a transaction are out of range.
-    /// [`Cache`](ErrorKind::Cache) if the file cannot be opened and written, is not a file of this store, is damaged,
-    /// or lies on a network file system.
+    /// [`Cache`](ErrorKind::Cache) if the file cannot be read, or not be created; is not a file of this store, or is
+    /// damaged; lies on a network file system, or beside the write-ahead log of another file.
     pub fn build(self) -> Result<Sqlite> {
         if !(512..=65_536).contains(&self.page_size) || !self.page_size.is_power_of_two() {
             let message = format!("pages of {} bytes: set a power of two from 512 to 65536", self.page_size);
@@ -137,10 +150,17 @@ impl SqliteBuilder {
         }
         check_library(rusqlite::version_number())?;
         let path = checked_path(&self.path)?;
-        let (connection, page_size) = self.file_options().open(&path).map_err(|refusal| match refusal {
+        let OpenFile { writer, page_size } = self.file_options().open(&path).map_err(|refusal| match refusal {
             Refusal::Sqlite(error) => file_error(&path, error),
+            Refusal::NotWritable => {
+                let message = format!("{} is not writable: give this user write permission for it", path.display());
+                Error::new(ErrorKind::Cache, message)
+            }
             Refusal::Because(why) => Error::new(ErrorKind::Cache, format!("{} {why}", path.display())),
         })?;
+        let Some(connection) = writer else {
+            return Ok(Sqlite::for_reading(path, page_size, self.busy_timeout, self.readers));
+        };
         let writer = |queue| Writer {
             connection,
             queue,
@@ -155,6 +175,7 @@ impl SqliteBuilder {
     }
 
     pub(super) const fn file_options(&self) -> FileOptions {
-        FileOptions { page_size: self.page_size, busy_timeout: self.busy_timeout, wal_bytes: self.wal_bytes }
+        let Self { page_size, busy_timeout, wal_bytes, read_only, .. } = *self;
+        FileOptions { page_size, busy_timeout, wal_bytes, read_only }
     }
 }

@@ -1,14 +1,19 @@
-//! Opens a file, or creates it: which paths are safe, and how a connection is set.
+//! Opens a file, or creates it: which paths are safe, how a connection is set, and what is done if nothing can be written.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, Transaction, TransactionBehavior};
 
-use super::schema::{self, Identity, Refusal};
+use super::{
+    beside::{beside, has_content},
+    foreign_wal,
+    schema::{self, Identity, Refusal},
+};
 use crate::{Error, ErrorKind, Result, telemetry};
 
 /// The first version of SQLite in which two connections that write and checkpoint at the same time cannot damage the
@@ -22,19 +27,56 @@ const WRITER_CACHE_KIB: u32 = 32 << 10;
 /// process that writes without a pause gets the lock again and again.
 const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How a file is opened for writing.
+/// How a file is opened.
 pub(super) struct FileOptions {
     pub(super) page_size: u32,
     pub(super) busy_timeout: Duration,
     pub(super) wal_bytes: u32,
+    /// Whether it is only to be read.
+    pub(super) read_only: bool,
+}
+
+/// A file that was opened.
+pub(super) struct OpenFile {
+    /// The connection that writes; `None` if the file is only read.
+    pub(super) writer: Option<Connection>,
+    pub(super) page_size: u32,
 }
 
 impl FileOptions {
+    /// Opens the file: for reading alone if that is asked for, or if it exists and this process cannot write it.
+    pub(super) fn open(&self, path: &Path) -> Result<OpenFile, Refusal> {
+        foreign_wal::check(path)?;
+        if !self.read_only {
+            match self.open_for_writing(path) {
+                Err(refusal) if refusal.is_of_writing() && has_content(path) => {}
+                opened => return opened.map(|(writer, page_size)| OpenFile { writer: Some(writer), page_size }),
+            }
+        }
+        let page_size = self.open_for_reading(path)?;
+        if !self.read_only {
+            tracing::warn!(
+                { telemetry::FILE } = %path.display(),
+                "the cache file cannot be written: what it has is read, and nothing is stored"
+            );
+        }
+        Ok(OpenFile { writer: None, page_size })
+    }
+
+    /// Checks that the file is one of ours and can be read; returns its page size.
+    fn open_for_reading(&self, path: &Path) -> Result<u32, Refusal> {
+        let connection = connect_for_reading(path, FileState::of(path), self.busy_timeout, WRITER_CACHE_KIB)?;
+        if Identity::of(&connection)?.check()? {
+            return Err(Refusal::Because("is empty, and is opened for reading alone: there is no cache in it".into()));
+        }
+        Ok(connection.pragma_query_value(None, "page_size", |row| row.get(0))?)
+    }
+
     /// Opens the file for writing; returns the connection and its page size.
-    pub(super) fn open(&self, path: &Path) -> Result<(Connection, u32), Refusal> {
+    pub(super) fn open_for_writing(&self, path: &Path) -> Result<(Connection, u32), Refusal> {
         let connection = connect(path, OpenFlags::SQLITE_OPEN_CREATE, self.busy_timeout, WRITER_CACHE_KIB)?;
         if connection.is_readonly(MAIN_DB)? {
-            return Err(Refusal::Because("is not writable: give this user write permission for it".into()));
+            return Err(Refusal::NotWritable);
         }
         // Has an effect only while the file has no page.
         connection.execute_batch(&format!("PRAGMA page_size = {}", self.page_size))?;
@@ -75,7 +117,67 @@ pub(super) fn connect(
     cache_kib: u32,
 ) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags | create)?;
+    set(Connection::open_with_flags(path, flags | create)?, busy_timeout, cache_kib)
+}
+
+/// Opens a connection that never writes, to a file that is in this state.
+///
+/// If a WAL with content lies beside the file, it is a part of it: SQLite reads both, with its locks, and needs the `-shm`
+/// that a writer keeps there, or the right to make one. Otherwise the file is all there is, and SQLite is told that it does
+/// not change: so it needs no other file, no lock, and no right but to read. [`FileState`] tells if that was wrong.
+pub(super) fn connect_for_reading(
+    path: &Path,
+    state: FileState,
+    busy_timeout: Duration,
+    cache_kib: u32,
+) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = if state.has_log {
+        Connection::open_with_flags(path, flags)?
+    } else {
+        Connection::open_with_flags(immutable(path), flags | OpenFlags::SQLITE_OPEN_URI)?
+    };
+    set(connection, busy_timeout, cache_kib)
+}
+
+/// Returns the URI of a file that does not change.
+fn immutable(path: &Path) -> String {
+    let mut uri = String::from("file://");
+    // `file:///C:/folder/file` on Windows.
+    uri.push_str(if path.has_root() && cfg!(unix) { "" } else { "/" });
+    for &byte in path.as_os_str().as_encoded_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte) {
+            uri.push(char::from(byte));
+        } else {
+            uri.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    uri + "?immutable=1"
+}
+
+/// The state of a file that is only read. Connections are used as long as it stays the same.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileState {
+    /// Whether a log with content lies beside it: a WAL, or the rollback journal of a file that was being made.
+    has_log: bool,
+    bytes: u64,
+    modified: Option<SystemTime>,
+}
+
+impl FileState {
+    pub(super) fn of(path: &Path) -> Self {
+        // SQLite follows links, so the log lies beside the file itself.
+        let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let file = fs::metadata(&real).ok();
+        Self {
+            has_log: ["-wal", "-journal"].iter().any(|end| has_content(&beside(&real, end))),
+            bytes: file.as_ref().map_or(0, fs::Metadata::len),
+            modified: file.and_then(|file| file.modified().ok()),
+        }
+    }
+}
+
+fn set(connection: Connection, busy_timeout: Duration, cache_kib: u32) -> rusqlite::Result<Connection> {
     // A longer timeout would be a panic.
     connection.busy_timeout(busy_timeout.min(Duration::from_millis(i32::MAX as u64)))?;
     // No page is mapped into memory: if another program truncated the file, access would be a signal, not an error.
@@ -124,13 +226,6 @@ fn retry_while_busy<T>(timeout: Duration, attempt: impl Fn() -> rusqlite::Result
 
 fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
-}
-
-/// Returns the path of the WAL of a file.
-pub(super) fn wal_of(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-wal");
-    name.into()
 }
 
 /// Refuses versions of SQLite that can damage files.

@@ -1,6 +1,12 @@
 //! The tables of a file, their version, and whether a file is ours: [`Identity`].
 
-use rusqlite::Connection;
+use std::{
+    hash::{BuildHasher, RandomState},
+    process,
+    time::SystemTime,
+};
+
+use rusqlite::{Connection, ErrorCode};
 
 use super::failure::AFTER_DAMAGE;
 
@@ -9,6 +15,10 @@ const APPLICATION_ID: i32 = 0x4456_4543;
 
 /// The version of the schema below. A change to the schema needs the next version, and a migration from the one before.
 const SCHEMA_VERSION: i32 = 1;
+
+/// The most changes of the schema by which a file and its WAL can differ. Cookies that were not made at random are
+/// smaller: they count the changes since the file was made.
+pub(super) const MAX_SCHEMA_CHANGES: u32 = 1 << 10;
 
 /// SQLite keeps this text in the file, comments included, so that it explains the file to people.
 ///
@@ -39,15 +49,44 @@ pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
                   ('made', strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))";
     connection.execute(insert, [made_by])?;
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.pragma_update(None, "schema_version", random_cookie())?;
+    write_first_page(connection)
+}
+
+/// Makes this transaction write the first page, by setting the version that it has already: the WAL then holds the cookie
+/// by which [`foreign_wal`](super::foreign_wal) knows whose it is. Most transactions write that page anyway.
+pub(super) fn write_first_page(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "user_version", SCHEMA_VERSION)
+}
+
+/// Returns a cookie for a new file.
+fn random_cookie() -> u32 {
+    let random = RandomState::new().hash_one((SystemTime::now(), process::id()));
+    // SQLite takes it for a signed number of 32 bits. Room is left below and above for changes of the schema.
+    let first = 2 * MAX_SCHEMA_CHANGES;
+    first + (random % u64::from(i32::MAX.unsigned_abs() - 2 * first)) as u32
 }
 
 /// Why a file was not opened.
 #[derive(Debug)]
 pub(super) enum Refusal {
     Sqlite(rusqlite::Error),
+    /// This process may read the file, and not write it.
+    NotWritable,
     /// The rest of a message that begins with the path.
     Because(String),
+}
+
+impl Refusal {
+    /// Returns `true` if the file can perhaps be read all the same.
+    pub(super) fn is_of_writing(&self) -> bool {
+        let codes = [ErrorCode::ReadOnly, ErrorCode::PermissionDenied, ErrorCode::CannotOpen];
+        match self {
+            Self::NotWritable => true,
+            Self::Sqlite(error) => error.sqlite_error_code().is_some_and(|code| codes.contains(&code)),
+            Self::Because(_) => false,
+        }
+    }
 }
 
 impl From<rusqlite::Error> for Refusal {

@@ -3,7 +3,11 @@
 use std::{
     fmt, fs,
     path::{Path, PathBuf},
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -16,8 +20,9 @@ use tokio::{
 };
 
 use super::{
+    beside::wal_of,
     failure::{AFTER_DAMAGE, file_error},
-    open::{connect, wal_of},
+    open::{FileState, connect, connect_for_reading},
     read::{LookUp, Part, count_after, spaces},
     write::{QUEUE_PIECE_BYTES, WriteJob, WriteRequest, Writer},
 };
@@ -67,6 +72,20 @@ const READER_CACHE_KIB: u32 = 8 << 10;
 /// write one file at once: readers never wait for writers, and writers wait for one another. While the file is open,
 /// files with the endings `-wal` and `-shm` are next to it: they are part of it.
 ///
+/// **A file that cannot be written is read.** If the file or its folder is not writable for this process (a read-only
+/// mount, another user's file), or after [`read_only`](super::SqliteBuilder::read_only), entries are found and nothing is
+/// stored: `put` is `Ok` and counts its entries in [`skipped`](Self::skipped), and `discard` is an error. A `-wal` with
+/// content is read together with the file, for which SQLite needs the `-shm` beside it. Without a `-wal`, SQLite takes the
+/// file for one that does not change, without locks. If a writer changes it all the same, it is opened again for the next
+/// look-up; a look-up that is under way in that moment may fail. [`Cached`](crate::wrap::Cached) checks each entry, so no
+/// wrong vector comes of it.
+///
+/// **To copy a file**, close every program that has it open (then the file is all there is), or let SQLite copy it: the
+/// command `.backup` of its shell, or `VACUUM INTO`. Before you put a file in the place of another, remove the `-wal` and
+/// `-shm` of the old one: SQLite would write the pages of the old file over those of the new one. Opening refuses a file
+/// beside a log that is recognized as that of another one, and changes nothing. An old log of the same file cannot always
+/// be recognized.
+///
 /// **The file must be on a disk of this machine.** The locks and the shared memory do not work over a network, and a
 /// file that machines share is damaged sooner or later. On Linux, known network file systems are refused. File systems
 /// in user space (FUSE: sshfs, a bucket mounted as a folder) cannot be told from local ones. On other systems nothing
@@ -102,8 +121,11 @@ pub(super) struct Shared {
     room: Arc<Semaphore>,
     /// One permit per look-up that may read at a time.
     readers: Arc<Semaphore>,
-    /// Connections that no reader is using.
-    idle: Mutex<Vec<Connection>>,
+    /// Connections that no reader is using, each with the state of a file that is only read.
+    idle: Mutex<Vec<(Connection, Option<FileState>)>>,
+    is_read_only: bool,
+    /// The entries that were put into a file that is only read.
+    skipped: AtomicU64,
 }
 
 /// The counts of [`Sqlite::stats`].
@@ -148,16 +170,36 @@ impl Sqlite {
         let writer = thread.map_err(|error| {
             Error::new(ErrorKind::Cache, "the thread that writes cannot be started").with_source(error)
         })?;
-        Ok(Self(Arc::new(Shared {
+        let writes = Some((jobs, writer));
+        Ok(Self::new(path, page_size, busy_timeout, readers, writes))
+    }
+
+    /// Makes a store that only reads.
+    pub(super) fn for_reading(path: PathBuf, page_size: u32, busy_timeout: Duration, readers: usize) -> Self {
+        Self::new(path, page_size, busy_timeout, readers, None)
+    }
+
+    fn new(
+        path: PathBuf,
+        page_size: u32,
+        busy_timeout: Duration,
+        readers: usize,
+        writes: Option<(mpsc::Sender<WriteJob>, JoinHandle<()>)>,
+    ) -> Self {
+        let is_read_only = writes.is_none();
+        let (jobs, writer) = writes.unzip();
+        Self(Arc::new(Shared {
             path,
             page_size,
             busy_timeout,
-            jobs: Some(jobs),
-            writer: Some(writer),
+            jobs,
+            writer,
             room: Arc::new(Semaphore::new(QUEUE_BYTES / QUEUE_PIECE_BYTES)),
             readers: Arc::new(Semaphore::new(readers)),
             idle: Mutex::default(),
-        })))
+            is_read_only,
+            skipped: AtomicU64::new(0),
+        }))
     }
 
     /// Closes this handle without blocking the thread; dropping the last clone blocks it.
@@ -205,6 +247,16 @@ impl Sqlite {
     /// Returns the path of the file, which is absolute.
     pub fn path(&self) -> &Path {
         &self.0.path
+    }
+
+    /// Returns `true` if the file is only read, because that was asked for or because this process cannot write it.
+    pub fn is_read_only(&self) -> bool {
+        self.0.is_read_only
+    }
+
+    /// Returns how many entries were put and not stored, because the file is [only read](Self::is_read_only).
+    pub fn skipped(&self) -> u64 {
+        self.0.skipped.load(Ordering::Relaxed)
     }
 
     /// Counts the entries in the file. Reads all of it except the values themselves, in short transactions, so entries
@@ -276,10 +328,11 @@ impl Sqlite {
         let read = move || {
             // Kept until the reading ends, also if the caller leaves: it counts as a reader until then.
             let _turn = turn;
-            let connection = shared.reader()?;
+            let state = shared.is_read_only.then(|| FileState::of(&shared.path));
+            let connection = shared.reader(state)?;
             // A connection that failed is not used again.
             let read = part(&connection).map_err(|error| file_error(&shared.path, error))?;
-            shared.idle.with(|idle| idle.push(connection));
+            shared.idle.with(|idle| idle.push((connection, state)));
             Ok(read)
         };
         runtime.spawn_blocking(read).await.map_err(|error| ended(error.to_string()))?
@@ -366,6 +419,10 @@ impl CacheStore for Sqlite {
         if entries.is_empty() {
             return Ok(());
         }
+        if self.0.is_read_only {
+            self.0.skipped.fetch_add(entries.len() as u64, Ordering::Relaxed);
+            return Ok(());
+        }
         // One such entry would make the transaction fail for all puts that share it.
         if let Some(entry) = entries.iter().find(|entry| entry.value.len() > MAX_VALUE_BYTES) {
             let (bytes, file) = (entry.value.len(), self.0.path.display());
@@ -382,26 +439,47 @@ impl CacheStore for Sqlite {
         if damaged.is_empty() {
             return Ok(());
         }
+        if self.0.is_read_only {
+            let file = self.0.path.display();
+            let message = format!(
+                "{file} is only read, so nothing was removed from it: give this user write permission for the file and \
+                 its folder, or open it without `SqliteBuilder::read_only`"
+            );
+            return Err(Error::new(ErrorKind::Cache, message));
+        }
         let room = self.room(damaged.iter().map(|entry| ROW_OVERHEAD_BYTES + entry.value.len()).sum()).await?;
         self.write(WriteRequest::Discard(OwnedEntries::copy(damaged)), room).await
     }
 
     async fn note(&self, space: SpaceId, about: &str) -> Result<()> {
+        if self.0.is_read_only {
+            return Ok(());
+        }
         let room = self.room(ROW_OVERHEAD_BYTES + about.len()).await?;
         self.write(WriteRequest::Note(space, about.to_owned()), room).await
     }
 
     async fn flush(&self) -> Result<()> {
+        if self.0.is_read_only {
+            return Ok(());
+        }
         let room = self.room(0).await?;
         self.write(WriteRequest::Flush, room).await
     }
 }
 
 impl Shared {
-    /// Returns a connection for reading: an idle one, or a new one.
-    pub(super) fn reader(&self) -> Result<Connection> {
-        if let Some(connection) = self.idle.with(Vec::pop) {
-            return Ok(connection);
+    /// Returns a connection for reading: an idle one, or a new one. The state is that of a file that is only read: if it
+    /// has changed, a writer is at work, and what older connections know of the file is of no use.
+    pub(super) fn reader(&self, state: Option<FileState>) -> Result<Connection> {
+        while let Some((connection, of)) = self.idle.with(Vec::pop) {
+            if of == state {
+                return Ok(connection);
+            }
+        }
+        if let Some(state) = state {
+            let reader = connect_for_reading(&self.path, state, self.busy_timeout, READER_CACHE_KIB);
+            return reader.map_err(|error| file_error(&self.path, error));
         }
         // Not opened read-only: the last connection to close checkpoints, and it may be this one.
         let reader = connect(&self.path, OpenFlags::empty(), self.busy_timeout, READER_CACHE_KIB)

@@ -4,11 +4,7 @@ use std::{fs, thread, time::Duration};
 
 use rusqlite::Connection;
 
-use super::{
-    Sqlite,
-    builder::DEFAULT_PAGE_BYTES,
-    open::{check_library, wal_of},
-};
+use super::{Sqlite, beside::wal_of, builder::DEFAULT_PAGE_BYTES, open::check_library};
 use crate::{
     ErrorKind,
     cache::{CacheStore, Entry, Key},
@@ -31,13 +27,13 @@ fn connections_are_set_so_that_what_is_committed_is_kept() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("store");
     let store = Sqlite::open(&path).expect("it opens");
-    let (writer, page_size) = Sqlite::builder(&path).file_options().open(&path).expect("it opens");
+    let (writer, page_size) = Sqlite::builder(&path).file_options().open_for_writing(&path).expect("it opens");
     let is = |connection: &Connection, name: &str, expected: &str| {
         let value: rusqlite::types::Value =
             connection.pragma_query_value(None, name, |row| row.get(0)).expect("it can be read");
         assert_eq!(format!("{value:?}"), expected, "{name}");
     };
-    for connection in [&writer, &store.0.reader().expect("it opens")] {
+    for connection in [&writer, &store.0.reader(None).expect("it opens")] {
         is(connection, "journal_mode", "Text(\"wal\")");
         is(connection, "synchronous", "Integer(2)");
         is(connection, "fullfsync", "Integer(1)");
@@ -66,7 +62,7 @@ fn the_wal_stays_small_beside_readers() {
     let mut seen = 0;
     thread::scope(|scope| {
         for reader in 0..4 {
-            let (connection, stop) = (store.0.reader().expect("it opens"), &stop);
+            let (connection, stop) = (store.0.reader(None).expect("it opens"), &stop);
             scope.spawn(move || {
                 thread::sleep(Duration::from_millis(reader));
                 while !stop.load(Ordering::Relaxed) {

@@ -10,7 +10,7 @@ use std::{
 use rusqlite::{Connection, params};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{failure::file_error, open::begin};
+use super::{failure::file_error, open::begin, schema::write_first_page};
 use crate::{
     Result, SpaceId,
     cache::{Entry, owned_entries::OwnedEntries},
@@ -144,6 +144,7 @@ impl Writer {
             return Ok(());
         }
         let transaction = begin(&self.connection, self.busy_timeout)?;
+        write_first_page(&transaction)?;
         // Discards go first, whichever came first: otherwise a put could lose to a value that is being discarded.
         for entry in discards {
             transaction.prepare_cached(DELETE)?.execute(params![entry.key.as_bytes().as_slice(), entry.value])?;

@@ -65,7 +65,8 @@ pub struct CacheCounts {
     pub damaged: u64,
     /// Failed reads and writes of the store.
     pub failures: u64,
-    /// Vectors that were stored, or that the store had already.
+    /// Vectors that the store took, or had already. A store that cannot write, such as a read-only file, takes them and
+    /// keeps none.
     pub stored: u64,
     /// The cost of calls whose callers had all left, so that none was told. This and the usage that callers were told
     /// add up to the usage that the inner embedder told.

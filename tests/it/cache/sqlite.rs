@@ -5,7 +5,7 @@ use std::{
     collections::{HashMap, HashSet},
     env, fs,
     ops::Range,
-    path::Path,
+    path::{Path, PathBuf},
     pin::pin,
     sync::{
         atomic::{AtomicUsize, Ordering},
@@ -1072,4 +1072,187 @@ fn a_limit_on_file_sizes_is_a_clear_error_and_no_damage() {
     let output = command.output().expect("it starts");
     let (told, warned) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && told.contains(" 1 passed"), "{told}\n{warned}");
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Files that are copied, and files that are only read
+
+/// Makes a file as a killed process leaves it: all entries are in the WAL beside it.
+async fn left_behind(folder: &Path, page_size: u32, keys: &[Key]) -> PathBuf {
+    let (live, left) = (folder.join("live"), folder.join("left behind"));
+    let store = Sqlite::builder(&live).with_page_size(page_size).build().expect("it opens");
+    put(&store, keys).await.expect("it writes");
+    copy_with_wal(&live, &left);
+    store.close().await.expect("it closes");
+    fs::remove_file(live).expect("removed");
+    left
+}
+
+fn wal_of(path: &Path) -> PathBuf {
+    PathBuf::from(format!("{}-wal", path.display()))
+}
+
+fn copy_with_wal(from: &Path, to: &Path) {
+    fs::copy(from, to).expect("copied");
+    fs::copy(wal_of(from), wal_of(to)).expect("copied");
+}
+
+/// Makes a closed file, which is all there is.
+async fn closed(folder: &Path, page_size: u32, keys: &[Key]) -> PathBuf {
+    let path = folder.join("closed");
+    let store = Sqlite::builder(&path).with_page_size(page_size).build().expect("it opens");
+    put(&store, keys).await.expect("it writes");
+    store.close().await.expect("it closes");
+    path
+}
+
+/// Lets a file have the schema cookie that files had before it was random.
+fn forget_the_cookie(path: &Path) {
+    let connection = rusqlite::Connection::open(path).expect("it opens");
+    connection.pragma_update(None, "schema_version", 3).expect("it writes");
+}
+
+/// Asserts that a file beside the WAL of another one is refused, and is whole again without the WAL.
+async fn assert_refused_until_the_wal_is_gone(path: &Path, keys: &[Key]) {
+    let before = [path, &wal_of(path)].map(|file| fs::read(file).expect("read"));
+    let told = refused(path);
+    assert!(told.contains("a write-ahead log of another file") && told.contains("left behind-shm"), "{told}");
+    let reading = Sqlite::builder(path).read_only().build().expect_err("it is refused for reading, too");
+    assert_eq!(reading.to_string(), told);
+    assert!(before == [path, &wal_of(path)].map(|file| fs::read(file).expect("read")), "something was changed");
+    fs::remove_file(wal_of(path)).expect("removed");
+    let store = Sqlite::open(path).expect("it opens");
+    assert_all(&store, keys).await;
+    assert_eq!(store.stats().await.expect("counted").entries, keys.len() as u64);
+}
+
+#[tokio::test]
+async fn a_file_that_was_copied_over_another_ones_wal_is_refused() {
+    for page_size in [512, 4_096, 16_384] {
+        for (old, new) in [(10, 1_000), (1_000, 10)] {
+            let folder = folder();
+            let (old, new) = (keys("old", 0..old), keys("new", 0..new));
+            let path = left_behind(folder.path(), page_size, &old).await;
+            fs::copy(closed(folder.path(), page_size, &new).await, &path).expect("copied");
+            assert_refused_until_the_wal_is_gone(&path, &new).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_smaller_wal_is_refused_where_cookies_are_equal() {
+    let folder = folder();
+    let (old, new) = (keys("old", 0..10), keys("new", 0..1_000));
+    // Two files of an earlier version, which made no random cookies.
+    let live = closed(folder.path(), 4_096, &[]).await;
+    forget_the_cookie(&live);
+    let path = folder.path().join("left behind");
+    let store = Sqlite::open(&live).expect("it opens");
+    put(&store, &old).await.expect("it writes");
+    copy_with_wal(&live, &path);
+    // It is its own.
+    assert_all(&Sqlite::open(&path).expect("it opens"), &old).await;
+
+    copy_with_wal(&live, &path);
+    put(&store, &new).await.expect("it writes");
+    store.close().await.expect("it closes");
+    // A later copy of the same file.
+    fs::copy(&live, &path).expect("copied");
+    let all: Vec<Key> = old.iter().chain(&new).copied().collect();
+    assert_refused_until_the_wal_is_gone(&path, &all).await;
+}
+
+#[tokio::test]
+async fn the_wal_of_a_file_is_read_whatever_is_in_it() {
+    for page_size in [512, 16_384] {
+        let folder = folder();
+        let all = keys("text", 0..600);
+        let path = left_behind(folder.path(), page_size, &all).await;
+        assert_all(&Sqlite::open(&path).expect("it opens"), &all).await;
+    }
+    // The file is larger than the pages that are left after `VACUUM`.
+    let folder = folder();
+    let all = keys("text", 0..600);
+    let live = closed(folder.path(), 4_096, &all).await;
+    let connection = rusqlite::Connection::open(&live).expect("it opens");
+    connection
+        .execute_batch("PRAGMA wal_autocheckpoint = 0; DELETE FROM entries WHERE id > 50; VACUUM")
+        .expect("it writes");
+    let path = folder.path().join("copy");
+    copy_with_wal(&live, &path);
+    let store = Sqlite::open(&path).expect("it opens");
+    assert_eq!(store.stats().await.expect("counted").entries, 50);
+}
+
+#[tokio::test]
+async fn a_file_that_is_only_read_keeps_what_it_has() {
+    let folder = folder();
+    let (all, new) = (keys("text", 0..300), keys("new", 0..7));
+    let path = closed(folder.path(), 4_096, &all).await;
+    let before = fs::read(&path).expect("read");
+    let store = Sqlite::builder(&path).read_only().build().expect("it opens");
+    assert!(store.is_read_only() && !Sqlite::open(folder.path().join("other")).expect("it opens").is_read_only());
+    assert_all(&store, &all).await;
+    for puts in 1..=2 {
+        put(&store, &new).await.expect("it is skipped");
+        assert_eq!(store.skipped(), 7 * puts);
+    }
+    assert_eq!(get(&store, &new).await.expect("it reads"), vec![None; 7]);
+    let damaged = value(&all[0]);
+    let error = store.discard(&[Entry::new(all[0], &damaged)]).await.expect_err("nothing can be removed");
+    assert!(error.kind() == ErrorKind::Cache && error.to_string().contains("is only read"), "{error}");
+    store.note(SpaceId::from_bytes([7; 16]), "a space").await.expect("it is skipped");
+    store.flush().await.expect("there is nothing to wait for");
+    let stats = store.stats().await.expect("counted");
+    assert_eq!((stats.entries, stats.spaces.len()), (300, 0));
+    assert_eq!(store.check_file().await.expect("checked"), Vec::<String>::new());
+    let mut beside = fs::read_dir(folder.path()).expect("a folder").flatten().map(|file| file.file_name());
+    assert!(beside.all(|name| !name.to_string_lossy().starts_with("closed-")), "it made files");
+    store.close().await.expect("it closes");
+    assert!(fs::read(&path).expect("read") == before, "it wrote");
+
+    // Nothing is made where nothing is.
+    let missing = folder.path().join("missing");
+    Sqlite::builder(&missing).read_only().build().expect_err("there is none");
+    assert!(!missing.exists());
+}
+
+#[tokio::test]
+async fn a_cache_over_a_file_that_is_only_read_gives_hits_and_embeds_the_rest() {
+    let folder = folder();
+    let (path, fake) = (folder.path().join("cache"), Fake::new(8));
+    let file = Sqlite::open(&path).expect("it opens");
+    fake.clone().cached(file.clone()).expect("one space").embed_documents(&["one", "two"]).await.expect("embeds");
+    file.close().await.expect("it closes");
+    let file = Sqlite::builder(&path).read_only().build().expect("it opens");
+    let cached = fake.clone().cached(file.clone()).expect("one space");
+    for times in 1..=2 {
+        let rows = cached.embed_documents(&["two", "three"]).await.expect("embeds");
+        assert_own(&fake, &["two".into(), "three".into()], &rows);
+        assert_eq!((rows.usage().cached, rows.usage().requests), (1, 1));
+        assert_eq!((file.skipped(), cached.counts().failures), (times, 0));
+    }
+    cached.check_model().await.expect("what keeps nothing has no wrong vector");
+}
+
+#[tokio::test]
+async fn a_reader_follows_a_writer() {
+    let folder = folder();
+    let [first, second, third] = ["first", "second", "third"].map(|name| keys(name, 0..50));
+    let path = closed(folder.path(), 4_096, &first).await;
+    let reader = Sqlite::builder(&path).read_only().build().expect("it opens");
+    assert_all(&reader, &first).await;
+    let writer = Sqlite::open(&path).expect("it opens");
+    put(&writer, &second).await.expect("it writes");
+    assert_all(&reader, &second).await;
+    put(&writer, &third).await.expect("it writes");
+    assert_all(&reader, &third).await;
+    writer.close().await.expect("it closes");
+    for keys in [&first, &second, &third] {
+        assert_all(&reader, keys).await;
+    }
+    // Opened while a writer is there.
+    let writer = Sqlite::open(&path).expect("it opens");
+    put(&writer, &keys("fourth", 0..50)).await.expect("it writes");
+    assert_all(&Sqlite::builder(&path).read_only().build().expect("it opens"), &keys("fourth", 0..50)).await;
 }

@@ -392,3 +392,48 @@ fn stats_and_verify_never_create_a_cache() {
         fs::remove_file(&file).expect("removed");
     }
 }
+
+/// Runs the command as a user who can write nothing in the file's folder: the superuser could.
+#[cfg(unix)]
+fn as_reader(program: &Path, arguments: &[&str], file: &Path, more: &[&str]) -> Output {
+    use std::os::unix::{fs::MetadataExt, process::CommandExt};
+
+    const NOBODY: u32 = 65_534;
+    let mut command = std::process::Command::new(program);
+    if fs::metadata(file).expect("it exists").uid() == 0 {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    run(command.args(arguments).arg(file).args(more), b"")
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_cannot_be_written_is_read() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let allow = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is set");
+    let (folder, file) = place();
+    made(&file).await;
+    // Where another user can run it.
+    let program = folder.path().join("program");
+    fs::copy(env!("CARGO_BIN_EXE_docvector-embed"), &program).expect("copied");
+    allow(&program, 0o755);
+    let before = files(folder.path());
+    // The file or only its folder cannot be written.
+    for mode in [0o444, 0o666] {
+        allow(&file, mode);
+        allow(folder.path(), 0o555);
+        let stats = as_reader(&program, &["cache", "stats"], &file, &[]);
+        let verified = as_reader(&program, &["cache", "verify"], &file, &[]);
+        let embed = ["embed", "--model", "no-model", "--cache"];
+        let embedded = as_reader(&program, &embed, &file, &["--input", "/dev/null"]);
+        allow(folder.path(), 0o755);
+        assert!(stats.status.success() && verified.status.success(), "{}{}", stderr(&stats), stderr(&verified));
+        has(&stats, &[("entries", "307")]);
+        has(&verified, &[("  SQLite's check", "ok"), ("  sound", "307")]);
+        let said = stderr(&embedded);
+        let warning = format!("warning: {} cannot be written: new vectors are not stored", file.display());
+        assert_eq!(said.matches(&warning).count(), 1, "{said}");
+        assert_eq!(files(folder.path()), before);
+    }
+}
