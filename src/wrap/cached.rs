@@ -45,7 +45,7 @@ const DEFAULT_CALLS_IN_FLIGHT: usize = 4;
 const LOCAL_TEXTS_PER_CALL: usize = 128;
 const LOCAL_CALLS_IN_FLIGHT: usize = 2;
 
-/// Embeds each text once, ever.
+/// Embeds each document once, ever.
 ///
 /// ```
 /// use docvector_embed::{EmbedderExt, cache::Memory, provider::Fake};
@@ -68,6 +68,9 @@ const LOCAL_CALLS_IN_FLIGHT: usize = 2;
 /// that the store has come from there and cost nothing. The other texts go to the inner embedder in calls within its
 /// limits. The rows of each call are stored as soon as they arrive, before they are handed out. Rows come in the
 /// caller's order, wherever they come from. Each vector is stored with the mark whether its text was truncated.
+///
+/// Queries are looked up and share calls, too, but their vectors are not stored: they rarely come again, cost little,
+/// and would wait for the disk. [`with_stored_queries`](CachedBuilder::with_stored_queries) stores them.
 ///
 /// Concurrent calls that miss the same text share one inner call ("single flight"). The call continues as long as one
 /// of its callers waits for it: a caller that leaves does not end it for the others. An interactive call never waits
@@ -120,7 +123,8 @@ impl<E: Embedder> Cached<E> {
 
     /// Returns a builder, to set how vectors are stored.
     pub fn builder(embedder: E, store: impl CacheStore) -> CachedBuilder<E> {
-        CachedBuilder { embedder, store: Arc::new(store), encoding: VectorEncoding::default() }
+        let encoding = VectorEncoding::default();
+        CachedBuilder { embedder, store: Arc::new(store), encoding, stores_queries: false }
     }
 
     /// Does the same as [`new`](Self::new), and checks that the model is the one whose vectors are stored: see
@@ -179,13 +183,14 @@ impl<E: Embedder> Cached<E> {
 /// ```
 ///
 /// # Default
-/// Vectors are stored exactly.
+/// Vectors are stored exactly. Those of queries are not stored.
 #[derive(Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct CachedBuilder<E> {
     embedder: E,
     store: Arc<dyn CacheStore>,
     encoding: VectorEncoding,
+    stores_queries: bool,
 }
 
 impl<E: Embedder> CachedBuilder<E> {
@@ -195,12 +200,22 @@ impl<E: Embedder> CachedBuilder<E> {
         self
     }
 
+    /// Sets whether the vectors of queries are stored, as those of documents are. Turn it on if the same queries come
+    /// again and again, or if a file of queries is embedded in one run that may be repeated.
+    ///
+    /// Every new query then waits for the store, and the store grows with the queries. A key in it tells whoever can
+    /// guess a query that it was asked.
+    pub const fn with_stored_queries(mut self, stored: bool) -> Self {
+        self.stores_queries = stored;
+        self
+    }
+
     /// Builds the cache.
     ///
     /// # Errors
     /// Those of [`Cached::new`].
     pub fn build(self) -> Result<Cached<E>> {
-        let Self { embedder, store, encoding } = self;
+        let Self { embedder, store, encoding, stores_queries } = self;
         let space = match embedder.spaces() {
             [space] => space.clone(),
             spaces => {
@@ -213,6 +228,7 @@ impl<E: Embedder> CachedBuilder<E> {
             embedder,
             vectors: VectorStore::new(store, encoding, space.clone(), counts.clone()),
             spaces: [space],
+            stores_queries,
             in_flight: Mutex::default(),
             calls: AtomicU64::new(0),
             stored: AtomicU64::new(0),

@@ -50,12 +50,15 @@ pub(crate) fn run(options: &EmbedOptions) -> Result<(), Failure> {
         let _ = writeln!(io::stderr().lock(), "warning: {assumed}: --pooling and --normalize state it");
     }
     let dimensions = model.dimensions()?;
-    let cached = store.map(|store| Cached::new(model.clone(), store)).transpose()?;
+    let keeps = store.as_ref().is_some_and(|store| !store.is_read_only());
+    // A file of queries is kept, too: a run that was ended early goes on where it was.
+    let cached = |store| Cached::builder(model.clone(), store).with_stored_queries(true).build();
+    let cached = store.map(cached).transpose()?;
     let embedder: &dyn Embedder = match &cached {
         Some(cached) => cached,
         None => &model,
     };
-    let left = || format!("{unwritten}{}", stored_in_cache(options, cached.as_ref()));
+    let left = || format!("{unwritten}{}", stored_in_cache(options, cached.as_ref().filter(|_| keeps)));
 
     let progress = Progress::new(input.size(), "texts", options.shows_progress());
     let embedder = WindowEmbedder::new(embedder, options.kind, options.too_long, options.on_error);

@@ -10,10 +10,11 @@ pub(super) struct Inner<E> {
     pub(super) embedder: E,
     pub(super) vectors: VectorStore,
     pub(super) spaces: [Space; 1],
+    pub(super) stores_queries: bool,
     pub(super) in_flight: Mutex<InFlightTable>,
     /// The number of shared calls so far, which gives each its id.
     pub(super) calls: AtomicU64,
-    /// The number of shared calls that have stored their rows. If it changed since a caller looked into the store, rows
+    /// The number of shared calls that have ended, their rows stored if they are to be. If it changed since a caller looked into the store, rows
     /// that the caller missed may be there now.
     pub(super) stored: AtomicU64,
     pub(super) counts: Arc<Counts>,

@@ -15,7 +15,7 @@ use super::{
     shared::SharedCall,
 };
 use crate::{
-    Batch, Charges, Embedder, Embeddings, Lane, Limits, OwnedOptions, Result, Usage, cache::Key,
+    Batch, Charges, Embedder, Embeddings, InputKind, Lane, Limits, OwnedOptions, Result, Usage, cache::Key,
     checked::embed_checked, counted::Counted, packed::PackedTexts,
 };
 
@@ -68,14 +68,14 @@ impl<E: Embedder> NewCall<E> {
     }
 
     async fn run(self) -> Arc<Answer> {
-        let progress = self.entered.progress.clone();
+        let (progress, kind) = (self.entered.progress.clone(), self.options.kind);
         let result = self.answer().await;
         let (inner, keys) = (&*self.entered.inner, &*self.entered.keys);
         let answer = Arc::new(Answer::new(result, self.entered.id, inner.counts.clone()));
         // Set before the rows are stored: a caller whose time is up meanwhile takes the answer.
         progress.arrive(answer.clone());
         {
-            let mut storing = pin!(keep(inner, keys, &answer.result));
+            let mut storing = pin!(keep(inner, kind, keys, &answer.result));
             // A store in memory ends at once. A task would cost more than the work.
             if storing.as_mut().now_or_never().is_none() {
                 // The rows are paid for, and must not be lost with the last caller. Without a runtime they are.
@@ -144,8 +144,11 @@ impl<E: Embedder> NewCall<E> {
     }
 }
 
-/// Stores the rows of a call, and those that come with its error.
-async fn keep<E: Embedder>(inner: &Inner<E>, keys: &[Key], result: &Result<Embeddings>) {
+/// Stores the rows of a call, and those that come with its error, if rows of this kind are stored.
+async fn keep<E: Embedder>(inner: &Inner<E>, kind: InputKind, keys: &[Key], result: &Result<Embeddings>) {
+    if kind == InputKind::Query && !inner.stores_queries {
+        return;
+    }
     match result {
         Ok(rows) => inner.vectors.keep(keys, rows).await,
         Err(error) => {

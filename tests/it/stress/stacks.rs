@@ -172,7 +172,8 @@ impl Stack {
         for layer in layers.iter().rev() {
             embedder = match *layer {
                 Layer::Cached(store) => {
-                    let cached = embedder.cached(commons.stores.all[store].clone()).expect("one space");
+                    let store = commons.stores.all[store].clone();
+                    let cached = Cached::builder(embedder, store).with_stored_queries(true).build().expect("one space");
                     caches.push(cached.clone());
                     Arc::new(cached)
                 }

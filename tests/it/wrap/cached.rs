@@ -228,6 +228,38 @@ proptest! {
 }
 
 #[tokio::test]
+async fn queries_are_read_from_the_store_and_stored_only_if_asked_for() {
+    let (fake, store) = (fake(Limits::none()), Moody::default());
+    let puts = || store.0.puts.load(Ordering::Relaxed);
+    let plain = cached(&fake, store.clone());
+    for times in 1..=2 {
+        let rows = plain.embed_queries(&["a query"]).await.expect("embeds");
+        assert_eq!(rows.row(0), fake.vector_of(InputKind::Query, "a query"));
+        assert_eq!((rows.usage().cached, rows.usage().requests), (0, 1));
+        assert_eq!((puts(), asked(&fake).len()), (0, times));
+    }
+    assert_eq!((plain.counts().stored, plain.counts().misses), (0, 2));
+
+    // A cache that stores queries writes entries that the other reads: the keys are the same.
+    let storing = Cached::builder(fake.clone(), store.clone()).with_stored_queries(true).build().expect("one space");
+    storing.embed_queries(&["a query"]).await.expect("embeds");
+    assert_eq!((storing.counts().stored, puts()), (1, 1));
+    let rows = plain.embed_queries(&["a query"]).await.expect("embeds");
+    assert_eq!(rows.row(0), fake.vector_of(InputKind::Query, "a query"));
+    assert_eq!((rows.usage().cached, asked(&fake).len()), (1, 3));
+
+    // Documents are stored by both.
+    plain.embed_documents(&["a query"]).await.expect("embeds");
+    assert_eq!((plain.counts().stored, puts()), (1, 2));
+}
+
+#[tokio::test]
+async fn laws_hold_where_queries_are_stored() {
+    let storing = |fake: Fake| Cached::builder(fake, memory()).with_stored_queries(true).build().expect("one space");
+    conformance::wrapper(storing).await.expect("keeps the laws");
+}
+
+#[tokio::test]
 async fn kinds_and_truncation_are_kept_apart_and_cuts_are_remembered() {
     let fake = fake(Limits::none().with_tokens_per_text(2));
     let cached = cached(&fake, memory());
