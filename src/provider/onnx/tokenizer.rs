@@ -54,9 +54,9 @@ impl ModelTokenizer {
         let largest = tokenizer.get_vocab(true).values().copied().max();
         let largest = largest.ok_or_else(|| wrong("has no tokens".into()))?;
         fits("its largest id", largest).map_err(wrong)?;
-        check_special_tokens(folder, &texts, &path)?;
         let special = texts.before.iter().chain(&texts.after);
         special.copied().try_for_each(|id| fits("an id that its post-processor adds", id)).map_err(wrong)?;
+        check_special_tokens(folder, &texts, &path)?;
         if folder.max_tokens.is_some_and(|max| max <= texts.special()) {
             let message = format!("adds {} special tokens, which leave no room for a text", texts.special());
             return Err(wrong(message));
