@@ -1,6 +1,7 @@
 //! Reads safetensors files, tensor by tensor, as fp32.
 
 use std::{
+    borrow::Cow,
     fs::File,
     io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
@@ -119,9 +120,23 @@ impl Weights {
         self.header.info(name).is_some()
     }
 
+    /// Returns the name that the file has for a tensor. In old checkpoints, the weight and the bias of a LayerNorm are
+    /// gamma and beta.
+    fn stored_name<'n>(&self, name: &'n str) -> Result<Cow<'n, str>> {
+        match old_name(name).filter(|old| self.has(old)) {
+            None => Ok(name.into()),
+            Some(old) if self.has(name) => {
+                let message = format!("has both {name} and {old}, which are two names of one tensor: remove one");
+                Err(config(&self.path, &message))
+            }
+            Some(old) => Ok(old.into()),
+        }
+    }
+
     /// Reads one tensor, which must have this shape.
     pub(super) fn read(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let wrong = |message: String| config(&self.path, &message);
+        let name = &*self.stored_name(name)?;
         let Some(entry) = self.header.info(name) else {
             return Err(wrong(format!("has no tensor {name}")));
         };
@@ -147,6 +162,17 @@ impl Weights {
         }
         Ok(Tensor { shape: shape.to_vec(), data })
     }
+}
+
+/// Returns the name that old checkpoints have for a part of a LayerNorm.
+fn old_name(name: &str) -> Option<String> {
+    let (norm, part) = name.rsplit_once('.')?;
+    let old = match part {
+        "weight" => "gamma",
+        "bias" => "beta",
+        _ => return None,
+    };
+    (norm.ends_with("LayerNorm") || norm.ends_with("layer_norm")).then(|| format!("{norm}.{old}"))
 }
 
 #[cfg(test)]
