@@ -10,6 +10,7 @@ mod family;
 mod file_signature;
 #[cfg(test)]
 mod file_tests;
+mod folder_listing;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod graph;

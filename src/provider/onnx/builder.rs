@@ -12,6 +12,7 @@ use super::{
     batch_mates::{Probe, part_if_dependent},
     cpu,
     device::Device,
+    folder_listing::listing,
     graph::{Graph, GraphTarget, WeightBits},
     library,
     model::Model,
@@ -474,7 +475,10 @@ fn model_path(folder: &ModelFolder, asked: Option<&Path>) -> Result<PathBuf> {
             "{at} holds pytorch_model.bin, which can run code: convert it to model.safetensors"
         )));
     }
-    Err(wrong(format!("{at} has neither model.safetensors nor model.onnx nor onnx/model.onnx")))
+    Err(wrong(format!(
+        "{at} has neither model.safetensors nor model.onnx nor onnx/model.onnx; {}",
+        listing(&folder.transformer)
+    )))
 }
 
 /// Returns a fingerprint of everything that shapes the vectors and is not a field of the space. The device, the

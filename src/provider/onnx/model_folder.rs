@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::{
     family::positions,
+    folder_listing::listing,
     json_file::{JsonFile, config},
     modules::{Modules, TailModule},
 };
@@ -56,7 +57,7 @@ impl ModelFolder {
             return Err(config(root, &format!("{what}: give the folder of a sentence-transformers model")));
         }
         let modules = Modules::read(root)?;
-        let config = JsonFile::read(modules.transformer.join("config.json"))?;
+        let config = read_config(root, &modules.transformer)?;
         let length = LengthConfig::read(root, &modules.transformer)?;
         let tokenizer = JsonFile::find(modules.transformer.join("tokenizer_config.json"))?;
         let of_tokenizer = tokenizer.as_ref().map(|json| json.limit("model_max_length")).transpose()?.flatten();
@@ -90,6 +91,23 @@ impl ModelFolder {
             tokenizer_config: tokenizer,
         })
     }
+}
+
+/// Reads `config.json`. Without it, the error says what was looked for and what is there.
+fn read_config(root: &Path, transformer: &Path) -> Result<JsonFile> {
+    let file = transformer.join("config.json");
+    if file.exists() {
+        return JsonFile::read(file);
+    }
+    let mut message = format!(
+        "is no folder of a model: it has no config.json (a model has config.json, tokenizer.json and model.safetensors \
+         or an .onnx file, and modules.json if sentence-transformers saved it); {}",
+        listing(transformer)
+    );
+    if root.join("snapshots").is_dir() {
+        message.push_str("; in the cache of a hub, the model is a folder below snapshots");
+    }
+    Err(config(transformer, &message))
 }
 
 /// Reads the prompts that `encode_query` and `encode_document` of sentence-transformers use. If a repository defines

@@ -72,11 +72,23 @@ fn a_folder_that_is_not_there() {
     assert_says(&error.to_string(), &["README.md is not a folder"]);
 }
 
+/// The folder that a hub's cache keeps a repository in is not the model's.
+#[test]
+fn a_folder_that_is_no_model_says_what_it_has() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let refused = || Onnx::load(folder.path()).expect_err("no model").to_string();
+    assert_says(&refused(), &["is no folder of a model", "model.safetensors", "tokenizer.json", "it is empty"]);
+    for name in ["blobs", "refs", "snapshots"] {
+        fs::create_dir(folder.path().join(name)).expect("a folder");
+    }
+    assert_says(&refused(), &["it has 3 entries: blobs/, refs/, snapshots/", "a folder below snapshots"]);
+}
+
 #[test]
 fn weights_that_are_missing_cut_or_something_else() {
     let weights = |folder: &Path| folder.join("model.safetensors");
     let text = refused("bert-cls", &|folder| fs::remove_file(weights(folder)).expect("removed"));
-    assert_says(&text, &["DIR has neither model.safetensors nor model.onnx"]);
+    assert_says(&text, &["DIR has neither model.safetensors nor model.onnx", "it has 12 entries: 1_Pooling/, "]);
     let full = fs::read(weights(&golden("tiny/bert-cls"))).expect("read");
     for (length, parts) in [
         (0, ["DIR/model.safetensors is cut short", "(0 bytes)"]),
@@ -168,7 +180,7 @@ fn configurations_that_make_no_sense() {
     let text = refused("bert-cls", &|folder| fs::write(folder.join("config.json"), "{\n\"a\": }").expect("written"));
     assert_says(&text, &["DIR/config.json is not JSON: line 2"]);
     let text = refused("bert-cls", &|folder| fs::remove_file(folder.join("config.json")).expect("removed"));
-    assert_says(&text, &["DIR/config.json cannot be read"]);
+    assert_says(&text, &["DIR is no folder of a model: it has no config.json", "it has 12 entries: 1_Pooling/, "]);
 }
 
 #[test]
