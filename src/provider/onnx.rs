@@ -80,8 +80,8 @@ use crate::{Batch, Charges, Embedder, Embeddings, Error, Limits, Payee, Result, 
 /// The model is a folder as sentence-transformers saves it.
 /// - With `model.safetensors`, the graph is built here from `config.json` and the weights, pooling and normalization
 ///   included. The families are BERT, RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT and MPNet.
-/// - Without it, or [on request](OnnxBuilder::with_file), an `.onnx` file of the folder runs as it is. If the file
-///   leaves out pooling, Dense or Normalize, they are done after it.
+/// - Without it, for other families, or [on request](OnnxBuilder::with_file), an `.onnx` file of the folder runs as it
+///   is. If the file leaves out pooling, Dense or Normalize, they are done after it. [`OnnxInfo::model`] names the file.
 ///
 /// `modules.json`, the pooling configuration, the maximal length, prompts, lower-casing and `truncate_dim` are honored.
 /// Anything that is not understood is an error.

@@ -227,6 +227,21 @@ fn a_model_whose_pooling_is_assumed() {
     assert_eq!(fields(|| async { load() }), assumed);
 }
 
+#[cfg(feature = "onnx")]
+#[test]
+fn a_file_in_place_of_weights() {
+    use docvector_embed::provider::Onnx;
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = folder.path();
+    crate::onnx::folders::copy_linked(&crate::support::minilm_int8(), root);
+    std::fs::write(root.join("model.safetensors"), "").expect("written");
+    let config = crate::support::json(&root.join("config.json")).to_string().replace("\"bert\"", "\"nomic_bert\"");
+    std::fs::remove_file(root.join("config.json")).expect("removed");
+    std::fs::write(root.join("config.json"), config).expect("written");
+    let logged = fields(|| async { Onnx::load(root).map(drop).expect("loads") });
+    assert_eq!(logged, names(&[telemetry::FILE, telemetry::WHY]));
+}
+
 #[cfg(feature = "openai")]
 #[test]
 fn a_request_to_a_provider() {

@@ -12,6 +12,7 @@ use super::{
     batch_mates::{Probe, part_if_dependent},
     cpu,
     device::Device,
+    family::not_built,
     folder_listing::listing,
     graph::{Graph, GraphTarget, WeightBits},
     library,
@@ -82,7 +83,8 @@ impl Onnx {
 ///
 /// # Default
 /// - the library: the first in the [places](Onnx#library) that are searched;
-/// - the file: `model.safetensors`, else `model.onnx`, else `onnx/model.onnx`;
+/// - the file: `model.safetensors`, else `model.onnx`, else `onnx/model.onnx`; the latter two come first if the weights
+///   are of a [family](Onnx#model) that is not known here;
 /// - the device: the CPU, in full precision;
 /// - threads and padded tokens per batch: what [`docvector-embed tune`](Tuning) found for this model on this machine;
 ///   otherwise one thread per core and 256 tokens on a CPU, two threads and 16,384 tokens on a GPU;
@@ -339,7 +341,8 @@ impl OnnxBuilder {
             return Ok(Loaded { model, tokens, weights: weights.hash(), precision: self.precision });
         }
         if self.int8() {
-            let message = format!("int8 needs model.safetensors: {} cannot be quantized", file.display());
+            let message =
+                format!("int8 needs model.safetensors of a known family: {} cannot be quantized", file.display());
             return Err(wrong(message));
         }
         let inspected = OnnxFile::inspect(file)?;
@@ -455,16 +458,34 @@ fn is_weights(file: &Path) -> bool {
 
 /// Finds the file with the model.
 fn model_path(folder: &ModelFolder, asked: Option<&Path>) -> Result<PathBuf> {
+    let found = onnx_file::find(&folder.transformer);
     if let Some(asked) = asked {
         let file = folder.transformer.join(asked);
-        return if file.is_file() { Ok(file) } else { Err(wrong(format!("{} does not exist", file.display()))) };
+        if !file.is_file() {
+            return Err(wrong(format!("{} does not exist", file.display())));
+        }
+        if let (true, Some(there)) = (is_weights(&file), found)
+            && let Some(why) = not_built(&folder.config)?
+        {
+            let there = there.display();
+            return Err(wrong(format!("{}: {why}, but {there} is there: name it, or no file", file.display())));
+        }
+        return Ok(file);
     }
     let weights = folder.transformer.join("model.safetensors");
-    if weights.is_file() {
-        return Ok(weights);
-    }
-    if let Some(file) = onnx_file::find(&folder.transformer) {
-        return Ok(file);
+    match (weights.is_file(), found) {
+        (true, Some(file)) => {
+            let Some(why) = not_built(&folder.config)? else { return Ok(weights) };
+            tracing::info!(
+                { telemetry::FILE } = %file.display(),
+                { telemetry::WHY } = why,
+                "an .onnx file is taken and not the weights"
+            );
+            return Ok(file);
+        }
+        (true, None) => return Ok(weights),
+        (false, Some(file)) => return Ok(file),
+        (false, None) => {}
     }
     let at = folder.transformer.display();
     if folder.transformer.join("model.safetensors.index.json").exists() {

@@ -3,6 +3,8 @@
 //! A new family needs a variant of [`Family`] and an arm in each function of this file; `graph/layers.rs` builds its
 //! layers.
 
+use serde_json::Value;
+
 use super::{activation::Activation, json_file::JsonFile, weights::Weights};
 use crate::Result;
 
@@ -154,6 +156,26 @@ pub(super) struct LayerNames {
     pub(super) inner: &'static str,
     pub(super) output: &'static str,
     pub(super) output_norm: &'static str,
+}
+
+/// Returns why the graph cannot be built from weights, if another file of the model may do.
+pub(super) fn not_built(config: &JsonFile) -> Result<Option<String>> {
+    let Some(name) = config.text("model_type")? else { return Ok(Some("config.json has no model_type".into())) };
+    if Family::of(name).is_none() {
+        return Ok(Some(format!("weights of model_type {name} cannot be loaded")));
+    }
+    let kind = config.text("position_embedding_type")?.filter(|&kind| kind != "absolute");
+    Ok(kind.map(|kind| format!("weights with position_embedding_type {kind} cannot be loaded")))
+}
+
+/// Returns whether the model computes positions (rotary, ALiBi) and does not look them up in a table. Then
+/// `max_position_embeddings` is a length that it was trained for, and not a limit.
+pub(super) fn computes_positions(config: &JsonFile) -> bool {
+    let named = |name: &str, value: &Value| match name {
+        "position_embedding_type" => value.as_str().is_some_and(|kind| ["alibi", "rotary", "rope"].contains(&kind)),
+        _ => (name.contains("rope_") || name.contains("rotary_")) && !value.is_null() && value.as_f64() != Some(0.0),
+    };
+    config.value.as_object().is_some_and(|fields| fields.iter().any(|(name, value)| named(name, value)))
 }
 
 /// Reads how many tokens the model has positions for. RoBERTa and its relatives do not use the first positions, up to

@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    family::positions,
+    family::{computes_positions, positions},
     folder_listing::listing,
     json_file::{JsonFile, config},
     modules::{Modules, TailModule},
@@ -29,7 +29,7 @@ pub(super) struct ModelFolder {
     pub(super) tokenizer_config: Option<JsonFile>,
     /// The most tokens that the configuration allows, special tokens included; `None` if there is no limit.
     pub(super) max_tokens: Option<usize>,
-    /// Tokens that the model has positions for.
+    /// Tokens that the model has positions for; `None` if it computes positions and does not look them up.
     pub(super) positions: Option<usize>,
     pub(super) lower_case: bool,
     /// Whether texts that are too long lose their beginning and not their end.
@@ -74,7 +74,7 @@ impl ModelFolder {
         }
         Ok(Self {
             max_tokens,
-            positions,
+            positions: positions.filter(|_| !computes_positions(&config)),
             lower_case: length.lower_case,
             truncate_left: side == Some("left"),
             pooling: modules.pooling,

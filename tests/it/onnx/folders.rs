@@ -84,6 +84,31 @@ fn a_folder_that_is_no_model_says_what_it_has() {
     assert_says(&refused(), &["it has 3 entries: blobs/, refs/, snapshots/", "a folder below snapshots"]);
 }
 
+/// Weights of a family that is not known here, beside an `.onnx` file.
+#[tokio::test]
+async fn a_file_is_taken_in_place_of_weights_that_cannot_be_loaded() {
+    for (field, value) in [("model_type", "nomic_bert"), ("position_embedding_type", "alibi")] {
+        let folder = tempfile::tempdir().expect("a folder");
+        copy_linked(&crate::support::minilm_int8(), folder.path());
+        fs::copy(golden("tiny/bert-cls/model.safetensors"), folder.path().join("model.safetensors")).expect("copied");
+        fs::create_dir(folder.path().join("onnx")).expect("a folder");
+        fs::rename(folder.path().join("model.onnx"), folder.path().join("onnx/model.onnx")).expect("moved");
+        let mut config = read_json(&folder.path().join("config.json"));
+        config[field] = json!(value);
+        fs::remove_file(folder.path().join("config.json")).expect("removed");
+        fs::write(folder.path().join("config.json"), config.to_string()).expect("written");
+        let embedder = Onnx::load(folder.path()).expect("loads");
+        assert_eq!(embedder.info().model, folder.path().join("onnx/model.onnx"));
+        assert!(!embedder.info().built_graph);
+        embedder.embed_query("a text").await.expect("embeds");
+        let error = Onnx::builder(folder.path()).with_file("model.safetensors").build().expect_err("not known");
+        assert_says(&error.to_string(), &["model.safetensors: weights", value, "onnx/model.onnx is there"]);
+        // There is no table of positions if they are computed.
+        let longer = Onnx::builder(folder.path()).with_max_tokens(600).build();
+        assert_eq!(longer.is_ok(), field == "position_embedding_type", "{longer:?}");
+    }
+}
+
 #[test]
 fn weights_that_are_missing_cut_or_something_else() {
     let weights = |folder: &Path| folder.join("model.safetensors");
