@@ -20,6 +20,7 @@ mod library;
 mod model;
 mod model_folder;
 mod modules;
+mod not_embedders;
 mod onnx_contents;
 mod onnx_file;
 mod placement;
@@ -82,6 +83,8 @@ use crate::{Batch, Charges, Embedder, Embeddings, Error, Limits, Payee, Result, 
 ///   included. The families are BERT, RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT and MPNet.
 /// - Without it, for other families, or [on request](OnnxBuilder::with_file), an `.onnx` file of the folder runs as it
 ///   is. If the file leaves out pooling, Dense or Normalize, they are done after it. [`OnnxInfo::model`] names the file.
+///
+/// Rerankers, classifiers, SPLADE and ColBERT models give no dense vector per text: the error says what such a model is.
 ///
 /// `modules.json`, the pooling configuration, the maximal length, prompts, lower-casing and `truncate_dim` are honored.
 /// Anything that is not understood is an error.

@@ -6,6 +6,7 @@ pub(crate) mod folders;
 mod laws;
 mod mates;
 mod mutations;
+mod not_embedders;
 mod old_names;
 mod parity;
 mod pooling;

@@ -18,6 +18,7 @@ use super::{
     library,
     model::Model,
     model_folder::{self, ModelFolder},
+    not_embedders,
     onnx_file::{self, OnnxFile},
     pooling_source::Stated,
     runner::Runner,
@@ -330,6 +331,9 @@ impl OnnxBuilder {
         if is_weights(file) {
             folder.settle_pooling()?;
             let mut weights = Weights::open(file)?;
+            if !folder.has_modules {
+                not_embedders::check_weights(&weights, file)?;
+            }
             let target = match (self.on_cpu(), self.int8()) {
                 (true, false) => GraphTarget::Cpu,
                 (true, true) => GraphTarget::Int8(self.weight_bits()?),

@@ -168,6 +168,13 @@ pub(super) fn not_built(config: &JsonFile) -> Result<Option<String>> {
     Ok(kind.map(|kind| format!("weights with position_embedding_type {kind} cannot be loaded")))
 }
 
+/// Returns the width of the vectors between layers, if `config.json` says it.
+pub(super) fn hidden_size(config: &JsonFile) -> Option<usize> {
+    let distil = config.get("model_type").is_some_and(|name| name == "distilbert");
+    let size = config.get(if distil { "dim" } else { "hidden_size" })?.as_u64()?;
+    usize::try_from(size).ok()
+}
+
 /// Returns whether the model computes positions (rotary, ALiBi) and does not look them up in a table. Then
 /// `max_position_embeddings` is a length that it was trained for, and not a limit.
 pub(super) fn computes_positions(config: &JsonFile) -> bool {

@@ -91,7 +91,15 @@ fn output(outlets: &[Outlet], by_token: bool) -> Result<FileOutput, String> {
     }
     let named = names.iter().find_map(|name| outlets.iter().find(|outlet| outlet.name() == *name));
     let outlet = match (named, outlets) {
-        (Some(outlet), _) | (None, [outlet]) => outlet,
+        (Some(outlet), _) => outlet,
+        (None, outlets) if outlets.iter().any(|outlet| outlet.name() == "logits") => {
+            return Err(format!(
+                "has the output logits, which are scores of words or classes and no vectors: it is a language model, a \
+                 sparse model, a reranker or a classifier. Take a file of an embedder, with an output {}",
+                names.join(" or ")
+            ));
+        }
+        (None, [outlet]) => outlet,
         _ => {
             let have: Vec<&str> = outlets.iter().map(Outlet::name).collect();
             return Err(format!("has the outputs {}: none of {}", have.join(", "), names.join(", ")));

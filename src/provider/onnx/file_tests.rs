@@ -118,6 +118,27 @@ async fn a_file_that_gives_one_vector_per_token_needs_pooling() {
     assert_eq!(stated, (CLS, vec![Pooling::Cls], Normalization::None));
 }
 
+/// A head of scores, and projections of tokens, are no vectors of an embedder.
+#[test]
+fn scores_and_projections_are_refused() {
+    for (output, says) in [
+        (("logits", 3, TOKENS), "has the output logits, which are scores of words or classes"),
+        (("logits", 2, 2), "has the output logits"),
+        (("logits", 3, WIDTH), "has the output logits"),
+        (("output", 3, TOKENS), "has an output output of 228 numbers per token, but config.json says"),
+        (("last_hidden_state", 3, 8), "has an output last_hidden_state of 8 numbers per token"),
+    ] {
+        for with_modules in [false, true] {
+            let folder = folder(&[output]);
+            if with_modules {
+                add_modules(folder.path());
+            }
+            let load = Onnx::builder(folder.path());
+            refused(if with_modules { load } else { load.with_pooling([Pooling::Cls]) }, &["onnx/model.onnx", says]);
+        }
+    }
+}
+
 #[tokio::test]
 async fn another_pooling_takes_the_vectors_of_tokens() {
     let both = folder(&[BY_TEXT, BY_TOKEN]);

@@ -16,6 +16,7 @@ use super::{
     folder_listing::listing,
     json_file::{JsonFile, config},
     modules::{Modules, TailModule},
+    not_embedders,
 };
 use crate::{Normalization, Pooling, Prompts, Result};
 
@@ -34,6 +35,7 @@ pub(super) struct ModelFolder {
     pub(super) lower_case: bool,
     /// Whether texts that are too long lose their beginning and not their end.
     pub(super) truncate_left: bool,
+    pub(super) has_modules: bool,
     /// Empty if nothing says it so far: there is no `modules.json`.
     pub(super) pooling: Vec<Pooling>,
     /// Whether the prompt's tokens take part in pooling.
@@ -56,8 +58,21 @@ impl ModelFolder {
             let what = if root.exists() { "is not a folder" } else { "does not exist" };
             return Err(config(root, &format!("{what}: give the folder of a sentence-transformers model")));
         }
+        // First, because it says what the model is.
+        let st = JsonFile::find(root.join("config_sentence_transformers.json"))?;
+        if let Some(st) = &st
+            && let Some(kind) = st.text("model_type")?
+            && kind != "SentenceTransformer"
+        {
+            let what = not_embedders::of_model_type(kind);
+            return Err(st.error(format!("field model_type is {kind}: {what}. Load an embedding model in its place")));
+        }
         let modules = Modules::read(root)?;
+        let has_modules = !modules.pooling.is_empty();
         let config = read_config(root, &modules.transformer)?;
+        if !has_modules {
+            not_embedders::check_architecture(&config)?;
+        }
         let length = LengthConfig::read(root, &modules.transformer)?;
         let tokenizer = JsonFile::find(modules.transformer.join("tokenizer_config.json"))?;
         let of_tokenizer = tokenizer.as_ref().map(|json| json.limit("model_max_length")).transpose()?.flatten();
@@ -65,18 +80,12 @@ impl ModelFolder {
         let positions = positions(&config)?;
         let max_tokens = [length.max_tokens.or(of_tokenizer), positions].into_iter().flatten().min();
         let side = tokenizer.as_ref().map(|json| json.text("truncation_side")).transpose()?.flatten();
-        let st = JsonFile::find(root.join("config_sentence_transformers.json"))?;
-        if let Some(st) = &st
-            && let Some(kind) = st.text("model_type")?
-            && kind != "SentenceTransformer"
-        {
-            return Err(st.error(format!("field model_type is {kind}: not a model of one dense vector per text")));
-        }
         Ok(Self {
             max_tokens,
             positions: positions.filter(|_| !computes_positions(&config)),
             lower_case: length.lower_case,
             truncate_left: side == Some("left"),
+            has_modules,
             pooling: modules.pooling,
             pool_prompt: modules.pool_prompt,
             tail: modules.tail,

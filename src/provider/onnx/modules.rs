@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     activation::Activation,
     json_file::{JsonFile, config, stays_below},
-    pooling,
+    not_embedders, pooling,
     weights::{Tensor, Weights},
 };
 use crate::{Error, ErrorKind, Pooling, Result};
@@ -37,6 +37,10 @@ impl Modules {
         for entry in json.value.as_array().ok_or_else(|| json.error("is not a list of modules"))? {
             let field = |name: &str| entry.get(name).and_then(Value::as_str);
             let kind = field("type").ok_or_else(|| json.error("has a module without a type"))?;
+            if let Some(what) = not_embedders::of_module(kind) {
+                let message = format!("module {kind} is a part of {what}: load an embedding model in its place");
+                return Err(json.error(message));
+            }
             if !kind.starts_with("sentence_transformers.") {
                 return Err(json.error(format!("module {kind} is not one of sentence-transformers")));
             }

@@ -7,6 +7,7 @@ use super::{
     json_file::{JsonFile, config},
     model_folder::ModelFolder,
     modules::TailModule,
+    not_embedders,
 };
 use crate::{Error, ErrorKind, Normalization, Pooling, Result, telemetry};
 
@@ -81,11 +82,19 @@ impl ModelFolder {
     }
 
     fn unknown_pooling(&self) -> Error {
-        let message = "has no modules.json, so nothing says how the vectors of tokens become one vector per text \
-                       (sentence-transformers would take their mean here, with a warning): fetch modules.json and the \
-                       files that it names, or state the pooling with --pooling and --normalize, in code with \
-                       OnnxBuilder::with_pooling and with_normalization";
-        config(&self.root, message)
+        let mut message = String::from(
+            "has no modules.json, so nothing says how the vectors of tokens become one vector per text \
+             (sentence-transformers would take their mean here, with a warning): fetch modules.json and the \
+             files that it names, or state the pooling with --pooling and --normalize, in code with \
+             OnnxBuilder::with_pooling and with_normalization",
+        );
+        if let Some(name) = not_embedders::language_model(&self.config) {
+            message.push_str(&format!(
+                ". Make sure that it is an embedder: its architecture {name} is that of language models and of sparse \
+                 models (SPLADE)"
+            ));
+        }
+        config(&self.root, &message)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{
     activation::Activation,
+    family::hidden_size,
     file_signature::FileOutput,
     model_folder::ModelFolder,
     modules::{DenseWeights, TailModule},
@@ -64,6 +65,7 @@ impl TailOfFile {
                 Ok(Self { tail, dimensions, facts })
             }
             (3, &Some(width)) => {
+                check_width(folder, name, width, wrong)?;
                 let mut dimensions = width * folder.pooling.len();
                 let mut steps = Vec::new();
                 for module in &folder.tail {
@@ -78,6 +80,18 @@ impl TailOfFile {
                 )))
             }
         }
+    }
+}
+
+/// Refuses vectors of tokens that are wider or narrower than those of the model's layers.
+fn check_width(folder: &ModelFolder, name: &str, width: usize, wrong: &dyn Fn(String) -> Error) -> Result<()> {
+    match hidden_size(&folder.config) {
+        Some(hidden) if hidden != width => Err(wrong(format!(
+            "has an output {name} of {width} numbers per token, but config.json says that the model's vectors have \
+             {hidden}: they are scores of words (a language model, SPLADE) or projections (ColBERT). Take a file of an \
+             embedder"
+        ))),
+        _ => Ok(()),
     }
 }
 
