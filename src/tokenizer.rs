@@ -1,6 +1,7 @@
 //! Tokenizes texts as a `tokenizer.json` says: [`TextTokenizer`].
 
 mod post_processor;
+mod reading;
 mod split_points;
 
 use std::{
@@ -12,7 +13,14 @@ use std::{
 use serde_json::{Map, Value};
 use tokenizers::Tokenizer;
 
-pub(crate) use self::split_points::SplitPoints;
+#[cfg(all(test, feature = "onnx"))]
+pub(crate) use self::reading::{BYTES_PER_TOKEN, MARGIN};
+#[cfg(feature = "onnx")]
+pub(crate) use self::reading::{STRETCH_BYTES, Stretch};
+pub(crate) use self::{
+    reading::{ReadSoFar, Reading},
+    split_points::SplitPoints,
+};
 use crate::{Error, ErrorKind, Result};
 
 /// The content of a `tokenizer.json`.
@@ -87,8 +95,10 @@ impl TextTokenizer {
     /// Counts only as far as `limit`.
     pub(crate) fn count_to(&self, text: &str, limit: usize) -> usize {
         let room = limit.saturating_sub(self.special());
-        let own = self.split_points.beginning(text, room, |text| self.plain(text));
-        own.map_or(usize::MAX, |(ids, _)| ids.len().saturating_add(self.special()))
+        let reading = Reading { text, split_points: self.split_points, tokenize: |part| self.plain(&text[part]) };
+        let mut so_far = ReadSoFar::default();
+        let read = reading.read(room, &mut so_far, &mut |_| true);
+        read.map_or(usize::MAX, |_| so_far.ids.len().saturating_add(self.special()))
     }
 }
 

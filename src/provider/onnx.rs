@@ -125,8 +125,12 @@ use crate::{Batch, Charges, Embedder, Embeddings, Error, Limits, Payee, Result, 
 ///
 /// # Scheduling
 /// Texts are tokenized once, ahead of inference. On a CPU, all texts of a call are tokenized before the first is
-/// embedded, so a bad text fails its call before any inference. A text of a megabyte or more is tokenized on a thread
-/// of its own and delays its own call only.
+/// embedded, so a bad text fails its call before any inference.
+///
+/// A long text is read in stretches of 8 KB, and only as far as the model needs. Other calls have their turn after two
+/// of them. A text is split before spaces, if the tokenizer is of a kind for which that changes no token: most of BERT,
+/// RoBERTa and XLM-RoBERTa are. A longer stretch that cannot be split, as in base64, is tokenized
+/// on a thread for such stretches: it delays its own call and other such texts only.
 ///
 /// Batches are packed by padded tokens: the number of texts times the tokens of the longest one. They take texts from
 /// all calls that wait in a [lane](crate::Lane), documents and queries alike, so many small calls at the same time cost
@@ -199,11 +203,13 @@ use crate::{Batch, Charges, Embedder, Embeddings, Error, Limits, Payee, Result, 
 /// - Loading: [`Config`](crate::ErrorKind::Config) names the file, field, variable, device or instructions.
 /// - Embedding: [`InvalidInput`](crate::ErrorKind::InvalidInput) for empty and over-long texts,
 ///   [`Inference`](crate::ErrorKind::Inference) if the runtime fails,
-///   [`DeadlinePassed`](crate::ErrorKind::DeadlinePassed) past the batch's deadline.
+///   [`DeadlinePassed`](crate::ErrorKind::DeadlinePassed) at the batch's deadline, unless its last texts are running.
 ///
 /// # Cancellation
 /// Dropping the future withdraws its queued work. A batch that is running is finished (on a CPU a few hundred tokens,
-/// milliseconds), and the caller's rows of it are discarded.
+/// milliseconds), and the caller's rows of it are discarded. The same holds for a text that is being tokenized: reading
+/// it ends after at most 16 KB, or with the stretch that cannot be split. A deadline that passes ends a call in the same
+/// way, and its caller has the error at once.
 ///
 /// Dropping the last clone blocks until the running work is done: milliseconds, or seconds if a text of megabytes is
 /// being tokenized. [`Onnx::close`] waits for the same without blocking.
@@ -213,7 +219,8 @@ use crate::{Batch, Charges, Embedder, Embeddings, Error, Limits, Payee, Result, 
 /// them; each session of an `.onnx` file, and each session on a GPU, has its own copy.
 ///
 /// The threads belong to this embedder. On a CPU they tokenize and embed; beside a GPU's threads, one thread per core
-/// tokenizes; one more thread is for giant texts. Nothing runs on an async executor.
+/// tokenizes. Besides, one to four threads are for stretches of text that cannot be split, and one more for those of a
+/// megabyte or more. They sleep until there are some. Nothing runs on an async executor.
 ///
 /// A call holds a copy of its texts until they are tokenized, their ids until they are embedded, and its rows. For more
 /// texts than fit into memory, use [`embed_stream`](crate::EmbedderExt::embed_stream).

@@ -1,141 +1,146 @@
-//! Finds where a long text can be split, so that only its beginning has to be tokenized: [`SplitPoints`].
+//! Where a text can be split so that its parts, tokenized one by one, have the tokens of the whole: [`SplitPoints`].
 
-use std::ops::Range;
+use serde_json::{Map, Value};
 
-use serde_json::Value;
-
-use crate::Result;
-
-/// The tokens more than needed that the beginning of a long text must have before the rest is left unread.
-const MARGIN: usize = 16;
-/// Bytes of a long text that are read first, for each token that the model takes.
-const BYTES_PER_TOKEN: usize = 16;
-
-/// The places at which a text can be split so that the tokens before the split stay the same.
+/// The places at which a text can be split. The tokens of the two parts are those of the whole text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SplitPoints {
     /// Nowhere that is known.
     Nowhere,
-    /// Before a space, but before no other white space.
+    /// Before a space (U+0020) that follows a letter, a digit or an ASCII mark: the space is a part of the next word's
+    /// tokens, and other white space may be a part of a word.
     BeforeBlank,
     /// Before white space.
     BeforeSpace,
-    /// Before white space, and around ideographs and most punctuation, which are words of their own.
-    AroundWords,
+    /// Before white space, between ideographs, and between a mark and an ASCII letter or digit: ideographs and marks
+    /// are words of their own.
+    AroundWords(Marks),
+}
+
+/// A set of ASCII punctuation marks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Marks(u128);
+
+impl Marks {
+    /// The marks that are in none of these texts.
+    fn outside<'t>(texts: impl Iterator<Item = &'t str>) -> Self {
+        let punctuation = (0..128_u8).filter(u8::is_ascii_punctuation).fold(0, |marks, mark| marks | 1 << mark);
+        let used = texts.flat_map(str::bytes).filter(u8::is_ascii).fold(0, |marks, byte| marks | 1 << byte);
+        Self(punctuation & !used)
+    }
+
+    fn contains(self, character: char) -> bool {
+        character.is_ascii() && (self.0 >> u32::from(character)) & 1 == 1
+    }
+}
+
+/// The components of a tokenizer, one by one: those of its sequences too.
+fn parts<'v>(component: Option<&'v Value>, list: &str) -> Vec<&'v Value> {
+    let Some(component) = component.filter(|component| !component.is_null()) else { return Vec::new() };
+    match component.get(list).and_then(Value::as_array) {
+        Some(all) if kind(component) == "Sequence" => all.iter().flat_map(|one| parts(Some(one), list)).collect(),
+        _ => vec![component],
+    }
+}
+
+fn kind(component: &Value) -> &str {
+    component.get("type").and_then(Value::as_str).unwrap_or_default()
+}
+
+fn is_set(component: &Value, flag: &str) -> bool {
+    component.get(flag).and_then(Value::as_bool) == Some(true)
+}
+
+/// Returns whether a normalizer changes each word as if it were alone.
+fn is_local(normalizer: &&Value) -> bool {
+    let kind = kind(normalizer);
+    matches!(kind, "BertNormalizer" | "Lowercase" | "NFC" | "NFD" | "NFKC" | "NFKD" | "StripAccents" | "Precompiled")
+}
+
+/// Returns whether a pre-tokenizer lets no word cross a space.
+fn parts_words(splitter: &&Value) -> bool {
+    let unless = |flag: &str| splitter.get(flag).is_none_or(|value| *value == true);
+    match kind(splitter) {
+        "BertPreTokenizer" | "Whitespace" | "WhitespaceSplit" => true,
+        "Metaspace" => unless("split"),
+        "ByteLevel" => unless("use_regex"),
+        _ => false,
+    }
 }
 
 impl SplitPoints {
     /// Finds where the texts of a tokenizer can be split, from its `tokenizer.json`.
-    pub(crate) fn of(tokenizer: &serde_json::Map<String, Value>) -> Self {
-        /// Applies `check` to the types of a component, of all its parts if it is a sequence.
-        fn all(component: Option<&Value>, part: &str, check: &dyn Fn(&str) -> bool) -> bool {
-            let Some(component) = component.filter(|component| !component.is_null()) else { return false };
-            match component.get("type").and_then(Value::as_str) {
-                Some("Sequence") => {
-                    let parts = component.get(part).and_then(Value::as_array);
-                    parts.is_some_and(|parts| !parts.is_empty() && parts.iter().all(|one| all(Some(one), part, check)))
-                }
-                Some(kind) => check(kind),
-                None => false,
-            }
-        }
-        /// Returns the component, or the first of its parts if it is a sequence.
-        fn first(component: &Value) -> &Value {
-            component.get("pretokenizers").and_then(|parts| parts.get(0)).map_or(component, first)
-        }
-        let local = |kind: &str| {
-            matches!(
-                kind,
-                "BertNormalizer" | "Lowercase" | "NFC" | "NFD" | "NFKC" | "NFKD" | "StripAccents" | "Precompiled"
-            )
-        };
-        let normalizer = tokenizer.get("normalizer");
-        if !normalizer.is_none_or(Value::is_null) && !all(normalizer, "normalizers", &local) {
-            return Self::Nowhere;
-        }
-        // An added token that contains white space could be split in two.
-        let added = tokenizer.get("added_tokens").and_then(Value::as_array);
-        let spaced = |token: &Value| {
-            token.get("content").and_then(Value::as_str).is_none_or(|content| content.contains(char::is_whitespace))
-        };
-        if added.is_some_and(|added| added.iter().any(spaced)) {
-            return Self::Nowhere;
-        }
-        let splitter = tokenizer.get("pre_tokenizer");
-        // Ideographs are words of their own only if the normalizer makes them so.
-        let chinese = normalizer.is_some_and(|normalizer| {
-            normalizer["type"] == "BertNormalizer" && normalizer["handle_chinese_chars"] == true
-        });
-        let bert = all(splitter, "pretokenizers", &|kind| kind == "BertPreTokenizer");
-        if bert && chinese {
-            return Self::AroundWords;
-        }
-        if !bert
-            && !all(splitter, "pretokenizers", &|kind| matches!(kind, "Whitespace" | "WhitespaceSplit" | "Metaspace"))
+    pub(crate) fn of(tokenizer: &Map<String, Value>) -> Self {
+        let normalizers = parts(tokenizer.get("normalizer"), "normalizers");
+        let splitters = parts(tokenizer.get("pre_tokenizer"), "pretokenizers");
+        let added = tokenizer.get("added_tokens").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let contents = || added.iter().map(|token| token.get("content").and_then(Value::as_str).unwrap_or(" "));
+        // An added token that contains white space could be split in two, or lose the space behind it.
+        let takes_space = |content: &str| content.contains(char::is_whitespace);
+        if !normalizers.iter().all(is_local)
+            || !splitters.iter().all(parts_words)
+            || contents().any(takes_space)
+            || added.iter().any(|token| is_set(token, "rstrip"))
         {
             return Self::Nowhere;
         }
-        // The first of them sees the text itself. Metaspace knows no white space but the space. Unless it splits there,
-        // a token may reach from one word into the next, and the end of a text may change the tokens at its beginning.
-        match splitter.map(first) {
-            Some(splitter) if splitter["type"] == "Metaspace" && splitter["split"] == false => Self::Nowhere,
-            Some(splitter) if splitter["type"] == "Metaspace" => Self::BeforeBlank,
-            _ => Self::BeforeSpace,
+        match (splitters.first().map(|first| kind(first)), splitters.len()) {
+            (None, _) => return Self::Nowhere,
+            (Some("Metaspace" | "ByteLevel"), 1) => return Self::BeforeBlank,
+            (Some("Metaspace" | "ByteLevel"), _) => return Self::Nowhere,
+            _ => {}
         }
+        // Ideographs are words of their own only if the normalizer makes them so.
+        let chinese = |one: &Value| kind(one) == "BertNormalizer" && is_set(one, "handle_chinese_chars");
+        let words = splitters.iter().all(|one| kind(one) == "BertPreTokenizer")
+            && tokenizer.get("normalizer").is_some_and(chinese)
+            // The letter behind a split may begin such a token, which looks at the character before it.
+            && !added.iter().any(|token| is_set(token, "single_word"))
+            && contents().all(str::is_ascii);
+        if words { Self::AroundWords(Marks::outside(contents())) } else { Self::BeforeSpace }
     }
 
-    /// Tokenizes a text: the whole of it, or so much that there are certainly more than `room` tokens. Returns the
-    /// tokens, and whether they are all. Tokenizing a text of megabytes takes seconds, and nearly all of it would be
-    /// dropped.
-    pub(crate) fn beginning(
-        self,
-        text: &str,
-        room: usize,
-        tokenize: impl Fn(&str) -> Result<Vec<u32>>,
-    ) -> Result<(Vec<u32>, bool)> {
-        let enough = room.saturating_add(MARGIN);
-        let mut size = enough.saturating_mul(BYTES_PER_TOKEN);
-        while self != Self::Nowhere && size < text.len() {
-            if let Some(split) = self.before(text, size / 2..size) {
-                let ids = tokenize(&text[..split])?;
-                if ids.len() >= enough {
-                    return Ok((ids, false));
-                }
-            }
-            size = size.saturating_mul(4);
+    /// Returns the last place behind `from` where the text can be split, within this many bytes.
+    pub(crate) fn last(self, text: &str, from: usize, bytes: usize) -> Option<usize> {
+        if self == Self::Nowhere {
+            return None;
         }
-        Ok((tokenize(text)?, true))
-    }
-
-    /// Returns the last place in `range` where the text can be split.
-    fn before(self, text: &str, range: Range<usize>) -> Option<usize> {
-        let start = (0..=range.start).rev().find(|&at| text.is_char_boundary(at))?;
-        let end = (0..=range.end.min(text.len())).rev().find(|&at| text.is_char_boundary(at))?;
+        let end = text.floor_char_boundary(from.saturating_add(bytes).min(text.len()));
         let mut after: Option<(usize, char)> = None;
-        for (at, before) in text[start..end].char_indices().rev() {
+        for (at, before) in text[from..end].char_indices().rev() {
             if let Some((at, after)) = after
                 && self.between(before, after)
             {
-                return Some(start + at);
+                return Some(from + at);
             }
             after = Some((at, before));
         }
         None
     }
 
+    /// Returns the first place behind `from` where the text can be split, or its end.
+    pub(crate) fn first(self, text: &str, from: usize) -> usize {
+        if self == Self::Nowhere {
+            return text.len();
+        }
+        let rest = &text[from..];
+        let pairs = rest.chars().zip(rest.char_indices().skip(1));
+        let mut places = pairs.filter(|&(before, (_, after))| self.between(before, after));
+        places.next().map_or(text.len(), |(_, (at, _))| from + at)
+    }
+
     fn between(self, before: char, after: char) -> bool {
         let ideograph = |c: char| matches!(c, '\u{4E00}'..='\u{9FFF}' | '\u{3400}'..='\u{4DBF}');
-        // Not brackets or the like, which special tokens are made of.
-        let mark = |c: char| matches!(c, '.' | ',' | ';' | ':' | '!' | '?');
+        // Only what every tokenizer takes for white space: some drop the rarer kinds and join the words around them.
+        let space = || matches!(after, ' ' | '\t' | '\n' | '\r') && !before.is_whitespace();
         match self {
             Self::Nowhere => false,
-            Self::BeforeBlank => after == ' ' && !before.is_whitespace(),
-            // Only what every tokenizer takes for white space: some drop the rarer kinds and join the words around
-            // them.
-            _ if matches!(after, ' ' | '\t' | '\n' | '\r') && !before.is_whitespace() => true,
-            Self::BeforeSpace => false,
-            Self::AroundWords => {
-                (ideograph(before) && ideograph(after)) || (mark(before) && after.is_ascii_alphanumeric())
+            Self::BeforeBlank => after == ' ' && (before.is_alphanumeric() || before.is_ascii_punctuation()),
+            Self::BeforeSpace => space(),
+            Self::AroundWords(marks) => {
+                space()
+                    || (ideograph(before) && ideograph(after))
+                    || (marks.contains(before) && after.is_ascii_alphanumeric())
             }
         }
     }
@@ -143,106 +148,117 @@ impl SplitPoints {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use proptest::prelude::*;
     use tokenizers::Tokenizer;
 
     use super::*;
-    use crate::{Error, ErrorKind};
 
-    /// The tokens that there is room for, and the bytes that are read first.
-    const ROOM: usize = 4;
-    const FIRST: usize = (ROOM + MARGIN) * BYTES_PER_TOKEN;
-
-    /// Makes a tokenizer with these splitters, and checks that the beginning of a text has the tokens of the whole.
-    fn check(model: &Value, splitter: &Value, text: &str, expected: SplitPoints) {
-        let file = json!({
-            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-            "pre_tokenizer": splitter, "post_processor": null, "decoder": null, "model": model,
-        });
-        let tokenizer = Tokenizer::from_bytes(file.to_string().as_bytes()).expect("a tokenizer");
-        let tokenize = |text: &str| {
-            let tokens = tokenizer.encode_fast(text, false);
-            let failed = |error: tokenizers::Error| Error::new(ErrorKind::Inference, "no tokens").with_source(error);
-            tokens.map(|tokens| tokens.get_ids().to_vec()).map_err(failed)
-        };
-        assert!(text.len() > FIRST, "it is read whole");
-        let points = SplitPoints::of(file.as_object().expect("an object"));
-        assert_eq!(points, expected, "{splitter}");
-        let (beginning, _) = points.beginning(text, ROOM, tokenize).expect("tokens");
-        let whole = tokenize(text).expect("tokens");
-        assert_eq!(beginning[..ROOM], whole[..ROOM], "{splitter}");
+    fn bert() -> Value {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/tiny/bert-cls/tokenizer.json");
+        serde_json::from_slice(&std::fs::read(path).expect("there")).expect("JSON")
     }
 
-    fn metaspace(scheme: &str, split: bool) -> Value {
-        json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": scheme, "split": split})
-    }
-
-    /// A Unigram model with tokens over the edges of words, of which all come out another way if the end is another.
-    fn unigram(before: f64, after: f64) -> Value {
-        let vocabulary = json!([
-            ["?", -50.0],
-            ["x", -10.0],
-            ["\u{2581}", -10.0],
-            ["q", -10.0],
-            ["x\u{2581}", after],
-            ["\u{2581}x", before],
-        ]);
-        json!({"type": "Unigram", "unk_id": 0, "vocab": vocabulary, "byte_fallback": false})
-    }
-
-    /// A BPE model with a token of `words` words, each an `x` and this mark, and a `q` at the end.
-    fn bpe(mark: &str, words: usize) -> Value {
-        let word = format!("x{mark}");
-        let mut vocabulary: Vec<String> = ["x", mark, "q", "r", &word].map(str::to_owned).to_vec();
-        let mut merges = vec![("x".to_owned(), mark.to_owned())];
-        let mut tail = "q".to_owned();
-        for _ in 0..words {
-            merges.push((word.clone(), tail.clone()));
-            tail = format!("{word}{tail}");
-            vocabulary.push(tail.clone());
-        }
-        let ids: serde_json::Map<String, Value> =
+    /// A tokenizer whose tokens show where it takes words apart: a space is a part of the token behind it.
+    fn with_spaces(space: &str, normalizer: Value, splitter: Value) -> Value {
+        let mut vocabulary: Vec<String> = (0x21..0x7F_u8).map(|byte| char::from(byte).to_string()).collect();
+        vocabulary.extend((0xA1..0x180).filter_map(char::from_u32).map(String::from));
+        vocabulary.extend(["文", "字", "\t", "\n", "\r", "\u{2581}"].map(String::from));
+        let merges: Vec<[String; 2]> = [space, "a", "1", ".", "b"]
+            .into_iter()
+            .flat_map(|left| ["a", "b", "1", ".", space].map(|right| [left.to_owned(), right.to_owned()]))
+            .collect();
+        vocabulary.push(space.to_owned());
+        vocabulary.extend(merges.iter().map(|[left, right]| format!("{left}{right}")));
+        vocabulary.sort();
+        vocabulary.dedup();
+        let vocabulary: Map<String, Value> =
             vocabulary.into_iter().enumerate().map(|(id, token)| (token, id.into())).collect();
-        json!({"type": "BPE", "vocab": ids, "merges": merges, "unk_token": null, "fuse_unk": false})
+        let unknown = vocabulary.len();
+        let mask = serde_json::json!({"id": unknown, "content": "<m>", "single_word": false, "lstrip": true,
+            "rstrip": false, "normalized": false, "special": true});
+        serde_json::json!({"version": "1.0", "added_tokens": [mask], "normalizer": normalizer,
+            "pre_tokenizer": splitter, "model": {"type": "BPE", "vocab": vocabulary, "merges": merges}})
     }
 
-    /// The words of a text that end just before the end of what is read first.
-    const WORDS: usize = FIRST / 2 - 10;
+    /// Tokenizers of all kinds, and where their texts can be split.
+    fn tokenizers() -> Vec<(Value, &'static str)> {
+        let byte_level = |space, regex| serde_json::json!({"type": "ByteLevel", "add_prefix_space": space, "trim_offsets": true, "use_regex": regex});
+        let metaspace = |scheme, split| serde_json::json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": scheme, "split": split});
+        let both = |one: Value, other: Value| serde_json::json!({"type": "Sequence", "pretokenizers": [one, other]});
+        let split = serde_json::json!({"type": "WhitespaceSplit"});
+        let nfkc = serde_json::json!({"type": "NFKC"});
+        let bytes = |splitter| with_spaces("\u{120}", Value::Null, splitter);
+        let words = |splitter| with_spaces("\u{2581}", nfkc.clone(), splitter);
+        vec![
+            (bert(), "AroundWords"),
+            (bytes(byte_level(false, true)), "BeforeBlank"),
+            (bytes(byte_level(true, true)), "BeforeBlank"),
+            (bytes(byte_level(true, false)), "Nowhere"),
+            (words(metaspace("always", true)), "BeforeBlank"),
+            (words(metaspace("first", true)), "BeforeBlank"),
+            (words(metaspace("never", true)), "BeforeBlank"),
+            (words(metaspace("always", false)), "Nowhere"),
+            (words(both(split.clone(), metaspace("always", true))), "BeforeSpace"),
+            (words(both(split, metaspace("first", true))), "BeforeSpace"),
+        ]
+    }
+
+    fn of(tokenizer: &Value) -> SplitPoints {
+        SplitPoints::of(tokenizer.as_object().expect("an object"))
+    }
 
     #[test]
-    fn words_that_are_not_split_are_not_cut() {
-        let words = format!("{}q", "x ".repeat(WORDS));
-        let text = format!("{words}{}", "r".repeat(FIRST));
-        for scheme in ["first", "always", "never"] {
-            check(&bpe("\u{2581}", WORDS), &metaspace(scheme, false), &text, SplitPoints::Nowhere);
-            let (before, after) = if scheme == "never" { (-0.999, -1.0) } else { (-1.0, -0.999) };
-            let text = format!("{}q", "x ".repeat(2 * FIRST));
-            check(&unigram(before, after), &metaspace(scheme, false), &text, SplitPoints::Nowhere);
+    fn the_kind_of_tokenizer_decides() {
+        for (tokenizer, want) in tokenizers() {
+            assert!(format!("{:?}", of(&tokenizer)).starts_with(want), "{:?}, not {want}", of(&tokenizer));
+        }
+        let added = |change: Value| {
+            let mut tokenizer = bert();
+            let fields = change.as_object().expect("an object").clone();
+            tokenizer["added_tokens"][4].as_object_mut().expect("a token").extend(fields);
+            of(&tokenizer)
+        };
+        let SplitPoints::AroundWords(marks) = added(serde_json::json!({"content": "a+b"})) else { panic!("cuts less") };
+        assert!(marks.contains('/') && !marks.contains('+') && !marks.contains('['));
+        for change in [serde_json::json!({"single_word": true}), serde_json::json!({"content": "文字"})] {
+            assert_eq!(added(change), SplitPoints::BeforeSpace);
+        }
+        for change in [serde_json::json!({"rstrip": true}), serde_json::json!({"content": "a b"})] {
+            assert_eq!(added(change), SplitPoints::Nowhere);
         }
     }
 
-    #[test]
-    fn words_that_are_split_are_cut_before_a_space() {
-        let text = format!("{}q", "x ".repeat(2 * FIRST));
-        for scheme in ["first", "always", "never"] {
-            for (before, after) in [(-0.999, -1.0), (-1.0, -0.999)] {
-                check(&unigram(before, after), &metaspace(scheme, true), &text, SplitPoints::BeforeBlank);
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// The law: at whatever place a text is split, the tokens of the parts are those of the whole.
+        #[test]
+        fn the_parts_have_the_tokens_of_the_whole(
+            texts in prop::collection::vec(prop::collection::vec(
+                prop::sample::select(vec!["a", "b", "1", ".", " ", " ", "  ", "\t", "\n", "\r\n", "'s", "+", "/", "-", "_",
+                    "[MASK]", "<m>", "文", "字", "é", "e\u{301}", "ß", "Σ", "\u{a0}", "\u{85}", "\u{200b}", "\u{3000}",
+                    "\u{2581}", "½", "\u{600}", "🙂", "\u{301}", "\0"]),
+                1..24,
+            ), 8),
+        ) {
+            let mut places = 0;
+            for (json, _) in tokenizers() {
+                let split_points = of(&json);
+                let tokenizer = Tokenizer::from_bytes(json.to_string().as_bytes()).expect("a tokenizer");
+                let ids = |text: &str| tokenizer.encode_fast(text, false).expect("tokens").get_ids().to_vec();
+                for text in texts.iter().map(|parts| parts.concat()) {
+                    let whole = ids(&text);
+                    let mut at = split_points.first(&text, 0);
+                    while at < text.len() {
+                        places += 1;
+                        let parts = [ids(&text[..at]), ids(&text[at..])].concat();
+                        prop_assert_eq!(&parts, &whole, "{:?} | {:?}, {:?}", &text[..at], &text[at..], split_points);
+                        prop_assert_eq!(split_points.last(&text, 0, at + 4).map(|last| last >= at), Some(true));
+                        at = split_points.first(&text, at);
+                    }
+                }
             }
+            prop_assume!(places > 0);
         }
-    }
-
-    /// Metaspace leaves the end of a line inside a word.
-    #[test]
-    fn lines_are_cut_only_if_a_splitter_splits_them() {
-        let text = format!("{}q{}", "x\n".repeat(WORDS), "r".repeat(FIRST));
-        check(&bpe("\n", WORDS), &metaspace("always", true), &text, SplitPoints::BeforeBlank);
-        let both = |parts: [Value; 2]| json!({"type": "Sequence", "pretokenizers": parts});
-        let space = || json!({"type": "WhitespaceSplit"});
-        let model = bpe("\u{2581}", WORDS);
-        let text = format!("{}q{}", "x\n".repeat(WORDS), " r".repeat(FIRST));
-        check(&model, &both([space(), metaspace("always", true)]), &text, SplitPoints::BeforeSpace);
-        check(&model, &both([space(), metaspace("always", false)]), &text, SplitPoints::BeforeSpace);
-        let text = text.replace('\n', " ");
-        check(&model, &both([metaspace("always", false), space()]), &text, SplitPoints::Nowhere);
     }
 }

@@ -8,7 +8,7 @@ use super::{
     device::Device,
     model::{Model, Source},
     runner::Runner,
-    stages::{BatchFailure, TokenRow, Tokenize, TokenizedText, TooManyTokens},
+    stages::{BatchFailure, ReadSoFar, TokenRow, Tokenize},
 };
 use crate::{Error, ErrorKind, InputKind, Result, Truncation, numerics::cosine, telemetry};
 
@@ -26,9 +26,13 @@ pub(super) struct Probe([Vec<u32>; 2]);
 
 impl Probe {
     pub(super) fn new(tokens: &dyn Tokenize) -> Result<Self> {
-        let [shorter, longer] = TEXTS.map(|text| tokens.tokenize(InputKind::Document, text, Truncation::Truncate));
-        let ids = |text: Result<TokenizedText, TooManyTokens>| text.map_or_else(|_| Vec::new(), |text| text.ids);
-        Ok(Self([ids(shorter?), ids(longer?)]))
+        let ids = |text: &str| -> Result<Vec<u32>> {
+            let kind = InputKind::Document;
+            let read = tokens.tokenize(kind, text, Truncation::Truncate, &mut ReadSoFar::default(), &mut |_| true);
+            Ok(read.transpose()?.and_then(Result::ok).map_or_else(Vec::new, |text| text.ids))
+        };
+        let [shorter, longer] = TEXTS.map(ids);
+        Ok(Self([shorter?, longer?]))
     }
 }
 

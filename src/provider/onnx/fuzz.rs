@@ -4,7 +4,11 @@
 use std::path::Path;
 
 use super::{
-    model_folder::ModelFolder, onnx_file::OnnxFile, stages::Tokenize as _, tokenizer::ModelTokenizer, weights::Weights,
+    model_folder::ModelFolder,
+    onnx_file::OnnxFile,
+    stages::{ReadSoFar, Tokenize as _},
+    tokenizer::ModelTokenizer,
+    weights::Weights,
 };
 use crate::{CountTokens, InputKind, Result, Truncation};
 
@@ -36,7 +40,9 @@ pub fn read_folder(root: &Path, vocabulary: usize, texts: &[&str]) -> Result<(us
     let mut all = Vec::new();
     for text in texts {
         let counted = tokenizer.count(InputKind::Document, text);
-        if let Ok(text) = tokenizer.tokenize(InputKind::Document, text, Truncation::Truncate)? {
+        let mut so_far = ReadSoFar::default();
+        let tokens = tokenizer.tokenize(InputKind::Document, text, Truncation::Truncate, &mut so_far, &mut |_| true);
+        if let Some(Ok(text)) = tokens.transpose()? {
             all.push(Tokens { ids: text.ids, truncated: text.truncated, counted });
         }
     }

@@ -7,10 +7,11 @@
 //! caller    Scheduler::submit          makes an EmbedCall of the batch, and waits for its reply
 //!               │ pieces of texts
 //!               v
-//! queue     WorkQueue::push_call       giant texts go to a thread of their own
+//! queue     WorkQueue::push_call
 //!               │
 //!               v
-//! tokenize  Shared::tokenize_stage     texts -> ids; each piece of a call on any thread
+//! tokenize  Shared::tokenize_stage     texts -> ids; each piece of a call on any thread, a long text in several turns;
+//!               │                      what cannot be split goes to a thread for long stretches
 //!               │ ids: EmbedCall::add_tokens
 //!               v
 //! queue     WorkQueue::push_ready      when all texts are tokenized, or enough for a device of its own
@@ -25,6 +26,12 @@
 //! place     EmbedCall::place_rows      vectors -> rows of the call's one matrix; the last row sends the reply
 //! ```
 //!
+//! No turn takes more than some tens of milliseconds, but for stretches of text that cannot be split, and those have
+//! threads of their own: for long ones, and one for giant ones, because of their memory. Between two turns a thread looks
+//! whether the call's deadline has passed or its caller has gone. Each thread also looks for deadlines of all calls when
+//! it looks for work, and while it waits for it. So a caller has its error in time while a stretch of its text is still
+//! read; nobody uses that stretch's tokens.
+//!
 //! On a CPU each thread does all of it: [`WorkQueue::next_item`] chooses between a piece and a batch. Beside a GPU,
 //! some threads tokenize and others run.
 //!
@@ -34,15 +41,16 @@
 
 mod call;
 mod counters;
+mod deadlines;
 mod packing;
 mod pieces;
 mod queue;
 mod run_stage;
+mod tokenize_stage;
 mod turns;
 mod worker;
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
     time::Instant,
@@ -57,14 +65,18 @@ pub(super) use self::{
     worker::{Worker, WorkerRole},
 };
 use self::{
-    call::{AfterTokenizing, EmbedCall},
-    counters::{Counters, TimedStage},
-    pieces::TextPiece,
+    call::EmbedCall,
+    counters::Counters,
+    pieces::{StretchSize, TextPiece},
     queue::{WorkItem, WorkQueue},
     run_stage::{RunStage, fail},
+    tokenize_stage::{AfterTurn, TokenizeStage, Turn},
 };
 use super::stages::{RunBatch, Tokenize};
 use crate::{BadText, Batch, Error, ErrorKind, Result, lanes::HeadStart};
+
+/// The most threads for long stretches of text that cannot be split.
+const MOST_LONG_THREADS: usize = 4;
 
 /// The threads and what they share.
 #[derive(Debug)]
@@ -111,12 +123,18 @@ impl Scheduler {
             wake: Condvar::new(),
             counters: Counters::default(),
         });
-        let mut scheduler = Self { shared: Arc::clone(&shared), threads: Vec::with_capacity(workers.len() + 1) };
+        // As many as keep up with the threads that embed. Each may need the memory for a stretch of almost a giant's size.
+        let long = (workers.iter().filter(|worker| worker.role.tokenizes).count() / 2).clamp(1, MOST_LONG_THREADS);
+        let mut scheduler = Self { shared: Arc::clone(&shared), threads: Vec::with_capacity(workers.len() + long + 1) };
         for Worker { name, role, runner } in workers {
             let shared = Arc::clone(&shared);
             scheduler.spawn(name, move || shared.worker_loop(&role, runner))?;
         }
-        scheduler.spawn("docvector-giants".to_owned(), move || shared.giant_loop())?;
+        for number in 0..long {
+            let shared = Arc::clone(&shared);
+            scheduler.spawn(format!("docvector-long-{number}"), move || shared.long_loop(StretchSize::Long))?;
+        }
+        scheduler.spawn("docvector-giants".to_owned(), move || shared.long_loop(StretchSize::Giant))?;
         Ok(scheduler)
     }
 
@@ -184,7 +202,7 @@ impl Shared {
         let mut head_start = HeadStart::default();
         while let Some(item) = self.wait_for(|queue| queue.next_item(role, &mut head_start)) {
             match (item, &mut run) {
-                (WorkItem::Tokenize(call, piece), _) => self.tokenize_stage(&call, &piece),
+                (WorkItem::Tokenize(call, piece), _) => self.tokenize_stage(&call, piece, Turn::Slice),
                 (WorkItem::Run(batch), Some((stage, runner))) => stage.run(batch, runner.as_mut()),
                 (WorkItem::Run(batch), None) => {
                     fail(&batch, &Error::new(ErrorKind::Inference, "a thread has no session"))
@@ -193,55 +211,56 @@ impl Shared {
         }
     }
 
-    /// Runs the thread for giant texts.
-    fn giant_loop(&self) {
-        while let Some((call, piece)) = self.wait_for(WorkQueue::next_giant) {
-            self.tokenize_stage(&call, &piece);
+    /// Runs a thread for stretches of this size.
+    fn long_loop(&self, size: StretchSize) {
+        let mut head_start = HeadStart::default();
+        while let Some((call, piece)) = self.wait_for(|queue| queue.next_long(size, &mut head_start)) {
+            self.tokenize_stage(&call, piece, Turn::LongStretch);
         }
     }
 
-    /// Waits for the next work of a thread; `None` if it is to stop.
+    /// Waits for the next work of a thread; `None` if it is to stop. Fails the calls whose deadline passes before.
     fn wait_for<T>(&self, mut next: impl FnMut(&mut WorkQueue) -> Option<T>) -> Option<T> {
         let mut queue = lock(&self.queue);
         loop {
             if queue.stop {
                 return None;
             }
+            if let Some(late) = queue.deadlines.pop_passed() {
+                // The caller that is woken may run any code.
+                drop(queue);
+                late.pass_deadline();
+                drop(late);
+                queue = lock(&self.queue);
+                continue;
+            }
             if let Some(work) = next(&mut queue) {
                 return Some(work);
             }
-            queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = match queue.deadlines.next() {
+                None => self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let time = deadline.saturating_duration_since(Instant::now());
+                    self.wake.wait_timeout(queue, time).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         }
     }
 
-    /// Tokenizes a piece of a call, and hands the call on.
-    fn tokenize_stage(&self, call: &Arc<EmbedCall>, piece: &TextPiece) {
-        match call.still_wanted() {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(error) => return call.finish(Err(error)),
+    /// Tokenizes a piece of a call, as much of it as one turn allows, and hands the call on.
+    fn tokenize_stage(&self, call: &Arc<EmbedCall>, piece: TextPiece, turn: Turn) {
+        let stage = TokenizeStage { tokens: &*self.tokens, counters: &self.counters, early: self.early };
+        let next = stage.run(call, piece, turn);
+        if matches!(next, AfterTurn::Nothing) {
+            return;
         }
-        let started = Instant::now();
-        let tokenize = |text| self.tokens.tokenize(call.kind, text, call.truncation);
-        let all = || piece.texts().map(|(at, text)| (at, tokenize(text))).collect();
-        let tokenized = catch_unwind(AssertUnwindSafe(all));
-        self.counters.took(TimedStage::Tokenizing, started.elapsed());
-        let Ok(tokenized) = tokenized else {
-            return call.finish(Err(Error::new(ErrorKind::Inference, "the tokenizer panicked")));
-        };
-        match call.add_tokens(tokenized, self.tokens.limit(), self.early) {
-            AfterTokenizing::Nothing => {}
-            AfterTokenizing::Ready => self.hand_to_packing(call),
-            AfterTokenizing::Finished(result) => call.finish(result),
-        }
-    }
-
-    /// Puts a call with texts to be embedded where batches are packed from.
-    fn hand_to_packing(&self, call: &Arc<EmbedCall>) {
         let mut queue = lock(&self.queue);
-        // A call that was withdrawn meanwhile would stay in the queue: its caller has removed it already.
-        if !call.is_over() {
-            queue.push_ready(call);
+        match next {
+            // A call that was withdrawn meanwhile would stay in the queue: its caller has removed it already.
+            _ if call.is_over() => {}
+            AfterTurn::Nothing => {}
+            AfterTurn::Ready => queue.push_ready(call),
+            AfterTurn::Rest(piece, size) => queue.give_back(call, piece, size),
         }
         drop(queue);
         self.wake.notify_all();

@@ -1,16 +1,20 @@
 //! The contract between the stages of a local model: texts become ids, ids become vectors.
 
+pub(super) use crate::tokenizer::{ReadSoFar, STRETCH_BYTES, Stretch};
 use crate::{Error, InputKind, Result, Truncation};
 
 /// Makes ids from texts.
 pub(super) trait Tokenize: Send + Sync + 'static {
-    /// Makes the ids of a text. The outer error is the tokenizer's own.
+    /// Makes the ids of a text, stretch by stretch, and asks `go_on` before each one. If the answer is no, it returns
+    /// `None`, and another call with the same `so_far` reads on. The outer error is the tokenizer's own.
     fn tokenize(
         &self,
         kind: InputKind,
         text: &str,
         truncation: Truncation,
-    ) -> Result<Result<TokenizedText, TooManyTokens>>;
+        so_far: &mut ReadSoFar,
+        go_on: &mut dyn FnMut(Stretch) -> bool,
+    ) -> Option<Result<Result<TokenizedText, TooManyTokens>>>;
 
     /// Returns how many tokens at the beginning of a text do not take part in pooling.
     fn unpooled(&self, kind: InputKind) -> usize;

@@ -2,19 +2,19 @@
 //!
 //! `truncation.rs` truncates texts: special tokens stay, only the tokens of the text itself are dropped.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, ops::Range, path::Path};
 
 use serde_json::{Value, value::RawValue};
 
 use super::{
     json_file::{JsonFile, config},
     model_folder::ModelFolder,
-    stages::{Tokenize, TokenizedText, TooManyTokens},
+    stages::{ReadSoFar, Stretch, Tokenize, TokenizedText, TooManyTokens},
     truncation::{Fit, fit},
 };
 use crate::{
     CountTokens, Error, ErrorKind, InputKind, Prompts, Result, Truncation,
-    tokenizer::{TextTokenizer, TokenizerJson},
+    tokenizer::{Reading, TextTokenizer, TokenizerJson},
 };
 
 /// A tokenizer, and what the model wants of it.
@@ -98,6 +98,19 @@ impl ModelTokenizer {
         }
         Ok(())
     }
+
+    /// Prepares a text to be read. Its first part is tokenized with the prompt before it.
+    fn reading<'a>(
+        &'a self,
+        kind: InputKind,
+        text: &'a str,
+    ) -> Reading<'a, impl Fn(Range<usize>) -> Result<Vec<u32>> + use<'a>> {
+        let tokenize = move |part: Range<usize>| match part.start {
+            0 => self.texts.plain(&self.prompts.before(kind, &text[part])),
+            _ => self.texts.plain(&text[part]),
+        };
+        Reading { text, split_points: self.texts.split_points, tokenize }
+    }
 }
 
 impl std::fmt::Debug for ModelTokenizer {
@@ -112,22 +125,24 @@ impl Tokenize for ModelTokenizer {
         kind: InputKind,
         text: &str,
         truncation: Truncation,
-    ) -> Result<Result<TokenizedText, TooManyTokens>> {
-        let text = &*self.prompts.before(kind, text);
-        let TextTokenizer { before, after, split_points, .. } = &self.texts;
+        so_far: &mut ReadSoFar,
+        go_on: &mut dyn FnMut(Stretch) -> bool,
+    ) -> Option<Result<Result<TokenizedText, TooManyTokens>>> {
+        let TextTokenizer { before, after, .. } = &self.texts;
         let special = self.texts.special();
         let room = self.max.saturating_sub(special);
-        let fitted = fit(*split_points, text, room, self.left, truncation, |text| self.texts.plain(text))?;
-        let (own, truncated) = match fitted {
-            Fit::Whole(own) => (own, false),
-            Fit::Truncated(own) => (own, true),
-            Fit::TooMany(own) => return Ok(Err(TooManyTokens(own + special))),
+        let fit = fit(&self.reading(kind, text), room, self.left, truncation, so_far, go_on);
+        let (own, truncated) = match fit.transpose()? {
+            Ok(Fit::Whole(own)) => (own, false),
+            Ok(Fit::Truncated(own)) => (own, true),
+            Ok(Fit::TooMany(own)) => return Some(Ok(Err(TooManyTokens(own + special)))),
+            Err(error) => return Some(Err(error)),
         };
         let mut ids = Vec::with_capacity(own.len() + special);
         ids.extend_from_slice(before);
         ids.extend_from_slice(&own);
         ids.extend_from_slice(after);
-        Ok(Ok(TokenizedText { ids, truncated }))
+        Some(Ok(Ok(TokenizedText { ids, truncated })))
     }
 
     fn unpooled(&self, kind: InputKind) -> usize {

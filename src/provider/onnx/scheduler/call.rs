@@ -13,7 +13,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::pieces::{TextPiece, pieces};
+use super::pieces::{PerSize, TextPiece, pieces};
 use crate::{
     BadText, BadTextReason, Batch, Error, ErrorKind, InputKind, Lane, Result, Truncation,
     provider::onnx::stages::{TokenizedText, TooManyTokens},
@@ -31,7 +31,7 @@ pub(super) struct EmbedCall {
     pub(super) kind: InputKind,
     pub(super) truncation: Truncation,
     pub(super) lane: Lane,
-    deadline: Option<Instant>,
+    pub(super) deadline: Option<Instant>,
     /// Nobody waits for the rest: the call was withdrawn, has failed, or is complete.
     over: AtomicBool,
     state: Mutex<CallState>,
@@ -47,9 +47,9 @@ impl std::fmt::Debug for EmbedCall {
 pub(super) struct CallState {
     /// Pieces that no thread has begun to tokenize.
     pub(super) pieces: VecDeque<TextPiece>,
-    /// Giant texts that no thread has begun to tokenize, each a piece of its own.
-    pub(super) giants: VecDeque<TextPiece>,
-    /// The number of pieces that are not tokenized, with those in work and the giants.
+    /// Long texts whose next stretch is too long for the threads that embed, each a piece of its own.
+    pub(super) long: PerSize<VecDeque<TextPiece>>,
+    /// The number of pieces that are not tokenized, with those in work and the long texts.
     untokenized: usize,
     /// The ids of texts that no thread has begun to embed.
     ids: Vec<Box<[u32]>>,
@@ -76,6 +76,10 @@ pub(in crate::provider::onnx) struct CallRows {
     pub(in crate::provider::onnx) tokens: u64,
 }
 
+fn too_late() -> Error {
+    Error::new(ErrorKind::DeadlinePassed, "the batch's texts were not all tokenized and on their way through the model")
+}
+
 /// The next step of a call after one of its pieces was tokenized.
 #[derive(Debug)]
 pub(super) enum AfterTokenizing {
@@ -96,11 +100,11 @@ impl EmbedCall {
         reply: oneshot::Sender<Result<CallRows>>,
     ) -> Self {
         let texts = batch.texts();
-        let (pieces, giants) = pieces(texts);
+        let pieces = pieces(texts);
         let state = CallState {
-            untokenized: pieces.len() + giants.len(),
+            untokenized: pieces.len(),
             pieces,
-            giants,
+            long: PerSize::default(),
             ids: vec![Box::default(); texts.len()],
             waiting: BTreeMap::new(),
             waiting_tokens: 0,
@@ -140,8 +144,8 @@ impl EmbedCall {
     fn end(&self) -> Option<oneshot::Sender<Result<CallRows>>> {
         self.over.store(true, Ordering::Relaxed);
         let mut state = self.state();
-        let CallState { pieces, giants, ids, waiting, components, .. } = &mut *state;
-        let freed = (take(pieces), take(giants), take(ids), take(waiting), take(components));
+        let CallState { pieces, long, ids, waiting, components, .. } = &mut *state;
+        let freed = (take(pieces), take(long), take(ids), take(waiting), take(components));
         let reply = state.reply.take();
         // Freeing memory takes time, which is no time to hold the lock for.
         drop(state);
@@ -155,9 +159,19 @@ impl EmbedCall {
             return Ok(false);
         }
         if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Err(Error::new(ErrorKind::DeadlinePassed, "the batch's work had not all begun"));
+            return Err(too_late());
         }
         Ok(true)
+    }
+
+    /// Fails the call at its deadline, unless its last texts are being embedded: those rows come soon.
+    pub(super) fn pass_deadline(&self) {
+        let state = self.state();
+        let unbegun = state.is_tokenizing() || !state.waiting.is_empty();
+        drop(state);
+        if unbegun {
+            self.finish(Err(too_late()));
+        }
     }
 
     /// Sends the result to the caller, once, and frees the call's memory. No lock is held: a caller that is woken may
@@ -253,8 +267,8 @@ impl CallState {
     /// Returns whether no text, no ids and no row is kept.
     #[cfg(test)]
     pub(super) fn holds_nothing(&self) -> bool {
-        let sizes = [self.pieces.capacity(), self.giants.capacity(), self.ids.capacity(), self.components.capacity()];
-        sizes == [0; 4] && self.waiting.is_empty()
+        let sizes = [self.pieces.capacity(), self.ids.capacity(), self.components.capacity()];
+        sizes == [0; 3] && self.waiting.is_empty() && self.long.all().all(|pieces| pieces.capacity() == 0)
     }
 
     /// Returns whether there are texts to embed. A call with a bad text has none, because it is an error already.

@@ -8,8 +8,9 @@ use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     call::{CallState, EmbedCall},
+    deadlines::Deadlines,
     packing::{BatchPart, pack_batch},
-    pieces::{PIECE_BYTES, TextPiece},
+    pieces::{PIECE_BYTES, PerSize, StretchSize, TextPiece},
     turns::Turns,
     worker::WorkerRole,
 };
@@ -32,8 +33,9 @@ pub(super) enum WorkItem {
 #[derive(Debug, Default)]
 pub(super) struct WorkQueue {
     lanes: PerLane<LaneQueue>,
-    /// The calls with giant texts, which have a thread of their own.
-    pub(super) giants: Turns,
+    /// The calls with stretches that are too long for the threads that embed, which have threads of their own.
+    long: PerSize<PerLane<Turns>>,
+    pub(super) deadlines: Deadlines,
     pub(super) stop: bool,
 }
 
@@ -51,12 +53,22 @@ struct LaneQueue {
 impl WorkQueue {
     /// Adds a new call.
     pub(super) fn push_call(&mut self, call: &Arc<EmbedCall>) {
-        let state = call.state();
-        if !state.pieces.is_empty() {
+        if !call.state().pieces.is_empty() {
             self.lanes.of(call.lane).raw.push(call);
         }
-        if !state.giants.is_empty() {
-            self.giants.push(call);
+        self.deadlines.push(call);
+    }
+
+    /// Adds the rest of a long text: to be read by a thread for stretches of a size, or by any thread that tokenizes.
+    pub(super) fn give_back(&mut self, call: &Arc<EmbedCall>, piece: TextPiece, size: Option<StretchSize>) {
+        let mut state = call.state();
+        if let Some(size) = size {
+            state.long.of(size).push_back(piece);
+            self.long.of(size).of(call.lane).push(call);
+        } else {
+            // It comes before the call's other pieces, so that few of its texts are half read at a time.
+            state.pieces.push_front(piece);
+            self.lanes.of(call.lane).raw.push(call);
         }
     }
 
@@ -67,21 +79,38 @@ impl WorkQueue {
 
     pub(super) fn remove(&mut self, call: &Arc<EmbedCall>) {
         let turns = self.lanes.of(call.lane);
-        for turns in [&mut turns.raw, &mut turns.ready, &mut self.giants] {
-            turns.remove(call);
-        }
+        turns.raw.remove(call);
+        turns.ready.remove(call);
+        self.long.all_mut().for_each(|lanes| lanes.of(call.lane).remove(call));
+        self.deadlines.remove(call);
     }
 
-    /// Returns the next giant text. Calls take turns by one text.
-    pub(super) fn next_giant(&mut self) -> Option<(Arc<EmbedCall>, TextPiece)> {
-        next_of(&mut self.giants, |state| &mut state.giants)
+    /// Returns the next text with a stretch of this size. Calls take turns by one stretch.
+    pub(super) fn next_long(
+        &mut self,
+        size: StretchSize,
+        head_start: &mut HeadStart,
+    ) -> Option<(Arc<EmbedCall>, TextPiece)> {
+        head_start.order().into_iter().find_map(|lane| {
+            let next = next_of(self.long.of(size).of(lane), |state| state.long.of(size))?;
+            head_start.took(lane);
+            Some(next)
+        })
+    }
+
+    /// Returns how many stretches of this size wait.
+    #[cfg(test)]
+    pub(super) fn waiting(&mut self, size: StretchSize) -> usize {
+        let lanes = self.long.of(size).both();
+        lanes.into_iter().flat_map(Turns::iter).map(|call| call.state().long.of(size).len()).sum()
     }
 
     /// Returns how often a call was looked at so far.
     #[cfg(test)]
     pub(super) fn looked_at(&self) -> usize {
         let lanes = self.lanes.both().into_iter().flat_map(|lane| [&lane.raw, &lane.ready]);
-        lanes.chain([&self.giants]).map(|turns| turns.looked_at.get()).sum()
+        let long = self.long.all().flat_map(PerLane::both);
+        lanes.chain(long).map(|turns| turns.looked_at.get()).sum()
     }
 
     /// Returns the next work of a thread. `head_start` counts the pieces of interactive work that the thread did since

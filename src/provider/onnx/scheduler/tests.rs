@@ -1,6 +1,7 @@
 //! The scheduler on a stand-in tokenizer and a stand-in model, which write down what they are asked to do.
 
 mod harness;
+mod long_texts;
 
 use std::{
     ops::Range,
@@ -11,12 +12,12 @@ use std::{
 use proptest::prelude::*;
 
 use self::harness::{
-    Answer, Ask, Asked, CONFUSING, Event, Harness, LIMIT, OVER, POISON, SHOCK, SLOW, TEST_TIMEOUT, UNKNOWN, WIDTH,
-    answer, apart, both, ids, ids_of, one_by_one, padded, patiently, sorted, text,
+    Answer, Ask, Asked, CONFUSING, Event, Harness, LARGE, LIMIT, OVER, POISON, SHOCK, SLOW, TEST_TIMEOUT, UNKNOWN,
+    WIDTH, answer, apart, both, ids, ids_of, one_by_one, padded, patiently, sorted, text,
 };
 use super::{
     packing::BatchPart,
-    pieces::{GIANT_BYTES, PIECE_BYTES, TEXT_BYTES},
+    pieces::{GIANT_BYTES, PIECE_BYTES, SLICE_BYTES, StretchSize, TEXT_BYTES, TextPiece},
     run_stage::halves,
     *,
 };
@@ -26,7 +27,7 @@ use crate::{BadTextReason, InputKind, Lane, Truncation};
 const MAX_INTERACTIVE_RUN: usize = 8;
 
 fn lengths() -> impl Strategy<Value = usize> {
-    prop_oneof![1_usize..40, 1_usize..600]
+    prop_oneof![40 => 1_usize..40, 40 => 1_usize..600, 1 => 8_000_usize..30_000]
 }
 
 /// Calls of good texts, some to be truncated.
@@ -35,6 +36,10 @@ fn good_calls() -> impl Strategy<Value = Vec<Ask>> {
     let call = (texts, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(texts, query, bulk, truncate)| {
         let texts = texts.into_iter().map(|(length, salt, over)| {
             let mut text = text(length, salt);
+            if salt % 2 == 0 {
+                // A long text is split there.
+                text = text.replace('j', " ");
+            }
             if truncate && over {
                 text.insert(length / 2, OVER);
             }
@@ -257,7 +262,7 @@ fn tokenizing_many_queries_does_not_starve_bulk_texts() {
     let harness = Harness::start([both(&one_by_one())]);
     harness.log.set(|state| state.texts = Some(0));
     // Each a piece of its own.
-    let pieces = |count: usize| (0..count).map(|i| format!("{SLOW}{}", text(PIECE_BYTES, i)));
+    let pieces = |count: usize| (0..count).map(|i| format!("{SLOW}{}", text(LARGE, i)));
     let queries = harness.ask(&Ask::queries(pieces(40)));
     harness.log.wait_until(|state| state.texts().len() == 1);
     let bulk = harness.ask(&Ask::documents(["bulk"]));
@@ -289,7 +294,7 @@ fn a_small_call_is_not_stuck_behind_a_large_one() {
 fn a_small_call_is_not_stuck_behind_the_tokenizing_of_a_large_one() {
     let harness = Harness::start([both(&one_by_one())]);
     harness.log.set(|state| state.texts = Some(0));
-    let large = harness.ask(&Ask::documents((0..40).map(|i| format!("{SLOW}{}", text(PIECE_BYTES, i)))));
+    let large = harness.ask(&Ask::documents((0..40).map(|i| format!("{SLOW}{}", text(LARGE, i)))));
     harness.log.wait_until(|state| state.texts().len() == 1);
     let small = harness.ask(&Ask::documents(["small"]));
     harness.log.open();
@@ -399,7 +404,7 @@ fn a_device_begins_before_all_is_tokenized() {
     let harness = Harness::start(apart(&Packing::new(100, 8, None), 2, 1));
     harness.log.set(|state| state.texts = Some(0));
     // Four pieces, the last of which waits until something was embedded.
-    let mut texts: Vec<String> = (0..4).map(|i| text(PIECE_BYTES, i)).collect();
+    let mut texts: Vec<String> = (0..4).map(|i| text(LARGE, i)).collect();
     texts[3].push(SLOW);
     let call = harness.ask(&Ask::documents(&texts));
     harness.log.wait_until(|state| !state.batches().is_empty());
@@ -412,7 +417,7 @@ fn a_device_begins_before_all_is_tokenized() {
 fn truncated_texts_are_named_in_order_whichever_was_tokenized_first() {
     let harness = Harness::start(vec![both(&Packing::new(100, 8, None)); 2]);
     harness.log.set(|state| state.texts = Some(0));
-    let mut texts: Vec<String> = (0..4).map(|i| format!("{}{OVER}", text(PIECE_BYTES, i))).collect();
+    let mut texts: Vec<String> = (0..4).map(|i| format!("{}{OVER}", text(LARGE, i))).collect();
     texts[0].insert(0, SLOW);
     let call = harness.ask(&Ask { truncation: Truncation::Truncate, ..Ask::documents(texts) });
     // The other thread begins a piece when it is done with the one before.
@@ -510,7 +515,7 @@ fn a_failed_call_leaves_nothing_in_the_queue() {
     harness.log.wait_until(|state| state.texts().iter().any(|text| text.ends_with(SLOW)));
     let failing = harness.ask(&Ask::documents([text(GIANT_BYTES, 1), "~".to_owned()]));
     failing.end_badly();
-    patiently(|| lock(&harness.scheduler.shared.queue).giants.is_empty());
+    harness.wait_until_drained();
     harness.log.open();
     slow.end_well();
 }
@@ -589,12 +594,10 @@ fn a_text_is_never_cut_into_two_pieces_nor_forgotten_between_them() {
     let giant = text(GIANT_BYTES, 0);
     let texts = ["", &large, "one more", "next", &giant, &giant, "", "behind", &giant];
     let call = EmbedCall::new(&Batch::documents(&texts), Vec::new(), WIDTH, oneshot::channel().0);
-    let giants: Vec<TextPiece> = call.state().giants.drain(..).collect();
     let pieces: Vec<TextPiece> = call.state().pieces.drain(..).collect();
     let firsts: Vec<usize> = pieces.iter().map(|piece| piece.first).collect();
-    assert_eq!(firsts, [0, 3, 6]);
-    assert_eq!(giants.iter().map(|giant| giant.first).collect::<Vec<_>>(), [4, 5, 8]);
-    let all = pieces.iter().chain(&giants).flat_map(|one| piece(one.first, one)).collect();
+    assert_eq!(firsts, [0, 3, 4, 5, 6, 8]);
+    let all = pieces.iter().flat_map(|one| piece(one.first, one)).collect();
     assert_eq!(sorted(all), texts.iter().enumerate().map(|(at, &text)| (at, text.to_owned())).collect::<Vec<_>>());
 }
 

@@ -10,7 +10,7 @@ use super::call::EmbedCall;
 pub(super) struct Turns {
     /// The calls by turn.
     calls: BTreeMap<u64, Arc<EmbedCall>>,
-    /// The turns by the calls' addresses, which are their own while they are in `calls`.
+    /// The turns by the calls' addresses.
     turns: BTreeMap<usize, u64>,
     next: u64,
     /// The calls that were looked at so far.
@@ -18,7 +18,8 @@ pub(super) struct Turns {
     pub(super) looked_at: std::cell::Cell<usize>,
 }
 
-fn address(call: &Arc<EmbedCall>) -> usize {
+/// Returns the address of a call, which is its own as long as the call is somewhere.
+pub(super) fn address(call: &Arc<EmbedCall>) -> usize {
     Arc::as_ptr(call).addr()
 }
 
@@ -55,6 +56,7 @@ impl Turns {
         self.calls.values().inspect(|_| self.looks_at(1))
     }
 
+    /// Returns whether no call waits here.
     pub(super) fn is_empty(&self) -> bool {
         self.calls.is_empty()
     }

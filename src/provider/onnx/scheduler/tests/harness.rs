@@ -1,6 +1,7 @@
 //! A tokenizer and a model that stand in for real ones: they write down what they are asked to do, and wait at gates.
 
 use std::{
+    ops::Range,
     panic::resume_unwind,
     pin::Pin,
     task::{Context, Waker},
@@ -12,13 +13,20 @@ use futures_util::future::{MaybeDone, maybe_done};
 use super::super::*;
 use crate::{
     InputKind, Lane, Truncation,
-    provider::onnx::stages::{BatchFailure, TokenRow, TokenizedText, TooManyTokens},
+    provider::onnx::{
+        scheduler::pieces::{PIECE_BYTES, TEXT_BYTES},
+        stages::{BatchFailure, ReadSoFar, Stretch, TokenRow, TokenizedText, TooManyTokens},
+        truncation::{Fit, fit},
+    },
+    tokenizer::{Reading, SplitPoints},
 };
 
 /// Components of a vector: the text's tokens, the sum of its ids, its tokens that do not take part in pooling.
 pub(super) const WIDTH: usize = 3;
 /// The most tokens of a text; a text that is too long is marked so.
 pub(super) const LIMIT: usize = 1000;
+/// The bytes of a text that is a piece of its own, and not long, with one or two characters more too.
+pub(super) const LARGE: usize = PIECE_BYTES - TEXT_BYTES;
 /// A call that takes longer is taken not to end.
 pub(super) const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -54,6 +62,8 @@ pub(super) struct State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     Text(String),
+    /// A later stretch of a long text, which begins at this place.
+    Stretch(usize),
     Batch(Vec<Vec<u32>>),
 }
 
@@ -111,7 +121,7 @@ impl State {
     }
 }
 
-/// Takes a text's characters for its ids.
+/// Takes a text's characters for its ids. A long text can be split before spaces.
 pub(super) struct Characters(Arc<Log>);
 
 /// The ids of a text, unless it is bad.
@@ -131,25 +141,46 @@ pub(super) fn unpooled_of(kind: InputKind) -> usize {
     }
 }
 
+impl Characters {
+    fn stretch(&self, text: &str, part: Range<usize>) -> Result<Vec<u32>> {
+        let event = if part.start == 0 { Event::Text(text.to_owned()) } else { Event::Stretch(part.start) };
+        let slow = text[part.clone()].contains(SLOW);
+        self.0.begin(event, if slow { Some(|state| &mut state.texts) } else { None });
+        if text[part.clone()].contains(CONFUSING) {
+            // Without the hook, which would print.
+            resume_unwind(Box::new("confused"));
+        }
+        if text[part.clone()].contains(UNKNOWN) {
+            return Err(Error::new(ErrorKind::Inference, "an unknown character"));
+        }
+        Ok(text[part].chars().map(u32::from).collect())
+    }
+}
+
 impl Tokenize for Characters {
     fn tokenize(
         &self,
         _: InputKind,
         text: &str,
         truncation: Truncation,
-    ) -> Result<Result<TokenizedText, TooManyTokens>> {
-        let slow = text.contains(SLOW);
-        self.0.begin(Event::Text(text.to_owned()), if slow { Some(|state| &mut state.texts) } else { None });
-        if text.contains(CONFUSING) {
-            // Without the hook, which would print.
-            resume_unwind(Box::new("confused"));
-        }
-        if text.contains(UNKNOWN) {
-            return Err(Error::new(ErrorKind::Inference, "an unknown character"));
-        }
-        let truncated = text.contains(OVER);
-        let encoded = ids_of(text, truncation).map(|ids| TokenizedText { ids, truncated });
-        Ok(encoded.ok_or_else(|| TooManyTokens(text.chars().count())))
+        so_far: &mut ReadSoFar,
+        go_on: &mut dyn FnMut(Stretch) -> bool,
+    ) -> Option<Result<Result<TokenizedText, TooManyTokens>>> {
+        let tokenize = |part: Range<usize>| self.stretch(text, part);
+        let reading = Reading { text, split_points: SplitPoints::BeforeSpace, tokenize };
+        let mut ids = match fit(&reading, usize::MAX, false, truncation, so_far, go_on).transpose()? {
+            Ok(Fit::Whole(ids)) => ids,
+            Ok(fit) => panic!("{fit:?} though there is room for all"),
+            Err(error) => return Some(Err(error)),
+        };
+        let over = ids.iter().position(|&id| id == u32::from(OVER));
+        Some(Ok(match over {
+            Some(_) if truncation == Truncation::Error => Err(TooManyTokens(ids.len())),
+            _ => {
+                ids.truncate(over.map_or(usize::MAX, |at| at + 1));
+                Ok(TokenizedText { ids, truncated: over.is_some() })
+            }
+        }))
     }
 
     fn unpooled(&self, kind: InputKind) -> usize {
@@ -359,6 +390,11 @@ impl Asked {
     pub(super) fn end_badly(self) -> Error {
         self.end().expect_err("a failure")
     }
+}
+
+/// A text of so many bytes that can be split everywhere, and that waits at the gate in its first stretch.
+pub(super) fn slow_words(bytes: usize) -> String {
+    format!("{SLOW} {}", "word ".repeat(bytes / 5))
 }
 
 /// A text of so many tokens; those of different salt have different sums.
