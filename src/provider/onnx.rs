@@ -203,7 +203,9 @@ use crate::{Batch, Charges, Embedder, Embeddings, Error, Limits, Payee, Result, 
 /// - Loading: [`Config`](crate::ErrorKind::Config) names the file, field, variable, device or instructions.
 /// - Embedding: [`InvalidInput`](crate::ErrorKind::InvalidInput) for empty and over-long texts,
 ///   [`Inference`](crate::ErrorKind::Inference) if the runtime fails,
-///   [`DeadlinePassed`](crate::ErrorKind::DeadlinePassed) at the batch's deadline, unless its last texts are running.
+///   [`DeadlinePassed`](crate::ErrorKind::DeadlinePassed) at the batch's deadline, unless its last texts are running,
+///   [`Config`](crate::ErrorKind::Config) in a fork of the process that loaded the model: a fork has no threads but one,
+///   so load the model in each process.
 ///
 /// # Cancellation
 /// Dropping the future withdraws its queued work. A batch that is running is finished (on a CPU a few hundred tokens,

@@ -3,6 +3,8 @@
 
 mod device;
 pub(crate) mod folders;
+#[cfg(target_os = "linux")]
+mod fork;
 mod laws;
 mod mates;
 mod mutations;

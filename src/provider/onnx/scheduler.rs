@@ -51,6 +51,7 @@ mod turns;
 mod worker;
 
 use std::{
+    process,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
     time::Instant,
@@ -94,6 +95,8 @@ struct Shared {
     queue: Mutex<WorkQueue>,
     wake: Condvar,
     counters: Counters,
+    /// The process that the threads run in. A fork of it has everything but the threads.
+    process: u32,
 }
 
 impl std::fmt::Debug for Shared {
@@ -122,6 +125,7 @@ impl Scheduler {
             queue: Mutex::default(),
             wake: Condvar::new(),
             counters: Counters::default(),
+            process: process::id(),
         });
         // As many as keep up with the threads that embed. Each may need the memory for a stretch of almost a giant's size.
         let long = (workers.iter().filter(|worker| worker.role.tokenizes).count() / 2).clamp(1, MOST_LONG_THREADS);
@@ -149,6 +153,7 @@ impl Scheduler {
     /// Embeds the texts of a batch. If some are `bad` already, finds the others that are too long, and fails.
     /// Dropping the future withdraws the work that has not begun.
     pub(super) async fn submit(&self, batch: &Batch<'_>, bad: Vec<BadText>) -> Result<CallRows> {
+        self.shared.check_process()?;
         let (reply, answer) = oneshot::channel();
         let call = Arc::new(EmbedCall::new(batch, bad, self.shared.width, reply));
         let waiting = Waiting { shared: &self.shared, call: Arc::clone(&call) };
@@ -169,6 +174,11 @@ impl Scheduler {
 impl Drop for Scheduler {
     /// Waits for the batches that are running (milliseconds), and not for queued ones: no caller can wait for them.
     fn drop(&mut self) {
+        if self.shared.check_process().is_err() {
+            // There is nobody to wait for. Another thread may have held the lock when the process was forked.
+            self.threads.drain(..).for_each(std::mem::forget);
+            return;
+        }
         lock(&self.shared.queue).stop = true;
         self.shared.wake.notify_all();
         for thread in self.threads.drain(..).filter(|thread| thread.thread().id() != thread::current().id()) {
@@ -186,6 +196,9 @@ struct Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
+        if self.shared.check_process().is_err() {
+            return;
+        }
         self.call.withdraw();
         // A call that has failed may wait in the queue still.
         lock(&self.shared.queue).remove(&self.call);
@@ -193,6 +206,19 @@ impl Drop for Waiting<'_> {
 }
 
 impl Shared {
+    /// Fails in a fork of the process that loaded the model: a call would wait there for threads that do not exist.
+    fn check_process(&self) -> Result<()> {
+        let (loaded, here) = (self.process, process::id());
+        if loaded == here {
+            return Ok(());
+        }
+        let message = format!(
+            "the model was loaded in process {loaded}, and process {here} is a fork of it without the model's threads: \
+             load the model in this process"
+        );
+        Err(Error::new(ErrorKind::Config, message))
+    }
+
     /// Runs one thread until it is told to stop.
     fn worker_loop(&self, role: &WorkerRole, runner: Option<Box<dyn RunBatch>>) {
         let (tokens, width, counters) = (&*self.tokens, self.width, &self.counters);
