@@ -154,7 +154,7 @@ fn classify(status: u16, body: &ErrorBody, endpoint: &Endpoint) -> (ErrorKind, S
         300..=399 => is(Config, "the server answered with a redirect, which is not followed: give the final base URL"),
         500 if body.says(&SIZE_WORDS) => is(InvalidInput, "a text or the whole request is too large for the server"),
         // With 424, text-embeddings-inference says that its model failed.
-        409 | 424 | 425 | 500..=599 => is(Unavailable, "the server cannot answer at the moment"),
+        409 | 424 | 425 | 499..=599 => is(Unavailable, "the server cannot answer at the moment"),
         400..=499 => {
             is(Config, "the server refused the request, and not because of its texts: `provider_message` has its words")
         }

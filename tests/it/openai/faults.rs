@@ -132,6 +132,7 @@ async fn every_status_has_its_kind() {
         (503, plain("Slow down."), Unavailable, None),
         (504, Value::Null, Unavailable, None),
         (524, Value::Null, Unavailable, None),
+        (499, Value::Null, Unavailable, None),
         (424, json!({"error": "out of memory", "error_type": "Backend"}), Unavailable, Some("Backend")),
         (410, Value::Null, Config, None),
         (529, Value::Null, Unavailable, None),
@@ -161,7 +162,7 @@ async fn every_status_has_its_kind() {
         }
         assert_eq!(error.retry_after(), None, "{shown}");
         // The cost is unknown only if a gateway stopped waiting: the server behind it may have finished the work.
-        let unanswered = u64::from([408, 502, 504, 524].contains(&status));
+        let unanswered = u64::from([408, 499, 502, 504, 524].contains(&status));
         assert_eq!((error.usage().exact_tokens(), error.usage().unanswered), (Some(0), unanswered), "{shown}");
         assert_eq!(error.is_retryable(), matches!(kind, RateLimited | Timeout | Unavailable), "{shown}");
     }
@@ -277,18 +278,18 @@ async fn an_error_with_success_keeps_its_words_and_its_meaning() {
 async fn a_wrong_base_url_is_hinted_at() {
     let lm_studio = json!({"error": "Unexpected endpoint or method. (POST /embeddings)"}).to_string();
     let ollama = json!({"embedding": []}).to_string();
-    let steps: [(fn(&str) -> String, Step, ErrorKind, &str); 7] = [
-        (|base| base.to_owned(), Step::status(404), ErrorKind::Config, "/v1/embeddings: "),
-        (|base| base.to_owned(), Step::status(405), ErrorKind::Config, "/v1/embeddings: "),
-        (|base| base.replace("/v1", ""), Step::Html(404), ErrorKind::Config, "this one does not"),
-        (|base| format!("{base}/v1"), Step::status(404), ErrorKind::Config, "this one has /v1 twice"),
-        (|base| base.replace("/v1", ""), Step::body(lm_studio), ErrorKind::Config, "this one does not"),
-        (|base| base.replace("/v1", "/api"), Step::body(ollama), ErrorKind::Protocol, "not in /api"),
-        (|base| base.replace("/v1", ""), Step::Html(200), ErrorKind::Protocol, "this one does not"),
+    let steps: [(&str, Step, ErrorKind, &str); 7] = [
+        ("/v1", Step::status(404), ErrorKind::Config, "/v1/embeddings: "),
+        ("/v1", Step::status(405), ErrorKind::Config, "/v1/embeddings: "),
+        ("", Step::Html(404), ErrorKind::Config, "this one does not"),
+        ("/v1/v1", Step::status(404), ErrorKind::Config, "this one has /v1 twice"),
+        ("", Step::body(lm_studio), ErrorKind::Config, "this one does not"),
+        ("/api", Step::body(ollama), ErrorKind::Protocol, "not in /api"),
+        ("", Step::Html(200), ErrorKind::Protocol, "this one does not"),
     ];
-    for (url, step, kind, remark) in steps {
+    for (path, step, kind, remark) in steps {
         let server = Server::start([step]).await;
-        let url = url(&server.base_url());
+        let url = server.base_url().replace("/v1", path);
         let client = builder(&url).build().expect("valid");
         let error = error_from(&server, &client).await;
         assert_eq!(error.kind(), kind, "{url}: {error}");
