@@ -1,7 +1,7 @@
 //! Knows how well-known models pool: their repositories say it in `modules.json`, which converted copies often lack.
 //!
 //! An entry is a copy of what the repository's own `modules.json` and pooling configuration say. Leave out a model if
-//! you have not seen these files: a folder that is not found here is refused, and a wrong entry gives wrong vectors.
+//! you are not certain of these files: a folder that is not found here is refused, and a wrong entry gives wrong vectors.
 
 use crate::{
     Normalization::{self, L2, None as Unscaled},
@@ -17,7 +17,10 @@ pub(super) struct KnownModel {
     pub(super) normalization: Normalization,
 }
 
-const MODELS: [(&str, Pooling, Normalization); 40] = [
+const MODELS: [(&str, Pooling, Normalization); 42] = [
+    ("BAAI/bge-small-en", Cls, L2),
+    ("BAAI/bge-base-en", Cls, L2),
+    ("BAAI/bge-large-zh", Cls, L2),
     ("BAAI/bge-small-en-v1.5", Cls, L2),
     ("BAAI/bge-base-en-v1.5", Cls, L2),
     ("BAAI/bge-large-en-v1.5", Cls, L2),
@@ -53,7 +56,6 @@ const MODELS: [(&str, Pooling, Normalization); 40] = [
     ("sentence-transformers/multi-qa-distilbert-cos-v1", Mean, L2),
     ("sentence-transformers/multi-qa-mpnet-base-cos-v1", Mean, L2),
     // Trained for the dot product.
-    ("sentence-transformers/multi-qa-distilbert-dot-v1", Cls, Unscaled),
     ("sentence-transformers/multi-qa-mpnet-base-dot-v1", Cls, Unscaled),
     ("sentence-transformers/paraphrase-MiniLM-L6-v2", Mean, Unscaled),
     ("sentence-transformers/paraphrase-mpnet-base-v2", Mean, Unscaled),
