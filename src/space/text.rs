@@ -321,8 +321,7 @@ mod tests {
     #[test]
     fn texts_stay_as_they_are() {
         let builder = || Space::builder("a-model", 384);
-        let mut empty = Prompts::default();
-        empty.query = Some("".into());
+        let empty = Prompts { query: Some("".into()), ..Prompts::default() };
         for (builder, expected) in [
             (
                 builder(),

@@ -155,7 +155,7 @@ fn classify(status: u16, body: &ErrorBody, endpoint: &Endpoint) -> (ErrorKind, S
         500 if body.says(&SIZE_WORDS) => is(InvalidInput, "a text or the whole request is too large for the server"),
         // With 424, text-embeddings-inference says that its model failed.
         409 | 424 | 425 | 499..=599 => is(Unavailable, "the server cannot answer at the moment"),
-        400..=499 => {
+        400..=498 => {
             is(Config, "the server refused the request, and not because of its texts: `provider_message` has its words")
         }
         _ => is(Protocol, "the status is neither of success nor of an error"),

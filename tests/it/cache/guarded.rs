@@ -556,7 +556,10 @@ async fn clones_share_the_breaker_and_not_the_settings() {
 async fn a_cache_over_a_store_that_hangs_goes_on() {
     let (inner, store) = guarded(Mood::Hangs);
     let fake = Fake::new(8);
-    let embedder = fake.clone().cached(store.clone()).expect("one space").with_stored_queries();
+    let embedder = docvector_embed::wrap::Cached::builder(fake.clone(), store.clone())
+        .with_stored_queries(true)
+        .build()
+        .expect("one space");
     let start = Instant::now();
     let mut took = Vec::new();
     for text in ["one", "two", "three", "four", "five"] {
