@@ -16,7 +16,7 @@
 use std::{collections::VecDeque, future::poll_fn, ops::Range, task::Poll};
 
 use crate::{
-    BadText, Batch, Error, Limits, Result, Space, TokenCount,
+    BadText, Batch, Error, ErrorKind, Limits, Result, Space, TokenCount,
     counting::{CallTokens, Counting},
 };
 
@@ -51,9 +51,19 @@ pub(crate) async fn plan<'l>(batch: &Batch<'_>, limits: &'l Limits) -> Plan<'l> 
 }
 
 /// Returns `true` if calls that were planned by earlier limits must be planned again. A rate limiter learns only from
-/// the first reply how many tokens a call may hold.
+/// the first reply how many tokens a call may hold, and a provider from a refusal how many texts.
 pub(crate) fn is_outdated(planned: &Limits, now: &Limits) -> bool {
-    planned.tokens_per_call != now.tokens_per_call
+    let fewer_texts = now.texts.is_some_and(|now| planned.texts.is_none_or(|planned| now < planned));
+    planned.tokens_per_call != now.tokens_per_call || fewer_texts
+}
+
+/// Returns the parts of a call that was refused, if a call may hold fewer texts by now: in smaller calls, the same texts
+/// may pass. Each part is smaller than the call, so that this ends.
+pub(crate) fn split_refused(error: &Error, call: &Batch<'_>, now: &Limits) -> Option<Vec<Range<usize>>> {
+    let names_none = error.bad_texts().is_empty() && error.partial().is_none();
+    let is_too_large = now.texts.is_some_and(|limit| limit < call.len());
+    let is_for_size = error.kind() == ErrorKind::InvalidInput && names_none && is_too_large;
+    is_for_size.then(|| split(call, now).ok()).flatten().filter(|parts| parts.len() > 1)
 }
 
 /// Splits a planned call by new limits, if it has to be split. Returns the first part, and puts the others at the front

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, ops::Range};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::{
-    Batch, Embedder, Embeddings, Error, Limits, Partial, Result,
+    Batch, Charges, Embedder, Embeddings, Error, Limits, Partial, Result,
     checked::embed_checked,
     gather::RowCollector,
     plan::{self, Plan},
@@ -56,25 +56,25 @@ async fn embed_calls<E: Embedder + ?Sized>(
     let Plan { calls, counting } = plan::plan(&batch, &limits).await;
     let calls = calls.map_err(|error| error.with_embedder(embedder))?;
     let batch = batch.with_counted(counting.counted(&batch));
-    if calls.len() <= 1 {
-        // Nothing has to be put together: the rows are not copied, and the error is the call's own.
-        return embed_checked(embedder, batch).await.inspect(|rows| progress(rows.len()));
-    }
     let mut waiting = VecDeque::from(calls);
+    // The cost of calls that were refused for their size and sent again in parts.
+    let mut refused = Charges::NONE;
+    if waiting.len() <= 1 {
+        // Nothing has to be put together: the rows are not copied, and the error is the call's own.
+        let result = embed_checked(embedder, batch).await.inspect(|rows| progress(rows.len()));
+        let Err(error) = &result else { return result };
+        waiting.clear();
+        if !put_parts_back(embedder, batch, error, &(0..batch.len()), &mut waiting) {
+            return result;
+        }
+        refused += error.charges();
+    }
     let mut in_flight = FuturesUnordered::new();
     let mut rows = RowCollector::new(batch.len());
     let (mut done, mut failed) = (0, None::<Error>);
     loop {
         while failed.is_none() && in_flight.len() < limits.in_flight.unwrap_or(IN_FLIGHT).max(1) {
-            let Some(mut call) = waiting.pop_front() else { break };
-            let now = embedder.limits();
-            if plan::is_outdated(&limits, &now) {
-                // The limits have changed since the calls were planned. The call is split again, and its other parts
-                // are the next in line.
-                let Range { start, .. } = call;
-                let part = |part: Range<usize>| start + part.start..start + part.end;
-                call = plan::again(&batch.part(call), &now, &mut waiting, part).await;
-            }
+            let Some(call) = next_call(embedder, batch, &limits, &mut waiting).await else { break };
             in_flight.push(embed_range(embedder, batch, call));
         }
         let Some((call, result)) = in_flight.next().await else { break };
@@ -93,6 +93,10 @@ async fn embed_calls<E: Embedder + ?Sized>(
                     error.without_charges().with_more_partials(beside)
                 })
             }
+            Err(error) if failed.is_none() && put_parts_back(embedder, batch, &error, &call, &mut waiting) => {
+                refused += error.charges();
+                None
+            }
             // The finished rows of the failed call join the others. Rows of another space stay with the error.
             Err(error) => Some(rows.take(error.map_indices(|index| [call.start + index]))),
         };
@@ -102,8 +106,8 @@ async fn embed_calls<E: Embedder + ?Sized>(
         };
     }
     match failed {
-        None => rows.finish(),
-        Some(error) => Err(rows.fail(error)),
+        None => rows.finish().map(|rows| rows.with_charges(&refused)),
+        Some(error) => Err(rows.fail(error.with_charges(&refused))),
     }
 }
 
@@ -113,6 +117,37 @@ fn with_later(first: Error, next: Error) -> Error {
     let first = first.with_charges(next.charges());
     let first = if named { first.with_more_bad_texts(next.bad_texts()) } else { first };
     first.with_more_partials(next.into_partials())
+}
+
+/// Puts the parts of a call at the front of the line, if the error is a refusal of its size. Returns whether it is.
+fn put_parts_back<E: Embedder + ?Sized>(
+    embedder: &E,
+    batch: Batch<'_>,
+    error: &Error,
+    call: &Range<usize>,
+    waiting: &mut VecDeque<Range<usize>>,
+) -> bool {
+    let Some(parts) = plan::split_refused(error, &batch.part(call.clone()), &embedder.limits()) else { return false };
+    parts.iter().rev().for_each(|part| waiting.push_front(call.start + part.start..call.start + part.end));
+    true
+}
+
+/// Takes the next call. If the limits have changed since the calls were planned, it is split again, and its other parts
+/// are the next in line.
+async fn next_call<E: Embedder + ?Sized>(
+    embedder: &E,
+    batch: Batch<'_>,
+    planned: &Limits,
+    waiting: &mut VecDeque<Range<usize>>,
+) -> Option<Range<usize>> {
+    let call = waiting.pop_front()?;
+    let now = embedder.limits();
+    if !plan::is_outdated(planned, &now) {
+        return Some(call);
+    }
+    let Range { start, .. } = call;
+    let part = |part: Range<usize>| start + part.start..start + part.end;
+    Some(plan::again(&batch.part(call), &now, waiting, part).await)
 }
 
 /// Makes one call, and returns its range with the result, because calls end in any order.

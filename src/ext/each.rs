@@ -1,6 +1,7 @@
 //! Holds one result per text: [`Each`].
 
 mod bisection;
+mod failing_texts;
 mod results;
 mod run;
 

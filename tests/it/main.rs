@@ -4,6 +4,7 @@ mod cache;
 mod cli;
 mod conformance;
 mod core_faults;
+mod failing_texts;
 mod fetch_assets;
 mod house;
 mod many;

@@ -10,7 +10,10 @@
 
 use std::collections::VecDeque;
 
-use super::results::{Refused, Results, attempt};
+use super::{
+    failing_texts::isolate_failing,
+    results::{Refused, Results, attempt},
+};
 use crate::{Batch, Embedder, Error};
 
 /// The number of texts that are sent alone if both halves of a call are refused. It practically never happens that all
@@ -52,7 +55,10 @@ pub(super) async fn isolate<E: Embedder + ?Sized>(
         for part in parts.into_iter().filter(|part| !part.is_empty()) {
             let (part, result) = attempt(embedder, batch, part).await;
             search.passed |= result.is_ok();
-            search.refused.extend(results.settle(part, result).err());
+            match results.settle(part, result) {
+                Err(failed) if failed.is_failure() => isolate_failing(embedder, batch, failed, results).await,
+                settled => search.refused.extend(settled.err()),
+            }
         }
     }
 }
@@ -100,8 +106,10 @@ async fn try_alone<E: Embedder + ?Sized>(
     tried.dedup();
     for &index in &tried {
         let (call, result) = attempt(embedder, batch, vec![index]).await;
-        if let Err(refused) = results.settle(call, result) {
-            results.reject(index, refused.error);
+        match results.settle(call, result) {
+            Err(failed) if failed.is_failure() => results.give_up(&[index], &failed.error),
+            Err(refused) => results.reject(index, refused.error),
+            Ok(()) => {}
         }
     }
     tried

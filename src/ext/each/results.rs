@@ -9,12 +9,30 @@ use crate::{
 /// The number of failures of the provider in a row after which the other texts are not sent.
 const FAILURES_IN_A_ROW: usize = 3;
 
-/// The texts of a refused call that have no result yet.
+/// The texts of a refused or failed call that have no result yet.
 pub(super) struct Refused {
     pub(super) rest: Vec<usize>,
     pub(super) error: Error,
     /// `true` if some texts of the call have a result, so that the rest may pass as it is.
     pub(super) smaller: bool,
+}
+
+impl Refused {
+    /// Returns `true` if the service failed and did not refuse, and no text is known to be the cause.
+    pub(super) fn is_failure(&self) -> bool {
+        let names_some = self.smaller && !self.error.bad_texts().is_empty();
+        self.error.kind() != ErrorKind::InvalidInput && !names_some
+    }
+}
+
+/// Statuses with which a server says that all of it is too busy.
+const BUSY: [u16; 2] = [503, 529];
+
+/// Returns `true` if one text may be the cause of a failure: a server answered, and its answer was a failure or made no
+/// sense. Without a status, there was no answer, or an embedder has broken a law.
+fn may_be_of_one_text(error: &Error) -> bool {
+    let has_answered = error.status().is_some_and(|status| !BUSY.contains(&status));
+    has_answered && matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Unavailable)
 }
 
 /// The rows, errors and costs so far.
@@ -49,6 +67,20 @@ impl Results {
         self.ended.is_some()
     }
 
+    /// Returns `true` if the last that was heard of the provider is a failure.
+    pub(super) const fn is_failing(&self) -> bool {
+        self.failures_in_a_row > 0
+    }
+
+    pub(super) fn has_row(&self, index: usize) -> bool {
+        self.rows.has(index)
+    }
+
+    /// Returns a text that has a row.
+    pub(super) fn any_with_row(&self) -> Option<usize> {
+        (0..self.errors.len()).find(|&index| self.rows.has(index))
+    }
+
     pub(super) fn has_error(&self, index: usize) -> bool {
         self.errors[index].is_some()
     }
@@ -58,7 +90,7 @@ impl Results {
         self.errors.iter_mut().for_each(|slot| _ = slot.get_or_insert_with(|| error.clone()));
     }
 
-    /// Makes the refusal of a text that was sent alone the result of that text.
+    /// Makes the refusal of a text that was sent alone, or the failure with it, the result of that text.
     pub(super) fn reject(&mut self, index: usize, error: Error) {
         let alone = vec![BadText::new(index, BadTextReason::Rejected)];
         self.errors[index] = Some(error.with_bad_texts(alone));
@@ -73,8 +105,8 @@ impl Results {
         todo.retain(|&index| self.errors[index].is_none() && !self.rows.has(index));
     }
 
-    /// Takes a call's rows, or those that were finished before it failed. If the call was refused, returns the texts
-    /// that have no result yet, whether or not the error names others.
+    /// Takes a call's rows, or those that were finished before it failed. If texts may be the cause, returns those that
+    /// have no result yet, whether or not the error names others.
     pub(super) fn settle(
         &mut self,
         mut call: Vec<usize>,
@@ -107,7 +139,8 @@ impl Results {
         }
         // If an error names texts, they are the cause, whatever its kind, and the rest is sent again. Each time at
         // least one text gets its result, so this ends.
-        if error.kind() == ErrorKind::InvalidInput || (smaller && !error.bad_texts().is_empty()) {
+        let names_some = smaller && !error.bad_texts().is_empty();
+        if error.kind() == ErrorKind::InvalidInput || names_some || may_be_of_one_text(&error) {
             return Err(Refused { rest: call, error, smaller });
         }
         self.give_up(&call, &error);

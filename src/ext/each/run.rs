@@ -7,6 +7,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use super::{
     Each,
     bisection::isolate,
+    failing_texts::isolate_failing,
     results::{Results, attempt},
 };
 use crate::{Batch, Embedder, Limits, Result, counted::Counted, ext::all::IN_FLIGHT, plan, plan::Plan};
@@ -83,9 +84,17 @@ async fn run_calls<E: Embedder + ?Sized>(
             in_flight.push(attempt(embedder, batch, call));
         }
         if let Some((call, result)) = in_flight.next().await {
-            refused.extend(results.settle(call, result).err());
+            let Err(of_call) = results.settle(call, result) else { continue };
+            let picked = batch.pick(&of_call.rest);
+            match plan::split_refused(&of_call.error, &picked.batch(), &embedder.limits()) {
+                Some(parts) => parts.into_iter().rev().for_each(|part| waiting.push_front(of_call.rest[part].to_vec())),
+                None => refused.push(of_call),
+            }
         } else if let Some(refused) = refused.pop() {
-            isolate(embedder, batch, refused, results).await;
+            match refused.is_failure() {
+                true => isolate_failing(embedder, batch, refused, results).await,
+                false => isolate(embedder, batch, refused, results).await,
+            }
         } else {
             break;
         }

@@ -51,7 +51,11 @@ fn impossible() -> Vec<(&'static str, Value)> {
         row[3] = component;
         json!(stand_in::in_base64(&row))
     };
+    let mut with_null = json!(stand_in::vector("any", DIMENSIONS));
+    with_null[3] = Value::Null;
     vec![
+        ("null for a vector", Value::Null),
+        ("null for a number", with_null),
         ("zeros", json!(vec![0.0_f32; DIMENSIONS])),
         ("base64 of zeros", json!(stand_in::in_base64(&[0.0; DIMENSIONS]))),
         ("base64 of NaN", with(f32::NAN)),

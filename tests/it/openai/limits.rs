@@ -6,18 +6,20 @@ use std::{
         Arc, LazyLock, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use docvector_embed::{
     BadText, BadTextReason, Batch, CountTokens, Embedder, EmbedderExt, ErrorKind, InputKind, Limits, StreamOptions,
-    TokenCount, Truncation, Usage, plan, provider::OpenAi,
+    TokenCount, Truncation, Usage, plan, provider::OpenAi, wrap::RetryPolicy,
 };
 use futures_util::{StreamExt, stream};
+use serde_json::Value;
 
 use super::{assert_rows, builder, client, small};
 use crate::support::{
     server::{Server, Step},
-    stand_in,
+    stand_in::{self, Request},
 };
 
 /// OpenAI's limits.
@@ -366,7 +368,7 @@ async fn work_that_was_paid_for_is_not_lost() {
 
 #[tokio::test]
 async fn one_bad_answer_of_many_spoils_no_other() {
-    // If a reply lacks a row, its whole call fails, and no row takes another's place.
+    // If a reply lacks a row, no row takes another's place, and only the text with which it lacks one has none.
     let server = Server::handling(|_, request| {
         let short = request.texts().contains(&"text number 10".to_owned());
         if short { Step::rows(|rows| drop(rows.pop())) } else { Step::Honest }
@@ -377,11 +379,59 @@ async fn one_bad_answer_of_many_spoils_no_other() {
     let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
     let each = client.embed_each(Batch::documents(&refs)).await;
     let failed: Vec<usize> = each.errors().map(|(index, _)| index).collect();
-    assert_eq!(failed, [8, 9, 10, 11]);
+    assert_eq!(failed, [10]);
     assert!(each.errors().all(|(_, error)| error.kind() == ErrorKind::Protocol));
     for (index, row) in each.iter().enumerate().filter(|(index, _)| !failed.contains(index)) {
         assert_rows([row.expect("a row")], &texts[index..=index]);
     }
-    // The unusable reply was paid for too.
-    assert_eq!(each.usage().exact_tokens(), Some(texts.iter().map(|text| stand_in::tokens(text)).sum()));
+    // The unusable replies were paid for too.
+    let all = server.requests().iter().flat_map(Request::texts).map(|text| stand_in::tokens(&text)).sum();
+    assert_eq!(each.usage().exact_tokens(), Some(all));
+}
+
+/// Makes the reply of a server that fails for as long as one text is in the request.
+fn poisoned(request: &Request, how: fn(&Request) -> Step) -> Step {
+    if request.texts().contains(&"text number 41".to_owned()) { how(request) } else { Step::Honest }
+}
+
+/// Ollama's failure to write NaN, a reply with a bare NaN, a row that is null, and a proxy whose server crashed.
+#[tokio::test]
+async fn a_text_with_which_a_server_fails_costs_no_other_its_row() {
+    #[allow(clippy::type_complexity, reason = "a table")]
+    let ways: [(&str, ErrorKind, fn(&Request) -> Step); 4] = [
+        ("status 500", ErrorKind::Unavailable, |_| {
+            let message = "failed to encode response: json: unsupported value: NaN";
+            Step::refusal(500, "api_error", None, message)
+        }),
+        ("a bare NaN", ErrorKind::Protocol, |request| {
+            let row = |index| format!("{{\"index\": {index}, \"embedding\": [NaN, 1, 0, 0, 0, 0, 0, 0]}}");
+            let rows: Vec<String> = (0..request.texts().len()).map(row).collect();
+            Step::body(format!("{{\"data\": [{}]}}", rows.join(", ")))
+        }),
+        ("a null row", ErrorKind::Protocol, |_| Step::rows(|rows| rows.iter_mut().for_each(|row| *row = Value::Null))),
+        ("status 502", ErrorKind::Unavailable, |_| Step::Html(502)),
+    ];
+    let texts = numbered(64);
+    let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let policy =
+        RetryPolicy::default().with_attempts(2).with_backoff(Duration::from_millis(1), Duration::from_millis(2));
+    for (what, kind, how) in ways {
+        for retries in [false, true] {
+            let server = Server::handling(move |_, request| poisoned(request, how)).await;
+            let each = match retries {
+                false => client(&server).embed_each(Batch::documents(&refs)).await,
+                true => client(&server).retry(policy.clone()).embed_each(Batch::documents(&refs)).await,
+            };
+            assert_eq!(each.errors().map(|(index, _)| index).collect::<Vec<_>>(), [41], "{what}");
+            let error = each.result(41).expect_err("poisoned");
+            assert_eq!((error.kind(), error.bad_texts()), (kind, &[BadText::new(41, BadTextReason::Rejected)][..]));
+            for (index, row) in each.iter().enumerate().filter(|(index, _)| *index != 41) {
+                assert_rows([row.expect("a row")], &texts[index..=index]);
+            }
+            // The whole, the halves at six steps, the text once more, and a proof; with a second attempt of each failure.
+            let requests = server.requests().len();
+            assert!(requests <= 15 + 8, "{what}: {requests} requests");
+            assert_eq!(each.usage().requests as usize, requests, "{what}");
+        }
+    }
 }

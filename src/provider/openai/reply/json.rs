@@ -189,7 +189,8 @@ impl<'de> Visitor<'de> for VectorSeed<'_, '_> {
     }
 
     fn visit_unit<E>(self) -> Result<(), E> {
-        self.0.fault(|row| format!("vector {row} is null"));
+        // Servers write null where they have no usable number: a fault of this text's vector alone.
+        self.0.push_unusable();
         Ok(())
     }
 

@@ -124,6 +124,14 @@ impl<'b> PartialReply<'b> {
         }
     }
 
+    /// Takes a vector that the server could not write. Its row stays zeros.
+    pub(super) fn push_unusable(&mut self) {
+        if self.next_row().is_some() {
+            self.unusable.push(self.vectors);
+            self.vectors += 1;
+        }
+    }
+
     /// Notes a vector of `have` components, or of more if `more` says so.
     pub(super) fn wrong_width(&mut self, have: usize, more: &str) {
         let width = self.width;

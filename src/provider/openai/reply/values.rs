@@ -17,7 +17,7 @@ macro_rules! expecting {
 }
 pub(super) use expecting;
 
-/// Reads a number; `None` for any other value.
+/// Reads a number; NaN for null, and `None` for any other value.
 pub(super) struct NumberSeed;
 
 impl<'de> DeserializeSeed<'de> for NumberSeed {
@@ -45,8 +45,9 @@ impl<'de> Visitor<'de> for NumberSeed {
         Ok(Some(number as f32))
     }
 
+    /// JSON has no NaN, so servers write null.
     fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(None)
+        Ok(Some(f32::NAN))
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
