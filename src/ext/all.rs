@@ -85,13 +85,7 @@ async fn embed_calls<E: Embedder + ?Sized>(
                     done += part.len();
                     progress(done);
                 }
-                // These rows lie in another space than those of the calls before, so they must not get into one matrix.
-                // They are paid for, so they go with the error. They carry their charges themselves: the error's copy
-                // is dropped.
-                other.map(|error| {
-                    let beside = Partial::new(call.collect(), part).into_iter().collect();
-                    error.without_charges().with_more_partials(beside)
-                })
+                other.map(|error| of_another_space(error, part, call))
             }
             Err(error) if failed.is_none() && put_parts_back(embedder, batch, &error, &call, &mut waiting) => {
                 refused += error.charges();
@@ -109,6 +103,13 @@ async fn embed_calls<E: Embedder + ?Sized>(
         None => rows.finish().map(|rows| rows.with_charges(&refused)),
         Some(error) => Err(rows.fail(error.with_charges(&refused))),
     }
+}
+
+/// Adds rows to the error that they lie in another space than those of the calls before: they must not get into one
+/// matrix. They are paid for, so they go with the error. They carry their charges themselves: the error's copy is dropped.
+fn of_another_space(error: Error, rows: Embeddings, call: Range<usize>) -> Error {
+    let beside = Partial::new(call.collect(), rows).into_iter().collect();
+    error.without_charges().with_more_partials(beside)
 }
 
 /// Adds what a later failure says to the first one. Bad texts are named all at once, whichever call they were in.
