@@ -218,7 +218,9 @@ use crate::{Batch, Charges, Embedder, Embeddings, Error, Limits, Payee, Result, 
 ///
 /// # Cost
 /// Loading reads the weights once and makes one session per thread. On a CPU, sessions of weights share one copy of
-/// them; each session of an `.onnx` file, and each session on a GPU, has its own copy.
+/// them, and one of the layers' weights as ONNX Runtime packs them for products. While it makes a session, it holds one
+/// more copy of the layers' weights: all-MiniLM-L6-v2, with 87 MiB of weights and 41 MiB of them in layers, peaks at 228
+/// MiB with three sessions. Each session of an `.onnx` file, and each session on a GPU, has its own copy.
 ///
 /// The threads belong to this embedder. On a CPU they tokenize and embed; beside a GPU's threads, one thread per core
 /// tokenizes. Besides, one to four threads are for stretches of text that cannot be split, and one more for those of a

@@ -35,7 +35,9 @@ pub(super) const STEP: usize = 8;
 pub(super) struct Graph {
     pub(super) model: Vec<u8>,
     pub(super) weights: Vec<(String, SharedWeights)>,
-    /// The names of the inputs.
+    /// The table that each batch gets as an input, if the device reads it where it is.
+    pub(super) given: Option<(String, SharedWeights)>,
+    /// The names of the inputs that a batch fills.
     pub(super) inputs: Vec<&'static str>,
     pub(super) dimensions: usize,
     /// Rows of the table of token vectors: ids must be below this.
@@ -55,7 +57,7 @@ impl Graph {
             target == GraphTarget::Cuda && takes_segments(arch.hidden / arch.heads, biased.then(|| arch.length()));
         let mask = if segments { SEGMENTS } else { MASK };
         let (nodes, shared, constants) = (Vec::new(), Vec::new(), Vec::new());
-        let mut builder = GraphBuilder { weights, prefix, target, mask, nodes, shared, constants };
+        let mut builder = GraphBuilder { weights, prefix, target, mask, nodes, shared, given: None, constants };
         let mut hidden = builder.add_embeddings(&arch)?;
         let bias = biased.then(|| builder.add_relative_bias(&arch)).transpose()?;
         let names = arch.layer_names();
@@ -100,6 +102,7 @@ impl Graph {
         Ok(Self {
             model: builder.write_model(&inputs, dimensions),
             weights: builder.shared,
+            given: builder.given,
             inputs,
             dimensions,
             vocabulary: arch.vocabulary,
@@ -134,6 +137,21 @@ mod tests {
             (12, Some(512), false),
         ] {
             assert_eq!(takes_segments(head, biased), takes, "{head} {biased:?}");
+        }
+    }
+
+    /// ONNX Runtime copies weights while it makes a session, and inputs never.
+    #[test]
+    fn the_table_of_token_vectors_is_an_input_on_a_cpu() {
+        const TABLE: &str = "embeddings.word_embeddings.weight";
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny/bert-cls");
+        let folder = ModelFolder::read(&folder).expect("a folder");
+        for (target, input) in [(GraphTarget::Cpu, true), (GraphTarget::Int8, true), (GraphTarget::Cuda, false)] {
+            let mut weights = Weights::open(&folder.transformer.join("model.safetensors")).expect("weights");
+            let graph = Graph::build(&folder, &mut weights, target).expect("a graph");
+            let name = graph.given.as_ref().map(|(name, _)| name.as_str());
+            assert_eq!(name, input.then_some(TABLE), "{target:?}");
+            assert_ne!(graph.weights.iter().any(|(name, _)| name == TABLE), input, "{target:?}");
         }
     }
 

@@ -54,10 +54,11 @@ pub(super) struct Model {
 
 pub(super) enum Source {
     /// A graph built here and its weights by name. Sessions pack the weights for matrix products, and share the packed
-    /// ones in `packed` if the device packs at all.
+    /// ones in `packed` if the device packs at all. Each batch gets `given` as an input.
     Graph {
         bytes: Vec<u8>,
         weights: Vec<(String, Arc<DynValue>)>,
+        given: Option<(String, DynValue)>,
         packed: Option<PrepackedWeights>,
     },
     File(PathBuf),
@@ -81,14 +82,18 @@ impl Model {
         // fp16 is for GPUs, which pack nothing. On a CPU some operators would pack fp16 in a way that cannot be shared.
         let narrow = graph.weights.iter().any(|(_, weights)| matches!(weights.data, WeightData::F16(_)));
         let packed = (!narrow).then(PrepackedWeights::new);
-        for (name, SharedWeights { shape, data }) in graph.weights {
+        let value = |SharedWeights { shape, data }| {
             let value = match data {
                 WeightData::F32(data) => Tensor::from_array((shape, data)).map(Tensor::into_dyn),
                 WeightData::F16(data) => Tensor::from_array((shape, data)).map(Tensor::into_dyn),
                 WeightData::I8(data) => Tensor::from_array((shape, data)).map(Tensor::into_dyn),
             };
-            weights.push((name, Arc::new(value.map_err(failed("weights cannot be handed to ONNX Runtime"))?)));
+            value.map_err(failed("weights cannot be handed to ONNX Runtime"))
+        };
+        for (name, one) in graph.weights {
+            weights.push((name, Arc::new(value(one)?)));
         }
+        let given = graph.given.map(|(name, table)| Ok::<_, Error>((name, value(table)?))).transpose()?;
         let input = |&name: &&str| {
             let role = match name {
                 graph::MASK => InputRole::Mask,
@@ -102,7 +107,7 @@ impl Model {
         };
         let inputs = graph.inputs.iter().map(input).collect();
         let mut model = Self {
-            source: Source::Graph { bytes: graph.model, weights, packed },
+            source: Source::Graph { bytes: graph.model, weights, given, packed },
             inputs,
             output: graph::OUTPUT.to_owned(),
             tail: Tail::Nothing,
@@ -195,6 +200,14 @@ impl Model {
 }
 
 impl Source {
+    /// Returns the table that each batch gets as an input, with the input's name.
+    pub(super) fn given(&self) -> Option<&(String, DynValue)> {
+        match self {
+            Self::Graph { given, .. } => given.as_ref(),
+            Self::File(_) => None,
+        }
+    }
+
     pub(super) fn session(&self, environment: &Environment, device: Device, profile: Option<&Path>) -> Result<Session> {
         // A graph built here has no node that a GPU cannot run.
         let mut builder = device.session(environment, matches!(self, Self::Graph { .. }))?;
@@ -213,7 +226,7 @@ impl Source {
                 let message = format!("{} cannot be loaded by ONNX Runtime", path.display());
                 builder.commit_from_file(path).map_err(refused(message))
             }
-            Self::Graph { bytes, weights, packed } => {
+            Self::Graph { bytes, weights, packed, .. } => {
                 // The graph is fused already; its nodes that are not are faster that way.
                 let mut builder = step(builder.with_optimization_level(GraphOptimizationLevel::Level1))?;
                 for (name, value) in weights {

@@ -152,10 +152,11 @@ impl Runner {
             let ran = self.session.run_binding(&binding).map_err(failure)?;
             return deliver(model, &ran, shape, rows, place);
         }
-        let mut values: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = Vec::with_capacity(model.inputs.len());
+        let mut values: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = Vec::with_capacity(model.inputs.len() + 1);
         for (input, buffer) in inputs {
             values.push((Cow::Borrowed(&input.name), buffer.value(input.role.shape(shape))?));
         }
+        values.extend(model.source.given().map(|(name, table)| (Cow::Borrowed(name.as_str()), table.into())));
         let outputs = self.session.run_with_options(values, &self.options).map_err(failure)?;
         deliver(model, &outputs, shape, rows, place)
     }

@@ -16,6 +16,9 @@ use crate::Result;
 /// The most bytes that a header may have: the format's own limit.
 const MAX_HEADER: u64 = 100_000_000;
 
+/// Bytes that are read at once: a multiple of the size of all numbers.
+const PART: usize = 1 << 18;
+
 /// An open file of weights. Only the header is held in memory.
 #[derive(Debug)]
 pub(super) struct Weights {
@@ -145,18 +148,23 @@ impl Weights {
                 format!("tensor {name} has the shape {:?}, but the configuration asks for {shape:?}", entry.shape);
             return Err(wrong(message));
         }
-        let (start, end) = entry.data_offsets;
-        let mut bytes = vec![0; end - start];
-        let read =
-            self.file.seek(SeekFrom::Start(self.data + start as u64)).and_then(|_| self.file.read_exact(&mut bytes));
-        read.map_err(|error| wrong(format!("cannot be read at tensor {name}")).with_source(error))?;
-        let two = |bytes: &[u8]| [bytes[0], bytes[1]];
-        let data: Vec<f32> = match entry.dtype {
-            Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-            Dtype::F16 => bytes.chunks_exact(2).map(|b| f16::from_le_bytes(two(b)).to_f32()).collect(),
-            Dtype::BF16 => bytes.chunks_exact(2).map(|b| bf16::from_le_bytes(two(b)).to_f32()).collect(),
+        let (size, decode): (usize, fn(&[u8]) -> f32) = match entry.dtype {
+            Dtype::F32 => (4, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+            Dtype::F16 => (2, |b| f16::from_le_bytes([b[0], b[1]]).to_f32()),
+            Dtype::BF16 => (2, |b| bf16::from_le_bytes([b[0], b[1]]).to_f32()),
             other => return Err(wrong(format!("tensor {name} is {other:?}, not F32, F16 or BF16"))),
         };
+        let (start, end) = entry.data_offsets;
+        let io = |error: std::io::Error| wrong(format!("cannot be read at tensor {name}")).with_source(error);
+        self.file.seek(SeekFrom::Start(self.data + start as u64)).map_err(io)?;
+        let mut data = Vec::with_capacity((end - start) / size);
+        // In parts, so that the largest tensor is not in memory twice.
+        let mut part = vec![0; PART.min(end - start)];
+        for from in (start..end).step_by(PART) {
+            let part = &mut part[..PART.min(end - from)];
+            self.file.read_exact(part).map_err(io)?;
+            data.extend(part.chunks_exact(size).map(decode));
+        }
         if let Some(at) = data.iter().position(|value| !value.is_finite()) {
             return Err(wrong(format!("tensor {name} has {} at {at}: weights must be finite", data[at])));
         }

@@ -56,7 +56,8 @@ impl GraphBuilder<'_> {
     /// Adds the sum of token, position and type vectors, normalized. All tokens are of type 0, so its vector is added
     /// to the position table once, here. Positions are 0, 1, 2, .. unless they are an input.
     pub(super) fn add_embeddings(&mut self, arch: &Architecture) -> Result<String> {
-        let words = self.share_read("embeddings.word_embeddings.weight", &[arch.vocabulary, arch.hidden])?;
+        let words = self.read("embeddings.word_embeddings.weight", &[arch.vocabulary, arch.hidden])?;
+        let words = self.give_or_share("embeddings.word_embeddings.weight", words)?;
         let mut positions = self.read("embeddings.position_embeddings.weight", &[arch.positions, arch.hidden])?;
         if arch.token_types > 0 {
             let types = self.read("embeddings.token_type_embeddings.weight", &[arch.token_types, arch.hidden])?;

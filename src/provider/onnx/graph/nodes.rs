@@ -77,6 +77,7 @@ pub(super) struct GraphBuilder<'a> {
     pub(super) mask: &'static str,
     pub(super) nodes: Vec<Message>,
     pub(super) shared: Vec<(String, SharedWeights)>,
+    pub(super) given: Option<(String, SharedWeights)>,
     pub(super) constants: Vec<Message>,
 }
 
@@ -171,6 +172,16 @@ impl GraphBuilder<'_> {
         self.share(name, tensor)
     }
 
+    /// Adds the table of token vectors. On a CPU each batch gets it as an input: ONNX Runtime copies all weights while
+    /// it makes a session, and the table is half of a small model, and most of a multilingual one. A GPU must hold it.
+    pub(super) fn give_or_share(&mut self, name: &str, tensor: Tensor) -> Result<String> {
+        if self.target == GraphTarget::Cuda {
+            return self.share(name, tensor);
+        }
+        self.given = Some((name.to_owned(), SharedWeights { shape: tensor.shape, data: WeightData::F32(tensor.data) }));
+        Ok(name.to_owned())
+    }
+
     /// Writes the model file without the shared weights, which it names as stored outside.
     pub(super) fn write_model(&self, inputs: &[&str], dimensions: usize) -> Vec<u8> {
         let dims = |dims: &[(&str, i64)]| {
@@ -197,6 +208,10 @@ impl GraphBuilder<'_> {
             let message = tensor.shape.iter().fold(Message::default(), |message, &dim| message.int(1, dim as i64));
             let kind = tensor.data.kind();
             graph = graph.message(5, message.int(2, kind).string(8, name).message(13, external).int(14, 1));
+        }
+        for (name, table) in &self.given {
+            let axes: Vec<(&str, i64)> = table.shape.iter().map(|&size| ("", size as i64)).collect();
+            graph = graph.message(11, value(name, table.data.kind(), &axes));
         }
         for &name in inputs {
             let input = match name {
