@@ -9,7 +9,8 @@ use std::{
 
 use docvector_embed::{
     EmbedderExt, Normalization, Pooling, Precision, Space,
-    provider::{Device, Onnx},
+    conformance::Suite,
+    provider::{Device, Onnx, OnnxInfo},
 };
 
 use crate::{
@@ -46,7 +47,9 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     let time = started.elapsed();
     model(&mut report, folder, &embedder)?;
     report.line("  loaded in", format!("{:.2} s", time.as_secs_f64()))?;
-    check(&mut report, &embedder, args.reference)
+    // The second check runs even if the first one fails.
+    let laws = if args.laws { check_laws(&mut report, &embedder) } else { Ok(()) };
+    check(&mut report, &embedder, args.reference).and(laws)
 }
 
 fn machine(report: &mut Report<impl Write>) -> Result<(), Failure> {
@@ -130,6 +133,24 @@ fn check(report: &mut Report<impl Write>, embedder: &Onnx, forced: bool) -> Resu
     let holds = bounds.are_met(&comparison);
     report.line("  result", if holds { "PASS" } else { "FAIL" })?;
     if holds { Ok(()) } else { Err(Failure::new("the vectors are not those of the reference")) }
+}
+
+/// Runs the conformance suite.
+fn check_laws(report: &mut Report<impl Write>, embedder: &Onnx) -> Result<(), Failure> {
+    let suite = Suite::new(embedder).with_tolerance(tolerance(embedder.info()));
+    let verdict = runtime()?.block_on(suite.run());
+    match verdict {
+        Ok(()) => report.line("laws", "PASS"),
+        Err(violation) => {
+            report.line("laws", format!("FAIL: {violation}"))?;
+            Err(Failure::new("the embedder breaks a law"))
+        }
+    }
+}
+
+/// Returns how far the other texts of a batch may change a vector: fp16 is less exact.
+fn tolerance(info: &OnnxInfo) -> f32 {
+    if info.devices.contains(&Device::Cpu) { 1e-5 } else { 2e-3 }
 }
 
 #[cfg(test)]

@@ -48,6 +48,14 @@ fn all_is_well() {
 }
 
 #[test]
+fn the_laws_are_checked_on_request() {
+    let done = doctor(|command| command.arg("--model").arg(golden("tiny/bert-cls")).arg("--laws"));
+    assert!(done.status.success() && stdout(&done).contains("laws               PASS"), "{}", stdout(&done));
+    let done = doctor(|command| command.arg("--model").arg(golden("tiny/bert-cls")));
+    assert!(done.status.success() && !stdout(&done).contains("laws"), "{}", stdout(&done));
+}
+
+#[test]
 fn says_what_runs_where_and_in_which_precision() {
     let done = doctor(|command| command.arg("--model").arg(minilm()).args(["--precision", "int8"]));
     let said = stdout(&done);

@@ -14,6 +14,9 @@ pub(crate) struct DoctorArgs {
     /// Compare with the vectors of all-MiniLM-L6-v2 whatever the model is called
     #[arg(long, requires = "model")]
     pub(crate) reference: bool,
+    /// Check the laws of embedders too, such as order and independence of the other texts; takes some seconds
+    #[arg(long, requires = "model")]
+    pub(crate) laws: bool,
     #[command(flatten)]
     pub(crate) load: LoadArgs,
 }
