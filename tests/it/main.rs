@@ -1,6 +1,7 @@
 //! All integration tests, one binary: modules by subject, fast ones first.
 
 mod cache;
+mod check_gpu;
 mod cli;
 mod conformance;
 mod core_faults;
