@@ -74,21 +74,7 @@ impl Graph {
         // The rest is in fp32 for all targets.
         builder.target = GraphTarget::Cpu;
         let (mut vector, mut dimensions) = builder.add_pooling(folder, &hidden, arch.hidden);
-        // The target is no part of the identity for CUDA, whose vectors lie in the CPU's space.
-        let facts = match target {
-            GraphTarget::Int8(bits) => format!("int8 a token, {bits}-bit weights a column, "),
-            GraphTarget::Cpu | GraphTarget::Cuda => String::new(),
-        };
-        let mut facts = format!(
-            "{facts}{} layers {} heads {} epsilon {} {} positions {} types {}",
-            arch.family.as_str(),
-            arch.layers,
-            arch.heads,
-            arch.epsilon,
-            arch.activation.as_str(),
-            arch.positions_after.map_or(0, |pad| pad + 1),
-            arch.token_types.min(1)
-        );
+        let mut facts = facts(&arch, target);
         for (at, step) in folder.tail.iter().enumerate() {
             (vector, dimensions) = builder.add_tail_module(at, step, vector, dimensions, &mut facts)?;
         }
@@ -110,6 +96,25 @@ impl Graph {
             facts,
         })
     }
+}
+
+/// Returns what shapes the vectors besides the weights. The target is no part of it for CUDA, whose vectors lie in the
+/// CPU's space.
+fn facts(arch: &Architecture, target: GraphTarget) -> String {
+    let target = match target {
+        GraphTarget::Int8(bits) => format!("int8 a token, {bits}-bit weights a column, "),
+        GraphTarget::Cpu | GraphTarget::Cuda => String::new(),
+    };
+    format!(
+        "{target}{} layers {} heads {} epsilon {} {} positions {} types {}",
+        arch.family.as_str(),
+        arch.layers,
+        arch.heads,
+        arch.epsilon,
+        arch.activation.as_str(),
+        arch.positions_after.map_or(0, |pad| pad + 1),
+        arch.token_types.min(1)
+    )
 }
 
 /// Returns whether attention on a GPU runs in the kernels that understand [`SEGMENTS`], for heads of this width and, if
@@ -146,7 +151,9 @@ mod tests {
         const TABLE: &str = "embeddings.word_embeddings.weight";
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny/bert-cls");
         let folder = ModelFolder::read(&folder).expect("a folder");
-        for (target, input) in [(GraphTarget::Cpu, true), (GraphTarget::Int8, true), (GraphTarget::Cuda, false)] {
+        for (target, input) in
+            [(GraphTarget::Cpu, true), (GraphTarget::Int8(WeightBits::Eight), true), (GraphTarget::Cuda, false)]
+        {
             let mut weights = Weights::open(&folder.transformer.join("model.safetensors")).expect("weights");
             let graph = Graph::build(&folder, &mut weights, target).expect("a graph");
             let name = graph.given.as_ref().map(|(name, _)| name.as_str());

@@ -209,7 +209,7 @@ impl GraphBuilder<'_> {
             let kind = tensor.data.kind();
             graph = graph.message(5, message.int(2, kind).string(8, name).message(13, external).int(14, 1));
         }
-        for (name, table) in &self.given {
+        if let Some((name, table)) = &self.given {
             let axes: Vec<(&str, i64)> = table.shape.iter().map(|&size| ("", size as i64)).collect();
             graph = graph.message(11, value(name, table.data.kind(), &axes));
         }
