@@ -59,8 +59,9 @@ const BESIDE_A_TEXT: usize = 64;
 /// While neither the user nor the provider has named a limit on requests, few calls go at once: four, then one more
 /// with each success, and never more than the inner embedder's [`in_flight`](Limits::in_flight), or 16 if it names
 /// none. A refusal sets this back to one. All calls of one limiter count together. If no call ends for ten seconds, one
-/// more goes all the same. If a refusal names a wait and no limit, the limiter guesses the limit from the requests that
-/// were accepted. A guess grows with time, and is forgotten when the provider names a limit.
+/// more goes all the same. If no limit is named and half of the last answers are refusals, or one asks for a wait of
+/// five seconds or more, the limiter guesses the limit from the requests that were accepted. A guess grows with time,
+/// and is forgotten when the provider names a limit.
 ///
 /// [Interactive](crate::Lane::Interactive) calls go before bulk calls. But if a bulk call has been the next of its lane
 /// for ten seconds, interactive calls wait for it; while no limit is named, also if eight of them have passed it. Within

@@ -13,9 +13,12 @@ const CUT: f64 = 0.5;
 /// The lowest guess, per second.
 const LEAST: f64 = 1.0 / 60.0;
 
-/// Below this wait, a provider tells the time until the next request exactly. Longer waits are often rounded, or reach
-/// to the end of a window.
-const EXACT_WAIT: Duration = Duration::from_secs(1);
+/// How many of the last eight answers must be refusals before the first guess: a server that refuses now and then by
+/// chance has no rate that could be kept to.
+const REFUSALS: u32 = 4;
+
+/// A refusal that asks for so many seconds is that of a limit, also if it is the only one.
+const LONG_WAIT: u64 = 5;
 
 /// The guess and what it is made of.
 ///
@@ -26,12 +29,16 @@ const EXACT_WAIT: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Guess {
     accepted: Accepted,
+    /// The last answers, the latest one in the lowest bit: 1 for a refusal.
+    answers: u8,
+    /// The end of the wait that the last refusal asked for.
+    until: Option<Instant>,
     /// The rate per second, and the moment from which it grows.
     rate: Option<(f64, Instant)>,
 }
 
 impl Guess {
-    /// Returns the rate per second; `None` while nothing was refused.
+    /// Returns the rate per second; `None` while too little was refused.
     pub(super) fn rate(&self, now: Instant) -> Option<f64> {
         let (rate, from) = self.rate?;
         let minutes = now.saturating_duration_since(from).as_secs_f64() / 60.0;
@@ -41,6 +48,7 @@ impl Guess {
 
     /// Counts an accepted request.
     pub(super) fn accept(&mut self, now: Instant) {
+        self.answers <<= 1;
         self.accepted.add(now);
     }
 
@@ -48,23 +56,31 @@ impl Guess {
     /// Returns whether the guess is new.
     pub(super) fn refuse(&mut self, went: Instant, until: Instant, now: Instant) -> bool {
         // Calls that were under way together are refused together: this is one refusal.
-        if self.rate.is_some_and(|(_, from)| went < from) {
+        if self.until.is_some_and(|until| went < until) {
             return false;
         }
+        self.until = Some(until);
+        self.answers = self.answers << 1 | 1;
         let asked = until.saturating_duration_since(now);
         let (count, since) = self.accepted.last_minute(now);
         let accepted = f64::from(count) / (since + asked).as_secs_f64().max(1.0) * HEADROOM;
+        // After the wait that it asks for, a provider takes one request at least: else it would have asked for more.
+        let after_wait = if asked.is_zero() { 0.0 } else { HEADROOM / asked.as_secs_f64() };
         let rate = match self.rate(now) {
-            Some(rate) if count == 0 => rate * CUT,
-            Some(rate) => rate.min(accepted),
-            None if count == 0 => return false,
-            None => accepted,
+            None if count == 0 || !self.is_often_refused(asked) => None,
+            None => Some(accepted.max(after_wait)),
+            Some(rate) if count > 0 => Some(rate.min(accepted).max(after_wait)),
+            // But if it has refused again and taken none, it does not keep to what it asks for.
+            Some(rate) => Some(rate * CUT),
         };
-        let is_exact = !asked.is_zero() && asked < EXACT_WAIT;
-        let least = if is_exact { HEADROOM / asked.as_secs_f64() } else { LEAST };
-        self.rate = Some((rate.max(least), until));
         self.accepted = Accepted::default();
-        true
+        self.rate = rate.map(|rate| (rate.max(LEAST), until)).or(self.rate);
+        rate.is_some()
+    }
+
+    /// Returns whether the refusals are those of a limit. One that asks for a long wait is.
+    const fn is_often_refused(&self, asked: Duration) -> bool {
+        self.answers.count_ones() >= REFUSALS || asked.as_secs() >= LONG_WAIT
     }
 }
 
@@ -121,6 +137,12 @@ mod tests {
         (0..count).for_each(|_| guess.accept(at));
     }
 
+    /// Requests that were accepted, and as many refusals as a first guess needs, but for one.
+    fn nearly_limited(guess: &mut Guess, count: usize, at: Instant) {
+        accepted(guess, count, at);
+        guess.answers = 0b111;
+    }
+
     fn per_minute(guess: &Guess, at: Instant) -> f64 {
         guess.rate(at).expect("a guess") * 60.0
     }
@@ -139,7 +161,7 @@ mod tests {
         assert!(near(per_minute(&guess, began), 54.0), "{}", per_minute(&guess, began));
         // Ten within a second, and a second to wait: that window is no minute.
         let mut guess = Guess::default();
-        accepted(&mut guess, 10, began);
+        nearly_limited(&mut guess, 10, began);
         guess.refuse(began, began + SECOND, began);
         assert!(near(per_minute(&guess, began), 540.0), "{}", per_minute(&guess, began));
     }
@@ -147,7 +169,7 @@ mod tests {
     #[test]
     fn the_next_refusal_tells_what_arrives_and_not_what_was_saved() {
         let (mut guess, began) = (Guess::default(), Instant::now());
-        accepted(&mut guess, 60, began);
+        nearly_limited(&mut guess, 60, began);
         guess.refuse(began, began + SECOND, began);
         // Calls that had been under way together are refused together, and change nothing.
         assert!(!guess.refuse(began, began + 2 * SECOND, began + SECOND));
@@ -164,6 +186,25 @@ mod tests {
             assert!(guess.refuse(now, now + SECOND, now));
         }
         assert!(near(per_minute(&guess, began), 1.0), "{}", per_minute(&guess, began));
+    }
+
+    #[test]
+    fn refusals_by_chance_tell_no_rate() {
+        let (mut guess, began) = (Guess::default(), Instant::now());
+        for second in 0..100 {
+            let now = began + 2 * second * SECOND;
+            accepted(&mut guess, 2, now);
+            assert!(!guess.refuse(now, now + SECOND, now));
+        }
+        assert_eq!(guess.rate(began), None);
+        // Half of all answers.
+        let later = began + 300 * SECOND;
+        let told = (0..4).map(|second| {
+            let now = later + 2 * second * SECOND;
+            accepted(&mut guess, 1, now);
+            guess.refuse(now, now + SECOND, now)
+        });
+        assert_eq!(told.collect::<Vec<_>>(), [false, true, true, true]);
     }
 
     #[test]
@@ -200,7 +241,7 @@ mod tests {
     #[test]
     fn an_exact_wait_is_believed() {
         let (mut guess, began) = (Guess::default(), Instant::now());
-        accepted(&mut guess, 3, began);
+        nearly_limited(&mut guess, 3, began);
         let wait = Duration::from_millis(20);
         guess.refuse(began, began + wait, began);
         assert!(near(per_minute(&guess, began), 54.0 * 50.0), "{}", per_minute(&guess, began));

@@ -43,6 +43,9 @@ const LONG_PAUSE: Duration = Duration::from_secs(10);
 /// The longest sleep of a waiting call. After it, the call checks whether its turn came earlier than expected.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
+/// A call whose turn comes earlier than it was told, but by no more than this, is not told again.
+const TOLD_BY: Duration = Duration::from_millis(10);
+
 /// The requests and tokens ahead of a call that is the first.
 const NOBODY: (f64, f64) = (0.0, 0.0);
 
@@ -334,7 +337,9 @@ impl State {
             let turn = now.checked_add(wait).unwrap_or(now + LONGEST_PAUSE);
             // The next call is told when it becomes the next one, and when its turn comes earlier than it was told. If
             // the turn comes later, it finds that out by itself.
-            let knows = |(told, at): &(Arc<Waiter>, Instant)| Arc::ptr_eq(told, &next) && *at <= turn;
+            // A guessed rate grows all the time, so the turn comes a little earlier with each look: to tell of that
+            // would make the call look again at once.
+            let knows = |(told, at): &(Arc<Waiter>, Instant)| Arc::ptr_eq(told, &next) && *at <= turn + TOLD_BY;
             if !self.told.as_ref().is_some_and(knows) {
                 self.to_tell.push(next.clone());
                 self.told = Some((next, turn));
@@ -407,5 +412,36 @@ impl fmt::Debug for RateLimiter {
             .field("requests_per_minute", &requests)
             .field("tokens_per_minute", &tokens)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A guessed rate grows all the time. A call that is told of its turn each time looks at once, for ever.
+    #[test]
+    fn a_turn_that_comes_a_little_earlier_is_not_told_each_time() {
+        let (mut state, began) = (State::default(), Instant::now());
+        (0..5).for_each(|_| {
+            state.requests.accept(began);
+            state.requests.refuse(began + Duration::from_secs(100), began, began);
+        });
+        let second = Duration::from_secs(1);
+        for refusal in 1..10 {
+            let now = began + refusal * second;
+            state.requests.accept(now);
+            state.requests.refuse(now, now + second, now);
+        }
+        let from = began + 100 * second;
+        assert!(state.requests.rate(from).is_some_and(|rate| rate < 2.0), "there is no guess");
+        state.requests.take(20.0, from);
+        let _waiter = state.admit(Lane::Bulk, 1.0, Some(4), from).expect("it may wait");
+        let mut told = 0;
+        for look in 0..10_000 {
+            state.advance(from + look * Duration::from_micros(100));
+            told += mem::take(&mut state.to_tell).len();
+        }
+        assert!((1..100).contains(&told), "told {told} times in a second");
     }
 }
