@@ -119,7 +119,8 @@ pub trait EmbedderExt: Embedder {
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
     /// let texts = vec!["a text"; 1_000];
     /// let mut last = 0;
-    /// let rows = Fake::new(8).embed_all_with_progress(Batch::documents(&texts), |done| {
+    /// let embedder = Fake::new(8);
+    /// let rows = embedder.embed_all_with_progress(Batch::documents(&texts), |done| {
     ///     println!("{done} of {}", texts.len());
     ///     assert!(done > last);
     ///     last = done;
