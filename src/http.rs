@@ -210,7 +210,11 @@ impl Http {
         let late = || {
             let message = match passed {
                 ErrorKind::DeadlinePassed => "before the reply was complete".to_owned(),
-                _ => format!("no complete reply within {:?}", self.timeout),
+                _ => format!(
+                    "no complete reply within {:?}: send less per call (`with_limits`), or allow more time \
+                     (`with_timeout`)",
+                    self.timeout
+                ),
             };
             Error::new(passed, message).with_usage(Usage::of_unanswered())
         };

@@ -1,5 +1,6 @@
 //! Embeds through OpenAI's API, at OpenAI, Azure or any server that implements it: [`OpenAi`].
 
+mod body_fields;
 mod builder;
 mod credentials;
 mod embedder;
@@ -14,6 +15,7 @@ mod redaction;
 mod reply;
 mod request;
 mod server;
+mod text_limit;
 mod tokens;
 
 pub use self::{builder::OpenAiBuilder, embedder::OpenAi, endpoint::OpenAiEncoding};

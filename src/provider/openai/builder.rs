@@ -2,13 +2,17 @@
 
 use std::{
     fmt,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize},
+    },
     time::Duration,
 };
 
 use secrecy::SecretString;
 
 use super::{
+    body_fields::BodyFields,
     credentials::Credentials,
     embedder::OpenAi,
     endpoint::{Endpoint, OpenAiEncoding},
@@ -18,7 +22,7 @@ use super::{
     tokens::Cl100kCounter,
 };
 use crate::{
-    Error, ErrorKind, InputKind, Limits, Normalization, Payee, Prompts, Result, Space, TokenCount,
+    Error, ErrorKind, InputKind, Limits, Normalization, Payee, Prompts, Result, Space, SpaceBuilder, TokenCount,
     http::{Http, HttpOptions},
 };
 
@@ -67,7 +71,7 @@ impl OpenAi {
 /// - 10 s to connect, 120 s for a whole call;
 /// - no proxy, whatever the environment says;
 /// - for OpenAI's models, their space, their [limits](crate::provider::OpenAi#semantics), and 8 concurrent requests;
-/// - for other models, 2,048 texts per request.
+/// - for other models, 64 texts per request, or fewer once the server has said that it takes fewer.
 #[derive(Clone)]
 pub struct OpenAiBuilder {
     model: String,
@@ -79,6 +83,7 @@ pub struct OpenAiBuilder {
     without_prompts: bool,
     limits: Option<Limits>,
     encoding: OpenAiEncoding,
+    body_fields: BodyFields,
     plain_http: bool,
     payee: Option<Payee>,
     http: HttpOptions,
@@ -96,6 +101,7 @@ impl OpenAiBuilder {
             without_prompts: false,
             limits: None,
             encoding: OpenAiEncoding::Base64,
+            body_fields: BodyFields::default(),
             plain_http: false,
             payee: None,
             http: HttpOptions::default(),
@@ -198,9 +204,13 @@ impl OpenAiBuilder {
     /// Sets the limits of a request.
     ///
     /// For OpenAI's models, each limit that is not set stays as OpenAI has it, and OpenAI's counter counts the tokens
-    /// unless the limits have another one. For other models, a limit of tokens per text requires a counter, such as
-    /// `TokenizerCounter` (feature `tokenizers`). Without one, the server may reject over-long texts or silently truncate
-    /// them.
+    /// unless the limits have another one. For other models, limits that are set replace the default as a whole, and a
+    /// limit of tokens per text requires a counter, such as `TokenizerCounter` (feature `tokenizers`). Without one, the
+    /// server may reject over-long texts or silently truncate them.
+    ///
+    /// If a server refuses a request and says how many texts it takes, the embedder and its clones remember that, and
+    /// [`EmbedderExt`](crate::EmbedderExt) splits the refused call and sends its parts. Limits that fit from the
+    /// beginning save that request.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = Some(limits);
@@ -211,6 +221,51 @@ impl OpenAiBuilder {
     #[must_use]
     pub const fn with_encoding(mut self, encoding: OpenAiEncoding) -> Self {
         self.encoding = encoding;
+        self
+    }
+
+    /// Adds a field to the body of every request, for servers that know more than OpenAI's fields: `truncate` at NVIDIA
+    /// NIM, say. The value is whatever serde can write as JSON. If a name is set twice, the later value counts.
+    ///
+    /// Most such fields change the vectors, so they belong to the space:
+    /// - For OpenAI's models without [`with_space`](Self::with_space), the fields become a part of the space's identity,
+    ///   as its revision. Only OpenAI's `user` does not. Without fields, the space is what it always was.
+    /// - A space that you give stays as you give it. If the fields change its vectors, say so there:
+    ///   [`SpaceBuilder::with_revision`](crate::SpaceBuilder::with_revision).
+    ///
+    /// A value is not a secret: keys belong in [`with_header`](Self::with_header). If a field lets the server truncate
+    /// texts, results do not name those texts.
+    ///
+    /// [`build`](Self::build) refuses `input`, `model`, `dimensions` and `encoding_format`, which every request has.
+    ///
+    /// ```
+    /// use docvector_embed::{InputKind, Space, provider::OpenAi};
+    /// # fn main() -> docvector_embed::Result<()> {
+    /// let nim = OpenAi::builder("nvidia/nv-embedqa-e5-v5")
+    ///     .with_base_url("http://127.0.0.1:8000/v1")
+    ///     .with_space(Space::builder("nvidia/nv-embedqa-e5-v5", 1024).build()?)
+    ///     .with_body_field("truncate", "NONE")
+    ///     .with_body_field_for(InputKind::Document, "input_type", "passage")
+    ///     .with_body_field_for(InputKind::Query, "input_type", "query")
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn with_body_field(mut self, name: impl Into<String>, value: impl serde::Serialize) -> Self {
+        self.body_fields.set(&[InputKind::Document, InputKind::Query], name.into(), &value);
+        self
+    }
+
+    /// Adds a field to the body of requests of one kind of texts, such as `input_type`, which tells documents from
+    /// queries. Otherwise it is as [`with_body_field`](Self::with_body_field) says.
+    #[must_use]
+    pub fn with_body_field_for(
+        mut self,
+        kind: InputKind,
+        name: impl Into<String>,
+        value: impl serde::Serialize,
+    ) -> Self {
+        self.body_fields.set(&[kind], name.into(), &value);
         self
     }
 
@@ -262,8 +317,8 @@ impl OpenAiBuilder {
     /// # Errors
     /// [`Config`](ErrorKind::Config) names what is missing or wrong: no key for OpenAI's own server, no space for a
     /// model that is not OpenAI's, an unusable URL, key, header or proxy, dimensions that the model does not have, a
-    /// time or limit of zero, no word about prompts for a model that was trained with them, a key that would be sent
-    /// unencrypted.
+    /// time or limit of zero, a body field that every request has already, no word about prompts for a model that was
+    /// trained with them, a key that would be sent unencrypted.
     pub fn build(self) -> Result<OpenAi> {
         self.check_values()?;
         let url = self.server.url()?;
@@ -292,8 +347,10 @@ impl OpenAiBuilder {
             model: self.server.model_in_body(&self.model).map(str::to_owned),
             dimensions: self.dimensions,
             encoding: self.encoding,
+            body_fields: self.body_fields,
             space,
             limits,
+            told_texts: AtomicUsize::new(usize::MAX),
             http,
             told_other_model: AtomicBool::new(false),
         })))
@@ -301,6 +358,7 @@ impl OpenAiBuilder {
 
     /// Refuses numbers and names with which no call could succeed.
     fn check_values(&self) -> Result<()> {
+        self.body_fields.check()?;
         if self.model.is_empty() {
             return Err(config("the model's name is empty: give it to `OpenAi::builder`"));
         }
@@ -387,7 +445,8 @@ impl OpenAiBuilder {
                         return Err(config(message));
                     }
                 };
-                Space::builder(model.name, dimensions).with_normalization(Normalization::L2).build()?
+                let space = Space::builder(model.name, dimensions).with_normalization(Normalization::L2);
+                self.body_fields.revision().into_iter().fold(space, SpaceBuilder::with_revision).build()?
             }
             (None, None) => {
                 let message = format!(

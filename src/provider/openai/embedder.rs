@@ -62,6 +62,10 @@ const LARGE_BODY: usize = 1 << 20;
 /// open. An over-long text is an error that names its index, or it is [truncated](crate::Truncation::Truncate) at a
 /// token and named in the result. Texts are never split and averaged.
 ///
+/// For other models the limit is 64 texts per request, unless
+/// [`with_limits`](crate::provider::OpenAiBuilder::with_limits) sets others. If a server says that it takes fewer, the
+/// embedder and its clones keep to that.
+///
 /// # Space
 /// The model names the space, whoever runs it: `text-embedding-3-small` is one space at OpenAI and at Azure. With 512
 /// and with 1,536 dimensions it is two spaces. For a model that is not OpenAI's, give its space by
@@ -136,7 +140,9 @@ impl OpenAi {
             unquoted(rate_limit_status.into_iter().fold(error, Error::with_rate_limit_status))
         };
         if !status.is_success() {
-            return Err(about(failure::error_of(&reply, endpoint)));
+            let (error, told) = failure::error_of(&reply, endpoint, rows);
+            told.into_iter().for_each(|texts| endpoint.remember_texts(texts));
+            return Err(about(error));
         }
         let read = self.decode(reply, rows).await.map_err(about)?;
         if let Some(model) = &read.model {
@@ -232,7 +238,7 @@ impl Embedder for OpenAi {
     }
 
     fn limits(&self) -> Limits {
-        self.0.limits.clone()
+        self.0.limits()
     }
 }
 

@@ -1,9 +1,10 @@
 //! Holds the settings of an embedder that was built: where requests go, and what they and the replies hold.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use reqwest::{Url, header::HeaderMap};
 
+use super::body_fields::BodyFields;
 use crate::{Limits, Payee, Space, http::Http, named::named};
 
 /// The settings that every call of an [`OpenAi`](crate::provider::OpenAi) shares.
@@ -19,11 +20,32 @@ pub(super) struct Endpoint {
     pub(super) model: Option<String>,
     pub(super) dimensions: Option<usize>,
     pub(super) encoding: OpenAiEncoding,
+    pub(super) body_fields: BodyFields,
     pub(super) space: Space,
+    /// The limits that were set.
     pub(super) limits: Limits,
+    /// The most texts per request that a refusal has told; `usize::MAX` before.
+    pub(super) told_texts: AtomicUsize,
     pub(super) http: Http,
     /// Whether the log has the warning that another model answers.
     pub(super) told_other_model: AtomicBool,
+}
+
+impl Endpoint {
+    /// Returns the limits of a request: those that were set, and the texts that the server has said it takes.
+    pub(super) fn limits(&self) -> Limits {
+        let told = self.told_texts.load(Ordering::Relaxed);
+        match self.limits.texts {
+            Some(texts) if texts <= told => self.limits.clone(),
+            None if told == usize::MAX => self.limits.clone(),
+            _ => self.limits.clone().with_texts(told),
+        }
+    }
+
+    /// Remembers the most texts per request.
+    pub(super) fn remember_texts(&self, told: usize) {
+        self.told_texts.fetch_min(told, Ordering::Relaxed);
+    }
 }
 
 /// How a request asks for vectors: see [`with_encoding`](crate::provider::OpenAiBuilder::with_encoding).

@@ -36,6 +36,9 @@ const PARAMETERS: [&str; 16] = [
     "user",
 ];
 
+/// Words about a field that the request does not have.
+const LACK_WORDS: [&str; 4] = ["required", "missing", "must be provided", "must be specified"];
+
 /// The subject of a refusal, as its body says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Subject {
@@ -109,6 +112,26 @@ impl ErrorBody {
     pub(super) fn says(&self, words: &[&str]) -> bool {
         let message = self.message.to_ascii_lowercase();
         words.iter().any(|words| message.contains(words))
+    }
+
+    /// Whether the message says that the request lacks something.
+    pub(super) fn is_about_a_lack(&self) -> bool {
+        self.says(&LACK_WORDS)
+    }
+
+    /// Returns the known field that the message alone names as lacking, as in `'input_type' is required`. A name that
+    /// is a word of English counts only in quotes.
+    pub(super) fn lacking_parameter(&self) -> Option<&'static str> {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let is_quote = |c: char| matches!(c, '\'' | '"' | '`');
+        let is_named = |name: &str| {
+            self.message.match_indices(name).any(|(at, _)| {
+                let (before, after) = (&self.message[..at], &self.message[at + name.len()..]);
+                let is_quoted = before.ends_with(is_quote) && after.starts_with(is_quote);
+                is_quoted || (name.contains('_') && !before.ends_with(is_part) && !after.starts_with(is_part))
+            })
+        };
+        PARAMETERS.into_iter().find(|name| self.is_about_a_lack() && is_named(name))
     }
 
     /// Returns the number after a word of the message, as in `Limit 1000000, Requested 1200000`.

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::{
     endpoint::Endpoint,
     error_body::{ErrorBody, Subject},
+    text_limit,
 };
 use crate::{
     Error, ErrorKind, Usage,
@@ -72,12 +73,21 @@ const MODEL_WORDS: [&str; 6] = [
 /// it.
 const GATEWAY_STATUSES: [u16; 9] = [408, 499, 502, 504, 520, 521, 522, 523, 524];
 
-/// Makes an error of a reply without success.
-pub(super) fn error_of(reply: &Reply, endpoint: &Endpoint) -> Error {
+/// Makes an error of a reply without success to a request of `texts` texts. Also returns how many texts the server
+/// takes, if it refused them for their number and said so.
+pub(super) fn error_of(reply: &Reply, endpoint: &Endpoint, texts: usize) -> (Error, Option<usize>) {
     let body = reply.decompressed().map(|body| ErrorBody::read(&body.bytes)).unwrap_or_default();
     let status = reply.status.as_u16();
+    let is_of_texts = matches!(status, 400 | 413 | 422) && !matches!(body.subject, Subject::Parameter(_));
+    let told = text_limit::told(&body.message, texts).filter(|_| is_of_texts);
+    let (kind, message) = match told {
+        Some(limit) => {
+            let advice = format!("send less per call (`with_limits(Limits::none().with_texts({limit}))`)");
+            (ErrorKind::InvalidInput, format!("{texts} texts in one request, but the server takes {limit}: {advice}"))
+        }
+        None => classify(status, &body, endpoint),
+    };
     let usage = if GATEWAY_STATUSES.contains(&status) { Usage::of_unanswered() } else { Usage::of_request(Some(0)) };
-    let (kind, message) = classify(status, &body, endpoint);
     let mut error = with_words(Error::new(kind, message).with_usage(usage), &body).with_status(status);
     // Headers are for programs. They go before the words, but for the resets, which are those of the whole limit.
     let waits = matches!(kind, ErrorKind::RateLimited | ErrorKind::Unavailable);
@@ -86,10 +96,10 @@ pub(super) fn error_of(reply: &Reply, endpoint: &Endpoint) -> Error {
     if let Some(wait) = wait.or_else(reset) {
         error = error.with_retry_after(wait);
     }
-    match reply.headers.get("x-should-retry").map(|value| value.as_bytes()) {
-        Some(b"false") => error.mark_exhausted(),
-        _ => error,
+    if reply.headers.get("x-should-retry").is_some_and(|value| value == "false") {
+        error = error.mark_exhausted();
     }
+    (error, told)
 }
 
 /// Says more about a reply that has the status of success and is not usable: `body`, of which `error` was made.
@@ -171,7 +181,11 @@ fn classify_refusal(body: &ErrorBody, endpoint: &Endpoint) -> (ErrorKind, String
             "model" => ": check the model's name",
             "dimensions" => ": leave out or change `with_dimensions`",
             "encoding_format" => ": change it by `with_encoding`, as to `OpenAiEncoding::Float`",
-            _ => ": `provider_message` has its words",
+            _ if body.is_about_a_lack() => {
+                let advice = "add it by `with_body_field`, or by `with_body_field_for` if documents and queries differ";
+                return (ErrorKind::Config, format!("the server requires the field `{name}`: {advice}"));
+            }
+            _ => ": add or change it by `with_body_field`; `provider_message` has its words",
         };
         (ErrorKind::Config, format!("the server does not accept `{name}` as it is set{advice}"))
     };
@@ -186,10 +200,13 @@ fn classify_refusal(body: &ErrorBody, endpoint: &Endpoint) -> (ErrorKind, String
         _ if endpoint.dimensions.is_some() && body.says(&["matryoshka", "dimensions"]) => parameter("dimensions"),
         Subject::Other => {
             let message = "the server misses or does not accept a field of the request that is not the texts: \
-                           `provider_message` has its words";
+                           `provider_message` has its words, and `with_body_field` adds a field";
             is(ErrorKind::Config, message)
         }
-        Subject::Unknown => is(ErrorKind::InvalidInput, texts),
+        Subject::Unknown => match body.lacking_parameter() {
+            Some(name) => parameter(name),
+            None => is(ErrorKind::InvalidInput, texts),
+        },
     }
 }
 

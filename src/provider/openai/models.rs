@@ -48,7 +48,11 @@ pub(super) const fn limits() -> Limits {
         .with_in_flight(IN_FLIGHT)
 }
 
-/// Returns the limits for an unknown model: as many texts per request as OpenAI takes; the server checks tokens.
+/// Texts per request of a model that is not OpenAI's. One's own server on a CPU answers that many within the time limit
+/// of a call, and most hosted models take as many.
+const TEXTS_PER_CALL_ELSEWHERE: usize = 64;
+
+/// Returns the limits for a model that is not OpenAI's. The server checks tokens.
 pub(super) const fn unknown_limits() -> Limits {
-    Limits::none().with_texts(TEXTS_PER_CALL)
+    Limits::none().with_texts(TEXTS_PER_CALL_ELSEWHERE)
 }

@@ -3,13 +3,15 @@
 use std::borrow::Cow;
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::endpoint::Endpoint;
 use crate::{BadText, BadTextReason, Batch, Error, ErrorKind, Result, TokenCount, Truncation, plan};
 
 /// Checks a batch and writes its request's body; also returns the indices of the texts that it truncated.
 pub(super) async fn body_of(endpoint: &Endpoint, batch: &Batch<'_>) -> Result<(Vec<u8>, Vec<usize>)> {
-    let mut counting = plan::check(batch, std::slice::from_ref(&endpoint.space), &endpoint.limits).await?;
+    let limits = endpoint.limits();
+    let mut counting = plan::check(batch, std::slice::from_ref(&endpoint.space), &limits).await?;
     let prompts = endpoint.space.prompts();
     let mut truncated = Vec::new();
     let mut input: Vec<Cow<'_, str>> = Vec::with_capacity(batch.len());
@@ -27,6 +29,7 @@ pub(super) async fn body_of(endpoint: &Endpoint, batch: &Batch<'_>) -> Result<(V
         input: &input,
         encoding_format: endpoint.encoding.as_str(),
         dimensions: endpoint.dimensions,
+        added: endpoint.body_fields.of(batch.kind()),
     };
     let body = serde_json::to_vec(&request)
         .map_err(|error| Error::new(ErrorKind::Config, "the request cannot be written as JSON").with_source(error))?;
@@ -58,4 +61,6 @@ struct Request<'a> {
     encoding_format: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     dimensions: Option<usize>,
+    #[serde(flatten)]
+    added: &'a Map<String, Value>,
 }

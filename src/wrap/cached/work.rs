@@ -343,6 +343,14 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
     /// Decides what the error of a call means for this caller: it fails with it, or asks again for its texts in that
     /// call.
     fn attribute_error(&mut self, error: Error, id: u64, part: Part) {
+        if part.is_own {
+            let firsts: Vec<usize> = part.rows_of.iter().map(|&(_, first)| first).collect();
+            let call = self.batch.pick(&firsts);
+            if plan::split_refused(&error, &call.batch(), &self.inner.embedder.limits()).is_some() {
+                // The texts have no rows yet, so they are asked for again, in smaller calls.
+                return;
+            }
+        }
         let named = !error.bad_texts().is_empty();
         let error = error.map_indices(|asked| {
             let first = part.rows_of.iter().find(|(row, _)| *row == asked).map(|&(_, first)| first);

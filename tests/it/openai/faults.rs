@@ -248,6 +248,41 @@ async fn a_refused_parameter_is_named_with_the_method_that_changes_it() {
     assert_eq!(error_of(words()).await.kind(), ErrorKind::InvalidInput, "the request had none");
 }
 
+/// NVIDIA NIM requires `input_type`, and says so in words only.
+#[tokio::test]
+async fn a_missing_field_is_named_with_the_method_that_adds_it() {
+    let says = |words: &str| json!({"object": "error", "message": words, "type": "invalid_request_error"});
+    for body in [
+        says("The field 'input_type' is required."),
+        says("Missing parameter: input_type"),
+        json!({"detail": [{"loc": ["body", "input_type"], "msg": "Field required"}]}),
+        stand_in::refusal("This field is required.", "invalid_request_error", Some("input_type"), None),
+    ] {
+        let error = error_of(Step::json(400, &body)).await;
+        assert_eq!(error.kind(), ErrorKind::Config, "{body}");
+        for words in ["requires the field `input_type`", "`with_body_field`", "`with_body_field_for`"] {
+            assert!(error.message().contains(words), "{body}: {error}");
+        }
+    }
+    // A field that is not known, and one with a wrong value.
+    let unknown = json!({"detail": [{"loc": ["body", "messages"], "msg": "Field required"}]});
+    let wrong = stand_in::refusal("Not like this.", "invalid_request_error", Some("input_type"), None);
+    for body in [unknown, wrong] {
+        let error = error_of(Step::json(400, &body)).await;
+        assert_eq!(error.kind(), ErrorKind::Config, "{body}");
+        assert!(error.message().contains("`with_body_field`"), "{body}: {error}");
+    }
+    // Words that name no field, another one, or none as missing.
+    for words in [
+        "A text is required by the model.",
+        "'input' is required",
+        "my_input_type_2 is missing",
+        "The input_type of the first text is odd.",
+    ] {
+        assert_eq!(error_of(Step::json(400, &says(words))).await.kind(), ErrorKind::InvalidInput, "{words}");
+    }
+}
+
 /// Some servers send the status before they know the answer.
 #[tokio::test]
 async fn an_error_with_success_keeps_its_words_and_its_meaning() {

@@ -11,10 +11,10 @@ use std::{
 
 use docvector_embed::{
     BadText, BadTextReason, Batch, CountTokens, Embedder, EmbedderExt, ErrorKind, InputKind, Limits, StreamOptions,
-    TokenCount, Truncation, Usage, plan, provider::OpenAi, wrap::RetryPolicy,
+    TokenCount, Truncation, Usage, cache::Memory, plan, provider::OpenAi, wrap::RetryPolicy,
 };
 use futures_util::{StreamExt, stream};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{assert_rows, builder, client, small};
 use crate::support::{
@@ -434,4 +434,86 @@ async fn a_text_with_which_a_server_fails_costs_no_other_its_row() {
             assert_eq!(each.usage().requests as usize, requests, "{what}");
         }
     }
+}
+
+/// A server that takes ten texts per request, and says so.
+async fn takes_ten() -> Server {
+    Server::handling(|_, request| {
+        let message = "Value error, batch size is invalid, it should not be larger than 10.: input.contents";
+        let fits = request.texts().len() <= 10;
+        if fits { Step::Honest } else { Step::refusal(400, "InvalidParameter", Some("InvalidParameter"), message) }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn how_many_texts_a_server_takes_is_read_from_its_refusal_and_remembered() {
+    let texts = numbered(200);
+    let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
+    for count in [11, 64, 200] {
+        let (texts, refs) = (&texts[..count], &refs[..count]);
+        let server = takes_ten().await;
+        let client = client(&server);
+        let rows = client.embed_documents(texts).await.expect("in parts");
+        assert_rows(rows.rows(), texts);
+        assert_eq!((rows.usage().requests as usize, client.limits().texts), (server.requests().len(), Some(10)));
+        // Those in flight at once are refused alike; no later request is too large.
+        let refused = |server: &Server| server.requests().iter().filter(|sent| sent.texts().len() > 10).count();
+        assert!((1..=4).contains(&refused(&server)), "{count}: {}", refused(&server));
+        let before = (refused(&server), server.requests().len());
+        client.clone().embed_documents(texts).await.expect("remembered");
+        assert_eq!((refused(&server), server.requests().len()), (before.0, before.1 + count.div_ceil(10)), "{count}");
+
+        let server = takes_ten().await;
+        let each = self::client(&server).embed_each(Batch::documents(refs)).await;
+        assert_eq!((each.errors().count(), each.usage().requests as usize), (0, server.requests().len()), "{count}");
+        assert_rows(each.embeddings().expect("all").rows(), texts);
+
+        let server = takes_ten().await;
+        let cached = self::client(&server).cached(Memory::unbounded()).expect("one space");
+        let rows = cached.embed_documents(texts).await.expect("in parts");
+        assert_rows(rows.rows(), texts);
+        assert_eq!(rows.usage().requests as usize, server.requests().len(), "{count}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_of_too_many_texts_says_what_to_set() {
+    let server = takes_ten().await;
+    let texts = numbered(11);
+    let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let error = client(&server).embed(Batch::documents(&refs)).await.expect_err("one too many");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("with_limits(Limits::none().with_texts(10))"), "{error}");
+    assert!(error.to_string().contains("11 texts"), "{error}");
+    // In the words that FastAPI puts beside the place of the fault.
+    let detail = |place: &str| {
+        let message = "List should have at most 10 items after validation, not 11";
+        Step::json(422, &json!({"detail": [{"loc": ["body", place], "msg": message}]}))
+    };
+    let server = Server::start([detail("input")]).await;
+    let client = self::client(&server);
+    let error = client.embed(Batch::documents(&refs)).await.expect_err("one too many");
+    assert!(error.message().contains("with_texts(10)"), "{error}");
+    assert_eq!(client.limits().texts, Some(10));
+    // Another list than that of the texts.
+    let server = Server::start([detail("embedding_types")]).await;
+    let client = self::client(&server);
+    let error = client.embed(Batch::documents(&refs)).await.expect_err("refused");
+    assert_eq!((error.kind(), client.limits().texts), (ErrorKind::Config, Some(64)), "{error}");
+}
+
+#[tokio::test]
+async fn models_that_are_not_openais_get_64_texts_per_request() {
+    let server = Server::handling(|_, _| Step::Honest).await;
+    let texts = numbered(130);
+    let rows = client(&server).embed_documents(&texts).await.expect("honest");
+    assert_rows(rows.rows(), &texts);
+    let mut sizes: Vec<usize> = server.requests().iter().map(|request| request.texts().len()).collect();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [2, 64, 64]);
+    // What is set counts.
+    let server = Server::start([Step::Honest]).await;
+    let client = builder(&server.base_url()).with_limits(Limits::none().with_texts(130)).build().expect("valid");
+    client.embed_documents(&texts).await.expect("honest");
 }

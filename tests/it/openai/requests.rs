@@ -3,8 +3,8 @@
 use std::{env, io, net::TcpListener, process::Command, time::Duration};
 
 use docvector_embed::{
-    Batch, Embedder, EmbedderExt, Error, ErrorKind, Limits, Normalization, Precision, Prompts, PromptsBy, Space,
-    SpaceId, TokenCount,
+    Batch, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Limits, Normalization, Precision, Prompts, PromptsBy,
+    Space, SpaceId, TokenCount,
     provider::{OpenAi, OpenAiBuilder, OpenAiEncoding},
 };
 use serde_json::{Value, json};
@@ -212,6 +212,82 @@ async fn stated_prompts_are_sent_and_never_judged() {
             assert_eq!(sent, [format!("{query}a query"), format!("{document}a document")], "{model}, {number}");
         }
     }
+}
+
+/// NVIDIA NIM tells documents from queries by a field that OpenAI does not have.
+#[tokio::test]
+async fn added_fields_go_into_the_body_by_kind() {
+    let server = Server::start([Step::Honest, Step::Honest]).await;
+    let builder = builder(&server.base_url())
+        .with_body_field("truncate", "END")
+        .with_body_field("input_type", "replaced")
+        .with_body_field_for(InputKind::Document, "input_type", "passage")
+        .with_body_field_for(InputKind::Query, "input_type", "query")
+        .with_body_field("provider", json!({"order": ["a", "b"], "allow_fallbacks": false}))
+        .with_body_field("priority", 3);
+    let client = builder.build().expect("valid");
+    client.embed_documents(&["a text"]).await.expect("honest");
+    client.embed_query("a text").await.expect("honest");
+    let sent: Vec<Value> = server.requests().iter().map(|request| Value::from(request.fields())).collect();
+    let want = |kind: &str| {
+        json!({
+            "model": "stand-in", "input": ["a text"], "encoding_format": "base64", "truncate": "END",
+            "input_type": kind, "provider": {"order": ["a", "b"], "allow_fallbacks": false}, "priority": 3,
+        })
+    };
+    assert_eq!(sent, [want("passage"), want("query")]);
+}
+
+#[test]
+fn fields_that_every_request_has_are_refused_with_what_sets_them() {
+    let fresh = || builder("http://127.0.0.1:1/v1");
+    for (name, instead) in [
+        ("input", "batch"),
+        ("model", "OpenAi::builder"),
+        ("dimensions", "with_dimensions"),
+        ("encoding_format", "with_encoding"),
+        ("", "name"),
+    ] {
+        for builder in [fresh().with_body_field(name, 8), fresh().with_body_field_for(InputKind::Query, name, 8)] {
+            let error = refused(builder);
+            assert!(error.to_string().contains(instead), "{name}: {error}");
+        }
+    }
+    // No value that a server would take.
+    refused(fresh().with_body_field("input_type", None::<&str>));
+    refused(fresh().with_body_field("weight", f64::NAN));
+    refused(fresh().with_body_field("map", std::collections::HashMap::from([((1, 2), 3)])));
+}
+
+/// Fields shape vectors. So they belong to a space that the crate describes, and a space that the caller describes is
+/// left as it is.
+#[test]
+fn added_fields_belong_to_the_space_of_openais_models() {
+    let id = |builder: OpenAiBuilder| builder.build().expect("valid").spaces()[0].id();
+    let fresh = || small("http://127.0.0.1:1/v1");
+    let plain = id(fresh());
+    let typed = || fresh().with_body_field("input_type", "passage");
+    assert_ne!(id(typed()), plain);
+    assert_ne!(id(fresh().with_body_field("input_type", "query")), id(typed()));
+    assert_ne!(id(fresh().with_body_field_for(InputKind::Document, "input_type", "passage")), id(typed()));
+    let both = |first: &str, second: &str| {
+        let value = |name: &str| json!({"b": name, "a": [1, 2.5]});
+        id(fresh().with_body_field(first, value(first)).with_body_field(second, value(second)))
+    };
+    assert_eq!(both("x", "y"), both("y", "x"), "their order is nothing");
+    assert_eq!(id(fresh().with_body_field("user", "somebody")), plain, "OpenAI's name for a user changes no vector");
+    // These stay: collections and cache entries are named by them.
+    assert_eq!(
+        [plain.to_string(), id(typed()).to_string()],
+        ["853857a04f5ad02d15b3a694b39486ac", "6878bc27af4888ed08fa6599f5b3a894"]
+    );
+    let own = || builder("http://127.0.0.1:1/v1");
+    assert_eq!(id(own().with_body_field("input_type", "passage")), id(own()));
+    assert_eq!(id(fresh().with_space(own_space()).with_body_field("input_type", "passage")), own_space().id());
+}
+
+fn own_space() -> Space {
+    Space::builder("mine", DIMENSIONS).with_revision("r1").build().expect("valid")
 }
 
 /// Limits that are not set stay as OpenAI has them; limits that the client cannot keep are refused.
