@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use docvector_embed::{
-    Batch, Embedder, EmbedderExt, Error, ErrorKind, RateLimitWindow, Usage,
+    Batch, Embedder, EmbedderExt, Error, ErrorKind, Limits, RateLimitWindow, Usage,
     provider::OpenAi,
     wrap::{Retry, RetryPolicy},
 };
@@ -728,7 +728,9 @@ async fn wide_rows_of_a_large_reply_are_called_so() {
     });
     for step in [Step::Honest, numbers] {
         let server = Server::start_with(WIDE, [step]).await;
-        let error = client(&server).embed_documents(&texts).await.expect_err("another model");
+        let limits = Limits::none().with_texts(texts.len());
+        let embedder = builder(&server.base_url()).with_limits(limits).build().expect("valid");
+        let error = embedder.embed_documents(&texts).await.expect_err("another model");
         assert_eq!((error.kind(), error.usage()), (ErrorKind::Protocol, answered(None)));
         assert!(error.message().contains("another width: 512 components, not 8"), "{error}");
     }
