@@ -4,6 +4,7 @@ mod beside;
 mod builder;
 mod failure;
 mod foreign_wal;
+mod immutable;
 mod open;
 mod read;
 mod schema;

@@ -17,12 +17,11 @@ use std::{
 
 use super::{
     beside::beside,
+    immutable::open_immutable,
     schema::{MAX_SCHEMA_CHANGES, Refusal},
 };
 
-/// The first page begins with the header of the file: its pages, and its schema cookie.
-const FILE_HEADER_BYTES: usize = 100;
-const PAGES_AT: usize = 28;
+/// The place of the schema cookie in the first page.
 const COOKIE_AT: usize = 40;
 
 const WAL_HEADER_BYTES: usize = 32;
@@ -41,7 +40,7 @@ struct Facts {
     cookie: Option<u32>,
 }
 
-/// Refuses a file beside which a WAL of another file lies. Reads both, without SQLite, and changes nothing.
+/// Refuses a file beside which a WAL of another file lies. Reads both, before SQLite replays the WAL, and changes nothing.
 pub(super) fn check(path: &Path) -> Result<(), Refusal> {
     // SQLite follows links, so the WAL lies beside the file itself. A file that cannot be read is SQLite's to refuse.
     let Ok(path) = fs::canonicalize(path) else { return Ok(()) };
@@ -65,13 +64,12 @@ pub(super) fn check(path: &Path) -> Result<(), Refusal> {
     )))
 }
 
-/// Reads the header of a file; `None` if it is too short to have one.
-fn facts_of_file(path: &Path) -> io::Result<Option<Facts>> {
-    let mut header = [0; FILE_HEADER_BYTES];
-    if !fill(&mut File::open(path)?, &mut header)? {
-        return Ok(None);
-    }
-    Ok(Some(Facts { pages: number_at(&header, PAGES_AT), cookie: Some(number_at(&header, COOKIE_AT)) }))
+/// Reads what the file says, without its WAL; `None` if it has no page.
+fn facts_of_file(path: &Path) -> rusqlite::Result<Option<Facts>> {
+    let connection = open_immutable(path)?;
+    let pages: u32 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
+    let cookie: u32 = connection.pragma_query_value(None, "schema_version", |row| row.get(0))?;
+    Ok((pages > 0).then_some(Facts { pages, cookie: Some(cookie) }))
 }
 
 /// Reads the last transaction of a WAL; `None` if it has none that SQLite would replay.

@@ -12,6 +12,7 @@ use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, Transaction, Transacti
 use super::{
     beside::{beside, has_content},
     foreign_wal,
+    immutable::open_immutable,
     schema::{self, Identity, Refusal},
 };
 use crate::{Error, ErrorKind, Result, telemetry};
@@ -131,28 +132,12 @@ pub(super) fn connect_for_reading(
     busy_timeout: Duration,
     cache_kib: u32,
 ) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = if state.has_log {
-        Connection::open_with_flags(path, flags)?
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?
     } else {
-        Connection::open_with_flags(immutable(path), flags | OpenFlags::SQLITE_OPEN_URI)?
+        open_immutable(path)?
     };
     set(connection, busy_timeout, cache_kib)
-}
-
-/// Returns the URI of a file that does not change.
-fn immutable(path: &Path) -> String {
-    let mut uri = String::from("file://");
-    // `file:///C:/folder/file` on Windows.
-    uri.push_str(if path.has_root() && cfg!(unix) { "" } else { "/" });
-    for &byte in path.as_os_str().as_encoded_bytes() {
-        if byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte) {
-            uri.push(char::from(byte));
-        } else {
-            uri.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    uri + "?immutable=1"
 }
 
 /// The state of a file that is only read. Connections are used as long as it stays the same.

@@ -904,6 +904,35 @@ fn killed_in_the_middle_of_writing_nothing_acknowledged_is_lost() {
     assert!(tidied > 0, "in {rounds} rounds, nothing was tidied before the kill");
 }
 
+/// A process that opens a file twice holds locks on it. If the second opening dropped those of the first, another process
+/// would take itself for the only one when it closes the file, and remove the WAL that the first goes on writing.
+#[test]
+fn a_file_that_is_opened_twice_keeps_its_locks() {
+    const NAME: &str = "a_file_that_is_opened_twice_keeps_its_locks";
+    if let Some(words) = inner() {
+        let store = Sqlite::open(&words[0]).expect("it opens");
+        println!();
+        runtime().block_on(put(&store, &keys("other", 0..5))).expect("it stores");
+        runtime().block_on(store.close()).expect("it closes");
+        return;
+    }
+    let folder = folder();
+    let path = folder.path().join("store");
+    let (first, last) = (keys("first", 0..5), keys("last", 0..5));
+    let store = Sqlite::open(&path).expect("it opens");
+    runtime().block_on(put(&store, &first)).expect("it stores");
+    let again = Sqlite::open(&path).expect("it opens again");
+    let (lines, _told) = mpsc::channel();
+    let mut other = start(NAME, &[&path.display().to_string()], 0, lines);
+    assert!(other.ended());
+    assert!(wal_of(&path).exists(), "the other process took itself for the only one");
+    runtime().block_on(put(&store, &last)).expect("it stores");
+    drop((store, again));
+    let store = Sqlite::open(&path).expect("it opens");
+    let all: Vec<Key> = [first, keys("other", 0..5), last].concat();
+    runtime().block_on(assert_all(&store, &all));
+}
+
 #[test]
 fn two_processes_write_while_a_third_reads() {
     const NAME: &str = "two_processes_write_while_a_third_reads";
