@@ -13,17 +13,20 @@ const MAX_MESSAGE_CHARS: usize = 1000;
 const WORDS: [&str; 8] = ["message", "msg", "Message", "error", "detail", "errors", "title", "description"];
 
 /// Names of the field of a request that holds the texts.
-const INPUT: [&str; 9] =
-    ["input", "inputs", "text", "texts", "content", "contents", "prompt", "sentences", "input_text"];
+const INPUT: [&str; 8] = ["text", "texts", "content", "contents", "documents", "passages", "queries", "sentences"];
+
+/// Beginnings of other names of the texts, and of what a server counts in them: `inputs`, `input_tokens`, `prompt`.
+const INPUT_BEGINNINGS: [&str; 2] = ["input", "prompt"];
 
 /// The other fields that servers know. An error may show these names: none of them is a piece of a text.
-const PARAMETERS: [&str; 16] = [
+const PARAMETERS: [&str; 17] = [
     "model",
     "dimensions",
     "encoding_format",
     "input_type",
     "output_dimension",
     "output_dtype",
+    "prompt_name",
     "embedding_type",
     "embedding_types",
     "task",
@@ -202,12 +205,16 @@ fn subject_of(about: &Value) -> Subject {
     // `input[0]` and `input.0` are the texts.
     let stem = |name: &str| name.split(['[', '.']).next().unwrap_or_default().to_owned();
     let stems: Vec<String> = names.into_iter().map(|name| stem(name.trim_start_matches("$."))).collect();
+    let is_input = |name: &String| {
+        INPUT.contains(&name.as_str()) || INPUT_BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
+    };
+    // `input_type` and `prompt_name` are parameters, so these go first.
     let parameter = PARAMETERS.iter().find(|parameter| stems.iter().any(|name| name == *parameter));
     let is_name =
         |name: &String| (1..=40).contains(&name.len()) && name.bytes().all(|c| c == b'_' || c.is_ascii_lowercase());
     match parameter {
         Some(parameter) => Subject::Parameter(parameter),
-        None if stems.iter().any(|name| INPUT.contains(&name.as_str())) => Subject::Input,
+        None if stems.iter().any(is_input) => Subject::Input,
         None if stems.iter().any(is_name) => Subject::Other,
         None => Subject::Unknown,
     }
@@ -238,6 +245,19 @@ mod tests {
         let cases = [
             (json!({"error": {"message": "no", "type": "t", "param": null, "code": null}}), "no", Subject::Unknown),
             (json!({"error": {"message": "no", "param": "input[3]"}}), "no", Subject::Input),
+            // vLLM, about a text that is too long.
+            (
+                json!({"error": {
+                    "message": "too long (parameter=input_tokens, value=600)", "type": "BadRequestError",
+                    "param": "input_tokens", "code": 400
+                }}),
+                "too long (parameter=input_tokens, value=600)",
+                Subject::Input,
+            ),
+            (json!({"error": {"message": "no", "param": "prompt_token_ids"}}), "no", Subject::Input),
+            (json!({"error": {"message": "no", "param": "documents[2]"}}), "no", Subject::Input),
+            (json!({"error": {"message": "no", "param": "input_type"}}), "no", Subject::Parameter("input_type")),
+            (json!({"error": {"message": "no", "param": "prompt_name"}}), "no", Subject::Parameter("prompt_name")),
             (json!({"error": {"message": "no", "param": "dimensions"}}), "no", Subject::Parameter("dimensions")),
             (json!([{"error": {"code": 400, "message": "no", "status": "INVALID_ARGUMENT"}}]), "no", Subject::Unknown),
             (

@@ -192,6 +192,8 @@ fn classify_refusal(body: &ErrorBody, endpoint: &Endpoint) -> (ErrorKind, String
     match body.subject {
         Subject::Parameter(name) => parameter(name),
         Subject::Input => is(ErrorKind::InvalidInput, texts),
+        // Whatever the field is called, it is too large because of the texts.
+        Subject::Other if body.says(&SIZE_WORDS) => is(ErrorKind::InvalidInput, texts),
         _ if body.is_one_of(&KEY_CODES) || body.says(&KEY_WORDS) => {
             is(ErrorKind::Auth, "the server did not accept the key: check the key, the organization and the project")
         }

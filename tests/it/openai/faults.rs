@@ -64,6 +64,11 @@ async fn every_status_has_its_kind() {
         (400, plain(context), InvalidInput, None),
         (400, named("invalid_request_error", "a_code_of_next_year"), InvalidInput, Some("a_code_of_next_year")),
         (400, about("input"), InvalidInput, None),
+        // vLLM, about a text that is too long: by its own name of the field, or by any other.
+        (400, stand_in::refusal(context, "BadRequestError", Some("input_tokens"), None), InvalidInput, None),
+        (400, about("input_tokens"), InvalidInput, None),
+        (400, stand_in::refusal(context, "BadRequestError", Some("max_model_len"), None), InvalidInput, None),
+        (400, about("max_model_len"), Config, None),
         (400, about("model"), Config, None),
         (400, about("dimensions"), Config, None),
         (400, about("encoding_format"), Config, None),
