@@ -1,5 +1,7 @@
 //! Makes an error of a reply without rows: its kind, which says what to do, and what the server told.
 
+use std::time::Duration;
+
 use reqwest::Url;
 use serde_json::Value;
 
@@ -90,8 +92,7 @@ pub(super) fn error_of(reply: &Reply, endpoint: &Endpoint, texts: usize) -> (Err
     let usage = if GATEWAY_STATUSES.contains(&status) { Usage::of_unanswered() } else { Usage::of_request(Some(0)) };
     let mut error = with_words(Error::new(kind, message).with_usage(usage), &body).with_status(status);
     // Headers are for programs. They go before the words, but for the resets, which are those of the whole limit.
-    let waits = matches!(kind, ErrorKind::RateLimited | ErrorKind::Unavailable);
-    let wait = headers::retry_after(&reply.headers).or_else(|| body.wait().filter(|_| waits));
+    let wait = headers::retry_after(&reply.headers).or_else(|| asked_wait(kind, &body));
     let reset = || (kind == ErrorKind::RateLimited).then(|| headers::reset_wait(&reply.headers, &body.kind)).flatten();
     if let Some(wait) = wait.or_else(reset) {
         error = error.with_retry_after(wait);
@@ -119,11 +120,16 @@ pub(super) fn explain(error: Error, body: &[u8], endpoint: &Endpoint) -> Error {
     let body = ErrorBody::of_json(&json);
     let (kind, message) = match body.status {
         _ if body.says(&["unexpected endpoint"]) => classify(404, &body, endpoint),
-        Some(status @ 400..=499) => classify(status, &body, endpoint),
+        Some(status @ 400..=599) => classify(status, &body, endpoint),
         _ => (ErrorKind::Protocol, "the reply is an error, but its status is success".to_owned()),
     };
     let error = with_words(Error::new(kind, message).with_usage(error.usage()), &body);
-    body.wait().filter(|_| kind == ErrorKind::RateLimited).into_iter().fold(error, Error::with_retry_after)
+    asked_wait(kind, &body).into_iter().fold(error, Error::with_retry_after)
+}
+
+/// Returns the wait that a body asks for, if waiting helps.
+fn asked_wait(kind: ErrorKind, body: &ErrorBody) -> Option<Duration> {
+    body.wait().filter(|_| matches!(kind, ErrorKind::RateLimited | ErrorKind::Unavailable))
 }
 
 /// Adds the server's words and its code: the more precise one, if it looks like a code.

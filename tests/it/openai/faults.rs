@@ -291,7 +291,7 @@ async fn a_missing_field_is_named_with_the_method_that_adds_it() {
 /// Some servers send the status before they know the answer.
 #[tokio::test]
 async fn an_error_with_success_keeps_its_words_and_its_meaning() {
-    use ErrorKind::{Auth, Config, InvalidInput, Protocol, QuotaExhausted, RateLimited};
+    use ErrorKind::{Auth, Config, InvalidInput, Protocol, QuotaExhausted, RateLimited, Unavailable};
     let says = |code: Value| json!({"error": {"message": "the server's words", "code": code}});
     for (body, kind) in [
         (says(json!(404)), Config),
@@ -300,7 +300,11 @@ async fn an_error_with_success_keeps_its_words_and_its_meaning() {
         (says(json!(402)), QuotaExhausted),
         (says(json!(429)), RateLimited),
         (says(json!(400)), InvalidInput),
-        (says(json!(502)), Protocol),
+        (says(json!(500)), Unavailable),
+        (says(json!(501)), Config),
+        (says(json!(502)), Unavailable),
+        (says(json!(503)), Unavailable),
+        (says(json!("529")), Unavailable),
         (says(json!("a_code")), Protocol),
         (json!({"error": "the server's words"}), Protocol),
         (json!([{"error": {"message": "the server's words", "code": 404}}]), Config),
@@ -310,8 +314,10 @@ async fn an_error_with_success_keeps_its_words_and_its_meaning() {
         assert_eq!(error.provider_message(), Some("the server's words"), "{body}");
         assert_eq!(error.usage(), answered(None), "{body}");
     }
-    let slow = json!({"error": {"message": "Please try again in 20s.", "code": 429}});
-    assert_eq!(error_of(Step::body(slow.to_string())).await.retry_after(), Some(Duration::from_secs(20)));
+    for code in [429, 503] {
+        let slow = json!({"error": {"message": "Please try again in 20s.", "code": code}});
+        assert_eq!(error_of(Step::body(slow.to_string())).await.retry_after(), Some(Duration::from_secs(20)), "{code}");
+    }
 }
 
 #[tokio::test]
@@ -631,7 +637,7 @@ async fn success_that_is_not_an_answer_is_an_error() {
         "null",
         "[]",
         "{}",
-        "{\"error\": {\"message\": \"no such luck\", \"type\": \"server_error\", \"code\": 502}}",
+        "{\"error\": {\"message\": \"no such luck\", \"type\": \"server_error\", \"code\": 302}}",
         "{\"object\": \"list\", \"data\": null, \"model\": \"m\"}",
         "{\"object\": \"list\", \"data\": {}, \"model\": \"m\"}",
         "{\"object\": \"list\", \"data\": [[0.5], [0.5]], \"model\": \"m\"}",
@@ -810,6 +816,11 @@ async fn what_passes_is_tried_again() {
         assert_eq!((usage.requests, usage.exact_tokens()), (failures + 1, Some(charged())));
         assert_eq!(usage.unanswered, unanswered);
     }
+    // What an error with the status of success cost is not known.
+    let failed = Step::body(json!({"error": {"message": "Provider returned error", "code": 502}}).to_string());
+    let rows = retried([failed, Step::Honest]).await.expect("it passes");
+    assert_rows(rows.rows(), &TEXTS);
+    assert_eq!((rows.usage().requests, rows.usage().unreported, rows.usage().unanswered), (2, 1, 0));
 }
 
 #[tokio::test]
