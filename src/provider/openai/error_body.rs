@@ -154,12 +154,19 @@ impl ErrorBody {
 }
 
 /// Reads the duration at the beginning of some words: `20s.`, `1m2.5s`, `850ms`, `7 seconds`.
-fn wait_of(words: &str) -> Option<Duration> {
-    let end = words.find(|c: char| !c.is_ascii_alphanumeric() && c != '.').unwrap_or(words.len());
-    let (number, unit) = (words[..end].trim_end_matches('.'), words[end..].trim_start());
-    let units = [("ms", "ms"), ("milli", "ms"), ("s", "s"), ("m", "m"), ("h", "h")];
-    headers::go_duration(number).or_else(|| {
-        let (_, short) = units.into_iter().find(|(long, _)| unit.starts_with(long))?;
+fn wait_of<'w>(words: &'w str) -> Option<Duration> {
+    let until = |words: &'w str, is_out: fn(char) -> bool| words.split_at(words.find(is_out).unwrap_or(words.len()));
+    let (whole, _) = until(words, |c| !c.is_ascii_alphanumeric() && c != '.');
+    headers::go_duration(whole.trim_end_matches('.')).or_else(|| {
+        let (number, rest) = until(words, |c| !c.is_ascii_digit() && c != '.');
+        let (unit, _) = until(rest.trim_start(), |c| !c.is_alphanumeric());
+        let short = match unit {
+            "ms" | "millisecond" | "milliseconds" => "ms",
+            "s" | "sec" | "secs" | "second" | "seconds" => "s",
+            "m" | "min" | "mins" | "minute" | "minutes" => "m",
+            "h" | "hr" | "hrs" | "hour" | "hours" => "h",
+            _ => return None,
+        };
         headers::go_duration(&format!("{number}{short}"))
     })
 }
@@ -360,6 +367,15 @@ mod tests {
             ("Please retry in 37.5s.", Some(37_500)),
             ("try again in 2 minutes", Some(120_000)),
             ("try again in 300 milliseconds", Some(300)),
+            ("try again in 1 hour.", Some(3_600_000)),
+            ("try again in 90 sec, please", Some(90_000)),
+            ("try again in 2min", Some(120_000)),
+            ("try again in 1 month", None),
+            ("try again in 5 microseconds", None),
+            ("try again in 5 \u{b5}s", None),
+            ("try again in 3 hundred years", None),
+            ("try again in 2 shards", None),
+            ("try again in 2m5sec", None),
             ("try again in a while", None),
             ("try again in ", None),
             ("try again in 20", None),
