@@ -84,6 +84,8 @@ names! {
     SERVER_PORT = "server.port";
     /// The texts of a request.
     BATCH_SIZE = "embed.batch.size";
+    /// The most texts per request that a server said it takes.
+    LIMIT_TEXTS = "embed.limit.texts";
 }
 
 names! {
@@ -145,6 +147,7 @@ mod tests {
             "server.address",
             "server.port",
             "embed.batch.size",
+            "embed.limit.texts",
             "gen_ai.client.operation.duration",
             "gen_ai.client.token.usage",
             "gen_ai.token.type",

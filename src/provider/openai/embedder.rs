@@ -64,7 +64,7 @@ const LARGE_BODY: usize = 1 << 20;
 ///
 /// For other models the limit is 64 texts per request, unless
 /// [`with_limits`](crate::provider::OpenAiBuilder::with_limits) sets others. If a server says that it takes fewer, the
-/// embedder and its clones keep to that.
+/// embedder and its clones keep to that, and the log has one warning.
 ///
 /// # Space
 /// The model names the space, whoever runs it: `text-embedding-3-small` is one space at OpenAI and at Azure. With 512
@@ -141,7 +141,7 @@ impl OpenAi {
         };
         if !status.is_success() {
             let (error, told) = failure::error_of(&reply, endpoint, rows);
-            told.into_iter().for_each(|texts| endpoint.remember_texts(texts));
+            told.into_iter().for_each(|texts| self.remember_texts(texts));
             return Err(about(error));
         }
         let read = self.decode(reply, rows).await.map_err(about)?;
@@ -173,6 +173,18 @@ impl OpenAi {
             };
             Err(Error::new(ErrorKind::Protocol, message).with_usage(Usage::of_request(None)))
         })
+    }
+
+    /// Keeps to what the server said it takes per request, and warns of it once.
+    fn remember_texts(&self, told: usize) {
+        if self.0.remember_texts(told) {
+            tracing::warn!(
+                { telemetry::EMBEDDER } = %self,
+                { telemetry::LIMIT_TEXTS } = told,
+                "the server refused a request for its number of texts: no later request has more than it said; set the \
+                 number by `with_limits`"
+            );
+        }
     }
 
     /// Notes the server's name of the model in the span, and warns once if it is that of another model. A name that

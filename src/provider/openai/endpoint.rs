@@ -42,9 +42,9 @@ impl Endpoint {
         }
     }
 
-    /// Remembers the most texts per request.
-    pub(super) fn remember_texts(&self, told: usize) {
-        self.told_texts.fetch_min(told, Ordering::Relaxed);
+    /// Remembers the most texts per request. Returns `true` if it is less than was known.
+    pub(super) fn remember_texts(&self, told: usize) -> bool {
+        told < self.told_texts.fetch_min(told, Ordering::Relaxed)
     }
 }
 

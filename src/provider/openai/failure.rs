@@ -80,14 +80,22 @@ const GATEWAY_STATUSES: [u16; 9] = [408, 499, 502, 504, 520, 521, 522, 523, 524]
 pub(super) fn error_of(reply: &Reply, endpoint: &Endpoint, texts: usize) -> (Error, Option<usize>) {
     let body = reply.decompressed().map(|body| ErrorBody::read(&body.bytes)).unwrap_or_default();
     let status = reply.status.as_u16();
-    let is_of_texts = matches!(status, 400 | 413 | 422) && !matches!(body.subject, Subject::Parameter(_));
+    let (kind, message) = classify(status, &body, endpoint);
+    // A refused parameter, model or key is no matter of texts, whatever its words count. A field that is not known may
+    // be a server's own name of them.
+    let is_of_texts = match body.subject {
+        Subject::Parameter(_) => false,
+        Subject::Other => matches!(kind, ErrorKind::InvalidInput | ErrorKind::Config),
+        Subject::Input | Subject::Unknown => kind == ErrorKind::InvalidInput,
+    };
+    let is_of_texts = is_of_texts && matches!(status, 400 | 413 | 422);
     let told = text_limit::told(&body.message, texts).filter(|_| is_of_texts);
     let (kind, message) = match told {
         Some(limit) => {
             let advice = format!("send less per call (`with_limits(Limits::none().with_texts({limit}))`)");
             (ErrorKind::InvalidInput, format!("{texts} texts in one request, but the server takes {limit}: {advice}"))
         }
-        None => classify(status, &body, endpoint),
+        None => (kind, message),
     };
     let usage = if GATEWAY_STATUSES.contains(&status) { Usage::of_unanswered() } else { Usage::of_request(Some(0)) };
     let mut error = with_words(Error::new(kind, message).with_usage(usage), &body).with_status(status);

@@ -11,6 +11,31 @@ const OF_OTHERS: [&str; 9] =
 const BEFORE_LIMIT: [&str; 9] =
     ["at most", "max", "limit", "larger than", "greater than", "more than", "less than or equal to", "exceed", "up to"];
 
+/// Words after a number that counts something else than texts.
+const UNITS: [&str; 21] = [
+    "b",
+    "byte",
+    "bytes",
+    "k",
+    "kb",
+    "kib",
+    "mb",
+    "mib",
+    "gb",
+    "gib",
+    "token",
+    "tokens",
+    "word",
+    "words",
+    "char",
+    "chars",
+    "character",
+    "characters",
+    "s",
+    "second",
+    "seconds",
+];
+
 /// Characters between such words and the limit.
 const NEAR: usize = 32;
 
@@ -28,11 +53,18 @@ pub(super) fn told(message: &str, sent: usize) -> Option<usize> {
     after.find_map(|at| first_number(&message[at..]).filter(|limit| (1..sent).contains(limit)))
 }
 
-/// Returns the first number, if it is near the beginning.
+/// Returns the first number, if it is near the beginning, is whole and has no unit.
 fn first_number(words: &str) -> Option<usize> {
     let start = words.find(|c: char| c.is_ascii_digit()).filter(|&start| start <= NEAR)?;
-    let digits = words[start..].chars().take_while(|c| c.is_ascii_digit() || *c == ',');
-    digits.filter(char::is_ascii_digit).collect::<String>().parse().ok()
+    let words = &words[start..];
+    let (digits, rest) = words.split_at(words.find(|c: char| !c.is_ascii_digit() && c != ',').unwrap_or(words.len()));
+    let is_fraction = rest.strip_prefix('.').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let unit = rest.trim_start_matches([' ', '-', '_']);
+    let unit = &unit[..unit.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(unit.len())];
+    if is_fraction || UNITS.contains(&unit) {
+        return None;
+    }
+    digits.replace(',', "").parse().ok()
 }
 
 #[cfg(test)]
@@ -51,6 +83,7 @@ mod tests {
             ("Expected an array with maximum length 2,048, but got an array with length 2,049", 2049, 2048),
             ("The batch size limit is 1000. Your batch size is 1500.", 1500, 1000),
             ("Batch size 104 exceeds 96", 104, 96),
+            ("Batch exceeds 4 MB or at most 32 texts", 64, 32),
         ] {
             assert_eq!(told(message, sent), Some(limit), "{message}");
         }
@@ -66,6 +99,14 @@ mod tests {
             ("too many requests: at most 3 per minute", 64),
             ("Too many inputs in request, split into more batches.", 64),
             ("'$.input' is invalid. Please check the API reference.", 64),
+            // Numbers with a unit.
+            ("the batch is too large: at most 2 MB", 64),
+            ("The list must not be larger than 32kb", 64),
+            ("The list must not be larger than 1.5 GB", 64),
+            ("inputs exceed 4k", 64),
+            ("inputs exceed the maximum of 10-word texts", 64),
+            ("this list of items may take up to 30 seconds", 64),
+            ("each of the texts may have up to 60 chars", 64),
             // No less than were sent, or none at all.
             ("batch size 33 > maximum allowed batch size 33", 33),
             ("at most 0 texts", 33),

@@ -501,6 +501,33 @@ async fn a_refusal_of_too_many_texts_says_what_to_set() {
     let client = self::client(&server);
     let error = client.embed(Batch::documents(&refs)).await.expect_err("refused");
     assert_eq!((error.kind(), client.limits().texts), (ErrorKind::Config, Some(64)), "{error}");
+    // The same, named in words only.
+    for (words, kind) in [
+        ("encoding_format is not in the list of at most 2 items", ErrorKind::Config),
+        ("unknown model: the list of models has at most 2 items", ErrorKind::Config),
+        ("api key not valid: the list of keys has at most 2 items", ErrorKind::Auth),
+    ] {
+        let server = Server::start([Step::refusal(400, "invalid_request_error", None, words)]).await;
+        let client = self::client(&server);
+        let error = client.embed(Batch::documents(&refs)).await.expect_err("refused");
+        assert_eq!((error.kind(), client.limits().texts), (kind, Some(64)), "{error}");
+    }
+}
+
+/// A limit that was misread must not stay unseen.
+#[test]
+fn a_limit_that_was_learned_is_logged_once() {
+    let (_, logged) = super::secrets::watched(|| async {
+        let server = takes_ten().await;
+        let client = client(&server);
+        for _ in 0..2 {
+            client.embed_documents(&numbered(64)).await.expect("in parts");
+        }
+        Vec::new()
+    });
+    let lines: Vec<&str> = logged.lines().filter(|line| line.contains("embed.limit.texts")).collect();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("WARN") && lines[0].contains("embed.limit.texts=10"), "{lines:?}");
 }
 
 #[tokio::test]
