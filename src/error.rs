@@ -55,6 +55,8 @@ struct Inner {
     charges: Charges,
     rate_limit_status: Option<RateLimitStatus>,
     exhausted: bool,
+    /// Whether the whole reply is at fault, so that no single text can be the cause.
+    of_whole_reply: bool,
     /// The number of attempts that were made, and why there were no more.
     gave_up: Option<(u32, String)>,
     source: Option<Arc<dyn StdError + Send + Sync + 'static>>,
@@ -94,6 +96,7 @@ impl Error {
             charges: Charges::NONE,
             rate_limit_status: None,
             exhausted: false,
+            of_whole_reply: false,
             gave_up: None,
             source: None,
             partials: Vec::new(),
@@ -209,6 +212,11 @@ impl Error {
     /// Returns `true` if trying again was [given up](Self::mark_exhausted).
     pub fn is_exhausted(&self) -> bool {
         self.0.exhausted
+    }
+
+    /// Returns `true` if no single text can be the cause: see [`of_whole_reply`](Self::of_whole_reply).
+    pub(crate) fn is_of_whole_reply(&self) -> bool {
+        self.0.of_whole_reply
     }
 
     /// Returns `true` if the same call may succeed later, and no wrapper below has tried it again already and given up.
@@ -455,6 +463,14 @@ impl Error {
         inner.message = format!("not sent, because an earlier call failed: {}", inner.message);
         // The error of the earlier call reports the cost and the attempts: they must not be counted for each text.
         (inner.charges, inner.gave_up) = (Charges::NONE, None);
+        self
+    }
+
+    /// Marks that the whole reply is at fault, as if it has rows of another width: no single text can be the cause.
+    #[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "for providers on a network"))]
+    #[must_use]
+    pub(crate) fn of_whole_reply(mut self) -> Self {
+        self.inner().of_whole_reply = true;
         self
     }
 

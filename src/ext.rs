@@ -146,11 +146,12 @@ pub trait EmbedderExt: Embedder {
     /// If an error names bad texts, they are left out, and the rest of their call is sent again. A refused call that
     /// names no text is bisected. If both halves and three single texts are refused, the texts are not the cause.
     ///
-    /// A server may fail for as long as one text is in the call: with status 500, say, or with an unusable reply. Such a
-    /// call is bisected too, and the text gets the error, named as [rejected](crate::BadTextReason::Rejected). The server
-    /// must first prove that it answers for other texts. A bad text among `n` costs about `2 log2(n) + 2` requests, and
-    /// a failing call at most 128. If the provider fails in another way (no connection, no time, status 503), its error
-    /// is the result of all texts of that call. The run ends after a failure that will not pass (wrong key, no money), or
+    /// A server may fail for as long as one text is in the call: with status 500, say, or with a reply that is not JSON.
+    /// Such a call is bisected too, and the text gets the error, named as
+    /// [rejected](crate::BadTextReason::Rejected). The server must first prove that it answers for other texts. A bad
+    /// text among `n` costs about `2 log2(n) + 2` requests, and a failing call at most 128. If the provider fails in
+    /// another way (no connection, no time, status 503 or 504, a reply with rows of another width), its error is the
+    /// result of all texts of that call. The run ends after a failure that will not pass (wrong key, no money), or
     /// after three failures in a row.
     fn embed_each(&self, batch: Batch<'_>) -> impl Future<Output = Each> + Send {
         each::embed_each(self, batch)

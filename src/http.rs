@@ -121,7 +121,7 @@ impl Reply {
             Some(_) if is_error => whole(Cow::Borrowed(&[])),
             Some(_) => {
                 let message = "the reply has a compression that the request did not ask for";
-                Err(Error::new(ErrorKind::Protocol, message).with_usage(Usage::of_request(None)))
+                Err(Error::new(ErrorKind::Protocol, message).with_usage(Usage::of_request(None)).of_whole_reply())
             }
         }
     }
@@ -129,7 +129,7 @@ impl Reply {
 
 fn too_large(max_bytes: usize) -> Error {
     let message = format!("the reply has more than {max_bytes} bytes, which is more than this request can produce");
-    Error::new(ErrorKind::Protocol, message).with_usage(Usage::of_request(None))
+    Error::new(ErrorKind::Protocol, message).with_usage(Usage::of_request(None)).of_whole_reply()
 }
 
 impl Http {

@@ -224,6 +224,9 @@ async fn failures_of_the_whole_service_are_not_searched() {
     for (kind, status) in [
         (ErrorKind::Unavailable, None),
         (ErrorKind::Unavailable, Some(503)),
+        (ErrorKind::Unavailable, Some(504)),
+        (ErrorKind::Unavailable, Some(522)),
+        (ErrorKind::Unavailable, Some(524)),
         (ErrorKind::Unavailable, Some(529)),
         (ErrorKind::Timeout, None),
         (ErrorKind::RateLimited, Some(429)),

@@ -25,14 +25,15 @@ impl Refused {
     }
 }
 
-/// Statuses with which a server says that all of it is too busy.
-const BUSY: [u16; 2] = [503, 529];
+/// Statuses of a server all of which is too busy, or of a gateway that waited for it in vain.
+const BUSY: [u16; 5] = [503, 504, 522, 524, 529];
 
 /// Returns `true` if one text may be the cause of a failure: a server answered, and its answer was a failure or made no
-/// sense. Without a status, there was no answer, or an embedder has broken a law.
+/// sense. Without a status, there was no answer, or an embedder has broken a law. If the whole reply is at fault, each
+/// further one would be too, and would be billed.
 fn may_be_of_one_text(error: &Error) -> bool {
     let has_answered = error.status().is_some_and(|status| !BUSY.contains(&status));
-    has_answered && matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Unavailable)
+    has_answered && !error.is_of_whole_reply() && matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Unavailable)
 }
 
 /// The rows, errors and costs so far.

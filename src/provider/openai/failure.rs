@@ -111,7 +111,8 @@ pub(super) fn error_of(reply: &Reply, endpoint: &Endpoint, texts: usize) -> (Err
     (error, told)
 }
 
-/// Says more about a reply that has the status of success and is not usable: `body`, of which `error` was made.
+/// Says more about a reply that has the status of success and is not usable: `body`, of which `error` was made. What is
+/// no reply of embeddings at all is at fault as a whole.
 pub(super) fn explain(error: Error, body: &[u8], endpoint: &Endpoint) -> Error {
     if error.kind() != ErrorKind::Protocol || body.len() > MAX_ERROR_BYTES {
         return error;
@@ -123,7 +124,7 @@ pub(super) fn explain(error: Error, body: &[u8], endpoint: &Endpoint) -> Error {
             return error;
         }
         let message = format!("{}: {}", error.message(), base_url_advice(&endpoint.url));
-        return Error::new(ErrorKind::Protocol, message).with_usage(error.usage());
+        return Error::new(ErrorKind::Protocol, message).with_usage(error.usage()).of_whole_reply();
     }
     let body = ErrorBody::of_json(&json);
     let (kind, message) = match body.status {
@@ -131,7 +132,7 @@ pub(super) fn explain(error: Error, body: &[u8], endpoint: &Endpoint) -> Error {
         Some(status @ 400..=599) => classify(status, &body, endpoint),
         _ => (ErrorKind::Protocol, "the reply is an error, but its status is success".to_owned()),
     };
-    let error = with_words(Error::new(kind, message).with_usage(error.usage()), &body);
+    let error = with_words(Error::new(kind, message).with_usage(error.usage()), &body).of_whole_reply();
     asked_wait(kind, &body).into_iter().fold(error, Error::with_retry_after)
 }
 

@@ -15,7 +15,11 @@ mod without_vectors;
 use serde::de::DeserializeSeed;
 use serde_json::error::Category;
 
-use self::{json::ReplySeed, partial_reply::PartialReply, without_vectors::WithoutVectors};
+use self::{
+    json::ReplySeed,
+    partial_reply::{Fault, PartialReply},
+    without_vectors::WithoutVectors,
+};
 use crate::{BadText, BadTextReason, Embeddings, Error, ErrorKind, Partial, Result, Space, Usage};
 
 /// A reply's rows, in the order of the request, and its model.
@@ -40,12 +44,16 @@ pub(super) fn read(body: &[u8], rows: usize, space: &Space, has_content_length: 
         }
     };
     let usage = Usage::of_request(reply.tokens);
-    let wrong = |message: String| Error::new(ErrorKind::Protocol, message).with_usage(usage);
+    let wrong = |message: String| Error::new(ErrorKind::Protocol, message).with_usage(usage).of_whole_reply();
     if let Some(code) = &reply.error {
         return Err(wrong("the reply is an error, but its status is success".into()).with_provider_code(code));
     }
-    if let Some(fault) = reply.fault.take() {
-        return Err(wrong(fault));
+    match reply.fault.take() {
+        Some(Fault { message, is_of_one_text: true }) => {
+            return Err(Error::new(ErrorKind::Protocol, message).with_usage(usage));
+        }
+        Some(Fault { message, .. }) => return Err(wrong(message)),
+        None => {}
     }
     if reply.indices.len() != rows {
         return Err(wrong(format!("{} vectors for {rows} texts", reply.indices.len())));
@@ -68,7 +76,9 @@ pub(super) fn of_beginning(beginning: &[u8], rows: usize, space: &Space, too_lar
     let mut reply = PartialReply::new(rows, space, Vec::new());
     let _ = walk(beginning, &mut reply);
     match reply.fault {
-        Some(fault) => Error::new(ErrorKind::Protocol, fault).with_usage(Usage::of_request(None)),
+        Some(Fault { message, .. }) => {
+            Error::new(ErrorKind::Protocol, message).with_usage(Usage::of_request(None)).of_whole_reply()
+        }
         None => too_large,
     }
 }

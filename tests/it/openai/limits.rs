@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::{assert_rows, builder, client, small};
 use crate::support::{
-    server::{Server, Step},
+    server::{DIMENSIONS, Server, Step},
     stand_in::{self, Request},
 };
 
@@ -368,7 +368,8 @@ async fn work_that_was_paid_for_is_not_lost() {
 
 #[tokio::test]
 async fn one_bad_answer_of_many_spoils_no_other() {
-    // If a reply lacks a row, no row takes another's place, and only the text with which it lacks one has none.
+    // If a reply lacks a row, no row takes another's place, and the texts of this call have none. Each of its parts
+    // might be billed and wrong, too, so the call is not searched.
     let server = Server::handling(|_, request| {
         let short = request.texts().contains(&"text number 10".to_owned());
         if short { Step::rows(|rows| drop(rows.pop())) } else { Step::Honest }
@@ -379,7 +380,8 @@ async fn one_bad_answer_of_many_spoils_no_other() {
     let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
     let each = client.embed_each(Batch::documents(&refs)).await;
     let failed: Vec<usize> = each.errors().map(|(index, _)| index).collect();
-    assert_eq!(failed, [10]);
+    assert_eq!((failed.as_slice(), server.requests().len()), (&[8, 9, 10, 11][..], 10));
+    assert!(each.errors().all(|(_, error)| error.bad_texts().is_empty()));
     assert!(each.errors().all(|(_, error)| error.kind() == ErrorKind::Protocol));
     for (index, row) in each.iter().enumerate().filter(|(index, _)| !failed.contains(index)) {
         assert_rows([row.expect("a row")], &texts[index..=index]);
@@ -398,7 +400,7 @@ fn poisoned(request: &Request, how: fn(&Request) -> Step) -> Step {
 #[tokio::test]
 async fn a_text_with_which_a_server_fails_costs_no_other_its_row() {
     #[allow(clippy::type_complexity, reason = "a table")]
-    let ways: [(&str, ErrorKind, fn(&Request) -> Step); 4] = [
+    let ways: [(&str, ErrorKind, fn(&Request) -> Step); 6] = [
         ("status 500", ErrorKind::Unavailable, |_| {
             let message = "failed to encode response: json: unsupported value: NaN";
             Step::refusal(500, "api_error", None, message)
@@ -409,6 +411,12 @@ async fn a_text_with_which_a_server_fails_costs_no_other_its_row() {
             Step::body(format!("{{\"data\": [{}]}}", rows.join(", ")))
         }),
         ("a null row", ErrorKind::Protocol, |_| Step::rows(|rows| rows.iter_mut().for_each(|row| *row = Value::Null))),
+        ("no vector", ErrorKind::Protocol, |_| {
+            Step::rows(|rows| drop(rows[0].as_object_mut().expect("a row").remove("embedding")))
+        }),
+        ("NaN in quotes", ErrorKind::Protocol, |_| {
+            Step::rows(|rows| rows[0]["embedding"] = json!(["NaN", 1, 0, 0, 0, 0, 0, 0]))
+        }),
         ("status 502", ErrorKind::Unavailable, |_| Step::Html(502)),
     ];
     let texts = numbered(64);
@@ -434,6 +442,35 @@ async fn a_text_with_which_a_server_fails_costs_no_other_its_row() {
             assert_eq!(each.usage().requests as usize, requests, "{what}");
         }
     }
+}
+
+/// What is wrong with the whole of a reply would be wrong with any part of it, which would be billed as well.
+#[tokio::test]
+async fn a_reply_that_is_wrong_as_a_whole_is_not_searched() {
+    #[allow(clippy::type_complexity, reason = "a table")]
+    let ways: [(&str, ErrorKind, fn() -> Step); 8] = [
+        ("another width", ErrorKind::Protocol, || Step::second_vector(json!([0.5, 0.5]))),
+        ("a row too few", ErrorKind::Protocol, || Step::rows(|rows| drop(rows.pop()))),
+        ("an index twice", ErrorKind::Protocol, || Step::rows(|rows| rows[1]["index"] = json!(0))),
+        ("no index", ErrorKind::Protocol, || Step::rows(|rows| rows[1]["index"] = Value::Null)),
+        ("an error", ErrorKind::Protocol, || Step::body(json!({"error": {"message": "no", "code": "no"}}).to_string())),
+        ("an error of 502", ErrorKind::Unavailable, || Step::body(json!({"error": {"code": 502}}).to_string())),
+        ("a page", ErrorKind::Protocol, || Step::Html(200)),
+        ("a compression", ErrorKind::Protocol, || Step::Honest.header("content-encoding", "br")),
+    ];
+    let texts = numbered(64);
+    let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
+    for (what, kind, how) in ways {
+        let server = Server::handling(move |_, _| how()).await;
+        let each = client(&server).embed_each(Batch::documents(&refs)).await;
+        assert_eq!((each.errors().count(), server.requests().len()), (64, 1), "{what}");
+        assert!(each.errors().all(|(_, error)| error.kind() == kind && error.bad_texts().is_empty()), "{what}");
+    }
+    // Vectors of OpenAI's models have length 1.
+    let longer = || Step::edited(|reply| reply["data"][1]["embedding"] = json!([0.5; DIMENSIONS]));
+    let server = Server::handling(move |_, _| longer()).await;
+    let each = small(&server.base_url()).build().expect("valid").embed_each(Batch::documents(&refs)).await;
+    assert_eq!((each.errors().count(), server.requests().len()), (64, 1));
 }
 
 /// A server that takes ten texts per request, and says so.

@@ -143,7 +143,7 @@ impl<'de> Visitor<'de> for RowSeed<'_, '_> {
             }
         }
         if !has_vector {
-            self.0.fault(|row| format!("row {row} has no `embedding`"));
+            self.0.fault_of_text(|row| format!("row {row} has no `embedding`"));
         }
         // Protobuf leaves out a field that is 0, and so does Google's server in the first row. The check that the indices
         // are those of all texts comes later.
@@ -221,7 +221,7 @@ impl<'de> Visitor<'de> for VectorSeed<'_, '_> {
             }
         }
         if odd {
-            self.0.fault(|row| format!("vector {row} has a component that is not a number"));
+            self.0.fault_of_text(|row| format!("vector {row} has a component that is not a number"));
         }
         if have != width {
             self.0.wrong_width(have, "");

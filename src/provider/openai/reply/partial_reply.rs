@@ -42,8 +42,16 @@ pub(super) struct PartialReply<'b> {
     pub(super) error: Option<String>,
     /// Rows, by their place in the reply, whose vector cannot be a text's.
     pub(super) unusable: Vec<usize>,
-    /// The first fault of the reply as a whole.
-    pub(super) fault: Option<String>,
+    /// The first fault because of which no row is usable.
+    pub(super) fault: Option<Fault>,
+}
+
+/// Why no row of a reply is usable.
+pub(super) struct Fault {
+    pub(super) message: String,
+    /// Whether one text may be the cause: its vector is not there, or is not of numbers. Else replies to other texts
+    /// would be as wrong.
+    pub(super) is_of_one_text: bool,
 }
 
 impl<'b> PartialReply<'b> {
@@ -76,9 +84,16 @@ impl<'b> PartialReply<'b> {
         self.taken_decoded == self.taken.len() && self.fault.is_none() && self.error.is_none()
     }
 
+    /// Notes a fault of the whole reply. The first fault counts.
     pub(super) fn fault(&mut self, message: impl FnOnce(usize) -> String) {
         let row = self.indices.len();
-        self.fault.get_or_insert_with(|| message(row));
+        self.fault.get_or_insert_with(|| Fault { message: message(row), is_of_one_text: false });
+    }
+
+    /// Notes a fault of which one text may be the cause.
+    pub(super) fn fault_of_text(&mut self, message: impl FnOnce(usize) -> String) {
+        let row = self.indices.len();
+        self.fault.get_or_insert_with(|| Fault { message: message(row), is_of_one_text: true });
     }
 
     /// Returns the place of the next vector; `None` if there is a fault.
