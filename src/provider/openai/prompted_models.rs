@@ -1,5 +1,6 @@
 //! Lists the models that were trained with prompts, by exact name: what `build` advises if the caller says nothing.
 
+use super::model_name;
 use crate::Prompts;
 
 /// Models that were trained with the same prompts.
@@ -133,54 +134,10 @@ pub(super) struct UsualPrompts {
 /// Publishers (`intfloat/`), tags (`:latest`) and quantizations (`-Q8_0.gguf`) are no part of the name.
 pub(super) fn usual_prompts(model: &str) -> Option<UsualPrompts> {
     let model = model.to_ascii_lowercase();
-    let name = bare_name(&model);
+    let name = model_name::bare(&model);
     let family = FAMILIES.iter().find(|family| family.names.contains(&name))?;
     let prompts = Prompts::new(family.document, family.query);
     Some(UsualPrompts { prompts, is_instructed: family.is_instructed })
-}
-
-/// Ends of a name that say how the weights are stored. They follow a `-` or a `.`.
-const STORAGE: [&str; 19] = [
-    "gguf",
-    "ggml",
-    "onnx",
-    "mlx",
-    "awq",
-    "gptq",
-    "bf16",
-    "f16",
-    "f32",
-    "fp16",
-    "fp32",
-    "fp8",
-    "int4",
-    "int8",
-    "4bit",
-    "8bit",
-    "qat",
-    "unquantized",
-    "quantized",
-];
-
-/// Returns the last part of a path, in lower case already, without what says how the model is stored or served.
-fn bare_name(model: &str) -> &str {
-    let name = model.rsplit(['/', '\\']).next().unwrap_or_default();
-    // Ollama's tag, and LM Studio's quantization and first words.
-    let name = name.split([':', '@']).next().unwrap_or_default();
-    let mut name = name.strip_prefix("text-embedding-").unwrap_or(name);
-    while let Some((rest, _)) = name.rsplit_once(['-', '.']).filter(|(_, end)| is_storage(end)) {
-        name = rest;
-    }
-    name
-}
-
-/// Whether the end of a name says how the weights are stored, as `gguf` or `q4_k_m` do.
-fn is_storage(end: &str) -> bool {
-    let digits = end.strip_prefix("iq").or_else(|| end.strip_prefix('q'));
-    let is_quant = |rest: &str| {
-        rest.starts_with(|c: char| c.is_ascii_digit()) && rest.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-    };
-    STORAGE.contains(&end) || digits.is_some_and(is_quant)
 }
 
 #[cfg(test)]
@@ -287,7 +244,9 @@ mod tests {
     #[test]
     fn no_name_stands_in_two_families() {
         let mut names: Vec<&str> = FAMILIES.iter().flat_map(|family| family.names).copied().collect();
-        names.iter().for_each(|name| assert_eq!(bare_name(&name.to_ascii_lowercase()), *name, "is found by its name"));
+        names
+            .iter()
+            .for_each(|name| assert_eq!(model_name::bare(&name.to_ascii_lowercase()), *name, "is found by its name"));
         let all = names.len();
         names.sort_unstable();
         names.dedup();
