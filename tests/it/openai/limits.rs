@@ -467,7 +467,7 @@ async fn a_reply_that_is_wrong_as_a_whole_is_not_searched() {
         assert!(each.errors().all(|(_, error)| error.kind() == kind && error.bad_texts().is_empty()), "{what}");
     }
     // Vectors of OpenAI's models have length 1.
-    let longer = || Step::edited(|reply| reply["data"][1]["embedding"] = json!([0.5; DIMENSIONS]));
+    let longer = || Step::edited(|reply| reply["data"][1]["embedding"] = json!(vec![0.5; DIMENSIONS]));
     let server = Server::handling(move |_, _| longer()).await;
     let each = small(&server.base_url()).build().expect("valid").embed_each(Batch::documents(&refs)).await;
     assert_eq!((each.errors().count(), server.requests().len()), (64, 1));
