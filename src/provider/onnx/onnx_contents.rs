@@ -16,7 +16,10 @@ const MOST_NESTED: usize = 100;
 /// What was found in a file.
 #[derive(Debug, Default)]
 pub(super) struct FileContents {
+    /// The files with the main graph's weights.
     pub(super) external: Vec<ExternalFile>,
+    /// The files that attributes, sparse weights and the graphs in graphs name.
+    pub(super) external_elsewhere: Vec<ExternalFile>,
     /// Whether it computes in 8 bits.
     pub(super) int8: bool,
     /// Whether it quantizes by the range of the numbers in the batch.
@@ -30,6 +33,13 @@ pub(super) struct FileContents {
 pub(super) struct ExternalFile {
     pub(super) file: String,
     pub(super) end: u64,
+}
+
+/// Where a file keeps a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    MainWeights,
+    Elsewhere,
 }
 
 /// The reason that a file cannot be read: the end of a sentence that begins with its path.
@@ -90,11 +100,12 @@ impl FileContents {
         }
         let mut scope = Scope { outer, ..Scope::default() };
         let mut inputs = Vec::new();
+        let place = if outer.is_none() { Place::MainWeights } else { Place::Elsewhere };
         // Weights may stand after the nodes that use them.
         for field in Fields::of(bytes) {
             match field? {
                 (5, Value::Bytes(tensor)) => {
-                    scope.names.insert(self.tensor(tensor)?, true);
+                    scope.names.insert(self.tensor(tensor, place)?, true);
                 }
                 (11, Value::Bytes(input)) => inputs.push(text_field(input, 1)?),
                 (15, Value::Bytes(tensor)) => {
@@ -166,7 +177,7 @@ impl FileContents {
                 (1, Value::Bytes(text)) => name = text,
                 (3, value) => number = value.int().unwrap_or(0),
                 (5 | 10, Value::Bytes(tensor)) => {
-                    self.tensor(tensor)?;
+                    self.tensor(tensor, Place::Elsewhere)?;
                 }
                 (22 | 23, Value::Bytes(tensor)) => {
                     self.sparse_tensor(tensor)?;
@@ -187,9 +198,9 @@ impl FileContents {
         let mut name = &b""[..];
         for field in Fields::of(bytes) {
             match field? {
-                (1, Value::Bytes(values)) => name = self.tensor(values)?,
+                (1, Value::Bytes(values)) => name = self.tensor(values, Place::Elsewhere)?,
                 (2, Value::Bytes(indices)) => {
-                    self.tensor(indices)?;
+                    self.tensor(indices, Place::Elsewhere)?;
                 }
                 _ => {}
             }
@@ -198,7 +209,7 @@ impl FileContents {
     }
 
     /// Reads a TensorProto, and returns its name.
-    fn tensor<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Malformed> {
+    fn tensor<'a>(&mut self, bytes: &'a [u8], place: Place) -> Result<&'a [u8], Malformed> {
         let (mut kind, mut elements, mut outside, mut name) = (0, 1_i64, false, &b""[..]);
         let mut external = ExternalData::default();
         for field in Fields::of(bytes) {
@@ -220,7 +231,11 @@ impl FileContents {
         }
         if outside {
             let end = u64::saturating_add(external.offset, external.length);
-            self.external.push(ExternalFile { file: external.location, end });
+            let files = match place {
+                Place::MainWeights => &mut self.external,
+                Place::Elsewhere => &mut self.external_elsewhere,
+            };
+            files.push(ExternalFile { file: external.location, end });
         }
         // Scales and zero points are small; weights are not.
         self.int8 |= matches!(kind, INT8 | UINT8) && elements >= 1024;

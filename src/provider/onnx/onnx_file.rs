@@ -42,13 +42,7 @@ impl OnnxFile {
         }
         let mut hasher = blake3::Hasher::new();
         hasher.update(&bytes);
-        found.external.sort();
-        found.external.dedup_by(|later, first| {
-            let same = later.file == first.file;
-            first.end = if same { first.end.max(later.end) } else { first.end };
-            same
-        });
-        for ExternalFile { file, end } in &found.external {
+        let check = |ExternalFile { file, end }: &ExternalFile| {
             let beside = external(path, file).map_err(&wrong)?;
             let have = fs::metadata(&beside).map_err(|error| {
                 wrong(format!("keeps weights in {file}, which is not beside it: fetch it too")).with_source(error)
@@ -57,8 +51,21 @@ impl OnnxFile {
                 let message = format!("keeps weights in {file}, which is cut short: {} of {end} bytes", have.len());
                 return Err(wrong(message));
             }
-            let read = fs::File::open(&beside).and_then(|file| hasher.update_reader(file).map(drop));
-            read.map_err(|error| wrong(format!("keeps weights in {file}, which cannot be read")).with_source(error))?;
+            Ok(beside)
+        };
+        // The hash keeps to the main graph's weights: it is a part of the ids of spaces that exist.
+        found.external_elsewhere.iter().try_for_each(|one| check(one).map(drop))?;
+        found.external.sort();
+        found.external.dedup_by(|later, first| {
+            let same = later.file == first.file;
+            first.end = if same { first.end.max(later.end) } else { first.end };
+            same
+        });
+        for one in &found.external {
+            let read = fs::File::open(check(one)?).and_then(|file| hasher.update_reader(file).map(drop));
+            read.map_err(|error| {
+                wrong(format!("keeps weights in {}, which cannot be read", one.file)).with_source(error)
+            })?;
         }
         let precision = if found.int8 { Precision::Int8 } else { Precision::Full };
         Ok(Self { path: path.to_owned(), precision, dynamic: found.dynamic, hash: hasher.finalize() })
@@ -77,6 +84,43 @@ fn external(model: &Path, file: &str) -> Result<PathBuf, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::onnx::proto::Message;
+
+    /// Makes a tensor whose data are the first 4 bytes of a file.
+    fn outside(file: &str) -> Message {
+        let place = |key: &str, value: &str| Message::default().string(1, key).string(2, value);
+        let tensor = Message::default().int(1, 1).int(2, 1).int(14, 1);
+        tensor.messages(13, [place("location", file), place("length", "4")])
+    }
+
+    /// The hash is a part of the ids of spaces that exist, and was made of these bytes from the first.
+    #[test]
+    fn the_hash_is_that_of_the_file_and_of_the_main_graphs_weights() {
+        let value = Message::default().string(1, "value").message(5, outside("constant"));
+        let constant = Message::default().string(2, "c").string(4, "Constant").message(5, value);
+        let inner = Message::default().string(1, "body").message(6, Message::default().message(5, outside("inner")));
+        let nodes = [constant, Message::default().string(4, "Loop").message(5, inner)];
+        let graph = Message::default().messages(1, nodes).message(5, outside("weights"));
+        let bytes = Message::default().message(7, graph).into_bytes();
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).expect("written");
+        let inspect = || OnnxFile::inspect(&folder.path().join("model.onnx"));
+        write("model.onnx", &bytes);
+        write("weights", b"1234");
+        for name in ["constant", "inner"] {
+            let refused = || inspect().expect_err("a file is not whole").to_string();
+            assert!(refused().contains(&format!("keeps weights in {name}, which is not beside it")));
+            write(name, b"567");
+            assert!(refused().contains(&format!("keeps weights in {name}, which is cut short: 3 of 4 bytes")));
+            write(name, b"5678");
+        }
+        let hash = blake3::hash(&[&bytes[..], b"1234"].concat());
+        assert_eq!(inspect().expect("whole").hash, hash);
+        write("constant", b"other");
+        assert_eq!(inspect().expect("whole").hash, hash);
+        write("weights", b"4321");
+        assert_ne!(inspect().expect("whole").hash, hash);
+    }
 
     #[test]
     fn files_outside_the_folder_are_refused() {

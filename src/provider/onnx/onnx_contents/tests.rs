@@ -166,7 +166,8 @@ fn weights_in_attributes_and_sparse_weights_are_read() {
     let nodes = vec![constant(outside("a")), node("Op", &[], &["x"], vec![list])];
     let graph = Message::default().messages(1, nodes).message(15, sparse);
     let found = read(&Message::default().message(7, graph).into_bytes());
-    let files: Vec<_> = found.external.iter().map(|one| (one.file.as_str(), one.end)).collect();
+    assert_eq!(found.external, []);
+    let files: Vec<_> = found.external_elsewhere.iter().map(|one| (one.file.as_str(), one.end)).collect();
     // A graph's weights are read before its nodes.
     assert_eq!(files, [("c", 108), ("d", 108), ("a", 108), ("b", 108)]);
     let narrow = |elements: usize| Message::default().int(1, elements as i64).int(2, INT8);
