@@ -29,7 +29,7 @@ use super::{
     stages::TokenRow,
     tail::{GraphOutput, Tail, TailOfFile, TruncateDim},
 };
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Pooling, Result};
 
 /// A model that any number of sessions can be made from. They share its weights.
 #[derive(Debug)]
@@ -139,6 +139,10 @@ impl Model {
             FileSignature::read(&session, positions_after(&folder.config)?, folder.restated).map_err(wrong)?;
         if !signature.output.is_pooled() {
             folder.settle_pooling()?;
+        } else if folder.pooling.is_empty() {
+            // Nothing says how the file pools, and nothing is done with this. But a space's id is made of it: ids of
+            // such files have held the mean from the first.
+            folder.pooling = vec![Pooling::Mean];
         }
         let TailOfFile { tail, dimensions, facts } = TailOfFile::read(folder, &signature.output, &wrong)?;
         let mut model = Self {
