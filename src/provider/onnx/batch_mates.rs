@@ -168,4 +168,21 @@ mod tests {
             }
         }
     }
+
+    /// A fixed length is told before a text is run, which may be longer.
+    #[tokio::test]
+    async fn a_file_of_a_fixed_length_needs_texts_that_are_not_longer() {
+        let nodes = || vec![node("Tanh", &[VECTORS], &[OUTPUT], Vec::new())];
+        let folder = folder(&model(nodes(), Vec::new(), [None, Some(16)]));
+        let load = || Onnx::builder(folder.path()).with_threads(1);
+        for builder in [load(), load().with_max_tokens(17)] {
+            let error = builder.build().expect_err("longer texts are allowed");
+            assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+            let says = "takes texts of exactly 16 tokens: set with_max_tokens to at most 16";
+            assert!(error.to_string().contains(says), "{error}");
+        }
+        let embedder = load().with_max_tokens(16).build().expect("loads");
+        assert!(!embedder.0.model.one_text_per_batch);
+        assert_eq!(embedder.embed_documents(&["a", "b c"]).await.expect("embeds").len(), 2);
+    }
 }

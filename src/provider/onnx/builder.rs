@@ -353,7 +353,7 @@ impl OnnxBuilder {
         let tokens = ModelTokenizer::read(folder, folder.config.size("vocab_size")?)?;
         let device = self.devices[0];
         let (model, session) = Model::of_file(&inspected, folder, environment, device, tokens.pad)?;
-        let model = part_if_dependent(model, session, &Probe::new(&tokens)?, device, file)?;
+        // First, because a longer text must not get there.
         if let Some(tokens) = model.fixed_tokens.filter(|&fixed| folder.max_tokens.is_none_or(|max| max > fixed)) {
             let message = format!(
                 "{} takes texts of exactly {tokens} tokens: set with_max_tokens to at most {tokens}",
@@ -361,6 +361,7 @@ impl OnnxBuilder {
             );
             return Err(wrong(message));
         }
+        let model = part_if_dependent(model, session, &Probe::new(&tokens)?, device, file)?;
         Ok(Loaded { model, tokens, weights: inspected.hash, precision: inspected.precision })
     }
 

@@ -172,10 +172,11 @@ impl<'a> GraphOutput<'a> {
         (texts == self.texts).then(|| self.values[text * width..(text + 1) * width].to_vec())
     }
 
-    /// Returns the vectors of a text's tokens without its padding, if the output has one vector per token.
+    /// Returns the vectors of a text's tokens without its padding, if the output has one vector per token and no fewer
+    /// tokens.
     fn token_vectors(&self, text: usize, tokens: usize, width: usize) -> Option<&'a [f32]> {
         let announced = *self.sizes == [self.texts, self.tokens, width];
-        announced.then(|| &self.values[text * self.tokens * width..][..tokens * width])
+        (announced && tokens <= self.tokens).then(|| &self.values[text * self.tokens * width..][..tokens * width])
     }
 }
 
@@ -221,4 +222,18 @@ fn dense(dense: &DenseWeights, activation: Activation, vector: &[f32]) -> Vec<f3
 fn normalize(vector: &mut [f32]) {
     let length = vector.iter().map(|value| f64::from(*value) * f64::from(*value)).sum::<f64>().sqrt().max(1e-12);
     vector.iter_mut().for_each(|value| *value = (f64::from(*value) / length) as f32);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_longer_than_the_output_has_no_vectors() {
+        let output = GraphOutput { values: &[1.0, 2.0, 3.0, 4.0], sizes: &[2, 2, 1], texts: 2, tokens: 2 };
+        assert_eq!(output.token_vectors(1, 1, 1), Some(&[3.0][..]));
+        assert_eq!(output.token_vectors(1, 2, 1), Some(&[3.0, 4.0][..]));
+        assert_eq!(output.token_vectors(1, 3, 1), None);
+        assert_eq!(output.token_vectors(0, 3, 1), None, "the third token is another text's");
+    }
 }
