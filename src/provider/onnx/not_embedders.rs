@@ -66,11 +66,13 @@ fn architectures(config: &JsonFile) -> impl Iterator<Item = &str> {
     config.get("architectures").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 
-/// Refuses a model without `modules.json` whose architecture is not an embedder's.
+/// Refuses a model without `modules.json` none of whose architectures is an embedder's. Some embedders name an encoder,
+/// and a head beside it.
 pub(super) fn check_architecture(config: &JsonFile) -> Result<()> {
-    match architectures(config).find_map(|name| Some((name, of_architecture(name)?))) {
-        None => Ok(()),
-        Some((name, what)) => Err(config.error(format!(
+    let heads: Option<Vec<_>> = architectures(config).map(|name| Some((name, of_architecture(name)?))).collect();
+    match heads.as_deref() {
+        None | Some([]) => Ok(()),
+        Some(&[(name, what), ..]) => Err(config.error(format!(
             "field architectures is {name}: {what}. Load an embedding model in its place; if this is one, fetch its \
              modules.json too"
         ))),

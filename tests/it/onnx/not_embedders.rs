@@ -38,6 +38,22 @@ fn heads_without_modules_json_are_refused() {
     assert_says(&text, &["DIR/model.safetensors has a tensor linear.weight", "ColBERT"]);
 }
 
+/// An encoder that is named beside a head makes vectors.
+#[test]
+fn an_encoder_beside_a_head_needs_a_stated_pooling() {
+    let folder = tempfile::tempdir().expect("a folder");
+    copy(&golden("tiny/bert-cls"), folder.path());
+    bare(folder.path(), "BertForTokenClassification");
+    let load = || Onnx::builder(folder.path()).with_pooling([Pooling::Cls]);
+    assert_says(&load().build().expect_err("a head alone").to_string(), &["labels the tokens"]);
+    for architectures in [["NewModel", "NewForTokenClassification"], ["BertForTokenClassification", "BertModel"]] {
+        edit(folder.path(), "config.json", &|json| json["architectures"] = json!(architectures));
+        load().build().unwrap_or_else(|error| panic!("{architectures:?}: {error}"));
+        let error = Onnx::load(folder.path()).expect_err("nothing says how it pools").to_string();
+        assert_says(&error, &["has no modules.json", "--pooling"]);
+    }
+}
+
 /// A language model may be an embedder, or SPLADE: the caller must say how it pools.
 #[test]
 fn a_language_model_needs_a_stated_pooling() {
