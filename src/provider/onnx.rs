@@ -91,9 +91,10 @@ use crate::{Batch, Charges, Embedder, Embeddings, Error, Limits, Payee, Result, 
 ///
 /// Without `modules.json`, nothing in the folder says how a model pools. Then the pooling is the
 /// [stated](OnnxBuilder::with_pooling) one. Otherwise a table of well-known models gives it, by the name of the folder
-/// or by `_name_or_path` of `config.json`: a warning is logged, and [`OnnxInfo::assumed`] tells. A model that is not in
-/// the table is an error. An `.onnx` file with the output `sentence_embedding` has pooled already, and needs none of
-/// this.
+/// or of the repository in a hub's cache: a warning is logged, and [`OnnxInfo::assumed`] tells. A model that is not in
+/// the table is an error. If `_name_or_path` of `config.json` is in it, the error says how that model pools: a model
+/// that was made from it may pool in another way. An `.onnx` file with the output `sentence_embedding` has pooled
+/// already, and needs none of this.
 ///
 /// # Library
 /// ONNX Runtime is loaded with the first model. These places are searched, in this order:

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use super::{
-    catalogue,
+    catalogue::{self, KnownModel},
     json_file::{JsonFile, config},
     model_folder::ModelFolder,
     modules::TailModule,
@@ -63,7 +63,7 @@ impl ModelFolder {
         if !self.pooling.is_empty() {
             return Ok(());
         }
-        let Some(known) = catalogue::find(&names(&self.root, &self.config)) else { return Err(self.unknown_pooling()) };
+        let Some(known) = catalogue::find(&names(&self.root)) else { return Err(self.unknown_pooling()) };
         self.pooling = vec![known.pooling];
         if self.stated_normalization.is_none() {
             self.normalize(known.normalization);
@@ -88,6 +88,18 @@ impl ModelFolder {
              files that it names, or state the pooling with --pooling and --normalize, in code with \
              OnnxBuilder::with_pooling and with_normalization",
         );
+        if let Some(known) = made_from(&self.config) {
+            let (scales, flag) = match known.normalization {
+                Normalization::L2 => ("normalizes", " --normalize"),
+                Normalization::None => ("does not normalize", ""),
+            };
+            message.push_str(&format!(
+                ". config.json says that it was made from {}, which pools {pooling} and {scales}: state it with \
+                 --pooling {pooling}{flag} if that is right",
+                known.repository,
+                pooling = known.pooling,
+            ));
+        }
         if let Some(name) = not_embedders::language_model(&self.config) {
             message.push_str(&format!(
                 ". Make sure that it is an embedder: its architecture {name} is that of language models and of sparse \
@@ -98,9 +110,9 @@ impl ModelFolder {
     }
 }
 
-/// Returns the names that a model may be known by: that of its folder, that of its repository if the folder lies in a
-/// hub's cache, and that of the model that `config.json` says it was made from.
-fn names(root: &Path, config: &JsonFile) -> Vec<String> {
+/// Returns the names that a model is known by: that of its folder, and that of its repository if the folder lies in a
+/// hub's cache.
+fn names(root: &Path) -> Vec<String> {
     let mut names = Vec::new();
     let real = fs::canonicalize(root);
     for path in [Some(root), real.as_deref().ok()].into_iter().flatten() {
@@ -112,10 +124,15 @@ fn names(root: &Path, config: &JsonFile) -> Vec<String> {
         let repository = cached.as_deref().and_then(|cached| cached.strip_prefix("models--"));
         names.extend(repository.and_then(|repository| repository.rsplit("--").next()).map(str::to_owned));
     }
-    let made_from = config.get("_name_or_path").and_then(|path| path.as_str()).unwrap_or_default();
-    let last = made_from.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next();
-    names.extend(last.map(str::to_owned));
     names
+}
+
+/// Returns the known model that `config.json` says this one was made from. It is no proof: a model that was trained
+/// further may pool in another way.
+fn made_from(config: &JsonFile) -> Option<KnownModel> {
+    let path = config.get("_name_or_path")?.as_str()?;
+    let last = path.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next()?;
+    catalogue::find(&[last.to_owned()])
 }
 
 #[cfg(test)]
@@ -123,20 +140,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_is_known_by_its_folder_its_repository_and_its_configuration() {
+    fn a_model_is_known_by_its_folder_and_its_repository() {
         let folder = tempfile::tempdir().expect("a folder");
         let root = folder.path().join("models--BAAI--bge-base-en-v1.5/snapshots/0a1b");
         fs::create_dir_all(&root).expect("a folder");
-        let file = root.join("config.json");
-        fs::write(&file, r#"{"_name_or_path": "C:\\models\\all-MiniLM-L6-v2\\"}"#).expect("written");
-        let config = JsonFile::read(file.clone()).expect("JSON");
-        let names = names(&root, &config);
-        for name in ["0a1b", "bge-base-en-v1.5", "all-MiniLM-L6-v2"] {
+        let names = names(&root);
+        for name in ["0a1b", "bge-base-en-v1.5"] {
             assert!(names.iter().any(|known| known == name), "{name} is not in {names:?}");
         }
+        assert!(super::names(Path::new("/")).is_empty());
+    }
+
+    #[test]
+    fn a_configuration_names_what_a_model_was_made_from() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("config.json");
         // The configuration may hold anything.
-        fs::write(&file, r#"{"_name_or_path": 5}"#).expect("written");
-        let config = JsonFile::read(file).expect("JSON");
-        assert!(super::names(Path::new("/"), &config).iter().all(String::is_empty));
+        for (text, known) in [
+            (r#"{"_name_or_path": "C:\\models\\all-MiniLM-L6-v2\\"}"#, Some("sentence-transformers/all-MiniLM-L6-v2")),
+            (r#"{"_name_or_path": "BAAI/bge-base-en-v1.5"}"#, Some("BAAI/bge-base-en-v1.5")),
+            (r#"{"_name_or_path": "bert-base-uncased"}"#, None),
+            (r#"{"_name_or_path": ""}"#, None),
+            (r#"{"_name_or_path": 5}"#, None),
+            ("[]", None),
+        ] {
+            fs::write(&file, text).expect("written");
+            let config = JsonFile::read(file.clone()).expect("JSON");
+            assert_eq!(made_from(&config).map(|known| known.repository), known, "{text}");
+        }
     }
 }

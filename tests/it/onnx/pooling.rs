@@ -78,9 +78,7 @@ fn a_known_model_is_known_by_its_name() {
         copy_bare(&root);
         root
     };
-    let made_from = named("our-model");
-    edit(&made_from, "config.json", &|json| json["_name_or_path"] = json!("BAAI/bge-base-en-v1.5"));
-    for root in [named("bge-base-en-v1.5"), named("models--BAAI--bge-base-en-v1.5/snapshots/0a1b"), made_from] {
+    for root in [named("bge-base-en-v1.5"), named("models--BAAI--bge-base-en-v1.5/snapshots/0a1b")] {
         let embedder = Onnx::load(&root).unwrap_or_else(|error| panic!("{}: {error}", root.display()));
         assert_eq!(embedder.spaces()[0].id(), id(own()), "{}", root.display());
         let assumed = embedder.info().assumed.as_deref().expect("assumed");
@@ -90,4 +88,25 @@ fn a_known_model_is_known_by_its_name() {
     let root = folder.path().join("bge-base-en-v1.5");
     let unscaled = id(Onnx::builder(&root).with_normalization(Normalization::None));
     assert_eq!(unscaled, id(own().with_normalization(Normalization::None)));
+}
+
+/// A model that was made from a known one may pool in another way.
+#[test]
+fn the_model_that_another_was_made_from_is_only_a_hint() {
+    for (known, says) in [
+        ("BAAI/bge-base-en-v1.5", "pools cls and normalizes: state it with --pooling cls --normalize if that is right"),
+        (
+            "sentence-transformers/paraphrase-MiniLM-L6-v2",
+            "pools mean and does not normalize: state it with --pooling mean if that is right",
+        ),
+    ] {
+        let text = refused("bert-cls", &|folder| {
+            fs::remove_file(folder.join("modules.json")).expect("removed");
+            edit(folder, "config.json", &|json| json["_name_or_path"] = json!(known));
+        });
+        assert_says(
+            &text,
+            &["has no modules.json", &format!("config.json says that it was made from {known}, which"), says],
+        );
+    }
 }
