@@ -51,18 +51,30 @@ pub(super) enum Unreadable {
     TooDeep,
 }
 
-/// The names in a graph or a function, and whether each stands for the same numbers in all runs.
+/// What a name in a graph or a function stands for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Meaning {
+    /// Whether it stands for the same numbers in all runs.
+    fixed: bool,
+    /// Whether it is a large tensor of bytes, which may be weights or a mask.
+    bytes: bool,
+}
+
+/// The names in a graph or a function.
 #[derive(Debug, Default)]
 struct Scope<'a> {
-    names: HashMap<&'a [u8], bool>,
+    names: HashMap<&'a [u8], Meaning>,
     outer: Option<&'a Self>,
 }
 
 impl Scope<'_> {
-    /// Whether the name stands for the same numbers in all runs. An empty name is an input that is left out.
-    fn is_fixed(&self, name: &[u8]) -> bool {
-        let known = || self.names.get(name).copied().or_else(|| self.outer.map(|outer| outer.is_fixed(name)));
-        name.is_empty() || known().unwrap_or(false)
+    /// Returns what the name stands for. An empty name is an input that is left out.
+    fn meaning(&self, name: &[u8]) -> Meaning {
+        if name.is_empty() {
+            return Meaning { fixed: true, bytes: false };
+        }
+        let outside = || self.outer.map(|outer| outer.meaning(name));
+        self.names.get(name).copied().or_else(outside).unwrap_or_default()
     }
 }
 
@@ -73,6 +85,8 @@ struct Attribute {
     graph: bool,
     /// Whether it is the type `to` of 8 bits.
     to_8_bits: bool,
+    /// Whether it holds a large tensor of bytes.
+    bytes: bool,
 }
 
 impl FileContents {
@@ -105,11 +119,13 @@ impl FileContents {
         for field in Fields::of(bytes) {
             match field? {
                 (5, Value::Bytes(tensor)) => {
-                    scope.names.insert(self.tensor(tensor, place)?, true);
+                    let (name, bytes) = self.tensor(tensor, place)?;
+                    scope.names.insert(name, Meaning { fixed: true, bytes });
                 }
                 (11, Value::Bytes(input)) => inputs.push(text_field(input, 1)?),
                 (15, Value::Bytes(tensor)) => {
-                    scope.names.insert(self.sparse_tensor(tensor)?, true);
+                    let (name, bytes) = self.sparse_tensor(tensor)?;
+                    scope.names.insert(name, Meaning { fixed: true, bytes });
                 }
                 _ => {}
             }
@@ -117,7 +133,7 @@ impl FileContents {
         // The weights are the defaults of inputs of the same names. The main graph gets no such inputs from us; a loop
         // gives them to its body.
         if outer.is_some() {
-            scope.names.extend(inputs.into_iter().map(|name| (name, false)));
+            scope.names.extend(inputs.into_iter().map(|name| (name, Meaning::default())));
         }
         for field in Fields::of(bytes) {
             if let (1, Value::Bytes(node)) = field? {
@@ -154,19 +170,23 @@ impl FileContents {
                     let one = self.attribute(attribute, depth + 1, scope)?;
                     about.graph |= one.graph;
                     about.to_8_bits |= one.to_8_bits;
+                    about.bytes |= one.bytes;
                 }
                 _ => {}
             }
         }
-        let computed = |name: &&[u8]| !scope.is_fixed(name);
+        let computed = |name: &&[u8]| !scope.meaning(name).fixed;
         let fixed = !about.graph && !inputs.iter().any(&computed);
         // Its inputs after the first are the scale and the zero point.
         let by_hand = op == b"QuantizeLinear" && inputs.iter().skip(1).any(computed);
         let dynamic = op.starts_with(b"Dynamic") || by_hand;
         self.dynamic |= dynamic;
-        self.int8 |= dynamic || op == b"MatMulInteger";
+        let reads_bytes = inputs.iter().any(|name| scope.meaning(name).bytes);
+        let quantized = reads_bytes && (op == b"DequantizeLinear" || op.starts_with(b"QLinear"));
+        self.int8 |= dynamic || quantized || op == b"MatMulInteger";
         self.narrows |= op == b"Cast" && about.to_8_bits && !fixed;
-        scope.names.extend(outputs.into_iter().map(|name| (name, fixed)));
+        let bytes = about.bytes || (reads_bytes && matches!(op, b"Identity" | b"Reshape" | b"Transpose"));
+        scope.names.extend(outputs.into_iter().map(|name| (name, Meaning { fixed, bytes })));
         Ok(())
     }
 
@@ -177,10 +197,10 @@ impl FileContents {
                 (1, Value::Bytes(text)) => name = text,
                 (3, value) => number = value.int().unwrap_or(0),
                 (5 | 10, Value::Bytes(tensor)) => {
-                    self.tensor(tensor, Place::Elsewhere)?;
+                    about.bytes |= self.tensor(tensor, Place::Elsewhere)?.1;
                 }
                 (22 | 23, Value::Bytes(tensor)) => {
-                    self.sparse_tensor(tensor)?;
+                    about.bytes |= self.sparse_tensor(tensor)?.1;
                 }
                 (6 | 11, Value::Bytes(graph)) => {
                     about.graph = true;
@@ -193,23 +213,24 @@ impl FileContents {
         Ok(about)
     }
 
-    /// Reads a SparseTensorProto, and returns its name: that of its values.
-    fn sparse_tensor<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Malformed> {
-        let mut name = &b""[..];
+    /// Reads a SparseTensorProto, and returns what [`tensor`](Self::tensor) does of its values.
+    fn sparse_tensor<'a>(&mut self, bytes: &'a [u8]) -> Result<(&'a [u8], bool), Malformed> {
+        let mut read = (&b""[..], false);
         for field in Fields::of(bytes) {
             match field? {
-                (1, Value::Bytes(values)) => name = self.tensor(values, Place::Elsewhere)?,
+                (1, Value::Bytes(values)) => read = self.tensor(values, Place::Elsewhere)?,
                 (2, Value::Bytes(indices)) => {
                     self.tensor(indices, Place::Elsewhere)?;
                 }
                 _ => {}
             }
         }
-        Ok(name)
+        Ok(read)
     }
 
-    /// Reads a TensorProto, and returns its name.
-    fn tensor<'a>(&mut self, bytes: &'a [u8], place: Place) -> Result<&'a [u8], Malformed> {
+    /// Reads a TensorProto, and returns its name, and whether it holds many bytes of which only their use tells whether
+    /// they are weights.
+    fn tensor<'a>(&mut self, bytes: &'a [u8], place: Place) -> Result<(&'a [u8], bool), Malformed> {
         let (mut kind, mut elements, mut outside, mut name) = (0, 1_i64, false, &b""[..]);
         let mut external = ExternalData::default();
         for field in Fields::of(bytes) {
@@ -238,8 +259,11 @@ impl FileContents {
             files.push(ExternalFile { file: external.location, end });
         }
         // Scales and zero points are small; weights are not.
-        self.int8 |= matches!(kind, INT8 | UINT8) && elements >= 1024;
-        Ok(name)
+        let large = elements >= 1024;
+        // A mask is in bytes too, if a Constant holds it.
+        let bytes = large && kind == UINT8 && place == Place::Elsewhere;
+        self.int8 |= large && matches!(kind, INT8 | UINT8) && !bytes;
+        Ok((name, bytes))
     }
 }
 

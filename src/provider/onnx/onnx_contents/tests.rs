@@ -177,6 +177,34 @@ fn weights_in_attributes_and_sparse_weights_are_read() {
     }
 }
 
+/// A mask in bytes is no weight: as a space says its precision, its id would change. How a node reads them tells.
+#[test]
+fn bytes_in_an_attribute_are_weights_if_they_are_read_as_such() {
+    let bytes = |elements: i64| Message::default().int(1, elements).int(2, UINT8);
+    let constant = |elements| node("Constant", &[], &["w"], vec![tensor_attribute("value", bytes(elements))]);
+    let read_by = |ops: &[&str], elements| {
+        let names = ["w", "x", "y"];
+        let reads =
+            ops.iter().enumerate().map(|(at, op)| node(op, &names[at..=at], &names[at + 1..at + 2], Vec::new()));
+        read(&model([constant(elements)].into_iter().chain(reads).collect(), Vec::new(), [None; 2])).int8
+    };
+    for (ops, int8) in [
+        (&[][..], false),
+        (&["Where"], false),
+        (&["Cast", "DequantizeLinear"], false),
+        (&["DequantizeLinear"], true),
+        (&["QLinearMatMul"], true),
+        (&["MatMulInteger"], true),
+        (&["Transpose", "DequantizeLinear"], true),
+    ] {
+        assert_eq!(read_by(ops, 1024), int8, "{ops:?}");
+    }
+    assert!(!read_by(&["DequantizeLinear"], 1023), "scales and zero points are small");
+    // The main graph's weights are weights.
+    let graph = Message::default().message(5, bytes(1024).string(8, "w"));
+    assert!(read(&Message::default().message(7, graph).into_bytes()).int8);
+}
+
 #[test]
 fn graphs_in_graphs_are_read_as_deep_as_protobuf_does() {
     let nested = |graphs: usize| {
