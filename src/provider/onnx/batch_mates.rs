@@ -1,11 +1,12 @@
 //! Checks, when a model is loaded, whether a text's vector depends on the other texts of its batch.
 
-use std::{path::Path, sync::Arc};
+use std::{error::Error as _, path::Path, sync::Arc};
 
 use ort::session::Session;
 
 use super::{
     device::Device,
+    json_file::config,
     model::{Model, Source},
     runner::Runner,
     stages::{BatchFailure, ReadSoFar, TokenRow, Tokenize},
@@ -37,15 +38,18 @@ impl Probe {
 }
 
 /// Whether vectors of a batch are those of its texts alone.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Debug)]
 enum Mates {
     Independent,
     /// The cosine of a text's vector alone to the same among others.
     Dependent(f64),
+    /// Two texts in one batch fail, one alone does not.
+    Fail(Error),
 }
 
 impl Runner {
-    /// Embeds a short text alone, and beside a longer one, which makes the short one be padded.
+    /// Embeds a short text alone, and beside a longer one, which makes the short one be padded. It fails if the text
+    /// alone does, or if the memory is too small.
     fn mates(&mut self, probe: &Probe) -> Result<Mates, BatchFailure> {
         let model = self.model();
         if model.most_texts() == Some(1) {
@@ -62,7 +66,11 @@ impl Runner {
             self.run_two_texts(rows, &mut |rows| vector.extend_from_slice(&rows[..width.min(rows.len())]))?;
             Ok(vector)
         };
-        let (alone, among) = (first_row(&[shorter])?, first_row(&[shorter, longer])?);
+        let alone = first_row(&[shorter])?;
+        let among = match first_row(&[shorter, longer]) {
+            Err(BatchFailure { error, out_of_memory: false }) => return Ok(Mates::Fail(error)),
+            among => among?,
+        };
         let cosine = cosine(&alone, &among);
         // Vectors of 0 tell nothing.
         let nothing = alone.iter().chain(&among).all(|&component| component == 0.0);
@@ -73,6 +81,7 @@ impl Runner {
     pub(super) fn refuse_mates(&mut self, probe: &Probe, device: Device) -> Result<()> {
         match self.mates(probe).map_err(|failure| failure.error)? {
             Mates::Independent => Ok(()),
+            Mates::Fail(error) => Err(error),
             Mates::Dependent(cosine) => Err(Error::new(
                 ErrorKind::Config,
                 format!(
@@ -84,8 +93,8 @@ impl Runner {
     }
 }
 
-/// Runs a file to see whether its batches change the vectors of their texts: if they do, each text gets a batch of its
-/// own.
+/// Runs a file to see whether its batches change the vectors of their texts, or fail: if so, each text gets a batch of
+/// its own.
 pub(super) fn part_if_dependent(
     model: Model,
     session: Session,
@@ -95,18 +104,32 @@ pub(super) fn part_if_dependent(
 ) -> Result<Model> {
     let model = Arc::new(model);
     let mut runner = Runner::new(Arc::clone(&model), session, device)?;
-    let mates = runner.mates(probe).map_err(|failure| failure.error)?;
+    let mates = runner.mates(probe).map_err(|BatchFailure { error, out_of_memory }| {
+        // Other errors of the configuration say already what is wrong with the device.
+        if out_of_memory || error.kind() == ErrorKind::Config {
+            return error;
+        }
+        config(file, &format!("fails on a short text on {device}: take another .onnx file of the model"))
+            .with_source(error)
+    })?;
     drop(runner);
     let mut model = Arc::into_inner(model)
         .ok_or_else(|| Error::new(ErrorKind::Inference, "the model is still in use after its first run"))?;
-    if let Mates::Dependent(cosine) = mates {
-        tracing::warn!(
-            { telemetry::FILE } = %file.display(),
-            { telemetry::WHY } = format!("a text's vector alone and among others has a cosine of {cosine:.4}"),
-            "each text gets a batch of its own, which is slow: export the model again, with its attention mask"
-        );
-        model.one_text_per_batch = true;
-    }
+    let why = match mates {
+        Mates::Independent => return Ok(model),
+        Mates::Dependent(cosine) => format!("a text's vector alone and among others has a cosine of {cosine:.5}"),
+        Mates::Fail(error) => match error.source() {
+            Some(source) => format!("two texts in one batch fail: {error}: {source}"),
+            None => format!("two texts in one batch fail: {error}"),
+        },
+    };
+    tracing::warn!(
+        { telemetry::FILE } = %file.display(),
+        { telemetry::WHY } = why,
+        "each text gets a batch of its own, which is slow: export the model again, for batches of any size and with its \
+         attention mask"
+    );
+    model.one_text_per_batch = true;
     Ok(model)
 }
 
@@ -137,7 +160,8 @@ mod tests {
             let model = Arc::new(Model::of_graph(graph, &folder, tokens.pad).expect("a model"));
             let probe = Probe::new(&tokens).expect("tokens");
             let mut runner = Runner::start(&model, &environment, Device::Cpu).expect("a session");
-            assert_eq!(runner.mates(&probe).expect("runs"), Mates::Independent, "{name}");
+            let mates = runner.mates(&probe).expect("runs");
+            assert!(matches!(mates, Mates::Independent), "{name}: {mates:?}");
         }
     }
 
@@ -167,6 +191,44 @@ mod tests {
                 assert!(cosine(alone.row(0), together.row(index)) > 0.99999, "{name}: {text}");
             }
         }
+    }
+
+    /// Makes a node that gives `VECTORS` this shape, and the constant of the shape.
+    fn reshaped(shape: [i64; 3], output: &str) -> Vec<Message> {
+        let bytes: Vec<u8> = shape.into_iter().flat_map(i64::to_le_bytes).collect();
+        let tensor = Message::default().int(1, 3).int(2, 7).bytes(9, &bytes);
+        let value = Message::default().string(1, "value").message(5, tensor).int(20, 4);
+        vec![
+            node("Constant", &[], &["shape"], vec![value]),
+            node("Reshape", &[VECTORS, "shape"], &[output], Vec::new()),
+        ]
+    }
+
+    /// Exports may fix one text per batch inside, and not in the shape of the input: the output has another shape then,
+    /// or a node fails.
+    #[tokio::test]
+    async fn a_file_whose_batches_fail_gets_one_text_per_batch() {
+        let mut fails = reshaped([1, -1, 16], "reshaped");
+        fails.push(node("Add", &[VECTORS, "reshaped"], &[OUTPUT], Vec::new()));
+        for (name, nodes) in [("another shape", reshaped([1, -1, 16], OUTPUT)), ("fails", fails)] {
+            let folder = folder(&model(nodes, Vec::new(), [None, None]));
+            let embedder = Onnx::builder(folder.path()).with_threads(1).build().expect(name);
+            assert!(embedder.0.model.one_text_per_batch, "{name}");
+            let texts = ["a", "b c d e f g", "h i"];
+            let together = embedder.embed_documents(&texts).await.expect(name);
+            let alone = embedder.embed_documents(&texts[1..2]).await.expect(name);
+            assert_eq!(alone.row(0), together.row(1), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_fails_on_one_text_is_named() {
+        let folder = folder(&model(reshaped([1, 1000, 16], OUTPUT), Vec::new(), [None, None]));
+        let error = Onnx::builder(folder.path()).with_threads(1).build().expect_err("no text has 1000 tokens");
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        let says = format!("{} fails on a short text on cpu", folder.path().join("model.onnx").display());
+        assert!(error.to_string().contains(&says), "{error}");
+        assert!(error.source().is_some());
     }
 
     /// A fixed length is told before a text is run, which may be longer.

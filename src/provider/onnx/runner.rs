@@ -116,7 +116,7 @@ impl Runner {
     ) -> Result<(), BatchFailure> {
         let device = self.device;
         self.run_on(rows, place, |error| match device {
-            Device::Cpu => failed("the model failed on two short texts")(error),
+            Device::Cpu => failed("the model failed on one or two short texts")(error),
             Device::Cuda(_) => cuda::unusable(device, error),
         })
     }
