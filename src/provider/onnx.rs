@@ -189,9 +189,10 @@ use crate::{Batch, Charges, Embedder, Embeddings, Error, Limits, Payee, Result, 
 ///
 /// # Batches of an `.onnx` file
 /// An `.onnx` file that quantizes while it runs, with one scale per batch, gets one text per batch. So does every other
-/// file whose batches change vectors: loading runs a short text alone and beside a longer one. If the cosine of its two
-/// vectors is below 0.995, an event of the log says so. On a GPU the same check is made of graphs that are built here,
-/// and a cosine below 0.999 is an error: a kernel is wrong there.
+/// file whose batches change vectors or fail: loading runs a short text alone and beside a longer one. The cosine of its
+/// two vectors must be at least 0.9999; it must be 0.999 in fp16 and on a GPU, and 0.995 in int8. If it is lower, or if
+/// only the two together fail, an event of the log says so. On a GPU the same check is made of graphs that are built
+/// here, and a cosine below 0.999 is an error: a kernel is wrong there.
 ///
 /// # Tuning
 /// The defaults are one thread per core and 256 padded tokens per batch on a CPU, and two sessions and 16,384 tokens on

@@ -23,7 +23,7 @@ use super::{
     inputs::{Input, InputRole},
     json_file::config,
     model_folder::ModelFolder,
-    onnx_file::OnnxFile,
+    onnx_file::{OnnxFile, Rounding},
     runtime_messages::failed,
     session::{cuda, step},
     stages::TokenRow,
@@ -45,6 +45,7 @@ pub(super) struct Model {
     pub(super) fixed_tokens: Option<usize>,
     /// Whether a vector depends on the other texts of its batch, so that each text needs a batch of its own.
     pub(super) one_text_per_batch: bool,
+    pub(super) rounding: Rounding,
     pub(super) padding_id: u32,
     /// Tokens of a text that the model has positions for.
     pub(super) positions: Option<usize>,
@@ -116,6 +117,8 @@ impl Model {
             fixed_texts: None,
             fixed_tokens: None,
             one_text_per_batch: false,
+            // What a GPU does. A CPU rounds less.
+            rounding: Rounding::Half,
             padding_id,
             positions: folder.positions,
             facts: graph.facts,
@@ -155,6 +158,7 @@ impl Model {
             fixed_texts: signature.fixed_texts,
             fixed_tokens: signature.fixed_tokens,
             one_text_per_batch: file.dynamic,
+            rounding: file.rounding,
             padding_id,
             positions: folder.positions,
             facts,

@@ -9,6 +9,8 @@ use super::proto::{Fields, Malformed, Value};
 /// Numbers of ONNX's element types.
 const UINT8: i64 = 2;
 const INT8: i64 = 3;
+const FLOAT16: i64 = 10;
+const BFLOAT16: i64 = 16;
 
 /// The most messages that may lie in each other. It is protobuf's own limit, so ONNX Runtime reads no deeper file.
 const MOST_NESTED: usize = 100;
@@ -22,6 +24,8 @@ pub(super) struct FileContents {
     pub(super) external_elsewhere: Vec<ExternalFile>,
     /// Whether it computes in 8 bits.
     pub(super) int8: bool,
+    /// Whether it computes in 16 bits.
+    pub(super) half: bool,
     /// Whether it quantizes by the range of the numbers in the batch.
     pub(super) dynamic: bool,
     /// Whether it makes numbers of 8 bits of computed ones, without an operator that is made for it.
@@ -83,8 +87,10 @@ impl Scope<'_> {
 struct Attribute {
     /// Whether it holds a graph, which may use names from outside.
     graph: bool,
-    /// Whether it is the type `to` of 8 bits.
+    /// Whether it may be the type `to` of 8 bits.
     to_8_bits: bool,
+    /// Whether it is the type `to` of 16 bits.
+    to_16_bits: bool,
     /// Whether it holds a large tensor of bytes.
     bytes: bool,
 }
@@ -170,6 +176,7 @@ impl FileContents {
                     let one = self.attribute(attribute, depth + 1, scope)?;
                     about.graph |= one.graph;
                     about.to_8_bits |= one.to_8_bits;
+                    about.to_16_bits |= one.to_16_bits;
                     about.bytes |= one.bytes;
                 }
                 _ => {}
@@ -184,6 +191,7 @@ impl FileContents {
         let reads_bytes = inputs.iter().any(|name| scope.meaning(name).bytes);
         let quantized = reads_bytes && (op == b"DequantizeLinear" || op.starts_with(b"QLinear"));
         self.int8 |= dynamic || quantized || op == b"MatMulInteger";
+        self.half |= op == b"Cast" && about.to_16_bits;
         self.narrows |= op == b"Cast" && about.to_8_bits && !fixed;
         let bytes = about.bytes || (reads_bytes && matches!(op, b"Identity" | b"Reshape" | b"Transpose"));
         scope.names.extend(outputs.into_iter().map(|name| (name, Meaning { fixed, bytes })));
@@ -191,7 +199,7 @@ impl FileContents {
     }
 
     fn attribute(&mut self, bytes: &[u8], depth: usize, scope: &Scope<'_>) -> Result<Attribute, Unreadable> {
-        let (mut about, mut name, mut number) = (Attribute::default(), &b""[..], 0);
+        let (mut about, mut name, mut number, mut refers) = (Attribute::default(), &b""[..], 0, false);
         for field in Fields::of(bytes) {
             match field? {
                 (1, Value::Bytes(text)) => name = text,
@@ -202,6 +210,8 @@ impl FileContents {
                 (22 | 23, Value::Bytes(tensor)) => {
                     about.bytes |= self.sparse_tensor(tensor)?.1;
                 }
+                // The name of an attribute of the function around it, whose value each call gives.
+                (21, Value::Bytes(outer)) => refers = !outer.is_empty(),
                 (6 | 11, Value::Bytes(graph)) => {
                     about.graph = true;
                     self.graph(graph, depth + 1, Some(scope))?;
@@ -209,7 +219,8 @@ impl FileContents {
                 _ => {}
             }
         }
-        about.to_8_bits = name == b"to" && matches!(number, INT8 | UINT8);
+        about.to_8_bits = name == b"to" && (refers || matches!(number, INT8 | UINT8));
+        about.to_16_bits = name == b"to" && matches!(number, FLOAT16 | BFLOAT16);
         Ok(about)
     }
 
@@ -258,6 +269,7 @@ impl FileContents {
             };
             files.push(ExternalFile { file: external.location, end });
         }
+        self.half |= matches!(kind, FLOAT16 | BFLOAT16);
         // Scales and zero points are small; weights are not.
         let large = elements >= 1024;
         // A mask is in bytes too, if a Constant holds it.

@@ -19,10 +19,22 @@ const PLACES: [&str; 2] = ["model.onnx", "onnx/model.onnx"];
 pub(super) struct OnnxFile {
     pub(super) path: PathBuf,
     pub(super) precision: Precision,
+    pub(super) rounding: Rounding,
     /// Whether it quantizes by the range of numbers in the batch: then a vector depends on the other texts of its
     /// batch.
     pub(super) dynamic: bool,
     pub(super) hash: blake3::Hash,
+}
+
+/// How far the numbers are rounded that a model computes with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rounding {
+    /// To 32 bits.
+    Full,
+    /// To 16 bits, at some places at least.
+    Half,
+    /// To 8 bits, at some places at least.
+    EightBits,
 }
 
 /// Finds the `.onnx` file of a folder, if it has one in a usual place.
@@ -67,8 +79,12 @@ impl OnnxFile {
                 wrong(format!("keeps weights in {}, which cannot be read", one.file)).with_source(error)
             })?;
         }
-        let precision = if found.int8 { Precision::Int8 } else { Precision::Full };
-        Ok(Self { path: path.to_owned(), precision, dynamic: found.dynamic, hash: hasher.finalize() })
+        let (precision, rounding) = match (found.int8, found.half) {
+            (true, _) => (Precision::Int8, Rounding::EightBits),
+            (false, true) => (Precision::Full, Rounding::Half),
+            (false, false) => (Precision::Full, Rounding::Full),
+        };
+        Ok(Self { path: path.to_owned(), precision, rounding, dynamic: found.dynamic, hash: hasher.finalize() })
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{Error, ErrorKind, Result};
 pub(super) struct Runner {
     model: Arc<Model>,
     pub(super) session: Session,
-    device: Device,
+    pub(super) device: Device,
     options: RunOptions<HasSelectedOutputs>,
     buffers: Vec<InputBuffer>,
     pinned: Option<Pinned>,

@@ -141,6 +141,33 @@ fn a_mask_in_8_bits_is_not_quantization() {
     assert_eq!((found.dynamic, found.int8), (false, false));
 }
 
+/// A function may leave the type of a cast to its calls.
+#[test]
+fn a_cast_whose_type_each_call_gives_may_be_to_8_bits() {
+    let to = |outer: &str| Message::default().string(1, "to").string(21, outer).int(20, 2);
+    let file = |attribute: Message| {
+        let function = Message::default().string(1, "Narrow").string(4, "in").string(5, "out").string(10, "local");
+        let function = function.message(7, node("Cast", &["in"], &["out"], vec![attribute]));
+        let product = node("MatMulInteger", &["narrow", "narrow"], &["product"], Vec::new());
+        let call = node("Narrow", &[VECTORS], &["narrow"], vec![int("type", 3)]).string(7, "local");
+        model(vec![call, product], vec![function], [None; 2])
+    };
+    assert!(read(&file(to("type"))).dynamic);
+    assert!(!read(&file(int("to", 1))).dynamic);
+}
+
+#[test]
+fn numbers_of_16_bits_are_seen() {
+    let cast = |to| read(&model(vec![node("Cast", &[VECTORS], &[OUTPUT], vec![int("to", to)])], Vec::new(), [None; 2]));
+    let weights = |kind| {
+        let graph = Message::default().message(5, Message::default().int(1, 4).int(2, kind).string(8, "w"));
+        read(&Message::default().message(7, graph).into_bytes())
+    };
+    for (kind, half) in [(FLOAT16, true), (BFLOAT16, true), (1, false)] {
+        assert_eq!((cast(kind).half, weights(kind).half), (half, half), "{kind}");
+    }
+}
+
 /// The scale of a branch may come from outside, and a name of a loop's body may hide one from outside.
 #[test]
 fn names_of_the_outer_graph_are_known_in_a_subgraph() {
