@@ -37,8 +37,10 @@ use crate::{
 /// No prompts. Truncation and padding in the file are ignored.
 ///
 /// # Cost
-/// A text is tokenized to be counted. Of a text of megabytes only the beginning is, if the tokenizer splits texts at
-/// white space; tokenizers of bytes (GPT-2's kind) read all of it.
+/// A text is tokenized to be counted. Of a text of megabytes only the beginning is, if `tokenizer.json` shows that a
+/// split before a space changes no token. It does for BERT's kind, and for those of bytes (GPT-2's kind) and of
+/// SentencePiece that split texts into words. With another kind of normalizer, such as Replace, or of pre-tokenizer, or
+/// with added tokens that take white space, all of the text is read.
 #[derive(Clone, Debug)]
 pub struct TokenizerCounter {
     texts: Arc<TextTokenizer>,

@@ -129,9 +129,9 @@ use crate::{Batch, Charges, Embedder, Embeddings, Error, Limits, Payee, Result, 
 /// embedded, so a bad text fails its call before any inference.
 ///
 /// A long text is read in stretches of 8 KB, and only as far as the model needs. Other calls have their turn after two
-/// of them. A text is split before spaces, if the tokenizer is of a kind for which that changes no token: most of BERT,
-/// RoBERTa and XLM-RoBERTa are. A longer stretch that cannot be split, as in base64, is tokenized
-/// on a thread for such stretches: it delays its own call and other such texts only.
+/// of them. A text is split before spaces, if `tokenizer.json` shows that this changes no token: most of BERT and RoBERTa
+/// do. So do those of XLM-RoBERTa, unless they have the normalizer Replace, as many have. A longer stretch that cannot
+/// be split, as in base64, is tokenized on a thread for such stretches: it delays its own call and other such texts only.
 ///
 /// Batches are packed by padded tokens: the number of texts times the tokens of the longest one. They take texts from
 /// all calls that wait in a [lane](crate::Lane), documents and queries alike, so many small calls at the same time cost
