@@ -11,6 +11,9 @@ use crate::{
     gather::RowCollector, sync::Mutex, telemetry,
 };
 
+/// A refusal that names a wait of at least this takes nothing from the budget. A shorter one bounds no load.
+const BOUNDS_THE_LOAD: Duration = Duration::from_secs(1);
+
 /// The rules for retries.
 ///
 /// # Default
@@ -124,7 +127,8 @@ impl RetryPolicy {
 /// # Default
 /// 0.2 per call and 10 per second.
 ///
-/// A refusal for too many requests that names a wait takes nothing: the wait itself bounds the load.
+/// A refusal for too many requests that names a wait of a second or more takes nothing: the wait itself bounds the
+/// load.
 ///
 /// Given to [`RetryPolicy::with_budget`].
 #[derive(Clone, Debug)]
@@ -208,9 +212,9 @@ impl Default for RetryBudget {
 /// # Semantics
 /// If a call fails with an error that [may pass](crate::Error::is_retryable), it is made again after a wait. The wait
 /// is random, below a bound that doubles with each attempt. (This is "full jitter": many clients that failed together
-/// do not come back together.) If the server named a wait, the call waits that long and a little more. Rows that were
-/// finished before the failure are kept, and only the rest is asked for again. The result's usage includes the cost of
-/// all attempts.
+/// do not come back together.) If the server named a wait, the call waits that long and a little more, and never less
+/// than without it. Rows that were finished before the failure are kept, and only the rest is asked for again. The
+/// result's usage includes the cost of all attempts.
 ///
 /// Retrying ends with the number of attempts, the time limit, the batch's deadline, a wait that is longer than the
 /// policy allows, or an empty [`RetryBudget`]. All calls share the budget, so a failing provider does not get a
@@ -260,10 +264,9 @@ impl<E> Retry<E> {
         if attempt >= policy.attempts {
             return Err("no more are allowed, see `with_attempts`".into());
         }
-        let jitter = |most: Duration| {
-            let part = self.random.with(fastrand::Rng::f64);
-            most.mul_f64(part)
-        };
+        let part = self.random.with(fastrand::Rng::f64);
+        let doubled = policy.first_backoff.saturating_mul(1_u32.checked_shl(attempt - 1).unwrap_or(u32::MAX));
+        let backoff = doubled.min(policy.max_backoff).mul_f64(part);
         let asked = error.asked_wait();
         let wait = match asked {
             Some(asked) if asked > policy.max_retry_after => {
@@ -273,11 +276,9 @@ impl<E> Retry<E> {
                 ));
             }
             // Never earlier than the server asked, and with jitter, so that not all calls come back at the same moment.
-            Some(asked) => asked.saturating_add(jitter(policy.first_backoff)),
-            None => {
-                let doubled = policy.first_backoff.saturating_mul(1_u32.checked_shl(attempt - 1).unwrap_or(u32::MAX));
-                jitter(doubled.min(policy.max_backoff))
-            }
+            // A server that names no time worth waiting, such as 0, gets no faster retries than one that names none.
+            Some(asked) => asked.saturating_add(policy.first_backoff.mul_f64(part)).max(backoff),
+            None => backoff,
         };
         let then = Instant::now().checked_add(wait);
         let late = |end: Option<Instant>| end.is_some_and(|end| then.is_none_or(|then| then >= end));
@@ -290,9 +291,9 @@ impl<E> Retry<E> {
         if late(deadline) {
             return Err("the next would begin after the batch's deadline".into());
         }
-        // A refusal that names a wait is no outage: the wait itself bounds the load, and the number and the time of the
-        // attempts still hold.
-        if error.kind() == ErrorKind::RateLimited && asked.is_some() {
+        // A refusal that names a wait is no outage: the wait itself bounds the load, if it is not too short, and the
+        // number and the time of the attempts still hold.
+        if error.kind() == ErrorKind::RateLimited && asked >= Some(BOUNDS_THE_LOAD) {
             return Ok(wait);
         }
         // Last, so that a call that ends for another reason takes no retry out of the budget.

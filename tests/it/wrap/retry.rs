@@ -170,6 +170,24 @@ async fn one_budget_bounds_the_load_of_all() {
     assert!(empty >= 95, "{empty}");
 }
 
+/// A server that names no wait worth the name is waited for as long as one that names none, and not a bit less.
+#[tokio::test(start_paused = true)]
+async fn a_wait_of_nothing_does_not_make_retries_faster() {
+    let waited = async |seed, error: Error| {
+        let began = Instant::now();
+        let embedder = failing(4, || error.clone()).retry(RetryPolicy::default().with_seed(seed));
+        embedder.embed_query("text").await.expect("the fifth attempt");
+        began.elapsed()
+    };
+    for seed in 0..20 {
+        let least = waited(seed, down()).await;
+        for asked in [Duration::ZERO, Duration::from_millis(6)] {
+            let waited = waited(seed, limited(asked)).await;
+            assert!(waited >= least && waited <= least + 4 * asked + Duration::from_millis(4), "{waited:?} {least:?}");
+        }
+    }
+}
+
 /// A refusal that names a wait is no outage. The number of attempts bounds it, and nothing is taken from the budget.
 #[tokio::test(start_paused = true)]
 async fn a_refusal_with_a_wait_takes_nothing_from_the_budget() {
@@ -182,6 +200,9 @@ async fn a_refusal_with_a_wait_takes_nothing_from_the_budget() {
     let empty = || RetryPolicy::default().with_budget(RetryBudget::new(0.0, 0.0));
     for (error, attempts, least) in [
         (limited(second), 5, 4),
+        // Such a wait bounds no load.
+        (limited(Duration::ZERO), 1, 0),
+        (limited(Duration::from_millis(6)), 1, 0),
         (used_up(7 * second), 5, 28),
         // No wait of its own: the reset is that of a long window, or something is left.
         (used_up(3600 * second), 1, 0),
@@ -192,7 +213,8 @@ async fn a_refusal_with_a_wait_takes_nothing_from_the_budget() {
         let began = Instant::now();
         let told = fake.clone().retry(empty()).embed_query("text").await.expect_err("as scripted");
         assert_eq!(fake.calls().len(), attempts, "{told:?}");
-        assert!(began.elapsed().as_secs() >= least && began.elapsed().as_secs() < least + 3, "{told:?}");
+        // 0.5 + 1 + 2 + 4 seconds of backoff at most.
+        assert!(began.elapsed().as_secs() >= least && began.elapsed().as_secs() < least + 8, "{told:?}");
     }
 }
 
