@@ -14,8 +14,8 @@ pub use self::{
 };
 use crate::{Charges, Embeddings, ParseError, Payee, RateLimitStatus, Usage};
 
-/// A limit with a longer reset than this is not one per minute, whatever the provider calls it.
-const LONGEST_RESET: Duration = Duration::from_secs(120);
+/// A limit with a longer reset than this is not one per minute, whatever the provider calls it. Nobody waits for it.
+pub(crate) const LONGEST_RESET: Duration = Duration::from_secs(120);
 
 /// The crate's result type.
 ///

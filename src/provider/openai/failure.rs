@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Usage,
+    error::LONGEST_RESET,
     http::{MAX_ERROR_BYTES, Reply, headers},
 };
 
@@ -101,8 +102,8 @@ pub(super) fn error_of(reply: &Reply, endpoint: &Endpoint, texts: usize) -> (Err
     let mut error = with_words(Error::new(kind, message).with_usage(usage), &body).with_status(status);
     // Headers are for programs. They go before the words, but for the resets, which are those of the whole limit.
     let wait = headers::retry_after(&reply.headers).or_else(|| asked_wait(kind, &body));
-    let reset = || (kind == ErrorKind::RateLimited).then(|| headers::reset_wait(&reply.headers, &body.kind)).flatten();
-    if let Some(wait) = wait.or_else(reset) {
+    let reset = || headers::reset_wait(&reply.headers, &body.kind).filter(|reset| *reset <= LONGEST_RESET);
+    if let Some(wait) = wait.or_else(|| (kind == ErrorKind::RateLimited).then(reset).flatten()) {
         error = error.with_retry_after(wait);
     }
     if reply.headers.get("x-should-retry").is_some_and(|value| value == "false") {

@@ -475,6 +475,11 @@ async fn the_wait_is_found_wherever_it_stands() {
     assert_eq!(wait(&silent, &[both, tokens].concat()).await, Some(Duration::from_secs(2)));
     let named = stand_in::refusal("Too many.", "requests", None, None);
     assert_eq!(wait(&named, &[both, tokens].concat()).await, Some(Duration::from_secs(40)));
+    // That of a day's limit is none to wait for, and two minutes are the most.
+    for (reset, wait_for) in [("2m0s", Some(Duration::from_secs(120))), ("2m1s", None), ("23h59m0s", None)] {
+        let day = [("x-ratelimit-reset-requests", reset), ("x-ratelimit-remaining-requests", "0")];
+        assert_eq!(wait(&silent, &day).await, wait_for, "{reset}");
+    }
     // No other status waits for a reset.
     let down = reset.iter().fold(Step::status(503), |step, (name, value)| step.header(name, value));
     assert_eq!(error_of(down).await.retry_after(), None);
