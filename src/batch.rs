@@ -152,6 +152,14 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// Returns whether the pause that the batch carries lasts on, and its deadline has not passed.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.pause.is_some_and(|pause| {
+            let now = tokio::time::Instant::now();
+            !pause.left(now).is_zero() && self.deadline().is_none_or(|deadline| deadline > now.into_std())
+        })
+    }
+
     /// Returns the token counts that the batch carries, if they were made by these limits.
     pub(crate) fn counted_by(&self, limits: &Limits) -> Option<&'a [u32]> {
         let counted = self.counted.filter(|counted| counted.by == CountedBy::of(limits))?;

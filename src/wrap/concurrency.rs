@@ -42,7 +42,7 @@ use crate::{Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space
 /// A waiting call stands in the queue of its batch's [`Lane`](crate::Lane). Interactive calls go first; but after eight
 /// of them in a row have passed a waiting bulk call, one bulk call goes. Within a lane, the first to come is the first
 /// to go. A call that needs no work (no texts, an empty text, a space that is not there) does not wait: the inner
-/// embedder answers it at once.
+/// embedder answers it at once. While a [`RateLimit`](super::RateLimit) further out pauses, its calls take no place.
 ///
 /// # Errors
 /// - [`DeadlinePassed`](ErrorKind::DeadlinePassed): the batch's [deadline](Batch::deadline) passed in the queue. The
@@ -110,13 +110,27 @@ impl<E> Concurrency<E> {
 }
 
 impl<E: Embedder> Concurrency<E> {
-    /// Waits for a place, but not past the batch's deadline.
+    /// Waits for a place, and for the end of a pause before it, but not past the batch's deadline.
     async fn place(&self, batch: &Batch<'_>) -> Result<Place> {
         if self.gate.calls() == 0 {
             let message = "a gate of 0 places lets no call through: make it for at least 1";
             return Err(Error::new(ErrorKind::Config, message).with_embedder(self));
         }
-        let turn = match self.gate.enter(batch.lane()) {
+        batch.pause_is_over().await;
+        let mut place = self.one_place(batch, self.gate.enter(batch.lane())).await?;
+        // A rate limit further out may have learned of a pause while the call waited here. The place goes to others who
+        // share the gate, since they may not be paused.
+        while batch.is_paused() {
+            drop(place);
+            batch.pause_is_over().await;
+            place = self.one_place(batch, self.gate.enter_again(batch.lane())).await?;
+        }
+        Ok(place)
+    }
+
+    /// Waits for the place that the gate's answer promises, but not past the batch's deadline.
+    async fn one_place(&self, batch: &Batch<'_>, entry: Entry) -> Result<Place> {
+        let turn = match entry {
             Entry::Place(place) => return Ok(place),
             Entry::Turn(turn) => turn,
             Entry::Full(most) => {
@@ -161,8 +175,6 @@ impl<E: Embedder> Embedder for Concurrency<E> {
             return self.inner.embed(batch).await;
         }
         let _place = self.place(&batch).await?;
-        // A rate limit further out may have learned of a pause while the call waited here.
-        batch.pause_is_over().await;
         self.inner.embed(batch).await
     }
 

@@ -115,12 +115,21 @@ impl Gate {
 
     /// Takes a free place. If there is none, joins the queue, unless the queue is full.
     pub(super) fn enter(&self, lane: Lane) -> Entry {
+        self.enter_if(lane, true)
+    }
+
+    /// As [`enter`](Self::enter), for a call that has given its place back: a full queue takes it, too.
+    pub(super) fn enter_again(&self, lane: Lane) -> Entry {
+        self.enter_if(lane, false)
+    }
+
+    fn enter_if(&self, lane: Lane, is_bounded: bool) -> Entry {
         let (entry, left) = self.0.queue.with(|queue| {
             if queue.free > 0 {
                 queue.free -= 1;
                 return (Entry::Place(Place(Some(self.clone()))), VecDeque::new());
             }
-            if let Some(most) = queue.most_waiting {
+            if let Some(most) = queue.most_waiting.filter(|_| is_bounded) {
                 let lane = queue.lanes.of(lane);
                 // The exact count walks along the lane, so it is made only if the length, with those that have left, is
                 // too much.

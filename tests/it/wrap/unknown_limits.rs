@@ -9,7 +9,7 @@ use docvector_embed::{
     Batch, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, Lane, Limits, RateLimitStatus, RateLimitWindow, Result,
     Space, Usage, async_trait,
     provider::Fake,
-    wrap::{RateLimiter, RetryPolicy},
+    wrap::{Concurrency, Gate, RateLimiter, RetryPolicy},
 };
 use futures_util::FutureExt;
 use tokio::{task::yield_now, time::Instant};
@@ -256,6 +256,30 @@ async fn a_pause_also_holds_calls_that_wait_in_the_gate() {
     assert_eq!(fake.calls().len(), 1, "the pause lasts until the 21st second");
     tokio::time::sleep(3 * SECOND).await;
     assert_eq!(fake.calls().len(), 3);
+}
+
+/// Two providers share a gate. A pause of one of them takes no places from the other, and its calls lose nothing.
+#[tokio::test(start_paused = true)]
+async fn paused_calls_leave_the_places_of_a_shared_gate_to_others() {
+    let fake = || Fake::builder().with_dimensions(4).with_latency(SECOND).build().expect("valid");
+    let (paused, free, gate) = (fake(), fake(), Gate::new(1).with_max_waiting(2));
+    paused.fail_next(Error::new(ErrorKind::RateLimited, "as scripted").with_retry_after(20 * SECOND));
+    let limiter = RateLimiter::new().with_requests_per_minute(6000);
+    start(&Concurrency::with_gate(paused.clone(), gate.clone()).rate_limit(limiter), Lane::Bulk, 3);
+    settle().await;
+    assert_eq!((gate.running(), gate.waiting()), (1, 2));
+    tokio::time::sleep(SECOND).await;
+    settle().await;
+    assert_eq!((gate.running(), gate.waiting()), (0, 0), "they wait for the end of the pause and for no place");
+    let embedder = Concurrency::with_gate(free.clone(), gate.clone());
+    let began = Instant::now();
+    embedder.embed_query("text").await.expect("embeds");
+    assert_eq!(began.elapsed().as_secs(), 1);
+    // When the pause ends, the queue is full. It takes them all the same: they were in it before.
+    tokio::time::sleep(18 * SECOND + SECOND / 2).await;
+    start(&embedder, Lane::Bulk, 3);
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!((paused.calls().len(), free.calls().len()), (3, 4));
 }
 
 /// The pause does not hold a call past its deadline.
