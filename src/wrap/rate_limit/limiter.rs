@@ -162,15 +162,16 @@ impl RateLimiter {
         let mut waiting = Waiting { limiter: self, lane, waiter: &waiter, is_over: false };
         loop {
             let now = Instant::now();
-            let (event, own, alone) = self.with(|state| {
+            let (event, own, alone, granted, pause) = self.with(|state| {
                 let event = state.advance(now);
                 let ahead = state.lanes.of(lane).ahead(&waiter);
-                (event, state.wait(ahead, tokens, now), state.wait(NOBODY, tokens, now))
+                let granted = waiter.granted.load(Ordering::Relaxed);
+                // A call that has its turn has its tokens, too. Only a pause can delay it.
+                let alone = if granted { state.pause.left(now) } else { state.wait(NOBODY, tokens, now) };
+                (event, state.wait(ahead, tokens, now), alone, granted, state.pause.clone())
             });
-            let granted = waiter.granted.load(Ordering::Relaxed);
             // A turn may come long before the call is polled, and a pause meanwhile.
-            let pause = self.with(|state| state.pause.clone());
-            if granted && pause.left(now).is_zero() {
+            if granted && alone.is_zero() {
                 waiting.is_over = true;
                 return Ok(Turn { limiter: self, went: now, pause });
             }

@@ -296,6 +296,31 @@ async fn a_deadline_ends_the_wait_in_the_gate() {
     assert_eq!((late.kind(), began.elapsed().as_secs()), (ErrorKind::DeadlinePassed, 5));
 }
 
+/// A call that has its turn has its tokens. Only the pause delays it, and not the time until as many are there again.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_has_its_turn_needs_no_second_one() {
+    let fake = Fake::new(4);
+    let error = Error::new(ErrorKind::RateLimited, "as scripted").with_status(429);
+    fake.fail_next(error.with_retry_after(2 * SECOND));
+    let hold = fake.hold();
+    let limiter = RateLimiter::new().with_requests_per_minute(6);
+    let embedder = fake.clone().rate_limit(limiter.clone());
+    start(&embedder, Lane::Bulk, 1);
+    settle().await;
+    let began = Instant::now();
+    let batch = Batch::documents(&["text"]).with_deadline(began.into_std() + 16 * SECOND);
+    let mut call = embedder.embed(batch);
+    assert!((&mut call).now_or_never().is_none());
+    tokio::time::sleep(10 * SECOND + SECOND / 2).await;
+    // The turn comes while nobody polls the call: every change of the limiter grants the turns that are due.
+    let _ = limiter.clone().with_requests_per_minute(6);
+    assert_eq!(limiter.waiting(), 0);
+    drop(hold);
+    settle().await;
+    call.await.expect("its turn was granted");
+    assert_eq!(began.elapsed().as_millis() / 100, 125);
+}
+
 /// A limit that was set too high is corrected by refusals, too.
 #[tokio::test(start_paused = true)]
 async fn refusals_lower_a_limit_that_was_set_and_a_named_limit_ends_the_guess() {
