@@ -53,7 +53,8 @@ const NOBODY: (f64, f64) = (0.0, 0.0);
 ///
 /// # Default
 /// No limits, until the provider names some. Until then, at most the inner embedder's
-/// [`in_flight`](crate::Limits::in_flight) calls go at once, or 16 if it names none.
+/// [`in_flight`](crate::Limits::in_flight) calls go at once, or 16 if it names none. If several embedders share the
+/// limiter, the largest of their numbers counts.
 ///
 /// See [`RateLimit`](super::RateLimit) for an example.
 #[derive(Clone, Default)]
@@ -173,7 +174,7 @@ impl RateLimiter {
             // A turn may come long before the call is polled, and a pause meanwhile.
             if granted && alone.is_zero() {
                 waiting.is_over = true;
-                return Ok(Turn { limiter: self, went: now, pause });
+                return Ok(Turn { limiter: self, went: now, number: waiter.number.load(Ordering::Relaxed), pause });
             }
             // The calls ahead may leave, so their part of the wait is not certain. If its own part is too
             // long already, nothing can help.
@@ -203,6 +204,8 @@ pub(super) struct Turn<'l> {
     limiter: &'l RateLimiter,
     /// The moment at which the call was let through.
     went: Instant,
+    /// The window's number of the call.
+    number: u64,
     pause: Arc<Pause>,
 }
 
@@ -263,7 +266,7 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let now = Instant::now();
         self.limiter.with(|state| {
-            state.window.came_back(now);
+            state.window.came_back(self.number, now);
             state.advance(now);
         });
     }
@@ -277,11 +280,12 @@ impl State {
             let message = format!("a rate limit of 0 {what} per minute lets no call through: set at least 1");
             return Err(Error::new(ErrorKind::Config, message));
         }
+        self.window.serves(in_flight);
         if let Some(most) = self.most_waiting {
             // Calls that can go now leave the queue first. This call needs no room in it if it can go at once, too.
             self.advance(now);
             let waiting = self.lanes.of(lane).len();
-            let wait = self.wait(NOBODY, tokens, now).max(self.wait_for_window(in_flight, now));
+            let wait = self.wait(NOBODY, tokens, now).max(self.wait_for_window(now));
             let goes = waiting == 0 && wait.is_zero();
             if waiting >= most && !goes {
                 let message = format!(
@@ -292,7 +296,7 @@ impl State {
                 return Err(Error::new(ErrorKind::Overloaded, message).mark_exhausted());
             }
         }
-        Ok(self.lanes.of(lane).push(tokens, in_flight, now))
+        Ok(self.lanes.of(lane).push(tokens, now))
     }
 
     fn waiting(&self) -> usize {
@@ -319,9 +323,9 @@ impl State {
                 }
             };
             // The tokens are taken here, for the call: it may be polled much later.
-            let wait = self.wait(NOBODY, next.tokens, now).max(self.wait_for_window(next.in_flight, now));
+            let wait = self.wait(NOBODY, next.tokens, now).max(self.wait_for_window(now));
             if wait.is_zero() {
-                self.window.went(now);
+                next.number.store(self.window.went(now), Ordering::Relaxed);
                 match both {
                     true => self.head_start.took(lane),
                     false => self.head_start.passes_nobody(),
@@ -356,8 +360,8 @@ impl State {
     }
 
     /// Returns the time until the window lets one more call through. A limit that was named makes it needless.
-    fn wait_for_window(&self, in_flight: Option<usize>, now: Instant) -> Duration {
-        if self.requests.is_named() { Duration::ZERO } else { self.window.wait(in_flight, now) }
+    fn wait_for_window(&self, now: Instant) -> Duration {
+        if self.requests.is_named() { Duration::ZERO } else { self.window.wait(now) }
     }
 
     /// Begins the pause after a refusal, and guesses a rate if no limit is known. Returns the wait that was asked for,
@@ -396,7 +400,7 @@ impl Drop for Waiting<'_> {
                 // Its turn was granted, but it does not go: it gives back what was taken for it.
                 state.requests.take(-1.0, now);
                 state.tokens.take(-self.waiter.tokens, now);
-                state.window.came_back(now);
+                state.window.came_back(self.waiter.number.load(Ordering::Relaxed), now);
             } else {
                 self.waiter.left.store(true, Ordering::Relaxed);
                 state.lanes.of(self.lane).sweep();

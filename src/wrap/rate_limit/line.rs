@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -28,12 +28,12 @@ pub(super) struct Line {
 /// A waiting call.
 pub(super) struct Waiter {
     pub(super) tokens: f64,
-    /// The most calls at once that its embedder takes, if it names a number.
-    pub(super) in_flight: Option<usize>,
     /// The line's `came` when the call came.
     before: (f64, f64),
     /// Set when the call has its turn.
     pub(super) granted: AtomicBool,
+    /// The window's number of the call that has its turn.
+    pub(super) number: AtomicU64,
     /// Set when the call leaves without its turn.
     pub(super) left: AtomicBool,
     /// Wakes the call, to check its turn again.
@@ -41,9 +41,9 @@ pub(super) struct Waiter {
 }
 
 impl Line {
-    pub(super) fn push(&mut self, tokens: f64, in_flight: Option<usize>, now: Instant) -> Arc<Waiter> {
-        let (granted, left) = (AtomicBool::new(false), AtomicBool::new(false));
-        let waiter = Arc::new(Waiter { tokens, in_flight, before: self.came, granted, left, look: Notify::new() });
+    pub(super) fn push(&mut self, tokens: f64, now: Instant) -> Arc<Waiter> {
+        let (granted, number, left) = (AtomicBool::new(false), AtomicU64::new(0), AtomicBool::new(false));
+        let waiter = Arc::new(Waiter { tokens, before: self.came, granted, number, left, look: Notify::new() });
         self.came = (self.came.0 + 1.0, self.came.1 + tokens);
         self.since = self.since.or(Some(now));
         self.waiters.push_back(waiter.clone());

@@ -207,6 +207,28 @@ async fn successes_let_more_calls_go_at_once_and_a_refusal_fewer() {
     assert_eq!(fake.calls().len(), 100);
 }
 
+/// A small embedder shares the limiter. Its call waits for none of the large one's, and holds none of them up.
+#[tokio::test(start_paused = true)]
+async fn embedders_of_few_and_of_many_calls_at_once_share_a_limiter() {
+    let fake = |in_flight| {
+        let limits = Limits::none().with_in_flight(in_flight);
+        Fake::builder().with_dimensions(4).with_limits(limits).with_latency(SECOND).build().expect("valid")
+    };
+    let (small, large, limiter) = (fake(1), fake(16), RateLimiter::new());
+    let large_limited = large.clone().rate_limit(limiter.clone());
+    let small_limited = small.clone().concurrency(1).rate_limit(limiter);
+    start(&large_limited, Lane::Bulk, 3);
+    settle().await;
+    start(&small_limited, Lane::Bulk, 1);
+    settle().await;
+    start(&large_limited, Lane::Bulk, 4);
+    settle().await;
+    assert_eq!((large.calls().len(), small.calls().len()), (3, 1), "four go at once");
+    tokio::time::sleep(SECOND).await;
+    settle().await;
+    assert_eq!(large.calls().len(), 7);
+}
+
 /// Calls that were let through and are not polled do not come back. The others wait for a while, and then they go.
 #[tokio::test(start_paused = true)]
 async fn calls_that_nobody_polls_hold_up_the_others_for_ten_seconds() {
@@ -217,6 +239,9 @@ async fn calls_that_nobody_polls_hold_up_the_others_for_ten_seconds() {
     let began = Instant::now();
     embedder.embed_query("text").await.expect("embeds");
     assert_eq!(began.elapsed().as_secs(), 11);
+    // The silence is over: those that were silent no longer count.
+    embedder.embed_query("text").await.expect("embeds");
+    assert_eq!(began.elapsed().as_secs(), 12);
     // A dropped call has ended.
     held.pop();
     let mut other = embedder.embed(Batch::documents(&["other"]));
