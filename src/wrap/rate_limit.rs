@@ -58,10 +58,12 @@ const BESIDE_A_TEXT: usize = 64;
 ///
 /// While neither the user nor the provider has named a limit on requests, few calls go at once: four, then one more
 /// with each success, and never more than the inner embedder's [`in_flight`](Limits::in_flight), or 16 if it names
-/// none. A refusal sets this back to one. All calls of one limiter count together. If no call ends for ten seconds, one
-/// more goes all the same. If no limit is named and half of the last answers are refusals, or one asks for a wait of
-/// five seconds or more, the limiter guesses the limit from the requests that were accepted. A guess grows with time,
-/// and is forgotten when the provider names a limit.
+/// none. A refusal sets this back to one. All calls of one limiter count together; if embedders of several numbers share
+/// it, the largest counts. If no call ends for ten seconds, one more goes all the same; if that one ends first, the
+/// others no longer count. If no limit is named, the limiter guesses it from the requests that were accepted, once half
+/// of the last answers are refusals. One refusal is enough if it asks for a wait of five seconds or more, and eight
+/// requests were accepted before it or another refusal came shortly before. A guess grows with time, and is forgotten
+/// when the provider names a limit.
 ///
 /// [Interactive](crate::Lane::Interactive) calls go before bulk calls. But if a bulk call has been the next of its lane
 /// for ten seconds, interactive calls wait for it; while no limit is named, also if eight of them have passed it. Within
@@ -77,7 +79,7 @@ const BESIDE_A_TEXT: usize = 64;
 ///
 /// # Cancellation
 /// If a call is dropped while it waits, it has taken nothing. If it was sent, it counts. A call that is not polled
-/// delays no other call; while no limit is named, it may delay them by ten seconds.
+/// delays no other call; while no limit is named, it may delay them by ten seconds, once.
 ///
 /// # Stacking
 /// Inside [`Retry`](crate::wrap::Retry), so that each attempt counts. Outside [`Timeout`](crate::wrap::Timeout), so

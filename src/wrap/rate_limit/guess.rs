@@ -20,6 +20,12 @@ const REFUSALS: u32 = 4;
 /// A refusal that asks for so many seconds is that of a limit, also if it is the only one.
 const LONG_WAIT: u64 = 5;
 
+/// A single refusal tells a rate only if so many requests were accepted before it: fewer may be those of a program that
+/// has just begun. The refusal after it tells one from fewer, if it comes no later than `SOON` after the wait.
+const ENOUGH: u32 = 8;
+
+const SOON: Duration = Duration::from_secs(60);
+
 /// The guess and what it is made of.
 ///
 /// After a refusal and its wait, a provider has nothing saved. So the requests that it accepts until the next refusal,
@@ -59,6 +65,7 @@ impl Guess {
         if self.until.is_some_and(|until| went < until) {
             return false;
         }
+        let is_next = self.until.is_some_and(|until| now.saturating_duration_since(until) <= SOON);
         self.until = Some(until);
         self.answers = self.answers << 1 | 1;
         let asked = until.saturating_duration_since(now);
@@ -67,7 +74,7 @@ impl Guess {
         // After the wait that it asks for, a provider takes one request at least: else it would have asked for more.
         let after_wait = if asked.is_zero() { 0.0 } else { HEADROOM / asked.as_secs_f64() };
         let rate = match self.rate(now) {
-            None if count == 0 || !self.is_often_refused(asked) => None,
+            None if count == 0 || !self.is_of_a_limit(asked, is_next || count >= ENOUGH) => None,
             None => Some(accepted.max(after_wait)),
             Some(rate) if count > 0 => Some(rate.min(accepted).max(after_wait)),
             // But if it has refused again and taken none, it does not keep to what it asks for.
@@ -78,9 +85,10 @@ impl Guess {
         rate.is_some()
     }
 
-    /// Returns whether the refusals are those of a limit. One that asks for a long wait is.
-    const fn is_often_refused(&self, asked: Duration) -> bool {
-        self.answers.count_ones() >= REFUSALS || asked.as_secs() >= LONG_WAIT
+    /// Returns whether the refusals are those of a limit. One that asks for a long wait is, if what was accepted is
+    /// enough to tell a rate.
+    const fn is_of_a_limit(&self, asked: Duration, is_enough: bool) -> bool {
+        self.answers.count_ones() >= REFUSALS || (asked.as_secs() >= LONG_WAIT && is_enough)
     }
 }
 
@@ -216,6 +224,29 @@ mod tests {
         accepted(&mut guess, 30, later + 20 * SECOND);
         guess.refuse(later, later + 60 * SECOND, later + 20 * SECOND);
         assert!(near(per_minute(&guess, later), 54.0), "{}", per_minute(&guess, later));
+    }
+
+    /// What was accepted in the first moments says nothing of a rate. What is accepted after the wait does.
+    #[test]
+    fn a_long_wait_after_the_first_requests_tells_no_rate() {
+        let (mut guess, began) = (Guess::default(), Instant::now());
+        accepted(&mut guess, 7, began);
+        assert!(!guess.refuse(began, began + 40 * SECOND, began));
+        assert_eq!(guess.rate(began), None);
+        let later = began + 40 * SECOND;
+        accepted(&mut guess, 7, later);
+        assert!(guess.refuse(later, later + 42 * SECOND, later));
+        assert!(near(per_minute(&guess, later), 9.0), "{}", per_minute(&guess, later));
+        // Eight are enough, and a refusal of long ago is none before this one.
+        let mut guess = Guess::default();
+        accepted(&mut guess, 8, began);
+        assert!(guess.refuse(began, began + 40 * SECOND, began));
+        let mut guess = Guess::default();
+        accepted(&mut guess, 1, began);
+        assert!(!guess.refuse(began, began + 40 * SECOND, began));
+        let later = began + 101 * SECOND;
+        accepted(&mut guess, 7, later);
+        assert!(!guess.refuse(later, later + 40 * SECOND, later));
     }
 
     #[test]
