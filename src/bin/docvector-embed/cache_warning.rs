@@ -42,7 +42,10 @@ impl CacheWithWarning {
             && !self.has_failed.swap(true, Ordering::Relaxed)
         {
             // A failed warning does not change the exit status.
-            let _ = writeln!(io::stderr().lock(), "warning: the cache fails, and the run goes on without it: {error}");
+            let _ = writeln!(
+                io::stderr().lock(),
+                "warning: the cache fails, and the run goes on; new vectors may not be stored: {error}"
+            );
         }
         result
     }

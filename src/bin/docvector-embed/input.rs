@@ -156,7 +156,7 @@ impl RawLine {
         let line = self.number;
         let bad = |reason: String| InputLine::Bad(BadLine { line, reason, object: None });
         let Some(content) = self.content else {
-            return bad(format!("the line is longer than {} bytes", self.max_bytes));
+            return bad(format!("the line is longer than {} bytes: split it", self.max_bytes));
         };
         match String::from_utf8(content) {
             Ok(object) if jsonl => parse_object(line, &object),
@@ -259,7 +259,9 @@ mod tests {
             .collect();
         let whole = |item: &InputLine| matches!(item, InputLine::Text(_));
         assert_eq!(items.iter().map(whole).collect::<Vec<_>>(), [true, true, false, false, true]);
-        assert!(matches!(&items[2], InputLine::Bad(bad_line) if bad_line.reason == "the line is longer than 8 bytes"));
+        assert!(
+            matches!(&items[2], InputLine::Bad(bad_line) if bad_line.reason == "the line is longer than 8 bytes: split it")
+        );
         assert!(matches!(&items[4], InputLine::Text(text_line) if text_line.line == 5 && text_line.text == "end"));
     }
 

@@ -66,8 +66,21 @@ impl FileOptions {
 
     /// Checks that the file is one of ours and can be read; returns its page size.
     fn open_for_reading(&self, path: &Path) -> Result<u32, Refusal> {
-        let connection = connect_for_reading(path, FileState::of(path), self.busy_timeout, WRITER_CACHE_KIB)?;
-        if Identity::of(&connection)?.check()? {
+        let state = FileState::of(path);
+        let connection = connect_for_reading(path, state, self.busy_timeout, WRITER_CACHE_KIB);
+        let identity = connection.and_then(|connection| Identity::of(&connection).map(|found| (connection, found)));
+        let (connection, identity) = identity.map_err(|error| {
+            match error.sqlite_error_code() {
+            Some(ErrorCode::CannotOpen) if state.has_log => Refusal::Because(
+                "lies beside a write-ahead log (-wal), which can be read only together with the -shm of a program that \
+                 has the file open, or with write permission for the folder: copy the file and its -wal into a folder \
+                 of yours, or have a user who may write close the file"
+                    .into(),
+            ),
+            _ => Refusal::Sqlite(error),
+        }
+        })?;
+        if identity.check()? {
             return Err(Refusal::Because("is empty, and is opened for reading alone: there is no cache in it".into()));
         }
         Ok(connection.pragma_query_value(None, "page_size", |row| row.get(0))?)
@@ -75,10 +88,12 @@ impl FileOptions {
 
     /// Opens the file for writing; returns the connection and its page size.
     pub(super) fn open_for_writing(&self, path: &Path) -> Result<(Connection, u32), Refusal> {
-        let connection = connect(path, OpenFlags::SQLITE_OPEN_CREATE, self.busy_timeout, WRITER_CACHE_KIB)?;
+        let connection = open_with(path, OpenFlags::SQLITE_OPEN_CREATE)?;
+        // Before anything is read: SQLite would make a `-wal` and a `-shm` of this user, which lock the file's owner out.
         if connection.is_readonly(MAIN_DB)? {
             return Err(Refusal::NotWritable);
         }
+        let connection = set(connection, self.busy_timeout, WRITER_CACHE_KIB)?;
         // Has an effect only while the file has no page.
         connection.execute_batch(&format!("PRAGMA page_size = {}", self.page_size))?;
         // In one transaction, because another process may be creating the file.
@@ -111,14 +126,13 @@ impl FileOptions {
 }
 
 /// Opens a connection, and sets it so that commits are durable and damage is found.
-pub(super) fn connect(
-    path: &Path,
-    create: OpenFlags,
-    busy_timeout: Duration,
-    cache_kib: u32,
-) -> rusqlite::Result<Connection> {
+pub(super) fn connect(path: &Path, busy_timeout: Duration, cache_kib: u32) -> rusqlite::Result<Connection> {
+    set(open_with(path, OpenFlags::empty())?, busy_timeout, cache_kib)
+}
+
+fn open_with(path: &Path, create: OpenFlags) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    set(Connection::open_with_flags(path, flags | create)?, busy_timeout, cache_kib)
+    Connection::open_with_flags(path, flags | create)
 }
 
 /// Opens a connection that never writes, to a file that is in this state.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode};
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
@@ -482,7 +482,7 @@ impl Shared {
             return reader.map_err(|error| file_error(&self.path, error));
         }
         // Not opened read-only: the last connection to close checkpoints, and it may be this one.
-        let reader = connect(&self.path, OpenFlags::empty(), self.busy_timeout, READER_CACHE_KIB)
+        let reader = connect(&self.path, self.busy_timeout, READER_CACHE_KIB)
             .and_then(|connection| connection.execute_batch("PRAGMA query_only = ON").map(|()| connection));
         reader.map_err(|error| file_error(&self.path, error))
     }

@@ -88,12 +88,14 @@ pub(super) fn load(explicit: Option<&Path>) -> Result<(OnnxLibrary, Environment)
             break;
         }
     }
-    let message = format!(
-        "no usable ONNX Runtime library ({OLDEST} or newer). Tried: {}. Run scripts/fetch-assets and set \
-         DOCVECTOR_EMBED_ASSETS to the folder that it fills, or set ORT_DYLIB_PATH to the library's file, or install the \
-         Python package onnxruntime",
-        tried.join("; ")
-    );
+    let advice = if explicit.is_some() {
+        "Correct the path, or leave out `--library` (`OnnxBuilder::with_library`): then other places are searched"
+    } else {
+        "Run scripts/fetch-assets and set DOCVECTOR_EMBED_ASSETS to the folder that it fills, or give the library's file by \
+         `--library` (`OnnxBuilder::with_library`) or ORT_DYLIB_PATH, or install the Python package onnxruntime. A library \
+         beside a model is never loaded: a model is data"
+    };
+    let message = format!("no usable ONNX Runtime library ({OLDEST} or newer). Tried: {}. {advice}", tried.join("; "));
     Err(Error::new(ErrorKind::Config, message))
 }
 

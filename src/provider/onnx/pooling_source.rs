@@ -21,6 +21,7 @@ pub(super) struct Stated {
 impl ModelFolder {
     /// Puts what the caller states in place of what the folder says.
     pub(super) fn state(&mut self, stated: &Stated) -> Result<()> {
+        self.is_bare = self.pooling.is_empty();
         if let Some(pooling) = &stated.pooling {
             let wrong = |message: String| Err(Error::new(ErrorKind::Config, message));
             if pooling.is_empty() {
@@ -61,6 +62,7 @@ impl ModelFolder {
     /// catalogue does, with a warning; a model that is not there is an error.
     pub(super) fn settle_pooling(&mut self) -> Result<()> {
         if !self.pooling.is_empty() {
+            self.settle_normalization();
             return Ok(());
         }
         let Some(known) = catalogue::find(&names(&self.root)) else { return Err(self.unknown_pooling()) };
@@ -81,12 +83,36 @@ impl ModelFolder {
         Ok(())
     }
 
+    /// Takes the catalogue's normalization if the caller stated the pooling of a folder without `modules.json`, and
+    /// nothing more. A model that is not there gets none.
+    fn settle_normalization(&mut self) {
+        if !self.is_bare || self.stated_normalization.is_some() {
+            return;
+        }
+        let known = catalogue::find(&names(&self.root));
+        if let Some(known) = known {
+            self.normalize(known.normalization);
+        }
+        let why = match known {
+            Some(known) => format!("there is no modules.json, and the name is that of {}", known.repository),
+            None => "there is no modules.json, and nothing states it".to_owned(),
+        };
+        let normalization = self.normalization();
+        tracing::warn!(
+            { telemetry::FILE } = %self.root.display(),
+            { telemetry::NORMALIZATION } = %normalization,
+            { telemetry::WHY } = why,
+            "the normalization is assumed"
+        );
+        self.assumed = Some(format!("normalization {normalization}, because {why}"));
+    }
+
     fn unknown_pooling(&self) -> Error {
         let mut message = String::from(
             "has no modules.json, so nothing says how the vectors of tokens become one vector per text \
              (sentence-transformers would take their mean here, with a warning): fetch modules.json and the \
-             files that it names, or state the pooling with --pooling and --normalize, in code with \
-             OnnxBuilder::with_pooling and with_normalization",
+             files that it names, or state pooling and normalization, such as --pooling mean --normalize (without \
+             --normalize, vectors are not scaled), in code with OnnxBuilder::with_pooling and with_normalization",
         );
         if let Some(known) = made_from(&self.config) {
             let (scales, flag) = match known.normalization {

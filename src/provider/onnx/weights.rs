@@ -88,7 +88,12 @@ impl Weights {
         file.read_exact(&mut size).map_err(io)?;
         let header_size = u64::from_le_bytes(size);
         if header_size > MAX_HEADER {
-            return Err(wrong("is not a safetensors file: its header's size makes no sense".into()));
+            // Git LFS leaves a text of this beginning where a file was not fetched.
+            let what = match &size {
+                b"version " => "is a pointer of Git LFS and not the file: run `git lfs pull` in its repository",
+                _ => "is not a safetensors file: its header's size makes no sense",
+            };
+            return Err(wrong(what.into()));
         }
         if length - 8 < header_size {
             return Err(cut_short("header"));

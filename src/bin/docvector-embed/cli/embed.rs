@@ -18,7 +18,8 @@ Examples:
   docvector-embed embed --model DIR --input lines.txt --output vectors.npy --cache cache.sqlite
 
 With --cache, start an interrupted or killed run again: it does not embed stored texts again. A stored text serves only
-runs with the same --kind, --too-long and model. If the cache fails, the run warns and goes on.
+runs with the same --kind, --too-long, model and options of the model. A file that cannot be written is read, and nothing
+is stored. If the cache fails during the run, the run warns and goes on.
 
 Exit status: 0 if all went well, 1 if something failed, 2 if the command line is wrong.";
 

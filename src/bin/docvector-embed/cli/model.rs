@@ -38,15 +38,16 @@ pub(crate) struct ModelArgs {
     /// ONNX Runtime's library, or its folder [default: searched for]
     #[arg(long, value_name = "PATH")]
     pub(crate) library: Option<PathBuf>,
-    /// File of the model, relative to its folder [default: model.safetensors, else model.onnx]
+    /// File of the model, relative to its folder [default: model.safetensors, else model.onnx, else onnx/model.onnx]
     #[arg(long, value_name = "PATH", requires = "model")]
     file: Option<PathBuf>,
     /// Pooling, one or more with commas between them: cls, mean, max, lasttoken, weightedmean, mean_sqrt_len_tokens
-    /// [default: what the model's modules.json says]
+    /// [default: what the model's modules.json says; without it, what is known of a well-known model]
     #[arg(long, value_name = "POOLING", requires = "model", value_delimiter = ',')]
     pooling: Vec<Pooling>,
-    /// Scale vectors to length 1; `--normalize=none`: do not [default: what the model's modules.json says]
-    #[arg(long, value_name = "l2|none", requires = "model", require_equals = true, num_args = 0..=1)]
+    /// Scale vectors to length 1; with `none`: do not [default: what the model's modules.json says; without it, what is
+    /// known of a well-known model, else none]
+    #[arg(long, value_name = "l2|none", requires = "model", num_args = 0..=1)]
     #[arg(default_missing_value = "l2")]
     normalize: Option<Normalization>,
     /// Maximum number of tokens per text [default: the model's limit]
