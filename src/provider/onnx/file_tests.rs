@@ -143,6 +143,17 @@ fn scores_and_projections_are_refused() {
     }
 }
 
+/// BERT's own pooled output is another vector than the folder's pooling makes.
+#[test]
+fn a_pooled_output_of_another_name_is_refused() {
+    let folder = folder(&[("pooler_output", 2, WIDTH)]);
+    let says = "has a pooled output pooler_output, which may lack modules that the folder describes: take a file with \
+                the output last_hidden_state or sentence_embedding";
+    refused(Onnx::builder(folder.path()), &["onnx/model.onnx", says]);
+    add_modules(folder.path());
+    refused(Onnx::builder(folder.path()), &["onnx/model.onnx", says]);
+}
+
 #[tokio::test]
 async fn another_pooling_takes_the_vectors_of_tokens() {
     let both = folder(&[BY_TEXT, BY_TOKEN]);

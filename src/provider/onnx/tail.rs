@@ -113,7 +113,11 @@ fn check_pooled(folder: &ModelFolder, output: &FileOutput, wrong: &dyn Fn(String
     if whole && folder.pool_prompt {
         return Ok(());
     }
-    Err(wrong(format!("has a pooled output {}, which may lack modules that the folder describes", output.name)))
+    Err(wrong(format!(
+        "has a pooled output {}, which may lack modules that the folder describes: take a file with the output \
+         last_hidden_state or sentence_embedding",
+        output.name
+    )))
 }
 
 impl TailStep {
