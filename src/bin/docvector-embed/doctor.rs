@@ -49,7 +49,11 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     report.line("  loaded in", format!("{:.2} s", time.as_secs_f64()))?;
     // The second check runs even if the first one fails.
     let laws = if args.laws { check_laws(&mut report, &embedder) } else { Ok(()) };
-    check(&mut report, &embedder, args.reference).and(laws)
+    let checked = match args.load.model_args.states_pooling() && !args.reference {
+        true => report.line("reference vectors", "left out: --pooling or --normalize asks for others"),
+        false => check(&mut report, &embedder, args.reference),
+    };
+    checked.and(laws)
 }
 
 fn machine(report: &mut Report<impl Write>) -> Result<(), Failure> {

@@ -1,6 +1,6 @@
 //! Compares a model's vectors with those that sentence-transformers computed for all-MiniLM-L6-v2.
 
-use docvector_embed::{Batch, Embedder, EmbedderExt, Embeddings, Normalization, Pooling, Precision, Space, Truncation};
+use docvector_embed::{Batch, Embedder, EmbedderExt, Embeddings, Precision, Space, Truncation};
 use serde_json::Value;
 
 use crate::{failure::Failure, npy};
@@ -46,9 +46,6 @@ pub(crate) fn applies(space: &Space, max_tokens: Option<usize>) -> Result<(), St
     let label = space.label().unwrap_or_default().to_lowercase();
     if space.model() != "bert" || space.dimensions() != 384 || !label.contains(&MODEL.to_lowercase()) {
         return Err(format!("none for this model, only for {MODEL}"));
-    }
-    if space.pooling() != [Pooling::Mean] || space.normalization() != Normalization::L2 {
-        return Err(format!("only for {MODEL} with mean pooling and vectors of length 1"));
     }
     if max_tokens != Some(MAX_TOKENS) {
         return Err(format!(

@@ -86,6 +86,16 @@ fn wrong_vectors_are_found() {
 }
 
 #[test]
+fn stated_pooling_is_not_compared_with_the_reference() {
+    for argument in ["--pooling=cls", "--normalize=none"] {
+        let done = doctor(|command| command.arg("--model").arg(minilm()).arg(argument));
+        let said = format!("{}{}", stdout(&done), stderr(&done));
+        assert!(done.status.success(), "{said}");
+        assert!(said.contains("left out: --pooling or --normalize asks for others"), "{said}");
+    }
+}
+
+#[test]
 fn the_library_is_found_in_each_place() {
     let nowhere = tempfile::tempdir().expect("a folder");
     let package = nowhere.path().join("site/onnxruntime");

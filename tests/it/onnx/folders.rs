@@ -126,6 +126,9 @@ fn weights_that_are_missing_cut_or_something_else() {
     }
     let text = refused("bert-cls", &|folder| fs::write(weights(folder), [b'x'; 5000]).expect("written"));
     assert_says(&text, &["DIR/model.safetensors is not a safetensors file"]);
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5000\n";
+    let text = refused("bert-cls", &|folder| fs::write(weights(folder), pointer).expect("written"));
+    assert_says(&text, &["DIR/model.safetensors is a pointer of Git LFS", "git lfs pull"]);
     let text = refused("bert-cls", &|folder| {
         let mut bytes = full.clone();
         let end = bytes.len();

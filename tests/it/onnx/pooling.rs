@@ -88,6 +88,12 @@ fn a_known_model_is_known_by_its_name() {
     let root = folder.path().join("bge-base-en-v1.5");
     let unscaled = id(Onnx::builder(&root).with_normalization(Normalization::None));
     assert_eq!(unscaled, id(own().with_normalization(Normalization::None)));
+    let pooled = Onnx::builder(&root).with_pooling([Pooling::Cls]).build().expect("loads");
+    assert_eq!(pooled.spaces()[0].id(), id(own()));
+    assert_says(pooled.info().assumed.as_deref().expect("assumed"), &["normalization l2", "BAAI/bge-base-en-v1.5"]);
+    let unknown = named("another").to_owned();
+    let pooled = Onnx::builder(unknown).with_pooling([Pooling::Cls]).build().expect("loads");
+    assert_says(pooled.info().assumed.as_deref().expect("assumed"), &["normalization none", "nothing states it"]);
 }
 
 /// A model that was made from a known one may pool in another way.

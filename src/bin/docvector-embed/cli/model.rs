@@ -74,6 +74,11 @@ enum PrecisionArg {
 }
 
 impl ModelArgs {
+    /// Returns whether pooling or normalization is stated in place of the model's own.
+    pub(crate) fn states_pooling(&self) -> bool {
+        !self.pooling.is_empty() || self.normalize.is_some()
+    }
+
     /// Returns a builder of the model in `folder` with these arguments.
     pub(crate) fn builder(&self, folder: &Path) -> OnnxBuilder {
         let mut builder = Onnx::builder(folder);
