@@ -231,8 +231,10 @@ async fn embedders_of_few_and_of_many_calls_at_once_share_a_limiter() {
 
 /// Calls that were let through and are not polled do not come back. The others wait for a while, and then they go.
 #[tokio::test(start_paused = true)]
-async fn calls_that_nobody_polls_hold_up_the_others_for_ten_seconds() {
-    let fake = Fake::builder().with_dimensions(4).with_latency(SECOND).build().expect("valid");
+async fn calls_that_nobody_polls_hold_up_the_others_for_ten_seconds_once() {
+    // Successes make no room: four calls at once are the most.
+    let limits = Limits::none().with_in_flight(4);
+    let fake = Fake::builder().with_dimensions(4).with_limits(limits).with_latency(SECOND).build().expect("valid");
     let embedder = fake.rate_limit(RateLimiter::new());
     let mut held: Vec<_> = (0..4).map(|_| embedder.embed(Batch::documents(&["held"]))).collect();
     assert!(held.iter_mut().all(|call| call.now_or_never().is_none()));
