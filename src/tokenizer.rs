@@ -5,7 +5,7 @@ mod reading;
 mod split_points;
 
 use std::{
-    fmt, fs,
+    fmt, fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
 };
@@ -34,7 +34,14 @@ pub(crate) struct TokenizerJson {
 
 impl TokenizerJson {
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        let bytes = fs::read(path).map_err(|error| wrong(path, "cannot be read").with_source(error))?;
+        let bytes = fs::read(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                let advice = "is not there: fetch it, or write it with transformers: \
+                              `AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)`";
+                wrong(path, advice).with_source(error)
+            }
+            _ => wrong(path, "cannot be read").with_source(error),
+        })?;
         let json: Value = serde_json::from_slice(&bytes).map_err(|error| {
             let message = format!("is not JSON: line {}, column {}", error.line(), error.column());
             wrong(path, &message).with_source(error)

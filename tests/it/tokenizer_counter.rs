@@ -48,7 +48,7 @@ fn a_file_that_is_no_tokenizer_is_named() {
     let temporary = tempfile::tempdir().expect("a folder");
     let file = temporary.path().join("tokenizer.json");
     for (content, why) in [
-        (None, "cannot be read"),
+        (None, "is not there"),
         (Some("{\n  ["), "is not JSON: line 2"),
         (Some("[]"), "is not a tokenizer"),
         (Some("{}"), "is not a tokenizer that is known here"),

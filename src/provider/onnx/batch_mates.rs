@@ -284,7 +284,7 @@ mod tests {
         for builder in [load(), load().with_max_tokens(17)] {
             let error = builder.build().expect_err("longer texts are allowed");
             assert_eq!(error.kind(), ErrorKind::Config, "{error}");
-            let says = "takes texts of exactly 16 tokens: set with_max_tokens to at most 16";
+            let says = "takes texts of exactly 16 tokens: set with_max_tokens (--max-tokens) to at most 16";
             assert!(error.to_string().contains(says), "{error}");
         }
         let embedder = load().with_max_tokens(16).build().expect("loads");

@@ -300,7 +300,8 @@ impl OnnxBuilder {
         self.weight_bits()?;
         if let (Some(bits), false) = (self.weight_bits, self.int8()) {
             return Err(wrong(format!(
-                "with_weight_bits is {bits}, but only int8 has such weights: set the precision too"
+                "with_weight_bits (--weight-bits) is {bits}, but only int8 has such weights: set the precision too \
+                 (with_precision, --precision int8)"
             )));
         }
         Ok(())
@@ -317,8 +318,8 @@ impl OnnxBuilder {
         if let Some(asked) = self.max_tokens {
             if let Some(positions) = folder.positions.filter(|&positions| asked > positions) {
                 return Err(wrong(format!(
-                    "with_max_tokens is {asked}, but the model has positions for {positions} tokens: set at most \
-                     {positions}"
+                    "with_max_tokens (--max-tokens) is {asked}, but the model has positions for {positions} tokens: set \
+                     at most {positions}"
                 )));
             }
             folder.max_tokens = Some(asked);
@@ -356,7 +357,7 @@ impl OnnxBuilder {
         // First, because a longer text must not get there.
         if let Some(tokens) = model.fixed_tokens.filter(|&fixed| folder.max_tokens.is_none_or(|max| max > fixed)) {
             let message = format!(
-                "{} takes texts of exactly {tokens} tokens: set with_max_tokens to at most {tokens}",
+                "{} takes texts of exactly {tokens} tokens: set with_max_tokens (--max-tokens) to at most {tokens}",
                 file.display()
             );
             return Err(wrong(message));
@@ -501,8 +502,13 @@ fn model_path(folder: &ModelFolder, asked: Option<&Path>) -> Result<PathBuf> {
             "{at} holds pytorch_model.bin, which can run code: convert it to model.safetensors"
         )));
     }
+    let others = onnx_file::others(&folder.transformer);
+    let advice = match others.first() {
+        None => String::new(),
+        Some(first) => format!(". A file of another name must be named: with_file (--file) {}", first.display()),
+    };
     Err(wrong(format!(
-        "{at} has neither model.safetensors nor model.onnx nor onnx/model.onnx; {}",
+        "{at} has neither model.safetensors nor model.onnx nor onnx/model.onnx; {}{advice}",
         listing(&folder.transformer)
     )))
 }

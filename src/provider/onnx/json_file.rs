@@ -1,7 +1,7 @@
 //! Reads JSON files; each error names the file and the field.
 
 use std::{
-    fs,
+    fs, io,
     path::{Component, Path, PathBuf},
 };
 
@@ -18,7 +18,11 @@ pub(super) struct JsonFile {
 
 impl JsonFile {
     pub(super) fn read(file: PathBuf) -> Result<Self> {
-        let bytes = fs::read(&file).map_err(|error| config(&file, "cannot be read").with_source(error))?;
+        let bytes = fs::read(&file).map_err(|error| {
+            let missing = error.kind() == io::ErrorKind::NotFound;
+            let what = if missing { "is not there: fetch it with the other files" } else { "cannot be read" };
+            config(&file, what).with_source(error)
+        })?;
         let value: Value = serde_json::from_slice(&bytes).map_err(|error| {
             let message = format!("is not JSON: line {}, column {}", error.line(), error.column());
             config(&file, &message).with_source(error)

@@ -42,6 +42,18 @@ pub(super) fn find(root: &Path) -> Option<PathBuf> {
     PLACES.iter().map(|place| root.join(place)).find(|path| path.is_file())
 }
 
+/// Finds `.onnx` files of other names in the folder and in its folder `onnx`, as paths in the folder, in order.
+pub(super) fn others(root: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for folder in [Path::new(""), Path::new("onnx")] {
+        let entries = fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
+        let names = entries.map(|entry| folder.join(entry.file_name()));
+        found.extend(names.filter(|name| name.extension().is_some_and(|end| end == "onnx")));
+    }
+    found.sort();
+    found
+}
+
 impl OnnxFile {
     /// Reads the file from end to end, and checks and hashes the files that its weights are in.
     pub(super) fn inspect(path: &Path) -> Result<Self> {

@@ -25,10 +25,10 @@ impl ModelFolder {
         if let Some(pooling) = &stated.pooling {
             let wrong = |message: String| Err(Error::new(ErrorKind::Config, message));
             if pooling.is_empty() {
-                return wrong("with_pooling names no pooling: name at least one".into());
+                return wrong("with_pooling (--pooling) names no pooling: name at least one".into());
             }
             if let Some((_, twice)) = pooling.iter().enumerate().find(|(at, mode)| pooling[..*at].contains(mode)) {
-                return wrong(format!("with_pooling names {twice} twice: name each pooling once"));
+                return wrong(format!("with_pooling (--pooling) names {twice} twice: name each pooling once"));
             }
             self.restated |= self.pooling != *pooling;
             self.pooling.clone_from(pooling);

@@ -114,6 +114,11 @@ fn weights_that_are_missing_cut_or_something_else() {
     let weights = |folder: &Path| folder.join("model.safetensors");
     let text = refused("bert-cls", &|folder| fs::remove_file(weights(folder)).expect("removed"));
     assert_says(&text, &["DIR has neither model.safetensors nor model.onnx", "it has 12 entries: 1_Pooling/, "]);
+    let text = refused("bert-cls", &|folder| {
+        fs::create_dir_all(folder.join("onnx")).expect("a folder");
+        fs::rename(weights(folder), folder.join("onnx/model_quantized.onnx")).expect("renamed");
+    });
+    assert_says(&text, &["with_file (--file) onnx/model_quantized.onnx"]);
     let full = fs::read(weights(&golden("tiny/bert-cls"))).expect("read");
     for (length, parts) in [
         (0, ["DIR/model.safetensors is cut short", "(0 bytes)"]),
@@ -266,7 +271,7 @@ fn tokenizers_that_do_not_fit() {
     let text = refused("bert-cls", &|folder| fs::write(folder.join("tokenizer.json"), "[").expect("written"));
     assert_says(&text, &["DIR/tokenizer.json is not JSON"]);
     let text = refused("bert-cls", &|folder| fs::remove_file(folder.join("tokenizer.json")).expect("removed"));
-    assert_says(&text, &["DIR/tokenizer.json cannot be read"]);
+    assert_says(&text, &["DIR/tokenizer.json is not there"]);
 }
 
 /// The crate `tokenizers` panics on most of these.
@@ -333,7 +338,7 @@ fn options_that_make_no_sense() {
         (builder().with_threads(5_000_000), "5000000 threads are too many for this machine: set 1 to "),
         (
             builder().with_max_tokens(41),
-            "with_max_tokens is 41, but the model has positions for 40 tokens: set at most 40",
+            "with_max_tokens (--max-tokens) is 41, but the model has positions for 40 tokens: set at most 40",
         ),
         (builder().with_truncate_dim(0), "truncated to 0: set 1 to 16"),
         (

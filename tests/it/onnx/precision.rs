@@ -113,7 +113,7 @@ fn int8_that_is_not_possible_is_an_error() {
         (Onnx::builder(minilm()).with_precision(Precision::Int8).with_device(Device::Cuda(0)), "GPUs run fp16"),
         (
             Onnx::builder(minilm()).with_precision(Precision::Int8).with_weight_bits(4),
-            "with_weight_bits is 4: set 7 or 8",
+            "with_weight_bits (--weight-bits) is 4: set 7 or 8",
         ),
         (Onnx::builder(minilm()).with_weight_bits(8), "only int8 has such weights"),
     ] {

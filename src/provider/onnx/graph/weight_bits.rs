@@ -27,11 +27,11 @@ impl WeightBits {
             (Some(7), _) => Ok(Self::Seven),
             (Some(8), Self::Eight) => Ok(Self::Eight),
             (Some(8), Self::Seven) => Err(
-                "with_weight_bits is 8, but this CPU does not add products of 8-bit weights exactly (it lacks AVX-VNNI \
-                 and AVX-512 VNNI, or dot products): set 7"
+                "with_weight_bits (--weight-bits) is 8, but this CPU does not add products of 8-bit weights exactly (it \
+                 lacks AVX-VNNI and AVX-512 VNNI, or dot products): set 7"
                     .to_owned(),
             ),
-            (Some(other), _) => Err(format!("with_weight_bits is {other}: set 7 or 8")),
+            (Some(other), _) => Err(format!("with_weight_bits (--weight-bits) is {other}: set 7 or 8")),
         }
     }
 
