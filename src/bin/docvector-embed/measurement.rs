@@ -90,7 +90,10 @@ impl Measurement {
 
     /// Returns the shares of the threads' time: tokenizing, inference, delivering, and waiting.
     pub(crate) fn stage_shares(&self) -> [f64; 4] {
-        let all = self.threads as f64 * self.seconds.iter().sum::<f64>();
+        // On a busy machine, a thread may end its work after the caller has its rows, and a long text has other threads:
+        // then the stages took more than the threads' time.
+        let work = (self.tokenizing + self.inference + self.delivering).as_secs_f64();
+        let all = (self.threads as f64 * self.seconds.iter().sum::<f64>()).max(work);
         let [tokenizing, inference, delivering] =
             [self.tokenizing, self.inference, self.delivering].map(|time| share(time.as_secs_f64(), all));
         [tokenizing, inference, delivering, (1.0 - tokenizing - inference - delivering).max(0.0)]
@@ -128,6 +131,8 @@ mod tests {
         assert_eq!((run.padding(), run.texts_per_second(), run.tokens_per_second()), (0.25, 5.0, 150.0));
         let other = Measurement { seconds: vec![2.0, 1.5], ..Measurement::default() };
         assert_eq!(other.speedups(&run).collect::<Vec<_>>(), [0.5, 2.0]);
+        let busy = Measurement { seconds: vec![1.0], threads: 1, ..run };
+        assert!((busy.stage_shares().iter().sum::<f64>() - 1.0).abs() < 1e-9, "{:?}", busy.stage_shares());
         assert_eq!(Measurement::default().stage_shares(), [0.0, 0.0, 0.0, 1.0]);
         assert_eq!(Measurement::default().padding(), 0.0);
     }
