@@ -43,8 +43,6 @@ pub(super) struct ModelFolder {
     pub(super) tail: Vec<TailModule>,
     /// The scaling that the caller states.
     pub(super) stated_normalization: Option<Normalization>,
-    /// Whether the folder itself says nothing about pooling and normalization.
-    pub(super) is_bare: bool,
     /// Whether the caller states what an output that is pooled already cannot follow: another pooling than the
     /// folder's, or no normalization where the folder has one.
     pub(super) restated: bool,
@@ -92,7 +90,6 @@ impl ModelFolder {
             pool_prompt: modules.pool_prompt,
             tail: modules.tail,
             stated_normalization: None,
-            is_bare: false,
             restated: false,
             assumed: None,
             truncate_dim: st.as_ref().map(|st| st.size("truncate_dim")).transpose()?.flatten(),

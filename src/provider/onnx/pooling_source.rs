@@ -21,7 +21,6 @@ pub(super) struct Stated {
 impl ModelFolder {
     /// Puts what the caller states in place of what the folder says.
     pub(super) fn state(&mut self, stated: &Stated) -> Result<()> {
-        self.is_bare = self.pooling.is_empty();
         if let Some(pooling) = &stated.pooling {
             let wrong = |message: String| Err(Error::new(ErrorKind::Config, message));
             if pooling.is_empty() {
@@ -86,7 +85,7 @@ impl ModelFolder {
     /// Takes the catalogue's normalization if the caller stated the pooling of a folder without `modules.json`, and
     /// nothing more. A model that is not there gets none.
     fn settle_normalization(&mut self) {
-        if !self.is_bare || self.stated_normalization.is_some() {
+        if self.has_modules || self.stated_normalization.is_some() {
             return;
         }
         let known = catalogue::find(&names(&self.root));
