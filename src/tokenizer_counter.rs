@@ -43,8 +43,8 @@ use crate::{
 /// with added tokens that take white space, all of the text is read.
 #[derive(Clone, Debug)]
 pub struct TokenizerCounter {
-    texts: Arc<TextTokenizer>,
-    prompts: Prompts,
+    pub(crate) texts: Arc<TextTokenizer>,
+    pub(crate) prompts: Prompts,
 }
 
 impl TokenizerCounter {

@@ -399,7 +399,7 @@ impl Embedder for Onnx {
 
     /// Returns no limits for a call, as calls of any size are scheduled here, and the model's limit for a text.
     fn limits(&self) -> Limits {
-        let tokens: Arc<ModelTokenizer> = Arc::clone(&self.0.tokens);
+        let tokens = Arc::clone(&self.0.tokens.counter);
         let limits = Limits::none().with_tokens(TokenCount::Exact(tokens));
         match self.0.info.max_tokens {
             Some(max) => limits.with_tokens_per_text(max),

@@ -39,7 +39,7 @@ pub fn read_folder(root: &Path, vocabulary: usize, texts: &[&str]) -> Result<(us
     let tokenizer = ModelTokenizer::read(&folder, Some(vocabulary))?;
     let mut all = Vec::new();
     for text in texts {
-        let counted = tokenizer.count(InputKind::Document, text);
+        let counted = tokenizer.counter.count(InputKind::Document, text);
         let mut so_far = ReadSoFar::default();
         let tokens = tokenizer.tokenize(InputKind::Document, text, Truncation::Truncate, &mut so_far, &mut |_| true);
         if let Some(Ok(text)) = tokens.transpose()? {

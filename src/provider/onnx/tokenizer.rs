@@ -2,7 +2,7 @@
 //!
 //! `truncation.rs` truncates texts: special tokens stay, only the tokens of the text itself are dropped.
 
-use std::{collections::BTreeMap, ops::Range, path::Path};
+use std::{collections::BTreeMap, ops::Range, path::Path, sync::Arc};
 
 use serde_json::{Value, value::RawValue};
 
@@ -13,18 +13,18 @@ use super::{
     truncation::{Fit, fit},
 };
 use crate::{
-    CountTokens, Error, ErrorKind, InputKind, Prompts, Result, Truncation,
+    Error, ErrorKind, InputKind, Result, TokenizerCounter, Truncation,
     tokenizer::{Reading, TextTokenizer, TokenizerJson},
 };
 
 /// A tokenizer, and what the model wants of it.
 pub(super) struct ModelTokenizer {
-    texts: TextTokenizer,
+    /// Counts the tokens of a text with its prompt, and holds both.
+    pub(super) counter: Arc<TokenizerCounter>,
     pub(super) pad: u32,
     /// The most tokens of a text, special ones included; `usize::MAX` if there is no limit.
     pub(super) max: usize,
     left: bool,
-    prompts: Prompts,
     /// The number of tokens of each kind's prompt, with the special ones before it.
     prompt_tokens: [usize; 2],
     pub(super) hash: blake3::Hash,
@@ -70,11 +70,10 @@ impl ModelTokenizer {
             None => tokenizer.token_to_id("[PAD]").or_else(|| tokenizer.token_to_id("<pad>")).unwrap_or(0),
         };
         let mut tokens = Self {
-            texts,
+            counter: Arc::new(TokenizerCounter { texts: Arc::new(texts), prompts: folder.prompts.clone() }),
             pad,
             max: folder.max_tokens.unwrap_or(usize::MAX),
             left: folder.truncate_left,
-            prompts: folder.prompts.clone(),
             prompt_tokens: [0; 2],
             hash: fingerprint(&bytes).ok_or_else(|| wrong("is not a tokenizer".into()))?,
         };
@@ -84,10 +83,11 @@ impl ModelTokenizer {
 
     /// Counts the tokens of the prompts. A prompt that leaves no room for a text is an error.
     fn count_prompts(&mut self) -> Result<()> {
+        let TokenizerCounter { texts, prompts } = &*self.counter;
         for kind in [InputKind::Document, InputKind::Query] {
-            let prompt = self.prompts.of(kind).unwrap_or_default();
-            let count = if prompt.is_empty() { 0 } else { self.texts.before.len() + self.texts.plain(prompt)?.len() };
-            if count >= self.max.saturating_sub(self.texts.after.len()) {
+            let prompt = prompts.of(kind).unwrap_or_default();
+            let count = if prompt.is_empty() { 0 } else { texts.before.len() + texts.plain(prompt)?.len() };
+            if count >= self.max.saturating_sub(texts.after.len()) {
                 let message = format!(
                     "the prompt for a {kind} has {count} tokens, and the model takes {}: no room for a text is left",
                     self.max
@@ -105,17 +105,21 @@ impl ModelTokenizer {
         kind: InputKind,
         text: &'a str,
     ) -> Reading<'a, impl Fn(Range<usize>) -> Result<Vec<u32>> + use<'a>> {
+        let TokenizerCounter { texts, prompts } = &*self.counter;
         let tokenize = move |part: Range<usize>| match part.start {
-            0 => self.texts.plain(&self.prompts.before(kind, &text[part])),
-            _ => self.texts.plain(&text[part]),
+            0 => texts.plain(&prompts.before(kind, &text[part])),
+            _ => texts.plain(&text[part]),
         };
-        Reading { text, split_points: self.texts.split_points, tokenize }
+        Reading { text, split_points: texts.split_points, tokenize }
     }
 }
 
 impl std::fmt::Debug for ModelTokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ModelTokenizer").field("max", &self.max).field("texts", &self.texts).finish_non_exhaustive()
+        f.debug_struct("ModelTokenizer")
+            .field("max", &self.max)
+            .field("texts", &self.counter.texts)
+            .finish_non_exhaustive()
     }
 }
 
@@ -128,8 +132,8 @@ impl Tokenize for ModelTokenizer {
         so_far: &mut ReadSoFar,
         go_on: &mut dyn FnMut(Stretch) -> bool,
     ) -> Option<Result<Result<TokenizedText, TooManyTokens>>> {
-        let TextTokenizer { before, after, .. } = &self.texts;
-        let special = self.texts.special();
+        let TextTokenizer { before, after, .. } = &*self.counter.texts;
+        let special = self.counter.texts.special();
         let room = self.max.saturating_sub(special);
         let fit = fit(&self.reading(kind, text), room, self.left, truncation, so_far, go_on);
         let (own, truncated) = match fit.transpose()? {
@@ -151,20 +155,6 @@ impl Tokenize for ModelTokenizer {
 
     fn limit(&self) -> usize {
         self.max
-    }
-}
-
-impl CountTokens for ModelTokenizer {
-    fn count(&self, kind: InputKind, text: &str) -> usize {
-        self.texts.count(&self.prompts.before(kind, text))
-    }
-
-    fn at_most(&self, _: InputKind, _: &str) -> usize {
-        usize::MAX
-    }
-
-    fn count_to(&self, kind: InputKind, text: &str, limit: usize) -> usize {
-        self.texts.count_to(&self.prompts.before(kind, text), limit)
     }
 }
 
