@@ -148,7 +148,7 @@ mod tests {
         library,
         model_folder::ModelFolder,
         proto::Message,
-        tiny_file::{OUTPUT, VECTORS, folder, int, model, node, tensor},
+        tiny_file::{OUTPUT, VECTORS, folder, int, ints, model, node, tensor},
         tokenizer::ModelTokenizer,
         weights::Weights,
     };
@@ -182,9 +182,8 @@ mod tests {
             node("Mul", &[VECTORS, "sum"], &["product"], Vec::new()),
             node("Sin", &["product"], &[OUTPUT], Vec::new()),
         ];
-        let ints = Message::default().string(1, "axes").int(8, 1).int(20, 7);
         let mean = vec![
-            node("ReduceMean", &[VECTORS], &["mean"], vec![ints]),
+            node("ReduceMean", &[VECTORS], &["mean"], vec![ints("axes", &[1])]),
             node("Mul", &[VECTORS, "mean"], &[OUTPUT], Vec::new()),
         ];
         let sound = vec![node("Tanh", &[VECTORS], &[OUTPUT], Vec::new())];

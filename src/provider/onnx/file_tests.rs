@@ -2,50 +2,38 @@
 
 use std::{fs, path::Path};
 
-use super::{Onnx, OnnxBuilder, proto::Message};
+use super::{
+    Onnx, OnnxBuilder,
+    proto::Message,
+    tiny_file::{Dim, FLOAT, INT64, VOCABULARY, WIDTH, file, int, ints, node, tensor, value},
+};
 use crate::{EmbedderExt, Normalization, Pooling};
 
-/// The width of the folder's model.
-const WIDTH: usize = 16;
 /// The id of the first token of every text.
 const CLS: f32 = 2.0;
-/// Rows of the table of token vectors.
-const TOKENS: usize = 228;
 
 /// An output of a file: its name, 2 axes for one vector per text or 3 for one per token, and its width.
 type Output<'a> = (&'a str, usize, usize);
 
 /// Writes a model that gives each token the vector (its id, 1, 1, ..), and each text the mean of these.
 fn model(outputs: &[Output<'_>]) -> Vec<u8> {
-    let value = |name: &str, kind: i64, dims: &[&str], width: Option<usize>| {
-        let named = dims.iter().map(|dim| Message::default().string(2, dim));
-        let fixed = width.map(|width| Message::default().int(1, width as i64));
-        let tensor = Message::default().int(1, kind).message(2, Message::default().messages(1, named.chain(fixed)));
-        Message::default().string(1, name).message(2, Message::default().message(1, tensor))
-    };
-    let node = |op: &str, inputs: &[&str], output: &str| {
-        let node = inputs.iter().fold(Message::default(), |node, input| node.string(1, input));
-        node.string(2, output).string(4, op)
-    };
-    let mut graph = Message::default().string(2, "test").message(11, value("input_ids", 7, &["texts", "tokens"], None));
+    let inputs = value("input_ids", INT64, &[Dim::Any, Dim::Any]);
+    let mut graph = Message::default().string(2, "test").message(11, inputs);
     for &(name, axes, width) in outputs {
         let (table, tokens) = (format!("{name}.table"), format!("{name}.tokens"));
         let row = |id: usize| (0..width).map(move |at| if at == 0 { id as f32 } else { 1.0 });
-        let bytes: Vec<u8> = (0..TOKENS).flat_map(row).flat_map(f32::to_le_bytes).collect();
-        let tensor = Message::default().int(1, TOKENS as i64).int(1, width as i64).int(2, 1);
-        graph = graph.message(5, tensor.string(8, &table).bytes(9, &bytes));
-        graph = graph.message(1, node("Gather", &[&table, "input_ids"], &tokens));
-        graph = if axes == 2 {
-            let axes = Message::default().string(1, "axes").int(8, 1).int(20, 7);
-            let keep = Message::default().string(1, "keepdims").int(3, 0).int(20, 2);
-            graph.message(1, node("ReduceMean", &[&tokens], name).message(5, axes).message(5, keep))
-        } else {
-            graph.message(1, node("Identity", &[&tokens], name))
+        let rows: Vec<f32> = (0..VOCABULARY).flat_map(row).collect();
+        graph = graph.message(5, tensor(&table, &[VOCABULARY, width], &rows));
+        graph = graph.message(1, node("Gather", &[&table, "input_ids"], &[&tokens], Vec::new()));
+        let (op, attributes) = match axes {
+            2 => ("ReduceMean", vec![ints("axes", &[1]), int("keepdims", 0)]),
+            _ => ("Identity", Vec::new()),
         };
-        graph = graph.message(12, value(name, 1, &["texts", "tokens"][..axes - 1], Some(width)));
+        graph = graph.message(1, node(op, &[&tokens], &[name], attributes));
+        let dims = [vec![Dim::Any; axes - 1], vec![Dim::Is(width)]].concat();
+        graph = graph.message(12, value(name, FLOAT, &dims));
     }
-    let opset = Message::default().string(1, "").int(2, 17);
-    Message::default().int(1, 8).message(7, graph).message(8, opset).into_bytes()
+    file(graph, Vec::new())
 }
 
 /// Fills a folder with a file of these outputs, and with what every model needs.
@@ -126,10 +114,10 @@ async fn a_file_that_gives_one_vector_per_token_needs_pooling() {
 #[test]
 fn scores_and_projections_are_refused() {
     for (output, says) in [
-        (("logits", 3, TOKENS), "has the output logits, which are scores of words or classes"),
+        (("logits", 3, VOCABULARY), "has the output logits, which are scores of words or classes"),
         (("logits", 2, 2), "has the output logits"),
         (("logits", 3, WIDTH), "has the output logits"),
-        (("output", 3, TOKENS), "has an output output of 228 numbers per token, but config.json says"),
+        (("output", 3, VOCABULARY), "has an output output of 228 numbers per token, but config.json says"),
         (("last_hidden_state", 3, 8), "has an output last_hidden_state of 8 numbers per token"),
     ] {
         for with_modules in [false, true] {

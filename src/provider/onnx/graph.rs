@@ -9,7 +9,7 @@ mod int8;
 mod layers;
 mod mpnet_bias;
 mod names;
-mod nodes;
+pub(super) mod nodes;
 mod pooling;
 mod tail;
 mod weight_bits;

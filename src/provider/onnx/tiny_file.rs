@@ -4,14 +4,12 @@ use std::{fs, path::Path};
 
 use tempfile::TempDir;
 
+pub(super) use super::graph::nodes::{FLOAT, INT64, int, ints};
 use super::proto::Message;
 
-/// ONNX's numbers for element types.
-const FLOAT: i64 = 1;
-const INT64: i64 = 7;
 /// The tokens and components of the model whose folder the files are put into.
-const VOCABULARY: usize = 228;
-const WIDTH: usize = 16;
+pub(super) const VOCABULARY: usize = 228;
+pub(super) const WIDTH: usize = 16;
 
 /// The name of the vectors that [`model`] looks up, and of those that its nodes must make of them.
 pub(super) const VECTORS: &str = "vectors";
@@ -23,10 +21,6 @@ pub(super) fn node(op: &str, inputs: &[&str], outputs: &[&str], attributes: Vec<
     node.string(4, op).messages(5, attributes)
 }
 
-pub(super) fn int(name: &str, value: i64) -> Message {
-    Message::default().string(1, name).int(3, value).int(20, 2)
-}
-
 /// Makes a tensor of fp32.
 pub(super) fn tensor(name: &str, dims: &[usize], values: &[f32]) -> Message {
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -36,22 +30,23 @@ pub(super) fn tensor(name: &str, dims: &[usize], values: &[f32]) -> Message {
 
 /// Makes a graph of nodes, with the names of its outputs and without weights, for an attribute.
 pub(super) fn subgraph(nodes: Vec<Message>, outputs: &[&str]) -> Message {
-    let value = |name: &&str| value(name, FLOAT, [Dim::Any, Dim::Any, Dim::Is(WIDTH)]);
+    let value = |name: &&str| value(name, FLOAT, &[Dim::Any, Dim::Any, Dim::Is(WIDTH)]);
     Message::default().messages(1, nodes).string(2, "inner").messages(12, outputs.iter().map(value))
 }
 
+/// A dimension of an input or an output.
 #[derive(Clone, Copy)]
-enum Dim {
+pub(super) enum Dim {
     Any,
     Is(usize),
 }
 
-fn value<const N: usize>(name: &str, kind: i64, dims: [Dim; N]) -> Message {
-    let dim = |dim: Dim| match dim {
+pub(super) fn value(name: &str, kind: i64, dims: &[Dim]) -> Message {
+    let dim = |dim: &Dim| match *dim {
         Dim::Any => Message::default(),
         Dim::Is(size) => Message::default().int(1, size as i64),
     };
-    let shape = Message::default().messages(1, dims.into_iter().map(dim));
+    let shape = Message::default().messages(1, dims.iter().map(dim));
     let tensor = Message::default().int(1, kind).message(2, shape);
     Message::default().string(1, name).message(2, Message::default().message(1, tensor))
 }
@@ -69,8 +64,13 @@ pub(super) fn model(nodes: Vec<Message>, functions: Vec<Message>, shape: [Option
         .messages(1, nodes)
         .string(2, "tiny")
         .message(5, tensor("table", &[VOCABULARY, WIDTH], &table))
-        .message(11, value("input_ids", INT64, [texts, tokens]))
-        .message(12, value(OUTPUT, FLOAT, [texts, tokens, Dim::Is(WIDTH)]));
+        .message(11, value("input_ids", INT64, &[texts, tokens]))
+        .message(12, value(OUTPUT, FLOAT, &[texts, tokens, Dim::Is(WIDTH)]));
+    file(graph, functions)
+}
+
+/// Makes a model file of a graph and the functions that its nodes call.
+pub(super) fn file(graph: Message, functions: Vec<Message>) -> Vec<u8> {
     let opset = |domain: &str, version: i64| Message::default().string(1, domain).int(2, version);
     Message::default()
         .int(1, 8)

@@ -15,11 +15,11 @@ use crate::{
 };
 
 /// ONNX's numbers for element types.
-pub(super) const FLOAT: i64 = 1;
+pub(in crate::provider::onnx) const FLOAT: i64 = 1;
 pub(super) const UINT8: i64 = 2;
 pub(super) const INT8: i64 = 3;
 pub(super) const INT32: i64 = 6;
-pub(super) const INT64: i64 = 7;
+pub(in crate::provider::onnx) const INT64: i64 = 7;
 pub(super) const BOOL: i64 = 9;
 pub(super) const FLOAT16: i64 = 10;
 /// The operator set before reductions took their axes as an input.
@@ -85,11 +85,11 @@ pub(super) fn float(name: &str, value: f32) -> Message {
     Message::default().string(1, name).float(2, value).int(20, 1)
 }
 
-pub(super) fn int(name: &str, value: i64) -> Message {
+pub(in crate::provider::onnx) fn int(name: &str, value: i64) -> Message {
     Message::default().string(1, name).int(3, value).int(20, 2)
 }
 
-pub(super) fn ints(name: &str, values: &[i64]) -> Message {
+pub(in crate::provider::onnx) fn ints(name: &str, values: &[i64]) -> Message {
     values.iter().fold(Message::default().string(1, name), |message, &value| message.int(8, value)).int(20, 7)
 }
 
