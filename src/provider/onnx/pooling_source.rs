@@ -57,53 +57,40 @@ impl ModelFolder {
         }
     }
 
-    /// Makes sure that the pooling is known, for a model that gives one vector per token. If nobody said it, the
-    /// catalogue does, with a warning; a model that is not there is an error.
+    /// Makes sure that pooling and normalization are known, for a model that gives one vector per token. What nobody
+    /// said of a folder without `modules.json`, the catalogue does, with a warning. A pooling that is not there is an
+    /// error; vectors whose normalization is not there are not scaled.
     pub(super) fn settle_pooling(&mut self) -> Result<()> {
-        if !self.pooling.is_empty() {
-            self.settle_normalization();
+        let is_pooled = !self.pooling.is_empty();
+        if is_pooled && (self.has_modules || self.stated_normalization.is_some()) {
             return Ok(());
         }
-        let Some(known) = catalogue::find(&names(&self.root)) else { return Err(self.unknown_pooling()) };
-        self.pooling = vec![known.pooling];
-        if self.stated_normalization.is_none() {
-            self.normalize(known.normalization);
-        }
-        let (pooling, normalization) = (known.pooling, self.normalization());
-        let why = format!("there is no modules.json, and the name is that of {}", known.repository);
-        tracing::warn!(
-            { telemetry::FILE } = %self.root.display(),
-            { telemetry::POOLING } = %pooling,
-            { telemetry::NORMALIZATION } = %normalization,
-            { telemetry::WHY } = why,
-            "pooling and normalization are assumed"
-        );
-        self.assumed = Some(format!("pooling {pooling} and normalization {normalization}, because {why}"));
-        Ok(())
-    }
-
-    /// Takes the catalogue's normalization if the caller stated the pooling of a folder without `modules.json`, and
-    /// nothing more. A model that is not there gets none.
-    fn settle_normalization(&mut self) {
-        if self.has_modules || self.stated_normalization.is_some() {
-            return;
-        }
         let known = catalogue::find(&names(&self.root));
-        if let Some(known) = known {
-            self.normalize(known.normalization);
-        }
         let why = match known {
             Some(known) => format!("there is no modules.json, and the name is that of {}", known.repository),
-            None => "there is no modules.json, and nothing states it".to_owned(),
+            None if is_pooled => "there is no modules.json, and nothing states it".to_owned(),
+            None => return Err(self.unknown_pooling()),
         };
+        if let Some(known) = known {
+            if !is_pooled {
+                self.pooling = vec![known.pooling];
+            }
+            if self.stated_normalization.is_none() {
+                self.normalize(known.normalization);
+            }
+        }
+        let pooling = self.pooling.first().filter(|_| !is_pooled).map(ToString::to_string);
         let normalization = self.normalization();
         tracing::warn!(
             { telemetry::FILE } = %self.root.display(),
+            { telemetry::POOLING } = pooling,
             { telemetry::NORMALIZATION } = %normalization,
             { telemetry::WHY } = why,
-            "the normalization is assumed"
+            "pooling or normalization is assumed"
         );
-        self.assumed = Some(format!("normalization {normalization}, because {why}"));
+        let pooling = pooling.map_or_else(String::new, |pooling| format!("pooling {pooling} and "));
+        self.assumed = Some(format!("{pooling}normalization {normalization}, because {why}"));
+        Ok(())
     }
 
     fn unknown_pooling(&self) -> Error {
