@@ -237,12 +237,12 @@ impl OnnxBuilder {
     /// # Errors
     /// See [`Onnx`](Onnx#errors).
     pub fn build(self) -> Result<Onnx> {
-        self.check_options()?;
+        let target = self.check_options()?;
         let mut folder = self.read_folder()?;
         let file = model_path(&folder, self.file.as_deref())?;
         let (library, environment) = library::load(self.library.as_deref())?;
-        let loaded = self.load_model(&mut folder, &file, &environment)?;
-        let space = self.describe_space(&folder, &loaded)?;
+        let loaded = self.load_model(&mut folder, &file, target, &environment)?;
+        let space = self.describe_space(&folder, &loaded, target)?;
         let built_graph = is_weights(&file);
         let kind = if built_graph { "weights" } else { "file" };
         let key = TuningKey::here(&library.version, &Device::names(&self.devices), space.id(), kind);
@@ -275,12 +275,8 @@ impl OnnxBuilder {
         self.precision == Precision::Int8
     }
 
-    fn weight_bits(&self) -> Result<WeightBits> {
-        WeightBits::choose(self.weight_bits).map_err(wrong)
-    }
-
-    /// Refuses options that are wrong whatever the folder holds.
-    fn check_options(&self) -> Result<()> {
+    /// Refuses options that are wrong whatever the folder holds. Returns what graphs are built for.
+    fn check_options(&self) -> Result<GraphTarget> {
         if self.batch_tokens == Some(0) || self.threads == Some(0) {
             return Err(wrong("threads and padded tokens per batch must be at least 1".into()));
         }
@@ -297,14 +293,18 @@ impl OnnxBuilder {
         if let (true, Some(missing)) = (self.int8(), cpu::missing_for_int8()) {
             return Err(wrong(format!("int8 needs {missing}, which this CPU lacks")));
         }
-        self.weight_bits()?;
+        let weight_bits = WeightBits::choose(self.weight_bits).map_err(wrong)?;
         if let (Some(bits), false) = (self.weight_bits, self.int8()) {
             return Err(wrong(format!(
                 "with_weight_bits (--weight-bits) is {bits}, but only int8 has such weights: set the precision too \
                  (with_precision, --precision int8)"
             )));
         }
-        Ok(())
+        Ok(match (self.on_cpu(), self.int8()) {
+            (true, false) => GraphTarget::Cpu,
+            (true, true) => GraphTarget::Int8(weight_bits),
+            (false, _) => GraphTarget::Cuda,
+        })
     }
 
     /// Reads the folder, and applies the options to it.
@@ -328,18 +328,19 @@ impl OnnxBuilder {
     }
 
     /// Loads the model and its tokenizer, from weights or from a file as it is.
-    fn load_model(&self, folder: &mut ModelFolder, file: &Path, environment: &Environment) -> Result<Loaded> {
+    fn load_model(
+        &self,
+        folder: &mut ModelFolder,
+        file: &Path,
+        target: GraphTarget,
+        environment: &Environment,
+    ) -> Result<Loaded> {
         if is_weights(file) {
             folder.settle_pooling()?;
             let mut weights = Weights::open(file)?;
             if !folder.has_modules {
                 not_embedders::check_weights(&weights, file)?;
             }
-            let target = match (self.on_cpu(), self.int8()) {
-                (true, false) => GraphTarget::Cpu,
-                (true, true) => GraphTarget::Int8(self.weight_bits()?),
-                (false, _) => GraphTarget::Cuda,
-            };
             let graph = Graph::build(folder, &mut weights, target)?;
             let tokens = ModelTokenizer::read(folder, Some(graph.vocabulary))?;
             let model = Model::of_graph(graph, folder, tokens.pad)?;
@@ -367,7 +368,7 @@ impl OnnxBuilder {
     }
 
     /// Describes the space of the model's vectors.
-    fn describe_space(&self, folder: &ModelFolder, loaded: &Loaded) -> Result<Space> {
+    fn describe_space(&self, folder: &ModelFolder, loaded: &Loaded, target: GraphTarget) -> Result<Space> {
         let Loaded { model, tokens, weights, precision } = loaded;
         let label = model_folder::label(&folder.root);
         Space::builder(folder.config.text("model_type")?.unwrap_or("onnx"), model.dimensions)
@@ -376,10 +377,10 @@ impl OnnxBuilder {
             .with_normalization(folder.normalization())
             .with_prompts(folder.prompts.clone())
             .with_precision(*precision)
-            .with_label(match (self.int8(), self.weight_bits()?) {
-                (false, _) => label,
-                (true, WeightBits::Eight) => format!("{label} (int8)"),
-                (true, WeightBits::Seven) => format!("{label} (int8, 7-bit weights)"),
+            .with_label(match target {
+                GraphTarget::Cpu | GraphTarget::Cuda => label,
+                GraphTarget::Int8(WeightBits::Eight) => format!("{label} (int8)"),
+                GraphTarget::Int8(WeightBits::Seven) => format!("{label} (int8, 7-bit weights)"),
             })
             .build()
     }
