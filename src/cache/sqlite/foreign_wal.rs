@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::{
-    beside::beside,
+    beside::{beside, has_content, wal_of},
     immutable::open_immutable,
     schema::{MAX_SCHEMA_CHANGES, Refusal},
 };
@@ -44,8 +44,12 @@ struct Facts {
 pub(super) fn check(path: &Path) -> Result<(), Refusal> {
     // SQLite follows links, so the WAL lies beside the file itself. A file that cannot be read is SQLite's to refuse.
     let Ok(path) = fs::canonicalize(path) else { return Ok(()) };
+    let wal = wal_of(&path);
+    if !has_content(&wal) {
+        return Ok(());
+    }
+    // The file first: a process that has it open may write both meanwhile, and the WAL never falls behind.
     let Ok(Some(file)) = facts_of_file(&path) else { return Ok(()) };
-    let wal = beside(&path, "-wal");
     let Ok(Some(last)) = facts_of_wal(&wal) else { return Ok(()) };
     let changes = file.cookie.zip(last.cookie).map_or(0, |(file, last)| last.wrapping_sub(file));
     let belongs = match changes {
@@ -87,11 +91,7 @@ fn facts_of_wal(path: &Path) -> io::Result<Option<Facts>> {
 
 fn header_of_wal(path: &Path) -> io::Result<Option<[u8; WAL_HEADER_BYTES]>> {
     let mut header = [0; WAL_HEADER_BYTES];
-    match File::open(path) {
-        Ok(mut wal) => Ok(fill(&mut wal, &mut header)?.then_some(header)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+    Ok(fill(&mut File::open(path)?, &mut header)?.then_some(header))
 }
 
 /// Reads the frames that belong to this header, up to the first one that is not whole, as SQLite does.
