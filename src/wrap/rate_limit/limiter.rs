@@ -158,18 +158,21 @@ impl RateLimiter {
         deadline: Option<Instant>,
     ) -> Result<Turn<'_>> {
         let passed = || Error::new(ErrorKind::DeadlinePassed, "the rate limit would delay the call past its deadline");
-        let waiter = self.with(|state| state.admit(lane, tokens, in_flight, Instant::now()))?;
+        let (waiter, pause) = self.with(|state| {
+            let waiter = state.admit(lane, tokens, in_flight, Instant::now());
+            waiter.map(|waiter| (waiter, state.pause.clone()))
+        })?;
         // From here on, a dropped future leaves the line.
         let mut waiting = Waiting { limiter: self, lane, waiter: &waiter, is_over: false };
         loop {
             let now = Instant::now();
-            let (event, own, alone, granted, pause) = self.with(|state| {
+            let (event, own, alone, granted) = self.with(|state| {
                 let event = state.advance(now);
                 let ahead = state.lanes.of(lane).ahead(&waiter);
                 let granted = waiter.granted.load(Ordering::Relaxed);
                 // A call that has its turn has its tokens, too. Only a pause can delay it.
                 let alone = if granted { state.pause.left(now) } else { state.wait(NOBODY, tokens, now) };
-                (event, state.wait(ahead, tokens, now), alone, granted, state.pause.clone())
+                (event, state.wait(ahead, tokens, now), alone, granted)
             });
             // A turn may come long before the call is polled, and a pause meanwhile.
             if granted && alone.is_zero() {
@@ -178,21 +181,19 @@ impl RateLimiter {
             }
             // The calls ahead may leave, so their part of the wait is not certain. If its own part is too
             // long already, nothing can help.
-            if deadline.is_some_and(|deadline| now.checked_add(alone).is_none_or(|then| then > deadline)) {
-                return Err(passed());
-            }
-            // Sleep until the next turn of any call, but not before this call's own turn can come. The turn may come
-            // earlier than it seems now. Only the next call is told so, and it may be one that nobody polls, which
-            // tells no other. So each call looks again after a while.
-            let wait = event.max(own).min(LOOK_AGAIN);
-            let wait = deadline.map_or(wait, |deadline| wait.min(deadline.saturating_duration_since(now)));
-            if deadline.is_some_and(|deadline| deadline <= now) {
+            let is_late = |deadline| deadline <= now || now.checked_add(alone).is_none_or(|then| then > deadline);
+            if deadline.is_some_and(is_late) {
                 return Err(passed());
             }
             if granted {
                 pause.is_over(deadline).await;
                 continue;
             }
+            // Sleep until the next turn of any call, but not before this call's own turn can come. The turn may come
+            // earlier than it seems now. Only the next call is told so, and it may be one that nobody polls, which
+            // tells no other. So each call looks again after a while.
+            let wait = event.max(own).min(LOOK_AGAIN);
+            let wait = deadline.map_or(wait, |deadline| wait.min(deadline.saturating_duration_since(now)));
             // Woken or not, the call checks its turn again.
             let _ = tokio::time::timeout(wait, waiter.look.notified()).await;
         }
