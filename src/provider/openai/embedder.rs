@@ -146,7 +146,7 @@ impl OpenAi {
         }
         let read = self.decode(reply, rows).await.map_err(about)?;
         if let Some(model) = &read.model {
-            self.compare_model(model, model_name::is_name(model) && !quoted(model), span);
+            self.compare_model(model, || model_name::is_name(model) && !quoted(model), span);
         }
         let embeddings = read.embeddings.with_truncated(truncated);
         Ok(rate_limit_status.into_iter().fold(embeddings, Embeddings::with_rate_limit_status))
@@ -188,11 +188,11 @@ impl OpenAi {
     }
 
     /// Notes the server's name of the model in the span, and warns once if it is that of another model. A name that
-    /// could be words of a text is not shown.
-    fn compare_model(&self, model: &str, is_shown: bool, span: &Span) {
+    /// could be words of a text is not shown; it takes a search of all texts to know.
+    fn compare_model(&self, model: &str, is_shown: impl Fn() -> bool, span: &Span) {
         let asked = self.asked_model();
         let is_same = [asked, self.0.space.model()].into_iter().any(|asked| model_name::is_same(asked, model));
-        if is_same && is_shown {
+        if is_same && !span.is_disabled() && is_shown() {
             span.record(telemetry::RESPONSE_MODEL, model);
         }
         if is_same || model.is_empty() || self.0.told_other_model.swap(true, Ordering::Relaxed) {
@@ -201,7 +201,7 @@ impl OpenAi {
         tracing::warn!(
             { telemetry::EMBEDDER } = %self,
             { telemetry::REQUEST_MODEL } = asked,
-            { telemetry::RESPONSE_MODEL } = if is_shown { model } else { "(not shown)" },
+            { telemetry::RESPONSE_MODEL } = if is_shown() { model } else { "(not shown)" },
             "another model answered than was asked for: check that its vectors lie in the declared space"
         );
     }
