@@ -17,7 +17,7 @@ use super::{
     embedder::OpenAi,
     endpoint::{Endpoint, OpenAiEncoding},
     models,
-    prompted_models::{self, UsualPrompts},
+    prompted_models::{self, Family},
     server::{self, Azure, Server},
     tokens::Cl100kCounter,
 };
@@ -396,7 +396,7 @@ impl OpenAiBuilder {
         }
         match [space.model(), &self.model].into_iter().find_map(prompted_models::usual_prompts) {
             None => Ok(()),
-            Some(usual) => Err(config(missing_prompts(space.model(), &usual))),
+            Some(usual) => Err(config(missing_prompts(space.model(), usual))),
         }
     }
 
@@ -485,10 +485,9 @@ impl fmt::Debug for OpenAiBuilder {
 }
 
 /// Says which prompts a model needs, and how they are given.
-fn missing_prompts(model: &str, usual: &UsualPrompts) -> String {
-    let of = |kind: InputKind| usual.prompts.of(kind).unwrap_or_default();
-    let (document, query) = (of(InputKind::Document), of(InputKind::Query));
-    let trained = match (document, usual.is_instructed) {
+fn missing_prompts(model: &str, usual: &Family) -> String {
+    let Family { document, query, is_instructed, .. } = *usual;
+    let trained = match (document, is_instructed) {
         ("", false) => format!("with the prompt {query:?} before each query"),
         ("", true) => format!("with an instruction before each query, of the form {query:?}"),
         _ => format!("with the prompts {document:?} before each document and {query:?} before each query"),

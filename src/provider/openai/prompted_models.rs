@@ -1,16 +1,15 @@
 //! Lists the models that were trained with prompts, by exact name: what `build` advises if the caller says nothing.
 
 use super::model_name;
-use crate::Prompts;
 
-/// Models that were trained with the same prompts.
-struct Family {
+/// Models that were trained with the same prompts, `""` for none.
+pub(super) struct Family {
     /// The last part of each model's name, in lower case, without tag and quantization.
     names: &'static [&'static str],
-    document: &'static str,
-    query: &'static str,
+    pub(super) document: &'static str,
+    pub(super) query: &'static str,
     /// Whether the query's prompt is an instruction, whose words are the caller's to choose.
-    is_instructed: bool,
+    pub(super) is_instructed: bool,
 }
 
 /// A retrieval instruction for English queries, shared by several families.
@@ -23,7 +22,7 @@ const INSTRUCTION: &str = "Instruct: <what the search is for>\nQuery: ";
 ///
 /// A model whose page asks for no prompt is not listed: gte-small, gte-base, gte-large and their v1.5, bge-m3,
 /// all-MiniLM-L6-v2.
-const FAMILIES: [Family; 11] = [
+static FAMILIES: [Family; 11] = [
     // intfloat/e5-base-v2, intfloat/e5-base, intfloat/e5-base-unsupervised, and their sisters; both prompts are needed.
     plain(
         &[
@@ -122,22 +121,13 @@ const fn instructed(names: &'static [&'static str], query: &'static str) -> Fami
     Family { names, document: "", query, is_instructed: true }
 }
 
-/// The prompts that a model was trained with.
-pub(super) struct UsualPrompts {
-    pub(super) prompts: Prompts,
-    /// Whether the query's prompt is a form, in which the caller says what the search is for.
-    pub(super) is_instructed: bool,
-}
-
 /// Returns the prompts that the model of this name was trained with; `None` if it is not known to need any.
 ///
 /// Publishers (`intfloat/`), tags (`:latest`) and quantizations (`-Q8_0.gguf`) are no part of the name.
-pub(super) fn usual_prompts(model: &str) -> Option<UsualPrompts> {
+pub(super) fn usual_prompts(model: &str) -> Option<&'static Family> {
     let model = model.to_ascii_lowercase();
     let name = model_name::bare(&model);
-    let family = FAMILIES.iter().find(|family| family.names.contains(&name))?;
-    let prompts = Prompts::new(family.document, family.query);
-    Some(UsualPrompts { prompts, is_instructed: family.is_instructed })
+    FAMILIES.iter().find(|family| family.names.contains(&name))
 }
 
 #[cfg(test)]
@@ -146,8 +136,7 @@ mod tests {
 
     /// Returns the usual prompts before documents and queries, `""` for none.
     fn usual(model: &str) -> Option<(String, String)> {
-        let Prompts { document, query, .. } = usual_prompts(model)?.prompts;
-        Some((document.as_deref().unwrap_or_default().into(), query.as_deref().unwrap_or_default().into()))
+        usual_prompts(model).map(|usual| (usual.document.into(), usual.query.into()))
     }
 
     #[test]
