@@ -171,21 +171,11 @@ impl Embeddings {
     /// Joins the rows of several parts, one part after the other; `None` if there is no part or they lie in several
     /// spaces.
     pub(crate) fn concat<'e>(parts: impl Iterator<Item = &'e Self> + Clone) -> Option<Self> {
-        let space = &parts.clone().next()?.space;
-        if parts.clone().any(|part| part.space != *space) {
-            return None;
+        let mut all = Self::empty(&parts.clone().next()?.space);
+        for part in parts {
+            all.append(part).ok()?;
         }
-        let rows = parts.clone().map(Self::len).sum();
-        let charges: Charges = parts.clone().map(Self::charges).sum();
-        let components = parts.clone().flat_map(|part| part.as_slice().iter().copied()).collect();
-        let mut first = 0;
-        let truncated = parts.flat_map(|part| {
-            let before = first;
-            first += part.len();
-            part.truncated.iter().map(move |index| before + index)
-        });
-        let truncated = truncated.collect();
-        Some(Self::matrix(rows, space, components, charges)?.with_truncated(truncated))
+        Some(all)
     }
 
     /// Copies the rows with these indices, in this order; an index may occur more than once. The usage stays that of
