@@ -1,14 +1,13 @@
 //! `embed_each` over a service that fails for as long as some text is in the call, and over one that just fails.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use docvector_embed::{
     BadText, BadTextReason, Batch, Each, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Limits,
     Result, Space, Usage, async_trait, provider::Fake,
 };
+
+use crate::support::numbered;
 
 /// Which calls fail.
 #[derive(Debug)]
@@ -27,6 +26,8 @@ struct Failing {
     fake: Fake,
     fails: Fails,
     error: Error,
+    /// After so many calls, all fail.
+    answers: usize,
     calls: AtomicUsize,
 }
 
@@ -36,7 +37,7 @@ impl Failing {
         let fake = Fake::builder().with_limits(limits).build().expect("valid");
         let error = Error::new(kind, "as scripted").with_usage(Usage::of_request(Some(0)));
         let error = status.into_iter().fold(error, Error::with_status);
-        Self { fake, fails, error, calls: AtomicUsize::new(0) }
+        Self { fake, fails, error, answers: usize::MAX, calls: AtomicUsize::new(0) }
     }
 
     /// Embeds the texts, and checks what holds for every failure: each row is its text's, and the costs add up.
@@ -74,7 +75,7 @@ impl Embedder for Failing {
             Fails::After(calls) => number >= *calls,
             Fails::First(calls) => number < *calls,
         };
-        if fails {
+        if fails || number >= self.answers {
             self.fake.fail_next(self.error.clone());
         }
         self.fake.embed(batch).await
@@ -87,10 +88,6 @@ impl Embedder for Failing {
     fn limits(&self) -> Limits {
         self.fake.limits()
     }
-}
-
-fn numbered(count: usize) -> Vec<String> {
-    (0..count).map(|i| format!("text number {i}")).collect()
 }
 
 fn with(texts: &[String], bad: &[usize]) -> Fails {
@@ -178,42 +175,12 @@ async fn a_service_that_dies_half_way_gets_few_requests_and_blames_no_text() {
 async fn a_service_that_dies_in_a_search_blames_no_text() {
     let texts = numbered(64);
     for answers in 1..=14 {
-        let service = Arc::new(Failing::new(64, with(&texts, &[37]), ErrorKind::Unavailable, Some(500)));
-        let dying = Dying(service.clone(), answers);
-        let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let each = dying.embed_each(Batch::documents(&refs)).await;
+        let service = Failing::new(64, with(&texts, &[37]), ErrorKind::Unavailable, Some(500));
+        let service = Failing { answers, ..service };
+        let each = service.each(&texts).await;
         assert_eq!(blamed(&each), [0_usize; 0], "{answers} answers");
         assert!(failed(&each).contains(&37));
         assert!(service.calls() <= answers + 8, "{answers} answers: {} calls", service.calls());
-    }
-}
-
-/// Fails all calls after so many.
-#[derive(Debug)]
-struct Dying(Arc<Failing>, usize);
-
-impl std::fmt::Display for Dying {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("dying")
-    }
-}
-
-#[async_trait]
-impl Embedder for Dying {
-    async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
-        if self.0.calls() < self.1 {
-            return self.0.embed(batch).await;
-        }
-        self.0.calls.fetch_add(1, Ordering::Relaxed);
-        Err(self.0.error.clone())
-    }
-
-    fn spaces(&self) -> &[Space] {
-        self.0.spaces()
-    }
-
-    fn limits(&self) -> Limits {
-        self.0.limits()
     }
 }
 

@@ -15,12 +15,10 @@ use docvector_embed::{
 use futures_util::{StreamExt, stream};
 use proptest::prelude::*;
 
+use crate::support::numbered;
+
 fn fake(limits: Limits) -> Fake {
     Fake::builder().with_dimensions(4).with_limits(limits).build().expect("valid")
-}
-
-fn numbered(count: usize) -> Vec<String> {
-    (0..count).map(|i| format!("text number {i}")).collect()
 }
 
 /// Counts characters, and how often it is asked.

@@ -25,6 +25,11 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Makes so many texts, no two of them alike.
+pub(crate) fn numbered(count: usize) -> Vec<String> {
+    (0..count).map(|i| format!("text number {i}")).collect()
+}
+
 /// Fails where a row that came back, be it with an error, is not its text's own; tells the places that have one.
 pub(crate) fn own(fake: &Fake, texts: &[impl AsRef<str>], result: &Result<Embeddings>) -> Vec<usize> {
     let (places, rows): (Vec<usize>, Option<&Embeddings>) = match result {

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::{assert_rows, builder, client, small};
 use crate::support::{
+    numbered,
     server::{DIMENSIONS, Server, Step},
     stand_in::{self, Request},
 };
@@ -53,10 +54,6 @@ fn dense(seed: usize) -> String {
         |i: usize| char::from_u32(0xa000 + ((seed * 7919 + i * 104_729) % 0x480) as u32).expect("a syllable");
     let words = (0..500).map(|word| (0..4).map(|i| syllable(word * 4 + i)).collect::<String>());
     words.collect::<Vec<_>>().join(" ")
-}
-
-fn numbered(count: usize) -> Vec<String> {
-    (0..count).map(|i| format!("text number {i}")).collect()
 }
 
 /// OpenAI's reply to a bad text, which does not name the text.
