@@ -1,15 +1,14 @@
 //! Embeds any number of texts, and stacks wrappers: [`EmbedderExt`], what users of an embedder call.
 
-mod all;
 mod each;
 mod stream;
 
 use std::time::Duration;
 
-use self::all::embed_all;
 pub use self::{each::Each, stream::StreamOptions};
 use crate::{
     Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Result, Space, SpaceId,
+    all::{embed_all, embed_all_with_progress},
     cache::CacheStore,
     wrap::{Cached, Concurrency, Dedup, Metered, MetricsSink, RateLimit, RateLimiter, Retry, RetryPolicy, Timeout},
 };
@@ -138,7 +137,7 @@ pub trait EmbedderExt: Embedder {
         batch: Batch<'_>,
         progress: impl FnMut(usize) + Send,
     ) -> impl Future<Output = Result<Embeddings>> + Send {
-        all::embed_all_with_progress(self, batch, progress)
+        embed_all_with_progress(self, batch, progress)
     }
 
     /// Embeds a batch of any size with one result per text, so that one bad text does not fail the others.

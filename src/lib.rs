@@ -56,8 +56,10 @@
 #![cfg_attr(docvector_docs, feature(doc_cfg))]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod all;
 mod batch;
 pub mod cache;
+mod call_record;
 mod charges;
 mod checked;
 pub mod conformance;
@@ -85,6 +87,7 @@ pub mod plan;
 pub mod price;
 pub mod provider;
 mod rate_limit_status;
+mod shared_call;
 mod space;
 mod sync;
 pub mod telemetry;
@@ -92,6 +95,7 @@ pub mod telemetry;
 mod tokenizer;
 #[cfg(feature = "tokenizers")]
 mod tokenizer_counter;
+mod totals;
 mod usage;
 pub mod wrap;
 

@@ -14,8 +14,12 @@ pub use self::{
     cached::{CacheCounts, Cached, CachedBuilder, EntryInfo, VectorEncoding},
     concurrency::{Concurrency, Gate},
     dedup::Dedup,
-    metered::{CallOutcome, CallRecord, Metered, MetricsSink, Totals, TotalsSnapshot},
+    metered::Metered,
     rate_limit::{RateLimit, RateLimiter},
     retry::{Retry, RetryBudget, RetryPolicy},
     timeout::Timeout,
+};
+pub use crate::{
+    call_record::{CallOutcome, CallRecord, MetricsSink},
+    totals::{Totals, TotalsSnapshot},
 };

@@ -7,7 +7,6 @@ mod inner;
 mod key;
 mod new_call;
 mod rows;
-mod shared;
 mod vector_store;
 mod work;
 

@@ -1,7 +1,4 @@
-//! Reports what each call took and cost: [`Metered`], to any [`MetricsSink`], such as [`Totals`].
-
-mod record;
-mod totals;
+//! Reports what each call took and cost: [`Metered`], to any [`MetricsSink`], such as [`Totals`](super::Totals).
 
 use std::{
     fmt,
@@ -12,12 +9,10 @@ use std::{
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-pub use self::{
-    record::{CallOutcome, CallRecord, MetricsSink},
-    totals::{Totals, TotalsSnapshot},
-};
 use crate::{
-    Batch, Charges, Embedder, Embeddings, Error, Limits, Options, Result, Space, SpaceId, Usage, checked::cost_of,
+    Batch, Charges, Embedder, Embeddings, Error, Limits, Options, Result, Space, SpaceId, Usage,
+    call_record::{CallOutcome, CallRecord, MetricsSink},
+    checked::cost_of,
     telemetry,
 };
 

@@ -10,7 +10,7 @@ use super::{
     failing_texts::isolate_failing,
     results::{Results, attempt},
 };
-use crate::{Batch, Embedder, Limits, Result, counted::Counted, ext::all::IN_FLIGHT, plan, plan::Plan};
+use crate::{Batch, Embedder, Limits, Result, all::IN_FLIGHT, counted::Counted, plan, plan::Plan};
 
 /// Implements [`EmbedderExt::embed_each`](crate::EmbedderExt::embed_each).
 pub(in crate::ext) async fn embed_each<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Each {

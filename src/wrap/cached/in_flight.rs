@@ -28,15 +28,13 @@ use std::{
     },
 };
 
-use super::{
-    counts::Counts,
-    shared::{SharedCall, WeakCall},
-};
+use super::counts::Counts;
 use crate::{
     Embeddings, Lane, Result, Usage,
     cache::{HashOfKey, Key},
     checked::cost_of,
     lanes::PerLane,
+    shared_call::{SharedCall, WeakCall},
 };
 
 /// The calls under way, by the texts they are for.

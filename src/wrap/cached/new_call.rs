@@ -12,11 +12,10 @@ use super::{
     in_flight::{Answer, InFlightCall, InFlightTable, Progress},
     inner::Inner,
     rows::Rows,
-    shared::SharedCall,
 };
 use crate::{
     Batch, Charges, Embedder, Embeddings, InputKind, Lane, Limits, OwnedOptions, Result, Usage, cache::Key,
-    checked::embed_checked, counted::Counted, packed::PackedTexts,
+    checked::embed_checked, counted::Counted, packed::PackedTexts, shared_call::SharedCall,
 };
 
 /// A call that is not yet entered. It owns all it needs, because it outlives the caller that began it.

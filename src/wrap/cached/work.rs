@@ -28,7 +28,6 @@ use super::{
     key::Keys,
     new_call::NewCall,
     rows::Rows,
-    shared::SharedCall,
 };
 use crate::{
     Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Usage,
@@ -37,6 +36,7 @@ use crate::{
     deadline::until,
     packed::PackedTexts,
     plan::{self, yield_once},
+    shared_call::SharedCall,
 };
 
 /// Texts and bytes that are hashed before other tasks have their turn: about a millisecond of work.

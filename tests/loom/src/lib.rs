@@ -12,7 +12,7 @@ mod sync;
 mod gate;
 #[path = "../../../src/lanes.rs"]
 mod lanes;
-#[path = "../../../src/wrap/cached/shared.rs"]
+#[path = "../../../src/shared_call.rs"]
 mod shared;
 
 mod places;

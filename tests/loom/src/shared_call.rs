@@ -1,4 +1,4 @@
-//! The call that any number of callers share: `src/wrap/cached/shared.rs`.
+//! The call that any number of callers share: `src/shared_call.rs`.
 
 use std::{
     future::{Future, poll_fn},

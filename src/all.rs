@@ -13,7 +13,7 @@ use crate::{
 
 /// The number of calls at once if an embedder does not say: enough to hide the latency of a network, few enough not to
 /// flood a server.
-pub(super) const IN_FLIGHT: usize = 4;
+pub(crate) const IN_FLIGHT: usize = 4;
 
 /// The parts that a batch is embedded in if its progress is wanted and the embedder takes any number of texts: about so
 /// many, each of at least and at most so many texts. Many small parts say more; a cache around a remote provider makes a
@@ -22,13 +22,13 @@ const PARTS: usize = 64;
 const MIN_PART_TEXTS: usize = 128;
 const MAX_PART_TEXTS: usize = 1024;
 
-/// Implements [`EmbedderExt::embed_all`](super::EmbedderExt::embed_all).
-pub(super) async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Result<Embeddings> {
+/// Implements [`EmbedderExt::embed_all`](crate::EmbedderExt::embed_all).
+pub(crate) async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Result<Embeddings> {
     embed_calls(embedder, batch, embedder.limits(), &mut |_| {}).await
 }
 
-/// Implements [`EmbedderExt::embed_all_with_progress`](super::EmbedderExt::embed_all_with_progress).
-pub(super) async fn embed_all_with_progress<E: Embedder + ?Sized>(
+/// Implements [`EmbedderExt::embed_all_with_progress`](crate::EmbedderExt::embed_all_with_progress).
+pub(crate) async fn embed_all_with_progress<E: Embedder + ?Sized>(
     embedder: &E,
     batch: Batch<'_>,
     mut progress: impl FnMut(usize) + Send,

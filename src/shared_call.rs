@@ -103,16 +103,16 @@ impl Wake for Waiting {
 }
 
 /// One waiter for a shared future. Its output is `None` if the future panicked while another waiter polled it.
-pub(super) struct SharedCall<T> {
+pub(crate) struct SharedCall<T> {
     state: sync::Arc<State<T>>,
     place: usize,
 }
 
 /// A handle of a shared future that does not keep it alive.
-pub(super) struct WeakCall<T>(Weak<State<T>>);
+pub(crate) struct WeakCall<T>(Weak<State<T>>);
 
 impl<T: Clone> SharedCall<T> {
-    pub(super) fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
+    pub(crate) fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
         let waiting = Arc::<Waiting>::default();
         let waker = Waker::from(waiting.clone());
         let state = State { stage: Mutex::new(Stage::Idle(Box::pin(future))), waiting, waker };
@@ -124,7 +124,7 @@ impl<T: Clone> SharedCall<T> {
         Self { state, place }
     }
 
-    pub(super) fn downgrade(&self) -> WeakCall<T> {
+    pub(crate) fn downgrade(&self) -> WeakCall<T> {
         WeakCall(sync::Arc::downgrade(&self.state))
     }
 
@@ -153,7 +153,7 @@ impl<T: Clone> SharedCall<T> {
 
 impl<T> WeakCall<T> {
     /// Returns a new waiter, unless all have left.
-    pub(super) fn upgrade(&self) -> Option<SharedCall<T>>
+    pub(crate) fn upgrade(&self) -> Option<SharedCall<T>>
     where
         T: Clone,
     {

@@ -5,8 +5,11 @@ mod stored;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::record::{CallOutcome, CallRecord, MetricsSink};
-use crate::{Charges, ErrorKind, Usage, sync::Mutex};
+use crate::{
+    Charges, ErrorKind, Usage,
+    call_record::{CallOutcome, CallRecord, MetricsSink},
+    sync::Mutex,
+};
 
 /// A sink that adds up all records. Clones share the sums: one clone can be read while others record.
 ///
