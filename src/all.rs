@@ -8,7 +8,7 @@ use crate::{
     Batch, Charges, Embedder, Embeddings, Error, Limits, Partial, Result,
     checked::embed_checked,
     gather::RowCollector,
-    plan::{self, Plan},
+    planner::{self, Plan},
 };
 
 /// The number of calls at once if an embedder does not say: enough to hide the latency of a network, few enough not to
@@ -53,7 +53,7 @@ async fn embed_calls<E: Embedder + ?Sized>(
     progress: &mut (dyn FnMut(usize) + Send),
 ) -> Result<Embeddings> {
     batch.check_space(embedder.spaces())?;
-    let Plan { calls, counting } = plan::plan(&batch, &limits).await;
+    let Plan { calls, counting } = planner::plan(&batch, &limits).await;
     let calls = calls.map_err(|error| error.with_embedder(embedder))?;
     let batch = batch.with_counted(counting.counted(&batch));
     let mut waiting = VecDeque::from(calls);
@@ -128,7 +128,9 @@ fn put_parts_back<E: Embedder + ?Sized>(
     call: &Range<usize>,
     waiting: &mut VecDeque<Range<usize>>,
 ) -> bool {
-    let Some(parts) = plan::split_refused(error, &batch.part(call.clone()), &embedder.limits()) else { return false };
+    let Some(parts) = planner::split_refused(error, &batch.part(call.clone()), &embedder.limits()) else {
+        return false;
+    };
     parts.iter().rev().for_each(|part| waiting.push_front(call.start + part.start..call.start + part.end));
     true
 }
@@ -143,12 +145,12 @@ async fn next_call<E: Embedder + ?Sized>(
 ) -> Option<Range<usize>> {
     let call = waiting.pop_front()?;
     let now = embedder.limits();
-    if !plan::is_outdated(planned, &now) {
+    if !planner::is_outdated(planned, &now) {
         return Some(call);
     }
     let Range { start, .. } = call;
     let part = |part: Range<usize>| start + part.start..start + part.end;
-    Some(plan::again(&batch.part(call), &now, waiting, part).await)
+    Some(planner::again(&batch.part(call), &now, waiting, part).await)
 }
 
 /// Makes one call, and returns its range with the result, because calls end in any order.

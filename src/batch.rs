@@ -2,11 +2,12 @@
 
 mod check;
 
-use std::{fmt, ops::Range, time::Instant};
+use std::{fmt, ops::Range, sync::Arc, time::Instant};
 
 use crate::{
     InputKind, Lane, Limits, Options, SpaceId, Truncation,
     counted::{Counted, CountedBy, UNCOUNTED},
+    observer::{self, Event, EventKind, Observer},
     pause::Pause,
 };
 
@@ -36,6 +37,8 @@ pub struct Batch<'a> {
     counted: Option<Counted<'a>>,
     /// The pause of the rate limit that has let the batch through.
     pause: Option<&'a Pause>,
+    /// Hears what happens to the call on its way.
+    observer: Option<&'a Arc<dyn Observer>>,
 }
 
 impl<'a> Batch<'a> {
@@ -46,7 +49,7 @@ impl<'a> Batch<'a> {
 
     /// Makes a batch that asks for one vector per text, with all options at once.
     pub const fn with_options(texts: &'a [&'a str], options: Options<'a>) -> Self {
-        Self { texts, options, counted: None, pause: None }
+        Self { texts, options, counted: None, pause: None, observer: None }
     }
 
     /// Makes a batch of documents, with the default options.
@@ -111,6 +114,14 @@ impl<'a> Batch<'a> {
         self
     }
 
+    /// Sets the observer that hears what happens to the call on its way, in place of one that was set before.
+    /// [`EmbedderExt::observed`](crate::EmbedderExt::observed) does so for all calls of a stack.
+    #[must_use]
+    pub const fn with_observer(mut self, observer: &'a Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
     /// Returns this batch with other texts; everything else stays. A wrapper asks in this way for a part of its batch.
     #[must_use]
     pub const fn with_texts<'b>(self, texts: &'b [&'b str]) -> Batch<'b>
@@ -130,7 +141,7 @@ impl<'a> Batch<'a> {
     pub(crate) fn pick(&self, places: &[usize]) -> Picked<'a> {
         let texts = places.iter().map(|&place| self.texts[place]).collect();
         let counted = self.counted.map(|counted| (counted.by, places.iter().map(|&at| counted.tokens[at]).collect()));
-        Picked { texts, options: self.options, counted, pause: self.pause }
+        Picked { texts, counted, whole: *self }
     }
 
     /// Adds the token counts that a planner has made. If it made none, those that the batch carries stay.
@@ -226,6 +237,19 @@ impl<'a> Batch<'a> {
         self.options.deadline
     }
 
+    /// Returns the observer that hears what happens to the call on its way.
+    pub const fn observer(&self) -> Option<&'a Arc<dyn Observer>> {
+        self.observer
+    }
+
+    /// Tells the observer, if there is one. `embedder` is the one that tells: a wrapper gives itself.
+    pub fn tell(&self, embedder: &dyn fmt::Display, kind: EventKind<'_>) {
+        if let Some(observer) = self.observer {
+            let event = Event { embedder, options: self.options, texts: self.len(), kind };
+            observer::tell(&**observer, &event);
+        }
+    }
+
     /// Returns an estimate of the tokens of all texts: the counts that the batch carries, and one token per four bytes
     /// for texts without a count.
     pub(crate) fn guessed_tokens(&self, limits: &Limits) -> usize {
@@ -242,16 +266,16 @@ impl<'a> Batch<'a> {
 /// Some texts of a batch, with the batch's options and the token counts of these texts.
 pub(crate) struct Picked<'a> {
     texts: Vec<&'a str>,
-    options: Options<'a>,
     counted: Option<(CountedBy, Vec<u32>)>,
-    pause: Option<&'a Pause>,
+    /// The batch that they were picked from, for everything but its texts and counts.
+    whole: Batch<'a>,
 }
 
 impl Picked<'_> {
     /// Returns a batch of these texts.
     pub(crate) fn batch(&self) -> Batch<'_> {
         let counted = self.counted.as_ref().map(|(by, tokens)| Counted { by: *by, tokens });
-        Batch { texts: &self.texts, options: self.options, counted, pause: self.pause }
+        Batch { texts: &self.texts, counted, ..self.whole }
     }
 }
 

@@ -34,6 +34,11 @@ impl<F: Fn(&CallRecord<'_>) + Send + Sync + 'static> MetricsSink for F {
     }
 }
 
+/// Records nothing: for a `Metered` whose records only the batch's [observer](crate::observer) gets.
+impl MetricsSink for () {
+    fn record(&self, _: &CallRecord<'_>) {}
+}
+
 impl<M: MetricsSink + ?Sized> MetricsSink for Arc<M> {
     fn record(&self, call: &CallRecord<'_>) {
         (**self).record(call);

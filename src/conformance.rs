@@ -42,7 +42,7 @@ use futures_util::future::join_all;
 pub use self::{router::router, store::store, wrapper::wrapper};
 use crate::{
     BadTextReason, Batch, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Limits, SpaceId, TokenCount,
-    Truncation, Usage, plan, plan::yield_once,
+    Truncation, Usage, planner, planner::yield_once,
 };
 
 /// A broken law, and how the embedder breaks it.
@@ -584,7 +584,7 @@ impl<'a> Probe<'a> {
     fn is_one_call(&self, texts: &[String], truncation: Truncation) -> bool {
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let batch = self.batch(InputKind::Document, &texts).with_truncation(truncation);
-        plan::split(&batch, &self.limits).is_ok_and(|calls| calls.len() <= 1)
+        planner::split(&batch, &self.limits).is_ok_and(|calls| calls.len() <= 1)
     }
 
     async fn embed(&self, kind: InputKind, texts: &[String]) -> Result<Embeddings, Violation> {

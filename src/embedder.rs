@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 
-use crate::{Batch, Embeddings, Limits, Result, Space};
+use crate::{Batch, Embeddings, Limits, Result, Space, explanation::Explanation};
 
 /// Turns texts into vectors.
 ///
@@ -51,8 +51,8 @@ use crate::{Batch, Embeddings, Limits, Result, Space};
 /// # Ok(()) }) }
 /// ```
 ///
-/// The trait has three methods, and none has a default: a wrapper that forgot to forward one would be silently wrong.
-/// `Display` shows a short name that nests (`Dedup(fake)`) and contains no secret.
+/// Three of the methods have no default: a wrapper that forgot to forward one would be silently wrong. The fourth,
+/// [`explain`](Self::explain), makes no vectors and has one. `Display` shows a short name that nests (`Dedup(fake)`) and contains no secret.
 ///
 /// # Laws
 /// Each law has a check in [`conformance`](crate::conformance). Run the checks on every embedder and wrapper. **A
@@ -107,6 +107,15 @@ pub trait Embedder: fmt::Debug + fmt::Display + Send + Sync + 'static {
 
     /// Returns what one call may hold, and how its tokens are counted.
     fn limits(&self) -> Limits;
+
+    /// Says what this batch would meet here, without a call: see [`plan::explain`](crate::plan::explain). The batch may be
+    /// larger than a call holds.
+    ///
+    /// The default shows an embedder by its name, spaces and limits. A wrapper overrides it, to show the embedders inside
+    /// it, and a provider, to name its payee.
+    fn explain(&self, batch: &Batch<'_>) -> Explanation {
+        Explanation::of_provider(format_args!("{self}"), batch, self.spaces(), &self.limits(), None)
+    }
 }
 
 macro_rules! pointers_are_embedders {
@@ -124,6 +133,10 @@ macro_rules! pointers_are_embedders {
 
             fn limits(&self) -> Limits {
                 (**self).limits()
+            }
+
+            fn explain(&self, batch: &Batch<'_>) -> Explanation {
+                (**self).explain(batch)
             }
         }
     )+};

@@ -10,7 +10,10 @@ use crate::{
     Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Result, Space, SpaceId,
     all::{embed_all, embed_all_with_progress},
     cache::CacheStore,
-    wrap::{Cached, Concurrency, Dedup, Metered, MetricsSink, RateLimit, RateLimiter, Retry, RetryPolicy, Timeout},
+    observer::Observer,
+    wrap::{
+        Cached, Concurrency, Dedup, Metered, MetricsSink, Observed, RateLimit, RateLimiter, Retry, RetryPolicy, Timeout,
+    },
 };
 
 /// The methods of every embedder for its users. Implemented for all embedders; do not implement it by hand.
@@ -246,6 +249,14 @@ pub trait EmbedderExt: Embedder {
         Self: Sized,
     {
         Metered::new(self, sink)
+    }
+
+    /// Lets an [`Observer`] hear what happens to all calls inside: see [`Observed`].
+    fn observed(self, observer: impl Observer) -> Observed<Self>
+    where
+        Self: Sized,
+    {
+        Observed::new(self, observer)
     }
 
     /// Keeps calls within a number of requests and tokens per minute: see [`RateLimit`].

@@ -70,6 +70,7 @@ mod driven;
 mod embedder;
 mod embeddings;
 mod error;
+mod explanation;
 mod ext;
 mod gather;
 #[cfg(feature = "__http")]
@@ -80,10 +81,12 @@ mod lanes;
 mod limits;
 mod named;
 mod numerics;
+pub mod observer;
 mod options;
 mod packed;
 mod pause;
 pub mod plan;
+mod planner;
 pub mod price;
 pub mod provider;
 mod rate_limit_status;
@@ -96,6 +99,7 @@ mod tokenizer;
 #[cfg(feature = "tokenizers")]
 mod tokenizer_counter;
 mod totals;
+mod under_way;
 mod usage;
 pub mod wrap;
 

@@ -365,7 +365,7 @@ mod tests {
                 prop_assert!(batch.check(&[], &b).is_ok(), "{both:?} and {b:?}");
             }
             // The same holds for each call that a planner makes of a larger batch by the combination.
-            for call in crate::plan::split(&batch, &both).unwrap_or_default() {
+            for call in crate::planner::split(&batch, &both).unwrap_or_default() {
                 let call = batch.part(call);
                 if call.check(&[], &both).is_ok() {
                     prop_assert!(call.check(&[], &a).is_ok() && call.check(&[], &b).is_ok(), "{:?}", call.texts());

@@ -4,6 +4,7 @@ mod cached;
 mod concurrency;
 mod dedup;
 mod metered;
+mod observed;
 mod rate_limit;
 mod retry;
 mod timeout;
@@ -15,6 +16,7 @@ pub use self::{
     concurrency::{Concurrency, Gate},
     dedup::Dedup,
     metered::Metered,
+    observed::Observed,
     rate_limit::{RateLimit, RateLimiter},
     retry::{Retry, RetryBudget, RetryPolicy},
     timeout::Timeout,

@@ -9,7 +9,7 @@ use quick_cache::{
 };
 
 use super::{CacheStore, Entry, HashOfKey, Key, Sink};
-use crate::{Result, SpaceId, plan::yield_once, sync::Mutex};
+use crate::{Result, SpaceId, planner::yield_once, sync::Mutex};
 
 /// The minimum size of a part of the table. Each part has a lock and a bound of its own.
 const MIN_PART_BYTES: u64 = 64 << 20;

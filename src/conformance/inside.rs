@@ -17,6 +17,7 @@ use crate::{
     BadText, BadTextReason, Batch, Charges, Each, Embedder, Embeddings, Error, ErrorKind, InputKind, Lane, Options,
     Partial, Result, Space, Truncation, Usage,
     checked::PANICKED,
+    observer::{Event, Observer},
     provider::{Fake, FakeCall},
 };
 
@@ -307,7 +308,13 @@ pub(super) fn marked_options() -> Options<'static> {
     options
 }
 
-/// Returns the names of the options with which the fake inside was not asked. Its deadline may be earlier.
+/// Returns an observer for [`lost_options`], which hears nothing.
+pub(super) fn observer() -> Arc<dyn Observer> {
+    Arc::new(|_: &Event<'_>| {})
+}
+
+/// Returns the names of the options with which the fake inside was not asked, and `observer` if it has none. Its deadline
+/// may be earlier.
 pub(super) fn lost_options(call: &FakeCall, options: Options<'_>) -> Vec<&'static str> {
     // Every field by name, so that a new one cannot be forgotten here.
     let Options { kind, key, tenant, trace, space: _, truncation, lane, deadline } = options;
@@ -320,6 +327,7 @@ pub(super) fn lost_options(call: &FakeCall, options: Options<'_>) -> Vec<&'stati
         ("truncation", call.truncation == truncation),
         ("lane", call.lane == lane),
         ("deadline", in_time),
+        ("observer", call.observed),
     ];
     kept.into_iter().filter(|(_, kept)| !kept).map(|(name, _)| name).collect()
 }

@@ -5,15 +5,15 @@ use std::{future::poll_fn, pin::pin, task::Poll};
 use super::{
     COSTS, Suite, Verdict, Violation,
     inside::{
-        Script, blames_nobody, conserved, expect, lost_options, marked_options, own_results, own_rows, some_refused,
-        texts, unless_panics, violation,
+        Script, blames_nobody, conserved, expect, lost_options, marked_options, observer, own_results, own_rows,
+        some_refused, texts, unless_panics, violation,
     },
 };
 use crate::{
     Batch, Charges, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Lane, Limits, OwnedOptions, Result,
     Space, SpaceId, Truncation,
     checked::cost_of,
-    plan,
+    planner,
     provider::{Fake, FakeCall, FakeOutcome, Hold},
 };
 
@@ -292,7 +292,7 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
                 lengths.enumerate().map(|(i, tokens)| format!("{i:03} {}", "some".repeat(tokens.max(1) - 1))).collect();
             let all: Vec<&str> = all.iter().map(String::as_str).collect();
             let batch = Batch::documents(&all).with_truncation(truncation);
-            let calls = plan::split(&batch, &limits);
+            let calls = planner::split(&batch, &limits);
             let calls = calls.map_err(|error| violation(7, &router, format!("by its own limits: {error}")))?;
             for (call, (fake, _)) in calls.iter().flat_map(|call| arms.iter().map(move |arm| (call.clone(), arm))) {
                 let call = batch.part(call).with_space(fake.spaces()[0].id());
@@ -321,7 +321,8 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
     async fn forwards_the_batch(&self) -> Verdict {
         let (arms, router) = self.make()?;
         let (texts, options) = (["a text to forward"], marked_options());
-        let result = router.embed(Batch::with_options(&texts, options)).await;
+        let observer = observer();
+        let result = router.embed(Batch::with_options(&texts, options).with_observer(&observer)).await;
         result.map_err(|error| violation(3, &router, error.to_string()))?;
         let calls: Vec<FakeCall> = arms.iter().flat_map(|(fake, _)| fake.calls()).collect();
         let lost: Vec<&str> = calls.iter().flat_map(|call| lost_options(call, options)).collect();
@@ -405,7 +406,7 @@ impl<F: Fn(Vec<Fake>) -> E + Send + Sync, E: Embedder> Check<'_, F> {
                 for _ in 0..4 {
                     let poll = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
                     expect(poll.is_pending(), 8, &router, || "answers before an arm does".into())?;
-                    plan::yield_once().await;
+                    planner::yield_once().await;
                 }
             }
             drop(holds);

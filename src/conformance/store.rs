@@ -17,7 +17,7 @@ use super::{RUNS, Verdict, Violation};
 use crate::{
     SpaceId,
     cache::{CacheStore, Entry, Key},
-    plan::yield_once,
+    planner::yield_once,
 };
 
 /// The size of a value like that of a vector of 768 components, in bytes.

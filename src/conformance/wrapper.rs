@@ -3,8 +3,8 @@
 use super::{
     COSTS, Suite, Verdict, Violation, distance,
     inside::{
-        Inside, Script, blames_nobody, conserved, embed_documents, expect, lost_options, marked_options, own_results,
-        own_rows, some_refused, texts, unless_panics, violation,
+        Inside, Script, blames_nobody, conserved, embed_documents, expect, lost_options, marked_options, observer,
+        own_results, own_rows, some_refused, texts, unless_panics, violation,
     },
 };
 use crate::{
@@ -89,11 +89,12 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
         [self.texts.unwrap_or(7).min(7), 25].map(|count| texts(name, count))
     }
 
-    /// Checks that key, tenant, trace, kind, lane, truncation policy and deadline reach the inside.
+    /// Checks that key, tenant, trace, kind, lane, truncation policy, deadline and observer reach the inside.
     async fn forwards_the_batch(&self) -> Verdict {
         let (fake, wrapped) = self.make()?;
         let (texts, options) = (["a text to forward"], marked_options());
-        let result = wrapped.embed(Batch::with_options(&texts, options)).await;
+        let observer = observer();
+        let result = wrapped.embed(Batch::with_options(&texts, options).with_observer(&observer)).await;
         result.map_err(|error| violation(3, &wrapped, error.to_string()))?;
         let calls = fake.calls();
         let inner = calls.iter().find(|call| call.texts == texts);
@@ -276,7 +277,7 @@ impl<F: Fn(Fake) -> E + Send + Sync, E: Embedder> Check<'_, F> {
             for _ in 0..4 {
                 let poll = std::future::poll_fn(|context| std::task::Poll::Ready(call.as_mut().poll(context))).await;
                 expect(poll.is_pending(), 8, &wrapped, || "answers before the inside does".into())?;
-                crate::plan::yield_once().await;
+                crate::planner::yield_once().await;
             }
         }
         drop(hold);

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::{
     BadText, BadTextReason, Batch, Charges, CountTokens, Embedder, Embeddings, Error, ErrorKind, InputKind, Lane,
     Limits, Normalization, Payee, Result, Space, SpaceId, Tier, TokenCount, Truncation, Usage, deadline::until,
+    explanation::Explanation,
 };
 
 /// Characters per token.
@@ -94,6 +95,8 @@ pub struct FakeCall {
     pub lane: Lane,
     /// The deadline.
     pub deadline: Option<Instant>,
+    /// Whether the batch carried an [observer](crate::observer).
+    pub observed: bool,
     /// The outcome, or [`Running`](FakeOutcome::Running).
     pub outcome: FakeOutcome,
 }
@@ -286,6 +289,10 @@ impl Embedder for Fake {
     fn limits(&self) -> Limits {
         self.0.limits.clone()
     }
+
+    fn explain(&self, batch: &Batch<'_>) -> Explanation {
+        Explanation::of_provider(self, batch, self.spaces(), &self.0.limits, Some(&self.0.payee))
+    }
 }
 
 /// Releases the held calls when dropped. See [`Fake::hold`].
@@ -322,6 +329,7 @@ impl<'a> LoggedCall<'a> {
                 truncation: batch.truncation(),
                 lane: batch.lane(),
                 deadline: batch.deadline(),
+                observed: batch.observer().is_some(),
                 outcome: FakeOutcome::Running,
             };
             let mut state = fake.state();

@@ -62,7 +62,10 @@ pub use self::{
     tuning::{Tuning, TuningSource},
 };
 use self::{model::Model, scheduler::Scheduler, tokenizer::ModelTokenizer, tuning::TuningKey};
-use crate::{Batch, Charges, Embedder, Embeddings, Error, Limits, Payee, Result, Space, TokenCount, Usage};
+use crate::{
+    Batch, Charges, Embedder, Embeddings, Error, Limits, Payee, Result, Space, TokenCount, Usage,
+    explanation::Explanation,
+};
 
 /// Embeds with a model in this process. Cheap to clone; clones share everything.
 ///
@@ -405,5 +408,9 @@ impl Embedder for Onnx {
             Some(max) => limits.with_tokens_per_text(max),
             None => limits,
         }
+    }
+
+    fn explain(&self, batch: &Batch<'_>) -> Explanation {
+        Explanation::of_provider(self, batch, self.spaces(), &self.limits(), Some(&self.0.payee))
     }
 }

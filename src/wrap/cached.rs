@@ -25,8 +25,12 @@ pub use self::{
 };
 use self::{counts::Counts, inner::Inner, key::Keys, vector_store::VectorStore, work::Work};
 use crate::{
-    Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, Truncation, cache::CacheStore,
-    checked::embed_checked, numerics::cosine, sync::Mutex,
+    Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, Truncation,
+    cache::CacheStore,
+    checked::embed_checked,
+    explanation::{Explanation, distinct, plural},
+    numerics::cosine,
+    sync::Mutex,
 };
 
 /// The text whose vector identifies a model. Any text would do, but it must never change.
@@ -316,5 +320,13 @@ impl<E: Embedder> Embedder for Cached<E> {
         let mut limits = Limits::none().with_tokens(inner.tokens.clone());
         limits.tokens_per_text = inner.tokens_of_one_text();
         limits
+    }
+
+    fn explain(&self, batch: &Batch<'_>) -> Explanation {
+        let distinct: Vec<&str> = distinct(batch.texts());
+        let looked_up = plural(distinct.len(), "distinct text");
+        Explanation::new("Cached")
+            .with_fact(format!("looks {looked_up} up in {}; those that it has cost nothing", self.store()))
+            .with_inner(self.0.embedder.explain(&batch.with_texts(&distinct)))
     }
 }

@@ -5,10 +5,16 @@ mod gate;
 use std::fmt;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 pub use self::gate::Gate;
 use self::gate::{Entry, Place};
-use crate::{Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, deadline::until};
+use crate::{
+    Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space,
+    deadline::until,
+    explanation::{Explanation, plural},
+    observer::{EventKind, Queue},
+};
 
 /// Limits how many calls run at once.
 ///
@@ -134,6 +140,7 @@ impl<E: Embedder> Concurrency<E> {
             Entry::Place(place) => return Ok(place),
             Entry::Turn(turn) => turn,
             Entry::Full(most) => {
+                batch.tell(self, EventKind::QueueFull { queue: Queue::Concurrency });
                 let lane = batch.lane();
                 let message = format!(
                     "the gate's queue is full ({lane} calls that may wait: {most}): try again later, or allow more \
@@ -144,10 +151,15 @@ impl<E: Embedder> Concurrency<E> {
                 return Err(Error::new(ErrorKind::Overloaded, message).with_embedder(self).mark_exhausted());
             }
         };
+        let began = batch.observer().map(|_| Instant::now());
         let place = until(batch.deadline(), turn).await.ok_or_else(|| {
             let message = format!("while the call waited for one of {} places", self.gate.calls());
             Error::new(ErrorKind::DeadlinePassed, message).with_embedder(self)
         })?;
+        if let Some(began) = began {
+            let (time, waiting) = (began.elapsed(), self.gate.waiting());
+            batch.tell(self, EventKind::Waited { queue: Queue::Concurrency, time, waiting });
+        }
         match place {
             Ok(place) => Ok(place),
             // The gate drops a waiter only after its receiver, and this receiver is alive. So the channel brings a
@@ -187,6 +199,13 @@ impl<E: Embedder> Embedder for Concurrency<E> {
         let calls = self.gate.calls();
         let in_flight = limits.in_flight.map_or(calls, |inner| inner.min(calls));
         limits.with_in_flight(in_flight)
+    }
+
+    fn explain(&self, batch: &Batch<'_>) -> Explanation {
+        let (calls, running, waiting) = (plural(self.gate.calls(), "call"), self.gate.running(), self.gate.waiting());
+        Explanation::new("Concurrency")
+            .with_fact(format!("lets {calls} run at once, {running} run now and {waiting} wait"))
+            .with_inner(self.inner.explain(batch))
     }
 }
 

@@ -4,7 +4,12 @@ use std::{collections::HashMap, fmt};
 
 use async_trait::async_trait;
 
-use crate::{Batch, Embedder, Embeddings, Limits, Result, Space, Usage, checked::embed_checked};
+use crate::{
+    Batch, Embedder, Embeddings, Limits, Result, Space, Usage,
+    checked::embed_checked,
+    explanation::{Explanation, distinct, plural},
+    observer::EventKind,
+};
 
 /// Embeds each distinct text of a call once.
 ///
@@ -79,8 +84,9 @@ impl<E: Embedder> Embedder for Dedup<E> {
             let places = distinct.places();
             error.map_indices(|inner| places.get(inner).cloned().unwrap_or_default())
         })?;
-        let saved = batch.len() - distinct.firsts.len();
-        let saved = Usage::ZERO.with_deduplicated(saved as u64);
+        let saved = (batch.len() - distinct.firsts.len()) as u64;
+        batch.tell(self, EventKind::Deduplicated { texts: saved });
+        let saved = Usage::ZERO.with_deduplicated(saved);
         Ok(embeddings.select(&distinct.row_of).with_usage(saved))
     }
 
@@ -90,6 +96,14 @@ impl<E: Embedder> Embedder for Dedup<E> {
 
     fn limits(&self) -> Limits {
         self.inner.limits()
+    }
+
+    fn explain(&self, batch: &Batch<'_>) -> Explanation {
+        let distinct = distinct(batch.texts());
+        let saved = plural(batch.len() - distinct.len(), "repeated text");
+        Explanation::new("Dedup")
+            .with_fact(format!("saves {saved}"))
+            .with_inner(self.inner.explain(&batch.with_texts(&distinct)))
     }
 }
 

@@ -1,19 +1,12 @@
 //! Reports what each call took and cost: [`Metered`], to any [`MetricsSink`], such as [`Totals`](super::Totals).
 
-use std::{
-    fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use tokio::time::Instant;
 
 use crate::{
-    Batch, Charges, Embedder, Embeddings, Error, Limits, Options, Result, Space, SpaceId, Usage,
-    call_record::{CallOutcome, CallRecord, MetricsSink},
-    checked::cost_of,
-    telemetry,
+    Batch, Embedder, Embeddings, Limits, Result, Space, call_record::MetricsSink, explanation::Explanation,
+    under_way::CallUnderWay,
 };
 
 /// Reports each call to a metrics sink.
@@ -36,15 +29,15 @@ use crate::{
 /// ```
 ///
 /// # Semantics
-/// Rows, space, usage and limits are the inner embedder's. The sink gets exactly one [`CallRecord`] for each call,
-/// whether it ends with rows, with an error, or dropped. Empty batches and futures never polled are not recorded.
+/// Rows, space, usage and limits are the inner embedder's. The sink gets exactly one [`CallRecord`](super::CallRecord) for each call,
+/// whether it ends with rows, with an error, or dropped, and so does the batch's [observer](crate::observer). Empty batches and futures never polled are not recorded.
 /// Texts are counted, never shown.
 ///
 /// # Errors
 /// Creates none. If the sink panics, there is a warning (through `tracing`), and the rows are not lost.
 ///
 /// # Cancellation
-/// A dropped call is recorded as [`Dropped`](CallOutcome::Dropped), with one call
+/// A dropped call is recorded as [`Dropped`](super::CallOutcome::Dropped), with one call
 /// [`unanswered`](crate::Usage::unanswered): its cost will never be known.
 ///
 /// # Stacking
@@ -57,16 +50,16 @@ use crate::{
 /// The sink's own cost, two reads of the clock, and a sum over the lengths of the texts.
 ///
 /// # OpenTelemetry
-/// A [`CallRecord`] holds all that the conventions for generative AI ask of a client:
+/// A [`CallRecord`](super::CallRecord) holds all that the conventions for generative AI ask of a client:
 ///
 /// | metric, a histogram | value | its own attribute |
 /// |---|---|---|
-/// | `gen_ai.client.operation.duration`, `s` | [`latency`](CallRecord::latency) | `error.type`: the kind where it [`Failed`](CallOutcome::Failed) |
-/// | `gen_ai.client.token.usage`, `{token}` | tokens of [`usage`](CallRecord::usage), as far as they are known | `gen_ai.token.type`: `input` |
+/// | `gen_ai.client.operation.duration`, `s` | [`latency`](super::CallRecord::latency) | `error.type`: the kind where it [`Failed`](super::CallOutcome::Failed) |
+/// | `gen_ai.client.token.usage`, `{token}` | tokens of [`usage`](super::CallRecord::usage), as far as they are known | `gen_ai.token.type`: `input` |
 ///
 /// Both have `gen_ai.operation.name`, which is `embeddings`, `gen_ai.provider.name` and `gen_ai.request.model`. The
-/// last two are the parts of a provider's [`embedder`](CallRecord::embedder), such as `openai/text-embedding-3-small`.
-/// The buckets advised for the duration are those of [`TotalsSnapshot::latency_histogram`]. Lane and kind make useful
+/// last two are the parts of a provider's [`embedder`](super::CallRecord::embedder), such as `openai/text-embedding-3-small`.
+/// The buckets advised for the duration are those of [`TotalsSnapshot::latency_histogram`](super::TotalsSnapshot::latency_histogram). Lane and kind make useful
 /// attributes of your own; the routing key has too many values for that.
 #[derive(Clone)]
 pub struct Metered<E> {
@@ -115,7 +108,7 @@ impl<E: Embedder> Embedder for Metered<E> {
         if batch.is_empty() {
             return self.inner.embed(batch).await;
         }
-        let mut call = Call::begin(&self.name, &*self.sink, &batch);
+        let mut call = CallUnderWay::begin(self, &self.name, &*self.sink, batch);
         let result = self.inner.embed(batch).await;
         call.end(&result);
         result
@@ -128,73 +121,8 @@ impl<E: Embedder> Embedder for Metered<E> {
     fn limits(&self) -> Limits {
         self.inner.limits()
     }
-}
 
-/// A call under way. Dropping it reports the call to the sink. So each call is reported exactly once, however it ends.
-struct Call<'a> {
-    sink: &'a dyn MetricsSink,
-    embedder: &'a str,
-    options: Options<'a>,
-    texts: usize,
-    bytes: usize,
-    begun: Instant,
-    // From here on: the end of the call. Until `end` sets them, the fields describe a call that is dropped now.
-    space: Option<SpaceId>,
-    charges: Charges,
-    outcome: CallOutcome,
-    error: Option<Error>,
-}
-
-impl<'a> Call<'a> {
-    fn begin(embedder: &'a str, sink: &'a dyn MetricsSink, batch: &Batch<'a>) -> Self {
-        Self {
-            sink,
-            embedder,
-            options: batch.options(),
-            texts: batch.len(),
-            bytes: batch.texts().iter().map(|text| text.len()).sum(),
-            begun: Instant::now(),
-            space: None,
-            charges: Usage::of_given_up().into(),
-            outcome: CallOutcome::Dropped,
-            error: None,
-        }
-    }
-
-    fn end(&mut self, result: &Result<Embeddings>) {
-        self.charges = cost_of(result);
-        match result {
-            Ok(rows) => {
-                self.space = Some(rows.space().id());
-                self.outcome = CallOutcome::Done;
-            }
-            Err(error) => {
-                self.space = error.partial().map(|partial| partial.embeddings().space().id());
-                self.outcome = CallOutcome::Failed(error.kind());
-                self.error = Some(error.clone());
-            }
-        }
-    }
-}
-
-impl Drop for Call<'_> {
-    fn drop(&mut self) {
-        let record = CallRecord {
-            embedder: self.embedder,
-            options: self.options,
-            space: self.space,
-            texts: self.texts,
-            bytes: self.bytes,
-            usage: self.charges.usage(),
-            charges: &self.charges,
-            latency: self.begun.elapsed(),
-            outcome: self.outcome,
-            error: self.error.as_ref(),
-        };
-        // The rows are paid for, so the sink's panic must not cost them. And if this runs because of another panic, a
-        // second one would end the process.
-        if catch_unwind(AssertUnwindSafe(|| self.sink.record(&record))).is_err() {
-            tracing::warn!({ telemetry::EMBEDDER } = self.embedder, "the metrics sink panicked and missed a call");
-        }
+    fn explain(&self, batch: &Batch<'_>) -> Explanation {
+        Explanation::new("Metered").with_fact("records each call").with_inner(self.inner.explain(batch))
     }
 }

@@ -6,13 +6,17 @@ mod limiter;
 mod line;
 mod window;
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 
 pub use self::limiter::RateLimiter;
-use crate::{Batch, Embedder, Embeddings, Limits, Result, Space};
+use crate::{
+    Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space,
+    explanation::{Explanation, plural},
+    observer::{EventKind, Queue},
+};
 
 /// Tokens that a request can have for each text beside the text's own: prompt and special tokens.
 const BESIDE_A_TEXT: usize = 64;
@@ -115,6 +119,18 @@ impl<E> RateLimit<E> {
     }
 }
 
+impl<E: fmt::Display> RateLimit<E> {
+    /// Tells the observer that a call has waited, or that there was no room for it to wait.
+    fn tell(&self, batch: &Batch<'_>, time: Duration, error: Option<&Error>) {
+        let queue = Queue::RateLimit;
+        if error.is_some_and(|error| error.kind() == ErrorKind::Overloaded) {
+            batch.tell(self, EventKind::QueueFull { queue });
+        } else if !time.is_zero() {
+            batch.tell(self, EventKind::Waited { queue, time, waiting: self.limiter.waiting() });
+        }
+    }
+}
+
 impl<E: fmt::Display> fmt::Display for RateLimit<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RateLimit({})", self.inner)
@@ -134,7 +150,11 @@ impl<E: Embedder> Embedder for RateLimit<E> {
         let guessed = batch.guessed_tokens(&limits) as f64;
         let most = batch.texts().iter().map(|text| text.len() + BESIDE_A_TEXT).fold(0, usize::saturating_add) as f64;
         let deadline = batch.deadline().map(Instant::from_std);
+        let began = batch.observer().map(|_| Instant::now());
         let turn = self.limiter.acquire(batch.lane(), guessed, limits.in_flight, deadline).await;
+        if let Some(began) = began {
+            self.tell(&batch, began.elapsed(), turn.as_ref().err());
+        }
         let turn = turn.map_err(|error| error.with_embedder(self))?;
         let result = self.inner.embed(batch.with_pause(turn.pause())).await;
         turn.settle(guessed, most.max(guessed), &result);
@@ -157,5 +177,17 @@ impl<E: Embedder> Embedder for RateLimit<E> {
             limits.tokens_per_call = Some(limits.tokens_per_call.map_or(share, |call| call.min(share)));
         }
         limits
+    }
+
+    fn explain(&self, batch: &Batch<'_>) -> Explanation {
+        let limit = |limit: Option<u64>, what: &str| match limit {
+            Some(limit) => format!("{limit} {what} per minute"),
+            None => format!("no limit on {what} known"),
+        };
+        let (requests, tokens) = (self.limiter.requests_per_minute(), self.limiter.tokens_per_minute());
+        Explanation::new("RateLimit")
+            .with_fact(format!("{}, {}", limit(requests, "requests"), limit(tokens, "tokens")))
+            .with_fact(format!("{} waiting", plural(self.limiter.waiting(), "call")))
+            .with_inner(self.inner.explain(batch))
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::{
     Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Partial, Result, Space, checked::embed_checked,
-    gather::RowCollector, sync::Mutex, telemetry,
+    explanation::Explanation, gather::RowCollector, observer::EventKind, sync::Mutex, telemetry,
 };
 
 /// A refusal that names a wait of at least this takes nothing from the budget. A shorter one bounds no load.
@@ -343,7 +343,11 @@ impl<E: Embedder> Embedder for Retry<E> {
             let began = *began.get_or_insert_with(Instant::now);
             let wait = match self.wait(&error, attempt, began, batch.deadline().map(Instant::from_std)) {
                 Ok(wait) => wait,
-                Err(why) => return Err(finished.give_back(error.gave_up(attempt, why))),
+                Err(why) => {
+                    let error = error.gave_up(attempt, why);
+                    batch.tell(self, EventKind::GaveUp { attempts: attempt, error: &error });
+                    return Err(finished.give_back(error));
+                }
             };
             tracing::debug!(
                 { telemetry::EMBEDDER } = %self.inner,
@@ -352,6 +356,7 @@ impl<E: Embedder> Embedder for Retry<E> {
                 { telemetry::RETRY_WAIT_MS } = wait.as_millis() as u64,
                 "tries again"
             );
+            batch.tell(self, EventKind::Retry { attempt, wait, error: &error });
             finished.keep(&batch, error);
             tokio::time::sleep(wait).await;
             attempt += 1;
@@ -364,6 +369,14 @@ impl<E: Embedder> Embedder for Retry<E> {
 
     fn limits(&self) -> Limits {
         self.inner.limits()
+    }
+
+    fn explain(&self, batch: &Batch<'_>) -> Explanation {
+        let RetryPolicy { attempts, first_backoff, max_backoff, max_elapsed, .. } = self.policy;
+        Explanation::new("Retry")
+            .with_fact(format!("makes up to {attempts} attempts"))
+            .with_fact(format!("waits up to {first_backoff:?}, doubled up to {max_backoff:?}, {max_elapsed:?} in all"))
+            .with_inner(self.inner.explain(batch))
     }
 }
 

@@ -5,7 +5,10 @@ use std::{fmt, time::Duration};
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use crate::{Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, Usage};
+use crate::{
+    Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, Usage, explanation::Explanation,
+    observer::EventKind,
+};
 
 /// Ends calls that take too long.
 ///
@@ -102,7 +105,10 @@ impl<E: fmt::Display> fmt::Display for Timeout<E> {
 impl<E: Embedder> Embedder for Timeout<E> {
     async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
         let answer = tokio::time::timeout(self.limit, self.inner.embed(batch)).await;
-        answer.unwrap_or_else(|_| Err(self.given_up(&batch)))
+        answer.unwrap_or_else(|_| {
+            batch.tell(self, EventKind::TimedOut { limit: self.limit });
+            Err(self.given_up(&batch))
+        })
     }
 
     fn spaces(&self) -> &[Space] {
@@ -111,5 +117,11 @@ impl<E: Embedder> Embedder for Timeout<E> {
 
     fn limits(&self) -> Limits {
         self.inner.limits()
+    }
+
+    fn explain(&self, batch: &Batch<'_>) -> Explanation {
+        Explanation::new("Timeout")
+            .with_fact(format!("ends a call after {:?}", self.limit))
+            .with_inner(self.inner.explain(batch))
     }
 }

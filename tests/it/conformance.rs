@@ -400,6 +400,7 @@ enum Failing {
     LosesThePayeeOfErrors,
     ForgetsTheTenant,
     ForgetsTheTrace,
+    ForgetsTheObserver,
 }
 
 #[derive(Debug)]
@@ -478,7 +479,10 @@ impl Embedder for Fails {
             Failing::ForgetsTheTrace => options.trace = None,
             _ => {}
         }
-        let rows = match self.inner.embed(Batch::with_options(batch.texts(), options)).await {
+        let observer = batch.observer().filter(|_| !matches!(self.fault, Failing::ForgetsTheObserver));
+        let inner = Batch::with_options(batch.texts(), options);
+        let inner = observer.map_or(inner, |observer| inner.with_observer(observer));
+        let rows = match self.inner.embed(inner).await {
             Ok(rows) => rows,
             Err(error) => {
                 let both = error.partial().is_some() && !error.bad_texts().is_empty();
@@ -528,6 +532,7 @@ async fn wrappers_that_are_broken_in_failures_fail_from_inside() {
         (Failing::LosesThePayeeOfErrors, 9, "callers are told that fake/fake is paid for"),
         (Failing::ForgetsTheTenant, 3, "options did not reach the inside: tenant got lost"),
         (Failing::ForgetsTheTrace, 3, "options did not reach the inside: trace got lost"),
+        (Failing::ForgetsTheObserver, 3, "options did not reach the inside: observer got lost"),
     ] {
         let violation = conformance::wrapper(|inner| Fails::new(inner, fault)).await;
         let violation = violation.expect_err(&format!("{fault:?} passed"));

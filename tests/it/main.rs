@@ -9,6 +9,7 @@ mod failing_texts;
 mod fetch_assets;
 mod house;
 mod many;
+mod observed;
 mod onnx;
 mod openai;
 #[cfg(feature = "serde")]

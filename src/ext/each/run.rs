@@ -10,7 +10,7 @@ use super::{
     failing_texts::isolate_failing,
     results::{Results, attempt},
 };
-use crate::{Batch, Embedder, Limits, Result, all::IN_FLIGHT, counted::Counted, plan, plan::Plan};
+use crate::{Batch, Embedder, Limits, Result, all::IN_FLIGHT, counted::Counted, planner, planner::Plan};
 
 /// Implements [`EmbedderExt::embed_each`](crate::EmbedderExt::embed_each).
 pub(in crate::ext) async fn embed_each<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'_>) -> Each {
@@ -42,7 +42,7 @@ struct Planned {
 
 /// Plans calls of the texts that a call can hold. The other texts get their errors before the first call.
 async fn plan_good_texts(batch: &Batch<'_>, limits: &Limits, results: &mut Results) -> Result<Planned> {
-    let Plan { calls, counting } = plan::plan(batch, limits).await;
+    let Plan { calls, counting } = planner::plan(batch, limits).await;
     let counted = counting.counted(batch);
     let tokens = counted.map(|counted| counted.tokens.to_vec());
     let error = match calls {
@@ -53,7 +53,7 @@ async fn plan_good_texts(batch: &Batch<'_>, limits: &Limits, results: &mut Resul
     results.set_aside(&mut good, &error);
     // The texts that are left are planned again, with the counts of the first time.
     let rest = batch.with_counted(counted).pick(&good);
-    let Plan { calls, counting } = plan::plan(&rest.batch(), limits).await;
+    let Plan { calls, counting } = planner::plan(&rest.batch(), limits).await;
     let of_rest = counting.counted(&rest.batch()).map(|counted| counted.scatter(&good, batch.len()));
     let calls = calls?.into_iter().map(|call| good[call].to_vec()).collect();
     Ok(Planned { calls, tokens: of_rest.or(tokens) })
@@ -75,18 +75,18 @@ async fn run_calls<E: Embedder + ?Sized>(
         while !results.have_ended() && refused.is_empty() && in_flight.len() < room {
             let Some(mut call) = waiting.pop_front() else { break };
             let now = embedder.limits();
-            if plan::is_outdated(limits, &now) {
+            if planner::is_outdated(limits, &now) {
                 // The limits have changed since the calls were planned. The call is split again, and its other parts
                 // are the next in line.
                 let picked = batch.pick(&call);
-                call = plan::again(&picked.batch(), &now, &mut waiting, |part| call[part].to_vec()).await;
+                call = planner::again(&picked.batch(), &now, &mut waiting, |part| call[part].to_vec()).await;
             }
             in_flight.push(attempt(embedder, batch, call));
         }
         if let Some((call, result)) = in_flight.next().await {
             let Err(of_call) = results.settle(call, result) else { continue };
             let picked = batch.pick(&of_call.rest);
-            match plan::split_refused(&of_call.error, &picked.batch(), &embedder.limits()) {
+            match planner::split_refused(&of_call.error, &picked.batch(), &embedder.limits()) {
                 Some(parts) => parts.into_iter().rev().for_each(|part| waiting.push_front(of_call.rest[part].to_vec())),
                 None => refused.push(of_call),
             }

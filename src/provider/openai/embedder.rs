@@ -11,6 +11,7 @@ use tracing::{Instrument, Span, field};
 use super::{endpoint::Endpoint, failure, halves, model_name, redaction, reply, request};
 use crate::{
     Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, Usage,
+    explanation::Explanation,
     http::{Reply, headers},
     telemetry,
 };
@@ -251,6 +252,10 @@ impl Embedder for OpenAi {
 
     fn limits(&self) -> Limits {
         self.0.limits()
+    }
+
+    fn explain(&self, batch: &Batch<'_>) -> Explanation {
+        Explanation::of_provider(self, batch, self.spaces(), &self.limits(), Some(&self.0.payee))
     }
 }
 

@@ -6,12 +6,12 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::endpoint::Endpoint;
-use crate::{BadText, BadTextReason, Batch, Error, ErrorKind, Result, TokenCount, Truncation, plan};
+use crate::{BadText, BadTextReason, Batch, Error, ErrorKind, Result, TokenCount, Truncation, planner};
 
 /// Checks a batch and writes its request's body; also returns the indices of the texts that it truncated.
 pub(super) async fn body_of(endpoint: &Endpoint, batch: &Batch<'_>) -> Result<(Vec<u8>, Vec<usize>)> {
     let limits = endpoint.limits();
-    let mut counting = plan::check(batch, std::slice::from_ref(&endpoint.space), &limits).await?;
+    let mut counting = planner::check(batch, std::slice::from_ref(&endpoint.space), &limits).await?;
     let prompts = endpoint.space.prompts();
     let mut truncated = Vec::new();
     let mut input: Vec<Cow<'_, str>> = Vec::with_capacity(batch.len());
@@ -20,7 +20,7 @@ pub(super) async fn body_of(endpoint: &Endpoint, batch: &Batch<'_>) -> Result<(V
         if batch.truncation() == Truncation::Truncate && counting.is_over(batch, index) {
             text = truncate(endpoint, batch, index)?;
             truncated.push(index);
-            plan::yield_once().await;
+            planner::yield_once().await;
         }
         input.push(prompts.before_by_client(batch.kind(), text));
     }

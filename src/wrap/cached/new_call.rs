@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Batch, Charges, Embedder, Embeddings, InputKind, Lane, Limits, OwnedOptions, Result, Usage, cache::Key,
-    checked::embed_checked, counted::Counted, packed::PackedTexts, shared_call::SharedCall,
+    checked::embed_checked, counted::Counted, observer::Observer, packed::PackedTexts, shared_call::SharedCall,
 };
 
 /// A call that is not yet entered. It owns all it needs, because it outlives the caller that began it.
@@ -26,6 +26,8 @@ pub(super) struct NewCall<E> {
     /// Whether other calls have stored since these texts were looked up: rows of these texts may be among theirs.
     overtaken: bool,
     options: OwnedOptions,
+    /// The observer of the caller that began the call.
+    observer: Option<Arc<dyn Observer>>,
     limits: Limits,
 }
 
@@ -52,6 +54,7 @@ impl<E: Embedder> NewCall<E> {
             tokens,
             overtaken,
             options: batch.options().to_owned(),
+            observer: batch.observer().cloned(),
             limits,
         }
     }
@@ -134,7 +137,10 @@ impl<E: Embedder> NewCall<E> {
         let embedder = &self.entered.inner.embedder;
         let texts: Vec<&str> = self.texts.iter().collect();
         let counted = self.tokens.as_deref().map(|tokens| Counted::by(&self.limits, tokens));
-        let batch = Batch::with_options(&texts, self.options.borrow()).with_counted(counted);
+        let mut batch = Batch::with_options(&texts, self.options.borrow()).with_counted(counted);
+        if let Some(observer) = &self.observer {
+            batch = batch.with_observer(observer);
+        }
         self.entered.progress.ask();
         match only {
             None => embed_checked(embedder, batch).await,

@@ -56,8 +56,8 @@ impl VectorStore {
         tracing::warn!({ telemetry::STORE } = %self.store, { telemetry::ERROR } = %error, "the cache {what}");
     }
 
-    /// Takes the missing rows that the store has.
-    pub(super) async fn look_up(&self, keys: &[Key], rows: &mut Rows) {
+    /// Takes the missing rows that the store has. Returns the number of damaged entries.
+    pub(super) async fn look_up(&self, keys: &[Key], rows: &mut Rows) -> u64 {
         // Mostly, all rows are missing.
         let mut damaged = if rows.left() == keys.len() {
             self.look(keys, |at| at, rows).await
@@ -66,9 +66,11 @@ impl VectorStore {
             let keys: Vec<Key> = missing.iter().map(|&place| keys[place]).collect();
             self.look(&keys, |at| missing[at], rows).await
         };
+        let mut found = 0;
         for _ in 0..MAX_LOOKUPS_AFTER_DAMAGE {
+            found += damaged.len() as u64;
             if damaged.is_empty() || !self.discard(&mut damaged).await {
-                return;
+                break;
             }
             // A store of several tiers may have a sound entry of the same key.
             let again: Vec<usize> =
@@ -76,6 +78,7 @@ impl VectorStore {
             let keys: Vec<Key> = again.iter().map(|&place| keys[place]).collect();
             damaged = self.look(&keys, |at| again[at], rows).await;
         }
+        found
     }
 
     /// Takes what the store has under these keys; returns the damaged entries.

@@ -34,8 +34,9 @@ use crate::{
     cache::{HashOfKey, Key},
     counted::Counted,
     deadline::until,
+    observer::EventKind,
     packed::PackedTexts,
-    plan::{self, yield_once},
+    planner::{self, yield_once},
     shared_call::SharedCall,
 };
 
@@ -58,6 +59,8 @@ pub(super) struct Work<'b, 'a, E> {
     /// How many calls were asked of the inner embedder and dropped before they answered.
     unanswered: u64,
     error: Option<Error>,
+    /// The number of damaged entries that were found.
+    damaged: u64,
     /// Chains the places of each distinct missing text: the next place of the same text.
     next_same: Vec<Option<usize>>,
     /// The counted tokens of each text, by the inner embedder's limits.
@@ -105,6 +108,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
             bills: Vec::new(),
             unanswered: 0,
             error: None,
+            damaged: 0,
             next_same: Vec::new(),
             counted: None,
             stored_seen: 0,
@@ -132,8 +136,9 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         // Read before the store is: calls that store later count as not seen, and their texts are looked up again.
         self.stored_seen = self.inner.stored.load(Ordering::Acquire);
         let looking = self.inner.vectors.look_up(&self.keys, &mut self.rows);
-        if until(self.batch.deadline(), looking).await.is_none() {
-            self.error.get_or_insert_with(|| late("while the cache was being read"));
+        match until(self.batch.deadline(), looking).await {
+            Some(damaged) => self.damaged += damaged,
+            None => _ = self.error.get_or_insert_with(|| late("while the cache was being read")),
         }
     }
 
@@ -151,7 +156,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
             }
         }
         let distinct = self.batch.pick(&firsts);
-        let plan = plan::plan(&distinct.batch(), limits).await;
+        let plan = planner::plan(&distinct.batch(), limits).await;
         self.counted =
             plan.counting.counted(&distinct.batch()).map(|counted| counted.scatter(&firsts, self.keys.len()));
         match plan.calls {
@@ -183,7 +188,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
             while self.error.is_none() && own < in_flight {
                 let Some(mut call) = waiting.pop_front() else { break };
                 let now = self.inner.embedder.limits();
-                if plan::is_outdated(limits, &now) {
+                if planner::is_outdated(limits, &now) {
                     call = self.split_again(call, limits, &now, &mut waiting).await;
                 }
                 for (answer, part) in self.enter(call, now) {
@@ -231,7 +236,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         let counted = self.counted.as_ref().map(|tokens| Counted::by(planned, tokens));
         let batch = self.batch.with_counted(counted);
         let picked = batch.pick(&call);
-        plan::again(&picked.batch(), now, waiting, |part| call[part].to_vec()).await
+        planner::again(&picked.batch(), now, waiting, |part| call[part].to_vec()).await
     }
 
     /// Takes the results, at the deadline, of calls that have arrived and are still being stored: their rows are as
@@ -346,7 +351,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         if part.is_own {
             let firsts: Vec<usize> = part.rows_of.iter().map(|&(_, first)| first).collect();
             let call = self.batch.pick(&firsts);
-            if plan::split_refused(&error, &call.batch(), &self.inner.embedder.limits()).is_some() {
+            if planner::split_refused(&error, &call.batch(), &self.inner.embedder.limits()).is_some() {
                 // The texts have no rows yet, so they are asked for again, in smaller calls.
                 return;
             }
@@ -378,6 +383,16 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         });
     }
 
+    /// Tells the observer what was found in the store, and what was saved.
+    fn tell(&self, usage: Usage) {
+        let tell = |kind| self.batch.tell(&format_args!("Cached({})", self.inner.embedder), kind);
+        let misses = (self.keys.len() as u64).saturating_sub(self.rows.hits);
+        tell(EventKind::CacheLookUp { hits: usage.cached, misses, damaged: self.damaged });
+        if usage.deduplicated > 0 {
+            tell(EventKind::Deduplicated { texts: usage.deduplicated });
+        }
+    }
+
     /// Gives the caller its rows or its error, with what it is told of the cost.
     fn answer(self) -> Result<Embeddings> {
         let space = &self.inner.spaces[0];
@@ -401,6 +416,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
             // A text costs once: its other places cost nothing, nor does it cost a caller that is not told of the bill.
             of_rows += Usage::ZERO.with_deduplicated(if is_told { places - texts } else { *places });
         }
+        self.tell(of_rows.usage());
         let Some(error) = self.error.filter(|_| self.rows.left() > 0) else {
             of_rows += of_errors;
             return self.rows.into_embeddings(space, of_rows);

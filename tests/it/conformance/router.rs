@@ -135,6 +135,7 @@ impl Embedder for Router {
             options.tenant = None;
         }
         let inner = Batch::with_options(batch.texts(), options);
+        let inner = batch.observer().map_or(inner, |observer| inner.with_observer(observer));
         let mut result = self.arms[arm].embed(inner).await;
         self.busy.store(false, Ordering::Relaxed);
         if self.is(Fault::FallsAcross) && result.as_ref().is_err_and(|error| error.should_fall_back()) {
