@@ -6,6 +6,7 @@ mod dedup;
 mod metered;
 mod observed;
 mod rate_limit;
+mod resilient;
 mod retry;
 mod timeout;
 
@@ -18,6 +19,7 @@ pub use self::{
     metered::Metered,
     observed::Observed,
     rate_limit::{RateLimit, RateLimiter},
+    resilient::{BreakerPolicy, BreakerState},
     retry::{Retry, RetryBudget, RetryPolicy},
     timeout::Timeout,
 };
