@@ -19,7 +19,7 @@ pub use self::{
     metered::Metered,
     observed::Observed,
     rate_limit::{RateLimit, RateLimiter},
-    resilient::{BreakerPolicy, BreakerState},
+    resilient::{BreakerPolicy, BreakerState, Hedging},
     retry::{Retry, RetryBudget, RetryPolicy},
     timeout::Timeout,
 };
