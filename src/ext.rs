@@ -12,7 +12,8 @@ use crate::{
     cache::CacheStore,
     observer::Observer,
     wrap::{
-        Cached, Concurrency, Dedup, Metered, MetricsSink, Observed, RateLimit, RateLimiter, Retry, RetryPolicy, Timeout,
+        Cached, Concurrency, Dedup, Metered, MetricsSink, Observed, RateLimit, RateLimiter, Resilient,
+        ResilientBuilder, Retry, RetryPolicy, Timeout,
     },
 };
 
@@ -265,6 +266,22 @@ pub trait EmbedderExt: Embedder {
         Self: Sized,
     {
         RateLimit::new(self, limiter)
+    }
+
+    /// Begins a stack that asks another member if this one fails: see [`Resilient`].
+    ///
+    /// ```
+    /// use docvector_embed::{EmbedderExt, provider::Fake};
+    /// # fn main() -> docvector_embed::Result<()> {
+    /// let embedder = Fake::new(8).resilient().with_fallback(Fake::new(8)).with_trusted_spaces().build()?;
+    /// assert_eq!(embedder.to_string(), "Resilient(fake, fake)");
+    /// # Ok(()) }
+    /// ```
+    fn resilient(self) -> ResilientBuilder
+    where
+        Self: Sized,
+    {
+        Resilient::builder(self)
     }
 
     /// Repeats failed calls that may succeed: see [`Retry`].

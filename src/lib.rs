@@ -72,6 +72,7 @@ mod embeddings;
 mod error;
 mod explanation;
 mod ext;
+mod finished;
 mod gather;
 #[cfg(feature = "__http")]
 #[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "remote providers use it, and this build has none"))]

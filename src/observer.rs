@@ -307,3 +307,16 @@ pub(crate) fn tell(observer: &dyn Observer, event: &Event<'_>) {
         tracing::warn!({ telemetry::EMBEDDER } = %event.embedder, "the observer panicked and missed an event");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::named::check_names;
+
+    #[test]
+    fn names_are_read_back() {
+        check_names(Queue::ALL);
+        check_names(SkipReason::ALL);
+        check_names(BreakerState::ALL);
+    }
+}

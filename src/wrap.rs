@@ -19,7 +19,7 @@ pub use self::{
     metered::Metered,
     observed::Observed,
     rate_limit::{RateLimit, RateLimiter},
-    resilient::{BreakerPolicy, BreakerState, Hedging},
+    resilient::{BreakerPolicy, Hedging, MemberStatus, Proof, Resilient, ResilientBuilder, Verifier},
     retry::{Retry, RetryBudget, RetryPolicy},
     timeout::Timeout,
 };

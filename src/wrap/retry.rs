@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::{
-    Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Partial, Result, Space, checked::embed_checked,
-    explanation::Explanation, gather::RowCollector, observer::EventKind, sync::Mutex, telemetry,
+    Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, checked::embed_checked,
+    explanation::Explanation, finished::Finished, observer::EventKind, sync::Mutex, telemetry,
 };
 
 /// A refusal that names a wait of at least this takes nothing from the budget. A shorter one bounds no load.
@@ -329,7 +329,9 @@ impl<E: Embedder> Embedder for Retry<E> {
         let mut spent = Charges::NONE;
         let mut attempt = 1;
         loop {
-            let error = match finished.embed_rest(&self.inner, &batch).await {
+            let rest = finished.rest(&batch);
+            let result = embed_checked(&self.inner, rest.batch(&batch)).await;
+            let error = match rest.end(&mut finished, result) {
                 Ok(rows) => return Ok(rows.with_charges(&spent)),
                 Err(error) => error,
             };
@@ -357,7 +359,7 @@ impl<E: Embedder> Embedder for Retry<E> {
                 "tries again"
             );
             batch.tell(self, EventKind::Retry { attempt, wait, error: &error });
-            finished.keep(&batch, error);
+            finished.keep(batch.len(), error);
             tokio::time::sleep(wait).await;
             attempt += 1;
         }
@@ -377,51 +379,5 @@ impl<E: Embedder> Embedder for Retry<E> {
             .with_fact(format!("makes up to {attempts} attempts"))
             .with_fact(format!("waits up to {first_backoff:?}, doubled up to {max_backoff:?}, {max_elapsed:?} in all"))
             .with_inner(self.inner.explain(batch))
-    }
-}
-
-/// The rows that earlier attempts finished before they failed. Nearly all calls have none, and then nothing is copied.
-///
-/// A finished row is paid for. So it is kept, its text is not sent again, and it comes out with the result or with the
-/// final error.
-#[derive(Default)]
-struct Finished {
-    /// The finished rows of one space, at the caller's indices.
-    rows: Option<RowCollector>,
-    /// Finished rows of other spaces, as a router may return them. A result has one space, so these rows cannot be in
-    /// it, and their texts are asked for again. The rows are kept for the final error, and their cost for the result.
-    others: Vec<Partial>,
-}
-
-impl Finished {
-    /// Embeds the texts that have no row yet. Returns the rows of all texts.
-    async fn embed_rest<E: Embedder>(&mut self, inner: &E, batch: &Batch<'_>) -> Result<Embeddings> {
-        let Some(rows) = &mut self.rows else { return embed_checked(inner, *batch).await };
-        // The rest is a smaller batch with indices of its own. `todo` turns them into the caller's, in errors and rows
-        // alike.
-        let todo: Vec<usize> = rows.missing().collect();
-        let rest = embed_checked(inner, batch.pick(&todo).batch()).await;
-        let rest = rest.map_err(|error| error.map_indices(|index| todo.get(index).copied()))?;
-        rows.put(&rest, |row| todo[row])?;
-        // This attempt has succeeded, so the collector is not needed again.
-        let all = std::mem::replace(rows, RowCollector::new(0)).finish()?;
-        Ok(self.others.drain(..).fold(all, |all, other| all.with_charges(other.embeddings().charges())))
-    }
-
-    /// Keeps the rows that an attempt finished before it failed. The error's indices are the caller's already.
-    fn keep(&mut self, batch: &Batch<'_>, error: Error) {
-        if error.partial().is_some() {
-            let rows = self.rows.get_or_insert_with(|| RowCollector::new(batch.len()));
-            // `take` collects the rows that fit. Rows of another space stay with the error.
-            self.others.extend(rows.take(error).into_partials());
-        }
-    }
-
-    /// Puts all finished rows into the error that ends the call.
-    fn give_back(self, error: Error) -> Error {
-        match self.rows {
-            Some(rows) => rows.fail(error).with_more_partials(self.others),
-            None => error,
-        }
     }
 }

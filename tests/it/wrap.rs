@@ -9,6 +9,7 @@ mod cached_races;
 mod concurrency;
 mod metered;
 mod rate_limit;
+mod resilient;
 mod retry;
 mod stack;
 mod timeout;

@@ -12,26 +12,10 @@ use tokio::time::Instant;
 
 use self::call_window::CallWindow;
 pub use self::policy::BreakerPolicy;
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, observer::BreakerState};
 
 /// The most probes that are under way at once.
 const MOST_PROBES: usize = 16;
-
-/// Whether a member gets calls. [`BreakerPolicy`] says when it changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum BreakerState {
-    /// The member gets calls.
-    Closed,
-    /// The member gets no calls, except those that no other member can take.
-    #[non_exhaustive]
-    Open {
-        /// The time until it gets a probe.
-        remaining: Duration,
-    },
-    /// The member gets a few calls at once, to see whether it is well again.
-    HalfOpen,
-}
 
 /// How a call ended, as far as the member's health goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +61,6 @@ pub(super) enum Admission {
         /// The end of the open time. `None` while the member is half-open and all places of probes are taken, or if the
         /// clock cannot hold that moment.
         until: Option<Instant>,
-        /// Whether another call is under way that shows whether the member is well again.
-        probing: bool,
     },
 }
 
@@ -195,8 +177,7 @@ impl Breaker {
         let mut transition = None;
         if let State::Open { since, open_for } = self.state {
             if now.saturating_duration_since(since) < open_for {
-                let probing = self.taken_places(now) > 0;
-                return (Admission::No { until: since.checked_add(open_for), probing }, None);
+                return (Admission::No { until: since.checked_add(open_for) }, None);
             }
             // An early probe that is under way keeps its place: it counts as one of the probes.
             self.state = State::HalfOpen { successes: 0 };
@@ -204,7 +185,7 @@ impl Breaker {
         }
         let admission = match self.permit(now) {
             Some(permit) => Admission::Yes(permit),
-            None => Admission::No { until: None, probing: true },
+            None => Admission::No { until: None },
         };
         (admission, transition)
     }
@@ -255,14 +236,15 @@ impl Breaker {
         self.last_success
     }
 
-    /// Returns the state. An open breaker whose time is over counts as half-open: the next call is the probe.
-    pub(super) fn state(&self, now: Instant) -> BreakerState {
+    /// Returns the state and, if it is open, the time until the member gets a probe. An open breaker whose time is over
+    /// counts as half-open: the next call is the probe.
+    pub(super) fn state(&self, now: Instant) -> (BreakerState, Option<Duration>) {
         match self.state {
-            State::Closed { .. } => BreakerState::Closed,
-            State::HalfOpen { .. } => BreakerState::HalfOpen,
+            State::Closed { .. } => (BreakerState::Closed, None),
+            State::HalfOpen { .. } => (BreakerState::HalfOpen, None),
             State::Open { since, open_for } => match open_for.saturating_sub(now.saturating_duration_since(since)) {
-                Duration::ZERO => BreakerState::HalfOpen,
-                remaining => BreakerState::Open { remaining },
+                Duration::ZERO => (BreakerState::HalfOpen, None),
+                remaining => (BreakerState::Open, Some(remaining)),
             },
         }
     }

@@ -135,6 +135,11 @@ impl BreakerPolicy {
         self
     }
 
+    /// Returns the first open time.
+    pub(in crate::wrap::resilient) const fn open_for(&self) -> Duration {
+        self.open_for
+    }
+
     /// Refuses values that make no sense.
     pub(in crate::wrap::resilient) fn check(&self) -> Result<()> {
         let share = self.failure_share;

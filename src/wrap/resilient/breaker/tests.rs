@@ -29,11 +29,11 @@ impl Clocked {
         }
     }
 
-    /// Asserts that no call goes. Returns the end of the open time, and whether there is a probe.
-    fn refuse(&mut self) -> (Option<Instant>, bool) {
+    /// Asserts that no call goes. Returns the end of the open time.
+    fn refuse(&mut self) -> Option<Instant> {
         match self.breaker.admit(self.now).0 {
             Admission::Yes(permit) => panic!("{permit:?} in {:?}", self.breaker),
-            Admission::No { until, probing } => (until, probing),
+            Admission::No { until } => until,
         }
     }
 
@@ -53,7 +53,7 @@ impl Clocked {
 
     fn open_for(&mut self) -> Duration {
         match self.breaker.state(self.now) {
-            BreakerState::Open { remaining } => remaining,
+            (BreakerState::Open, Some(remaining)) => remaining,
             other => panic!("{other:?}"),
         }
     }
@@ -110,12 +110,12 @@ fn failures_before_the_window_no_longer_count() {
 fn while_open_no_call_goes_and_the_refusal_says_until_when() {
     let mut clocked = opened();
     let until = clocked.now + 30 * SECOND;
-    assert_eq!(clocked.refuse(), (Some(until), false));
+    assert_eq!(clocked.refuse(), Some(until));
     clocked.wait(30 * SECOND - Duration::from_nanos(1));
-    assert_eq!(clocked.refuse(), (Some(until), false));
+    assert_eq!(clocked.refuse(), Some(until));
     assert_eq!(clocked.open_for(), Duration::from_nanos(1));
     clocked.wait(Duration::from_nanos(1));
-    assert_eq!(clocked.breaker.state(clocked.now), BreakerState::HalfOpen);
+    assert_eq!(clocked.breaker.state(clocked.now).0, BreakerState::HalfOpen);
     let (admission, transition) = clocked.breaker.admit(clocked.now);
     assert!(matches!(admission, Admission::Yes(permit) if permit.is_probe()));
     assert_eq!(transition, Some(Transition::HalfOpened));
@@ -127,12 +127,12 @@ fn recovery_goes_in_steps_of_one_two_and_four() {
     clocked.wait(30 * SECOND);
     for (places, closes) in [(1, false), (2, false), (4, true)] {
         let mut permits: Vec<_> = (0..places).map(|_| clocked.admit()).collect();
-        assert_eq!(clocked.refuse(), (None, true), "{places} at once");
+        assert_eq!(clocked.refuse(), None, "{places} at once");
         let transition = permits.pop().and_then(|permit| clocked.end(permit, Outcome::Success));
         assert_eq!(transition, closes.then_some(Transition::Closed));
         // The others end without an answer.
     }
-    assert_eq!(clocked.breaker.state(clocked.now), BreakerState::Closed);
+    assert_eq!(clocked.breaker.state(clocked.now).0, BreakerState::Closed);
     let _many: Vec<_> = (0..1_000).map(|_| clocked.admit()).collect();
 }
 
@@ -187,10 +187,10 @@ fn a_probe_that_never_ends_keeps_its_place_for_one_open_time_only() {
     clocked.wait(30 * SECOND);
     let lost = clocked.admit();
     clocked.wait(30 * SECOND - Duration::from_nanos(1));
-    assert_eq!(clocked.refuse(), (None, true));
+    assert_eq!(clocked.refuse(), None);
     clocked.wait(Duration::from_nanos(1));
     let second = clocked.admit();
-    assert_eq!(clocked.refuse(), (None, true));
+    assert_eq!(clocked.refuse(), None);
     // It still counts if it ends after all.
     assert_eq!(clocked.end(lost, Outcome::Success), None);
     assert_eq!(clocked.end(second, Outcome::Success), None);
@@ -214,12 +214,12 @@ fn calls_that_went_before_it_opened_change_nothing_when_they_end() {
     clocked.wait(30 * SECOND);
     let probe = clocked.admit();
     some(&mut clocked);
-    assert_eq!(clocked.breaker.state(clocked.now), BreakerState::HalfOpen);
-    assert_eq!(clocked.refuse(), (None, true), "a late end frees no place");
+    assert_eq!(clocked.breaker.state(clocked.now).0, BreakerState::HalfOpen);
+    assert_eq!(clocked.refuse(), None, "a late end frees no place");
     assert_eq!(clocked.end(probe, Outcome::Success), None);
     assert_eq!(clocked.calls(2, Outcome::Success), Some(Transition::Closed));
     some(&mut clocked);
-    assert_eq!(clocked.breaker.state(clocked.now), BreakerState::Closed);
+    assert_eq!(clocked.breaker.state(clocked.now).0, BreakerState::Closed);
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn an_early_probe_that_fails_changes_nothing_and_is_alone() {
     for _ in 0..50 {
         let early = clocked.breaker.early_probe(clocked.now).expect("nobody else tries");
         assert!(clocked.breaker.early_probe(clocked.now).is_none());
-        assert_eq!(clocked.refuse(), (Some(clocked.now + 20 * SECOND), true));
+        assert_eq!(clocked.refuse(), Some(clocked.now + 20 * SECOND));
         assert_eq!(clocked.end(early, Outcome::Failure), None);
         assert_eq!(clocked.open_for(), 20 * SECOND);
     }
@@ -243,7 +243,7 @@ fn an_early_probe_that_succeeds_is_the_first_success() {
     let early = clocked.breaker.early_probe(clocked.now).expect("nobody else tries");
     assert_eq!(clocked.end(early, Outcome::Success), Some(Transition::HalfOpened));
     let (_one, two) = (clocked.admit(), clocked.admit());
-    assert_eq!(clocked.refuse(), (None, true));
+    assert_eq!(clocked.refuse(), None);
     assert_eq!(clocked.end(two, Outcome::Success), None);
     assert_eq!(clocked.calls(1, Outcome::Success), Some(Transition::Closed));
 
@@ -260,11 +260,11 @@ fn an_early_probe_counts_as_a_probe_when_the_open_time_is_over() {
         clocked.wait(29 * SECOND);
         let early = clocked.breaker.early_probe(clocked.now).expect("nobody else tries");
         clocked.wait(SECOND);
-        assert_eq!(clocked.refuse(), (None, true), "one probe is under way");
+        assert_eq!(clocked.refuse(), None, "one probe is under way");
         assert_eq!(clocked.end(early, outcome), None);
         let places = if outcome == Outcome::Success { 2 } else { 1 };
         let _permits: Vec<_> = (0..places).map(|_| clocked.admit()).collect();
-        assert_eq!(clocked.refuse(), (None, true));
+        assert_eq!(clocked.refuse(), None);
     }
 }
 
@@ -302,7 +302,7 @@ fn times_beyond_the_clock_are_for_ever() {
     let mut clocked = Clocked::new(policy);
     assert!(clocked.calls(5, Outcome::Failure).is_some());
     clocked.wait(1_000_000_000 * SECOND);
-    assert_eq!(clocked.refuse(), (None, false));
+    assert_eq!(clocked.refuse(), None);
     let early = clocked.breaker.early_probe(clocked.now).expect("nobody else tries");
     assert_eq!(clocked.end(early, Outcome::Success), Some(Transition::HalfOpened));
     assert!(clocked.calls(1, Outcome::Failure).is_some(), "doubling it is still the longest time");

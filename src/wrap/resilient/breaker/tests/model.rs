@@ -83,7 +83,7 @@ struct Model {
 #[derive(Debug, PartialEq)]
 enum Answer {
     Yes { is_probe: bool },
-    No { until: Option<Instant>, probing: bool },
+    No { until: Option<Instant> },
 }
 
 impl Model {
@@ -117,14 +117,14 @@ impl Model {
         if let Phase::Open { since } = self.phase {
             let until = since + self.open_time();
             if now < until {
-                return (Answer::No { until: Some(until), probing: self.probes(now) > 0 }, None);
+                return (Answer::No { until: Some(until) }, None);
             }
             self.phase = Phase::HalfOpen { successes: 0 };
             transition = Some(Transition::HalfOpened);
         }
         let answer = match self.go(now) {
             Some(is_probe) => Answer::Yes { is_probe },
-            None => Answer::No { until: None, probing: true },
+            None => Answer::No { until: None },
         };
         (answer, transition)
     }
@@ -200,13 +200,13 @@ impl Model {
         Transition::Opened { open_for, failures, calls }
     }
 
-    fn state(&self, now: Instant) -> BreakerState {
+    fn state(&self, now: Instant) -> (BreakerState, Option<Duration>) {
         match self.phase {
-            Phase::Closed { .. } => BreakerState::Closed,
+            Phase::Closed { .. } => (BreakerState::Closed, None),
             Phase::Open { since } if now < since + self.open_time() => {
-                BreakerState::Open { remaining: since + self.open_time() - now }
+                (BreakerState::Open, Some(since + self.open_time() - now))
             }
-            Phase::Open { .. } | Phase::HalfOpen { .. } => BreakerState::HalfOpen,
+            Phase::Open { .. } | Phase::HalfOpen { .. } => (BreakerState::HalfOpen, None),
         }
     }
 }
@@ -222,7 +222,7 @@ struct Pair {
 impl Pair {
     /// Asks both. `now` may be earlier than what others have said.
     fn admit(&mut self, now: Instant) -> Result<Option<Transition>, TestCaseError> {
-        let was_open = matches!(self.model.state(self.model.latest.max(now)), BreakerState::Open { .. });
+        let was_open = matches!(self.model.state(self.model.latest.max(now)), (BreakerState::Open, _));
         self.model.latest = self.model.latest.max(now);
         let (expected, expected_transition) = self.model.admit(self.model.latest);
         let (admission, transition) = self.breaker.admit(now);
@@ -232,7 +232,7 @@ impl Pair {
                 self.permits.push(permit);
                 Answer::Yes { is_probe }
             }
-            Admission::No { until, probing } => Answer::No { until, probing },
+            Admission::No { until } => Answer::No { until },
         };
         prop_assert!(!was_open || matches!(answer, Answer::No { .. }), "{:?} while open", answer);
         prop_assert_eq!(answer, expected);
@@ -311,7 +311,7 @@ impl Pair {
             let transition = self.end(0, Outcome::Success, Duration::ZERO)?;
             self.check(transition)?;
         }
-        prop_assert_eq!(self.breaker.state(self.now), BreakerState::Closed);
+        prop_assert_eq!(self.breaker.state(self.now), (BreakerState::Closed, None));
         Ok(())
     }
 }

@@ -1,0 +1,239 @@
+//! Collects the members of a [`Resilient`](super::Resilient), and refuses those whose vectors cannot be compared:
+//! [`ResilientBuilder`].
+
+use std::sync::Arc;
+
+use super::{
+    breaker::BreakerPolicy,
+    hedging::{Hedger, Hedging},
+    inner::Inner,
+    member::Member,
+    proof::Proof,
+};
+use crate::{Charges, Embedder, Error, ErrorKind, Result, Space, sync::Mutex};
+
+/// The least cosine of two vectors of a probe text that are of one model. Repeated calls of a hosted model differ by
+/// at most 3e-4, and fp16 from fp32 by less.
+const MIN_COSINE: f32 = 0.999;
+
+/// Builds a [`Resilient`](super::Resilient).
+///
+/// ```
+/// use std::time::Duration;
+/// use docvector_embed::{Embedder, EmbedderExt, provider::Fake, wrap::{BreakerPolicy, Hedging, Resilient}};
+/// # fn main() -> docvector_embed::Result<()> {
+/// let own = Fake::new(8).timeout(Duration::from_secs(10));
+/// let twin = Fake::new(8).timeout(Duration::from_secs(30));
+/// // A model of another space, whose results say so.
+/// let other = Fake::builder().with_model("other").with_dimensions(16).build()?;
+/// let embedder = Resilient::builder(own)
+///     .with_fallback(twin)
+///     .with_fallback_in_another_space(other)
+///     .with_trusted_spaces()
+///     .with_breaker(BreakerPolicy::default().with_open_for(Duration::from_secs(10)))
+///     .with_hedging(Hedging::default())
+///     .build()?;
+/// assert_eq!(embedder.spaces().len(), 2);
+/// # Ok(()) }
+/// ```
+///
+/// # Default
+/// No fall-back, [`BreakerPolicy::default`], no hedging; fall-backs in the primary's space must be proved, with a cosine
+/// of at least 0.999.
+#[derive(Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct ResilientBuilder {
+    primary: Arc<dyn Embedder>,
+    fallbacks: Vec<(Arc<dyn Embedder>, Opt)>,
+    breaker: BreakerPolicy,
+    hedging: Option<Hedging>,
+    trusted: bool,
+    min_cosine: f32,
+}
+
+/// Whether the caller has agreed to vectors of another space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opt {
+    SameSpace,
+    AnotherSpace,
+}
+
+impl ResilientBuilder {
+    pub(super) fn new(primary: Arc<dyn Embedder>) -> Self {
+        let (fallbacks, breaker, hedging) = (Vec::new(), BreakerPolicy::default(), None);
+        Self { primary, fallbacks, breaker, hedging, trusted: false, min_cosine: MIN_COSINE }
+    }
+
+    /// Adds a fall-back in the primary's space, after those before it.
+    pub fn with_fallback(mut self, fallback: impl Embedder) -> Self {
+        self.fallbacks.push((Arc::new(fallback), Opt::SameSpace));
+        self
+    }
+
+    /// Adds a fall-back whose vectors may lie in another space, after those before it.
+    ///
+    /// Its vectors cannot be compared with those of the primary, not even if they have the same width. Look at the
+    /// [`space`](crate::Embeddings::space) of each result before you store or compare it. A batch that wants a space, as of
+    /// [`embed_query_in`](crate::EmbedderExt::embed_query_in), is never answered in another one. If the primary fails in
+    /// the middle of an [`embed_all`](crate::EmbedderExt::embed_all) of several calls, their rows lie in two spaces, and it
+    /// fails with [`SpaceMismatch`](ErrorKind::SpaceMismatch) and all rows.
+    pub fn with_fallback_in_another_space(mut self, fallback: impl Embedder) -> Self {
+        self.fallbacks.push((Arc::new(fallback), Opt::AnotherSpace));
+        self
+    }
+
+    /// Sets the rules of the breakers. Each member has a breaker of its own.
+    pub fn with_breaker(mut self, policy: BreakerPolicy) -> Self {
+        self.breaker = policy;
+        self
+    }
+
+    /// Asks a second member beside the first one if an interactive call takes longer than usual. Each such call may be
+    /// paid twice.
+    pub fn with_hedging(mut self, hedging: Hedging) -> Self {
+        self.hedging = Some(hedging);
+        self
+    }
+
+    /// Takes members at their word: a member that states the primary's space gets calls without a proof. Do so for one
+    /// provider at two addresses, and not for one model at two vendors.
+    pub const fn with_trusted_spaces(mut self) -> Self {
+        self.trusted = true;
+        self
+    }
+
+    /// Sets the least cosine of two vectors of a probe text that count as those of one model: above 0, at most 1. Less
+    /// than 0.999 is for models in int8, whose vectors differ between CPUs.
+    pub const fn with_min_cosine(mut self, cosine: f32) -> Self {
+        self.min_cosine = cosine;
+        self
+    }
+
+    /// Checks everything, and makes the state that clones share.
+    pub(super) fn into_inner(self) -> Result<Inner> {
+        let Self { primary, fallbacks, breaker, hedging, trusted, min_cosine } = self;
+        breaker.check()?;
+        hedging.as_ref().map_or(Ok(()), Hedging::check)?;
+        if !(min_cosine > 0.0 && min_cosine <= 1.0) {
+            let message = format!("a least cosine of {min_cosine}: `with_min_cosine` takes above 0, at most 1");
+            return Err(Error::new(ErrorKind::Config, message));
+        }
+        let space = only_space(&*primary)?;
+        let mut labels = Labels::default();
+        let mut members =
+            vec![Member::new(labels.of(&*primary), primary.clone(), space.clone(), &breaker, Proof::Stated)];
+        for (fallback, opt) in fallbacks {
+            let own = only_space(&*fallback)?;
+            let same = own == space;
+            if !same && opt == Opt::SameSpace {
+                return Err(other_space(&*primary, &space, &*fallback, &own));
+            }
+            let proof = if same && !trusted { Proof::Missing } else { Proof::Stated };
+            members.push(Member::new(labels.of(&*fallback), fallback, own, &breaker, proof));
+        }
+        let first = members[0].limits.clone();
+        let alike = members.iter().all(|member| member.limits == first);
+        let mut limits = members.iter().skip(1).fold(first.clone(), |all, member| all.combine(&member.limits));
+        // A fall-back that takes fewer calls at once is no reason to slow the primary down.
+        limits.in_flight = first.in_flight;
+        let mut spaces: Vec<Space> = Vec::new();
+        for member in &members {
+            if !spaces.contains(&member.space) {
+                spaces.push(member.space.clone());
+            }
+        }
+        Ok(Inner {
+            members,
+            spaces,
+            limits,
+            alike,
+            hedging: hedging.map(|hedging| Mutex::new(Hedger::new(hedging))),
+            min_cosine,
+            reference: Mutex::new(None),
+            verifying: tokio::sync::Mutex::new(()),
+            unclaimed: Mutex::new(Charges::NONE),
+        })
+    }
+}
+
+/// Returns the one space of a member.
+fn only_space(member: &dyn Embedder) -> Result<Space> {
+    match member.spaces() {
+        [space] => Ok(space.clone()),
+        spaces => {
+            let message = format!(
+                "{member} lies in {} spaces, and a member lies in one: put a `Resilient` into each of its parts",
+                spaces.len()
+            );
+            Err(Error::new(ErrorKind::Config, message))
+        }
+    }
+}
+
+fn other_space(primary: &dyn Embedder, space: &Space, fallback: &dyn Embedder, own: &Space) -> Error {
+    let width = if space.dimensions() == own.dimensions() { ", though they have the same width" } else { "" };
+    let message = format!(
+        "{primary} lies in {space} and its fall-back {fallback} in {own}: their vectors cannot be compared{width}; take \
+         the same model, or `with_fallback_in_another_space` if each result's space is looked at"
+    );
+    Error::new(ErrorKind::SpaceMismatch, message)
+}
+
+/// Makes a short label for each member, which no other member has.
+#[derive(Default)]
+struct Labels(Vec<String>);
+
+impl Labels {
+    fn of(&mut self, member: &dyn Embedder) -> String {
+        let name = innermost(&member.to_string()).to_owned();
+        let number = self.0.iter().filter(|same| **same == name).count();
+        self.0.push(name.clone());
+        if number == 0 { name } else { format!("{name} #{}", number + 1) }
+    }
+}
+
+/// Returns the name of the provider inside wrappers: `openai` of `Retry(Timeout(openai))`. A name of several parts stays
+/// whole.
+fn innermost(name: &str) -> &str {
+    let mut name = name;
+    while let Some((wrapper, inside)) = name.strip_suffix(')').and_then(|name| name.split_once('(')) {
+        if wrapper.is_empty() || has_parts(inside) || !wrapper.chars().all(char::is_alphanumeric) {
+            break;
+        }
+        name = inside;
+    }
+    name
+}
+
+/// Returns whether a name lists several embedders: a comma stands outside of all brackets.
+fn has_parts(name: &str) -> bool {
+    let mut depth = 0_i32;
+    name.chars().any(|c| {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        c == ',' && depth == 0
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::Fake;
+
+    #[test]
+    fn labels_are_short_and_distinct() {
+        let cases = [
+            ("openai/text-embedding-3-small", "openai/text-embedding-3-small"),
+            ("Retry(Timeout(fake))", "fake"),
+            ("Cached(Resilient(a, b))", "Resilient(a, b)"),
+            ("(odd)", "(odd)"),
+            ("a model (v2)", "a model (v2)"),
+            ("", ""),
+        ];
+        for (name, label) in cases {
+            assert_eq!(innermost(name), label, "{name}");
+        }
+        let mut labels = Labels::default();
+        let fake = Fake::new(8);
+        assert_eq!([(); 3].map(|()| labels.of(&fake)), ["fake", "fake #2", "fake #3"]);
+    }
+}

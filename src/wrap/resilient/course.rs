@@ -1,0 +1,348 @@
+//! Takes one call from member to member until one of them answers: [`Course`].
+//!
+//! ```text
+//!  for each member, the primary first
+//!     proof missing? ── verify it now, if the primary's vectors are known
+//!     breaker open?  ── go on to the next
+//!     ask it ────────── rows: done          an error that is the caller's own: done
+//!                       another error: keep its finished rows and its cost, go on
+//!  nobody has answered
+//!     for each member whose breaker was open: ask it all the same, one call at a time
+//!  nobody: one error that says of each member why
+//! ```
+
+use std::{pin::pin, time::Duration};
+
+use futures_util::future::{Either, select};
+use tokio::time::Instant;
+
+use super::{
+    inner::Inner,
+    member::{Call, Going, Member},
+    proof::Proof,
+};
+use crate::{
+    Batch, Charges, Embeddings, Error, ErrorKind, Lane, Result, Usage,
+    deadline::until,
+    explanation::plural,
+    finished::Finished,
+    observer::{EventKind, SkipReason},
+};
+
+/// One call on its way from member to member.
+pub(super) struct Course<'a> {
+    inner: &'a Inner,
+    call: Call<'a>,
+    finished: Finished,
+    /// The cost of the calls that failed, without that of their finished rows.
+    spent: Charges,
+    /// The members that have not answered, in the order in which they were asked or skipped.
+    problems: Vec<(&'a Member, Problem)>,
+    /// The member that was asked last.
+    last: Option<&'a Member>,
+}
+
+/// The reason why a member has not answered.
+enum Problem {
+    Failed(Error),
+    Skipped(SkipReason),
+    /// It was about to be asked although its breaker is open, and the call that went before failed.
+    ProbeFailed,
+}
+
+/// The answer to the caller, or nothing if another member has to be asked.
+type Done = Option<Result<Embeddings>>;
+
+impl<'a> Course<'a> {
+    pub(super) fn new(inner: &'a Inner, batch: Batch<'a>) -> Self {
+        let call = Call { batch, teller: inner };
+        Self { inner, call, finished: Finished::default(), spent: Charges::NONE, problems: Vec::new(), last: None }
+    }
+
+    /// Asks one member after the other.
+    pub(super) async fn run(mut self) -> Result<Embeddings> {
+        let wanted = self.call.batch.space();
+        let inner = self.inner;
+        for member in inner.members.iter().filter(|member| wanted.is_none_or(|wanted| member.space.id() == wanted)) {
+            if self.problems.iter().any(|(tried, _)| std::ptr::eq(*tried, member)) {
+                continue;
+            }
+            let done = match self.admit(member).await {
+                Ok(going) => self.ask(member, going).await,
+                Err(reason) => {
+                    self.skip(member, reason);
+                    None
+                }
+            };
+            if let Some(done) = done {
+                return done;
+            }
+        }
+        let skipped = |(member, problem): &(&'a Member, Problem)| match problem {
+            Problem::Skipped(SkipReason::BreakerOpen | SkipReason::Probing) => Some(*member),
+            _ => None,
+        };
+        for member in self.problems.iter().filter_map(skipped).collect::<Vec<_>>() {
+            if let Some(done) = self.ask_last(member).await {
+                return done;
+            }
+        }
+        Err(self.nobody())
+    }
+
+    /// Lets the call go to a member, if it is proved to be of its space and its breaker allows it.
+    async fn admit(&mut self, member: &'a Member) -> Result<Going<'a>, SkipReason> {
+        if member.proof.with(|proof| *proof == Proof::Missing) {
+            let verified = until(self.call.batch.deadline(), self.inner.verify_for(member, &self.call)).await;
+            self.spent += verified.flatten().unwrap_or_default();
+        }
+        match member.proof.with(|proof| *proof) {
+            Proof::Missing => Err(SkipReason::Unverified),
+            Proof::Refuted => Err(SkipReason::OtherModel),
+            Proof::Stated | Proof::Verified => member.admit(&self.call),
+        }
+    }
+
+    fn skip(&mut self, member: &'a Member, why: SkipReason) {
+        self.call.tell(EventKind::Skipped { member: &member.label, why });
+        self.problems.push((member, Problem::Skipped(why)));
+    }
+
+    /// Asks a member for the rows that are missing.
+    async fn ask(&mut self, member: &'a Member, going: Going<'a>) -> Done {
+        if let Some(late) = self.late() {
+            return Some(Err(self.fail(late)));
+        }
+        self.tell_fall_back(member);
+        let is_first = self.last.is_none();
+        if self.last.replace(member).is_some_and(|last| last.space != member.space) {
+            self.finished.begin_again();
+        }
+        if let Some((delay, tokens)) = self.hedging_delay(is_first) {
+            return self.race(member, going, delay, tokens).await;
+        }
+        let rest = self.finished.rest(&self.call.batch);
+        let result = if rest.is_empty() {
+            Ok(Embeddings::empty(&member.space))
+        } else {
+            going.ask(rest.batch(&self.call.batch)).await
+        };
+        let result = rest.end(&mut self.finished, result);
+        self.take(member, result)
+    }
+
+    /// Asks a member although its breaker is open.
+    async fn ask_last(&mut self, member: &'a Member) -> Done {
+        match member.admit_last(&self.call).await {
+            Some(going) => {
+                self.problems.retain(|(tried, _)| !std::ptr::eq(*tried, member));
+                self.ask(member, going).await
+            }
+            None => {
+                if let Some(late) = self.late() {
+                    return Some(Err(self.fail(late)));
+                }
+                let same = self.problems.iter_mut().find(|(tried, _)| std::ptr::eq(*tried, member));
+                if let Some((_, problem)) = same {
+                    *problem = Problem::ProbeFailed;
+                }
+                None
+            }
+        }
+    }
+
+    /// Takes what a member has answered. An error that another member may not have is kept, and the call goes on.
+    fn take(&mut self, member: &'a Member, result: Result<Embeddings>) -> Done {
+        let error = match result {
+            Ok(rows) => {
+                let place = self.inner.members.iter().position(|other| std::ptr::eq(other, member)).unwrap_or(0);
+                self.call.tell(EventKind::Answered { member: &member.label, place });
+                let spent = std::mem::take(&mut self.spent);
+                return Some(Ok(if spent.is_none() { rows } else { rows.with_charges(&spent) }));
+            }
+            Err(error) => error,
+        };
+        if !error.should_fall_back() {
+            return Some(Err(self.fail(error)));
+        }
+        self.spent += error.charges();
+        let error = error.without_charges();
+        self.finished.keep(self.call.batch.len(), error.clone());
+        self.problems.push((member, Problem::Failed(error.without_partial())));
+        None
+    }
+
+    /// Returns the delay after which a second member may be asked, and the tokens of the call. Only the first member of
+    /// an interactive call is hedged.
+    fn hedging_delay(&self, is_first: bool) -> Option<(Duration, u64)> {
+        let hedging = self.inner.hedging.as_ref()?;
+        if !is_first || self.call.batch.lane() != Lane::Interactive {
+            return None;
+        }
+        let tokens = self.call.batch.guessed_tokens(&self.inner.limits) as u64;
+        let delay = hedging.with(|hedger| {
+            hedger.deposit(tokens);
+            hedger.delay()
+        });
+        // Without a delay yet, the race is only watched, for its time.
+        Some((delay.unwrap_or(Duration::MAX), tokens))
+    }
+
+    /// Asks a member, and a second one beside it if it is late. The first success wins.
+    async fn race(&mut self, member: &'a Member, going: Going<'a>, delay: Duration, tokens: u64) -> Done {
+        let (batch, began) = (self.call.batch, Instant::now());
+        let mut first = pin!(going.with_patience(delay.saturating_mul(2)).ask(batch));
+        let end = began.checked_add(delay).map(Instant::into_std);
+        let answer = match until(end, &mut first).await {
+            Some(answer) => answer,
+            None => match self.second(member, tokens) {
+                Some((other, going)) => {
+                    let names = EventKind::Hedged { first: &member.label, second: &other.label, after: delay };
+                    self.call.tell(names);
+                    let second = pin!(going.ask(batch));
+                    return match select(first, second).await {
+                        Either::Left((answer, second)) => {
+                            self.note_latency(&answer, began);
+                            self.settle_race((member, answer), (other, second)).await
+                        }
+                        Either::Right((answer, first)) => self.settle_race((other, answer), (member, first)).await,
+                    };
+                }
+                None => first.await,
+            },
+        };
+        self.note_latency(&answer, began);
+        self.take(member, answer)
+    }
+
+    /// Takes the answer that came first. If it is one, the other call is dropped, and may be billed all the same. If it
+    /// is an error that the other member may not have, the other call is awaited.
+    async fn settle_race(
+        &mut self,
+        (member, answer): (&'a Member, Result<Embeddings>),
+        (other, rest): (&'a Member, impl Future<Output = Result<Embeddings>>),
+    ) -> Done {
+        let goes_on = answer.as_ref().is_err_and(Error::should_fall_back);
+        if !goes_on {
+            self.spent += Usage::of_given_up();
+            return self.take(member, answer);
+        }
+        let done = self.take(member, answer);
+        debug_assert!(done.is_none(), "the call goes on");
+        self.last = Some(other);
+        let answer = rest.await;
+        // The other member was asked for all texts, so its rows do not join those that the first one finished.
+        self.finished.begin_again();
+        let whole = Finished::default().rest(&self.call.batch);
+        let answer = whole.end(&mut self.finished, answer);
+        self.take(other, answer)
+    }
+
+    fn note_latency(&self, answer: &Result<Embeddings>, began: Instant) {
+        if let (Some(hedging), Ok(_)) = (&self.inner.hedging, answer) {
+            hedging.with(|hedger| hedger.note(began.elapsed()));
+        }
+    }
+
+    /// Finds a member to ask beside the first one: of the same space, proved, with a closed breaker and within the budget.
+    fn second(&self, first: &Member, tokens: u64) -> Option<(&'a Member, Going<'a>)> {
+        let hedging = self.inner.hedging.as_ref()?;
+        let fits = |member: &&Member| {
+            let proved = member.proof.with(|proof| matches!(*proof, Proof::Stated | Proof::Verified));
+            !std::ptr::eq(*member, first) && member.space == first.space && proved
+        };
+        let inner = self.inner;
+        let (member, going) = inner.members.iter().filter(fits).find_map(|member| {
+            let going = member.admit(&self.call).ok()?;
+            Some((member, going))
+        })?;
+        hedging.with(|hedger| hedger.withdraw(tokens)).then_some((member, going))
+    }
+
+    fn tell_fall_back(&self, to: &Member) {
+        let failed = |(member, problem): &(&'a Member, Problem)| match problem {
+            Problem::Failed(error) => Some((*member, error.clone())),
+            Problem::Skipped(_) | Problem::ProbeFailed => None,
+        };
+        if let Some((from, error)) = self.problems.iter().rev().find_map(failed) {
+            self.call.tell(EventKind::FellBack { from: &from.label, to: &to.label, error: &error });
+        }
+    }
+
+    /// Returns the error of a call whose deadline has passed before all members were asked.
+    fn late(&self) -> Option<Error> {
+        let passed = self.call.batch.deadline().is_some_and(|deadline| Instant::now() >= deadline.into());
+        if self.problems.is_empty() || !passed {
+            return None;
+        }
+        let message = format!("before any member answered: {}", self.reasons());
+        Some(Error::new(ErrorKind::DeadlinePassed, message).with_embedder(self.inner))
+    }
+
+    /// Ends the call with an error, to which everything belongs that the call has brought so far.
+    fn fail(&mut self, error: Error) -> Error {
+        let spent = std::mem::take(&mut self.spent);
+        std::mem::take(&mut self.finished).give_back(error.with_charges(&spent))
+    }
+
+    /// Returns the error of a call that no member has answered. Its kind is that of the first failure that may pass, or
+    /// else of the first failure.
+    fn nobody(mut self) -> Error {
+        let errors = || {
+            self.problems.iter().filter_map(|(_, problem)| match problem {
+                Problem::Failed(error) => Some(error),
+                Problem::Skipped(_) | Problem::ProbeFailed => None,
+            })
+        };
+        let first = errors().find(|error| error.is_retryable()).or_else(|| errors().next()).cloned();
+        if let ([_], Some(only)) = (&self.problems[..], &first) {
+            let only = only.clone();
+            return self.fail(only);
+        }
+        let kind = first.as_ref().map_or(ErrorKind::Unavailable, Error::kind);
+        let mut error = Error::new(kind, format!("no member answered: {}", self.reasons())).with_embedder(self.inner);
+        let wait = errors().filter_map(Error::asked_wait).min();
+        error = wait.map_or(error.clone(), |wait| error.with_retry_after(wait));
+        if errors().count() == self.problems.len() && errors().all(Error::is_exhausted) {
+            error = error.mark_exhausted();
+        }
+        if let Some(first) = first {
+            error = error.with_source(first);
+        }
+        self.fail(error)
+    }
+
+    /// Says of each member why it has not answered.
+    fn reasons(&self) -> String {
+        let reason = |(member, problem): &(&Member, Problem)| {
+            let label = &member.label;
+            match problem {
+                Problem::Failed(error) => format!("{label}: {error}"),
+                Problem::Skipped(why) => format!("{label} was not asked: {}", why_skipped(member, *why)),
+                Problem::ProbeFailed => {
+                    format!("{label} was not asked: {}, and another call's probe has failed", breaker_of(member))
+                }
+            }
+        };
+        self.problems.iter().map(reason).collect::<Vec<_>>().join("; ")
+    }
+}
+
+fn why_skipped(member: &Member, why: SkipReason) -> String {
+    match why {
+        SkipReason::BreakerOpen | SkipReason::Probing => breaker_of(member),
+        SkipReason::Unverified => {
+            "it states the same space, and nothing proves that it is the same model: call `Resilient::verify` while the \
+             primary answers, or build with `with_trusted_spaces`"
+                .into()
+        }
+        SkipReason::OtherModel => "its vectors are those of another model than it states".into(),
+    }
+}
+
+fn breaker_of(member: &Member) -> String {
+    match member.breaker() {
+        (_, Some(left)) => format!("its breaker is open for {}", plural(left.as_secs() as usize + 1, "more second")),
+        (state, None) => format!("its breaker is {}", state.as_str().replace('_', "-")),
+    }
+}

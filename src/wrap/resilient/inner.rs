@@ -1,0 +1,36 @@
+//! Holds the members that all clones of a [`Resilient`](super::Resilient) share: [`Inner`].
+
+use std::fmt;
+
+use super::{hedging::Hedger, member::Member, reference::Reference};
+use crate::{Charges, Limits, Space, sync::Mutex};
+
+pub(super) struct Inner {
+    /// The primary first, then the fall-backs in their order.
+    pub(super) members: Vec<Member>,
+    /// The distinct spaces of the members, that of the primary first.
+    pub(super) spaces: Vec<Space>,
+    /// The limits that fit all members.
+    pub(super) limits: Limits,
+    /// Whether all members have these limits. Then each checks a batch as any other would.
+    pub(super) alike: bool,
+    /// The latencies of the primary, and the budget of extra calls.
+    pub(super) hedging: Option<Mutex<Hedger>>,
+    pub(super) min_cosine: f32,
+    /// The vectors of the probe texts that the primary gave when it was first asked.
+    pub(super) reference: Mutex<Option<Reference>>,
+    /// Held while members are verified, so that calls at once do not all pay for it.
+    pub(super) verifying: tokio::sync::Mutex<()>,
+    /// The cost of verifications that nobody was told of.
+    pub(super) unclaimed: Mutex<Charges>,
+}
+
+impl fmt::Display for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Resilient(")?;
+        for (at, member) in self.members.iter().enumerate() {
+            write!(f, "{}{}", if at == 0 { "" } else { ", " }, member.embedder)?;
+        }
+        f.write_str(")")
+    }
+}

@@ -1,0 +1,222 @@
+//! Sends calls to one member, and lets its breaker hear how they end: [`Member`].
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    breaker::{Admission, Breaker, BreakerPolicy, Outcome, Permit, Transition, outcome_of},
+    proof::Proof,
+};
+use crate::{
+    Batch, Embedder, Embeddings, ErrorKind, Limits, Result, Space,
+    all::embed_all,
+    deadline::until,
+    observer::{BreakerState, EventKind, SkipReason},
+    sync::Mutex,
+    telemetry,
+};
+
+/// A call that ended at its deadline counts as a failure of the member if it took at least this time, and the member
+/// answered nobody meanwhile. A caller that is in a hurry says nothing about a member; a member that is silent for so
+/// long hangs.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// One of the embedders that a call can go to.
+pub(super) struct Member {
+    pub(super) label: Box<str>,
+    pub(super) embedder: Arc<dyn Embedder>,
+    pub(super) space: Space,
+    /// Its limits when it was built in.
+    pub(super) limits: Limits,
+    pub(super) proof: Mutex<Proof>,
+    breaker: Mutex<Breaker>,
+    /// The first open time: no probe keeps its place for longer.
+    open_for: Duration,
+    /// The number of probes that have ended so far, and whether the last one failed.
+    probes: watch::Sender<(u64, bool)>,
+    pub(super) answered: AtomicU64,
+    pub(super) failed: AtomicU64,
+}
+
+impl Member {
+    pub(super) fn new(
+        label: String,
+        embedder: Arc<dyn Embedder>,
+        space: Space,
+        policy: &BreakerPolicy,
+        proof: Proof,
+    ) -> Self {
+        Self {
+            label: label.into(),
+            limits: embedder.limits(),
+            embedder,
+            space,
+            proof: Mutex::new(proof),
+            breaker: Mutex::new(Breaker::new(policy.clone())),
+            open_for: policy.open_for(),
+            probes: watch::Sender::new((0, false)),
+            answered: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        }
+    }
+
+    /// Lets a call go to the member, unless its breaker is open.
+    pub(super) fn admit<'m>(&'m self, call: &Call<'m>) -> Result<Going<'m>, SkipReason> {
+        let (admission, transition) = self.breaker.with(|breaker| breaker.admit(Instant::now()));
+        call.tell_transition(self, transition);
+        match admission {
+            Admission::Yes(permit) => Ok(Going::new(self, *call, permit)),
+            Admission::No { until: None, .. } => Err(SkipReason::Probing),
+            Admission::No { .. } => Err(SkipReason::BreakerOpen),
+        }
+    }
+
+    /// Lets a call go to the member although its breaker is open, because nobody else is left. Such calls go one at a
+    /// time. A call that comes meanwhile waits for the end of that one: if it fails, the member has failed both. `None`
+    /// stands for that, and for a deadline that comes first.
+    pub(super) async fn admit_last<'m>(&'m self, call: &Call<'m>) -> Option<Going<'m>> {
+        let deadline = call.batch.deadline();
+        // Before the question for a place: a probe that ends in between is seen.
+        let mut probes = self.probes.subscribe();
+        loop {
+            if let Some(permit) = self.breaker.with(|breaker| breaker.early_probe(Instant::now())) {
+                return Some(Going::new(self, *call, permit));
+            }
+            // A probe whose future is not polled any more loses its place after the open time, and nobody tells.
+            let no_longer = (Instant::now() + self.open_for).into_std();
+            let end = deadline.map_or(no_longer, |deadline| deadline.min(no_longer));
+            if until(Some(end), probes.changed()).await.is_some() {
+                let (_, failed) = *probes.borrow_and_update();
+                if failed {
+                    return None;
+                }
+            } else if deadline.is_some_and(|deadline| deadline <= end) {
+                return None;
+            }
+        }
+    }
+
+    /// Returns the state of the breaker, and for how long it stays open.
+    pub(super) fn breaker(&self) -> (BreakerState, Option<Duration>) {
+        self.breaker.with(|breaker| breaker.state(Instant::now()))
+    }
+
+    /// Returns whether the member has answered nobody since this moment, for at least this time.
+    fn is_silent(&self, since: Instant, at_least: Duration) -> bool {
+        let answered = self.breaker.with(|breaker| breaker.last_success());
+        since.elapsed() >= at_least && answered.is_none_or(|answered| answered < since)
+    }
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member").field("embedder", &self.embedder).finish_non_exhaustive()
+    }
+}
+
+/// The call that is on its way, and the wrapper that tells of it.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'a> {
+    pub(super) batch: Batch<'a>,
+    pub(super) teller: &'a (dyn fmt::Display + Sync),
+}
+
+impl Call<'_> {
+    pub(super) fn tell(&self, kind: EventKind<'_>) {
+        self.batch.tell(&self.teller, kind);
+    }
+
+    /// Tells that a breaker has changed its state. That a member gets no calls is worth a warning.
+    fn tell_transition(&self, member: &Member, transition: Option<Transition>) {
+        let (state, open_for) = match transition {
+            None => return,
+            Some(Transition::Opened { open_for, failures, calls }) => {
+                tracing::warn!(
+                    { telemetry::EMBEDDER } = %member.embedder,
+                    { telemetry::FAILURES } = failures,
+                    { telemetry::PAUSE } = ?open_for,
+                    "no calls go to a member for a while, as {failures} of {calls} calls failed"
+                );
+                (BreakerState::Open, Some(open_for))
+            }
+            Some(Transition::HalfOpened) => (BreakerState::HalfOpen, None),
+            Some(Transition::Closed) => (BreakerState::Closed, None),
+        };
+        self.tell(EventKind::Breaker { member: &member.label, state, open_for });
+    }
+}
+
+/// A call that goes to a member. However it ends, the breaker hears of it once.
+pub(super) struct Going<'m> {
+    member: &'m Member,
+    call: Call<'m>,
+    permit: Option<Permit>,
+    began: Instant,
+    /// If the call is dropped after at least this time, and the member answered nobody meanwhile, the member has failed
+    /// it. Without it, a dropped call says nothing about the member.
+    patience: Option<Duration>,
+}
+
+impl<'m> Going<'m> {
+    fn new(member: &'m Member, call: Call<'m>, permit: Permit) -> Self {
+        Self { member, call, permit: Some(permit), began: Instant::now(), patience: None }
+    }
+
+    /// Sets after what time the member has failed a call that is dropped.
+    pub(super) const fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience);
+        self
+    }
+
+    /// Asks the member.
+    pub(super) async fn ask(mut self, batch: Batch<'_>) -> Result<Embeddings> {
+        // The limits of a member may be narrower than those of all members together: it may learn them from replies.
+        let result = embed_all(&*self.member.embedder, batch).await;
+        let outcome = match &result {
+            Ok(_) => Outcome::Success,
+            Err(error) if error.kind() == ErrorKind::DeadlinePassed => self.given_up(SILENCE),
+            Err(error) => outcome_of(error),
+        };
+        let count = if result.is_ok() { &self.member.answered } else { &self.member.failed };
+        count.fetch_add(1, Ordering::Relaxed);
+        self.end(outcome);
+        result
+    }
+
+    /// Returns what a call without an answer says about the member.
+    fn given_up(&self, patience: Duration) -> Outcome {
+        if self.member.is_silent(self.began, patience) { Outcome::Failure } else { Outcome::Neutral }
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        let Some(permit) = self.permit.take() else { return };
+        let is_probe = permit.is_probe();
+        let took = self.began.elapsed();
+        let transition = self.member.breaker.with(|breaker| breaker.end(permit, outcome, Instant::now(), took));
+        if is_probe {
+            let failed = outcome == Outcome::Failure;
+            self.member.probes.send_modify(|(ended, last_failed)| {
+                *ended += 1;
+                *last_failed = failed;
+            });
+        }
+        self.call.tell_transition(self.member, transition);
+    }
+}
+
+impl Drop for Going<'_> {
+    fn drop(&mut self) {
+        if self.permit.is_some() {
+            let outcome = self.patience.map_or(Outcome::Neutral, |patience| self.given_up(patience));
+            self.end(outcome);
+        }
+    }
+}
