@@ -215,7 +215,7 @@ impl ResilientBuilder {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct MemberStatus {
-    /// The name of the innermost embedder, such as `openai/text-embedding-3-small`; with a number if several have it.
+    /// The label: see [`with_label`](ResilientBuilder::with_label).
     pub label: String,
     /// The space of its vectors.
     pub space: Space,

@@ -43,8 +43,8 @@ const MIN_COSINE: f32 = 0.999;
 #[derive(Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct ResilientBuilder {
-    primary: Arc<dyn Embedder>,
-    fallbacks: Vec<(Arc<dyn Embedder>, Opt)>,
+    /// The primary first, each with its label if it has been given one.
+    members: Vec<(Arc<dyn Embedder>, Option<String>, Opt)>,
     breaker: BreakerPolicy,
     hedging: Option<Hedging>,
     trusted: bool,
@@ -60,13 +60,14 @@ enum Opt {
 
 impl ResilientBuilder {
     pub(super) fn new(primary: Arc<dyn Embedder>) -> Self {
-        let (fallbacks, breaker, hedging) = (Vec::new(), BreakerPolicy::default(), None);
-        Self { primary, fallbacks, breaker, hedging, trusted: false, min_cosine: MIN_COSINE }
+        let members = vec![(primary, None, Opt::SameSpace)];
+        let (breaker, hedging) = (BreakerPolicy::default(), None);
+        Self { members, breaker, hedging, trusted: false, min_cosine: MIN_COSINE }
     }
 
     /// Adds a fall-back in the primary's space, after those before it.
     pub fn with_fallback(mut self, fallback: impl Embedder) -> Self {
-        self.fallbacks.push((Arc::new(fallback), Opt::SameSpace));
+        self.members.push((Arc::new(fallback), None, Opt::SameSpace));
         self
     }
 
@@ -78,7 +79,17 @@ impl ResilientBuilder {
     /// the middle of an [`embed_all`](crate::EmbedderExt::embed_all) of several calls, their rows lie in two spaces, and it
     /// fails with [`SpaceMismatch`](ErrorKind::SpaceMismatch) and all rows.
     pub fn with_fallback_in_another_space(mut self, fallback: impl Embedder) -> Self {
-        self.fallbacks.push((Arc::new(fallback), Opt::AnotherSpace));
+        self.members.push((Arc::new(fallback), None, Opt::AnotherSpace));
+        self
+    }
+
+    /// Sets the label of the member that was added last, which is the primary at first. Errors, events and
+    /// [`members`](super::Resilient::members) name it so. Without it, the label is the name of the innermost embedder, such
+    /// as `openai/text-embedding-3-small`. If several members have one label, the later ones get a number.
+    pub fn with_label(mut self, label: impl Into<String>) -> Self {
+        if let Some((_, last, _)) = self.members.last_mut() {
+            *last = Some(label.into());
+        }
         self
     }
 
@@ -111,25 +122,27 @@ impl ResilientBuilder {
 
     /// Checks everything, and makes the state that clones share.
     pub(super) fn into_inner(self) -> Result<Inner> {
-        let Self { primary, fallbacks, breaker, hedging, trusted, min_cosine } = self;
+        let Self { members: given, breaker, hedging, trusted, min_cosine } = self;
         breaker.check()?;
         hedging.as_ref().map_or(Ok(()), Hedging::check)?;
         if !(min_cosine > 0.0 && min_cosine <= 1.0) {
             let message = format!("a least cosine of {min_cosine}: `with_min_cosine` takes above 0, at most 1");
             return Err(Error::new(ErrorKind::Config, message));
         }
+        let primary = given[0].0.clone();
         let space = only_space(&*primary)?;
         let mut labels = Labels::default();
-        let mut members =
-            vec![Member::new(labels.of(&*primary), primary.clone(), space.clone(), &breaker, Proof::Stated)];
-        for (fallback, opt) in fallbacks {
-            let own = only_space(&*fallback)?;
+        let mut members = Vec::with_capacity(given.len());
+        for (place, (member, label, opt)) in given.into_iter().enumerate() {
+            let own = only_space(&*member)?;
             let same = own == space;
             if !same && opt == Opt::SameSpace {
-                return Err(other_space(&*primary, &space, &*fallback, &own));
+                return Err(other_space(&*primary, &space, &*member, &own));
             }
-            let proof = if same && !trusted { Proof::Missing } else { Proof::Stated };
-            members.push(Member::new(labels.of(&*fallback), fallback, own, &breaker, proof));
+            let is_taken_at_its_word = place == 0 || trusted || !same;
+            let proof = if is_taken_at_its_word { Proof::Stated } else { Proof::Missing };
+            let label = labels.unique(label.unwrap_or_else(|| innermost(&member.to_string()).to_owned()));
+            members.push(Member::new(label, member, own, &breaker, proof));
         }
         let first = members[0].limits.clone();
         let alike = members.iter().all(|member| member.limits == first);
@@ -179,16 +192,16 @@ fn other_space(primary: &dyn Embedder, space: &Space, fallback: &dyn Embedder, o
     Error::new(ErrorKind::SpaceMismatch, message)
 }
 
-/// Makes a short label for each member, which no other member has.
+/// Makes the labels of members distinct.
 #[derive(Default)]
 struct Labels(Vec<String>);
 
 impl Labels {
-    fn of(&mut self, member: &dyn Embedder) -> String {
-        let name = innermost(&member.to_string()).to_owned();
-        let number = self.0.iter().filter(|same| **same == name).count();
-        self.0.push(name.clone());
-        if number == 0 { name } else { format!("{name} #{}", number + 1) }
+    /// Returns the label, with a number if a member before has the same.
+    fn unique(&mut self, label: String) -> String {
+        let number = self.0.iter().filter(|same| **same == label).count();
+        self.0.push(label.clone());
+        if number == 0 { label } else { format!("{label} #{}", number + 1) }
     }
 }
 
@@ -217,7 +230,6 @@ fn has_parts(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::Fake;
 
     #[test]
     fn labels_are_short_and_distinct() {
@@ -233,7 +245,6 @@ mod tests {
             assert_eq!(innermost(name), label, "{name}");
         }
         let mut labels = Labels::default();
-        let fake = Fake::new(8);
-        assert_eq!([(); 3].map(|()| labels.of(&fake)), ["fake", "fake #2", "fake #3"]);
+        assert_eq!([(); 3].map(|()| labels.unique("fake".into())), ["fake", "fake #2", "fake #3"]);
     }
 }
