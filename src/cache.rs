@@ -31,7 +31,7 @@ pub(crate) use self::key::HashOfKey;
 #[cfg_attr(docvector_docs, doc(cfg(feature = "sqlite")))]
 pub use self::sqlite::{Sqlite, SqliteBuilder, SqliteStats};
 pub use self::{
-    guarded::{BreakerState, Guarded},
+    guarded::Guarded,
     key::Key,
     memory::Memory,
     store::{CacheStore, Entry, Sink},

@@ -58,6 +58,7 @@
 
 mod all;
 mod batch;
+mod breaker_state;
 pub mod cache;
 mod call_record;
 mod charges;
@@ -112,6 +113,7 @@ pub use ndarray;
 pub use self::tokenizer_counter::TokenizerCounter;
 pub use self::{
     batch::Batch,
+    breaker_state::BreakerState,
     charges::{Charge, Charges, Payee, Tier},
     embedder::Embedder,
     embeddings::Embeddings,

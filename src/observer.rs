@@ -45,7 +45,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Error, Options, call_record::CallRecord, named::named, telemetry};
+use crate::{BreakerState, Error, Options, call_record::CallRecord, named::named, telemetry};
 
 /// Hears what happens to calls on their way. Closures are observers, and so is an `Arc` of an observer.
 ///
@@ -279,28 +279,6 @@ named! {
     OtherModel = "other_model",
 }
 
-/// The state of a member's breaker.
-///
-/// Part of [`EventKind::Breaker`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum BreakerState {
-    /// All calls go through.
-    Closed,
-    /// A few calls go through, to see whether the member is well again.
-    HalfOpen,
-    /// No call goes through.
-    Open,
-}
-
-named! {
-    /// Returns the name: `closed`, `half_open` or `open`.
-    BreakerState, "the state of a breaker",
-    Closed = "closed",
-    HalfOpen = "half_open",
-    Open = "open",
-}
-
 /// Tells an observer. Its panic costs a warning, and nothing else.
 pub(crate) fn tell(observer: &dyn Observer, event: &Event<'_>) {
     if catch_unwind(AssertUnwindSafe(|| observer.observe(event))).is_err() {
@@ -317,6 +295,5 @@ mod tests {
     fn names_are_read_back() {
         check_names(Queue::ALL);
         check_names(SkipReason::ALL);
-        check_names(BreakerState::ALL);
     }
 }

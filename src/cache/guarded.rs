@@ -15,14 +15,14 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::{CacheStore, Entry, Key, Sink};
-use crate::{Error, ErrorKind, Result, SpaceId, telemetry};
+use crate::{BreakerState, Error, ErrorKind, Result, SpaceId, telemetry};
 
 /// A time limit and a circuit breaker around any store, so that a slow or broken one does not slow everything down. It
 /// is a store itself: put it around a server, or around the slow store of [`Tiered`](super::Tiered).
 ///
 /// ```
 /// use std::time::Duration;
-/// use docvector_embed::cache::{BreakerState, CacheStore, Entry, Guarded, Key, Memory};
+/// use docvector_embed::{BreakerState, cache::{CacheStore, Entry, Guarded, Key, Memory}};
 /// # fn main() -> docvector_embed::Result<()> {
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
 /// // Memory stands in for a store on a server.
@@ -84,18 +84,6 @@ pub struct Guarded<S> {
     most_failures: u32,
     pause: Duration,
     breaker: Arc<Mutex<Breaker>>,
-}
-
-/// Whether calls go to the store of a [`Guarded`], which has an example.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum BreakerState {
-    /// All calls go to the store.
-    Closed,
-    /// No call goes to the store until the pause is over; the first one after it is the probe.
-    Open,
-    /// One call, the probe, has gone to the store; no other does until that call ends.
-    HalfOpen,
 }
 
 struct Breaker {

@@ -23,8 +23,8 @@ use tokio::{runtime::Handle, task::JoinHandle};
 pub use self::{breaker::BreakerPolicy, builder::ResilientBuilder, hedging::Hedging, proof::Proof};
 use self::{course::Course, inner::Inner, shortened::Shortened};
 use crate::{
-    Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, explanation::Explanation,
-    observer::BreakerState, planner, telemetry,
+    Batch, BreakerState, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space,
+    explanation::Explanation, planner, telemetry,
 };
 
 /// Asks a primary first, and fall-backs if it fails.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use self::call_window::CallWindow;
 pub use self::policy::BreakerPolicy;
-use crate::{Error, ErrorKind, observer::BreakerState};
+use crate::{BreakerState, Error, ErrorKind};
 
 /// The most probes that are under way at once.
 const MOST_PROBES: usize = 16;

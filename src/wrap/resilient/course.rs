@@ -205,7 +205,11 @@ impl<'a> Course<'a> {
                             self.note_latency(&answer, began);
                             self.settle_race((member, answer), (other, second)).await
                         }
-                        Either::Right((answer, first)) => self.settle_race((other, answer), (member, first)).await,
+                        Either::Right((answer, first)) => {
+                            // The first one took longer than this. Without it, only fast calls would be noted.
+                            self.note_latency(&answer, began);
+                            self.settle_race((other, answer), (member, first)).await
+                        }
                     };
                 }
                 None => first.await,

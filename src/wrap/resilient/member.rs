@@ -16,10 +16,10 @@ use super::{
     proof::Proof,
 };
 use crate::{
-    Batch, Embedder, Embeddings, ErrorKind, Limits, Result, Space,
+    Batch, BreakerState, Embedder, Embeddings, ErrorKind, Limits, Result, Space,
     all::embed_all,
     deadline::until,
-    observer::{BreakerState, EventKind, SkipReason},
+    observer::{EventKind, SkipReason},
     sync::Mutex,
     telemetry,
 };

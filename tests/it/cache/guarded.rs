@@ -13,8 +13,8 @@ use std::{
 };
 
 use docvector_embed::{
-    EmbedderExt, Error, ErrorKind, Result, SpaceId, async_trait,
-    cache::{BreakerState, CacheStore, Entry, Guarded, Key, Memory, Sink, Tiered},
+    BreakerState, EmbedderExt, Error, ErrorKind, Result, SpaceId, async_trait,
+    cache::{CacheStore, Entry, Guarded, Key, Memory, Sink, Tiered},
     conformance,
     provider::Fake,
 };

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use docvector_embed::{
-    Batch, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Lane, Limits, Space, Truncation,
+    Batch, BreakerState, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Lane, Limits, Space, Truncation,
     cache::Memory,
     conformance::{self, Suite},
-    observer::BreakerState,
     plan,
     provider::Fake,
     wrap::{BreakerPolicy, Hedging, Proof, Resilient, RetryPolicy},
