@@ -215,7 +215,6 @@ impl<'b, 'a, 'l> Planner<'b, 'a, 'l> {
 
 /// Does what [`Batch::check`] does, and lets other tasks have a turn while it counts. Returns the counts, so that
 /// truncation counts nothing again.
-#[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "for providers that count tokens"))]
 pub(crate) async fn check<'l>(batch: &Batch<'_>, spaces: &[Space], limits: &'l Limits) -> Result<Counting<'l>> {
     batch.check_space(spaces)?;
     let mut counting = Counting::new(batch, limits);
@@ -238,7 +237,6 @@ pub(crate) async fn check<'l>(batch: &Batch<'_>, spaces: &[Space], limits: &'l L
 }
 
 /// Lets other tasks have a turn once enough bytes were counted since the last one.
-#[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "for providers that count tokens"))]
 async fn end_turn(counted: &mut usize, more: usize) {
     *counted = counted.saturating_add(more);
     if *counted >= TURN {

@@ -1,5 +1,6 @@
 //! Holds the wrappers: each has one job. A wrapper is an embedder itself, so wrappers stack.
 
+mod ab_split;
 mod cached;
 mod concurrency;
 mod dedup;
@@ -13,6 +14,7 @@ mod timeout;
 #[cfg(fuzzing)]
 pub use self::cached::fuzz;
 pub use self::{
+    ab_split::{AbSplit, AbSplitBuilder, ArmStats, SplitStats},
     cached::{CacheCounts, Cached, CachedBuilder, EntryInfo, VectorEncoding},
     concurrency::{Concurrency, Gate},
     dedup::Dedup,

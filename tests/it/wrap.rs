@@ -1,5 +1,6 @@
 //! Tests of the wrappers, each alone, and of the documented stack.
 
+mod ab_split;
 mod bad_values;
 mod bounded_queues;
 mod cached;
