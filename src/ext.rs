@@ -5,6 +5,8 @@ mod stream;
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 pub use self::{each::Each, stream::StreamOptions};
 use crate::{
     Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Result, Space, SpaceId,
@@ -94,6 +96,33 @@ pub trait EmbedderExt: Embedder {
     /// Those of [`embed_all`](Self::embed_all).
     fn embed_query(&self, text: &str) -> impl Future<Output = Result<Vec<f32>>> + Send {
         async move { embed_one(self, Batch::queries(&[text])).await }
+    }
+
+    /// Embeds one query in every space of the embedder at once, in the order of [`spaces`](Embedder::spaces). A search
+    /// covers several collections in this way while one of them replaces the other.
+    ///
+    /// ```
+    /// use docvector_embed::{EmbedderExt, provider::Fake, wrap::AbSplit};
+    /// # fn main() -> docvector_embed::Result<()> {
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let hosted = Fake::builder().with_model("hosted").with_dimensions(16).build()?;
+    /// let own = Fake::builder().with_model("own").with_dimensions(8).build()?;
+    /// let split = AbSplit::builder("migration").with_arm("hosted", 1, hosted).with_arm("own", 1, own).build()?;
+    /// for (space, query) in split.embed_query_each("which text?").await {
+    ///     // Search the collection of this space.
+    ///     assert_eq!(query?.len(), space.dimensions());
+    /// }
+    /// # Ok(()) }) }
+    /// ```
+    ///
+    /// # Errors
+    /// Each space has a result of its own: one that fails does not fail the others. The errors are those of
+    /// [`embed_query_in`](Self::embed_query_in).
+    fn embed_query_each(&self, text: &str) -> impl Future<Output = Vec<(Space, Result<Vec<f32>>)>> + Send {
+        join_all(self.spaces().iter().map(move |space| async move {
+            let query = embed_one(self, Batch::queries(&[text]).with_space(space.id())).await;
+            (space.clone(), query)
+        }))
     }
 
     /// Embeds a batch of any size; row `i` belongs to text `i`.

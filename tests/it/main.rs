@@ -12,6 +12,7 @@ mod many;
 mod observed;
 mod onnx;
 mod openai;
+mod query_each;
 #[cfg(feature = "serde")]
 mod stored;
 mod support;
