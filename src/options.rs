@@ -87,7 +87,7 @@ impl Lane {
 ///
 /// # Default
 /// No routing key, tenant, trace or wanted space; over-long texts are an error; the lane of the kind; no deadline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Options<'a> {
     /// The kind of the texts. Setting it does not change the lane: begin with [`new`](Self::new) of the kind.
@@ -128,7 +128,7 @@ impl<'a> Options<'a> {
 }
 
 /// [`Options`] that can outlive the batch that they came with. Cheap to clone.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct OwnedOptions {
     /// See [`Options::kind`].
