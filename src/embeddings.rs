@@ -3,9 +3,12 @@
 mod append;
 mod new;
 
-use std::{ops::Index, slice::ChunksExact};
+use std::{
+    ops::{Index, Range},
+    slice::ChunksExact,
+};
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, Axis, Slice};
 
 use crate::{Charges, Payee, RateLimitStatus, Space, Usage};
 
@@ -176,6 +179,18 @@ impl Embeddings {
             all.append(part).ok()?;
         }
         Some(all)
+    }
+
+    /// Copies the rows in this range, with their marks. Their cost is given, because that of the whole is divided.
+    ///
+    /// # Panics
+    /// If the range ends past the last row.
+    pub(crate) fn part(&self, rows: Range<usize>, charges: Charges) -> Self {
+        let vectors = self.vectors.slice_axis(Axis(0), Slice::from(rows.clone())).to_owned();
+        let marks = self.truncated.partition_point(|&row| row < rows.start)..;
+        let truncated = self.truncated[marks].iter().take_while(|&&row| row < rows.end).map(|row| row - rows.start);
+        let (truncated, space) = (truncated.collect(), self.space.clone());
+        Self { vectors, space, charges, truncated, rate_limit_status: self.rate_limit_status }
     }
 
     /// Copies the rows with these indices, in this order; an index may occur more than once. The usage stays that of

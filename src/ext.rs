@@ -14,7 +14,7 @@ use crate::{
     cache::CacheStore,
     observer::Observer,
     wrap::{
-        Cached, Concurrency, Dedup, Metered, MetricsSink, Observed, RateLimit, RateLimiter, Resilient,
+        Cached, Coalesce, Concurrency, Dedup, Metered, MetricsSink, Observed, RateLimit, RateLimiter, Resilient,
         ResilientBuilder, Retry, RetryPolicy, Timeout,
     },
 };
@@ -262,6 +262,14 @@ pub trait EmbedderExt: Embedder {
         Self: Sized,
     {
         Cached::new(self, store)
+    }
+
+    /// Turns small concurrent calls that begin within `window` of each other into one: see [`Coalesce`].
+    fn coalesce(self, window: Duration) -> Coalesce<Self>
+    where
+        Self: Sized,
+    {
+        Coalesce::new(self, window)
     }
 
     /// Lets at most this many calls run at once: see [`Concurrency`]. For a shared gate, or one with a bounded queue,

@@ -211,6 +211,11 @@ impl RowCollector {
         (0..self.rows).filter(|&index| !self.done[index])
     }
 
+    /// Returns the cost of all parts so far.
+    pub(crate) const fn charges(&self) -> &Charges {
+        &self.charges
+    }
+
     /// Returns `true` if this text has a row.
     pub(crate) fn has(&self, index: usize) -> bool {
         self.done[index]

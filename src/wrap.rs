@@ -2,6 +2,7 @@
 
 mod ab_split;
 mod cached;
+mod coalesce;
 mod concurrency;
 mod dedup;
 mod metered;
@@ -16,6 +17,7 @@ pub use self::cached::fuzz;
 pub use self::{
     ab_split::{AbSplit, AbSplitBuilder, ArmStats, SplitStats},
     cached::{CacheCounts, Cached, CachedBuilder, EntryInfo, VectorEncoding},
+    coalesce::{Coalesce, CoalesceCounts},
     concurrency::{Concurrency, Gate},
     dedup::Dedup,
     metered::Metered,

@@ -7,6 +7,7 @@ mod cached;
 #[cfg(all(feature = "openai", feature = "sqlite"))]
 mod cached_killed;
 mod cached_races;
+mod coalesce;
 mod concurrency;
 mod metered;
 mod rate_limit;
