@@ -19,15 +19,17 @@ use tokio::time::Instant;
 
 pub use self::counts::CoalesceCounts;
 use self::{
+    bill::Bill,
     caller::{Caller, size_of, size_without_tokens},
     counts::Counts,
     inner::Inner,
+    recorded::Recorded,
     seat::Seat,
     size::Size,
     untold::Untold,
 };
 use crate::{
-    Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, OwnedOptions, Result, Space, Usage,
+    Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, OwnedOptions, Result, Space,
     all::embed_all,
     deadline::until,
     explanation::{Explanation, plural},
@@ -89,9 +91,9 @@ const MOST_TEXTS: usize = 256;
 /// # Cancellation
 /// A caller that leaves before the departure takes its texts with it, and a group without callers makes no call. After
 /// the departure the call continues for the others. It is dropped with the last caller. A caller that leaves then is not
-/// told its part of the cost: [`unclaimed`](Self::unclaimed) has it. It also has the cost of a call that all have left:
-/// of its inner calls, those that were not answered count as given up. A caller whose deadline passes leaves in the same
-/// way; if it was the last, its error has that cost.
+/// told its part of the cost: [`unclaimed`](Self::unclaimed) has it. It also has the cost of a call that all have left,
+/// which counts as given up if it was not answered. A caller whose deadline passes leaves in the same way; if it was the
+/// last, its error has that cost. A call that went straight belongs to its caller, as without `Coalesce`.
 ///
 /// # Stacking
 /// Outside [`Retry`](super::Retry), [`RateLimit`](super::RateLimit), [`Concurrency`](super::Concurrency) and
@@ -217,13 +219,23 @@ impl<E: Embedder> Coalesce<E> {
 
     /// Asks for the missing texts of one caller, after a merged call failed for reasons that may be another caller's.
     async fn alone(&self, batch: &Batch<'_>, mut untold: Untold) -> Result<Embeddings> {
-        Counts::add(&self.inner.counts.alone, 1);
+        let inner = &self.inner;
+        Counts::add(&inner.counts.alone, 1);
         let missing = untold.missing();
         let picked = missing.as_ref().map(|missing| batch.pick(missing));
         let rest = picked.as_ref().map_or(*batch, |picked| picked.batch());
-        let result = match until(batch.deadline(), embed_all(&self.inner.embedder, rest)).await {
-            Some(result) => result,
-            None => Err(self.late("while the call was under way").with_usage(Usage::of_given_up())),
+        let bill = Arc::new(Bill::new(inner.counts.clone()));
+        let embedder = Recorded::new(inner.clone(), bill.clone());
+        let result = until(batch.deadline(), embed_all(&embedder, rest)).await;
+        let result = match result {
+            Some(result) => {
+                embedder.settle();
+                result
+            }
+            None => {
+                drop(embedder);
+                Err(self.late("while the call was under way").with_charges(&bill.take()))
+            }
         };
         untold.end(result.map_err(|error| match &missing {
             Some(missing) => error.map_indices(|index| missing.get(index).copied()),

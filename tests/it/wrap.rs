@@ -8,6 +8,7 @@ mod cached;
 mod cached_killed;
 mod cached_races;
 mod coalesce;
+mod coalesce_races;
 mod concurrency;
 mod metered;
 mod rate_limit;
