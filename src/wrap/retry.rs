@@ -377,7 +377,8 @@ impl<E: Embedder> Embedder for Retry<E> {
         let RetryPolicy { attempts, first_backoff, max_backoff, max_elapsed, .. } = self.policy;
         Explanation::new("Retry")
             .with_fact(format!("makes up to {attempts} attempts"))
-            .with_fact(format!("waits up to {first_backoff:?}, doubled up to {max_backoff:?}, {max_elapsed:?} in all"))
+            .with_fact(format!("a wait before each: up to {first_backoff:?}, doubled up to {max_backoff:?}"))
+            .with_fact(format!("none later than {max_elapsed:?} after the first failure"))
             .with_inner(self.inner.explain(batch))
     }
 }

@@ -11,6 +11,7 @@ mod coalesce;
 mod coalesce_races;
 mod concurrency;
 mod metered;
+mod pairs;
 mod rate_limit;
 mod resilient;
 mod retry;

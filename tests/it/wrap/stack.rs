@@ -6,8 +6,9 @@ use docvector_embed::{
     Embedder, EmbedderExt, Error, ErrorKind,
     cache::Memory,
     conformance,
+    observer::Event,
     provider::Fake,
-    wrap::{RateLimiter, RetryPolicy, Totals},
+    wrap::{AbSplit, RateLimiter, Resilient, RetryPolicy, Totals},
 };
 
 /// Makes the wrappers that are around each call.
@@ -33,6 +34,28 @@ async fn the_stack_keeps_the_laws() {
 fn the_stack_shows_itself_from_outside_in() {
     let shown = stack(Fake::new(4), &Totals::new()).to_string();
     assert_eq!(shown, "Cached(Retry(RateLimit(Concurrency(Timeout(Metered(fake))))))");
+}
+
+/// The stack of [stacking](docvector_embed::docs::stacking): arms, each with a cache and members.
+fn whole(arms: [Fake; 2]) -> AbSplit {
+    let arm = |fake: Fake| {
+        let member = |fake: Fake| calls(fake, &Totals::new());
+        let members = Resilient::builder(member(fake.clone())).with_fallback(member(fake)).with_trusted_spaces();
+        let arm = members.build().expect("one space").coalesce(Duration::from_millis(2));
+        arm.cached(Memory::unbounded()).expect("one space")
+    };
+    let [one, two] = arms.map(arm);
+    AbSplit::builder("a split").with_arm("one", 1, one).with_arm("two", 1, two).build().expect("two arms")
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_whole_stack_keeps_the_laws_of_routers() {
+    let arms = |arms: Vec<Fake>| whole(arms.try_into().expect("two arms"));
+    conformance::router(arms).await.expect("lawful");
+    conformance::router(|fakes| arms(fakes).observed(|_: &Event<'_>| {})).await.expect("lawful with an observer");
+    let member = "Retry(RateLimit(Concurrency(Timeout(Metered(fake)))))";
+    let arm = format!("Cached(Coalesce(Resilient({member}, {member})))");
+    assert_eq!(whole([Fake::new(4), Fake::new(8)]).to_string(), format!("AbSplit(one: {arm}, two: {arm})"));
 }
 
 #[tokio::test(start_paused = true)]
