@@ -27,6 +27,28 @@ pub(crate) async fn embed_all<E: Embedder + ?Sized>(embedder: &E, batch: Batch<'
     embed_calls(embedder, batch, embedder.limits(), &mut |_| {}).await
 }
 
+/// Embeds a batch in one call if the embedder still has the limits that the batch was made for, and else in calls within
+/// its limits of now. For routers, whose callers do not see how the limits of a part change.
+pub(crate) async fn embed_within<E: Embedder + ?Sized>(
+    embedder: &E,
+    planned: &Limits,
+    batch: Batch<'_>,
+) -> Result<Embeddings> {
+    if embedder.limits() != *planned {
+        return Box::pin(embed_all(embedder, batch)).await;
+    }
+    let result = embed_checked(embedder, batch).await;
+    match &result {
+        // A refusal may have told the embedder what it takes.
+        Err(error) if planner::split_refused(error, &batch, &embedder.limits()).is_some() => {
+            let charges = error.charges().clone();
+            let result = Box::pin(embed_all(embedder, batch)).await;
+            result.map(|rows| rows.with_charges(&charges)).map_err(|error| error.with_charges(&charges))
+        }
+        _ => result,
+    }
+}
+
 /// Implements [`EmbedderExt::embed_all_with_progress`](crate::EmbedderExt::embed_all_with_progress).
 pub(crate) async fn embed_all_with_progress<E: Embedder + ?Sized>(
     embedder: &E,
@@ -69,12 +91,25 @@ async fn embed_calls<E: Embedder + ?Sized>(
         }
         refused += error.charges();
     }
+    // In a box, so that the future of a single call is small: it is moved and allocated for every call.
+    Box::pin(embed_many(embedder, batch, &limits, progress, waiting, refused)).await
+}
+
+/// Makes several calls, some of them at once, and puts their rows together.
+async fn embed_many<E: Embedder + ?Sized>(
+    embedder: &E,
+    batch: Batch<'_>,
+    limits: &Limits,
+    progress: &mut (dyn FnMut(usize) + Send),
+    mut waiting: VecDeque<Range<usize>>,
+    mut refused: Charges,
+) -> Result<Embeddings> {
     let mut in_flight = FuturesUnordered::new();
     let mut rows = RowCollector::new(batch.len());
     let (mut done, mut failed) = (0, None::<Error>);
     loop {
         while failed.is_none() && in_flight.len() < limits.in_flight.unwrap_or(IN_FLIGHT).max(1) {
-            let Some(call) = next_call(embedder, batch, &limits, &mut waiting).await else { break };
+            let Some(call) = next_call(embedder, batch, limits, &mut waiting).await else { break };
             in_flight.push(embed_range(embedder, batch, call));
         }
         let Some((call, result)) = in_flight.next().await else { break };

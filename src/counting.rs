@@ -86,6 +86,12 @@ impl<'l> Counting<'l> {
         self.by.limit.map_or(tokens, |limit| tokens.min(limit))
     }
 
+    /// Returns whether [`too_long`](Self::too_long) can find a text at all.
+    pub(crate) fn finds_long(&self, batch: &Batch<'_>) -> bool {
+        let is_error = batch.truncation() == Truncation::Error;
+        is_error && self.by.limit.is_some() && matches!(self.limits.tokens, TokenCount::Exact(_))
+    }
+
     /// Returns the text as a bad one if it has more tokens than a text may have and over-long texts are an error.
     /// Counts only if the cheap bound leaves it open.
     pub(crate) fn too_long(&mut self, batch: &Batch<'_>, index: usize) -> Option<BadText> {

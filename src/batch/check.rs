@@ -24,7 +24,9 @@ impl Batch<'_> {
     pub(crate) fn check_counted(&self, counting: &mut Counting<'_>) -> Result<()> {
         let limits = counting.limits;
         let mut bad = self.bad_texts(limits);
-        bad.extend((0..self.len()).filter_map(|index| counting.too_long(self, index)));
+        if counting.finds_long(self) {
+            bad.extend((0..self.len()).filter_map(|index| counting.too_long(self, index)));
+        }
         if !bad.is_empty() {
             return Err(Error::invalid_texts(bad));
         }

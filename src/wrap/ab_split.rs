@@ -11,8 +11,12 @@ use async_trait::async_trait;
 use self::arms::{Arm, Arms};
 pub use self::stats::{ArmStats, SplitStats};
 use crate::{
-    Batch, Embedder, Embeddings, Limits, Result, Space, all::embed_all, explanation::Explanation, observer::EventKind,
-    planner, under_way::CallUnderWay,
+    Batch, Embedder, Embeddings, Limits, Result, Space,
+    all::{embed_all, embed_within},
+    explanation::Explanation,
+    observer::EventKind,
+    planner,
+    under_way::CallUnderWay,
 };
 
 /// Divides the work between two or more labelled embedders, its arms, by share: to test a model of your own beside a
@@ -143,13 +147,20 @@ impl AbSplit {
         SplitStats { arms: arms.collect() }
     }
 
-    /// Checks the batch by the limits of the split, and has the arm embed it.
+    /// Checks the batch by the limits of the split, and has the arm embed it. Arms of the same limits check it themselves,
+    /// each as the others would.
     async fn embed_by(&self, arm: &Arm, batch: Batch<'_>) -> Result<Embeddings> {
-        let counting = planner::check(&batch, slice::from_ref(&arm.space), &self.0.limits).await;
-        let counting = counting.map_err(|error| error.with_embedder(self))?;
-        // The arm does not count again, if it counts in the same way. And it splits the batch if its limits have shrunk
-        // since the split was built: nobody outside can know of it.
-        embed_all(&*arm.embedder, batch.with_counted(counting.counted(&batch))).await
+        if self.0.alike {
+            return embed_within(&*arm.embedder, &self.0.limits, batch).await;
+        }
+        Box::pin(async {
+            let counting = planner::check(&batch, slice::from_ref(&arm.space), &self.0.limits).await;
+            let counting = counting.map_err(|error| error.with_embedder(self))?;
+            // The arm does not count again, if it counts in the same way. And it splits the batch if its limits have
+            // shrunk since the split was built: nobody outside can know of it.
+            embed_all(&*arm.embedder, batch.with_counted(counting.counted(&batch))).await
+        })
+        .await
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) struct Arms {
     pub(super) spaces: Vec<Space>,
     /// The limits that fit every arm.
     pub(super) limits: Limits,
+    /// Whether every arm has these limits.
+    pub(super) alike: bool,
     /// The share of each arm. They are replaced as a whole, so a call sees those of one moment.
     shares: Mutex<Arc<[u32]>>,
     /// The index of the arm for batches without a routing key.
@@ -53,10 +55,11 @@ impl Arms {
                 spaces.push(arm.space.clone());
             }
         }
-        let all = arms.iter().map(|arm| arm.embedder.limits());
-        let limits = all.reduce(|all, limits| all.combine(&limits)).unwrap_or_default();
+        let each: Vec<Limits> = arms.iter().map(|arm| arm.embedder.limits()).collect();
+        let limits = each.iter().cloned().reduce(|all, limits| all.combine(&limits)).unwrap_or_default();
+        let alike = each.iter().all(|own| *own == limits);
         let keyless = keyless.map(|label| index_of(&arms, label)).transpose()?;
-        Ok(Self { arms, spaces, limits, shares: Mutex::new(shares), keyless, turns: AtomicU64::new(0) })
+        Ok(Self { arms, spaces, limits, alike, shares: Mutex::new(shares), keyless, turns: AtomicU64::new(0) })
     }
 
     /// Returns the arm of a batch.

@@ -132,7 +132,7 @@ mod tests {
         let components = texts.iter().flat_map(|&text| [text as f32, 1.0]).collect();
         let payee = Payee::new("test", model, Tier::Standard);
         let charges = Charges::of(&payee, Usage::of_request(Some(tokens)));
-        let marks = (0..texts.len()).filter(|&row| texts[row] % 3 == 0).collect();
+        let marks = (0..texts.len()).filter(|&row| texts[row].is_multiple_of(3)).collect();
         Embeddings::new(texts.len(), &space(model), components, charges).expect("valid").with_truncated(marks)
     }
 
@@ -145,7 +145,7 @@ mod tests {
     fn are_of(rows: &Embeddings, texts: &[usize]) -> Result<(), TestCaseError> {
         let have: Vec<usize> = rows.rows().map(|row| row[0] as usize).collect();
         prop_assert_eq!(&have, texts);
-        let marks: Vec<usize> = (0..texts.len()).filter(|&row| texts[row] % 3 == 0).collect();
+        let marks: Vec<usize> = (0..texts.len()).filter(|&row| texts[row].is_multiple_of(3)).collect();
         prop_assert_eq!(rows.truncated(), marks);
         Ok(())
     }

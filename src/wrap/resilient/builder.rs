@@ -146,6 +146,7 @@ impl ResilientBuilder {
         }
         let first = members[0].limits.clone();
         let alike = members.iter().all(|member| member.limits == first);
+        members.iter_mut().for_each(|member| member.alike = alike);
         let mut limits = members.iter().skip(1).fold(first.clone(), |all, member| all.combine(&member.limits));
         // A fall-back that takes fewer calls at once is no reason to slow the primary down.
         limits.in_flight = first.in_flight;

@@ -83,7 +83,7 @@ impl<'a> Course<'a> {
             _ => None,
         };
         for member in self.problems.iter().filter_map(skipped).collect::<Vec<_>>() {
-            if let Some(done) = self.ask_last(member).await {
+            if let Some(done) = Box::pin(self.ask_last(member)).await {
                 return done;
             }
         }
@@ -93,7 +93,9 @@ impl<'a> Course<'a> {
     /// Lets the call go to a member, if it is proved to be of its space and its breaker allows it.
     async fn admit(&mut self, member: &'a Member) -> Result<Going<'a>, SkipReason> {
         if member.proof.with(|proof| *proof == Proof::Missing) {
-            let verified = until(self.call.batch.deadline(), self.inner.verify_for(member, &self.call)).await;
+            // In a box, as everything that is rare here: the future of a plain call stays small.
+            let verifying = Box::pin(self.inner.verify_for(member, &self.call));
+            let verified = until(self.call.batch.deadline(), verifying).await;
             self.spent += verified.flatten().unwrap_or_default();
         }
         match member.proof.with(|proof| *proof) {
@@ -119,7 +121,7 @@ impl<'a> Course<'a> {
             self.finished.begin_again();
         }
         if let Some((delay, tokens)) = self.hedging_delay(is_first) {
-            return self.race(member, going, delay, tokens).await;
+            return Box::pin(self.race(member, going, delay, tokens)).await;
         }
         let rest = self.finished.rest(&self.call.batch);
         let result = if rest.is_empty() {

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Batch, BreakerState, Embedder, Embeddings, ErrorKind, Limits, Result, Space,
-    all::embed_all,
+    all::{embed_all, embed_within},
     deadline::until,
     observer::{EventKind, SkipReason},
     sync::Mutex,
@@ -36,6 +36,8 @@ pub(super) struct Member {
     pub(super) space: Space,
     /// Its limits when it was built in.
     pub(super) limits: Limits,
+    /// Whether all members have these limits.
+    pub(super) alike: bool,
     pub(super) proof: Mutex<Proof>,
     breaker: Mutex<Breaker>,
     /// The first open time: no probe keeps its place for longer.
@@ -57,6 +59,7 @@ impl Member {
         Self {
             label: label.into(),
             limits: embedder.limits(),
+            alike: false,
             embedder,
             space,
             proof: Mutex::new(proof),
@@ -70,10 +73,11 @@ impl Member {
 
     /// Lets a call go to the member, unless its breaker is open.
     pub(super) fn admit<'m>(&'m self, call: &Call<'m>) -> Result<Going<'m>, SkipReason> {
-        let (admission, transition) = self.breaker.with(|breaker| breaker.admit(Instant::now()));
+        let now = Instant::now();
+        let (admission, transition) = self.breaker.with(|breaker| breaker.admit(now));
         call.tell_transition(self, transition);
         match admission {
-            Admission::Yes(permit) => Ok(Going::new(self, *call, permit)),
+            Admission::Yes(permit) => Ok(Going::new(self, *call, permit, now)),
             Admission::No { until: None, .. } => Err(SkipReason::Probing),
             Admission::No { .. } => Err(SkipReason::BreakerOpen),
         }
@@ -87,8 +91,9 @@ impl Member {
         // Before the question for a place: a probe that ends in between is seen.
         let mut probes = self.probes.subscribe();
         loop {
-            if let Some(permit) = self.breaker.with(|breaker| breaker.early_probe(Instant::now())) {
-                return Some(Going::new(self, *call, permit));
+            let now = Instant::now();
+            if let Some(permit) = self.breaker.with(|breaker| breaker.early_probe(now)) {
+                return Some(Going::new(self, *call, permit, now));
             }
             // A probe whose future is not polled any more loses its place after the open time, and nobody tells.
             let no_longer = (Instant::now() + self.open_for).into_std();
@@ -166,8 +171,8 @@ pub(super) struct Going<'m> {
 }
 
 impl<'m> Going<'m> {
-    fn new(member: &'m Member, call: Call<'m>, permit: Permit) -> Self {
-        Self { member, call, permit: Some(permit), began: Instant::now(), patience: None }
+    fn new(member: &'m Member, call: Call<'m>, permit: Permit, began: Instant) -> Self {
+        Self { member, call, permit: Some(permit), began, patience: None }
     }
 
     /// Sets after what time the member has failed a call that is dropped.
@@ -178,8 +183,13 @@ impl<'m> Going<'m> {
 
     /// Asks the member.
     pub(super) async fn ask(mut self, batch: Batch<'_>) -> Result<Embeddings> {
-        // The limits of a member may be narrower than those of all members together: it may learn them from replies.
-        let result = embed_all(&*self.member.embedder, batch).await;
+        let Member { embedder, limits, alike, .. } = self.member;
+        let result = if *alike {
+            embed_within(&**embedder, limits, batch).await
+        } else {
+            // The limits of a member may be narrower than those of all members together, if they count differently.
+            Box::pin(embed_all(&**embedder, batch)).await
+        };
         let outcome = match &result {
             Ok(_) => Outcome::Success,
             Err(error) if error.kind() == ErrorKind::DeadlinePassed => self.given_up(SILENCE),
@@ -199,8 +209,9 @@ impl<'m> Going<'m> {
     fn end(&mut self, outcome: Outcome) {
         let Some(permit) = self.permit.take() else { return };
         let is_probe = permit.is_probe();
-        let took = self.began.elapsed();
-        let transition = self.member.breaker.with(|breaker| breaker.end(permit, outcome, Instant::now(), took));
+        let now = Instant::now();
+        let took = now.saturating_duration_since(self.began);
+        let transition = self.member.breaker.with(|breaker| breaker.end(permit, outcome, now, took));
         if is_probe {
             let failed = outcome == Outcome::Failure;
             self.member.probes.send_modify(|(ended, last_failed)| {
