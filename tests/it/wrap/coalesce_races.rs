@@ -270,7 +270,7 @@ struct Seen {
 
 async fn race(seed: u64, seen: &mut Seen) {
     let mut random = Rng::with_seed(seed);
-    let moody = Moody::new(seed, seed % 3 != 0);
+    let moody = Moody::new(seed, !seed.is_multiple_of(3));
     let coalesce = Coalesce::new(moody.clone(), WINDOW).with_max_texts(OF_GROUP);
     let tasks: Vec<_> =
         (0..CALLERS).map(|_| tokio::spawn(ask(coalesce.clone(), Caller::random(&mut random)))).collect();
