@@ -20,7 +20,7 @@
 //! ```
 //!
 //! # The ideas, in reading order
-//! - [`Embedder`] is the one trait: three methods, nine laws. Providers and wrappers implement it.
+//! - [`Embedder`] is the one trait: three methods to write, nine laws. Providers and wrappers implement it.
 //! - [`EmbedderExt`] is what users call: any number of texts, streams, one result per text, and the wrappers as
 //!   methods.
 //! - A [`Batch`] is the question: borrowed texts, their [kind](InputKind), and what to do with those that are [too
@@ -30,6 +30,8 @@
 //! - An [`Error`] says what failed and which texts are the cause, and returns the rows that were finished.
 //! - [`wrap::Cached`] embeds each text once, ever. It keeps the vectors in a [store](cache): in memory, in a file, or
 //!   one of your own.
+//! - [`wrap::Resilient`] and [`wrap::AbSplit`] put several providers behind one embedder, and an [`observer`] hears what
+//!   happens in a stack.
 //! - [`provider::Fake`] is the simplest provider and [`wrap::Dedup`] the simplest wrapper: read them before you write
 //!   your own, and run [`conformance`] on it.
 //!
