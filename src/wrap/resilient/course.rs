@@ -348,7 +348,10 @@ fn why_skipped(member: &Member, why: SkipReason) -> String {
 
 fn breaker_of(member: &Member) -> String {
     match member.breaker() {
-        (_, Some(left)) => format!("its breaker is open for {}", plural(left.as_secs() as usize + 1, "more second")),
+        (_, Some(left)) => {
+            let seconds = left.as_secs().saturating_add(u64::from(left.subsec_nanos() > 0));
+            format!("its breaker is open for {}", plural(seconds as usize, "more second"))
+        }
         (state, None) => format!("its breaker is {}", state.as_str().replace('_', "-")),
     }
 }

@@ -96,14 +96,14 @@ impl Member {
                 return Some(Going::new(self, *call, permit, now));
             }
             // A probe whose future is not polled any more loses its place after the open time, and nobody tells.
-            let no_longer = (Instant::now() + self.open_for).into_std();
-            let end = deadline.map_or(no_longer, |deadline| deadline.min(no_longer));
-            if until(Some(end), probes.changed()).await.is_some() {
+            let no_longer = Instant::now().checked_add(self.open_for).map(Instant::into_std);
+            let end = [deadline, no_longer].into_iter().flatten().min();
+            if until(end, probes.changed()).await.is_some() {
                 let (_, failed) = *probes.borrow_and_update();
                 if failed {
                     return None;
                 }
-            } else if deadline.is_some_and(|deadline| deadline <= end) {
+            } else if deadline.is_some() && end == deadline {
                 return None;
             }
         }
