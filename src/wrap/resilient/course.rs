@@ -22,7 +22,7 @@ use super::{
     proof::Proof,
 };
 use crate::{
-    Batch, Charges, Embeddings, Error, ErrorKind, Lane, Result, Usage,
+    Batch, BreakerState, Charges, Embeddings, Error, ErrorKind, Lane, Result, Usage,
     deadline::until,
     explanation::plural,
     finished::Finished,
@@ -258,7 +258,9 @@ impl<'a> Course<'a> {
             !std::ptr::eq(*member, first) && member.space == first.space && proved
         };
         let inner = self.inner;
-        let (member, going) = inner.members.iter().filter(fits).find_map(|member| {
+        // No probe: this call may be dropped at any moment, and would show nothing.
+        let is_closed = |member: &&Member| member.breaker().0 == BreakerState::Closed;
+        let (member, going) = inner.members.iter().filter(fits).filter(is_closed).find_map(|member| {
             let going = member.admit(&self.call).ok()?;
             Some((member, going))
         })?;
