@@ -33,6 +33,13 @@ impl Finished {
         }
     }
 
+    /// Takes the rows of the whole batch, if all are finished.
+    pub(crate) fn whole(&mut self) -> Option<Embeddings> {
+        let rows = self.rows.take_if(|rows| rows.missing().next().is_none())?;
+        let all = rows.finish().ok()?;
+        Some(self.settle(all))
+    }
+
     /// Puts the rows so far aside, because the next attempt will be in another space: all texts are asked for again.
     pub(crate) fn begin_again(&mut self) {
         if let Some(rows) = self.rows.take() {
@@ -65,11 +72,6 @@ impl<'a> Rest<'a> {
         'a: 'r,
     {
         self.0.as_ref().map_or(*whole, |(picked, _)| picked.batch())
-    }
-
-    /// Returns whether all texts have a row.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.as_ref().is_some_and(|(_, todo)| todo.is_empty())
     }
 
     /// Takes the result of an attempt for these texts. Returns the rows of the whole batch, or the attempt's error with

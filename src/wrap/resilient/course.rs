@@ -124,11 +124,7 @@ impl<'a> Course<'a> {
             return Box::pin(self.race(member, going, delay, tokens)).await;
         }
         let rest = self.finished.rest(&self.call.batch);
-        let result = if rest.is_empty() {
-            Ok(Embeddings::empty(&member.space))
-        } else {
-            going.ask(rest.batch(&self.call.batch)).await
-        };
+        let result = going.ask(rest.batch(&self.call.batch)).await;
         let result = rest.end(&mut self.finished, result);
         self.take(member, result)
     }
@@ -156,12 +152,7 @@ impl<'a> Course<'a> {
     /// Takes what a member has answered. An error that another member may not have is kept, and the call goes on.
     fn take(&mut self, member: &'a Member, result: Result<Embeddings>) -> Done {
         let error = match result {
-            Ok(rows) => {
-                let place = self.inner.members.iter().position(|other| std::ptr::eq(other, member)).unwrap_or(0);
-                self.call.tell(EventKind::Answered { member: &member.label, place });
-                let spent = std::mem::take(&mut self.spent);
-                return Some(Ok(if spent.is_none() { rows } else { rows.with_charges(&spent) }));
-            }
+            Ok(rows) => return Some(Ok(self.answered(member, rows))),
             Err(error) => error,
         };
         if !error.should_fall_back() {
@@ -170,8 +161,20 @@ impl<'a> Course<'a> {
         self.spent += error.charges();
         let error = error.without_charges();
         self.finished.keep(self.call.batch.len(), error.clone());
+        // Members may have failed, and have finished all rows between them.
+        if let Some(rows) = self.finished.whole() {
+            return Some(Ok(self.answered(member, rows)));
+        }
         self.problems.push((member, Problem::Failed(error.without_partial())));
         None
+    }
+
+    /// Tells that a member has answered, and adds the cost of the calls that failed.
+    fn answered(&mut self, member: &Member, rows: Embeddings) -> Embeddings {
+        let place = self.inner.members.iter().position(|other| std::ptr::eq(other, member)).unwrap_or(0);
+        self.call.tell(EventKind::Answered { member: &member.label, place });
+        let spent = std::mem::take(&mut self.spent);
+        if spent.is_none() { rows } else { rows.with_charges(&spent) }
     }
 
     /// Returns the delay after which a second member may be asked, and the tokens of the call. Only the first member of
@@ -233,12 +236,16 @@ impl<'a> Course<'a> {
             self.spent += Usage::of_given_up();
             return self.take(member, answer);
         }
-        let done = self.take(member, answer);
-        debug_assert!(done.is_none(), "the call goes on");
+        // It may have finished all rows.
+        if let Some(done) = self.take(member, answer) {
+            return Some(done.map(|rows| rows.with_usage(Usage::of_given_up())));
+        }
         self.last = Some(other);
         let answer = rest.await;
-        // The other member was asked for all texts, so its rows do not join those that the first one finished.
-        self.finished.begin_again();
+        if answer.is_ok() {
+            // The other member was asked for all texts. Only the cost of the rows that the first one finished is left.
+            self.finished.begin_again();
+        }
         let whole = Finished::default().rest(&self.call.batch);
         let answer = whole.end(&mut self.finished, answer);
         self.take(other, answer)
