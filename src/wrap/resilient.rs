@@ -60,7 +60,8 @@ use crate::{
 /// recovers is not flooded. These count as failures: `Unavailable`, `Timeout`, `Protocol`, `Inference`, `Auth`,
 /// `Config`, `QuotaExhausted` and `Cache`. `RateLimited` and `Overloaded` do not count, though the call goes on to the next
 /// member: a busy server is not a broken one. A call that ends at its deadline counts if the member has answered nobody
-/// for the whole call, and for a second at least.
+/// for the whole call, and has been asked for a second in all since it last answered. So a member that hangs is found out
+/// by callers in a hurry, too.
 ///
 /// If no other member has answered, a call goes to a member whose breaker is open all the same: one call at a time, and
 /// calls that come meanwhile wait for its end. So a call fails only if every member has failed it, or has failed such a

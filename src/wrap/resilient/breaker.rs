@@ -135,6 +135,10 @@ pub(super) struct Breaker {
     /// How long it was open last.
     last_open_for: Option<Duration>,
     last_success: Option<Instant>,
+    /// For how long the member has been asked since it last answered, and answered nobody.
+    silence: Duration,
+    /// The moment up to which that is known.
+    listened_until: Option<Instant>,
     /// The latest moment that a caller has named.
     latest: Option<Instant>,
 }
@@ -166,6 +170,8 @@ impl Breaker {
             probes: Vec::new(),
             last_open_for: None,
             last_success: None,
+            silence: Duration::ZERO,
+            listened_until: None,
             latest: None,
             policy,
         }
@@ -209,7 +215,7 @@ impl Breaker {
         let is_answer = outcome == Outcome::Success;
         if is_answer {
             // Late answers too: the member did answer.
-            self.last_success = Some(now);
+            (self.last_success, self.listened_until, self.silence) = (Some(now), Some(now), Duration::ZERO);
         }
         let is_failure = !is_answer || self.policy.slow_call.is_some_and(|limit| took > limit);
         if permit.openings != self.openings {
@@ -231,9 +237,18 @@ impl Breaker {
         }
     }
 
-    /// Returns when a call of any time last succeeded.
-    pub(super) const fn last_success(&self) -> Option<Instant> {
-        self.last_success
+    /// Notes that a call which began at this moment gets no answer. Returns for how long the member has been asked in all
+    /// since it last answered, times without a call left out; `None` if it has answered another call meanwhile.
+    pub(super) fn note_silence(&mut self, began: Instant, now: Instant) -> Option<Duration> {
+        let now = self.advance(now);
+        if self.last_success.is_some_and(|answered| answered >= began) {
+            return None;
+        }
+        // Calls at once are silent for one time, not for one each.
+        let from = self.listened_until.map_or(began, |until| until.max(began));
+        self.silence = self.silence.saturating_add(now.saturating_duration_since(from));
+        self.listened_until = self.listened_until.max(Some(now));
+        Some(self.silence)
     }
 
     /// Returns the state and, if it is open, the time until the member gets a probe. An open breaker whose time is over

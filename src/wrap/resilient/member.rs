@@ -24,9 +24,9 @@ use crate::{
     telemetry,
 };
 
-/// A call that ended at its deadline counts as a failure of the member if it took at least this time, and the member
-/// answered nobody meanwhile. A caller that is in a hurry says nothing about a member; a member that is silent for so
-/// long hangs.
+/// A call that ended at its deadline counts as a failure of the member if the member answered nobody meanwhile, and has
+/// been asked for at least this time since it last answered. One caller that is in a hurry says nothing about a member; a
+/// member that is silent for so long hangs.
 const SILENCE: Duration = Duration::from_secs(1);
 
 /// One of the embedders that a call can go to.
@@ -114,10 +114,11 @@ impl Member {
         self.breaker.with(|breaker| breaker.state(Instant::now()))
     }
 
-    /// Returns whether the member has answered nobody since this moment, for at least this time.
-    fn is_silent(&self, since: Instant, at_least: Duration) -> bool {
-        let answered = self.breaker.with(|breaker| breaker.last_success());
-        since.elapsed() >= at_least && answered.is_none_or(|answered| answered < since)
+    /// Takes note of a call without an answer. Returns whether the member has answered nobody since the call began, and
+    /// was asked for at least this time since it last answered.
+    fn is_silent(&self, began: Instant, at_least: Duration) -> bool {
+        let silence = self.breaker.with(|breaker| breaker.note_silence(began, Instant::now()));
+        silence.is_some_and(|silence| silence >= at_least)
     }
 }
 
@@ -165,8 +166,8 @@ pub(super) struct Going<'m> {
     call: Call<'m>,
     permit: Option<Permit>,
     began: Instant,
-    /// If the call is dropped after at least this time, and the member answered nobody meanwhile, the member has failed
-    /// it. Without it, a dropped call says nothing about the member.
+    /// If the call is dropped, and the member answered nobody meanwhile and was asked for at least this time since it last
+    /// answered, the member has failed it. Without it, a dropped call says nothing about the member.
     patience: Option<Duration>,
 }
 
@@ -175,7 +176,7 @@ impl<'m> Going<'m> {
         Self { member, call, permit: Some(permit), began, patience: None }
     }
 
-    /// Sets after what time the member has failed a call that is dropped.
+    /// Sets after what time of silence the member has failed a call that is dropped.
     pub(super) const fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = Some(patience);
         self

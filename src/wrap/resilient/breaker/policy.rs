@@ -38,8 +38,8 @@ use crate::{Error, ErrorKind, Result};
 /// back gets fewer and fewer probes: the open time goes back to the first one only if the breaker stayed closed for at
 /// least as long as it was last open.
 ///
-/// A call that began before the breaker opened, and ends later, changes nothing. Dropped calls do not count, and neither
-/// do answers that say nothing about the member's health. A probe that is dropped leaves its place to another call. So
+/// A call that began before the breaker opened, and ends later, changes nothing. Dropped calls do not count, except those
+/// that [`Hedging`](crate::wrap::Hedging) counts, and neither do answers that say nothing about the member's health. A probe that is dropped leaves its place to another call. So
 /// does a probe that has not ended after the first open time, because nobody may poll it any more.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]

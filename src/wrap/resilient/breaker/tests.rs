@@ -210,7 +210,7 @@ fn calls_that_went_before_it_opened_change_nothing_when_they_end() {
     assert!(clocked.calls(1, Outcome::Failure).is_some());
     some(&mut clocked);
     assert_eq!(clocked.open_for(), 30 * SECOND);
-    assert_eq!(clocked.breaker.last_success(), Some(clocked.now), "the member did answer");
+    assert_eq!(clocked.breaker.last_success, Some(clocked.now), "the member did answer");
     clocked.wait(30 * SECOND);
     let probe = clocked.admit();
     some(&mut clocked);
@@ -280,8 +280,29 @@ fn a_slow_answer_is_a_failure_only_where_asked() {
         let permit = clocked.admit();
         let transition = clocked.breaker.end(permit, Outcome::Success, clocked.now, slow);
         assert_eq!(transition.is_some(), opens);
-        assert_eq!(clocked.breaker.last_success(), Some(clocked.now));
+        assert_eq!(clocked.breaker.last_success, Some(clocked.now));
     }
+}
+
+#[test]
+fn silence_is_the_time_with_calls_since_the_last_answer() {
+    let mut clocked = Clocked::new(BreakerPolicy::default());
+    let silence = |clocked: &mut Clocked, began| clocked.breaker.note_silence(began, clocked.now);
+    let began = clocked.now;
+    clocked.wait(SECOND);
+    assert_eq!(silence(&mut clocked, began), Some(SECOND));
+    assert_eq!(silence(&mut clocked, began), Some(SECOND), "calls at once");
+    clocked.wait(60 * SECOND);
+    let later = clocked.now;
+    clocked.wait(SECOND);
+    assert_eq!(silence(&mut clocked, later), Some(2 * SECOND), "nobody asked in between");
+    assert_eq!(clocked.calls(1, Outcome::Success), None);
+    assert_eq!(silence(&mut clocked, later), None, "another call was answered");
+    let after = clocked.now + SECOND;
+    clocked.wait(3 * SECOND);
+    assert_eq!(silence(&mut clocked, after), Some(2 * SECOND));
+    // The answer was later than a call whose clock was read earlier.
+    assert_eq!(clocked.breaker.note_silence(after, after), Some(2 * SECOND));
 }
 
 #[test]

@@ -32,6 +32,10 @@ use crate::{
 /// [`with_burst`](Self::with_burst) calls, and at as many times the tokens of the largest call so far. If many calls
 /// become slow at once, no more than that are made twice.
 ///
+/// The call that is dropped because the second member was first counts as a failure for the
+/// [breaker](crate::wrap::BreakerPolicy) if its member answered nobody meanwhile, and has been asked for twice the delay since it
+/// last answered. So a member that hangs gets no more calls, even if the second one always answers in its place.
+///
 /// # Cost
 /// Both calls are paid. Tokens are estimates, because a call that is dropped reports none.
 #[derive(Clone, Debug, PartialEq)]
