@@ -3,6 +3,7 @@
 mod breaker;
 mod builder;
 mod course;
+mod ends;
 mod hedging;
 mod inner;
 mod member;

@@ -46,8 +46,18 @@ pub(super) struct Course<'a> {
 enum Problem {
     Failed(Error),
     Skipped(SkipReason),
-    /// It was about to be asked although its breaker is open, and the call that went before failed.
-    ProbeFailed,
+    /// It was about to be asked although its breaker is open, and the call that went before failed in this way.
+    ProbeFailed(Error),
+}
+
+impl Problem {
+    /// Returns the member's error, be it that of another call.
+    const fn error(&self) -> Option<&Error> {
+        match self {
+            Self::Failed(error) | Self::ProbeFailed(error) => Some(error),
+            Self::Skipped(_) => None,
+        }
+    }
 }
 
 /// The answer to the caller, or nothing if another member has to be asked.
@@ -132,19 +142,16 @@ impl<'a> Course<'a> {
     /// Asks a member although its breaker is open.
     async fn ask_last(&mut self, member: &'a Member) -> Done {
         match member.admit_last(&self.call).await {
-            Some(going) => {
+            Ok(going) => {
                 self.problems.retain(|(tried, _)| !std::ptr::eq(*tried, member));
                 self.ask(member, going).await
             }
-            None => {
-                if let Some(late) = self.late() {
-                    return Some(Err(self.fail(late)));
-                }
+            Err(error) => {
                 let same = self.problems.iter_mut().find(|(tried, _)| std::ptr::eq(*tried, member));
-                if let Some((_, problem)) = same {
-                    *problem = Problem::ProbeFailed;
+                if let (Some((_, problem)), Some(error)) = (same, error) {
+                    *problem = Problem::ProbeFailed(error);
                 }
-                None
+                self.late().map(|late| Err(self.fail(late)))
             }
         }
     }
@@ -277,7 +284,7 @@ impl<'a> Course<'a> {
     fn tell_fall_back(&self, to: &Member) {
         let failed = |(member, problem): &(&'a Member, Problem)| match problem {
             Problem::Failed(error) => Some((*member, error.clone())),
-            Problem::Skipped(_) | Problem::ProbeFailed => None,
+            Problem::Skipped(_) | Problem::ProbeFailed(_) => None,
         };
         if let Some((from, error)) = self.problems.iter().rev().find_map(failed) {
             self.call.tell(EventKind::FellBack { from: &from.label, to: &to.label, error: &error });
@@ -303,14 +310,12 @@ impl<'a> Course<'a> {
     /// Returns the error of a call that no member has answered. Its kind is that of the first failure that may pass, or
     /// else of the first failure.
     fn nobody(mut self) -> Error {
-        let errors = || {
-            self.problems.iter().filter_map(|(_, problem)| match problem {
-                Problem::Failed(error) => Some(error),
-                Problem::Skipped(_) | Problem::ProbeFailed => None,
-            })
-        };
-        let first = errors().find(|error| error.is_retryable()).or_else(|| errors().next()).cloned();
-        if let ([_], Some(only)) = (&self.problems[..], &first) {
+        let errors = || self.problems.iter().filter_map(|(_, problem)| problem.error());
+        // The deadline of another call is not that of this one.
+        let first =
+            errors().find(|error| error.is_retryable()).or_else(|| errors().find(|error| error.should_fall_back()));
+        let first = first.cloned();
+        if let [(_, Problem::Failed(only))] = &self.problems[..] {
             let only = only.clone();
             return self.fail(only);
         }
@@ -334,8 +339,9 @@ impl<'a> Course<'a> {
             match problem {
                 Problem::Failed(error) => format!("{label}: {error}"),
                 Problem::Skipped(why) => format!("{label} was not asked: {}", why_skipped(member, *why)),
-                Problem::ProbeFailed => {
-                    format!("{label} was not asked: {}, and another call's probe has failed", breaker_of(member))
+                Problem::ProbeFailed(error) => {
+                    let breaker = breaker_of(member);
+                    format!("{label} was not asked: {breaker}, and another call has failed there: {error}")
                 }
             }
         };

@@ -9,16 +9,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     breaker::{Admission, Breaker, BreakerPolicy, Outcome, Permit, Transition, outcome_of},
+    ends::{Ends, Waited},
     proof::Proof,
 };
 use crate::{
-    Batch, BreakerState, Embedder, Embeddings, ErrorKind, Limits, Result, Space,
+    Batch, BreakerState, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space,
     all::{embed_all, embed_within},
-    deadline::until,
     observer::{EventKind, SkipReason},
     sync::Mutex,
     telemetry,
@@ -42,8 +42,8 @@ pub(super) struct Member {
     breaker: Mutex<Breaker>,
     /// The first open time: no probe keeps its place for longer.
     open_for: Duration,
-    /// The number of probes that have ended so far, and whether the last one failed.
-    probes: watch::Sender<(u64, bool)>,
+    /// The ends of probes.
+    probes: Ends,
     pub(super) answered: AtomicU64,
     pub(super) failed: AtomicU64,
 }
@@ -65,7 +65,7 @@ impl Member {
             proof: Mutex::new(proof),
             breaker: Mutex::new(Breaker::new(policy.clone())),
             open_for: policy.open_for(),
-            probes: watch::Sender::new((0, false)),
+            probes: Ends::default(),
             answered: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         }
@@ -84,27 +84,21 @@ impl Member {
     }
 
     /// Lets a call go to the member although its breaker is open, because nobody else is left. Such calls go one at a
-    /// time. A call that comes meanwhile waits for the end of that one: if it fails, the member has failed both. `None`
-    /// stands for that, and for a deadline that comes first.
-    pub(super) async fn admit_last<'m>(&'m self, call: &Call<'m>) -> Option<Going<'m>> {
-        let deadline = call.batch.deadline();
+    /// time. A call that comes meanwhile waits for the end of that one: if it fails, the member has failed both, and the
+    /// error is that of the other call. There is none if the deadline comes first.
+    pub(super) async fn admit_last<'m>(&'m self, call: &Call<'m>) -> Result<Going<'m>, Option<Error>> {
         // Before the question for a place: a probe that ends in between is seen.
-        let mut probes = self.probes.subscribe();
+        let mut probes = self.probes.wait();
         loop {
             let now = Instant::now();
             if let Some(permit) = self.breaker.with(|breaker| breaker.early_probe(now)) {
-                return Some(Going::new(self, *call, permit, now));
+                return Ok(Going::new(self, *call, permit, now));
             }
             // A probe whose future is not polled any more loses its place after the open time, and nobody tells.
-            let no_longer = Instant::now().checked_add(self.open_for).map(Instant::into_std);
-            let end = [deadline, no_longer].into_iter().flatten().min();
-            if until(end, probes.changed()).await.is_some() {
-                let (_, failed) = *probes.borrow_and_update();
-                if failed {
-                    return None;
-                }
-            } else if deadline.is_some() && end == deadline {
-                return None;
+            match probes.next(call.batch.deadline(), self.open_for).await {
+                Waited::Failed(error) => return Err(Some(error)),
+                Waited::Late => return Err(None),
+                Waited::Ended => {}
             }
         }
     }
@@ -198,7 +192,7 @@ impl<'m> Going<'m> {
         };
         let count = if result.is_ok() { &self.member.answered } else { &self.member.failed };
         count.fetch_add(1, Ordering::Relaxed);
-        self.end(outcome);
+        self.end(outcome, result.as_ref().err());
         result
     }
 
@@ -207,18 +201,14 @@ impl<'m> Going<'m> {
         if self.member.is_silent(self.began, patience) { Outcome::Failure } else { Outcome::Neutral }
     }
 
-    fn end(&mut self, outcome: Outcome) {
+    fn end(&mut self, outcome: Outcome, error: Option<&Error>) {
         let Some(permit) = self.permit.take() else { return };
         let is_probe = permit.is_probe();
         let now = Instant::now();
         let took = now.saturating_duration_since(self.began);
         let transition = self.member.breaker.with(|breaker| breaker.end(permit, outcome, now, took));
         if is_probe {
-            let failed = outcome == Outcome::Failure;
-            self.member.probes.send_modify(|(ended, last_failed)| {
-                *ended += 1;
-                *last_failed = failed;
-            });
+            self.member.probes.tell(error.filter(|_| outcome == Outcome::Failure));
         }
         self.call.tell_transition(self.member, transition);
     }
@@ -228,7 +218,7 @@ impl Drop for Going<'_> {
     fn drop(&mut self) {
         if self.permit.is_some() {
             let outcome = self.patience.map_or(Outcome::Neutral, |patience| self.given_up(patience));
-            self.end(outcome);
+            self.end(outcome, None);
         }
     }
 }
