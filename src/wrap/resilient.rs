@@ -10,6 +10,7 @@ mod member;
 mod proof;
 mod reference;
 mod shortened;
+mod turns;
 mod verification;
 
 use std::{
@@ -25,7 +26,7 @@ pub use self::{breaker::BreakerPolicy, builder::ResilientBuilder, hedging::Hedgi
 use self::{course::Course, inner::Inner, shortened::Shortened};
 use crate::{
     Batch, BreakerState, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space,
-    explanation::Explanation, planner, telemetry,
+    explanation::Explanation, planner, sync::Mutex, telemetry,
 };
 
 /// Asks a primary first, and fall-backs if it fails.
@@ -73,7 +74,8 @@ use crate::{
 /// the same name. So a fall-back gets no calls until it is proved: its vectors of six probe texts, as documents and as
 /// queries, must have a cosine of at least 0.999 with the primary's. [`verify`](Self::verify) does it, and
 /// [`build_verified`](ResilientBuilder::build_verified); [`verify_every`](Self::verify_every) repeats it.
-/// A member that could not be reached then is proved when a call needs it.
+/// A member that could not be reached then is proved when a call needs it, as a part of that call. Other calls that need
+/// it wait for that proof. If it fails, the member has failed all of them.
 /// [`with_trusted_spaces`](ResilientBuilder::with_trusted_spaces) takes members at their word.
 ///
 /// [`with_fallback_in_another_space`](ResilientBuilder::with_fallback_in_another_space) adds a member whose vectors cannot
@@ -126,12 +128,15 @@ impl Resilient {
     /// # Cancellation
     /// Dropping the future leaves members that have not answered yet as they were.
     pub async fn verify(&self) -> Result<Charges> {
-        self.0.verify(&*self.0).await
+        let ledger = Mutex::new(Charges::NONE);
+        let result = self.0.verify(&*self.0, &ledger).await;
+        let cost = ledger.with(std::mem::take);
+        result.map_err(|error| error.with_charges(&cost)).map(|()| cost.clone())
     }
 
     /// Verifies the members now and then, for as long as the returned guard and this wrapper live. The first time is now.
     ///
-    /// What it costs is added to [`unclaimed`](Self::unclaimed). A member that is another model is shut out with a warning;
+    /// What it costs is added to [`unclaimed`](Self::unclaimed), also if the guard is dropped in the middle. A member that is another model is shut out with a warning;
     /// one that cannot be reached stays as it is.
     ///
     /// # Errors
@@ -147,13 +152,7 @@ impl Resilient {
         let inner = Arc::downgrade(&self.0);
         Ok(Verifier(runtime.spawn(async move {
             while let Some(inner) = inner.upgrade() {
-                let result = inner.verify(&*inner).await;
-                let cost = match &result {
-                    Ok(cost) => cost.clone(),
-                    Err(error) => error.total_charges(),
-                };
-                inner.unclaimed.with(|unclaimed| *unclaimed += cost);
-                if let Err(error) = result {
+                if let Err(error) = inner.verify(&*inner, &inner.unclaimed).await {
                     tracing::warn!(
                         { telemetry::EMBEDDER } = %inner,
                         { telemetry::ERROR } = %error,

@@ -164,7 +164,6 @@ impl ResilientBuilder {
             hedging: hedging.map(|hedging| Mutex::new(Hedger::new(hedging))),
             min_cosine,
             reference: Mutex::new(None),
-            verifying: tokio::sync::Mutex::new(()),
             unclaimed: Mutex::new(Charges::NONE),
         })
     }

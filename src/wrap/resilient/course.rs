@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  for each member, the primary first
-//!     proof missing? ── verify it now, if the primary's vectors are known
 //!     breaker open?  ── go on to the next
+//!     proof missing? ── verify it now, if the primary's vectors are known, or wait for the call that does
 //!     ask it ────────── rows: done          an error that is the caller's own: done
 //!                       another error: keep its finished rows and its cost, go on
 //!  nobody has answered
@@ -17,6 +17,7 @@ use futures_util::future::{Either, select};
 use tokio::time::Instant;
 
 use super::{
+    ends::Waited,
     inner::Inner,
     member::{Call, Going, Member},
     proof::Proof,
@@ -27,6 +28,7 @@ use crate::{
     explanation::plural,
     finished::Finished,
     observer::{EventKind, SkipReason},
+    sync::Mutex,
 };
 
 /// One call on its way from member to member.
@@ -45,6 +47,8 @@ pub(super) struct Course<'a> {
 /// The reason why a member has not answered.
 enum Problem {
     Failed(Error),
+    /// It could not be proved.
+    Unproved(Error),
     Skipped(SkipReason),
     /// It was about to be asked although its breaker is open, and the call that went before failed in this way.
     ProbeFailed(Error),
@@ -54,7 +58,7 @@ impl Problem {
     /// Returns the member's error, be it that of another call.
     const fn error(&self) -> Option<&Error> {
         match self {
-            Self::Failed(error) | Self::ProbeFailed(error) => Some(error),
+            Self::Failed(error) | Self::Unproved(error) | Self::ProbeFailed(error) => Some(error),
             Self::Skipped(_) => None,
         }
     }
@@ -77,7 +81,7 @@ impl<'a> Course<'a> {
             if self.problems.iter().any(|(tried, _)| std::ptr::eq(*tried, member)) {
                 continue;
             }
-            let done = match self.admit(member).await {
+            let done = match self.admit(member) {
                 Ok(going) => self.ask(member, going).await,
                 Err(reason) => {
                     self.skip(member, reason);
@@ -100,18 +104,50 @@ impl<'a> Course<'a> {
         Err(self.nobody())
     }
 
-    /// Lets the call go to a member, if it is proved to be of its space and its breaker allows it.
-    async fn admit(&mut self, member: &'a Member) -> Result<Going<'a>, SkipReason> {
-        if member.proof.with(|proof| *proof == Proof::Missing) {
-            // In a box, as everything that is rare here: the future of a plain call stays small.
-            let verifying = Box::pin(self.inner.verify_for(member, &self.call));
-            let verified = until(self.call.batch.deadline(), verifying).await;
-            self.spent += verified.flatten().unwrap_or_default();
-        }
+    /// Lets the call go to a member, if it is proved to be of its space, or can be, and its breaker allows it.
+    fn admit(&self, member: &'a Member) -> Result<Going<'a>, SkipReason> {
         match member.proof.with(|proof| *proof) {
-            Proof::Missing => Err(SkipReason::Unverified),
+            Proof::Missing if !self.inner.knows_primary() => Err(SkipReason::Unverified),
             Proof::Refuted => Err(SkipReason::OtherModel),
-            Proof::Stated | Proof::Verified => member.admit(&self.call),
+            Proof::Missing | Proof::Stated | Proof::Verified => member.admit(&self.call),
+        }
+    }
+
+    /// Proves a member for a call that is about to go there, or waits for the call that does so. An error is the reason why
+    /// the member may not be asked.
+    async fn prove(&mut self, member: &'a Member, going: Going<'a>) -> Result<Going<'a>, Problem> {
+        // Before the question for the turn: a proof that ends in between is heard.
+        let mut others = member.proving.ends.wait();
+        let mut failed = None;
+        loop {
+            match member.proof.with(|proof| *proof) {
+                Proof::Refuted => return Err(Problem::Skipped(SkipReason::OtherModel)),
+                Proof::Stated | Proof::Verified => return Ok(going),
+                Proof::Missing => failed.take().map_or(Ok(()), |error| Err(Problem::Unproved(error)))?,
+            }
+            if let Some(turn) = member.proving.take(member.open_for) {
+                let ledger = Mutex::new(Charges::NONE);
+                failed = self.inner.verify_member(member, &self.call, &ledger).await;
+                self.spent += ledger.with(std::mem::take);
+                let Some(error) = &failed else { continue };
+                // The deadline of this call is not that of those who wait.
+                if error.kind() != ErrorKind::DeadlinePassed {
+                    turn.fail(error);
+                }
+                if error.kind() != ErrorKind::SpaceMismatch {
+                    going.fail(error);
+                    return Err(Problem::Unproved(error.clone()));
+                }
+            } else {
+                match others.next(self.call.batch.deadline(), member.open_for).await {
+                    Waited::Failed(error) => failed = Some(error),
+                    Waited::Ended => {}
+                    Waited::Late => {
+                        let late = "while another call compared it with the primary";
+                        return Err(Problem::Unproved(Error::new(ErrorKind::DeadlinePassed, late)));
+                    }
+                }
+            }
         }
     }
 
@@ -121,7 +157,14 @@ impl<'a> Course<'a> {
     }
 
     /// Asks a member for the rows that are missing.
-    async fn ask(&mut self, member: &'a Member, going: Going<'a>) -> Done {
+    async fn ask(&mut self, member: &'a Member, mut going: Going<'a>) -> Done {
+        if member.proof.with(|proof| !matches!(*proof, Proof::Stated | Proof::Verified)) {
+            // In a box, so that the many calls that need no proof do not make room for it.
+            going = match Box::pin(self.prove(member, going)).await {
+                Ok(going) => going.begins_now(),
+                Err(problem) => return self.unproved(member, problem),
+            };
+        }
         if let Some(late) = self.late() {
             return Some(Err(self.fail(late)));
         }
@@ -137,6 +180,15 @@ impl<'a> Course<'a> {
         let result = going.ask(rest.batch(&self.call.batch)).await;
         let result = rest.end(&mut self.finished, result);
         self.take(member, result)
+    }
+
+    /// Takes note that a member could not be proved.
+    fn unproved(&mut self, member: &'a Member, problem: Problem) -> Done {
+        match problem {
+            Problem::Skipped(why) => self.skip(member, why),
+            problem => self.problems.push((member, problem)),
+        }
+        self.late().map(|late| Err(self.fail(late)))
     }
 
     /// Asks a member although its breaker is open.
@@ -284,7 +336,7 @@ impl<'a> Course<'a> {
     fn tell_fall_back(&self, to: &Member) {
         let failed = |(member, problem): &(&'a Member, Problem)| match problem {
             Problem::Failed(error) => Some((*member, error.clone())),
-            Problem::Skipped(_) | Problem::ProbeFailed(_) => None,
+            Problem::Unproved(_) | Problem::Skipped(_) | Problem::ProbeFailed(_) => None,
         };
         if let Some((from, error)) = self.problems.iter().rev().find_map(failed) {
             self.call.tell(EventKind::FellBack { from: &from.label, to: &to.label, error: &error });
@@ -338,6 +390,7 @@ impl<'a> Course<'a> {
             let label = &member.label;
             match problem {
                 Problem::Failed(error) => format!("{label}: {error}"),
+                Problem::Unproved(error) => format!("{label} was not asked: its vectors could not be proved: {error}"),
                 Problem::Skipped(why) => format!("{label} was not asked: {}", why_skipped(member, *why)),
                 Problem::ProbeFailed(error) => {
                     let breaker = breaker_of(member);

@@ -19,10 +19,15 @@ pub(super) struct Inner {
     pub(super) min_cosine: f32,
     /// The vectors of the probe texts that the primary gave when it was first asked.
     pub(super) reference: Mutex<Option<Reference>>,
-    /// Held while members are verified, so that calls at once do not all pay for it.
-    pub(super) verifying: tokio::sync::Mutex<()>,
     /// The cost of verifications that nobody was told of.
     pub(super) unclaimed: Mutex<Charges>,
+}
+
+impl Inner {
+    /// Returns whether there are vectors to compare a member with.
+    pub(super) fn knows_primary(&self) -> bool {
+        self.reference.with(|reference| reference.is_some())
+    }
 }
 
 impl fmt::Display for Inner {

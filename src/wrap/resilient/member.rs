@@ -15,6 +15,7 @@ use super::{
     breaker::{Admission, Breaker, BreakerPolicy, Outcome, Permit, Transition, outcome_of},
     ends::{Ends, Waited},
     proof::Proof,
+    turns::Turns,
 };
 use crate::{
     Batch, BreakerState, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space,
@@ -39,9 +40,11 @@ pub(super) struct Member {
     /// Whether all members have these limits.
     pub(super) alike: bool,
     pub(super) proof: Mutex<Proof>,
+    /// The turn of the call that proves it.
+    pub(super) proving: Turns,
     breaker: Mutex<Breaker>,
-    /// The first open time: no probe keeps its place for longer.
-    open_for: Duration,
+    /// The first open time: no probe keeps its place for longer, and no proof its turn.
+    pub(super) open_for: Duration,
     /// The ends of probes.
     probes: Ends,
     pub(super) answered: AtomicU64,
@@ -63,6 +66,7 @@ impl Member {
             embedder,
             space,
             proof: Mutex::new(proof),
+            proving: Turns::default(),
             breaker: Mutex::new(Breaker::new(policy.clone())),
             open_for: policy.open_for(),
             probes: Ends::default(),
@@ -176,6 +180,25 @@ impl<'m> Going<'m> {
         self
     }
 
+    /// Ends the call with the error of what had to be done before it.
+    pub(super) fn fail(mut self, error: &Error) {
+        self.end(self.outcome_of(error), Some(error));
+    }
+
+    /// Returns what an error says about the member.
+    fn outcome_of(&self, error: &Error) -> Outcome {
+        match error.kind() {
+            ErrorKind::DeadlinePassed => self.given_up(SILENCE),
+            _ => outcome_of(error),
+        }
+    }
+
+    /// Begins the call's time again, after what had to be done before it.
+    pub(super) fn begins_now(mut self) -> Self {
+        self.began = Instant::now();
+        self
+    }
+
     /// Asks the member.
     pub(super) async fn ask(mut self, batch: Batch<'_>) -> Result<Embeddings> {
         let Member { embedder, limits, alike, .. } = self.member;
@@ -185,11 +208,7 @@ impl<'m> Going<'m> {
             // The limits of a member may be narrower than those of all members together, if they count differently.
             Box::pin(embed_all(&**embedder, batch)).await
         };
-        let outcome = match &result {
-            Ok(_) => Outcome::Success,
-            Err(error) if error.kind() == ErrorKind::DeadlinePassed => self.given_up(SILENCE),
-            Err(error) => outcome_of(error),
-        };
+        let outcome = result.as_ref().err().map_or(Outcome::Success, |error| self.outcome_of(error));
         let count = if result.is_ok() { &self.member.answered } else { &self.member.failed };
         count.fetch_add(1, Ordering::Relaxed);
         self.end(outcome, result.as_ref().err());

@@ -11,8 +11,8 @@ use super::{
     reference::Reference,
 };
 use crate::{
-    Batch, Charges, Error, ErrorKind, InputKind, Lane, Result, Truncation, all::embed_all, checked::cost_of,
-    observer::EventKind, telemetry,
+    Batch, Charges, Embeddings, Error, ErrorKind, InputKind, Lane, Options, Result, Truncation, Usage, all::embed_all,
+    checked::cost_of, deadline::until, observer::EventKind, sync::Mutex, telemetry,
 };
 
 /// The texts whose vectors tell models apart: prose, a question, other scripts, code, a single word. The last one is long,
@@ -27,62 +27,51 @@ const PROBES: [&str; 6] = [
 ];
 
 impl Inner {
-    /// Compares all members in the primary's space with the primary. Returns what it cost.
-    pub(super) async fn verify(&self, teller: &(dyn fmt::Display + Sync)) -> Result<Charges> {
-        let _held = self.verifying.lock().await;
+    /// Compares all members in the primary's space with the primary. What it costs is added to the ledger as it goes, also
+    /// if this is dropped.
+    pub(super) async fn verify(&self, teller: &(dyn fmt::Display + Sync), ledger: &Mutex<Charges>) -> Result<()> {
         let call = Call { batch: Batch::documents(&[]), teller };
-        let mut spent = Charges::NONE;
-        let primary = self.verify_primary(&call, &mut spent).await;
-        let known = self.reference.with(|reference| reference.is_some());
+        let primary = self.verify_primary(&call, ledger).await;
+        let known = self.knows_primary();
         let fallbacks = self.members.iter().skip(1).filter(|member| known && self.is_comparable(member));
-        let results = join_all(fallbacks.map(|member| self.verify_member(member, &call))).await;
-        let mut problems: Vec<Error> = primary.err().into_iter().collect();
-        for (cost, problem) in results {
-            spent += cost;
-            problems.extend(problem);
-        }
+        let results = join_all(fallbacks.map(async |member| {
+            // Calls that need the member wait for this proof, unless another one is under way.
+            let turn = member.proving.take(member.open_for);
+            let problem = self.verify_member(member, &call, ledger).await;
+            if let (Some(turn), Some(error)) = (turn, &problem) {
+                turn.fail(error);
+            }
+            problem
+        }));
+        let mut problems: Vec<Error> = primary.err().into_iter().chain(results.await.into_iter().flatten()).collect();
         // A wrong model is what the caller must hear of, whatever else was wrong.
         let worst = problems.iter().position(|problem| problem.kind() == ErrorKind::SpaceMismatch).unwrap_or(0);
-        if problems.is_empty() {
-            return Ok(spent);
-        }
-        Err(problems.swap_remove(worst).without_partial().without_charges().with_charges(&spent))
-    }
-
-    /// Compares a member with the primary's known vectors, for a call that needs the member now. Returns what it cost,
-    /// or `None` if the vectors are not known.
-    pub(super) async fn verify_for(&self, member: &Member, call: &Call<'_>) -> Option<Charges> {
-        self.reference.with(|reference| reference.is_some()).then_some(())?;
-        let _held = self.verifying.lock().await;
-        // Another call may have done it meanwhile.
-        if member.proof.with(|proof| *proof != Proof::Missing) {
-            return Some(Charges::NONE);
-        }
-        let (cost, _) = self.verify_member(member, call).await;
-        Some(cost)
+        if problems.is_empty() { Ok(()) } else { Err(problems.swap_remove(worst)) }
     }
 
     /// Asks the primary for its vectors. If they are known, they must be the same.
-    async fn verify_primary(&self, call: &Call<'_>, spent: &mut Charges) -> Result<()> {
+    async fn verify_primary(&self, call: &Call<'_>, ledger: &Mutex<Charges>) -> Result<()> {
         let primary = &self.members[0];
-        let (cost, probed) = self.probe(primary, call).await;
-        *spent += cost;
-        let probed = probed?;
+        let probed = self.probe(primary, call, ledger).await?;
         let known = self.reference.with(|reference| reference.get_or_insert_with(|| probed.clone()).clone());
         let cosine = known.least_cosine(&probed);
         self.settle(primary, cosine, Proof::Stated, call)
     }
 
-    /// Compares a member with the known vectors.
-    async fn verify_member(&self, member: &Member, call: &Call<'_>) -> (Charges, Option<Error>) {
-        let (cost, probed) = self.probe(member, call).await;
+    /// Compares a member with the known vectors. What it costs is added to the ledger.
+    pub(super) async fn verify_member(
+        &self,
+        member: &Member,
+        call: &Call<'_>,
+        ledger: &Mutex<Charges>,
+    ) -> Option<Error> {
+        let probed = self.probe(member, call, ledger).await;
         let known = self.reference.with(|reference| reference.clone());
-        let problem = match (probed, known) {
+        match (probed, known) {
             (Ok(probed), Some(known)) => self.settle(member, known.least_cosine(&probed), Proof::Verified, call).err(),
             (Err(error), _) => Some(error),
             (Ok(_), None) => None,
-        };
-        (cost, problem)
+        }
     }
 
     /// Sets the proof of a member, and tells of it.
@@ -102,29 +91,50 @@ impl Inner {
         Err(Error::new(ErrorKind::SpaceMismatch, message).with_embedder(self))
     }
 
-    /// Embeds the probe texts with a member.
-    async fn probe(&self, member: &Member, call: &Call<'_>) -> (Charges, Result<Reference>) {
-        let mut spent = Charges::NONE;
-        let mut of_kind = async |kind| {
+    /// Embeds the probe texts with a member, but not past the deadline of the call that needs it.
+    async fn probe(&self, member: &Member, call: &Call<'_>, ledger: &Mutex<Charges>) -> Result<Reference> {
+        let of_kind = async |kind| {
             // Somebody may wait for the member, so the probe does not wait behind bulk work.
-            let batch = Batch::new(kind, &PROBES).with_truncation(Truncation::Truncate).with_lane(Lane::Interactive);
-            let batch = call.batch.deadline().map_or(batch, |deadline| batch.with_deadline(deadline));
+            let (truncation, lane) = (Truncation::Truncate, Lane::Interactive);
+            let options = Options { kind, truncation, lane, ..call.batch.options() };
+            let batch = Batch::with_options(&PROBES, options);
             let batch = call.batch.observer().map_or(batch, |observer| batch.with_observer(observer));
             let shortened = self.shortened(&batch);
-            let result = embed_all(&*member.embedder, shortened.as_ref().map_or(batch, |s| s.batch(&batch))).await;
-            spent += cost_of(&result);
+            let batch = shortened.as_ref().map_or(batch, |shortened| shortened.batch(&batch));
+            let under_way = ProbeUnderWay { ledger, cost: None };
+            let result = until(call.batch.deadline(), embed_all(&*member.embedder, batch)).await;
+            let result = result.unwrap_or_else(|| {
+                let late = Error::new(ErrorKind::DeadlinePassed, "while the member was compared with the primary");
+                Err(late.with_embedder(&member.embedder).with_usage(Usage::of_given_up()))
+            });
+            under_way.end(&result);
             result.map_err(|error| error.without_partial().without_charges())
         };
-        let probed = async {
-            let documents = of_kind(InputKind::Document).await?;
-            Ok(Reference::new(documents, of_kind(InputKind::Query).await?))
-        };
-        let probed = probed.await;
-        (spent, probed)
+        let documents = of_kind(InputKind::Document).await?;
+        Ok(Reference::new(documents, of_kind(InputKind::Query).await?))
     }
 
     /// Returns whether a member states the space of the primary.
     pub(super) fn is_comparable(&self, member: &Member) -> bool {
         member.space == self.members[0].space
+    }
+}
+
+/// A call of probe texts under way. However it ends, its cost gets into the ledger.
+struct ProbeUnderWay<'l> {
+    ledger: &'l Mutex<Charges>,
+    cost: Option<Charges>,
+}
+
+impl ProbeUnderWay<'_> {
+    fn end(mut self, result: &Result<Embeddings>) {
+        self.cost = Some(cost_of(result));
+    }
+}
+
+impl Drop for ProbeUnderWay<'_> {
+    fn drop(&mut self) {
+        let cost = self.cost.take().unwrap_or_else(|| Usage::of_given_up().into());
+        self.ledger.with(|ledger| *ledger += cost);
     }
 }
