@@ -55,6 +55,8 @@ struct Wakers {
     free: Vec<usize>,
     /// Whether the future was woken since its last poll began.
     woken: bool,
+    /// The number of polls so far.
+    polls: u64,
 }
 
 impl Waiting {
@@ -128,10 +130,19 @@ impl<T: Clone> SharedCall<T> {
         WeakCall(sync::Arc::downgrade(&self.state))
     }
 
+    /// Returns the number of the poll that the future waits for, if it was woken and nobody has polled it since. If the
+    /// number stays the same, the waiters that poll it are stuck, and another one should.
+    pub(crate) fn poll_due(&self) -> Option<u64> {
+        self.state.waiting.0.with(|wakers| wakers.woken.then_some(wakers.polls))
+    }
+
     /// Polls the future, which this waiter has taken out of the stage.
     fn poll_in_hand(&self, mut future: BoxFuture<T>) -> Poll<Option<T>> {
         let hand = Hand(&self.state);
-        self.state.waiting.0.with(|wakers| wakers.woken = false);
+        self.state.waiting.0.with(|wakers| {
+            wakers.woken = false;
+            wakers.polls += 1;
+        });
         let polled = future.as_mut().poll(&mut Context::from_waker(&self.state.waker));
         mem::forget(hand);
         match polled {

@@ -106,7 +106,7 @@ const MOST_TEXTS: usize = 256;
 /// Each call waits for up to the window, and all its texts are copied once. One short lock when a call comes and when it
 /// goes, one timer, two if it has a deadline, and one copy of its rows. A tokio runtime with its clock is needed; the
 /// clock has steps of a millisecond, so shorter windows are as long. The callers drive the merged call themselves,
-/// without a task: it goes on as long as one of them is polled.
+/// without a task: one of them at a time, and another one if that one leaves or is not polled.
 pub struct Coalesce<E> {
     inner: Arc<Inner<E>>,
     max_texts: Option<usize>,

@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::{bill::Bill, caller::Caller, size::Size};
 use crate::{
@@ -29,6 +29,9 @@ use crate::{
     shared_call::{SharedCall, WeakCall},
     sync::oneshot,
 };
+
+/// Has one permit: the caller that holds it drives the call of its group.
+pub(super) type Helm = Arc<Semaphore>;
 
 /// The groups that callers can still join, by the options that all callers of a group have in common.
 #[derive(Default)]
@@ -48,6 +51,7 @@ struct OpenGroup {
     callers: BTreeMap<u64, Caller>,
     call: WeakCall<()>,
     bill: Arc<Bill>,
+    helm: Helm,
     begin: oneshot::Sender<Vec<Caller>>,
 }
 
@@ -62,6 +66,7 @@ impl OpenGroup {
             callers: BTreeMap::new(),
             call: call.downgrade(),
             bill,
+            helm: Arc::new(Semaphore::new(1)),
             begin,
         };
         (group, call)
@@ -86,6 +91,7 @@ pub(super) struct Place {
     pub(super) departs_at: Option<Instant>,
     pub(super) call: SharedCall<()>,
     pub(super) bill: Arc<Bill>,
+    pub(super) helm: Helm,
 }
 
 /// A group that departs. Nothing happens before [`go`](Self::go).
@@ -137,8 +143,8 @@ impl OpenGroups {
         };
         group.size = group.size.plus(caller.size);
         group.callers.insert(number, caller);
-        let (departs_at, bill) = (group.departs_at, group.bill.clone());
-        let place = Place { group: group.number, caller: number, departs_at, call, bill };
+        let (departs_at, bill, helm) = (group.departs_at, group.bill.clone(), group.helm.clone());
+        let place = Place { group: group.number, caller: number, departs_at, call, bill, helm };
         let is_full = group.size.fills(most);
         // A new group is not full: a call of the size of a whole group joins none. So one group at most departs.
         let departs = displaced.or_else(|| is_full.then(|| self.take(options)).flatten());

@@ -1,10 +1,22 @@
 //! Waits for the answer to one caller of a group: [`Seat`].
+//!
+//! # Who drives the call
+//! One caller is at the helm: it is woken when the call is, and polls it. If all callers were woken each time, an answer
+//! that arrives in many pieces would keep a processor busy with a thousand callers. A caller that leaves passes the helm
+//! on.
+//!
+//! The caller at the helm may be stuck: there, but not polled, because its task does something else first. So each
+//! caller looks now and then whether the call was woken and nobody has polled it since the last look. If so, it drives
+//! the call, too. The pauses between the looks double, so callers that wait for long look rarely, and a stuck driver
+//! makes a call last about twice as long at most.
 
 use std::{
-    future::{pending, poll_fn},
+    future::poll_fn,
+    mem,
     pin::{Pin, pin},
     sync::Arc,
     task::Poll,
+    time::Duration,
 };
 
 use tokio::time::{Instant, sleep_until};
@@ -12,13 +24,47 @@ use tokio::time::{Instant, sleep_until};
 use super::{
     bill::Bill,
     caller::Caller,
-    group::{Departure, NewCall, Place},
+    group::{Departure, Helm, NewCall, Place},
     inner::Inner,
     merged_call::MergedCall,
     size::Size,
     untold::Untold,
 };
 use crate::{Charges, Embedder, OwnedOptions, shared_call::SharedCall, sync::oneshot};
+
+/// The time until the first look at the call, and from a look that finds a poll due to the next one.
+const SOON: Duration = Duration::from_millis(10);
+/// The longest time between two looks.
+const RARELY: Duration = Duration::from_secs(10);
+
+/// Looks at a call now and then.
+struct Watch {
+    /// The time between two looks that find nothing. It doubles.
+    pause: Duration,
+    /// The poll that was due at the last look.
+    due: Option<u64>,
+}
+
+impl Watch {
+    const fn new() -> Self {
+        Self { pause: SOON, due: None }
+    }
+
+    /// Returns `true` if the call has been waiting to be polled since the last look.
+    fn sees_a_stuck_driver(&mut self, call: &SharedCall<()>) -> bool {
+        let before = mem::replace(&mut self.due, call.poll_due());
+        self.due.is_some() && self.due == before
+    }
+
+    /// Returns the time until the next look.
+    fn next_look(&mut self) -> Duration {
+        if self.due.is_some() {
+            return SOON;
+        }
+        self.pause = RARELY.min(self.pause * 2);
+        self.pause
+    }
+}
 
 /// A caller's seat in a group. Dropping it leaves the group: before the departure together with the caller's texts,
 /// after it without its answer.
@@ -27,11 +73,12 @@ pub(super) struct Seat<E> {
     options: OwnedOptions,
     group: u64,
     caller: u64,
-    /// The end of the window; `None` if it never ends.
+    /// The end of the window; `None` after it, or if it never ends.
     departs_at: Option<Instant>,
     /// The handle by which this caller drives the call; `None` once it has left.
     call: Option<SharedCall<()>>,
     bill: Arc<Bill>,
+    helm: Helm,
     answer: oneshot::Receiver<Untold>,
 }
 
@@ -54,25 +101,42 @@ impl<E: Embedder> Seat<E> {
         if let Some(departs) = departs {
             departs.go();
         }
-        let Place { group, caller, departs_at, call, bill } = place;
-        Self { inner: inner.clone(), options, group, caller, departs_at, call: Some(call), bill, answer }
+        let Place { group, caller, departs_at, call, bill, helm } = place;
+        Self { inner: inner.clone(), options, group, caller, departs_at, call: Some(call), bill, helm, answer }
     }
 
-    /// Drives the call until the answer to this caller is there. Returns `None` if the call panicked.
+    /// Waits for the answer to this caller, and drives the call if it is this caller's turn to. Returns `None` if the
+    /// call panicked.
     pub(super) async fn answer(&mut self) -> Option<Untold> {
-        let window = async |end: Option<Instant>| match end {
-            Some(end) => sleep_until(end).await,
-            None => pending().await,
-        };
-        let mut window = pin!(window(self.departs_at));
-        let mut is_open = true;
+        let mut at_helm = pin!(self.helm.clone().acquire_owned());
+        let mut timer = pin!(sleep_until(self.departs_at.unwrap_or_else(|| Instant::now() + SOON)));
+        let mut watch = Watch::new();
+        let mut drives = false;
+        // Held until the end, and then passed on to the next caller.
+        let mut permit = None;
         poll_fn(|context| {
             if let Poll::Ready(answer) = Pin::new(&mut self.answer).poll(context) {
                 return Poll::Ready(answer.ok());
             }
-            if is_open && window.as_mut().poll(context).is_ready() {
-                is_open = false;
-                self.depart();
+            while timer.as_mut().poll(context).is_ready() {
+                let next = if self.departs_at.take().is_some() {
+                    self.depart();
+                    SOON
+                } else {
+                    let Some(call) = &self.call else { return Poll::Ready(None) };
+                    drives |= watch.sees_a_stuck_driver(call);
+                    watch.next_look()
+                };
+                timer.as_mut().reset(Instant::now() + next);
+            }
+            if permit.is_none()
+                && let Poll::Ready(acquired) = at_helm.as_mut().poll(context)
+            {
+                permit = Some(acquired);
+                drives = true;
+            }
+            if !drives {
+                return Poll::Pending;
             }
             let Some(call) = &mut self.call else { return Poll::Ready(None) };
             match Pin::new(call).poll(context) {

@@ -1,6 +1,16 @@
 //! `Coalesce`: many small calls become one, and rows, errors, costs and departures stay with those they belong to.
 
-use std::{fmt, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    fmt,
+    future::poll_fn,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
 
 use docvector_embed::{
     BadText, BadTextReason, Batch, Charges, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Lane,
@@ -11,7 +21,7 @@ use docvector_embed::{
     wrap::{RetryPolicy, Totals},
 };
 use futures_util::{
-    FutureExt,
+    FutureExt, StreamExt,
     future::{join, join_all},
 };
 use tokio::time::Instant;
@@ -555,4 +565,106 @@ async fn what_breaks_the_laws_gives_nobody_a_wrong_row() {
     let results = [results.0, results.1];
     assert!(results.iter().all(|result| result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Protocol)));
     assert_eq!(results.iter().map(cost).sum::<Usage>(), fake.charged());
+}
+
+/// The first caller drives the call. It is there, but its task does something else.
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_is_not_polled_holds_nobody_up() {
+    let call = Duration::from_millis(100);
+    let fake = fake_taking(call);
+    let embedder = fake.clone().coalesce(WINDOW);
+    for stuck_after in [Duration::ZERO, WINDOW, call / 2] {
+        let mut stuck = Box::pin(embed(&embedder, &["stuck"]));
+        let began = Instant::now();
+        let sleep = async {
+            let polled = tokio::time::timeout(stuck_after, &mut stuck).await;
+            assert!(polled.is_err());
+            Box::pin(std::future::pending::<()>()).await;
+        };
+        let others = async {
+            join(embed(&embedder, &["a"]), async {
+                tokio::time::sleep(WINDOW / 2).await;
+                embed(&embedder, &["b"]).await
+            })
+            .await
+        };
+        let (a, b) = tokio::select! {
+            biased;
+            () = sleep => unreachable!(),
+            others = others => others,
+        };
+        own(&fake, &["a"], &a.expect("embeds"));
+        own(&fake, &["b"], &b.expect("embeds"));
+        assert!(began.elapsed() <= 2 * (WINDOW + call), "{stuck_after:?}: {:?}", began.elapsed());
+        // Its own answer waits for it.
+        let asked = Instant::now();
+        own(&fake, &["stuck"], &stuck.await.expect("embeds"));
+        assert_eq!(asked.elapsed(), Duration::ZERO);
+    }
+    assert_eq!(sizes(&fake), [3, 3, 3]);
+}
+
+/// A call is woken each time that a piece of its answer arrives. With all callers each time, that would be their
+/// product.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_wakes_often_wakes_one_caller_each_time() {
+    const CALLERS: usize = 200;
+    const PIECES: usize = 100;
+    let inner_polls = Arc::new(AtomicUsize::new(0));
+    let embedder = Pieces { fake: fake(Limits::none()), pieces: PIECES, polls: inner_polls.clone() }.coalesce(WINDOW);
+    let polls = AtomicUsize::new(0);
+    let ask = async |at: usize| {
+        let text = format!("text {at}");
+        counting(&polls, embedder.embed_query(&text)).await.expect("embeds");
+    };
+    let tasks = (0..CALLERS).map(ask).map(Box::pin).collect::<futures_util::stream::FuturesUnordered<_>>();
+    assert_eq!(tasks.count().await, CALLERS);
+    let (inner, all) = (inner_polls.load(Ordering::Relaxed), polls.load(Ordering::Relaxed));
+    assert!(inner <= PIECES + 20, "{inner} polls of the call");
+    assert!(all <= PIECES + 12 * CALLERS, "{all} polls of the callers");
+}
+
+/// Counts the polls of a future.
+async fn counting<F: Future>(polls: &AtomicUsize, future: F) -> F::Output {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        polls.fetch_add(1, Ordering::Relaxed);
+        future.as_mut().poll(context)
+    })
+    .await
+}
+
+/// Is woken so many times before it answers.
+#[derive(Debug)]
+struct Pieces {
+    fake: Fake,
+    pieces: usize,
+    polls: Arc<AtomicUsize>,
+}
+
+impl fmt::Display for Pieces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("pieces")
+    }
+}
+
+#[async_trait]
+impl Embedder for Pieces {
+    async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
+        counting(&self.polls, async {
+            for _ in 0..self.pieces {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+        self.fake.embed(batch).await
+    }
+
+    fn spaces(&self) -> &[Space] {
+        self.fake.spaces()
+    }
+
+    fn limits(&self) -> Limits {
+        self.fake.limits()
+    }
 }

@@ -115,6 +115,30 @@ fn two_that_stay_are_woken_where_the_call_wakes_itself() {
     );
 }
 
+/// One caller polls once, and is stuck: it does not leave, and does not poll again. The other one polls only if it sees
+/// that a poll is due.
+fn stuck_after_one_poll() {
+    let event = Event::new();
+    let mut stuck = SharedCall::<u32>::new({
+        let event = event.clone();
+        async move {
+            event.wait().await;
+            7
+        }
+    });
+    let mut looks = stuck.join();
+    let third = thread::spawn(move || event.happen());
+    let is_done = poll_once(&mut stuck).is_ready();
+    third.join().expect("no panic");
+    assert!(is_done || looks.poll_due().is_some(), "the call was woken, and nobody sees that it must be polled");
+    assert_eq!(poll_once(&mut looks), Poll::Ready(Some(7)));
+}
+
+#[test]
+fn a_poll_that_the_one_that_polls_leaves_undone_is_seen() {
+    explore("shared call, the one that polls is stuck", 5, stuck_after_one_poll);
+}
+
 // The last caller ends it
 
 /// Counts how often it is dropped, and must not be dropped under a lock.
