@@ -112,7 +112,7 @@ pub enum EventKind<'a> {
     CacheLookUp {
         /// The texts whose vectors the store had.
         hits: u64,
-        /// The texts that the store did not have.
+        /// The texts that the store did not have then, though another call may have stored them since.
         misses: u64,
         /// The entries that were damaged, and discarded.
         damaged: u64,

@@ -69,6 +69,16 @@ async fn each_wrapper_inside_tells() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cache_tells_of_its_own_hits_alone() {
+    let lines = Lines::default();
+    let inner = Fake::new(8).cached(Memory::new(1 << 20)).expect("one space");
+    inner.embed_documents(&["one"]).await.expect("answers");
+    let outer = inner.cached(Memory::new(1 << 20)).expect("one space").observed(lines.clone());
+    outer.embed_documents(&["one", "two"]).await.expect("answers");
+    assert_eq!(lines.take(), ["Cached of 2: 1 1 0", "Cached of 2: 0 2 0"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn waits_are_told_with_their_length() {
     let lines = Lines::default();
     let fake = Fake::builder().with_latency(Duration::from_secs(2)).build().expect("valid");

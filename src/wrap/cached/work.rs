@@ -383,13 +383,14 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         });
     }
 
-    /// Tells the observer what was found in the store, and what was saved.
-    fn tell(&self, usage: Usage) {
+    /// Tells the observer what was found in this cache's own store, and for how many texts calls of others were shared.
+    fn tell(&self, deduplicated: u64) {
         let tell = |kind| self.batch.tell(&format_args!("Cached({})", self.inner.embedder), kind);
-        let misses = (self.keys.len() as u64).saturating_sub(self.rows.hits);
-        tell(EventKind::CacheLookUp { hits: usage.cached, misses, damaged: self.damaged });
-        if usage.deduplicated > 0 {
-            tell(EventKind::Deduplicated { texts: usage.deduplicated });
+        let hits = self.rows.hits;
+        let misses = (self.keys.len() as u64).saturating_sub(hits);
+        tell(EventKind::CacheLookUp { hits, misses, damaged: self.damaged });
+        if deduplicated > 0 {
+            tell(EventKind::Deduplicated { texts: deduplicated });
         }
     }
 
@@ -400,6 +401,7 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
         // Nothing is awaited from here to the end, so a caller that takes a bill is always told of it.
         let mut of_rows = Charges::from(Usage::ZERO.with_cached(self.rows.hits));
         let mut of_errors = Charges::from(Usage { unanswered: self.unanswered, ..Usage::ZERO });
+        let mut deduplicated = 0;
         for Bill { answer, texts, places } in &self.bills {
             let is_told = answer.take_bill();
             if is_told {
@@ -414,9 +416,11 @@ impl<'b, 'a, E: Embedder> Work<'b, 'a, E> {
                 }
             }
             // A text costs once: its other places cost nothing, nor does it cost a caller that is not told of the bill.
-            of_rows += Usage::ZERO.with_deduplicated(if is_told { places - texts } else { *places });
+            deduplicated += if is_told { places - texts } else { *places };
         }
-        self.tell(of_rows.usage());
+        // A cache or `Dedup` further in tells of its own texts itself.
+        self.tell(deduplicated);
+        of_rows += Usage::ZERO.with_deduplicated(deduplicated);
         let Some(error) = self.error.filter(|_| self.rows.left() > 0) else {
             of_rows += of_errors;
             return self.rows.into_embeddings(space, of_rows);
