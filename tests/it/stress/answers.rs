@@ -73,7 +73,7 @@ fn check_blame(round: &Round, number: usize, caller: &Caller, texts: &[&str], ba
     let is_bad = text.is_empty()
         || limits.bytes.is_some_and(|limit| text.len() > limit)
         || texts::is_over(text, round.member.limit());
-    if !is_bad && !round.member.has_refused(caller.kind, text) {
+    if !is_bad && !round.member.has_refused(caller.kind, text, caller.truncation) {
         let message = format!("caller {number}, {:?}: text {} is blamed, and nobody refused it", caller.how, bad.index);
         round.fault(Check::Blame, message);
     }

@@ -35,6 +35,8 @@ pub(super) enum How {
         /// Whether it embeds on the same stack meanwhile.
         embeds: bool,
     },
+    /// Asks for no rows, but for the proof that the members of the stack's `Resilient` are one model.
+    Proof,
 }
 
 /// The moment at which a caller leaves.
@@ -176,6 +178,11 @@ async fn ask(round: &Round, number: usize) -> Option<ErrorKind> {
             round.tell(result.as_ref().map_or_else(docvector_embed::Error::total_usage, |rows| rows.usage()));
             answers::check(round, number, &texts, 0, &result);
             result.err().map(|error| error.kind())
+        }
+        How::Proof => {
+            let proof = round.stacks[caller.stack].parts.resilients.last()?.verify().await;
+            round.tell(proof.as_ref().map_or_else(Error::total_usage, |cost| cost.usage()));
+            proof.err().map(|error| error.kind())
         }
         How::Each => {
             let each = stack.embed_each(caller.batch(&texts, space)).await;

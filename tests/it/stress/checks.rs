@@ -6,9 +6,11 @@ use docvector_embed::{Truncation, Usage};
 
 use super::{
     api::{self, Bill},
-    callers::Caller,
-    ledger::{Ending, Ledger},
+    callers::{Caller, How},
+    ears::Ears,
+    ledger::{Asked, Ending, Ledger},
     round::{Ended, Round},
+    texts,
 };
 
 /// The most calls that end at other callers' deadlines for which a caller waits.
@@ -52,10 +54,14 @@ pub(super) enum Check {
     Most,
     /// No more tokens in a time than the limiter lets through.
     Pace,
+    /// No caller fails while some member answers.
+    Lost,
+    /// An observer hears what the wrappers inside count, each event once.
+    Heard,
 }
 
 impl Check {
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 18] = [
         Self::Rows,
         Self::Marks,
         Self::Named,
@@ -72,6 +78,8 @@ impl Check {
         Self::Paid,
         Self::Most,
         Self::Pace,
+        Self::Lost,
+        Self::Heard,
     ];
 }
 
@@ -91,7 +99,7 @@ impl fmt::Display for Fault {
 /// Returns the work that has not ended although all callers have their answer or have left. An aborted task may be in
 /// the middle of a poll on another thread, so a finding counts only if it is still there later.
 pub(super) fn left_behind(round: &Round) -> Option<String> {
-    let mut gates = round.stacks.iter().flat_map(|stack| &stack.gates);
+    let mut gates = round.stacks.iter().flat_map(|stack| &stack.parts.gates);
     if let Some(gate) = gates.find(|gate| gate.running() > 0 || gate.waiting() > 0) {
         return Some(format!("all have gone, and there is {gate:?}"));
     }
@@ -109,7 +117,7 @@ pub(super) fn after_callers(round: &Round) {
     }
     let ended = round.ended();
     let panicked = ended.iter().filter(|ended| **ended == Some(Ended::Panicked)).count() as u64;
-    let allowed = round.stores.panics().0 + if round.plan.is_cached() { 0 } else { ledger.count(Ending::Panicked) };
+    let allowed = round.stores.panics().0 + if round.plan.catches() { 0 } else { ledger.count(Ending::Panicked) };
     if panicked > allowed {
         round.fault(Check::Panic, format!("{panicked} callers panicked, {allowed} might have"));
     }
@@ -121,8 +129,23 @@ pub(super) fn after_callers(round: &Round) {
             round.fault(Check::Slow, format!("caller {number} had its answer after {took:?}"));
         }
     }
+    lost(round, &ended);
     paid(round, &ledger);
     pace(round, &ledger);
+}
+
+/// Nobody fails who waits long enough for a member that always answers, and has no bad text.
+fn lost(round: &Round, ended: &[Option<Ended>]) {
+    let plan = &round.plan;
+    for (number, caller) in plan.callers.iter().enumerate().filter(|_| plan.answers) {
+        // One call of the embedder has to keep its limits.
+        let fits = caller.how != How::Embed || plan.member.limits.bytes.is_none();
+        let is_patient = caller.deadline.is_none() && fits && plan.good_texts(caller).len() == caller.texts.len();
+        let fails = matches!(ended[number], Some(Ended::Failed(_) | Ended::Panicked));
+        if is_patient && fails {
+            round.fault(Check::Lost, format!("caller {number} {:?}, and a member answers", ended[number]));
+        }
+    }
 }
 
 /// The charge in a period is at most the limiter's rate, its savings and the debt of one call.
@@ -146,31 +169,39 @@ fn pace(round: &Round, ledger: &Ledger) {
 /// caller that meets several calls that end at their own callers' deadlines asks alone.
 fn paid(round: &Round, ledger: &Ledger) {
     let plan = &round.plan;
-    if !(plan.is_calm() && plan.is_cached() && plan.keeps()) {
+    if !(plan.is_calm() && plan.is_cached() && plan.keeps()) || plan.may_pay_twice() {
         return;
     }
     for ((asked, lane), times) in ledger.paid_by_lane() {
-        let (text, kind, cuts) = &asked;
-        let asks = |caller: &&Caller| {
-            (caller.kind, caller.truncation == Truncation::Truncate) == (*kind, *cuts) && caller.texts.contains(text)
-        };
-        let impatient = plan.callers.iter().filter(asks).filter(|caller| caller.deadline.is_some()).count();
-        if impatient < SEVERAL && times > plan.stacks.len() {
+        let askers = askers(round, &asked);
+        let impatient = askers.iter().filter(|caller| caller.deadline.is_some()).count();
+        // Proofs of members ask for texts that no caller has.
+        if !askers.is_empty() && impatient < SEVERAL && times > plan.stacks.len() {
             round.fault(Check::Paid, format!("{asked:?} was paid for {times} times in the lane {lane:?}"));
         }
     }
 }
 
+/// Returns the callers that ask for a text in this way.
+fn askers<'r>(round: &'r Round, (text, kind, cuts): &Asked) -> Vec<&'r Caller> {
+    let limit = round.member.limit();
+    let asks = |caller: &&Caller| {
+        (caller.kind, caller.truncation == Truncation::Truncate) == (*kind, *cuts)
+            && caller.texts.iter().any(|own| texts::cut(own, limit, caller.truncation) == text)
+    };
+    round.plan.callers.iter().filter(asks).collect()
+}
+
 /// Texts that were paid for before the last call are not paid for again.
 pub(super) fn after_last(round: &Round, before: &Ledger) {
     let plan = &round.plan;
-    if !(plan.is_calm() && plan.is_cached() && plan.keeps() && plan.stores.len() == 1) {
+    if !(plan.is_calm() && plan.is_cached() && plan.keeps() && plan.stores.len() == 1) || plan.may_pay_twice() {
         return;
     }
     let had = before.paid();
     for (asked, times) in round.member.ledger().paid() {
         let before = had.get(&asked).copied().unwrap_or_default();
-        if before > 0 && times > before {
+        if before > 0 && times > before && !askers(round, &asked).is_empty() {
             let message = format!("{asked:?} was paid for {before} times, and again when all had gone");
             round.fault(Check::Paid, message);
         }
@@ -185,6 +216,8 @@ pub(super) fn after_last(round: &Round, before: &Ledger) {
 /// - where everybody stays and nothing panics, told is charged, and nothing is unanswered;
 /// - where everybody stays and something panics, told is charged as far as there was an answer, and each call that
 ///   panicked is told of as unanswered;
+/// - where everybody stays and wrappers give up calls that got no answer yet, told is charged, as far as there was an
+///   answer;
 /// - where callers leave or are late, nothing fails, and a cache is outermost, told and counted together are charged. A
 ///   call that was dropped under way had no answer, and is charged to nobody here.
 pub(super) fn bills(round: &Round) -> Option<Fault> {
@@ -192,13 +225,13 @@ pub(super) fn bills(round: &Round) -> Option<Fault> {
     let plan = &round.plan;
     let told = round.told();
     let untold: Usage =
-        round.stacks.iter().flat_map(|stack| &stack.caches).map(|cache| cache.unclaimed().usage()).sum();
+        round.stacks.iter().flat_map(|stack| &stack.parts.caches).map(|cache| cache.unclaimed().usage()).sum();
     let (charged, panics) = (api::bill(ledger.charged()), ledger.count(Ending::Panicked));
     let (callers, all) = (api::bill(told), api::bill(told + untold));
     let shown = format!("told {callers:?}, told or counted {all:?}, charged {charged:?}, {panics} panics");
 
     let panicked = round.ended().contains(&Some(Ended::Panicked));
-    let stays = !plan.has_leavers() && !plan.has_deadlines() && !plan.may_time_out();
+    let stays = plan.all_stay() && plan.gives_up_none();
     // A look-up that panics takes its caller with it, or the call of a cache further out.
     let (in_get, in_put) = round.stores.panics();
     let broken = if exceeds(all, charged) {
@@ -209,6 +242,8 @@ pub(super) fn bills(round: &Round) -> Option<Fault> {
         (!same(all, charged) || callers.unanswered < panics).then_some(Check::PanicBill)
     } else if stays {
         (callers != charged || all != charged).then_some(Check::Told)
+    } else if plan.all_stay() && plan.gives_up_one() {
+        (!same(all, charged)).then_some(Check::Told)
     } else if plan.counts_those_who_left() {
         (!same(all, charged)).then_some(Check::LeftBill)
     } else {
@@ -227,4 +262,11 @@ fn same(told: Bill, charged: Bill) -> bool {
     (told.tokens, told.unreported) == (charged.tokens, charged.unreported)
         && told.requests >= charged.requests
         && told.requests <= charged.requests + told.unanswered
+}
+
+/// Compares the events that observers heard with the counts of the wrappers inside, and returns a difference.
+pub(super) fn heard(round: &Round) -> Option<Fault> {
+    let ears = round.stacks.iter().flat_map(|stack| &stack.parts.ears);
+    let message = ears.filter_map(Ears::difference).next()?;
+    Some(Fault { check: Check::Heard, message })
 }

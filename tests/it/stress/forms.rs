@@ -7,7 +7,8 @@ use super::{
     callers::{Caller, How, Leaves},
     directed,
     draw::Draw,
-    member::Trick,
+    fails,
+    member::{Habits, Trick},
     plan::{Mode, Plan},
     stacks::Layer,
 };
@@ -45,10 +46,12 @@ pub(super) enum Form {
     Query,
     /// Calls that fail with finished rows, behind a limiter.
     Pace,
+    /// Members of a `Resilient` that fail, hang and recover, and callers that leave while they wait for a probe.
+    Fails,
 }
 
 impl Form {
-    pub(super) const ALL: [Self; 15] = [
+    pub(super) const ALL: [Self; 16] = [
         Self::Any,
         Self::Gate,
         Self::Lanes,
@@ -64,6 +67,7 @@ impl Form {
         Self::Wake,
         Self::Query,
         Self::Pace,
+        Self::Fails,
     ];
 }
 
@@ -71,7 +75,7 @@ impl Form {
 pub(super) fn draw(seed: u64, mode: Mode) -> Plan {
     let mut draw = Draw { random: Rng::with_seed(seed), mode };
     let draw = &mut draw;
-    let form = match draw.random.u8(..24) {
+    let form = match draw.random.u8(..27) {
         0..10 => Form::Any,
         10 if mode != Mode::FourThreads => draw.pick(&[Form::Query, Form::Pace]),
         10 => Form::Wake,
@@ -86,13 +90,16 @@ pub(super) fn draw(seed: u64, mode: Mode) -> Plan {
         19 => Form::Store,
         20 => Form::Storing,
         21 | 22 => Form::Bills,
-        _ => Form::Panics,
+        23 => Form::Panics,
+        _ => Form::Fails,
     };
     let mut plan = Plan {
         seed,
         mode,
         form,
         member: draw.calm(),
+        others: Vec::new(),
+        fallbacks: Vec::new(),
         stores: vec![draw.store(false)],
         gate: draw.random.usize(1..=2),
         pace: draw.pace(),
@@ -100,6 +107,7 @@ pub(super) fn draw(seed: u64, mode: Mode) -> Plan {
         callers: Vec::new(),
         keeps_pace: false,
         times_out: false,
+        answers: false,
     };
     match form {
         Form::Any => any(draw, &mut plan),
@@ -117,6 +125,7 @@ pub(super) fn draw(seed: u64, mode: Mode) -> Plan {
         Form::Wake => directed::wake(draw, &mut plan),
         Form::Query => directed::query(draw, &mut plan),
         Form::Pace => directed::pace(draw, &mut plan),
+        Form::Fails => fails::fails(draw, &mut plan),
     }
     plan
 }
@@ -141,17 +150,22 @@ const LIES: [Trick; 7] = [
     Trick::OtherSpace,
 ];
 
-fn any(draw: &mut Draw, plan: &mut Plan) {
-    let temper = draw.random.u8(..10);
-    let lies = temper == 7 || temper == 9;
-    plan.member = match temper {
+/// Draws a member of a temper from 0 to 9.
+fn habits(draw: &mut Draw, temper: u8) -> Habits {
+    match temper {
         0..3 => draw.calm(),
         3..6 => draw.tricky(&FAILURES),
         6 => draw.tricky(&[Trick::RefusesUnnamed, Trick::RefusesOnce, Trick::FailsForNow]),
         7 => draw.tricky(&LIES),
         8 => draw.tricky(&[&FAILURES[..], &PANICS].concat()),
         _ => draw.tricky(&[&FAILURES[..], &PANICS, &LIES, &[Trick::RefusesUnnamed]].concat()),
-    };
+    }
+}
+
+fn any(draw: &mut Draw, plan: &mut Plan) {
+    let temper = draw.random.u8(..10);
+    let lies = temper == 7 || temper == 9;
+    plan.member = habits(draw, temper);
     let faulty = draw.one_in(6);
     plan.stores = (0..draw.random.usize(1..=2)).map(|_| draw.store(faulty)).collect();
     plan.times_out = draw.one_in(5);
@@ -168,6 +182,10 @@ fn any(draw: &mut Draw, plan: &mut Plan) {
         plan.stacks[1].retain(|layer| !matches!(layer, Layer::SharedGate));
         plan.stacks[1].push(Layer::First);
     }
+    draw.spice(plan, |draw| {
+        let calm = draw.one_in(4);
+        habits(draw, if calm { 0 } else { temper })
+    });
     let (leavers, deadlines) = (draw.random.bool(), draw.one_in(4));
     let (pool, most) = (draw.random.usize(2..=12), draw.random.usize(1..=10));
     let bad = draw.one_in(8);

@@ -1,9 +1,11 @@
-//! Keeps the calls of a member and its charges: [`Ledger`].
+//! Keeps the calls of the members and their charges: [`Ledger`].
 
 use std::collections::{BTreeMap, HashSet};
 
 use docvector_embed::{Batch, InputKind, Lane, Truncation, Usage};
 use tokio::time::Instant;
+
+use super::texts;
 
 /// The end of a call of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,7 @@ pub(super) struct Call {
     pub(super) kind: InputKind,
     pub(super) truncation: Truncation,
     pub(super) lane: Lane,
+    /// As far as they are embedded: a wrapper may have truncated them before.
     pub(super) texts: Vec<String>,
     pub(super) began: Instant,
     pub(super) ending: Ending,
@@ -34,7 +37,7 @@ pub(super) struct Call {
     pub(super) charged: Usage,
 }
 
-/// A text, its kind, and whether it may be truncated.
+/// A text as far as it is embedded, its kind, and whether it may be truncated.
 pub(super) type Asked = (String, InputKind, bool);
 
 #[derive(Clone, Debug, Default)]
@@ -44,13 +47,14 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn begin(&mut self, batch: &Batch<'_>) -> usize {
+    pub(super) fn begin(&mut self, batch: &Batch<'_>, limit: Option<usize>) -> usize {
+        let cut = |text: &&str| texts::cut(text, limit, batch.truncation()).to_owned();
         self.calls.push(Call {
             kind: batch.kind(),
             truncation: batch.truncation(),
             lane: batch.lane(),
             began: Instant::now(),
-            texts: batch.texts().iter().map(ToString::to_string).collect(),
+            texts: batch.texts().iter().map(cut).collect(),
             ending: Ending::UnderWay,
             charged: Usage::ZERO,
         });

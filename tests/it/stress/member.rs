@@ -1,4 +1,4 @@
-//! Stands in for a provider that misbehaves as it is told to: [`Member`], with an exact [`Ledger`] of what it charged.
+//! Stands in for providers that misbehave as they are told to: [`Member`], with an exact [`Ledger`] of what all charged.
 
 use std::{
     fmt,
@@ -83,69 +83,108 @@ pub(super) struct Habits {
     pub(super) allows: bool,
 }
 
-/// A provider of the stress. Clones share everything.
+/// A provider of the stress. Clones share everything, and all members of a round share the books.
 #[derive(Clone)]
 pub(super) struct Member(Arc<Shared>);
 
 struct Shared {
+    name: String,
     habits: Habits,
     space: Space,
     other: Space,
     state: Mutex<State>,
-    behaves: AtomicBool,
-    running: AtomicUsize,
-    most: AtomicUsize,
+    books: Arc<Books>,
 }
 
 struct State {
     random: Rng,
     calls: u32,
     budget: u32,
-    ledger: Ledger,
+}
+
+/// The parts that all members of a round have in common.
+struct Books {
+    ledger: Mutex<Ledger>,
+    behaves: AtomicBool,
+    running: AtomicUsize,
+    most: AtomicUsize,
+    /// The most tokens that a text may have, for any stack.
+    limit: Option<usize>,
+}
+
+impl Books {
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Member {
-    pub(super) fn new(seed: u64, habits: Habits) -> Self {
+    /// Makes all members of a round. The first one has the smallest limit of tokens.
+    pub(super) fn all<'h>(seed: u64, habits: impl IntoIterator<Item = &'h Habits>) -> Vec<Self> {
+        let mut habits = habits.into_iter().peekable();
+        let books = Arc::new(Books {
+            ledger: Mutex::default(),
+            behaves: AtomicBool::new(false),
+            running: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
+            limit: habits.peek().and_then(|first| first.limits.tokens_of_one_text()),
+        });
+        habits.enumerate().map(|(number, habits)| Self::new(seed, number, habits.clone(), books.clone())).collect()
+    }
+
+    fn new(seed: u64, number: usize, habits: Habits, books: Arc<Books>) -> Self {
         let space = |name: &str| {
             let builder = Space::builder(name, texts::WIDTH).with_normalization(Normalization::None);
             builder.build().expect("a valid space")
         };
         let budget = habits.budget;
-        let state = State { random: Rng::with_seed(seed), calls: 0, budget, ledger: Ledger::default() };
+        let state = State { random: Rng::with_seed(seed ^ ((number as u64) << 32)), calls: 0, budget };
         Self(Arc::new(Shared {
+            name: if number == 0 { "member".to_owned() } else { format!("member {}", number + 1) },
             habits,
             space: space("stress"),
             other: space("another"),
             state: Mutex::new(state),
-            behaves: AtomicBool::new(false),
-            running: AtomicUsize::new(0),
-            most: AtomicUsize::new(0),
+            books,
         }))
     }
 
-    /// Ends all tricks. From now on, calls take no time.
+    /// Ends all tricks of all members. From now on, calls take no time.
     pub(super) fn behave(&self) {
-        self.0.behaves.store(true, Ordering::SeqCst);
+        self.0.books.behaves.store(true, Ordering::SeqCst);
     }
 
-    /// Returns a copy of the ledger so far.
+    /// Returns a copy of the ledger of all members so far.
     pub(super) fn ledger(&self) -> Ledger {
-        self.state().ledger.clone()
+        self.0.books.ledger().clone()
     }
 
-    /// Returns whether it has refused a text.
-    pub(super) fn has_refused(&self, kind: InputKind, text: &str) -> bool {
-        self.state().ledger.has_refused(kind, text)
+    /// Returns whether a member has refused a text, as it was sent.
+    pub(super) fn has_refused(&self, kind: InputKind, text: &str, truncation: Truncation) -> bool {
+        self.0.books.ledger().has_refused(kind, texts::cut(text, self.limit(), truncation))
     }
 
-    /// Returns the most calls that it had at once.
+    /// Returns the most calls that all members together had at once.
     pub(super) fn most(&self) -> usize {
-        self.0.most.load(Ordering::SeqCst)
+        self.0.books.most.load(Ordering::SeqCst)
     }
 
-    /// Returns the most tokens that a text may have.
+    /// Returns the most tokens that a text may have, for any stack.
     pub(super) fn limit(&self) -> Option<usize> {
+        self.0.books.limit
+    }
+
+    /// Returns the most tokens that a text may have, for this member.
+    fn own_limit(&self) -> Option<usize> {
         self.0.habits.limits.tokens_of_one_text()
+    }
+
+    /// Notes that texts of a call may be blamed.
+    fn refuse(&self, batch: &Batch<'_>, of: &[usize]) {
+        let mut ledger = self.0.books.ledger();
+        for text in of.iter().map(|&index| batch.texts()[index]) {
+            ledger.refuse(batch.kind(), texts::cut(text, self.limit(), batch.truncation()));
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -154,7 +193,7 @@ impl Member {
 
     /// Draws the behavior of the next call, and its time.
     fn draw(&self) -> (Option<Trick>, Takes) {
-        if self.0.behaves.load(Ordering::SeqCst) {
+        if self.0.books.behaves.load(Ordering::SeqCst) {
             return (None, Takes::NoTime);
         }
         let habits = &self.0.habits;
@@ -170,7 +209,7 @@ impl Member {
     }
 
     fn rows(&self, batch: &Batch<'_>, of: &[usize], space: &Space, usage: Usage) -> Embeddings {
-        let limit = self.limit();
+        let limit = self.own_limit();
         let text = |index: usize| texts::cut(batch.texts()[index], limit, batch.truncation());
         let components = of.iter().flat_map(|&index| texts::vector(batch.kind(), text(index))).collect();
         let rows = Embeddings::new(of.len(), space, components, usage).expect("finite rows of the space's width");
@@ -179,7 +218,7 @@ impl Member {
     }
 
     fn tokens(&self, batch: &Batch<'_>, of: &[usize]) -> u64 {
-        let limit = self.limit();
+        let limit = self.own_limit();
         of.iter().map(|&index| texts::tokens(texts::cut(batch.texts()[index], limit, batch.truncation())) as u64).sum()
     }
 
@@ -237,16 +276,16 @@ impl Member {
             Trick::Fails => failure(random, false, &self.0.habits.waits),
             Trick::FailsWithRows => with_part(failure(random, true, &self.0.habits.waits), &some),
             Trick::RefusesOnce | Trick::RefusesOnceWithRows => {
-                state.ledger.refuse(batch.kind(), batch.texts()[refused]);
+                self.refuse(batch, &[refused]);
                 let with_rows = trick == Trick::RefusesOnceWithRows;
                 with_part(names(refused), if with_rows { &some } else { &[] })
             }
             Trick::RefusesUnnamed => {
-                batch.texts().iter().for_each(|text| state.ledger.refuse(batch.kind(), text));
+                self.refuse(batch, &all);
                 Error::new(ErrorKind::InvalidInput, "one of them, as scripted")
             }
             Trick::NamesFinished => {
-                state.ledger.refuse(batch.kind(), batch.texts()[refused]);
+                self.refuse(batch, &[refused]);
                 with_part(names(refused), &all)
             }
             Trick::NamesOther => names(batch.len() + random.usize(..5)),
@@ -287,23 +326,25 @@ struct Open<'a> {
 
 impl<'a> Open<'a> {
     fn begin(member: &'a Member, batch: &Batch<'_>) -> Self {
-        let running = member.0.running.fetch_add(1, Ordering::SeqCst) + 1;
-        member.0.most.fetch_max(running, Ordering::SeqCst);
-        let number = member.state().ledger.begin(batch);
+        let books = &member.0.books;
+        let running = books.running.fetch_add(1, Ordering::SeqCst) + 1;
+        books.most.fetch_max(running, Ordering::SeqCst);
+        let number = books.ledger().begin(batch, books.limit);
         Self { member, number, ending: Ending::Dropped, charged: Usage::ZERO }
     }
 }
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        self.member.0.running.fetch_sub(1, Ordering::SeqCst);
-        self.member.state().ledger.end(self.number, self.ending, self.charged);
+        let books = &self.member.0.books;
+        books.running.fetch_sub(1, Ordering::SeqCst);
+        books.ledger().end(self.number, self.ending, self.charged);
     }
 }
 
 impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("member")
+        f.write_str(&self.0.name)
     }
 }
 
@@ -320,7 +361,7 @@ impl Embedder for Member {
         if batch.is_empty() {
             return Ok(Embeddings::empty(&self.0.space));
         }
-        let limit = self.limit();
+        let limit = self.own_limit();
         let over: Vec<usize> = (0..batch.len()).filter(|&at| texts::is_over(batch.texts()[at], limit)).collect();
         if batch.truncation() == Truncation::Error && !over.is_empty() {
             let bad = |at: usize| BadText::new(at, BadTextReason::TooLong { tokens: 99, limit: limit.unwrap_or(0) });

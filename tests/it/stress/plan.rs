@@ -8,7 +8,8 @@ use super::{
     callers::{Caller, How, Leaves},
     forms::{self, Form},
     member::{Habits, Trick},
-    stacks::{Keeps, Layer, Pace},
+    shape::Shape,
+    stacks::{Fallbacks, Keeps, Layer, Pace},
     texts,
 };
 
@@ -40,7 +41,11 @@ pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) mode: Mode,
     pub(super) form: Form,
+    /// The first member, which is in each stack.
     pub(super) member: Habits,
+    /// The other members, which only fall-backs have.
+    pub(super) others: Vec<Habits>,
+    pub(super) fallbacks: Vec<Fallbacks>,
     pub(super) stores: Vec<Keeps>,
     /// Places of the gate that the stacks share.
     pub(super) gate: usize,
@@ -53,6 +58,8 @@ pub(super) struct Plan {
     pub(super) keeps_pace: bool,
     /// Whether a time limit may pass.
     pub(super) times_out: bool,
+    /// Whether each stack has a member that always answers, so that no other member's failure reaches a caller.
+    pub(super) answers: bool,
 }
 
 impl Plan {
@@ -61,10 +68,21 @@ impl Plan {
         forms::draw(seed, Mode::of(seed))
     }
 
+    /// Returns the habits of all members.
+    pub(super) fn members(&self) -> impl Iterator<Item = &Habits> {
+        std::iter::once(&self.member).chain(&self.others)
+    }
+
+    /// Returns the shape of each stack that has members of its own, and not those of the first one.
+    fn shapes(&self) -> impl Iterator<Item = Shape> {
+        let is_apart = |layers: &&Vec<Layer>| !matches!(layers.last(), Some(Layer::First));
+        self.stacks.iter().filter(is_apart).map(|layers| Shape::of(layers, self))
+    }
+
     /// Whether nothing fails: no member, no text.
     pub(super) fn is_calm(&self) -> bool {
-        let tricks = &self.member.tricks;
-        tricks.iter().all(|trick| *trick == Trick::Absurd)
+        let mut tricks = self.members().flat_map(|member| &member.tricks);
+        tricks.all(|trick| *trick == Trick::Absurd)
             && self.callers.iter().all(|caller| self.good_texts(caller).len() == caller.texts.len())
     }
 
@@ -79,13 +97,30 @@ impl Plan {
         caller.texts.iter().map(String::as_str).filter(is_good).collect()
     }
 
-    /// Whether each stack has a cache.
+    /// Whether each stack has a cache outside of all members.
     pub(super) fn is_cached(&self) -> bool {
-        let caches = |layers: &[Layer]| layers.iter().any(|layer| matches!(layer, Layer::Cached(_)));
-        self.stacks.iter().all(|layers| {
-            let is_on_first = matches!(layers.last(), Some(Layer::First));
-            caches(layers) || is_on_first && caches(&self.stacks[0])
-        })
+        self.stacks.iter().all(|layers| Shape::of(layers, self).is_cached)
+    }
+
+    /// Whether no panic of a member reaches a caller.
+    pub(super) fn catches(&self) -> bool {
+        self.stacks.iter().all(|layers| Shape::of(layers, self).catches)
+    }
+
+    /// Whether a text may be paid for twice although no member fails: a member that is late is given up for another one,
+    /// and may have had a part of the rows.
+    pub(super) fn may_pay_twice(&self) -> bool {
+        !self.fallbacks.is_empty() && (self.times_out || self.hedges())
+    }
+
+    /// Whether a second member may be asked beside one that is late.
+    fn hedges(&self) -> bool {
+        self.fallbacks.iter().any(|fallbacks| fallbacks.hedging.is_some())
+    }
+
+    /// Whether members are proved by calls of their own.
+    fn proves(&self) -> bool {
+        self.fallbacks.iter().any(|fallbacks| !fallbacks.trusted)
     }
 
     /// Whether the stores keep what they are given.
@@ -110,12 +145,27 @@ impl Plan {
         self.times_out
     }
 
+    /// Whether all callers stay to the end.
+    pub(super) fn all_stay(&self) -> bool {
+        !self.has_leavers() && !self.has_deadlines()
+    }
+
+    /// Whether no wrapper gives up a call.
+    pub(super) fn gives_up_none(&self) -> bool {
+        !self.times_out && !self.hedges()
+    }
+
+    /// Whether wrappers give up calls of which nothing is known yet, and no others.
+    pub(super) fn gives_up_one(&self) -> bool {
+        self.stacks.iter().all(|layers| Shape::of(layers, self).gives_up_one)
+    }
+
     /// Returns the latest time of a caller's answer. It is known if a cache is outermost, which keeps to the deadline,
-    /// and the clock is exact.
+    /// the clock is exact, and the caller polls.
     pub(super) fn ends_by(&self, caller: &Caller) -> Option<Duration> {
         let cached = matches!(self.stacks[caller.stack].first(), Some(Layer::Cached(_)));
         let is_one_call = matches!(caller.how, How::Embed | How::All);
-        let keeps = cached && is_one_call && self.mode != Mode::FourThreads;
+        let keeps = cached && is_one_call && caller.rests.is_none() && self.mode != Mode::FourThreads;
         caller.deadline.filter(|_| keeps).map(|deadline| deadline + Duration::from_millis(10))
     }
 
@@ -127,39 +177,38 @@ impl Plan {
             let goes = caller.leaves != Leaves::Never || caller.deadline.is_some();
             !goes || matches!(caller.how, How::Embed | How::All)
         });
-        self.is_calm() && self.keeps() && !self.times_out && outermost && plain
+        self.is_calm() && self.keeps() && !self.times_out && !self.proves() && outermost && plain
     }
 
-    /// Returns the most calls that can be at the member at once, if a gate limits them.
+    /// Returns the most calls that can be at the members at once, if gates limit them.
     pub(super) fn places(&self) -> Option<usize> {
-        let of = |layer: &Layer| match layer {
-            Layer::Concurrency(places) => Some(*places),
-            Layer::SharedGate => Some(self.gate),
-            _ => None,
+        // Fall-backs around the first stack are not behind its gates.
+        let has_more = |layers: &Vec<Layer>| {
+            let of = |wanted: fn(&Layer) -> bool| layers.iter().any(wanted);
+            of(|layer| matches!(layer, Layer::First)) && of(|layer| matches!(layer, Layer::Resilient(_)))
         };
-        // A cache makes several calls of one, so that a gate around it does not count them.
-        let inside = |layers: &'_ Vec<Layer>| {
-            let caches = layers.iter().rposition(|layer| matches!(layer, Layer::Cached(_)));
-            layers[caches.map_or(0, |last| last + 1)..].to_vec()
-        };
-        let is_apart = |layers: &&Vec<Layer>| !matches!(layers.last(), Some(Layer::First));
-        let stacks: Vec<Vec<Layer>> = self.stacks.iter().filter(is_apart).map(inside).collect();
-        let all_share = |layers: &Vec<Layer>| layers.iter().any(|layer| matches!(layer, Layer::SharedGate));
-        match &stacks[..] {
-            [layers] => layers.iter().filter_map(of).min(),
-            stacks if stacks.iter().all(all_share) => Some(self.gate),
-            _ => None,
+        if self.stacks.iter().any(has_more) {
+            return None;
         }
+        let of_all = self.shapes().map(|shape| shape.most_of_all).collect::<Option<Vec<_>>>();
+        let each = self.shapes().map(|shape| shape.most).collect::<Option<Vec<_>>>();
+        let sum = each.map(|each| each.iter().sum());
+        of_all.and_then(|of_all| of_all.into_iter().max()).into_iter().chain(sum).min()
     }
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "seed {}: {:?}, {:?}", self.seed, self.form, self.mode)?;
-        writeln!(f, "  member: {:?}", self.member)?;
+        for (number, member) in self.members().enumerate() {
+            writeln!(f, "  member {number}: {member:?}")?;
+        }
         writeln!(f, "  stores: {:?}", self.stores)?;
         for (number, layers) in self.stacks.iter().enumerate() {
             writeln!(f, "  stack {number}: {layers:?}")?;
+        }
+        for (number, fallbacks) in self.fallbacks.iter().enumerate() {
+            writeln!(f, "  fall-backs {number}: {fallbacks:?}")?;
         }
         writeln!(f, "  shared: gate of {}, {:?}", self.gate, self.pace)?;
         for (number, caller) in self.callers.iter().enumerate() {

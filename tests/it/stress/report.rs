@@ -21,7 +21,8 @@ pub(super) struct Totals {
     pub(super) rows: u64,
     pub(super) paid: u64,
     ends: [u64; 4],
-    forms: BTreeMap<Form, u64>,
+    /// For each form: rounds, calls, rows and calls of members.
+    forms: BTreeMap<Form, [u64; 4]>,
     /// For each promise and form: the number of rounds that broke it, and of the first one the seed, the time and the
     /// fault.
     broken: BTreeMap<(Check, Form), (u64, u64, Duration, String)>,
@@ -47,7 +48,8 @@ impl Totals {
         self.rows += played.rows;
         self.paid += played.paid;
         self.ends.iter_mut().zip(played.ends).for_each(|(sum, ends)| *sum += ends);
-        *self.forms.entry(form).or_default() += 1;
+        let more = [1, played.calls, played.rows, played.paid];
+        self.forms.entry(form).or_default().iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
         let mut checks: Vec<Check> = faults.iter().map(|fault| fault.check).collect();
         checks.sort_unstable();
         checks.dedup();
@@ -70,7 +72,9 @@ impl fmt::Display for Totals {
              {failed} failed, {left} left, {panicked} panicked",
             self.rounds, self.calls, self.rows, self.paid
         )?;
-        writeln!(f, "  forms: {:?}", self.forms)?;
+        for (form, [rounds, calls, rows, paid]) in &self.forms {
+            writeln!(f, "  form {form:?}: {rounds} rounds, {calls} calls, {rows} rows, {paid} calls of members")?;
+        }
         for ((check, form), (rounds, seed, after, how)) in &self.broken {
             writeln!(
                 f,

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use docvector_embed::{ErrorKind, Usage};
+use docvector_embed::{ErrorKind, Usage, wrap::Gate};
 use fastrand::Rng;
 use futures_util::FutureExt;
 use tokio::runtime::{Builder, Runtime};
@@ -42,6 +42,7 @@ pub(super) enum Ended {
 /// A round under way.
 pub(super) struct Round {
     pub(super) plan: Plan,
+    /// The first member, for the books of all.
     pub(super) member: Member,
     pub(super) stores: Stores,
     pub(super) stacks: Vec<Stack>,
@@ -72,10 +73,18 @@ pub(super) struct Played {
 
 impl Round {
     fn new(plan: Plan) -> Self {
-        let member = Member::new(plan.seed, plan.member.clone());
+        let members = Member::all(plan.seed, plan.members());
         let stores = Stores::new(plan.seed, &plan.stores);
-        let commons = Commons::new(&member, &stores, plan.gate, plan.pace);
+        let commons = Commons {
+            members: &members,
+            stores: &stores,
+            fallbacks: &plan.fallbacks,
+            gate: Gate::new(plan.gate),
+            limiter: plan.pace.limiter(),
+            in_order: plan.mode != Mode::FourThreads,
+        };
         let stacks = Stack::build_all(&plan.stacks, &commons);
+        let member = members[0].clone();
         let notes = Notes { ended: vec![None; plan.callers.len()], ..Notes::default() };
         let (rows, calls, notes) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::new(notes));
         Self { plan, member, stores, stacks, rows, calls, notes }
@@ -165,7 +174,7 @@ async fn perform(round: &Arc<Round>, real_for_ever: Duration) {
     if tokio::time::timeout(for_ever, &mut callers).await.is_err() {
         let ended = round.ended();
         let waiting: Vec<usize> = (0..ended.len()).filter(|&number| ended[number].is_none()).collect();
-        let gates: Vec<_> = round.stacks.iter().flat_map(|stack| &stack.gates).collect();
+        let gates: Vec<_> = round.stacks.iter().flat_map(|stack| &stack.parts.gates).collect();
         return round.fault(Check::Hang, format!("callers {waiting:?} wait for ever, {gates:?}"));
     }
     drop(callers);
@@ -194,16 +203,17 @@ async fn perform(round: &Arc<Round>, real_for_ever: Duration) {
         }
     }
     checks::after_last(round, &before);
-    let mut broken = checks::bills(round);
+    let broken = || checks::bills(round).or_else(|| checks::heard(round));
+    let mut found = broken();
     for _ in 0..if is_real { 100 } else { 0 } {
-        if broken.is_none() {
+        if found.is_none() {
             break;
         }
         // Nothing tells when a write has ended: poll.
         tokio::time::sleep(Duration::from_millis(10)).await;
-        broken = checks::bills(round);
+        found = broken();
     }
-    round.notes().faults.extend(broken);
+    round.notes().faults.extend(found);
 }
 
 /// Lets all callers go, and waits until none is left.
@@ -230,7 +240,7 @@ async fn settle(round: &Round, is_real: bool) {
     if !is_real {
         return tokio::time::sleep(Duration::from_secs(3600)).await;
     }
-    let gates = || round.stacks.iter().flat_map(|stack| &stack.gates);
+    let gates = || round.stacks.iter().flat_map(|stack| &stack.parts.gates);
     let under_way = || round.member.ledger().count(super::ledger::Ending::UnderWay);
     for _ in 0..3000 {
         if under_way() == 0 && gates().all(|gate| gate.running() + gate.waiting() == 0) {

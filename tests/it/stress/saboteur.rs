@@ -37,10 +37,14 @@ pub(super) enum Sabotage {
     TellsTwice,
     /// Every call is made twice, and both are told.
     AsksTwice,
+    /// One call in four fails, whoever could answer it.
+    Fails,
+    /// What happens further in is told to nobody.
+    Mutes,
 }
 
 impl Sabotage {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::SwapsRows,
         Self::HidesCuts,
         Self::Blames,
@@ -51,11 +55,18 @@ impl Sabotage {
         Self::HidesBills,
         Self::TellsTwice,
         Self::AsksTwice,
+        Self::Fails,
+        Self::Mutes,
     ];
 
     /// Puts itself into a stack, at the place where it does harm.
     pub(super) fn join(self, layers: &mut Vec<Layer>) {
-        let at = if self == Self::AsksTwice { layers.len() } else { 0 };
+        let observed = layers.iter().position(|layer| matches!(layer, Layer::Observed(_)));
+        let at = match self {
+            Self::AsksTwice => layers.len(),
+            Self::Mutes => observed.map_or(0, |observed| observed + 1),
+            _ => 0,
+        };
         layers.insert(at, Layer::Sabotage(self));
     }
 
@@ -72,6 +83,8 @@ impl Sabotage {
             Self::HidesBills => Check::Told,
             Self::TellsTwice => Check::Twice,
             Self::AsksTwice => Check::Paid,
+            Self::Fails => Check::Lost,
+            Self::Mutes => Check::Heard,
         }
     }
 }
@@ -115,10 +128,15 @@ impl Embedder for Saboteur {
             Sabotage::Hangs if call % 4 == 3 => std::future::pending().await,
             Sabotage::Dawdles => tokio::time::sleep(Duration::from_secs(30_000)).await,
             Sabotage::Breaks if call >= 4 => return Err(Error::new(ErrorKind::Unavailable, "broken")),
+            Sabotage::Fails if call % 4 == 3 => return Err(Error::new(ErrorKind::Unavailable, "broken")),
             Sabotage::Panics => std::panic::resume_unwind(Box::new("sabotage")),
             Sabotage::Blames => return Err(Error::invalid_texts(vec![BadText::new(0, BadTextReason::Rejected)])),
             _ => {}
         }
+        let batch = match self.sabotage {
+            Sabotage::Mutes => Batch::with_options(batch.texts(), batch.options()),
+            _ => batch,
+        };
         let rows = self.inner.embed(batch).await?;
         let usage = rows.usage();
         let other = match self.sabotage {

@@ -5,10 +5,14 @@ use std::{sync::Arc, time::Duration};
 use docvector_embed::{
     Embedder, EmbedderExt,
     cache::{CacheStore, Memory, Tiered},
-    wrap::{Cached, Concurrency, Gate, RateLimiter, Retry, RetryBudget, RetryPolicy, Totals},
+    wrap::{
+        BreakerPolicy, Cached, Concurrency, Gate, Hedging, RateLimiter, Resilient, Retry, RetryBudget, RetryPolicy,
+        Totals,
+    },
 };
 
 use super::{
+    ears::{Ears, Parts},
     member::Member,
     saboteur::{Sabotage, Saboteur},
     store::{Moods, Moody},
@@ -41,10 +45,32 @@ pub(super) enum Layer {
     SharedGate,
     Timeout(Duration),
     Metered,
+    /// With an observer that panics at one event in so many; 0 means never.
+    Observed(u8),
+    /// A `Resilient` with the fall-backs of this number. Its primary is the stack inside.
+    Resilient(usize),
     /// The first stack, in the place of the member.
     First,
     /// Breaks a promise on purpose.
     Sabotage(Sabotage),
+}
+
+/// The layers around one member, the outermost first.
+#[derive(Clone, Debug)]
+pub(super) struct Line {
+    pub(super) layers: Vec<Layer>,
+    /// The number of the member.
+    pub(super) member: usize,
+}
+
+/// The fall-backs of a `Resilient`, and its rules.
+#[derive(Clone, Debug)]
+pub(super) struct Fallbacks {
+    pub(super) lines: Vec<Line>,
+    pub(super) breaker: BreakerPolicy,
+    pub(super) hedging: Option<Hedging>,
+    /// Whether members are taken at their word. Otherwise a caller proves them.
+    pub(super) trusted: bool,
 }
 
 /// The rates of a limiter, per minute.
@@ -55,7 +81,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    fn limiter(self) -> RateLimiter {
+    pub(super) fn limiter(self) -> RateLimiter {
         let limiter = RateLimiter::new();
         let limiter = self.requests.map_or(limiter.clone(), |requests| limiter.with_requests_per_minute(requests));
         self.tokens.map_or(limiter.clone(), |tokens| limiter.with_tokens_per_minute(tokens))
@@ -135,24 +161,20 @@ impl Stores {
 
 /// The parts that the stacks of a round share.
 pub(super) struct Commons<'a> {
-    pub(super) member: &'a Member,
+    pub(super) members: &'a [Member],
     pub(super) stores: &'a Stores,
+    pub(super) fallbacks: &'a [Fallbacks],
     pub(super) gate: Gate,
     pub(super) limiter: RateLimiter,
-}
-
-impl<'a> Commons<'a> {
-    pub(super) fn new(member: &'a Member, stores: &'a Stores, gate: usize, pace: Pace) -> Self {
-        Self { member, stores, gate: Gate::new(gate), limiter: pace.limiter() }
-    }
+    /// Whether events come in the order in which things happen.
+    pub(super) in_order: bool,
 }
 
 /// A stack, and its parts that the checks look at.
 #[derive(Clone)]
 pub(super) struct Stack {
     pub(super) embedder: AnyEmbedder,
-    pub(super) gates: Vec<Gate>,
-    pub(super) caches: Vec<Cached<AnyEmbedder>>,
+    pub(super) parts: Parts,
 }
 
 impl Stack {
@@ -160,49 +182,90 @@ impl Stack {
     pub(super) fn build_all(stacks: &[Vec<Layer>], commons: &Commons<'_>) -> Vec<Self> {
         let mut built: Vec<Self> = Vec::new();
         for layers in stacks {
-            let stack = Self::build(layers, commons, built.first());
+            let stack = Self::build(layers, 0, commons, built.first());
             built.push(stack);
         }
         built
     }
 
-    fn build(layers: &[Layer], commons: &Commons<'_>, first: Option<&Self>) -> Self {
-        let mut embedder: AnyEmbedder = Arc::new(commons.member.clone());
-        let (mut gates, mut caches) = (Vec::new(), Vec::new());
+    /// Builds the layers around a member, or around the first stack if the innermost layer stands for it.
+    fn build(layers: &[Layer], member: usize, commons: &Commons<'_>, first: Option<&Self>) -> Self {
+        let mut stack = Self { embedder: Arc::new(commons.members[member].clone()), parts: Parts::default() };
         for layer in layers.iter().rev() {
-            embedder = match *layer {
-                Layer::Cached(store) => {
-                    let store = commons.stores.all[store].clone();
-                    let cached = Cached::builder(embedder, store).with_stored_queries(true).build().expect("one space");
-                    caches.push(cached.clone());
-                    Arc::new(cached)
-                }
-                Layer::Dedup => Arc::new(embedder.dedup()),
-                Layer::Retry { attempts, first, longest, seed, budget } => {
-                    let policy =
-                        RetryPolicy::default().with_attempts(attempts).with_backoff(first, longest).with_seed(seed);
-                    let policy =
-                        if budget { policy.with_budget(RetryBudget::new(0.5, 1.0)) } else { policy.without_budget() };
-                    Arc::new(Retry::new(embedder, policy))
-                }
-                Layer::RateLimit { shared, pace } => {
-                    Arc::new(embedder.rate_limit(if shared { commons.limiter.clone() } else { pace.limiter() }))
-                }
-                Layer::Concurrency(places) => {
-                    let gate = Gate::new(places);
-                    gates.push(gate.clone());
-                    Arc::new(Concurrency::with_gate(embedder, gate))
-                }
-                Layer::SharedGate => {
-                    gates.push(commons.gate.clone());
-                    Arc::new(Concurrency::with_gate(embedder, commons.gate.clone()))
-                }
-                Layer::Timeout(limit) => Arc::new(embedder.timeout(limit)),
-                Layer::Metered => Arc::new(embedder.metered(Totals::new())),
-                Layer::First => first.map_or(embedder, |first| first.embedder.clone()),
-                Layer::Sabotage(sabotage) => Arc::new(Saboteur::new(embedder, sabotage)),
-            };
+            stack = stack.inside(*layer, commons, first);
         }
-        Self { embedder, gates, caches }
+        stack
     }
+
+    /// Puts one more layer around the stack.
+    fn inside(self, layer: Layer, commons: &Commons<'_>, first: Option<&Self>) -> Self {
+        let Self { embedder, mut parts } = self;
+        let embedder: AnyEmbedder = match layer {
+            Layer::Cached(store) => {
+                let store = commons.stores.all[store].clone();
+                let cached = Cached::builder(embedder, store).with_stored_queries(true).build().expect("one space");
+                parts.caches.push(cached.clone());
+                Arc::new(cached)
+            }
+            Layer::Dedup => Arc::new(embedder.dedup()),
+            Layer::Retry { attempts, first, longest, seed, budget } => {
+                let policy =
+                    RetryPolicy::default().with_attempts(attempts).with_backoff(first, longest).with_seed(seed);
+                let policy =
+                    if budget { policy.with_budget(RetryBudget::new(0.5, 1.0)) } else { policy.without_budget() };
+                Arc::new(Retry::new(embedder, policy))
+            }
+            Layer::RateLimit { shared, pace } => {
+                Arc::new(embedder.rate_limit(if shared { commons.limiter.clone() } else { pace.limiter() }))
+            }
+            Layer::Concurrency(places) => Arc::new(behind(Gate::new(places), embedder, &mut parts)),
+            Layer::SharedGate => Arc::new(behind(commons.gate.clone(), embedder, &mut parts)),
+            Layer::Timeout(limit) => Arc::new(embedder.timeout(limit)),
+            Layer::Metered => {
+                let totals = Totals::new();
+                parts.meters.push(totals.clone());
+                Arc::new(embedder.metered(totals))
+            }
+            Layer::Observed(panics) => {
+                let ears = Ears::new(parts.clone(), panics, commons.in_order);
+                parts.ears.push(ears.clone());
+                Arc::new(embedder.observed(ears))
+            }
+            Layer::Resilient(number) => {
+                let resilient = resilient(embedder, &commons.fallbacks[number], commons, &mut parts);
+                parts.resilients.push(resilient.clone());
+                Arc::new(resilient)
+            }
+            Layer::First => {
+                parts.is_whole &= first.is_none();
+                first.map_or(embedder, |first| first.embedder.clone())
+            }
+            Layer::Sabotage(sabotage) => Arc::new(Saboteur::new(embedder, sabotage)),
+        };
+        Self { embedder, parts }
+    }
+}
+
+fn behind(gate: Gate, embedder: AnyEmbedder, parts: &mut Parts) -> Concurrency<AnyEmbedder> {
+    parts.gates.push(gate.clone());
+    Concurrency::with_gate(embedder, gate)
+}
+
+fn resilient(primary: AnyEmbedder, fallbacks: &Fallbacks, commons: &Commons<'_>, parts: &mut Parts) -> Resilient {
+    let mut builder = Resilient::builder(primary).with_breaker(fallbacks.breaker.clone());
+    for line in &fallbacks.lines {
+        let stack = Stack::build(&line.layers, line.member, commons, None);
+        builder = builder.with_fallback(stack.embedder);
+        parts.add(stack.parts);
+    }
+    if let Some(hedging) = &fallbacks.hedging {
+        builder = builder.with_hedging(hedging.clone());
+    }
+    if fallbacks.trusted {
+        builder = builder.with_trusted_spaces();
+    } else {
+        // Proofs are not told to an observer further out.
+        parts.is_whole = false;
+    }
+    builder.build().expect("one space")
 }

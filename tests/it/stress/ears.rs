@@ -1,0 +1,158 @@
+//! Hears what wrappers tell, and compares it with what they count: [`Ears`].
+
+use std::{
+    collections::BTreeMap,
+    panic::resume_unwind,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use docvector_embed::{
+    BreakerState, Usage,
+    observer::{Event, EventKind, Observer},
+    wrap::{Cached, Gate, Resilient, Totals},
+};
+
+use super::stacks::AnyEmbedder;
+
+/// The parts of a stack that the checks look at.
+#[derive(Clone)]
+pub(super) struct Parts {
+    pub(super) gates: Vec<Gate>,
+    pub(super) caches: Vec<Cached<AnyEmbedder>>,
+    pub(super) resilients: Vec<Resilient>,
+    pub(super) meters: Vec<Totals>,
+    pub(super) ears: Vec<Ears>,
+    /// Whether all calls of these parts come through the stack, and each with the observers of its layers.
+    pub(super) is_whole: bool,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        let (gates, caches, resilients) = (Vec::new(), Vec::new(), Vec::new());
+        Self { gates, caches, resilients, meters: Vec::new(), ears: Vec::new(), is_whole: true }
+    }
+}
+
+impl Parts {
+    /// Adds the parts of another member's stack.
+    pub(super) fn add(&mut self, other: Self) {
+        self.gates.extend(other.gates);
+        self.caches.extend(other.caches);
+        self.resilients.extend(other.resilients);
+        self.meters.extend(other.meters);
+        self.ears.extend(other.ears);
+        self.is_whole &= other.is_whole;
+    }
+}
+
+/// An observer, and the parts of the stack that it hears. Clones hear together.
+#[derive(Clone)]
+pub(super) struct Ears {
+    heard: Arc<Mutex<Heard>>,
+    inside: Arc<Parts>,
+    /// It panics at one event in so many; 0 means never.
+    panics: u8,
+    /// Whether the changes of the breakers come in their order.
+    in_order: bool,
+}
+
+/// The events so far.
+#[derive(Clone, Debug, Default)]
+struct Heard {
+    events: u64,
+    calls: u64,
+    usage: Usage,
+    hits: u64,
+    damaged: u64,
+    answers: u64,
+    breakers: BTreeMap<String, BreakerState>,
+    /// The first event that cannot be.
+    odd: Option<String>,
+}
+
+impl Ears {
+    pub(super) fn new(inside: Parts, panics: u8, in_order: bool) -> Self {
+        // Members of two wrappers may have one label.
+        let in_order = in_order && inside.is_whole && inside.resilients.len() == 1;
+        Self { heard: Arc::default(), inside: Arc::new(inside), panics, in_order }
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the difference between what was heard and what the wrappers have counted, once nothing is under way.
+    pub(super) fn difference(&self) -> Option<String> {
+        let heard = self.heard().clone();
+        if heard.odd.is_some() || !self.inside.is_whole {
+            return heard.odd;
+        }
+        let Parts { meters, caches, resilients, .. } = &*self.inside;
+        let meters: Vec<_> = meters.iter().map(Totals::snapshot).collect();
+        let caches: Vec<_> = caches.iter().map(Cached::counts).collect();
+        let members = || resilients.iter().flat_map(Resilient::members);
+        let usage: Usage = meters.iter().map(|totals| totals.usage).sum();
+        let pairs = [
+            ("calls", heard.calls, meters.iter().map(|totals| totals.calls).sum()),
+            ("tokens", heard.usage.tokens, usage.tokens),
+            ("requests", heard.usage.requests, usage.requests),
+            ("unanswered", heard.usage.unanswered, usage.unanswered),
+            ("damaged", heard.damaged, caches.iter().map(|counts| counts.damaged).sum()),
+            ("answers", heard.answers, members().map(|member| member.answered).sum()),
+        ];
+        // A call looks once more for what others have stored meanwhile, which it counts and does not tell.
+        let hits = ("hits", heard.hits, caches.iter().map(|counts| counts.hits).sum());
+        let differs = |&(_, told, counted): &(&str, u64, u64)| told != counted;
+        let more = Some(hits).filter(|(_, told, counted)| told > counted);
+        let (what, told, counted) = pairs.into_iter().find(differs).or(more)?;
+        Some(format!("{told} {what} were told, and {counted} were counted"))
+    }
+}
+
+impl Heard {
+    fn note(&mut self, event: &Event<'_>, in_order: bool) -> Result<(), String> {
+        self.events += 1;
+        match event.kind {
+            EventKind::Call(call) => {
+                self.calls += 1;
+                self.usage += call.usage;
+                let same = call.texts == event.texts && call.charges.usage() == call.usage;
+                same.then_some(()).ok_or_else(|| format!("{call:?} of {} texts", event.texts))
+            }
+            EventKind::CacheLookUp { hits, misses, damaged, .. } => {
+                self.hits += hits;
+                self.damaged += damaged;
+                let same = hits + misses == event.texts as u64;
+                same.then_some(()).ok_or_else(|| format!("{hits} hits and {misses} misses of {} texts", event.texts))
+            }
+            EventKind::Answered { .. } => {
+                self.answers += 1;
+                Ok(())
+            }
+            EventKind::FellBack { from, to, .. } if from == to => Err(format!("{from} falls back to itself")),
+            EventKind::Breaker { member, state, .. } if in_order => {
+                use BreakerState::{Closed, HalfOpen, Open};
+                let before = self.breakers.insert(member.to_owned(), state).unwrap_or(Closed);
+                let follows = matches!((before, state), (Closed | HalfOpen, Open) | (Open, HalfOpen | Closed))
+                    || (before, state) == (HalfOpen, Closed);
+                follows.then_some(()).ok_or_else(|| format!("the breaker of {member} is {before}, and then {state}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Observer for Ears {
+    fn observe(&self, event: &Event<'_>) {
+        let mut heard = self.heard();
+        if let Err(odd) = heard.note(event, self.in_order) {
+            heard.odd.get_or_insert_with(|| format!("{}: {odd}", event.embedder));
+        }
+        let panics = self.panics > 0 && heard.events.is_multiple_of(u64::from(self.panics));
+        drop(heard);
+        if panics {
+            // No message on the screen: the panic is part of the play.
+            resume_unwind(Box::new("as scripted"));
+        }
+    }
+}

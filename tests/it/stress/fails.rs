@@ -1,0 +1,140 @@
+//! Draws rounds of members that fail, hang and recover behind a `Resilient`.
+
+use std::time::Duration;
+
+use super::{
+    callers::{Caller, How, Leaves},
+    draw::Draw,
+    member::{Habits, Trick},
+    plan::{Mode, Plan},
+    stacks::{Layer, Line},
+    takes::Takes,
+};
+
+/// Failures after which another member is asked.
+const FALLS: [Trick; 7] = [
+    Trick::FailsForNow,
+    Trick::FailsForNow,
+    Trick::FailsWithRows,
+    Trick::PanicsFirst,
+    Trick::PanicsLast,
+    Trick::FewerRows,
+    Trick::OtherSpace,
+];
+
+/// A call of a member that hangs takes this long, on any clock.
+const HANGS: Duration = Duration::from_secs(1000);
+
+pub(super) fn fails(draw: &mut Draw, plan: &mut Plan) {
+    plan.answers = draw.random.bool();
+    plan.times_out = draw.one_in(3);
+    let limits = draw.limits();
+    plan.member = Habits { limits: limits.clone(), ..failing(draw, plan.times_out) };
+    let own = line(draw, plan.times_out);
+    let mut lines = Vec::new();
+    let fallbacks = draw.random.usize(1..=2);
+    for number in 1..=fallbacks {
+        let is_calm = plan.answers && number == fallbacks;
+        let hangs = plan.times_out && !is_calm;
+        let mut habits = if is_calm { draw.calm() } else { failing(draw, hangs) };
+        habits.limits = draw.other_limits(&limits);
+        plan.others.push(habits);
+        lines.push(Line { layers: line(draw, hangs), member: number });
+    }
+    let mut all = draw.fallbacks(lines);
+    if plan.answers {
+        // A member that always answers is never passed by.
+        all.breaker = all.breaker.with_slow_call(Duration::MAX);
+    } else if draw.one_in(4) {
+        all.trusted = false;
+    }
+    let is_proved = !all.trusted;
+    plan.fallbacks = vec![all];
+    let mut layers = outside(draw, plan.answers);
+    layers.push(Layer::Resilient(0));
+    layers.extend(own);
+    plan.stacks = vec![layers];
+    callers(draw, plan);
+    if is_proved {
+        for number in 0..draw.random.usize(1..=2) {
+            let begins = if number == 0 { Duration::ZERO } else { draw.time(5000) };
+            let texts = draw.texts(4, 2);
+            plan.callers.push(Caller { begins, ..draw.caller(How::Proof, texts) });
+        }
+    }
+}
+
+/// Draws a member whose first calls fail or hang.
+fn failing(draw: &mut Draw, hangs: bool) -> Habits {
+    let budget = draw.random.u32(1..=8);
+    let first = if draw.random.bool() { budget } else { 0 };
+    let habits = Habits { budget, first, ..draw.tricky(&FALLS) };
+    if !(hangs && draw.random.bool()) {
+        return habits;
+    }
+    let mut takes = vec![Takes::This(HANGS); draw.random.usize(1..=4)];
+    takes.push(Takes::This(draw.time(300)));
+    Habits { takes, in_turn: true, ..habits }
+}
+
+/// Draws the layers around one member. A member that may hang has a time limit.
+fn line(draw: &mut Draw, hangs: bool) -> Vec<Layer> {
+    let mut layers = Vec::new();
+    if draw.one_in(4) {
+        layers.push(draw.retry());
+    }
+    if draw.one_in(4) {
+        layers.push(Layer::Concurrency(draw.random.usize(1..=2)));
+    }
+    if hangs {
+        layers.push(Layer::Timeout(draw.scaled(1000) + draw.time(1000)));
+    }
+    match draw.random.u8(..3) {
+        0 => layers.push(Layer::Metered),
+        1 => layers.push(draw.observed()),
+        _ => {}
+    }
+    layers
+}
+
+/// Draws the layers around all members.
+fn outside(draw: &mut Draw, answers: bool) -> Vec<Layer> {
+    let mut layers = Vec::new();
+    if draw.random.bool() {
+        layers.push(Layer::Cached(0));
+    }
+    if draw.random.bool() {
+        layers.push(draw.observed());
+    }
+    if !answers && draw.one_in(4) {
+        layers.push(draw.retry());
+    }
+    if draw.one_in(4) {
+        layers.push(Layer::Concurrency(draw.random.usize(1..=3)));
+    }
+    layers
+}
+
+/// Draws callers that come while members fail. Some leave in the middle, or poll nothing for a long time.
+fn callers(draw: &mut Draw, plan: &mut Plan) {
+    let (leavers, deadlines, queries) = (draw.random.bool(), draw.one_in(4), draw.random.bool());
+    let pool = draw.random.usize(2..=8);
+    for _ in 0..draw.random.usize(3..=9) {
+        let how = draw.pick(&[How::All, How::All, How::Embed, How::Each]);
+        let texts = draw.texts(pool, 3);
+        let rests = !draw.is_real() && draw.one_in(10);
+        let rests = rests.then(|| (draw.random.usize(1..=3), Duration::from_secs(draw.random.u64(1..=600))));
+        let lane = if queries { Some(docvector_embed::Lane::Interactive) } else { draw.any_lane() };
+        plan.callers.push(Caller {
+            begins: draw.time(10_000),
+            lane,
+            rests,
+            deadline: (deadlines && draw.one_in(3)).then(|| draw.time(4000)),
+            leaves: if leavers && draw.random.bool() { draw.leaves() } else { Leaves::Never },
+            ..draw.caller(how, texts)
+        });
+    }
+    if plan.mode == Mode::ByHand && leavers && draw.one_in(3) {
+        plan.callers.iter_mut().skip(1).step_by(2).for_each(|caller| caller.leaves = Leaves::ByHand);
+    }
+}
