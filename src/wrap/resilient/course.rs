@@ -264,15 +264,16 @@ impl<'a> Course<'a> {
                     let names = EventKind::Hedged { first: &member.label, second: &other.label, after: delay };
                     self.call.tell(names);
                     let second = pin!(going.ask(batch));
-                    return match select(first, second).await {
-                        Either::Left((answer, second)) => {
-                            self.note_latency(&answer, began);
-                            self.settle_race((member, answer), (other, second)).await
-                        }
-                        Either::Right((answer, first)) => {
+                    // The second one is polled before the first one, so that it has begun if it is booked.
+                    return match select(second, first).await {
+                        Either::Left((answer, first)) => {
                             // The first one took longer than this. Without it, only fast calls would be noted.
                             self.note_latency(&answer, began);
                             self.settle_race((other, answer), (member, first)).await
+                        }
+                        Either::Right((answer, second)) => {
+                            self.note_latency(&answer, began);
+                            self.settle_race((member, answer), (other, second)).await
                         }
                     };
                 }

@@ -1,6 +1,14 @@
 //! `Resilient` keeps the laws, refuses members of another space, and asks the next member when one fails.
 
-use std::time::Duration;
+use std::{
+    future::poll_fn,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use docvector_embed::{
     Batch, BreakerState, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Lane, Limits, Space, Truncation,
@@ -8,7 +16,7 @@ use docvector_embed::{
     conformance::{self, Suite},
     plan,
     provider::Fake,
-    wrap::{BreakerPolicy, Hedging, Proof, Resilient, RetryPolicy},
+    wrap::{BreakerPolicy, Hedging, Proof, Resilient, RetryPolicy, Totals},
 };
 
 fn down() -> Error {
@@ -284,6 +292,53 @@ async fn a_late_call_is_hedged_and_both_are_booked() {
     assert_eq!(twin.calls().len(), 1);
     drop(hold);
     assert_eq!(both.embed(batch).await.expect("answers").usage().unanswered, 0);
+}
+
+/// Is not ready at the next polls, and then answers at once.
+#[derive(Clone, Debug)]
+struct AfterPolls(Fake, Arc<AtomicUsize>);
+
+impl std::fmt::Display for AfterPolls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "AfterPolls({})", self.0)
+    }
+}
+
+#[docvector_embed::async_trait]
+impl Embedder for AfterPolls {
+    async fn embed(&self, batch: Batch<'_>) -> docvector_embed::Result<docvector_embed::Embeddings> {
+        let less = |polls: usize| polls.checked_sub(1);
+        let is_ready = |_: &mut Context<'_>| match self.1.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less) {
+            Ok(_) => Poll::Pending,
+            Err(_) => Poll::Ready(()),
+        };
+        poll_fn(is_ready).await;
+        self.0.embed(batch).await
+    }
+
+    fn spaces(&self) -> &[Space] {
+        self.0.spaces()
+    }
+
+    fn limits(&self) -> Limits {
+        self.0.limits()
+    }
+}
+
+/// The answer comes after the decision to ask another member, and before it is asked.
+#[tokio::test(start_paused = true)]
+async fn an_extra_call_is_booked_only_if_it_began() {
+    let (own, totals) = (AfterPolls(Fake::new(8), Arc::default()), Totals::new());
+    let builder = Resilient::builder(own.clone().metered(totals.clone()));
+    let builder = builder.with_fallback(Fake::new(8).metered(totals.clone())).with_trusted_spaces();
+    let hedging = Hedging::default().with_min_samples(1).with_share(1.0);
+    let both = builder.with_hedging(hedging).build().expect("one space");
+    let batch = Batch::queries(&["hello"]);
+    let mut told = both.embed(batch).await.expect("answers").usage();
+    // The first poll, and that at the end of the delay.
+    own.1.store(2, Ordering::Relaxed);
+    told += both.embed(batch).await.expect("answers").usage();
+    assert_eq!(told, totals.snapshot().usage);
 }
 
 #[tokio::test]
