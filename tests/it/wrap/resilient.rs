@@ -273,6 +273,30 @@ async fn the_breaker_opens_and_closes_as_documented() {
     assert_eq!((state(), own.calls().len()), (BreakerState::Closed, 8));
 }
 
+/// The longest time that can be set keeps a member away for good, and nothing adds to it.
+#[tokio::test(start_paused = true)]
+async fn a_breaker_can_be_open_for_ever() {
+    let (own, twin) = (Fake::new(8), Fake::new(8));
+    let policy = BreakerPolicy::default().with_consecutive_failures(1);
+    let policy = policy.with_max_open(Duration::MAX).with_open_for(Duration::MAX);
+    let builder = Resilient::builder(own.clone()).with_fallback(twin.clone()).with_trusted_spaces();
+    let both = builder.with_breaker(policy).build().expect("one space");
+    own.fail_next(down());
+    both.embed_query("hello").await.expect("the twin answers");
+    let late = Batch::queries(&["hello"]).with_deadline(tokio::time::Instant::now().into_std());
+    let error = both.embed(late).await.expect_err("it is too late");
+    assert!(error.message().contains("its breaker is open for 18446744073709551615 more seconds"), "{error}");
+    // Two calls that nobody else can take: one is a probe, and the other one waits for it.
+    let hold = own.hold();
+    (0..2).for_each(|_| twin.fail_next(down()));
+    let [first, second] = [(); 2].map(|()| both.embed_query("hello"));
+    let (first, second, ()) = tokio::join!(first, second, async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        drop(hold);
+    });
+    assert!(first.is_ok() && second.is_ok());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_late_call_is_hedged_and_both_are_booked() {
     let (own, twin) = (Fake::new(8), Fake::new(8));
