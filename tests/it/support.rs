@@ -2,10 +2,12 @@
 
 #[cfg(feature = "onnx")]
 mod golden;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "openai", feature = "sqlite"))]
 pub(crate) mod processes;
 #[cfg(feature = "openai")]
 pub(crate) mod server;
+#[cfg(feature = "openai")]
+pub(crate) mod server_process;
 #[cfg(feature = "openai")]
 pub(crate) mod stand_in;
 

@@ -178,7 +178,15 @@ impl Listening {
         F: Fn(Connection) -> S + Send + 'static,
         S: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        Self::on(TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port"), serve)
+    }
+
+    /// Does the same on a port of the caller's choice.
+    pub(crate) fn on<F, S>(listener: TcpListener, serve: F) -> Self
+    where
+        F: Fn(Connection) -> S + Send + 'static,
+        S: Future<Output = ()> + Send + 'static,
+    {
         let address = listener.local_addr().expect("an address");
         let task = tokio::spawn(async move {
             // When this task ends, it drops the set, which ends the set's tasks.
