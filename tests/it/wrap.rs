@@ -14,6 +14,8 @@ mod metered;
 mod pairs;
 mod rate_limit;
 mod resilient;
+#[cfg(feature = "openai")]
+mod resilient_servers;
 mod retry;
 mod stack;
 mod timeout;
