@@ -14,6 +14,7 @@ mod metered;
 mod pairs;
 mod rate_limit;
 mod resilient;
+mod resilient_scenarios;
 #[cfg(feature = "openai")]
 mod resilient_servers;
 mod retry;
