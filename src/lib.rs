@@ -95,6 +95,7 @@ pub mod price;
 pub mod provider;
 mod rate_limit_status;
 mod shared_call;
+mod shown_name;
 mod space;
 mod sync;
 pub mod telemetry;

@@ -10,7 +10,7 @@ use super::{
     member::Member,
     proof::Proof,
 };
-use crate::{Charges, Embedder, Error, ErrorKind, Result, Space, sync::Mutex};
+use crate::{Charges, Embedder, Error, ErrorKind, Result, Space, shown_name::innermost, sync::Mutex};
 
 /// The least cosine of two vectors of a probe text that are of one model. Repeated calls of a hosted model differ by
 /// at most 3e-4, and fp16 from fp32 by less.
@@ -205,45 +205,12 @@ impl Labels {
     }
 }
 
-/// Returns the name of the provider inside wrappers: `openai` of `Retry(Timeout(openai))`. A name of several parts stays
-/// whole.
-fn innermost(name: &str) -> &str {
-    let mut name = name;
-    while let Some((wrapper, inside)) = name.strip_suffix(')').and_then(|name| name.split_once('(')) {
-        if wrapper.is_empty() || has_parts(inside) || !wrapper.chars().all(char::is_alphanumeric) {
-            break;
-        }
-        name = inside;
-    }
-    name
-}
-
-/// Returns whether a name lists several embedders: a comma stands outside of all brackets.
-fn has_parts(name: &str) -> bool {
-    let mut depth = 0_i32;
-    name.chars().any(|c| {
-        depth += i32::from(c == '(') - i32::from(c == ')');
-        c == ',' && depth == 0
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_short_and_distinct() {
-        let cases = [
-            ("openai/text-embedding-3-small", "openai/text-embedding-3-small"),
-            ("Retry(Timeout(fake))", "fake"),
-            ("Cached(Resilient(a, b))", "Resilient(a, b)"),
-            ("(odd)", "(odd)"),
-            ("a model (v2)", "a model (v2)"),
-            ("", ""),
-        ];
-        for (name, label) in cases {
-            assert_eq!(innermost(name), label, "{name}");
-        }
+    fn labels_are_distinct() {
         let mut labels = Labels::default();
         assert_eq!([(); 3].map(|()| labels.unique("fake".into())), ["fake", "fake #2", "fake #3"]);
     }
