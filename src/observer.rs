@@ -37,6 +37,13 @@
 //! connection to it. A call that several callers share tells the observer of the caller that began it.
 //!
 //! An event never has a text, a vector or a secret. An observer may not change what happens.
+//!
+//! [`ToTracing`] writes all events to the log.
+
+#[cfg(test)]
+mod samples;
+mod short_space;
+mod to_tracing;
 
 use std::{
     fmt,
@@ -45,6 +52,7 @@ use std::{
     time::Duration,
 };
 
+pub use self::to_tracing::ToTracing;
 use crate::{BreakerState, Error, Options, call_record::CallRecord, named::named, telemetry};
 
 /// Hears what happens to calls on their way. Closures are observers, and so is an `Arc` of an observer.

@@ -86,6 +86,50 @@ names! {
     BATCH_SIZE = "embed.batch.size";
     /// The most texts per request that a server said it takes.
     LIMIT_TEXTS = "embed.limit.texts";
+    /// The first 8 hex digits of the id of the vectors' space.
+    SPACE = "space";
+    /// The time that a call took, in milliseconds.
+    CALL_LATENCY_MS = "embed.call.latency_ms";
+    /// The end of a call: `done`, `failed` or `dropped`.
+    CALL_OUTCOME = "embed.call.outcome";
+    /// The texts whose vectors a cache had.
+    CACHE_HITS = "embed.cache.hits";
+    /// The texts whose vectors a cache did not have.
+    CACHE_MISSES = "embed.cache.misses";
+    /// The texts that were not sent, because an equal text was.
+    DEDUP_TEXTS = "embed.dedup.texts";
+    /// The queue that a call waits in, by its name.
+    QUEUE = "queue";
+    /// The time that a call has waited for its turn, in milliseconds.
+    QUEUE_WAIT_MS = "embed.queue.wait_ms";
+    /// The calls that still wait.
+    QUEUE_WAITING = "embed.queue.waiting";
+    /// The time that a call may take, in milliseconds.
+    TIMEOUT_LIMIT_MS = "embed.timeout.limit_ms";
+    /// The label of a member.
+    MEMBER = "member";
+    /// The place of a member: 0 is the primary.
+    MEMBER_PLACE = "embed.member.place";
+    /// The label of the member that failed or is late.
+    FROM = "from";
+    /// The label of the member that is asked in its place, or beside it.
+    TO = "to";
+    /// The time that was waited for the first member, in milliseconds.
+    HEDGE_AFTER_MS = "embed.hedge.after_ms";
+    /// The reason, by its code.
+    REASON = "reason";
+    /// The new state of a breaker: `closed`, `half_open` or `open`.
+    BREAKER = "breaker";
+    /// How long no call goes to the member, in milliseconds.
+    BREAKER_OPEN_MS = "embed.breaker.open_ms";
+    /// The least cosine of two vectors of one probe text.
+    COSINE = "cosine";
+    /// Whether the vectors of two members are of one model.
+    SAME_MODEL = "embed.verification.same_model";
+    /// The label of the arm that a router has chosen.
+    ARM = "arm";
+    /// The number of calls that became one.
+    COALESCED = "embed.coalesced";
 }
 
 names! {
@@ -104,6 +148,9 @@ names! {
     /// The type of the tokens that the metric of tokens counts: `input`.
     TOKEN_TYPE = "gen_ai.token.type";
 }
+
+/// The target of the events that `observer::ToTracing` writes.
+pub const OBSERVER_TARGET: &str = "docvector_embed::observer";
 
 /// The span of one request to a remote provider.
 pub const REQUEST_SPAN: &str = "embeddings";
@@ -148,13 +195,39 @@ mod tests {
             "server.port",
             "embed.batch.size",
             "embed.limit.texts",
+            "space",
+            "embed.call.latency_ms",
+            "embed.call.outcome",
+            "embed.cache.hits",
+            "embed.cache.misses",
+            "embed.dedup.texts",
+            "queue",
+            "embed.queue.wait_ms",
+            "embed.queue.waiting",
+            "embed.timeout.limit_ms",
+            "member",
+            "embed.member.place",
+            "from",
+            "to",
+            "embed.hedge.after_ms",
+            "reason",
+            "breaker",
+            "embed.breaker.open_ms",
+            "cosine",
+            "embed.verification.same_model",
+            "arm",
+            "embed.coalesced",
             "gen_ai.client.operation.duration",
             "gen_ai.client.token.usage",
             "gen_ai.token.type",
         ];
         assert_eq!(names, known);
-        let distinct: std::collections::HashSet<&&str> = names.iter().collect();
-        assert_eq!(distinct.len(), names.len());
+        // A field may have the name of a metric.
+        for table in [[FIELDS, ATTRIBUTES].concat(), METRICS.to_vec()] {
+            let distinct: std::collections::HashSet<&str> = table.iter().map(|(name, _)| *name).collect();
+            assert_eq!(distinct.len(), table.len());
+        }
+        assert_eq!(OBSERVER_TARGET, "docvector_embed::observer");
         let about = [FIELDS, METRICS, ATTRIBUTES].concat();
         assert!(about.iter().all(|(_, about)| about.ends_with('.') && about.trim() == *about && !about.contains("[`")));
     }

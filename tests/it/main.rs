@@ -5,6 +5,7 @@ mod check_gpu;
 mod cli;
 mod conformance;
 mod core_faults;
+mod exporters;
 mod failing_texts;
 mod fetch_assets;
 mod house;

@@ -21,7 +21,7 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-const TEXT: &str = "a text that no log may show";
+pub(crate) const TEXT: &str = "a text that no log may show";
 
 /// Collects the names of fields, and everything that they hold.
 #[derive(Clone, Default)]
@@ -61,7 +61,7 @@ impl<S: Subscriber + for<'s> LookupSpan<'s>> Layer<S> for Seen {
 }
 
 /// Runs a scenario, and returns the names of the fields that it logged.
-fn fields<F: Future<Output = ()>>(scenario: impl FnOnce() -> F) -> BTreeSet<String> {
+pub(crate) fn fields<F: Future<Output = ()>>(scenario: impl FnOnce() -> F) -> BTreeSet<String> {
     let seen = Seen::default();
     tracing::subscriber::with_default(tracing_subscriber::registry().with(seen.clone()), || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -76,7 +76,7 @@ fn fields<F: Future<Output = ()>>(scenario: impl FnOnce() -> F) -> BTreeSet<Stri
     names
 }
 
-fn names(of: &[&str]) -> BTreeSet<String> {
+pub(crate) fn names(of: &[&str]) -> BTreeSet<String> {
     of.iter().map(|name| (*name).to_owned()).collect()
 }
 
