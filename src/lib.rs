@@ -49,6 +49,7 @@
 //! | `cuda` | `Device::Cuda` for `provider::Onnx`; needs ONNX Runtime's build for CUDA when it runs; turns on `onnx` | no |
 //! | `tokenizers` | `TokenizerCounter`: counts tokens by a `tokenizer.json`, without ONNX Runtime; needs a C compiler to build; `onnx` turns it on | no |
 //! | `serde` | `Serialize` and `Deserialize` for spaces, ids, usage, charges, totals, limits and prices | no |
+//! | `metrics` | `observer::ToMetrics`: measures calls through the `metrics` facade, as for Prometheus | no |
 //! | `cli` | the command `docvector-embed`; turns on `onnx` and `sqlite` | no |
 //! | `full` | everything | no |
 //!

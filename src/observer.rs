@@ -38,11 +38,13 @@
 //!
 //! An event never has a text, a vector or a secret. An observer may not change what happens.
 //!
-//! [`ToTracing`] writes all events to the log.
+//! [`ToTracing`] writes all events to the log. `ToMetrics`, with the feature `metrics`, measures them.
 
 #[cfg(test)]
 mod samples;
 mod short_space;
+#[cfg(feature = "metrics")]
+mod to_metrics;
 mod to_tracing;
 
 use std::{
@@ -52,6 +54,9 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "metrics")]
+#[cfg_attr(docvector_docs, doc(cfg(feature = "metrics")))]
+pub use self::to_metrics::ToMetrics;
 pub use self::to_tracing::ToTracing;
 use crate::{BreakerState, Error, Options, call_record::CallRecord, named::named, telemetry};
 

@@ -133,13 +133,57 @@ names! {
 }
 
 names! {
-    /// The metrics that [`CallRecord`](crate::wrap::CallRecord) has the values of: the name, and what it measures. Both are
-    /// histograms of OpenTelemetry's conventions for generative AI.
+    /// The metrics that `observer::ToMetrics` measures: the name, and what it is. The first two are of OpenTelemetry's
+    /// conventions for generative AI.
     METRICS,
-    /// The latency of a call, in seconds.
+    /// The latency of a provider's calls, in seconds.
     OPERATION_DURATION = "gen_ai.client.operation.duration";
-    /// The tokens of a call.
+    /// The tokens of a provider's calls.
     TOKEN_USAGE = "gen_ai.client.token.usage";
+    /// The latency of calls that are recorded further out than at the provider, in seconds.
+    CALL_DURATION = "embed.call.duration";
+    /// The texts of a provider's calls.
+    BATCH_SIZES = "embed.batch.size";
+    /// The known cost, in US dollars; it only grows.
+    COST = "embed.cost";
+    /// Requests whose cost is not known: no price, no number of tokens, or no answer.
+    COST_UNKNOWN = "embed.cost.unknown";
+    /// The texts that caches had or had not, and the damaged entries.
+    CACHE_REQUESTS = "embed.cache.requests";
+    /// The texts that were not sent, because an equal text was.
+    DEDUP_SAVED = "embed.dedup.saved";
+    /// Failed calls that were made again.
+    RETRIES = "embed.retries";
+    /// Failed calls that were not made again, though their errors may pass.
+    RETRIES_GIVEN_UP = "embed.retries.given_up";
+    /// The time that calls waited for their turn, in seconds. Calls without a wait are not among them.
+    QUEUE_WAIT = "embed.queue.wait";
+    /// The calls that still waited when a call that had waited had its turn.
+    QUEUE_DEPTH = "embed.queue.depth";
+    /// Calls that were refused, because too many waited.
+    QUEUE_FULL = "embed.queue.full";
+    /// Calls that took too long and were ended.
+    TIMEOUTS = "embed.timeouts";
+    /// Calls that a member answered.
+    ANSWERS = "embed.answers";
+    /// Calls that went on to another member, because one had failed.
+    FALLBACKS = "embed.fallbacks";
+    /// Calls for which a member was not asked.
+    SKIPS = "embed.skips";
+    /// Calls for which a second member was asked beside a late one.
+    HEDGES = "embed.hedges";
+    /// The state of a member's breaker: 0 is closed, 1 half open, 2 open.
+    BREAKER_STATE = "embed.breaker.state";
+    /// The times that a member's breaker has opened.
+    BREAKER_OPENINGS = "embed.breaker.openings";
+    /// Comparisons of a member with the primary, by probe texts.
+    VERIFICATIONS = "embed.verifications";
+    /// The least cosine of two vectors of one probe text, at the last comparison.
+    VERIFICATION_COSINE = "embed.verification.cosine";
+    /// Calls that a router sent to an arm.
+    ROUTED = "embed.routed";
+    /// The calls that became one.
+    COALESCED_CALLS = "embed.coalesced.calls";
 }
 
 names! {
@@ -147,6 +191,12 @@ names! {
     ATTRIBUTES,
     /// The type of the tokens that the metric of tokens counts: `input`.
     TOKEN_TYPE = "gen_ai.token.type";
+    /// The provider by this crate's name, as in its prices: `openai`, `azure`, `onnx`.
+    PROVIDER = "provider";
+    /// The model by its provider's name.
+    MODEL = "model";
+    /// The result: `hit`, `miss` or `corrupt` of a cache, `same` or `other` of a comparison.
+    RESULT = "result";
 }
 
 /// The target of the events that `observer::ToTracing` writes.
@@ -219,7 +269,32 @@ mod tests {
             "embed.coalesced",
             "gen_ai.client.operation.duration",
             "gen_ai.client.token.usage",
+            "embed.call.duration",
+            "embed.batch.size",
+            "embed.cost",
+            "embed.cost.unknown",
+            "embed.cache.requests",
+            "embed.dedup.saved",
+            "embed.retries",
+            "embed.retries.given_up",
+            "embed.queue.wait",
+            "embed.queue.depth",
+            "embed.queue.full",
+            "embed.timeouts",
+            "embed.answers",
+            "embed.fallbacks",
+            "embed.skips",
+            "embed.hedges",
+            "embed.breaker.state",
+            "embed.breaker.openings",
+            "embed.verifications",
+            "embed.verification.cosine",
+            "embed.routed",
+            "embed.coalesced.calls",
             "gen_ai.token.type",
+            "provider",
+            "model",
+            "result",
         ];
         assert_eq!(names, known);
         // A field may have the name of a metric.

@@ -60,7 +60,8 @@ use crate::{
 /// Both have `gen_ai.operation.name`, which is `embeddings`, `gen_ai.provider.name` and `gen_ai.request.model`. The
 /// last two are the parts of a provider's [`embedder`](super::CallRecord::embedder), such as `openai/text-embedding-3-small`.
 /// The buckets advised for the duration are those of [`TotalsSnapshot::latency_histogram`](super::TotalsSnapshot::latency_histogram). Lane and kind make useful
-/// attributes of your own; the routing key has too many values for that.
+/// attributes of your own; the routing key has too many values for that. `observer::ToMetrics`, with the feature `metrics`,
+/// measures all of this.
 #[derive(Clone)]
 pub struct Metered<E> {
     inner: E,
