@@ -37,9 +37,11 @@ impl Batch<'_> {
         if let Some(limit) = limits.texts.filter(|&limit| self.len() > limit) {
             return over("texts", self.len(), limit);
         }
-        let bytes = self.texts.iter().map(|text| text.len()).sum();
-        if let Some(limit) = limits.bytes.filter(|&limit| bytes > limit) {
-            return over("bytes", bytes, limit);
+        if let Some(limit) = limits.bytes {
+            let bytes = self.texts.iter().map(|text| text.len()).sum();
+            if bytes > limit {
+                return over("bytes", bytes, limit);
+            }
         }
         if let Some(mut tokens) = CallTokens::new(self, counting) {
             while tokens.count_next(self, counting).is_some() {}
