@@ -3,11 +3,11 @@
 use std::fmt::Debug;
 
 use docvector_embed::{
-    Charges, EmbedderExt, Error, ErrorKind, InputKind, Lane, Limits, Normalization, Payee, Pooling, Precision, Prompts,
-    PromptsBy, Space, SpaceId, Tier, TokenCount, Truncation, Usage,
+    Batch, Charges, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Lane, Limits, Normalization, Payee, Pooling,
+    Precision, Prompts, PromptsBy, Space, SpaceId, Tier, TokenCount, Truncation, Usage,
     price::{self, PicoDollars, Price},
     provider::Fake,
-    wrap::{Totals, TotalsSnapshot},
+    wrap::{AbSplit, SplitStats, Totals, TotalsSnapshot},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -188,4 +188,18 @@ async fn totals_are_integers_and_stay_the_same_when_read() {
     let read: TotalsSnapshot = serde_json::from_value(form).expect("read");
     assert_eq!(read, snapshot);
     assert_eq!(read.to_string(), snapshot.to_string());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_numbers_of_arms_are_those_of_totals_beside_label_share_and_space() {
+    let split = AbSplit::builder("salt").with_arm("one", 3, Fake::new(4)).with_arm("two", 1, Fake::new(8)).build();
+    let split = split.expect("valid");
+    split.embed(Batch::documents(&["a text"]).with_space(split.spaces()[0].id())).await.expect("embedded");
+    let stats = split.stats();
+    let form = serde_json::to_value(&stats).expect("stored");
+    let one = form["arms"][0].as_object().expect("a map");
+    assert_eq!(one.keys().map(String::as_str).collect::<Vec<_>>(), ["label", "share", "space", "totals"]);
+    assert_eq!((&one["label"], &one["share"], &one["totals"]["calls"]), (&json!("one"), &json!(3), &json!(1)));
+    let read: SplitStats = serde_json::from_value(form).expect("read");
+    assert_eq!(read, stats);
 }

@@ -11,6 +11,7 @@ use crate::{
 /// The numbers of all arms, as [`AbSplit::stats`](super::AbSplit::stats) returns them. `Display` shows them as a small
 /// table with one row per arm.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct SplitStats {
     /// The arms, in the order in which the split was built.
@@ -21,6 +22,7 @@ pub struct SplitStats {
 ///
 /// An item of [`SplitStats`].
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct ArmStats {
     /// The arm's label.
