@@ -6,7 +6,9 @@ use std::sync::{
 };
 
 use super::rendezvous::{Candidate, Seed, nearest};
-use crate::{Batch, Embedder, Error, ErrorKind, Limits, Result, Space, SpaceId, sync::Mutex, totals::Totals};
+use crate::{
+    Batch, Embedder, Error, ErrorKind, Limits, Result, Space, SpaceId, TokenCount, sync::Mutex, totals::Totals,
+};
 
 /// One of the embedders that the work is divided between.
 pub(super) struct Arm {
@@ -16,6 +18,8 @@ pub(super) struct Arm {
     pub(super) name: String,
     pub(super) space: Space,
     pub(super) totals: Totals,
+    /// The embedder's limits when the split was built.
+    pub(super) limits: Limits,
     seed: Seed,
 }
 
@@ -26,7 +30,7 @@ pub(super) struct Arms {
     pub(super) spaces: Vec<Space>,
     /// The limits that fit every arm.
     pub(super) limits: Limits,
-    /// Whether every arm has these limits.
+    /// Whether every arm refuses what these limits refuse, and nothing else.
     pub(super) alike: bool,
     /// The share of each arm. They are replaced as a whole, so a call sees those of one moment.
     shares: Mutex<Arc<[u32]>>,
@@ -55,9 +59,9 @@ impl Arms {
                 spaces.push(arm.space.clone());
             }
         }
-        let each: Vec<Limits> = arms.iter().map(|arm| arm.embedder.limits()).collect();
-        let limits = each.iter().cloned().reduce(|all, limits| all.combine(&limits)).unwrap_or_default();
-        let alike = each.iter().all(|own| *own == limits);
+        let each = arms.iter().map(|arm| arm.limits.clone());
+        let limits = each.reduce(|all, limits| all.combine(&limits)).unwrap_or_default();
+        let alike = arms.iter().all(|arm| refuse_alike(&arm.limits, &limits));
         let keyless = keyless.map(|label| index_of(&arms, label)).transpose()?;
         Ok(Self { arms, spaces, limits, alike, shares: Mutex::new(shares), keyless, turns: AtomicU64::new(0) })
     }
@@ -156,20 +160,35 @@ impl Arm {
         let name = embedder.to_string();
         let [space] = embedder.spaces() else {
             let message = format!(
-                "the arm {label:?} ({name}) lies in {} spaces, and the shares could not say which: give the split that \
-                 it contains one arm per space",
+                "the arm {label:?} ({name}) lies in {} spaces, and its share would not say which: give this split an \
+                 arm for each of them instead",
                 embedder.spaces().len()
             );
             return Err(config(message));
         };
-        let (space, seed) = (space.clone(), Seed::new(salt, &label));
-        Ok(Self { label, embedder, name, space, totals: Totals::new(), seed })
+        let (space, limits, seed) = (space.clone(), embedder.limits(), Seed::new(salt, &label));
+        Ok(Self { label, embedder, name, space, totals: Totals::new(), limits, seed })
+    }
+
+    /// Returns whether a batch that fits the split's limits fits this arm's, as they were when the split was built. It may
+    /// not if the arm cannot count the tokens of a call: then they were counted as another arm does.
+    pub(super) fn takes_what_the_split_takes(&self) -> bool {
+        self.limits.tokens_per_call.is_none() || matches!(self.limits.tokens, TokenCount::Exact(_))
     }
 
     /// Returns the arm as it matters for a key, with its share of the moment.
     fn candidate(&self, share: u32) -> Candidate<'_> {
         Candidate { label: &self.label, seed: self.seed, share: share.max(1) }
     }
+}
+
+/// Returns whether the same batches fit both limits. The way of counting tokens matters only if tokens are limited.
+fn refuse_alike(one: &Limits, other: &Limits) -> bool {
+    let bounds = |limits: &Limits| {
+        let tokens = limits.tokens_of_one_text().map_or(TokenCount::Unknown, |_| limits.tokens.clone());
+        Limits { in_flight: None, tokens, ..limits.clone() }
+    };
+    bounds(one) == bounds(other)
 }
 
 /// Returns the index of the arm with this label.

@@ -5,14 +5,14 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use docvector_embed::{
     Batch, Charges, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Limits, Payee, Result, Space,
-    SpaceId, Tier, Truncation, Usage, async_trait,
+    SpaceId, Tier, TokenCount, Truncation, Usage, async_trait,
     cache::Memory,
     conformance,
     price::Price,
@@ -77,6 +77,11 @@ async fn keeps_the_laws_of_routers() {
             checked.unwrap_or_else(|violation| panic!("{shares:?}, else {keyless}: {violation}"));
         }
     }
+    let twins = |arms| {
+        let (left, right) = two(arms);
+        of(left.clone(), right).with_arm("twin", 1, left).build().expect("valid")
+    };
+    conformance::router(twins).await.expect("with two arms in one space");
     let stacks = |arms| {
         let (left, right) = two(arms);
         let left = left.retry(RetryPolicy::default()).cached(Memory::new(64 << 20)).expect("one space");
@@ -385,8 +390,10 @@ own     50.0 %      3       0        0      6       9  3.000 s  3.000 s     ?";
 #[derive(Debug)]
 struct Odd {
     fake: Fake,
-    most_texts: AtomicUsize,
-    panics: AtomicBool,
+    limits: Mutex<Limits>,
+    /// The most bytes per call, which its limits do not let callers count as tokens.
+    most_bytes: usize,
+    panics: bool,
     payee: Option<Payee>,
     /// The addresses of the rows that it returned.
     rows: Arc<Mutex<Vec<usize>>>,
@@ -394,12 +401,9 @@ struct Odd {
 
 impl Odd {
     fn new(model: &str) -> Self {
-        let (most_texts, panics) = (AtomicUsize::new(100), AtomicBool::new(false));
-        Self { fake: fake(model), most_texts, panics, payee: None, rows: Arc::default() }
-    }
-
-    fn paid_as(model: &str, payee: Option<Payee>) -> Self {
-        Self { payee, ..Self::new(model) }
+        let fake = fake(model);
+        let limits = Mutex::new(fake.limits().with_texts(100));
+        Self { fake, limits, most_bytes: usize::MAX, panics: false, payee: None, rows: Arc::default() }
     }
 }
 
@@ -413,11 +417,15 @@ impl fmt::Display for Odd {
 impl Embedder for Odd {
     async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
         batch.check(self.spaces(), &self.limits())?;
-        assert!(!self.panics.load(Ordering::Relaxed), "as asked");
+        assert!(!self.panics, "as asked");
+        let bytes: usize = batch.texts().iter().map(|text| text.len()).sum();
         // A server that takes fewer texts than was known.
         if batch.len() > 8 {
-            self.most_texts.store(8, Ordering::Relaxed);
-            return Err(Error::new(ErrorKind::InvalidInput, "too many texts").with_usage(Usage::of_request(Some(0))));
+            let mut limits = self.limits.lock().expect("not poisoned");
+            *limits = limits.clone().with_texts(8);
+        }
+        if batch.len() > 8 || bytes > self.most_bytes {
+            return Err(Error::new(ErrorKind::InvalidInput, "too large").with_usage(Usage::of_request(Some(0))));
         }
         let rows = self.fake.embed(batch).await?;
         let charges = match &self.payee {
@@ -434,7 +442,7 @@ impl Embedder for Odd {
     }
 
     fn limits(&self) -> Limits {
-        self.fake.limits().with_texts(self.most_texts.load(Ordering::Relaxed))
+        self.limits.lock().expect("not poisoned").clone()
     }
 }
 
@@ -447,17 +455,46 @@ async fn an_arm_whose_limits_shrink_gets_smaller_calls() {
     let key = key_of(&split, "hosted");
     let texts = numbered(20);
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    for _ in 0..2 {
+    // The first call is refused and sent again in parts; the next one is sent in parts.
+    for requests in [4, 3] {
         let rows = split.embed(Batch::documents(&texts).with_key(&key)).await.expect("in parts");
         for (text, row) in texts.iter().zip(rows.rows()) {
             assert_eq!(row, inner.vector_of(InputKind::Document, text));
         }
+        assert_eq!(rows.usage().requests, requests);
     }
     assert_eq!(split.limits().texts, Some(100), "as it was built");
     assert_eq!(inner.calls().iter().map(|call| call.texts.len()).collect::<Vec<_>>(), [8, 8, 4, 8, 8, 4]);
-    // One record for each call of the split, with all that it cost: six calls and the refusal.
+    // One record for each call of the split, with all that it cost.
     let own = split.stats().arm("hosted").cloned().expect("an arm").totals;
     assert_eq!((own.calls, own.texts, own.usage.requests), (2, 40, 7));
+
+    // A part that fails tells what the parts before it and the refusal cost.
+    let odd = Odd::new("odd");
+    odd.fake.succeed_next();
+    odd.fake.fail_next(Error::new(ErrorKind::QuotaExhausted, "as scripted"));
+    *odd.limits.lock().expect("not poisoned") = Limits::none().with_texts(100).with_in_flight(1);
+    let failing = of(odd, fake("other")).with_keyless_arm("hosted").build().expect("valid");
+    let error = failing.embed(Batch::documents(&texts)).await.expect_err("as scripted");
+    assert_eq!(error.partial().map(|partial| partial.indices().to_vec()), Some((0..8).collect()));
+    assert_eq!((error.total_usage().requests, failing.stats().arms[0].totals.usage.requests), (2, 2));
+}
+
+#[tokio::test]
+async fn an_arm_that_counts_otherwise_gets_calls_that_it_takes() {
+    // The limits of the split count four bytes as a token, and this arm's server counts each.
+    let mut odd = Odd::new("odd");
+    odd.most_bytes = 100;
+    let limits = Limits::none().with_tokens_per_call(100);
+    odd.limits = Mutex::new(limits.clone().with_tokens(TokenCount::AtMostBytes));
+    let inner = odd.fake.clone();
+    let counts = Fake::builder().with_model("other").with_dimensions(4).with_limits(limits).build().expect("valid");
+    let split = of(odd, counts).with_keyless_arm("hosted").build().expect("valid");
+    let texts: Vec<String> = (0..4).map(|i| format!("{i}").repeat(80)).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let rows = split.embed(Batch::documents(&texts)).await.expect("in calls that the arm takes");
+    assert_eq!(rows.len(), 4);
+    assert_eq!(inner.calls().iter().map(|call| call.texts.len()).collect::<Vec<_>>(), [1; 4]);
 }
 
 #[tokio::test]
@@ -471,8 +508,8 @@ async fn rows_pass_through_without_a_copy() {
 
 #[tokio::test]
 async fn an_arm_that_panics_is_an_error_and_is_counted() {
-    let odd = Odd::new("odd");
-    odd.panics.store(true, Ordering::Relaxed);
+    let mut odd = Odd::new("odd");
+    odd.panics = true;
     let split = of(odd, fake("other")).with_keyless_arm("hosted").build().expect("valid");
     let error = split.embed(Batch::documents(&["a text"])).await.expect_err("it panics");
     assert_eq!((error.kind(), error.embedder()), (ErrorKind::Inference, Some("odd")));
@@ -491,9 +528,10 @@ async fn a_cost_is_told_where_all_of_it_is_known() {
         ("unknown", payee("openai", "text-embedding-9", Tier::Standard)),
         ("nobody", None),
     ];
-    let builder = arms.iter().fold(AbSplit::builder("cost"), |builder, (label, payee)| {
-        builder.with_arm(*label, 1, Odd::paid_as(label, payee.clone()))
-    });
+    let paid_as = |model: &str, payee: &Option<Payee>| Odd { payee: payee.clone(), ..Odd::new(model) };
+    let builder = arms
+        .iter()
+        .fold(AbSplit::builder("cost"), |builder, (label, payee)| builder.with_arm(*label, 1, paid_as(label, payee)));
     let split = builder.build().expect("valid");
     let costs = |prices: &[Price]| {
         split.stats().arms.iter().map(|arm| arm.cost_at(prices).map(|cost| cost.to_string())).collect::<Vec<_>>()
@@ -511,7 +549,7 @@ async fn a_cost_is_told_where_all_of_it_is_known() {
     // A price of one's own without a batch price says nothing of batch jobs.
     assert_eq!(costs(&own), shown([Some("$0.000002"), None, Some("$0.00"), Some("$0.000004"), None]));
 
-    let split = of(Odd::paid_as("one", arms[0].1.clone()), fake("other")).with_keyless_arm("hosted").build();
+    let split = of(paid_as("one", &arms[0].1), fake("other")).with_keyless_arm("hosted").build();
     let split = split.expect("valid");
     split.embed(Batch::documents(&["8 bytes."])).await.expect("embeds");
     let arm = |split: &AbSplit| split.stats().arms.swap_remove(0);
