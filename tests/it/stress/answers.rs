@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use docvector_embed::{BadText, Each, Embeddings, Error, Result, Truncation};
+use docvector_embed::{BadText, Each, Embeddings, Error, Partial, Result, Truncation};
 
 use super::{callers::Caller, checks::Check, round::Round, texts};
 
@@ -24,10 +24,11 @@ fn check_rows(round: &Round, number: usize, texts: &[&str], first: usize, places
         round.fault(Check::Rows, format!("caller {number}: {} rows for {} texts", rows.len(), places.len()));
         return;
     }
+    let space = check_space(round, number, rows);
     let limit = round.member.limit();
     for (row, &place) in places.iter().enumerate() {
         let Some(text) = texts.get(place) else { continue };
-        check_row(round, number, caller, text, first + place, rows.row(row));
+        check_row(round, number, space, text, first + place, rows.row(row));
         let over = caller.truncation == Truncation::Truncate && texts::is_over(text, limit);
         if rows.truncated().contains(&row) != over {
             let what = if over { "is not marked as cut" } else { "is marked as cut" };
@@ -36,13 +37,21 @@ fn check_rows(round: &Round, number: usize, texts: &[&str], first: usize, places
     }
 }
 
-fn check_row(round: &Round, number: usize, caller: &Caller, text: &str, index: usize, row: &[f32]) {
+/// Returns the number of the rows' space, which must be the one that the caller wants.
+fn check_space(round: &Round, number: usize, rows: &Embeddings) -> usize {
+    let space = texts::number_of(rows.space());
+    if space.is_none() || round.plan.callers[number].names_space && space != Some(0) {
+        round.fault(Check::Rows, format!("caller {number}: its rows lie in {}", rows.space()));
+    }
+    space.unwrap_or(0)
+}
+
+fn check_row(round: &Round, number: usize, space: usize, text: &str, index: usize, row: &[f32]) {
     round.rows.fetch_add(1, Ordering::Relaxed);
-    let wanted = texts::vector(caller.kind, texts::cut(text, round.member.limit(), caller.truncation));
-    if row != wanted {
-        let of = caller.texts.iter().position(|other| {
-            row == texts::vector(caller.kind, texts::cut(other, round.member.limit(), caller.truncation))
-        });
+    let caller = &round.plan.callers[number];
+    let vector = |text| texts::vector(space, caller.kind, texts::cut(text, round.member.limit(), caller.truncation));
+    if row != vector(text) {
+        let of = caller.texts.iter().position(|other| row == vector(other));
         let whose = of.map_or("nobody's".to_owned(), |of| format!("that of its text {of}"));
         round.fault(Check::Rows, format!("caller {number}, {:?}: the row of text {index} is {whose}", caller.how));
     }
@@ -50,18 +59,18 @@ fn check_row(round: &Round, number: usize, caller: &Caller, text: &str, index: u
 
 fn check_error(round: &Round, number: usize, caller: &Caller, texts: &[&str], error: &Error) {
     let bad: Vec<usize> = error.bad_texts().iter().map(|bad| bad.index).collect();
-    let finished: &[usize] = error.partial().map_or(&[], |partial| partial.indices());
-    for (what, indices) in [("named", &bad[..]), ("finished", finished)] {
+    let finished = || error.partials().map(Partial::indices);
+    for (what, indices) in std::iter::once(("named", &bad[..])).chain(finished().map(|indices| ("finished", indices))) {
         if !indices.is_sorted_by(|a, b| a < b) || indices.last().is_some_and(|&last| last >= texts.len()) {
             let message = format!("caller {number}: texts {indices:?} of {} are {what} in: {error}", texts.len());
             round.fault(Check::Range, message);
         }
     }
-    if let Some(index) = bad.iter().find(|index| finished.contains(index)) {
+    if let Some(index) = bad.iter().find(|index| finished().any(|finished| finished.contains(index))) {
         round.fault(Check::Named, format!("caller {number}: text {index} is both named and finished in: {error}"));
     }
-    if let Some(partial) = error.partial() {
-        check_rows(round, number, texts, 0, finished, partial.embeddings());
+    for partial in error.partials() {
+        check_rows(round, number, texts, 0, partial.indices(), partial.embeddings());
     }
     error.bad_texts().iter().for_each(|bad| check_blame(round, number, caller, texts, bad));
 }
@@ -86,12 +95,13 @@ pub(super) fn check_each(round: &Round, number: usize, texts: &[&str], each: &Ea
         round.fault(Check::Rows, format!("caller {number}: {} results for {} texts", each.len(), texts.len()));
         return;
     }
+    let space = each.embeddings().map_or(0, |rows| check_space(round, number, rows));
     let mut there = 0;
     for (index, (text, result)) in texts.iter().zip(each.iter()).enumerate() {
         match result {
             Ok(row) => {
                 there += 1;
-                check_row(round, number, caller, text, index, row);
+                check_row(round, number, space, text, index, row);
                 let over = caller.truncation == Truncation::Truncate && texts::is_over(text, round.member.limit());
                 if each.is_truncated(index) != over {
                     round.fault(Check::Marks, format!("caller {number}: text {index} has the wrong mark"));

@@ -37,6 +37,8 @@ pub(super) enum How {
     },
     /// Asks for no rows, but for the proof that the members of the stack's `Resilient` are one model.
     Proof,
+    /// Asks for no rows, and gives this share to the last arm of the stack's `AbSplit`.
+    Shift(u32),
 }
 
 /// The moment at which a caller leaves.
@@ -184,6 +186,11 @@ async fn ask(round: &Round, number: usize) -> Option<ErrorKind> {
             round.tell(proof.as_ref().map_or_else(Error::total_usage, |cost| cost.usage()));
             proof.err().map(|error| error.kind())
         }
+        How::Shift(share) => {
+            let split = round.stacks[caller.stack].parts.splits.last()?;
+            let last = split.stats().arms.pop()?.label;
+            split.set_shares(&[(&last, share)]).err().map(|error| error.kind())
+        }
         How::Each => {
             let each = stack.embed_each(caller.batch(&texts, space)).await;
             round.tell(each.usage());
@@ -235,7 +242,8 @@ pub(super) async fn last(round: &Round, stack: usize) -> Result<(), Error> {
     let caller = &round.plan.callers[number];
     let mut texts: Vec<&str> = round.plan.good_texts(caller);
     texts.truncate(20);
-    let batch = Batch::new(caller.kind, &texts).with_truncation(caller.truncation).with_lane(caller.lane());
+    let patient = Caller { deadline: None, ..caller.clone() };
+    let batch = patient.batch(&texts, round.member.spaces()[0].id());
     round.calls.fetch_add(1, Ordering::Relaxed);
     let result = round.stacks[stack].embedder.embed_all(batch).await;
     round.tell(result.as_ref().map_or_else(docvector_embed::Error::total_usage, |rows| rows.usage()));

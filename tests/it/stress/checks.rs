@@ -46,7 +46,7 @@ pub(super) enum Check {
     Twice,
     /// A call that panicked is told of as unanswered, and takes no other bill with it.
     PanicBill,
-    /// The cache counts the bills of callers that left.
+    /// Caches and groups count the bills of callers that left.
     LeftBill,
     /// Each text is paid for once.
     Paid,
@@ -54,7 +54,7 @@ pub(super) enum Check {
     Most,
     /// No more tokens in a time than the limiter lets through.
     Pace,
-    /// No caller fails while some member answers.
+    /// No caller fails while some member answers, or for the texts of another caller.
     Lost,
     /// An observer hears what the wrappers inside count, each event once.
     Heard,
@@ -134,16 +134,17 @@ pub(super) fn after_callers(round: &Round) {
     pace(round, &ledger);
 }
 
-/// Nobody fails who waits long enough for a member that always answers, and has no bad text.
+/// Nobody fails who waits long enough for a member that always answers, or whose texts no member refuses.
 fn lost(round: &Round, ended: &[Option<Ended>]) {
     let plan = &round.plan;
-    for (number, caller) in plan.callers.iter().enumerate().filter(|_| plan.answers) {
+    for (number, caller) in plan.callers.iter().enumerate().filter(|_| plan.answers || plan.spares) {
         // One call of the embedder has to keep its limits.
         let fits = caller.how != How::Embed || plan.member.limits.bytes.is_none();
         let is_patient = caller.deadline.is_none() && fits && plan.good_texts(caller).len() == caller.texts.len();
+        let refused = |text: &String| round.member.has_refused(caller.kind, text, caller.truncation);
         let fails = matches!(ended[number], Some(Ended::Failed(_) | Ended::Panicked));
-        if is_patient && fails {
-            round.fault(Check::Lost, format!("caller {number} {:?}, and a member answers", ended[number]));
+        if fails && is_patient && (plan.answers || !caller.texts.iter().any(refused)) {
+            round.fault(Check::Lost, format!("caller {number} {:?}, and all its texts are good", ended[number]));
         }
     }
 }
@@ -211,7 +212,7 @@ pub(super) fn after_last(round: &Round, before: &Ledger) {
 /// Compares the costs told with those charged, and returns the differences.
 ///
 /// Charged is the cost in the member's answers, rows or errors. Told is the cost that all callers heard, in rows,
-/// errors, windows and results for each text. Counted is the cost that the caches could tell no caller. Then:
+/// errors, windows and results for each text. Counted is the cost that the caches and groups could tell no caller. Then:
 /// - told and counted are never more than charged;
 /// - where everybody stays and nothing panics, told is charged, and nothing is unanswered;
 /// - where everybody stays and something panics, told is charged as far as there was an answer, and each call that
@@ -224,8 +225,10 @@ pub(super) fn bills(round: &Round) -> Option<Fault> {
     let ledger = round.member.ledger();
     let plan = &round.plan;
     let told = round.told();
-    let untold: Usage =
-        round.stacks.iter().flat_map(|stack| &stack.parts.caches).map(|cache| cache.unclaimed().usage()).sum();
+    let parts = || round.stacks.iter().map(|stack| &stack.parts);
+    let of_caches: Usage = parts().flat_map(|parts| &parts.caches).map(|cache| cache.unclaimed().usage()).sum();
+    let of_groups: Usage = parts().flat_map(|parts| &parts.coalescers).map(|group| group.unclaimed().usage()).sum();
+    let untold = of_caches + of_groups;
     let (charged, panics) = (api::bill(ledger.charged()), ledger.count(Ending::Panicked));
     let (callers, all) = (api::bill(told), api::bill(told + untold));
     let shown = format!("told {callers:?}, told or counted {all:?}, charged {charged:?}, {panics} panics");
@@ -244,7 +247,7 @@ pub(super) fn bills(round: &Round) -> Option<Fault> {
         (callers != charged || all != charged).then_some(Check::Told)
     } else if plan.all_stay() && plan.gives_up_one() {
         (!same(all, charged)).then_some(Check::Told)
-    } else if plan.counts_those_who_left() {
+    } else if plan.counts_those_who_left() || plan.merges_all() {
         (!same(all, charged)).then_some(Check::LeftBill)
     } else {
         None

@@ -86,6 +86,7 @@ impl Draw {
     pub(super) fn calm(&mut self) -> Habits {
         Habits {
             limits: self.limits(),
+            space: 0,
             tricks: Vec::new(),
             every: 1,
             budget: 0,

@@ -9,7 +9,7 @@ use std::{
 use docvector_embed::{
     BreakerState, Usage,
     observer::{Event, EventKind, Observer},
-    wrap::{Cached, Gate, Resilient, Totals},
+    wrap::{AbSplit, Cached, Coalesce, Gate, Resilient, Totals},
 };
 
 use super::stacks::AnyEmbedder;
@@ -20,6 +20,8 @@ pub(super) struct Parts {
     pub(super) gates: Vec<Gate>,
     pub(super) caches: Vec<Cached<AnyEmbedder>>,
     pub(super) resilients: Vec<Resilient>,
+    pub(super) splits: Vec<AbSplit>,
+    pub(super) coalescers: Vec<Coalesce<AnyEmbedder>>,
     pub(super) meters: Vec<Totals>,
     pub(super) ears: Vec<Ears>,
     /// Whether all calls of these parts come through the stack, and each with the observers of its layers.
@@ -28,8 +30,16 @@ pub(super) struct Parts {
 
 impl Default for Parts {
     fn default() -> Self {
-        let (gates, caches, resilients) = (Vec::new(), Vec::new(), Vec::new());
-        Self { gates, caches, resilients, meters: Vec::new(), ears: Vec::new(), is_whole: true }
+        Self {
+            gates: Vec::new(),
+            caches: Vec::new(),
+            resilients: Vec::new(),
+            splits: Vec::new(),
+            coalescers: Vec::new(),
+            meters: Vec::new(),
+            ears: Vec::new(),
+            is_whole: true,
+        }
     }
 }
 
@@ -39,6 +49,8 @@ impl Parts {
         self.gates.extend(other.gates);
         self.caches.extend(other.caches);
         self.resilients.extend(other.resilients);
+        self.splits.extend(other.splits);
+        self.coalescers.extend(other.coalescers);
         self.meters.extend(other.meters);
         self.ears.extend(other.ears);
         self.is_whole &= other.is_whole;
@@ -53,7 +65,9 @@ pub(super) struct Ears {
     /// It panics at one event in so many; 0 means never.
     panics: u8,
     /// Whether the changes of the breakers come in their order.
-    in_order: bool,
+    follows_breakers: bool,
+    /// The one split inside, if events tell how its shares are at the moment.
+    split: Option<AbSplit>,
 }
 
 /// The events so far.
@@ -65,6 +79,8 @@ struct Heard {
     hits: u64,
     damaged: u64,
     answers: u64,
+    routed: u64,
+    merged_calls: u64,
     breakers: BTreeMap<String, BreakerState>,
     /// The first event that cannot be.
     odd: Option<String>,
@@ -73,8 +89,12 @@ struct Heard {
 impl Ears {
     pub(super) fn new(inside: Parts, panics: u8, in_order: bool) -> Self {
         // Members of two wrappers may have one label.
-        let in_order = in_order && inside.is_whole && inside.resilients.len() == 1;
-        Self { heard: Arc::default(), inside: Arc::new(inside), panics, in_order }
+        let follows_breakers = in_order && inside.is_whole && inside.resilients.len() == 1;
+        let split = match &inside.splits[..] {
+            [split] if in_order && inside.is_whole => Some(split.clone()),
+            _ => None,
+        };
+        Self { heard: Arc::default(), inside: Arc::new(inside), panics, follows_breakers, split }
     }
 
     fn heard(&self) -> MutexGuard<'_, Heard> {
@@ -87,8 +107,10 @@ impl Ears {
         if heard.odd.is_some() || !self.inside.is_whole {
             return heard.odd;
         }
-        let Parts { meters, caches, resilients, .. } = &*self.inside;
-        let meters: Vec<_> = meters.iter().map(Totals::snapshot).collect();
+        let Parts { meters, caches, resilients, splits, coalescers, .. } = &*self.inside;
+        let arms: Vec<_> = splits.iter().flat_map(|split| split.stats().arms).map(|arm| arm.totals).collect();
+        let routed = arms.iter().map(|totals| totals.calls).sum();
+        let meters: Vec<_> = meters.iter().map(Totals::snapshot).chain(arms).collect();
         let caches: Vec<_> = caches.iter().map(Cached::counts).collect();
         let members = || resilients.iter().flat_map(Resilient::members);
         let usage: Usage = meters.iter().map(|totals| totals.usage).sum();
@@ -98,19 +120,23 @@ impl Ears {
             ("requests", heard.usage.requests, usage.requests),
             ("unanswered", heard.usage.unanswered, usage.unanswered),
             ("damaged", heard.damaged, caches.iter().map(|counts| counts.damaged).sum()),
+            ("calls of arms", heard.routed, routed),
             ("answers", heard.answers, members().map(|member| member.answered).sum()),
         ];
         // A call looks once more for what others have stored meanwhile, which it counts and does not tell.
         let hits = ("hits", heard.hits, caches.iter().map(|counts| counts.hits).sum());
+        // A caller that is alone in its group is merged with nobody.
+        let merged = coalescers.iter().map(|coalesce| coalesce.counts().merged_calls).sum();
+        let merged = ("merged calls", heard.merged_calls, merged);
         let differs = |&(_, told, counted): &(&str, u64, u64)| told != counted;
-        let more = Some(hits).filter(|(_, told, counted)| told > counted);
+        let more = [hits, merged].into_iter().find(|(_, told, counted)| told > counted);
         let (what, told, counted) = pairs.into_iter().find(differs).or(more)?;
         Some(format!("{told} {what} were told, and {counted} were counted"))
     }
 }
 
 impl Heard {
-    fn note(&mut self, event: &Event<'_>, in_order: bool) -> Result<(), String> {
+    fn note(&mut self, event: &Event<'_>, ears: &Ears) -> Result<(), String> {
         self.events += 1;
         match event.kind {
             EventKind::Call(call) => {
@@ -130,7 +156,20 @@ impl Heard {
                 Ok(())
             }
             EventKind::FellBack { from, to, .. } if from == to => Err(format!("{from} falls back to itself")),
-            EventKind::Breaker { member, state, .. } if in_order => {
+            EventKind::Routed { arm, .. } => {
+                self.routed += 1;
+                let (Some(split), Some(key), None) = (&ears.split, event.options.key, event.options.space) else {
+                    return Ok(());
+                };
+                let wanted = split.arm_of(key);
+                (arm == wanted).then_some(()).ok_or_else(|| format!("{key} goes to {arm}, and its arm is {wanted}"))
+            }
+            EventKind::Coalesced { calls, texts, .. } => {
+                self.merged_calls += 1;
+                let fits = calls > 1 && texts >= calls;
+                fits.then_some(()).ok_or_else(|| format!("{calls} calls of {texts} texts are merged"))
+            }
+            EventKind::Breaker { member, state, .. } if ears.follows_breakers => {
                 use BreakerState::{Closed, HalfOpen, Open};
                 let before = self.breakers.insert(member.to_owned(), state).unwrap_or(Closed);
                 let follows = matches!((before, state), (Closed | HalfOpen, Open) | (Open, HalfOpen | Closed))
@@ -145,7 +184,7 @@ impl Heard {
 impl Observer for Ears {
     fn observe(&self, event: &Event<'_>) {
         let mut heard = self.heard();
-        if let Err(odd) = heard.note(event, self.in_order) {
+        if let Err(odd) = heard.note(event, self) {
             heard.odd.get_or_insert_with(|| format!("{}: {odd}", event.embedder));
         }
         let panics = self.panics > 0 && heard.events.is_multiple_of(u64::from(self.panics));

@@ -9,7 +9,9 @@ use super::{
     draw::Draw,
     fails,
     member::{Habits, Trick},
+    merges,
     plan::{Mode, Plan},
+    splits,
     stacks::Layer,
 };
 
@@ -48,10 +50,14 @@ pub(super) enum Form {
     Pace,
     /// Members of a `Resilient` that fail, hang and recover, and callers that leave while they wait for a probe.
     Fails,
+    /// Callers whose calls become one, of which some leave or have texts that are refused.
+    Merges,
+    /// Arms in one space or in two, whose shares change.
+    Splits,
 }
 
 impl Form {
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 18] = [
         Self::Any,
         Self::Gate,
         Self::Lanes,
@@ -68,6 +74,8 @@ impl Form {
         Self::Query,
         Self::Pace,
         Self::Fails,
+        Self::Merges,
+        Self::Splits,
     ];
 }
 
@@ -75,7 +83,7 @@ impl Form {
 pub(super) fn draw(seed: u64, mode: Mode) -> Plan {
     let mut draw = Draw { random: Rng::with_seed(seed), mode };
     let draw = &mut draw;
-    let form = match draw.random.u8(..27) {
+    let form = match draw.random.u8(..30) {
         0..10 => Form::Any,
         10 if mode != Mode::FourThreads => draw.pick(&[Form::Query, Form::Pace]),
         10 => Form::Wake,
@@ -91,7 +99,9 @@ pub(super) fn draw(seed: u64, mode: Mode) -> Plan {
         20 => Form::Storing,
         21 | 22 => Form::Bills,
         23 => Form::Panics,
-        _ => Form::Fails,
+        24 | 25 => Form::Fails,
+        26 | 27 => Form::Merges,
+        _ => Form::Splits,
     };
     let mut plan = Plan {
         seed,
@@ -100,6 +110,7 @@ pub(super) fn draw(seed: u64, mode: Mode) -> Plan {
         member: draw.calm(),
         others: Vec::new(),
         fallbacks: Vec::new(),
+        arms: Vec::new(),
         stores: vec![draw.store(false)],
         gate: draw.random.usize(1..=2),
         pace: draw.pace(),
@@ -108,6 +119,7 @@ pub(super) fn draw(seed: u64, mode: Mode) -> Plan {
         keeps_pace: false,
         times_out: false,
         answers: false,
+        spares: false,
     };
     match form {
         Form::Any => any(draw, &mut plan),
@@ -126,6 +138,13 @@ pub(super) fn draw(seed: u64, mode: Mode) -> Plan {
         Form::Query => directed::query(draw, &mut plan),
         Form::Pace => directed::pace(draw, &mut plan),
         Form::Fails => fails::fails(draw, &mut plan),
+        Form::Merges => merges::merges(draw, &mut plan),
+        Form::Splits => splits::splits(draw, &mut plan),
+    }
+    let spices = matches!(form, Form::Bills | Form::Each | Form::Names | Form::Panics | Form::Store | Form::Storing);
+    if spices && draw.one_in(3) {
+        let tricks = plan.member.tricks.clone();
+        draw.spice(&mut plan, |draw| if tricks.is_empty() { draw.calm() } else { draw.tricky(&tricks) });
     }
     plan
 }

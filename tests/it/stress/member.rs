@@ -11,8 +11,8 @@ use std::{
 };
 
 use docvector_embed::{
-    BadText, BadTextReason, Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Limits, Normalization, Partial,
-    RateLimitStatus, RateLimitWindow, Result, Space, Truncation, Usage, async_trait,
+    BadText, BadTextReason, Batch, Embedder, Embeddings, Error, ErrorKind, InputKind, Limits, Partial, RateLimitStatus,
+    RateLimitWindow, Result, Space, Truncation, Usage, async_trait,
 };
 use fastrand::Rng;
 use tokio::time::Instant;
@@ -60,6 +60,8 @@ pub(super) enum Trick {
 #[derive(Clone, Debug)]
 pub(super) struct Habits {
     pub(super) limits: Limits,
+    /// The number of its space.
+    pub(super) space: usize,
     /// Its possible tricks; empty if it always answers right.
     pub(super) tricks: Vec<Trick>,
     /// One call in so many is a trick.
@@ -133,17 +135,13 @@ impl Member {
     }
 
     fn new(seed: u64, number: usize, habits: Habits, books: Arc<Books>) -> Self {
-        let space = |name: &str| {
-            let builder = Space::builder(name, texts::WIDTH).with_normalization(Normalization::None);
-            builder.build().expect("a valid space")
-        };
         let budget = habits.budget;
         let state = State { random: Rng::with_seed(seed ^ ((number as u64) << 32)), calls: 0, budget };
         Self(Arc::new(Shared {
             name: if number == 0 { "member".to_owned() } else { format!("member {}", number + 1) },
+            space: texts::space(habits.space),
+            other: texts::space_of("another"),
             habits,
-            space: space("stress"),
-            other: space("another"),
             state: Mutex::new(state),
             books,
         }))
@@ -211,7 +209,8 @@ impl Member {
     fn rows(&self, batch: &Batch<'_>, of: &[usize], space: &Space, usage: Usage) -> Embeddings {
         let limit = self.own_limit();
         let text = |index: usize| texts::cut(batch.texts()[index], limit, batch.truncation());
-        let components = of.iter().flat_map(|&index| texts::vector(batch.kind(), text(index))).collect();
+        let components =
+            of.iter().flat_map(|&index| texts::vector(self.0.habits.space, batch.kind(), text(index))).collect();
         let rows = Embeddings::new(of.len(), space, components, usage).expect("finite rows of the space's width");
         let cut = (0..of.len()).filter(|&row| texts::is_over(batch.texts()[of[row]], limit));
         rows.with_truncated(cut.collect())

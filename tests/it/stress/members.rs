@@ -1,4 +1,4 @@
-//! Draws stacks with several members, and observers in them.
+//! Draws stacks with several members, with groups, and with observers in them.
 
 use std::time::Duration;
 
@@ -11,19 +11,23 @@ use super::{
     draw::Draw,
     member::Habits,
     plan::Plan,
-    stacks::{Fallbacks, Layer, Line},
+    stacks::{Arms, Fallbacks, Layer, Line},
 };
 
 /// Stacks within stacks go no deeper.
 const DEEPEST: usize = 2;
 
 impl Draw {
-    /// Puts fall-backs and observers into some of the stacks. `habits` draws a further member.
+    /// Puts fall-backs, arms, groups and observers into some of the stacks. `habits` draws a further member.
     pub(super) fn spice(&mut self, plan: &mut Plan, mut habits: impl FnMut(&mut Self) -> Habits) {
         for number in 0..plan.stacks.len() {
             let mut layers = std::mem::take(&mut plan.stacks[number]);
             if self.one_in(3) {
-                self.add_fallbacks(plan, &mut layers, &mut habits, 1);
+                self.add_members(plan, &mut layers, &mut habits, 1);
+            }
+            if self.one_in(4) {
+                let at = self.random.usize(..=layers.len());
+                layers.insert(at, self.coalesce());
             }
             if self.one_in(3) {
                 self.add_observers(&mut layers);
@@ -32,8 +36,8 @@ impl Draw {
         }
     }
 
-    /// Puts a `Resilient` somewhere into a stack. The layers inside are its primary.
-    fn add_fallbacks(
+    /// Puts a `Resilient` or an `AbSplit` somewhere into a stack. The layers inside are its first member.
+    fn add_members(
         &mut self,
         plan: &mut Plan,
         layers: &mut Vec<Layer>,
@@ -50,13 +54,30 @@ impl Draw {
             let member = plan.others.len();
             let mut layers = self.line(plan.stores.len(), plan.times_out, shares);
             if depth < DEEPEST && self.one_in(5) {
-                self.add_fallbacks(plan, &mut layers, habits, depth + 1);
+                self.add_members(plan, &mut layers, habits, depth + 1);
             }
             lines.push(Line { layers, member });
         }
-        let fallbacks = self.fallbacks(lines);
-        plan.fallbacks.push(fallbacks);
-        layers.insert(at, Layer::Resilient(plan.fallbacks.len() - 1));
+        let layer = if self.one_in(3) {
+            plan.arms.push(self.arms(lines));
+            Layer::AbSplit(plan.arms.len() - 1)
+        } else {
+            plan.fallbacks.push(self.fallbacks(lines));
+            Layer::Resilient(plan.fallbacks.len() - 1)
+        };
+        layers.insert(at, layer);
+    }
+
+    /// Draws a split. The first arm has a share, and may be that of calls without a key.
+    pub(super) fn arms(&mut self, lines: Vec<Line>) -> Arms {
+        let shares = (0..=lines.len()).map(|arm| self.random.u32(u32::from(arm == 0)..=10)).collect();
+        Arms { lines, shares, keyless: self.one_in(4).then_some(0) }
+    }
+
+    /// Draws a group of concurrent calls.
+    pub(super) fn coalesce(&mut self) -> Layer {
+        let window = self.time(200).max(Duration::from_millis(1));
+        Layer::Coalesce { window, texts: self.one_in(3).then(|| self.random.usize(1..=6)) }
     }
 
     /// Puts one or two observers somewhere into a stack.

@@ -9,7 +9,7 @@ use super::{
     forms::{self, Form},
     member::{Habits, Trick},
     shape::Shape,
-    stacks::{Fallbacks, Keeps, Layer, Pace},
+    stacks::{Arms, Fallbacks, Keeps, Layer, Pace},
     texts,
 };
 
@@ -43,9 +43,10 @@ pub(super) struct Plan {
     pub(super) form: Form,
     /// The first member, which is in each stack.
     pub(super) member: Habits,
-    /// The other members, which only fall-backs have.
+    /// The other members, for fall-backs and arms.
     pub(super) others: Vec<Habits>,
     pub(super) fallbacks: Vec<Fallbacks>,
+    pub(super) arms: Vec<Arms>,
     pub(super) stores: Vec<Keeps>,
     /// Places of the gate that the stacks share.
     pub(super) gate: usize,
@@ -60,6 +61,8 @@ pub(super) struct Plan {
     pub(super) times_out: bool,
     /// Whether each stack has a member that always answers, so that no other member's failure reaches a caller.
     pub(super) answers: bool,
+    /// Whether a caller can fail for its own texts alone.
+    pub(super) spares: bool,
 }
 
 impl Plan {
@@ -180,12 +183,28 @@ impl Plan {
         self.is_calm() && self.keeps() && !self.times_out && !self.proves() && outermost && plain
     }
 
+    /// Returns whether a `Coalesce` around single calls of members accounts for all costs that callers are not told. Those
+    /// who may leave wait for one call of it.
+    pub(super) fn merges_all(&self) -> bool {
+        let merges = |layers: &Vec<Layer>| {
+            let at = layers.iter().position(|layer| !matches!(layer, Layer::Observed(_) | Layer::Metered));
+            let Some((Layer::Coalesce { .. }, inside)) = at.and_then(|at| layers[at..].split_first()) else {
+                return false;
+            };
+            let shape = Shape::of(inside, self);
+            shape.is_one && shape.gives_up_one
+        };
+        let is_one_call = self.callers.iter().all(|caller| caller.how == How::Embed);
+        is_one_call && self.stacks.iter().all(merges)
+    }
+
     /// Returns the most calls that can be at the members at once, if gates limit them.
     pub(super) fn places(&self) -> Option<usize> {
-        // Fall-backs around the first stack are not behind its gates.
+        // Other members around the first stack are not behind its gates.
         let has_more = |layers: &Vec<Layer>| {
             let of = |wanted: fn(&Layer) -> bool| layers.iter().any(wanted);
-            of(|layer| matches!(layer, Layer::First)) && of(|layer| matches!(layer, Layer::Resilient(_)))
+            let others = of(|layer| matches!(layer, Layer::Resilient(_) | Layer::AbSplit(_)));
+            others && of(|layer| matches!(layer, Layer::First))
         };
         if self.stacks.iter().any(has_more) {
             return None;
@@ -209,6 +228,9 @@ impl fmt::Display for Plan {
         }
         for (number, fallbacks) in self.fallbacks.iter().enumerate() {
             writeln!(f, "  fall-backs {number}: {fallbacks:?}")?;
+        }
+        for (number, arms) in self.arms.iter().enumerate() {
+            writeln!(f, "  arms {number}: {arms:?}")?;
         }
         writeln!(f, "  shared: gate of {}, {:?}", self.gate, self.pace)?;
         for (number, caller) in self.callers.iter().enumerate() {

@@ -79,6 +79,7 @@ impl Round {
             members: &members,
             stores: &stores,
             fallbacks: &plan.fallbacks,
+            arms: &plan.arms,
             gate: Gate::new(plan.gate),
             limiter: plan.pace.limiter(),
             in_order: plan.mode != Mode::FourThreads,

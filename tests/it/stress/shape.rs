@@ -3,7 +3,7 @@
 use super::{
     draw::AGES,
     plan::Plan,
-    stacks::{Fallbacks, Layer},
+    stacks::{Arms, Fallbacks, Layer},
 };
 
 /// The promises of a stack that follow from its layers.
@@ -20,7 +20,9 @@ pub(super) struct Shape {
     /// Whether a panic of a member is an error further out.
     pub(super) catches: bool,
     /// Whether a call that comes in makes at most one call of a member.
-    is_one: bool,
+    pub(super) is_one: bool,
+    /// Whether limits change while calls are made, so that routers split calls.
+    moves: bool,
     /// Whether each call that is given up, because it takes too long or another one is faster, makes at most one call of
     /// a member. Then no known cost is given up with it.
     pub(super) gives_up_one: bool,
@@ -34,6 +36,7 @@ impl Shape {
         is_cached: false,
         catches: false,
         is_one: true,
+        moves: false,
         gives_up_one: true,
     };
 
@@ -51,31 +54,50 @@ impl Shape {
             Layer::SharedGate => {
                 Self { most: least(self.most, through(plan.gate)), most_of_all: through(plan.gate), ..self }
             }
+            Layer::RateLimit { shared, pace } => {
+                let pace = if shared { plan.pace } else { pace };
+                Self { moves: self.moves || pace.tokens.is_some(), ..self }
+            }
+            // A caller that leaves takes no bill with it, so giving it up loses no more than giving up a call inside.
+            Layer::Coalesce { .. } => self.joined([], false),
             Layer::Timeout(limit) => Self { gives_up_one: self.gives_up_one && (self.is_one || limit == AGES), ..self },
             Layer::Resilient(number) => self.with_fallbacks(&plan.fallbacks[number], plan),
+            Layer::AbSplit(number) => self.with_arms(&plan.arms[number], plan),
             Layer::First => Self::of(&plan.stacks[0], plan),
-            Layer::Dedup | Layer::RateLimit { .. } | Layer::Metered | Layer::Observed(_) | Layer::Sabotage(_) => self,
+            Layer::Dedup | Layer::Metered | Layer::Observed(_) | Layer::Sabotage(_) => self,
         }
     }
 
     /// Returns the shape of all members together: each is asked after the one before it has failed, or beside it.
     fn with_fallbacks(self, fallbacks: &Fallbacks, plan: &Plan) -> Self {
-        let lines = fallbacks.lines.iter().map(|line| Self::of(&line.layers, plan));
-        let members: Vec<Self> = std::iter::once(self).chain(lines).collect();
+        let hedges = fallbacks.hedging.is_some();
+        let all = self.joined(fallbacks.lines.iter().map(|line| Self::of(&line.layers, plan)), hedges);
+        Self { catches: true, is_one: false, gives_up_one: all.gives_up_one && (all.is_one || !hedges), ..all }
+            .proved(fallbacks.trusted)
+    }
+
+    /// Returns the shape of all arms together: each call goes to one of them.
+    fn with_arms(self, arms: &Arms, plan: &Plan) -> Self {
+        self.joined(arms.lines.iter().map(|line| Self::of(&line.layers, plan)), false)
+    }
+
+    /// Returns the shape of several stacks of which a call asks one, or several `at_once`.
+    fn joined(self, others: impl IntoIterator<Item = Self>, at_once: bool) -> Self {
+        let members: Vec<Self> = std::iter::once(self).chain(others).collect();
         let all = |of: fn(&Self) -> Option<usize>| members.iter().map(of).collect::<Option<Vec<_>>>();
         let largest = |numbers: Vec<usize>| numbers.into_iter().max();
-        let at_once = all(|member| member.at_once);
-        let hedges = fallbacks.hedging.is_some();
+        let moves = members.iter().any(|member| member.moves);
+        let calls = all(|member| member.at_once).filter(|_| !moves);
         Self {
-            at_once: at_once.and_then(|calls| if hedges { Some(calls.iter().sum()) } else { largest(calls) }),
+            at_once: calls.and_then(|calls| if at_once { Some(calls.iter().sum()) } else { largest(calls) }),
             most: all(|member| member.most).map(|most| most.iter().sum()),
             most_of_all: all(|member| member.most_of_all).and_then(largest),
-            is_cached: false,
-            catches: true,
-            is_one: false,
-            gives_up_one: members.iter().all(|member| member.gives_up_one && (member.is_one || !hedges)),
+            is_cached: members.len() == 1 && self.is_cached,
+            catches: members.iter().all(|member| member.catches),
+            is_one: members.iter().all(|member| member.is_one) && !moves,
+            moves,
+            gives_up_one: members.iter().all(|member| member.gives_up_one),
         }
-        .proved(fallbacks.trusted)
     }
 
     /// Proofs ask the members at any time, all at once.

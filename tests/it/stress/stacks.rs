@@ -6,8 +6,8 @@ use docvector_embed::{
     Embedder, EmbedderExt,
     cache::{CacheStore, Memory, Tiered},
     wrap::{
-        BreakerPolicy, Cached, Concurrency, Gate, Hedging, RateLimiter, Resilient, Retry, RetryBudget, RetryPolicy,
-        Totals,
+        AbSplit, BreakerPolicy, Cached, Concurrency, Gate, Hedging, RateLimiter, Resilient, Retry, RetryBudget,
+        RetryPolicy, Totals,
     },
 };
 
@@ -49,6 +49,12 @@ pub(super) enum Layer {
     Observed(u8),
     /// A `Resilient` with the fall-backs of this number. Its primary is the stack inside.
     Resilient(usize),
+    /// A split with the arms of this number. Its first arm is the stack inside.
+    AbSplit(usize),
+    Coalesce {
+        window: Duration,
+        texts: Option<usize>,
+    },
     /// The first stack, in the place of the member.
     First,
     /// Breaks a promise on purpose.
@@ -71,6 +77,23 @@ pub(super) struct Fallbacks {
     pub(super) hedging: Option<Hedging>,
     /// Whether members are taken at their word. Otherwise a caller proves them.
     pub(super) trusted: bool,
+}
+
+/// The arms of an `AbSplit` after the first one, and its shares.
+#[derive(Clone, Debug)]
+pub(super) struct Arms {
+    pub(super) lines: Vec<Line>,
+    /// Those of all arms.
+    pub(super) shares: Vec<u32>,
+    /// The number of the arm for calls without a key.
+    pub(super) keyless: Option<usize>,
+}
+
+impl Arms {
+    /// Returns the label of an arm.
+    pub(super) fn label(number: usize) -> String {
+        format!("arm {number}")
+    }
 }
 
 /// The rates of a limiter, per minute.
@@ -164,6 +187,7 @@ pub(super) struct Commons<'a> {
     pub(super) members: &'a [Member],
     pub(super) stores: &'a Stores,
     pub(super) fallbacks: &'a [Fallbacks],
+    pub(super) arms: &'a [Arms],
     pub(super) gate: Gate,
     pub(super) limiter: RateLimiter,
     /// Whether events come in the order in which things happen.
@@ -236,6 +260,17 @@ impl Stack {
                 parts.resilients.push(resilient.clone());
                 Arc::new(resilient)
             }
+            Layer::AbSplit(number) => {
+                let split = split(embedder, &commons.arms[number], commons, &mut parts);
+                parts.splits.push(split.clone());
+                Arc::new(split)
+            }
+            Layer::Coalesce { window, texts } => {
+                let coalesce = embedder.coalesce(window);
+                let coalesce = texts.map_or(coalesce.clone(), |texts| coalesce.with_max_texts(texts));
+                parts.coalescers.push(coalesce.clone());
+                Arc::new(coalesce)
+            }
             Layer::First => {
                 parts.is_whole &= first.is_none();
                 first.map_or(embedder, |first| first.embedder.clone())
@@ -268,4 +303,17 @@ fn resilient(primary: AnyEmbedder, fallbacks: &Fallbacks, commons: &Commons<'_>,
         parts.is_whole = false;
     }
     builder.build().expect("one space")
+}
+
+fn split(first: AnyEmbedder, arms: &Arms, commons: &Commons<'_>, parts: &mut Parts) -> AbSplit {
+    let mut builder = AbSplit::builder("stress").with_arm(Arms::label(0), arms.shares[0], first);
+    for (number, (line, share)) in arms.lines.iter().zip(&arms.shares[1..]).enumerate() {
+        let stack = Stack::build(&line.layers, line.member, commons, None);
+        builder = builder.with_arm(Arms::label(number + 1), *share, stack.embedder);
+        parts.add(stack.parts);
+    }
+    if let Some(keyless) = arms.keyless {
+        builder = builder.with_keyless_arm(Arms::label(keyless));
+    }
+    builder.build().expect("two arms of one space each")
 }

@@ -2,10 +2,29 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use docvector_embed::{CountTokens, InputKind, Truncation};
+use docvector_embed::{CountTokens, InputKind, Normalization, Space, Truncation};
 
 /// Components of a vector.
 pub(super) const WIDTH: usize = 4;
+
+/// The models of the members, by the numbers of their spaces.
+const MODELS: [&str; 2] = ["stress", "second"];
+
+/// Returns the space of a model.
+pub(super) fn space_of(model: &str) -> Space {
+    let builder = Space::builder(model, WIDTH).with_normalization(Normalization::None);
+    builder.build().expect("a valid space")
+}
+
+/// Returns the space of this number.
+pub(super) fn space(number: usize) -> Space {
+    space_of(MODELS[number])
+}
+
+/// Returns the number of a space; `None` if no member has it.
+pub(super) fn number_of(space: &Space) -> Option<usize> {
+    MODELS.iter().position(|model| *model == space.model())
+}
 
 /// Bytes of a token.
 const TOKEN: usize = 4;
@@ -35,10 +54,10 @@ pub(super) fn cut(text: &str, limit: Option<usize>, truncation: Truncation) -> &
     }
 }
 
-/// Returns the vector of a text: a hash of its kind and bytes, so that no two texts have the same.
-pub(super) fn vector(kind: InputKind, text: &str) -> [f32; WIDTH] {
+/// Returns the vector of a text in a space: a hash of its kind and bytes, so that no two texts have the same.
+pub(super) fn vector(space: usize, kind: InputKind, text: &str) -> [f32; WIDTH] {
     let mut hasher = DefaultHasher::new();
-    (kind, text).hash(&mut hasher);
+    (space, kind, text).hash(&mut hasher);
     let first = hasher.finish();
     first.hash(&mut hasher);
     let second = hasher.finish();
