@@ -106,6 +106,7 @@ use crate::{
 ///
 /// # Cost
 /// On the good path, a lock of the primary's breaker before and after the call. Each failed member costs its own time.
+/// Waits are on tokio's clock, which a runtime must have (`enable_time`): those for a probe, a proof or a hedge.
 #[derive(Clone)]
 pub struct Resilient(Arc<Inner>);
 
@@ -118,8 +119,9 @@ impl Resilient {
     /// Proves by probe texts that all members in the primary's space are the same model. Returns what that cost.
     ///
     /// The first time, the primary's vectors are kept; from then on, the primary is compared with them, too. A member that
-    /// proves to be another model gets no calls any more. The breakers take no notice. Each member is asked twice, for about 700 tokens each
-    /// time.
+    /// proves to be another model gets no calls until a later verification finds it right. The breakers take no notice. Each
+    /// member is asked twice, for about 700 tokens each time. Without a time limit of its own, a member that hangs holds the
+    /// verification.
     ///
     /// # Errors
     /// [`SpaceMismatch`](ErrorKind::SpaceMismatch) if a member is another model; else the error of a member that could not
@@ -140,7 +142,8 @@ impl Resilient {
     /// one that cannot be reached stays as it is.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) outside a tokio runtime with a clock, or if `period` is 0.
+    /// [`Config`](ErrorKind::Config) outside a tokio runtime, or if `period` is 0. The runtime must have its clock
+    /// (`enable_time`): the task ends without one.
     pub fn verify_every(&self, period: Duration) -> Result<Verifier> {
         let config = |message: &str| Error::new(ErrorKind::Config, message).with_embedder(self);
         if period.is_zero() {
