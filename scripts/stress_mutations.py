@@ -79,7 +79,7 @@ MUTATIONS = (
             ),
             (
                 WORK,
-                "                if plan::is_outdated(limits, &now) {\n",
+                "                if planner::is_outdated(limits, &now) {\n",
                 "                if false {\n                    let mut waiting = VecDeque::new();\n"
                 "                    let mut call = Vec::new();\n",
             ),
@@ -112,10 +112,10 @@ MUTATIONS = (
         (
             (
                 LIMITER,
-                "                (event, state.wait(ahead, tokens, now), state.wait(NOBODY, tokens, now))\n",
+                "                (event, state.wait(ahead, tokens, now), alone, granted)\n",
                 "                let told = state.told.as_ref().is_some_and(|(told, _)| Arc::ptr_eq(told, &waiter));\n"
                 "                let own = if told { Duration::ZERO } else { Duration::MAX };\n"
-                "                let _ = ahead;\n                (event, own, state.wait(NOBODY, tokens, now))\n",
+                "                let _ = ahead;\n                (event, own, alone, granted)\n",
             ),
             (LIMITER, "event.max(own).min(LOOK_AGAIN)", "event.max(own)"),
         ),
