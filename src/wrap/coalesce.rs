@@ -106,7 +106,8 @@ const MOST_TEXTS: usize = 256;
 /// Each call waits for up to the window, and all its texts are copied once. One short lock when a call comes and when it
 /// goes, one timer, two if it has a deadline, and one copy of its rows. A tokio runtime with its clock is needed; the
 /// clock has steps of a millisecond, so shorter windows are as long. The callers drive the merged call themselves,
-/// without a task: one of them at a time, and another one if that one leaves or is not polled.
+/// without a task: one of them at a time, and another one if that one leaves or is not polled. If the callers are on
+/// several runtimes, the timers and sockets of a call are those of the runtime on which it began.
 pub struct Coalesce<E> {
     inner: Arc<Inner<E>>,
     max_texts: Option<usize>,
@@ -219,29 +220,32 @@ impl<E: Embedder> Coalesce<E> {
 
     /// Asks for the missing texts of one caller, after a merged call failed for reasons that may be another caller's.
     async fn alone(&self, batch: &Batch<'_>, mut untold: Untold) -> Result<Embeddings> {
-        let inner = &self.inner;
-        Counts::add(&inner.counts.alone, 1);
         let missing = untold.missing();
         let picked = missing.as_ref().map(|missing| batch.pick(missing));
-        let rest = picked.as_ref().map_or(*batch, |picked| picked.batch());
-        let bill = Arc::new(Bill::new(inner.counts.clone()));
-        let embedder = Recorded::new(inner.clone(), bill.clone());
-        let result = until(batch.deadline(), embed_all(&embedder, rest)).await;
-        let result = match result {
-            Some(result) => {
-                embedder.settle();
-                result
-            }
-            None => {
-                drop(embedder);
-                Err(self.late("while the call was under way").with_charges(&bill.take()))
-            }
-        };
+        let result = self.ask_alone(picked.as_ref().map_or(*batch, |picked| picked.batch())).await;
         untold.end(result.map_err(|error| match &missing {
             Some(missing) => error.map_indices(|index| missing.get(index).copied()),
             None => error,
         }));
         untold.tell().unwrap_or_else(|| Err(Error::new(ErrorKind::Inference, "a call ended without an answer")))
+    }
+
+    async fn ask_alone(&self, rest: Batch<'_>) -> Result<Embeddings> {
+        let inner = &self.inner;
+        if rest.deadline().is_some_and(|deadline| Instant::from_std(deadline) <= Instant::now()) {
+            // The merged call failed because all its callers were late: nothing that is asked for now can be in time.
+            return Err(self.late("while the call waited with others"));
+        }
+        Counts::add(&inner.counts.alone, 1);
+        let bill = Arc::new(Bill::new(inner.counts.clone()));
+        let embedder = Recorded::new(inner.clone(), bill.clone());
+        let result = until(rest.deadline(), embed_all(&embedder, rest)).await;
+        let Some(result) = result else {
+            drop(embedder);
+            return Err(self.late("while the call was under way").with_charges(&bill.take()));
+        };
+        embedder.settle();
+        result
     }
 
     fn late(&self, what: &str) -> Error {

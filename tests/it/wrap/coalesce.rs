@@ -14,7 +14,7 @@ use std::{
 
 use docvector_embed::{
     BadText, BadTextReason, Batch, Charges, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Lane,
-    Limits, Partial, Result, Space, Truncation, Usage, async_trait,
+    Limits, Partial, RateLimitStatus, RateLimitWindow, Result, Space, Truncation, Usage, async_trait,
     cache::Memory,
     conformance,
     provider::{Fake, FakeCall, FakeOutcome},
@@ -346,10 +346,13 @@ async fn who_leaves_after_the_departure_leaves_its_share() {
     let fake = fake_taking(MINUTE);
     let embedder = fake.clone().coalesce(WINDOW);
     let texts = ["twelve tokens are in this text of a caller wh", "abcd"];
+    let began = Instant::now();
     let leaver = tokio::time::timeout(MINUTE / 2, embed(&embedder, &texts[..1]));
     let (left, stayed) = join(leaver, embed(&embedder, &texts[1..])).await;
     assert!(left.is_err());
     let stayed = stayed.expect("the call goes on");
+    // The one that left had driven the call. The other one takes over at once.
+    assert_eq!(began.elapsed(), WINDOW + MINUTE);
     own(&fake, &texts[1..], &stayed);
     let (told, unclaimed) = (stayed.usage(), embedder.unclaimed());
     assert_eq!((told.tokens, unclaimed.usage().tokens), (1, 12));
@@ -419,6 +422,36 @@ async fn the_last_to_be_late_is_told_that_the_call_is_given_up() {
     assert_eq!(last.expect_err("late").total_usage(), Usage::of_given_up());
     assert!(embedder.unclaimed().is_none());
     assert_eq!(fake.calls()[0].outcome, FakeOutcome::Dropped);
+}
+
+/// The embedder itself finds that it is too late for all.
+#[tokio::test(start_paused = true)]
+async fn late_callers_are_not_asked_for_again() {
+    let fake = fake(Limits::none());
+    let late = |_: &Fake, batch: Batch<'_>| {
+        let deadline = batch.deadline().expect("all have one");
+        let is_late = Instant::from_std(deadline) <= Instant::now();
+        Some(Err(Error::new(if is_late { ErrorKind::DeadlinePassed } else { ErrorKind::Timeout }, "as scripted")))
+    };
+    let embedder = Odd { fake, takes: MINUTE / 2, embed: late }.coalesce(WINDOW);
+    let by = Batch::documents(&["text"]).with_deadline(after(WINDOW + MINUTE / 2));
+    let (one, other) = join(embedder.embed(by), embedder.embed(by)).await;
+    for late in [one, other] {
+        assert_eq!(late.expect_err("late").kind(), ErrorKind::DeadlinePassed);
+    }
+    assert_eq!((embedder.counts().merged_calls, embedder.counts().alone), (1, 0));
+}
+
+/// As `RateLimit` needs to know it, wherever it is.
+#[tokio::test(start_paused = true)]
+async fn each_caller_hears_what_the_provider_still_allows() {
+    let status = RateLimitStatus::default().with_requests(RateLimitWindow::new(3000).with_remaining(7));
+    let says = move |fake: &Fake, batch: Batch<'_>| {
+        fake.embed(batch).now_or_never().map(|rows| rows.map(|rows| rows.with_rate_limit_status(status)))
+    };
+    let embedder = Odd { fake: fake(Limits::none()), takes: WINDOW, embed: says }.coalesce(WINDOW);
+    let (one, other) = join(embed(&embedder, &["a"]), embed(&embedder, &["b"])).await;
+    assert_eq!([one, other].map(|rows| rows.expect("embeds").rate_limit_status()), [Some(status); 2]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -507,6 +540,7 @@ async fn other_failures_are_told_to_all_and_paid_for_once() {
 /// Does something else than a fake.
 struct Odd<F> {
     fake: Fake,
+    takes: Duration,
     embed: F,
 }
 
@@ -525,7 +559,7 @@ impl<F> fmt::Display for Odd<F> {
 #[async_trait]
 impl<F: Fn(&Fake, Batch<'_>) -> Option<Result<Embeddings>> + Send + Sync + 'static> Embedder for Odd<F> {
     async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(self.takes).await;
         match (self.embed)(&self.fake, batch) {
             Some(result) => result,
             None => self.fake.embed(batch).await,
@@ -548,7 +582,7 @@ async fn a_panic_is_an_error_for_all_and_later_calls_go_on() {
         assert!(!batch.texts().contains(&"panics"), "as scripted");
         None
     };
-    let embedder = Odd { fake: fake.clone(), embed: panics }.coalesce(WINDOW);
+    let embedder = Odd { fake: fake.clone(), takes: WINDOW, embed: panics }.coalesce(WINDOW);
     let results = join(embed(&embedder, &["panics"]), embed(&embedder, &["a", "b"])).await;
     let results = [results.0, results.1];
     assert!(results.iter().all(|result| result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Inference)));
@@ -560,7 +594,7 @@ async fn a_panic_is_an_error_for_all_and_later_calls_go_on() {
 async fn what_breaks_the_laws_gives_nobody_a_wrong_row() {
     let fake = fake(Limits::none());
     let short = |fake: &Fake, batch: Batch<'_>| fake.embed(batch.with_texts(&batch.texts()[1..])).now_or_never();
-    let embedder = Odd { fake: fake.clone(), embed: short }.coalesce(WINDOW);
+    let embedder = Odd { fake: fake.clone(), takes: WINDOW, embed: short }.coalesce(WINDOW);
     let results = join(embed(&embedder, &["a"]), embed(&embedder, &["b", "c"])).await;
     let results = [results.0, results.1];
     assert!(results.iter().all(|result| result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Protocol)));
