@@ -52,7 +52,7 @@ impl Untold {
             (Some(rows), Ok(rest)) => whole(rows, &rest)
                 .map(|all| others.iter().fold(all, |all, other| all.with_charges(other.embeddings().charges())))
                 .map(|all| all.with_charges(&spent))
-                .map_err(|error| error.with_charges(&spent)),
+                .map_err(|error| error.with_charges(&spent).with_more_partials(others)),
             (Some(rows), Err(error)) => Err(rows.fail(error.with_charges(&spent)).with_more_partials(others)),
         });
     }
@@ -83,5 +83,69 @@ impl Drop for Untold {
             cost += cost_of(answer);
         }
         self.counts.leave_unclaimed(cost);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ErrorKind, Space, Usage};
+
+    fn rows(model: &str, texts: &[usize], tokens: u64) -> Embeddings {
+        let space = Space::builder(model, 1).build().expect("a valid space");
+        let components = texts.iter().map(|&text| text as f32).collect();
+        Embeddings::new(texts.len(), &space, components, Usage::of_request(Some(tokens))).expect("valid")
+    }
+
+    /// Keeps rows of two spaces, as a router inside may have finished them.
+    fn after_a_failure(counts: &Arc<Counts>) -> Untold {
+        let mut untold = Untold::new(4, counts.clone());
+        let own = Partial::new(vec![1, 3], rows("one", &[1, 3], 100)).expect("ascending");
+        let other = Partial::new(vec![2], rows("two", &[2], 20)).expect("ascending");
+        let error = Error::new(ErrorKind::InvalidInput, "scripted").with_usage(Usage::of_request(Some(3)));
+        untold.keep(error.with_partial(own).with_more_partials(vec![other]));
+        assert_eq!(untold.missing(), Some(vec![0, 2]));
+        untold
+    }
+
+    #[test]
+    fn the_answer_has_the_rows_and_the_cost_of_all_calls() {
+        let counts = Arc::default();
+        let mut untold = after_a_failure(&counts);
+        untold.end(Ok(rows("one", &[0, 2], 4_000)));
+        let answer = untold.tell().expect("an answer").expect("all rows");
+        assert_eq!((answer.as_slice(), answer.usage().tokens), (&[0., 1., 2., 3.][..], 4_123));
+        // It is told, so nothing is left.
+        drop(untold);
+        assert!(counts.unclaimed.with(|unclaimed| unclaimed.is_none()));
+    }
+
+    #[test]
+    fn a_failed_answer_has_the_finished_rows() {
+        for last in [Err(Error::new(ErrorKind::Timeout, "scripted")), Ok(rows("two", &[0, 2], 4_000))] {
+            let counts = Arc::default();
+            let mut untold = after_a_failure(&counts);
+            let (is_ok, cost) = (last.is_ok(), cost_of(&last).usage().tokens);
+            untold.end(last);
+            let error = untold.tell().expect("an answer").expect_err("no rows of text 0");
+            assert_eq!(error.kind(), if is_ok { ErrorKind::SpaceMismatch } else { ErrorKind::Timeout });
+            let finished: Vec<&[usize]> = error.partials().map(Partial::indices).collect();
+            assert_eq!(finished, [&[1, 3][..], &[2]]);
+            assert_eq!(error.total_usage().tokens, 123 + cost);
+        }
+    }
+
+    #[test]
+    fn what_is_not_told_is_unclaimed() {
+        for ends in [false, true] {
+            let counts = Arc::default();
+            let mut untold = after_a_failure(&counts);
+            if ends {
+                untold.end(Ok(rows("one", &[0, 2], 4_000)));
+            }
+            drop(untold);
+            let unclaimed = counts.unclaimed.with(|unclaimed| unclaimed.usage().tokens);
+            assert_eq!(unclaimed, if ends { 4_123 } else { 123 });
+        }
     }
 }
