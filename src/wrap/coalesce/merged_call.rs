@@ -104,7 +104,7 @@ fn answer(callers: Vec<Caller>, result: Result<Embeddings>, is_last: bool) -> Ve
             }
         };
         let names_own = is_named.then(|| !error.bad_texts().is_empty());
-        if names_own == Some(true) || !error.kind().may_be_fault_of_another(names_own) {
+        if !error.kind().may_be_fault_of_another(names_own) {
             caller.answer(Err(error));
             continue;
         }

@@ -13,8 +13,9 @@ use std::{
 };
 
 use docvector_embed::{
-    BadText, BadTextReason, Batch, Charges, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Lane,
-    Limits, Partial, RateLimitStatus, RateLimitWindow, Result, Space, Truncation, Usage, async_trait,
+    BadText, BadTextReason, Batch, Charges, CountTokens, Embedder, EmbedderExt, Embeddings, Error, ErrorKind,
+    InputKind, Lane, Limits, Partial, RateLimitStatus, RateLimitWindow, Result, Space, TokenCount, Truncation, Usage,
+    async_trait,
     cache::Memory,
     conformance,
     provider::{Fake, FakeCall, FakeOutcome},
@@ -273,6 +274,35 @@ async fn tokens_fill_a_group() {
     assert_eq!(sizes(&fake)[1..], [2, 1]);
 }
 
+/// Counts one token per word, and its own calls.
+#[derive(Debug)]
+struct Words(Arc<AtomicUsize>);
+
+impl CountTokens for Words {
+    fn count(&self, _: InputKind, text: &str) -> usize {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        text.split(' ').count()
+    }
+
+    fn at_most(&self, _: InputKind, text: &str) -> usize {
+        text.len()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_text_is_counted_once() {
+    let counted = Arc::new(AtomicUsize::new(0));
+    let tokens = TokenCount::exact(Words(counted.clone()));
+    let fake = fake(Limits::none().with_tokens_per_text(8).with_tokens_per_call(1_000).with_tokens(tokens));
+    let embedder = fake.clone().coalesce(WINDOW);
+    // Two texts are so long that they must be counted, and one is not.
+    let texts = ["a few words", "short", "some more words"];
+    let rows = join_all(texts.map(|text| async { embed(&embedder, &["x", text]).await.expect("embeds") })).await;
+    assert_eq!((sizes(&fake), counted.load(Ordering::Relaxed)), (vec![6], 2));
+    // The counts decide on the parts, too: 4, 3 and 4 of 11. The fake says 12 tokens, and the first gets the rest.
+    assert_eq!([0, 1, 2].map(|at| rows[at].usage().tokens), [5, 3, 4]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_endless_window_ends_when_the_group_is_full() {
     let fake = fake(Limits::none());
@@ -339,6 +369,37 @@ async fn who_leaves_before_the_departure_takes_its_texts_along() {
     embed(&embedder, &["later"]).await.expect("embeds");
     assert_eq!(began.elapsed(), WINDOW);
     assert!(embedder.unclaimed().is_none());
+}
+
+/// The window is that of the group, whoever is in it.
+#[tokio::test(start_paused = true)]
+async fn a_group_departs_in_time_without_the_caller_that_opened_it() {
+    let fake = fake(Limits::none());
+    let embedder = fake.clone().coalesce(WINDOW);
+    let began = Instant::now();
+    let opener = tokio::time::timeout(WINDOW * 3 / 5, embed(&embedder, &["opens"]));
+    let second = async {
+        tokio::time::sleep(WINDOW * 2 / 5).await;
+        embed(&embedder, &["stays"]).await
+    };
+    let (left, rows) = join(opener, second).await;
+    assert!(left.is_err() && rows.is_ok());
+    assert_eq!((began.elapsed(), &fake.calls()[0].texts[..]), (WINDOW, &["stays".to_owned()][..]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_left_is_not_asked_for_again() {
+    let fake = fake_taking(MINUTE);
+    let embedder = fake.clone().coalesce(WINDOW);
+    fake.fail_next(rejects(&[0]).with_usage(Usage::of_request(Some(10))));
+    let leaver = tokio::time::timeout(MINUTE / 2, embed(&embedder, &["leaves"]));
+    let ((bad, left), stayed) = join(join(embed(&embedder, &["bad"]), leaver), embed(&embedder, &["stays"])).await;
+    assert!(bad.is_err() && left.is_err());
+    let asked: Vec<Vec<String>> = fake.calls().into_iter().map(|call| call.texts).collect();
+    assert_eq!(asked, [vec!["bad", "leaves", "stays"], vec!["stays"]]);
+    let told = cost(&bad) + cost(&stayed) + embedder.unclaimed().usage();
+    assert_eq!(told, fake.charged() + Usage::of_request(Some(10)));
+    assert!(embedder.unclaimed().usage().tokens > 0, "a part of the first call");
 }
 
 #[tokio::test(start_paused = true)]
