@@ -101,7 +101,7 @@ pub trait Embedder: fmt::Debug + fmt::Display + Send + Sync + 'static {
     ///   space instead.
     /// - A batch with neither a key nor a wanted space goes to one fixed arm, or fails with `SpaceMismatch` before any
     ///   work. With a random arm, one [`embed_all`](crate::EmbedderExt::embed_all) could get rows in two spaces: it
-    ///   would be paid for and fail.
+    ///   would be paid for and fail. ([`Resilient`](crate::wrap::Resilient) departs from this if it is told to.)
     /// - The router's [`limits`](Self::limits) fit every arm: see [`Limits::combine`].
     fn spaces(&self) -> &[Space];
 

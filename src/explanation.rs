@@ -36,7 +36,7 @@ pub struct Forecast {
     pub limits: Limits,
     /// The number of calls that the texts fill.
     pub calls: usize,
-    /// The tokens of all texts, at most the limit of one text each: counted, or one for every four bytes.
+    /// The tokens of all texts: counted, or one for every four bytes. A text that would be truncated counts up to its limit.
     pub tokens: u64,
     /// Whether the tokens are counted.
     pub counted: bool,
@@ -75,7 +75,11 @@ impl Explanation {
         payee: Option<&Payee>,
     ) -> Self {
         let (tokens, counted) = tokens(batch, limits);
-        let (calls, refused) = match batch.check_space(spaces).and_then(|()| split(batch, limits)) {
+        let calls = batch.check_space(spaces).and_then(|()| split(batch, limits));
+        // A planner leaves the texts of a single call to the embedder, which checks them.
+        let calls = calls
+            .and_then(|calls| if calls.len() == 1 { batch.check(spaces, limits).map(|()| calls) } else { Ok(calls) });
+        let (calls, refused) = match calls {
             Ok(calls) => (calls.len(), None),
             Err(error) => (0, Some(error)),
         };

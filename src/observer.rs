@@ -36,6 +36,8 @@
 //! A batch carries its observer ([`Batch::with_observer`](crate::Batch::with_observer)), so a stack needs no other
 //! connection to it. A call that several callers share tells the observer of the caller that began it.
 //!
+//! A wrapper of yours tells [`Other`](EventKind::Other), through [`Batch::tell`](crate::Batch::tell).
+//!
 //! An event never has a text, a vector or a secret. An observer may not change what happens.
 //!
 //! [`ToTracing`] writes all events to the log. `ToMetrics`, with the feature `metrics`, measures them.
@@ -237,6 +239,13 @@ pub enum EventKind<'a> {
     Routed {
         /// The label of the arm.
         arm: &'a str,
+    },
+    /// Something that a wrapper outside of this crate tells. All other kinds are made here alone, so that they can grow.
+    Other {
+        /// The name of what happened, such as `texts_trimmed`. It becomes a label: take few names.
+        name: &'static str,
+        /// How often it happened.
+        count: u64,
     },
     /// Several calls have become one.
     #[non_exhaustive]

@@ -130,6 +130,10 @@ names! {
     ARM = "arm";
     /// The number of calls that became one.
     COALESCED = "embed.coalesced";
+    /// The name of what a wrapper outside of this crate tells.
+    OTHER = "embed.other";
+    /// How often that happened.
+    OTHER_COUNT = "embed.other.count";
 }
 
 names! {
@@ -184,6 +188,8 @@ names! {
     ROUTED = "embed.routed";
     /// The calls that became one.
     COALESCED_CALLS = "embed.coalesced.calls";
+    /// What wrappers outside of this crate have told, by name.
+    OTHER_EVENTS = "embed.other.events";
 }
 
 names! {
@@ -197,6 +203,8 @@ names! {
     MODEL = "model";
     /// The result: `hit`, `miss` or `corrupt` of a cache, `same` or `other` of a comparison.
     RESULT = "result";
+    /// The name of what a wrapper outside of this crate has told.
+    NAME = "name";
 }
 
 /// The target of the events that `observer::ToTracing` writes.
@@ -267,6 +275,8 @@ mod tests {
             "embed.verification.same_model",
             "arm",
             "embed.coalesced",
+            "embed.other",
+            "embed.other.count",
             "gen_ai.client.operation.duration",
             "gen_ai.client.token.usage",
             "embed.call.duration",
@@ -291,10 +301,12 @@ mod tests {
             "embed.verification.cosine",
             "embed.routed",
             "embed.coalesced.calls",
+            "embed.other.events",
             "gen_ai.token.type",
             "provider",
             "model",
             "result",
+            "name",
         ];
         assert_eq!(names, known);
         // A field may have the name of a metric.

@@ -12,7 +12,7 @@ use crate::{
 pub(super) const SECRET: &str = "planted";
 
 /// The number of kinds.
-pub(super) const KINDS: usize = 16;
+pub(super) const KINDS: usize = 17;
 
 /// The kind's number. Does not compile if a kind is new: give it the next number, raise [`KINDS`], and add a sample.
 pub(super) fn number(kind: &EventKind<'_>) -> usize {
@@ -33,6 +33,7 @@ pub(super) fn number(kind: &EventKind<'_>) -> usize {
         EventKind::Verified { .. } => 13,
         EventKind::Routed { .. } => 14,
         EventKind::Coalesced { .. } => 15,
+        EventKind::Other { .. } => 16,
     }
 }
 
@@ -98,6 +99,7 @@ pub(super) fn each(mut hear: impl FnMut(&Event<'_>)) {
     hear(EventKind::Verified { member: "b", cosine: 0.5, same: false });
     hear(EventKind::Routed { arm: "new" });
     hear(EventKind::Coalesced { calls: 3, texts: 3 });
+    hear(EventKind::Other { name: "texts_trimmed", count: 2 });
 }
 
 #[test]

@@ -136,7 +136,8 @@ impl ToMetrics {
             return self.record(telemetry::CALL_DURATION, &[Part::Embedder(name), error], latency);
         }
         self.begin_provider(name);
-        let space = call.space.or(call.options.space);
+        // Not the wanted space: callers may want any, and each would begin metrics of its own.
+        let space = call.space;
         self.record(telemetry::OPERATION_DURATION, &[Part::Operation(name), error], latency);
         if call.usage.tokens > 0 {
             let parts = [Part::Operation(name), Part::Word(telemetry::TOKEN_TYPE, "input")];
@@ -206,10 +207,16 @@ impl ToMetrics {
 
     /// Counts an answer. A member that has answered has a breaker, which is closed as long as no event says otherwise.
     fn answer(&self, member: Part<'_>) {
+        self.begin_member(member);
         self.count(telemetry::ANSWERS, &[member], 1);
+    }
+
+    /// Lets the metrics of a member begin at 0.
+    fn begin_member(&self, member: Part<'_>) {
         self.handles.begin(&[member], || {
             let _ = self.handles.gauge(telemetry::BREAKER_STATE, &[member]);
             self.count(telemetry::BREAKER_OPENINGS, &[member], 0);
+            self.count(telemetry::ANSWERS, &[member], 0);
         });
     }
 }
@@ -241,6 +248,7 @@ impl Observer for ToMetrics {
             EventKind::TimedOut { .. } => self.count(telemetry::TIMEOUTS, &[model()], 1),
             EventKind::Answered { member, .. } => self.answer(Part::Word(MEMBER, member)),
             EventKind::FellBack { from, to, .. } => {
+                self.begin_member(Part::Word(MEMBER, from));
                 self.count(telemetry::FALLBACKS, &[Part::Word(FROM, from), Part::Word(TO, to)], 1);
             }
             EventKind::Skipped { member, why } => {
@@ -256,6 +264,9 @@ impl Observer for ToMetrics {
                 self.handles.gauge(telemetry::VERIFICATION_COSINE, &[member]).set(cosine);
             }
             EventKind::Routed { arm } => self.count(telemetry::ROUTED, &[Part::Word(telemetry::ARM, arm)], 1),
+            EventKind::Other { name, count } => {
+                self.count(telemetry::OTHER_EVENTS, &[model(), Part::Word(telemetry::NAME, name)], count);
+            }
             EventKind::Coalesced { calls, .. } => self.record(telemetry::COALESCED_CALLS, &[model()], calls as f64),
         }
     }

@@ -110,6 +110,9 @@ impl Observer for ToTracing {
             EventKind::Breaker { member, state, open_for } => write_breaker(event, member, state, open_for),
             EventKind::Verified { member, cosine, same } => write_proof(event, member, cosine, same),
             EventKind::Routed { arm } => write_event!(debug, event, "an arm was chosen", { ARM = arm }),
+            EventKind::Other { name, count } => {
+                write_event!(debug, event, "a wrapper tells", { OTHER = name, OTHER_COUNT = count });
+            }
             EventKind::Coalesced { calls, texts: _ } => {
                 write_event!(debug, event, "calls have become one", { COALESCED = calls });
             }

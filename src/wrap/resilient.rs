@@ -63,31 +63,34 @@ use crate::{
 /// `Config`, `QuotaExhausted` and `Cache`. `RateLimited` and `Overloaded` do not count, though the call goes on to the next
 /// member: a busy server is not a broken one. A call that ends at its deadline counts if the member has answered nobody
 /// for the whole call, and has been asked for a second in all since it last answered. So a member that hangs is found out
-/// by callers in a hurry, too.
+/// by callers in a hurry, too. A member that queues calls itself needs deadlines that its queue can keep.
 ///
 /// If no other member has answered, a call goes to a member whose breaker is open all the same: one call at a time, and
-/// calls that come meanwhile wait for its end. So a call fails only if every member has failed it, or has failed such a
-/// probe while it waited.
+/// calls that come meanwhile wait for its end. So a call fails only if every member that may answer it has failed it, or
+/// has failed such a probe while it waited.
 ///
 /// # Space
 /// All members lie in one [`Space`], or building fails. A member that states the space may still be another model behind
 /// the same name. So a fall-back gets no calls until it is proved: its vectors of six probe texts, as documents and as
 /// queries, must have a cosine of at least 0.999 with the primary's. [`verify`](Self::verify) does it, and
-/// [`build_verified`](ResilientBuilder::build_verified); [`verify_every`](Self::verify_every) repeats it.
+/// [`build_verified`](ResilientBuilder::build_verified); [`verify_every`](Self::verify_every) repeats it. `build` alone
+/// proves nothing: until `verify` was called once while the primary answered, no fall-back is asked.
 /// A member that could not be reached then is proved when a call needs it, as a part of that call. Other calls that need
 /// it wait for that proof. If it fails, the member has failed all of them.
 /// [`with_trusted_spaces`](ResilientBuilder::with_trusted_spaces) takes members at their word.
 ///
 /// [`with_fallback_in_another_space`](ResilientBuilder::with_fallback_in_another_space) adds a member whose vectors cannot
 /// be compared with those of the primary. Each result says by its [`space`](Embeddings::space) where it came from, and
-/// a batch that wants a space ([`Batch::with_space`]) goes to the members of that space alone. A `Cached` around such a
+/// a batch that wants a space ([`Batch::with_space`]) goes to the members of that space alone. A batch with a routing key
+/// belongs to a collection, so it stays in the primary's space. A `Cached` around such a
 /// stack does not build.
 ///
 /// # Hedging
 /// Off unless asked for, since it costs money: see [`with_hedging`](ResilientBuilder::with_hedging). If the first member
 /// has not answered an interactive call in the time that it usually takes, the next member of the same space is asked,
 /// too. The first success is the answer. The other call is dropped, and counts as one
-/// [`unanswered`](crate::Usage::unanswered) call of the result, as it may be billed.
+/// [`unanswered`](crate::Usage::unanswered) call of the result, as it may be billed. If a member makes several attempts
+/// itself ([`Retry`](super::Retry)), those of the dropped call are told to a [`MetricsSink`](super::MetricsSink) alone.
 ///
 /// # Errors
 /// If no member has answered, the error says of each why, and has all finished rows. Its kind is that of the first failure
@@ -120,12 +123,12 @@ impl Resilient {
     ///
     /// The first time, the primary's vectors are kept; from then on, the primary is compared with them, too. A member that
     /// proves to be another model gets no calls until a later verification finds it right. The breakers take no notice. Each
-    /// member is asked twice, for about 700 tokens each time. Without a time limit of its own, a member that hangs holds the
+    /// member is asked twice, for about 1,400 tokens each time. Without a time limit of its own, a member that hangs holds the
     /// verification.
     ///
     /// # Errors
     /// [`SpaceMismatch`](ErrorKind::SpaceMismatch) if a member is another model; else the error of a member that could not
-    /// be asked. It has the cost of all probes. The other members are proved all the same.
+    /// be asked. It has the cost of all probes. The other members are proved all the same, once the primary has answered.
     ///
     /// # Cancellation
     /// Dropping the future leaves members that have not answered yet as they were.
@@ -185,7 +188,8 @@ impl Resilient {
         self.0.members.iter().map(status).collect()
     }
 
-    /// Returns the cost that no caller was told of: that of [`verify_every`](Self::verify_every).
+    /// Returns the cost that no caller was told of: that of [`verify_every`](Self::verify_every) and of
+    /// [`build_verified`](ResilientBuilder::build_verified).
     pub fn unclaimed(&self) -> Charges {
         self.0.unclaimed.with(|unclaimed| unclaimed.clone())
     }
@@ -203,14 +207,15 @@ impl ResilientBuilder {
     }
 
     /// Builds the wrapper, and proves that the members in the primary's space are the same model: see
-    /// [`Resilient::verify`], which tells the cost. If a member may be down at this moment, [`build`](Self::build) and
+    /// [`Resilient::verify`]. The cost is added to [`Resilient::unclaimed`]. If a member may be down at this moment, [`build`](Self::build) and
     /// verify later.
     ///
     /// # Errors
     /// Those of [`build`](Self::build) and of [`Resilient::verify`].
     pub async fn build_verified(self) -> Result<Resilient> {
         let resilient = self.build()?;
-        resilient.verify().await?;
+        let cost = resilient.verify().await?;
+        resilient.0.unclaimed.with(|unclaimed| *unclaimed += cost);
         Ok(resilient)
     }
 }
@@ -299,19 +304,20 @@ impl Embedder for Resilient {
     }
 
     fn explain(&self, batch: &Batch<'_>) -> Explanation {
-        let wanted = |member: &&member::Member| batch.space().is_none_or(|wanted| wanted == member.space.id());
-        let members = self.0.members.iter().filter(wanted).enumerate();
+        let members = self.0.members.iter().filter(|member| self.0.may_answer(member, batch)).enumerate();
         members.fold(Explanation::new("Resilient"), |whole, (place, member)| {
             let (breaker, _) = member.breaker();
             let proof = member.proof.with(|proof| *proof);
-            let role = if place == 0 {
-                "asked first".to_owned()
-            } else {
-                format!("asked if those before fail, place {place}")
+            let role = if place == 0 { "is asked first" } else { "is asked if those before fail" };
+            let proof = match proof {
+                Proof::Stated => "taken at its word",
+                Proof::Missing => "not proved yet, so it gets no calls",
+                Proof::Verified => "proved to be the same model",
+                Proof::Refuted => "another model than it states, so it gets no calls",
             };
-            let mut inside = member.embedder.explain(batch);
-            inside.facts.insert(0, format!("{role}, breaker {breaker}, space {proof}"));
-            whole.with_inner(inside)
+            let one = Explanation::new(&*member.label).with_fact(role);
+            let one = one.with_fact(format!("its breaker is {breaker}")).with_fact(proof);
+            whole.with_inner(one.with_inner(member.embedder.explain(batch)))
         })
     }
 }

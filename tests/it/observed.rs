@@ -140,5 +140,7 @@ async fn a_dry_run_says_what_a_batch_would_meet_and_asks_nobody() {
     // What would be refused is said, too.
     let refused = plan::explain(&stack, &Batch::documents(&["", "a", "b"])).to_string();
     assert!(refused.contains("refuses the batch: invalid input: text 0 is empty"), "{refused}");
+    let refused = plan::explain(&fake, &Batch::documents(&["", "a"])).to_string();
+    assert!(refused.contains("refuses the batch: invalid input: text 0 is empty"), "one call: {refused}");
     assert!(fake.calls().is_empty());
 }

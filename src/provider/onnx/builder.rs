@@ -293,13 +293,13 @@ impl OnnxBuilder {
         if let (true, Some(missing)) = (self.int8(), cpu::missing_for_int8()) {
             return Err(wrong(format!("int8 needs {missing}, which this CPU lacks")));
         }
-        let weight_bits = WeightBits::choose(self.weight_bits).map_err(wrong)?;
         if let (Some(bits), false) = (self.weight_bits, self.int8()) {
             return Err(wrong(format!(
                 "with_weight_bits (--weight-bits) is {bits}, but only int8 has such weights: set the precision too \
                  (with_precision, --precision int8)"
             )));
         }
+        let weight_bits = WeightBits::choose(self.weight_bits).map_err(wrong)?;
         Ok(match (self.on_cpu(), self.int8()) {
             (true, false) => GraphTarget::Cpu,
             (true, true) => GraphTarget::Int8(weight_bits),

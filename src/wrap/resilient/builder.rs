@@ -1,7 +1,10 @@
 //! Collects the members of a [`Resilient`](super::Resilient), and refuses those whose vectors cannot be compared:
 //! [`ResilientBuilder`].
 
-use std::sync::Arc;
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use super::{
     breaker::BreakerPolicy,
@@ -10,7 +13,9 @@ use super::{
     member::Member,
     proof::Proof,
 };
-use crate::{Charges, Embedder, Error, ErrorKind, Result, Space, shown_name::innermost, sync::Mutex};
+use crate::{
+    Charges, Embedder, Error, ErrorKind, Result, Space, observer::Observer, shown_name::innermost, sync::Mutex,
+};
 
 /// The least cosine of two vectors of a probe text that are of one model. Repeated calls of a hosted model differ by
 /// at most 3e-4, and fp16 from fp32 by less.
@@ -40,7 +45,6 @@ const MIN_COSINE: f32 = 0.999;
 /// # Default
 /// No fall-back, [`BreakerPolicy::default`], no hedging; fall-backs in the primary's space must be proved, with a cosine
 /// of at least 0.999.
-#[derive(Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct ResilientBuilder {
     /// The primary first, each with its label if it has been given one.
@@ -49,6 +53,13 @@ pub struct ResilientBuilder {
     hedging: Option<Hedging>,
     trusted: bool,
     min_cosine: f32,
+    observer: Option<Arc<dyn Observer>>,
+}
+
+impl fmt::Debug for ResilientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResilientBuilder").field("members", &self.members).finish_non_exhaustive()
+    }
 }
 
 /// Whether the caller has agreed to vectors of another space.
@@ -62,7 +73,7 @@ impl ResilientBuilder {
     pub(super) fn new(primary: Arc<dyn Embedder>) -> Self {
         let members = vec![(primary, None, Opt::SameSpace)];
         let (breaker, hedging) = (BreakerPolicy::default(), None);
-        Self { members, breaker, hedging, trusted: false, min_cosine: MIN_COSINE }
+        Self { members, breaker, hedging, trusted: false, min_cosine: MIN_COSINE, observer: None }
     }
 
     /// Adds a fall-back in the primary's space, after those before it.
@@ -75,7 +86,9 @@ impl ResilientBuilder {
     ///
     /// Its vectors cannot be compared with those of the primary, not even if they have the same width. Look at the
     /// [`space`](crate::Embeddings::space) of each result before you store or compare it. A batch that wants a space, as of
-    /// [`embed_query_in`](crate::EmbedderExt::embed_query_in), is never answered in another one. If the primary fails in
+    /// [`embed_query_in`](crate::EmbedderExt::embed_query_in), is never answered in another one, and a batch with a routing key
+    /// is never answered outside of the primary's space: its collection lies there. So this is for batches with neither, and
+    /// departs there from the duty of [routers](crate::Embedder::spaces) to have one arm for them. If the primary fails in
     /// the middle of an [`embed_all`](crate::EmbedderExt::embed_all) of several calls, their rows lie in two spaces, and it
     /// fails with [`SpaceMismatch`](ErrorKind::SpaceMismatch) and all rows.
     pub fn with_fallback_in_another_space(mut self, fallback: impl Embedder) -> Self {
@@ -120,9 +133,16 @@ impl ResilientBuilder {
         self
     }
 
+    /// Sets the observer that hears of proofs that no call has asked for: those of [`Resilient::verify`](super::Resilient::verify)
+    /// and [`verify_every`](super::Resilient::verify_every). Of everything else, the observer of the batch hears.
+    pub fn with_observer(mut self, observer: impl Observer) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
+    }
+
     /// Checks everything, and makes the state that clones share.
     pub(super) fn into_inner(self) -> Result<Inner> {
-        let Self { members: given, breaker, hedging, trusted, min_cosine } = self;
+        let Self { members: given, breaker, hedging, trusted, min_cosine, observer } = self;
         breaker.check()?;
         hedging.as_ref().map_or(Ok(()), Hedging::check)?;
         if !(min_cosine > 0.0 && min_cosine <= 1.0) {
@@ -139,9 +159,12 @@ impl ResilientBuilder {
             if !same && opt == Opt::SameSpace {
                 return Err(other_space(&*primary, &space, &*member, &own));
             }
+            if !same && !trusted && members.iter().any(|member: &Member| member.space == own) {
+                return Err(unproved_twins(&own));
+            }
             let is_taken_at_its_word = place == 0 || trusted || !same;
             let proof = if is_taken_at_its_word { Proof::Stated } else { Proof::Missing };
-            let label = labels.unique(label.unwrap_or_else(|| innermost(&member.to_string()).to_owned()));
+            let label = labels.unique(label.unwrap_or_else(|| innermost(&member.to_string()).to_owned()))?;
             members.push(Member::new(label, member, own, &breaker, proof));
         }
         let first = members[0].limits.clone();
@@ -165,6 +188,8 @@ impl ResilientBuilder {
             min_cosine,
             reference: Mutex::new(None),
             unclaimed: Mutex::new(Charges::NONE),
+            observer,
+            warned: AtomicBool::new(false),
         })
     }
 }
@@ -183,6 +208,15 @@ fn only_space(member: &dyn Embedder) -> Result<Space> {
     }
 }
 
+/// Returns the error of two members in a second space: nobody compares them.
+fn unproved_twins(space: &Space) -> Error {
+    let message = format!(
+        "two fall-backs lie in {space}, which is not the primary's space, and nothing proves that they are one model: put \
+         them into a `Resilient` of their own and add that, or take them at their word `with_trusted_spaces`"
+    );
+    Error::new(ErrorKind::Config, message)
+}
+
 fn other_space(primary: &dyn Embedder, space: &Space, fallback: &dyn Embedder, own: &Space) -> Error {
     let width = if space.dimensions() == own.dimensions() { ", though they have the same width" } else { "" };
     let message = format!(
@@ -198,10 +232,16 @@ struct Labels(Vec<String>);
 
 impl Labels {
     /// Returns the label, with a number if a member before has the same.
-    fn unique(&mut self, label: String) -> String {
-        let number = self.0.iter().filter(|same| **same == label).count();
-        self.0.push(label.clone());
-        if number == 0 { label } else { format!("{label} #{}", number + 1) }
+    fn unique(&mut self, label: String) -> Result<String> {
+        if label.trim().is_empty() || label.contains(char::is_control) {
+            let message = format!("the label {label:?} of a member: it must have one line, and not be blank");
+            return Err(Error::new(ErrorKind::Config, message));
+        }
+        let numbered = (2..).map(|number| format!("{label} #{number}"));
+        let free = std::iter::once(label.clone()).chain(numbered).find(|label| !self.0.contains(label));
+        let free = free.unwrap_or(label);
+        self.0.push(free.clone());
+        Ok(free)
     }
 }
 
@@ -212,6 +252,10 @@ mod tests {
     #[test]
     fn labels_are_distinct() {
         let mut labels = Labels::default();
-        assert_eq!([(); 3].map(|()| labels.unique("fake".into())), ["fake", "fake #2", "fake #3"]);
+        let mut unique = |label: &str| labels.unique(label.into()).expect("one line");
+        assert_eq!(["fake #2", "fake", "fake", "fake"].map(&mut unique), ["fake #2", "fake", "fake #3", "fake #4"]);
+        for label in ["", " ", "two\nlines"] {
+            assert_eq!(labels.unique(label.into()).expect_err(label).kind(), ErrorKind::Config);
+        }
     }
 }

@@ -11,7 +11,14 @@
 //!  nobody: one error that says of each member why
 //! ```
 
-use std::{pin::pin, time::Duration};
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::future::{Either, select};
 use tokio::time::Instant;
@@ -28,7 +35,9 @@ use crate::{
     explanation::plural,
     finished::Finished,
     observer::{EventKind, SkipReason},
+    planner,
     sync::Mutex,
+    telemetry,
 };
 
 /// One call on its way from member to member.
@@ -75,9 +84,9 @@ impl<'a> Course<'a> {
 
     /// Asks one member after the other.
     pub(super) async fn run(mut self) -> Result<Embeddings> {
-        let wanted = self.call.batch.space();
         let inner = self.inner;
-        for member in inner.members.iter().filter(|member| wanted.is_none_or(|wanted| member.space.id() == wanted)) {
+        let batch = self.call.batch;
+        for member in inner.members.iter().filter(|member| inner.may_answer(member, &batch)) {
             if self.problems.iter().any(|(tried, _)| std::ptr::eq(*tried, member)) {
                 continue;
             }
@@ -151,14 +160,30 @@ impl<'a> Course<'a> {
         }
     }
 
+    /// Checks the batch before work that no member does for it: a proof, or a wait for one.
+    async fn check(&self) -> Result<()> {
+        let Inner { spaces, limits, .. } = self.inner;
+        let checked = planner::check(&self.call.batch, spaces, limits).await;
+        checked.map(|_| ()).map_err(|error| error.with_embedder(self.inner))
+    }
+
     fn skip(&mut self, member: &'a Member, why: SkipReason) {
         self.call.tell(EventKind::Skipped { member: &member.label, why });
+        if why == SkipReason::Unverified && !self.inner.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                { telemetry::EMBEDDER } = %member.embedder,
+                "a fall-back gets no calls, as nothing proves that it is the primary's model: call `Resilient::verify`"
+            );
+        }
         self.problems.push((member, Problem::Skipped(why)));
     }
 
     /// Asks a member for the rows that are missing.
     async fn ask(&mut self, member: &'a Member, mut going: Going<'a>) -> Done {
         if member.proof.with(|proof| !matches!(*proof, Proof::Stated | Proof::Verified)) {
+            if let Err(error) = Box::pin(self.check()).await {
+                return Some(Err(self.fail(error)));
+            }
             // In a box, so that the many calls that need no proof do not make room for it.
             going = match Box::pin(self.prove(member, going)).await {
                 Ok(going) => going.begins_now(),
@@ -193,6 +218,9 @@ impl<'a> Course<'a> {
 
     /// Asks a member although its breaker is open.
     async fn ask_last(&mut self, member: &'a Member) -> Done {
+        if let Err(error) = self.check().await {
+            return Some(Err(self.fail(error)));
+        }
         match member.admit_last(&self.call).await {
             Ok(going) => {
                 self.problems.retain(|(tried, _)| !std::ptr::eq(*tried, member));
@@ -255,7 +283,8 @@ impl<'a> Course<'a> {
     /// Asks a member, and a second one beside it if it is late. The first success wins.
     async fn race(&mut self, member: &'a Member, going: Going<'a>, delay: Duration, tokens: u64) -> Done {
         let (batch, began) = (self.call.batch, Instant::now());
-        let mut first = pin!(going.with_patience(delay.saturating_mul(2)).ask(batch));
+        let lost = Arc::new(AtomicBool::new(false));
+        let mut first = pin!(going.with_patience(delay.saturating_mul(2), lost.clone()).ask(batch));
         let end = began.checked_add(delay).map(Instant::into_std);
         let answer = match until(end, &mut first).await {
             Some(answer) => answer,
@@ -269,6 +298,7 @@ impl<'a> Course<'a> {
                         Either::Left((answer, first)) => {
                             // The first one took longer than this. Without it, only fast calls would be noted.
                             self.note_latency(&answer, began);
+                            lost.store(answer.is_ok(), Ordering::Relaxed);
                             self.settle_race((other, answer), (member, first)).await
                         }
                         Either::Right((answer, second)) => {
@@ -372,7 +402,12 @@ impl<'a> Course<'a> {
             let only = only.clone();
             return self.fail(only);
         }
-        let kind = first.as_ref().map_or(ErrorKind::Unavailable, Error::kind);
+        // Members that are not proved, or refuted, do not get better by waiting.
+        let is_shut_out =
+            |problem: &Problem| matches!(problem, Problem::Skipped(SkipReason::Unverified | SkipReason::OtherModel));
+        let all_shut_out = self.problems.iter().all(|(_, problem)| is_shut_out(problem));
+        let nothing_failed = if all_shut_out { ErrorKind::SpaceMismatch } else { ErrorKind::Unavailable };
+        let kind = first.as_ref().map_or(nothing_failed, Error::kind);
         let mut error = Error::new(kind, format!("no member answered: {}", self.reasons())).with_embedder(self.inner);
         let wait = errors().filter_map(Error::asked_wait).min();
         error = wait.map_or(error.clone(), |wait| error.with_retry_after(wait));

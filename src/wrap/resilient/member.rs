@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -142,17 +142,20 @@ impl Call<'_> {
     fn tell_transition(&self, member: &Member, transition: Option<Transition>) {
         let (state, open_for) = match transition {
             None => return,
-            Some(Transition::Opened { open_for, failures, calls }) => {
+            Some(Transition::Opened { open_for, failures, calls: _ }) => {
                 tracing::warn!(
                     { telemetry::EMBEDDER } = %member.embedder,
                     { telemetry::FAILURES } = failures,
                     { telemetry::PAUSE } = ?open_for,
-                    "no calls go to a member for a while, as {failures} of {calls} calls failed"
+                    "a member fails: no calls go to it for a while"
                 );
                 (BreakerState::Open, Some(open_for))
             }
             Some(Transition::HalfOpened) => (BreakerState::HalfOpen, None),
-            Some(Transition::Closed) => (BreakerState::Closed, None),
+            Some(Transition::Closed) => {
+                tracing::info!({ telemetry::EMBEDDER } = %member.embedder, "a member is well again: calls go to it");
+                (BreakerState::Closed, None)
+            }
         };
         self.tell(EventKind::Breaker { member: &member.label, state, open_for });
     }
@@ -165,8 +168,9 @@ pub(super) struct Going<'m> {
     permit: Option<Permit>,
     began: Instant,
     /// If the call is dropped, and the member answered nobody meanwhile and was asked for at least this time since it last
-    /// answered, the member has failed it. Without it, a dropped call says nothing about the member.
-    patience: Option<Duration>,
+    /// answered, the member has failed it, provided that the flag says that another member won. Without it, a dropped call
+    /// says nothing about the member.
+    patience: Option<(Duration, Arc<AtomicBool>)>,
 }
 
 impl<'m> Going<'m> {
@@ -175,8 +179,8 @@ impl<'m> Going<'m> {
     }
 
     /// Sets after what time of silence the member has failed a call that is dropped.
-    pub(super) const fn with_patience(mut self, patience: Duration) -> Self {
-        self.patience = Some(patience);
+    pub(super) fn with_patience(mut self, patience: Duration, lost: Arc<AtomicBool>) -> Self {
+        self.patience = Some((patience, lost));
         self
     }
 
@@ -236,7 +240,10 @@ impl<'m> Going<'m> {
 impl Drop for Going<'_> {
     fn drop(&mut self) {
         if self.permit.is_some() {
-            let outcome = self.patience.map_or(Outcome::Neutral, |patience| self.given_up(patience));
+            let outcome = match &self.patience {
+                Some((patience, lost)) if lost.load(Ordering::Relaxed) => self.given_up(*patience),
+                _ => Outcome::Neutral,
+            };
             self.end(outcome, None);
         }
     }

@@ -15,8 +15,9 @@ use crate::{
     checked::cost_of, deadline::until, observer::EventKind, sync::Mutex, telemetry,
 };
 
-/// The texts whose vectors tell models apart: prose, a question, other scripts, code, a single word. The last one is long,
-/// so that it shows where a server truncates. They must never change: vectors of them may be kept.
+/// The texts whose vectors tell models apart: prose, a question, other scripts, code, a single word. The last one has more
+/// than 1,000 tokens, and its second half another subject, so that a server that truncates at 256 or 512 is found out.
+/// Nothing shows where longer texts are truncated. The texts must never change: vectors of them may be kept.
 const PROBES: [&str; 6] = [
     "The quick brown fox jumps over the lazy dog; 0123456789, ÄÖÜ and 中文.",
     "how do I read a file line by line?",
@@ -30,7 +31,9 @@ impl Inner {
     /// Compares all members in the primary's space with the primary. What it costs is added to the ledger as it goes, also
     /// if this is dropped.
     pub(super) async fn verify(&self, teller: &(dyn fmt::Display + Sync), ledger: &Mutex<Charges>) -> Result<()> {
-        let call = Call { batch: Batch::documents(&[]), teller };
+        let batch = Batch::documents(&[]);
+        let batch = self.observer.as_ref().map_or(batch, |observer| batch.with_observer(observer));
+        let call = Call { batch, teller };
         let primary = self.verify_primary(&call, ledger).await;
         let known = self.knows_primary();
         let fallbacks = self.members.iter().skip(1).filter(|member| known && self.is_comparable(member));
@@ -112,11 +115,6 @@ impl Inner {
         };
         let documents = of_kind(InputKind::Document).await?;
         Ok(Reference::new(documents, of_kind(InputKind::Query).await?))
-    }
-
-    /// Returns whether a member states the space of the primary.
-    pub(super) fn is_comparable(&self, member: &Member) -> bool {
-        member.space == self.members[0].space
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use docvector_embed::{
     BadText, BadTextReason, Batch, CountTokens, Embedder, Embeddings, Error, InputKind, Limits, Result, Space,
-    TokenCount, Truncation, Usage, async_trait,
+    TokenCount, Truncation, Usage, async_trait, observer::EventKind,
 };
 
 pub use self::folder::Folder;
@@ -131,6 +131,7 @@ impl<E: Embedder> Embedder for Screened<E> {
             .collect();
         if !bad.is_empty() {
             self.refused.fetch_add(bad.len() as u64, Ordering::Relaxed);
+            batch.tell(self, EventKind::Other { name: "texts_refused", count: bad.len() as u64 });
             return Err(Error::invalid_texts(bad).with_embedder(self));
         }
         self.inner.embed(batch).await

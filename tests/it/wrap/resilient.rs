@@ -369,6 +369,96 @@ async fn an_extra_call_is_booked_only_if_it_began() {
 async fn a_dry_run_names_the_members_in_their_order() {
     let both = twice(Fake::new(8));
     let shown = plan::explain(&both, &Batch::documents(&["a text"])).to_string();
-    assert!(shown.starts_with("Resilient\n  fake: asked first, breaker closed, space stated; 1 call"), "{shown}");
-    assert_eq!(shown.lines().count(), 3);
+    let own = "fake: is asked first; its breaker is closed; taken at its word\n    fake: 1 call";
+    assert!(shown.starts_with(&format!("Resilient\n  {own}")), "{shown}");
+    assert!(shown.contains("\n  fake #2: is asked if those before fail; "), "{shown}");
+}
+
+#[tokio::test]
+async fn two_fall_backs_of_a_second_space_are_refused_unless_they_are_taken_at_their_word() {
+    let builder = || Resilient::builder(Fake::new(8)).with_fallback_in_another_space(other(8));
+    let error = builder().with_fallback_in_another_space(other(8)).build().expect_err("nobody compares them");
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("`Resilient` of their own"), "{error}");
+    builder().with_fallback_in_another_space(other(8)).with_trusted_spaces().build().expect("asked for");
+    let nested = Resilient::builder(other(8)).with_fallback(other(8)).build_verified().await.expect("one model");
+    Resilient::builder(Fake::new(8)).with_fallback_in_another_space(nested).build().expect("proved inside");
+}
+
+#[tokio::test]
+async fn a_collection_stays_in_the_primarys_space() {
+    let (own, foreign) = (Fake::new(8), other(16));
+    let builder = Resilient::builder(own.clone()).with_fallback_in_another_space(foreign.clone());
+    let both = builder.build().expect("asked for");
+    own.fail_next(down());
+    let texts = ["a page"];
+    let error = both.embed(Batch::documents(&texts).with_key("library:serde")).await.expect_err("its space is down");
+    assert_eq!((error.kind(), foreign.calls().len()), (ErrorKind::Unavailable, 0));
+}
+
+/// Embeds no more than the beginning of each text, and says nothing of it.
+#[derive(Debug)]
+struct Cuts(Fake, usize);
+
+impl std::fmt::Display for Cuts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("cuts")
+    }
+}
+
+#[docvector_embed::async_trait]
+impl Embedder for Cuts {
+    async fn embed(&self, batch: Batch<'_>) -> docvector_embed::Result<docvector_embed::Embeddings> {
+        let texts: Vec<&str> = batch.texts().iter().map(|text| &text[..text.floor_char_boundary(self.1)]).collect();
+        self.0.embed(batch.with_texts(&texts)).await
+    }
+    fn spaces(&self) -> &[Space] {
+        self.0.spaces()
+    }
+    fn limits(&self) -> Limits {
+        self.0.limits()
+    }
+}
+
+/// A token is four characters here.
+#[tokio::test]
+async fn a_server_that_truncates_at_512_tokens_in_silence_is_found_out() {
+    for tokens in [128, 256, 512, 1000] {
+        let builder = Resilient::builder(Fake::new(8)).with_fallback(Cuts(Fake::new(8), tokens * 4));
+        let error = builder.build_verified().await.expect_err("other vectors of long texts");
+        assert_eq!(error.kind(), ErrorKind::SpaceMismatch, "{tokens}: {error}");
+    }
+    let builder = Resilient::builder(Fake::new(8)).with_fallback(Cuts(Fake::new(8), usize::MAX));
+    builder.build_verified().await.expect("the same");
+}
+
+#[tokio::test]
+async fn an_observer_hears_of_proofs_that_no_call_has_asked_for() {
+    let heard = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let hears = heard.clone();
+    let builder = Resilient::builder(Fake::new(8)).with_fallback(Fake::new(8)).with_label("twin");
+    let builder = builder.with_observer(move |event: &docvector_embed::observer::Event<'_>| {
+        if let docvector_embed::observer::EventKind::Verified { member, same, .. } = event.kind {
+            hears.lock().expect("no panic").push((member.to_owned(), same));
+        }
+    });
+    let resilient = builder.build_verified().await.expect("one model");
+    assert_eq!(*heard.lock().expect("no panic"), [("fake".to_owned(), true), ("twin".to_owned(), true)]);
+    assert_eq!(resilient.unclaimed().usage().requests, 4, "nobody else is told the cost");
+}
+
+#[tokio::test]
+async fn bad_texts_are_refused_before_a_proof_or_a_wait() {
+    let (own, twin) = (Fake::new(8), Fake::new(8));
+    let resilient = Resilient::builder(own.clone()).with_fallback(twin.clone()).build().expect("one space");
+    twin.fail_next(down());
+    resilient.verify().await.expect_err("the twin is down");
+    for _ in 0..5 {
+        own.fail_next(down());
+        resilient.embed_query("hello").await.ok();
+    }
+    let asked = own.calls().len() + twin.calls().len();
+    let error = resilient.embed_documents(&["", "a"]).await.expect_err("an empty text");
+    assert_eq!((error.kind(), error.bad_texts().len()), (ErrorKind::InvalidInput, 1));
+    assert_eq!(own.calls().len() + twin.calls().len(), asked);
 }
