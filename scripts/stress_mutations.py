@@ -1,4 +1,4 @@
-"""The fixes of the core that scripts/stress-mutations takes back, one at a time: `MUTATIONS`.
+"""The fixes and promises that scripts/stress-mutations takes back, one at a time: `MUTATIONS`.
 
 Each edit names a file, a text that is there exactly once, and the text that replaces it. If the code has moved on, the
 script says so and stops: repair the edit, do not drop it.
@@ -34,6 +34,14 @@ SHARED = "src/shared_call.rs"
 RATE_LIMIT = "src/wrap/rate_limit.rs"
 LIMITER = "src/wrap/rate_limit/limiter.rs"
 RETRY = "src/wrap/retry.rs"
+OBSERVED = "src/wrap/observed.rs"
+COURSE = "src/wrap/resilient/course.rs"
+ENDS = "src/wrap/resilient/ends.rs"
+SHORTENED = "src/wrap/resilient/shortened.rs"
+MERGED_CALL = "src/wrap/coalesce/merged_call.rs"
+SEAT = "src/wrap/coalesce/seat.rs"
+UNTOLD = "src/wrap/coalesce/untold.rs"
+ARMS = "src/wrap/ab_split/arms.rs"
 
 # The name of a text that has a row stays in the error.
 NOT_SETTLED = (
@@ -230,5 +238,121 @@ MUTATIONS = (
             ),
         ),
         test="core_faults::money::an_interactive_call_that_comes_and_goes_hides_no_bulk_call",
+    ),
+    Mutation(
+        "Observed: a cache tells of hits that are not its own",
+        (
+            (
+                WORK,
+                "        let hits = self.rows.hits;\n        let misses",
+                "        let hits = self.rows.hits + self.bills.len() as u64;\n        let misses",
+            ),
+        ),
+        test="observed::a_cache_tells_of_its_own_hits_alone",
+    ),
+    Mutation(
+        "Observed: a shared call has no observer",
+        ((NEW_CALL, "batch.observer().cloned()", "batch.observer().filter(|_| false).cloned()"),),
+        test="observed::each_wrapper_inside_tells",
+    ),
+    Mutation(
+        "Observed: the inner of two observers hears nothing",
+        ((OBSERVED, "Arc::new((outer.clone(), self.observer.clone()))", "Arc::new((outer.clone(), outer.clone()))"),),
+        test="observed::two_observers_hear_all_and_one_that_panics_costs_nothing",
+    ),
+    Mutation(
+        "Resilient: a member whose breaker is open is never asked",
+        ((COURSE, "filter_map(skipped).collect", "filter_map(skipped).take(0).collect"),),
+        test="wrap::resilient::a_breaker_can_be_open_for_ever",
+    ),
+    Mutation(
+        "Resilient: the cost of the members that failed is lost",
+        ((COURSE, "        self.spent += error.charges();\n        let error", "        let error"),),
+        test="wrap::resilient::finished_rows_are_kept_and_only_the_rest_is_asked_for",
+    ),
+    Mutation(
+        "Resilient: the slower call of a race is not told of",
+        (
+            (
+                COURSE,
+                "        if !goes_on {\n            self.spent += Usage::of_given_up();\n",
+                "        if !goes_on {\n",
+            ),
+        ),
+        test="wrap::resilient::a_late_call_is_hedged_and_both_are_booked",
+    ),
+    Mutation(
+        "Resilient: rows that the loser of a race has finished cost nothing",
+        (
+            (
+                COURSE,
+                "the rows that the first one finished is left.\n            self.finished.begin_again();",
+                "the rows that the first one finished is left.\n            self.finished = Finished::default();",
+            ),
+        ),
+        test="wrap::resilient_scenarios::hedging::the_first_success_wins_and_both_calls_are_booked",
+    ),
+    Mutation(
+        "Resilient: a probe that nobody polls keeps its place",
+        (
+            (
+                ENDS,
+                "let no_longer = Instant::now().checked_add(at_most).map(Instant::into_std);",
+                "let no_longer = None::<StdInstant>.filter(|_| at_most.is_zero());",
+            ),
+        ),
+        test="wrap::resilient_scenarios::herd::callers_that_leave_or_are_never_polled_again_hold_nobody_up",
+    ),
+    Mutation(
+        "Resilient: texts that are truncated for all members are not marked",
+        (
+            (
+                SHORTENED,
+                "self.truncated.binary_search(&text_of(*row)).is_ok() || rows.is_truncated(*row)",
+                "text_of(*row) < self.texts.len() && rows.is_truncated(*row)",
+            ),
+        ),
+        test="wrap::resilient::members_of_other_limits_keep_the_laws_together",
+    ),
+    Mutation(
+        "Coalesce: a caller that leaves takes its part of the bill along",
+        ((UNTOLD, "        self.counts.leave_unclaimed(cost);\n", "        let _ = (cost, &self.counts);\n"),),
+        test="wrap::coalesce::who_leaves_after_the_departure_leaves_its_share",
+    ),
+    Mutation(
+        "Coalesce: a bad text fails all callers of its call",
+        ((MERGED_CALL, "if names_own == Some(true) ||", "if names_own.is_some() ||"),),
+        test="wrap::coalesce::a_bad_text_fails_its_caller_alone",
+    ),
+    Mutation(
+        "Coalesce: nobody sees that the caller at the helm is stuck",
+        ((SEAT, "drives |= watch.sees_a_stuck_driver(call);", "_ = watch.sees_a_stuck_driver(call);"),),
+        test="wrap::coalesce::a_caller_that_is_not_polled_holds_nobody_up",
+    ),
+    Mutation(
+        "Coalesce: a merged call has no observer",
+        (
+            (
+                MERGED_CALL,
+                "let batch = observer.map_or(batch, |observer| batch.with_observer(observer));",
+                "let _ = observer;",
+            ),
+        ),
+    ),
+    Mutation(
+        "AbSplit: the arm of a key changes from call to call",
+        (
+            (
+                ARMS,
+                "(Some(key), _) => self.nearest(key.as_bytes(), batch.space())",
+                "(Some(_), _) => self.nearest(&self.turns.fetch_add(1, Ordering::Relaxed).to_le_bytes(), batch.space())",
+            ),
+        ),
+        test="wrap::ab_split::a_batch_with_a_key_goes_to_the_keys_arm",
+    ),
+    Mutation(
+        "AbSplit: any arm answers a batch that wants a space",
+        ((ARMS, "wanted.is_none_or(|wanted| arm.space.id() == wanted)", "wanted.is_none_or(|_| arm.seed == arm.seed)"),),
+        test="wrap::ab_split::a_wanted_space_is_answered_by_its_arm_whatever_key_and_share_say",
     ),
 )

@@ -218,7 +218,7 @@ pub(super) fn after_last(round: &Round, before: &Ledger) {
 /// - where everybody stays and something panics, told is charged as far as there was an answer, and each call that
 ///   panicked is told of as unanswered;
 /// - where everybody stays and wrappers give up calls that got no answer yet, told is charged, as far as there was an
-///   answer;
+///   answer, and each call that was given up is told of as unanswered;
 /// - where callers leave or are late, nothing fails, and a cache is outermost, told and counted together are charged. A
 ///   call that was dropped under way had no answer, and is charged to nobody here.
 pub(super) fn bills(round: &Round) -> Option<Fault> {
@@ -228,7 +228,8 @@ pub(super) fn bills(round: &Round) -> Option<Fault> {
     let parts = || round.stacks.iter().map(|stack| &stack.parts);
     let of_caches: Usage = parts().flat_map(|parts| &parts.caches).map(|cache| cache.unclaimed().usage()).sum();
     let of_groups: Usage = parts().flat_map(|parts| &parts.coalescers).map(|group| group.unclaimed().usage()).sum();
-    let untold = of_caches + of_groups;
+    let of_proofs: Usage = parts().flat_map(|parts| &parts.resilients).map(|all| all.unclaimed().usage()).sum();
+    let untold = of_caches + of_groups + of_proofs;
     let (charged, panics) = (api::bill(ledger.charged()), ledger.count(Ending::Panicked));
     let (callers, all) = (api::bill(told), api::bill(told + untold));
     let shown = format!("told {callers:?}, told or counted {all:?}, charged {charged:?}, {panics} panics");
@@ -246,7 +247,7 @@ pub(super) fn bills(round: &Round) -> Option<Fault> {
     } else if stays {
         (callers != charged || all != charged).then_some(Check::Told)
     } else if plan.all_stay() && plan.gives_up_one() {
-        (!same(all, charged)).then_some(Check::Told)
+        (!same(all, charged) || all.unanswered < ledger.count(Ending::Dropped)).then_some(Check::Told)
     } else if plan.counts_those_who_left() || plan.merges_all() {
         (!same(all, charged)).then_some(Check::LeftBill)
     } else {

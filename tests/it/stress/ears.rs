@@ -121,7 +121,6 @@ impl Ears {
             ("unanswered", heard.usage.unanswered, usage.unanswered),
             ("damaged", heard.damaged, caches.iter().map(|counts| counts.damaged).sum()),
             ("calls of arms", heard.routed, routed),
-            ("answers", heard.answers, members().map(|member| member.answered).sum()),
         ];
         // A call looks once more for what others have stored meanwhile, which it counts and does not tell.
         let hits = ("hits", heard.hits, caches.iter().map(|counts| counts.hits).sum());
@@ -129,9 +128,11 @@ impl Ears {
         let merged = coalescers.iter().map(|coalesce| coalesce.counts().merged_calls).sum();
         let merged = ("merged calls", heard.merged_calls, merged);
         let differs = |&(_, told, counted): &(&str, u64, u64)| told != counted;
-        let more = [hits, merged].into_iter().find(|(_, told, counted)| told > counted);
+        // Members that have failed may have finished all rows between them.
+        let answers = ("answers", members().map(|member| member.answered).sum(), heard.answers);
+        let more = [hits, merged, answers].into_iter().find(|(_, less, more)| less > more);
         let (what, told, counted) = pairs.into_iter().find(differs).or(more)?;
-        Some(format!("{told} {what} were told, and {counted} were counted"))
+        Some(format!("{what}: {told} and {counted}"))
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use docvector_embed::{Lane, TokenCount};
+
 use super::{
     callers::{Caller, How, Leaves},
     draw::Draw,
@@ -9,6 +11,7 @@ use super::{
     plan::{Mode, Plan},
     stacks::{Layer, Line},
     takes::Takes,
+    texts,
 };
 
 /// Failures after which another member is asked.
@@ -21,6 +24,9 @@ const FALLS: [Trick; 7] = [
     Trick::FewerRows,
     Trick::OtherSpace,
 ];
+
+/// A caller that polls nothing for this time keeps no other waiting for half as long.
+pub(super) const RESTS: Duration = Duration::from_secs(1000);
 
 /// A call of a member that hangs takes this long, on any clock.
 const HANGS: Duration = Duration::from_secs(1000);
@@ -38,6 +44,10 @@ pub(super) fn fails(draw: &mut Draw, plan: &mut Plan) {
         let hangs = plan.times_out && !is_calm;
         let mut habits = if is_calm { draw.calm() } else { failing(draw, hangs) };
         habits.limits = draw.other_limits(&limits);
+        if matches!(limits.tokens, TokenCount::Exact(_)) && draw.random.bool() {
+            // It would truncate texts later, or not at all.
+            habits.limits.tokens_per_text = draw.pick(&[Some(texts::LIMIT + 2), None]);
+        }
         plan.others.push(habits);
         lines.push(Line { layers: line(draw, hangs), member: number });
     }
@@ -123,8 +133,8 @@ fn callers(draw: &mut Draw, plan: &mut Plan) {
         let how = draw.pick(&[How::All, How::All, How::Embed, How::Each]);
         let texts = draw.texts(pool, 3);
         let rests = !draw.is_real() && draw.one_in(10);
-        let rests = rests.then(|| (draw.random.usize(1..=3), Duration::from_secs(draw.random.u64(1..=600))));
-        let lane = if queries { Some(docvector_embed::Lane::Interactive) } else { draw.any_lane() };
+        let rests = rests.then(|| (draw.random.usize(1..=3), RESTS));
+        let lane = if queries { Some(Lane::Interactive) } else { draw.any_lane() };
         plan.callers.push(Caller {
             begins: draw.time(10_000),
             lane,
@@ -133,6 +143,11 @@ fn callers(draw: &mut Draw, plan: &mut Plan) {
             leaves: if leavers && draw.random.bool() { draw.leaves() } else { Leaves::Never },
             ..draw.caller(how, texts)
         });
+    }
+    let waits = |layer: &Layer| matches!(layer, Layer::Retry { .. } | Layer::Concurrency(_));
+    if !plan.layers().any(waits) && !draw.is_real() {
+        let polls = plan.callers.iter_mut().filter(|caller| caller.rests.is_none());
+        polls.for_each(|caller| caller.patience = Some(RESTS / 2));
     }
     if plan.mode == Mode::ByHand && leavers && draw.one_in(3) {
         plan.callers.iter_mut().skip(1).step_by(2).for_each(|caller| caller.leaves = Leaves::ByHand);

@@ -3,6 +3,7 @@
 use super::{
     callers::{Caller, How, Leaves},
     draw::Draw,
+    fails::RESTS,
     forms::{FAILURES, PANICS},
     member::Trick,
     plan::Plan,
@@ -44,6 +45,14 @@ pub(super) fn merges(draw: &mut Draw, plan: &mut Plan) {
             names_space: draw.one_in(8),
             ..draw.caller(how, texts)
         });
+    }
+    // Only the group is shared: a caller at its helm that polls nothing must not keep the others waiting.
+    let waits = |layer: &Layer| matches!(layer, Layer::Retry { .. } | Layer::Concurrency(_));
+    if !draw.is_real() && !plan.layers().any(waits) {
+        for caller in &mut plan.callers {
+            let rests = draw.one_in(8).then(|| (draw.random.usize(1..=4), RESTS));
+            (caller.rests, caller.patience) = (rests, rests.is_none().then_some(RESTS / 2));
+        }
     }
 }
 

@@ -110,10 +110,19 @@ impl Plan {
         self.stacks.iter().all(|layers| Shape::of(layers, self).catches)
     }
 
-    /// Whether a text may be paid for twice although no member fails: a member that is late is given up for another one,
-    /// and may have had a part of the rows.
+    /// Returns the layers of all stacks, fall-backs and arms.
+    pub(super) fn layers(&self) -> impl Iterator<Item = &Layer> {
+        let fallbacks = self.fallbacks.iter().flat_map(|fallbacks| &fallbacks.lines);
+        let arms = self.arms.iter().flat_map(|arms| &arms.lines);
+        self.stacks.iter().flatten().chain(fallbacks.chain(arms).flat_map(|line| &line.layers))
+    }
+
+    /// Whether a text may be paid for twice although no member fails. A member that is late is given up for another one,
+    /// and may have had a part of the rows. And the call of a group goes on without a caller that leaves, whose rows
+    /// nobody stores.
     pub(super) fn may_pay_twice(&self) -> bool {
-        !self.fallbacks.is_empty() && (self.times_out || self.hedges())
+        let merges = self.layers().any(|layer| matches!(layer, Layer::Coalesce { .. }));
+        !self.fallbacks.is_empty() && !self.gives_up_none() || merges && !self.all_stay()
     }
 
     /// Whether a second member may be asked beside one that is late.

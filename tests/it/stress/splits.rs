@@ -47,7 +47,10 @@ pub(super) fn splits(draw: &mut Draw, plan: &mut Plan) {
     }
     // The last arm's share grows.
     let mut begins = draw.time(2000);
-    for share in [10, 40, 160].into_iter().take(draw.random.usize(..=3)) {
+    let shifts = draw.random.usize(..=3);
+    // Calls of one caller may get into two spaces.
+    plan.answers = !fails && (spaces == 1 || shifts == 0);
+    for share in [10, 40, 160].into_iter().take(shifts) {
         let texts = draw.texts(pool, 1);
         plan.callers.push(Caller { begins, ..draw.caller(How::Shift(share), texts) });
         begins += draw.time(2000);
