@@ -50,6 +50,7 @@
 //! | `tokenizers` | `TokenizerCounter`: counts tokens by a `tokenizer.json`, without ONNX Runtime; needs a C compiler to build; `onnx` turns it on | no |
 //! | `serde` | `Serialize` and `Deserialize` for spaces, ids, usage, charges, totals, limits and prices | no |
 //! | `metrics` | `observer::ToMetrics`: measures calls through the `metrics` facade, as for Prometheus | no |
+//! | `testing` | `testing::Simulator`: OpenAI's Files and Batches API on loopback, for tests without a key | no |
 //! | `cli` | the command `docvector-embed`; turns on `onnx` and `sqlite` | no |
 //! | `full` | everything | no |
 //!
@@ -100,6 +101,9 @@ mod shown_name;
 mod space;
 mod sync;
 pub mod telemetry;
+#[cfg(feature = "testing")]
+#[cfg_attr(docvector_docs, doc(cfg(feature = "testing")))]
+pub mod testing;
 #[cfg(feature = "tokenizers")]
 mod tokenizer;
 #[cfg(feature = "tokenizers")]

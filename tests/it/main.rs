@@ -18,6 +18,7 @@ mod query_each;
 mod stored;
 mod support;
 mod telemetry;
+mod testing;
 mod tokenizer_counter;
 mod wrap;
 

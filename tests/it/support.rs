@@ -2,7 +2,7 @@
 
 #[cfg(feature = "onnx")]
 mod golden;
-#[cfg(any(feature = "openai", feature = "sqlite"))]
+#[cfg(any(feature = "openai", feature = "sqlite", feature = "testing"))]
 pub(crate) mod processes;
 #[cfg(feature = "openai")]
 pub(crate) mod server;

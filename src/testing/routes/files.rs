@@ -1,0 +1,71 @@
+//! Answers the routes of files.
+
+use hyper::body::Incoming;
+use serde_json::json;
+
+use crate::testing::{
+    account::Account,
+    api_error::ApiError,
+    files::StoredFile,
+    query::Query,
+    reply::{self, Reply},
+    upload::{NoUpload, Upload, receive},
+};
+
+pub(super) async fn create(
+    account: &Account,
+    body: &mut Incoming,
+    content_type: Option<&str>,
+    cut_after: Option<u64>,
+) -> Result<Reply, NoUpload> {
+    let Upload { name, content, keeps } = receive(body, content_type, account, cut_after).await?;
+    let file = account.with(|state| {
+        let id = state.add_upload(name, content, keeps).id.clone();
+        state.file(&id).map(|file| file.to_json(&state.clock))
+    });
+    Ok(reply::json(200, &json!(file)))
+}
+
+pub(super) fn list(account: &Account, query: &str) -> Result<Reply, ApiError> {
+    let query = Query::read(query, 10_000, 10_000)?;
+    account.with(|state| {
+        let is_wanted = |file: &&StoredFile| query.purpose.as_deref().is_none_or(|purpose| purpose == file.purpose);
+        let files = state.files().filter(is_wanted);
+        let id_of = |file: &&StoredFile| file.id.clone();
+        let (page, has_more) =
+            if query.ascends { query.page(files, id_of)? } else { query.page(files.rev(), id_of)? };
+        let data: Vec<_> = page.iter().map(|file| file.to_json(&state.clock)).collect();
+        let (first, last) = (page.first().map(|file| &file.id), page.last().map(|file| &file.id));
+        let list = json!({
+            "object": "list", "data": data, "first_id": first, "last_id": last, "has_more": has_more,
+        });
+        Ok(reply::json(200, &list))
+    })
+}
+
+pub(super) fn get(account: &Account, id: &str) -> Result<Reply, ApiError> {
+    let file = account.with(|state| state.file(id).map(|file| file.to_json(&state.clock)));
+    Ok(reply::json(200, &file.ok_or_else(|| ApiError::no_file(id))?))
+}
+
+pub(super) fn content(account: &Account, id: &str) -> Result<Reply, ApiError> {
+    let found = account.with(|state| {
+        let found = state.file(id).map(|file| (file.content.clone(), file.bytes));
+        state.counts.downloads += u64::from(found.is_some());
+        found
+    });
+    let (content, bytes) = found.ok_or_else(|| ApiError::no_file(id))?;
+    let reader = content.reader().map_err(|error| ApiError::broken(&error))?;
+    Ok(reply::content(reader, bytes))
+}
+
+pub(super) fn delete(account: &Account, id: &str) -> Result<Reply, ApiError> {
+    let deleted = account.with(|state| {
+        let deleted = state.delete_file(id);
+        state.counts.deletes += u64::from(deleted.is_some());
+        deleted
+    });
+    // Dropped outside of the lock, because that removes it from the disk.
+    deleted.ok_or_else(|| ApiError::no_file(id))?;
+    Ok(reply::json(200, &json!({"id": id, "object": "file", "deleted": true})))
+}
