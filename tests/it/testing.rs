@@ -8,6 +8,7 @@ mod faults;
 mod files;
 mod lines;
 mod process;
+mod python;
 
 use std::time::Duration;
 
