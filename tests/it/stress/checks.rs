@@ -54,7 +54,7 @@ pub(super) enum Check {
     Most,
     /// No more tokens in a time than the limiter lets through.
     Pace,
-    /// No caller fails while some member answers, or for the texts of another caller.
+    /// No caller fails while some member answers, before each member has failed, or for the texts of another caller.
     Lost,
     /// An observer hears what the wrappers inside count, each event once.
     Heard,
@@ -129,22 +129,28 @@ pub(super) fn after_callers(round: &Round) {
             round.fault(Check::Slow, format!("caller {number} had its answer after {took:?}"));
         }
     }
-    lost(round, &ended);
+    lost(round, &ended, &ledger);
     paid(round, &ledger);
     pace(round, &ledger);
 }
 
-/// Nobody fails who waits long enough for a member that always answers, or whose texts no member refuses.
-fn lost(round: &Round, ended: &[Option<Ended>]) {
+/// Nobody fails who waits long enough for a member that always answers, or whose texts no member refuses. A call fails
+/// if each member has failed it, or has failed another call meanwhile.
+fn lost(round: &Round, ended: &[Option<Ended>], ledger: &Ledger) {
     let plan = &round.plan;
-    for (number, caller) in plan.callers.iter().enumerate().filter(|_| plan.answers || plan.spares) {
+    for (number, caller) in plan.callers.iter().enumerate() {
         // One call of the embedder has to keep its limits.
         let fits = caller.how != How::Embed || plan.member.limits.bytes.is_none();
         let is_patient = caller.deadline.is_none() && fits && plan.good_texts(caller).len() == caller.texts.len();
-        let refused = |text: &String| round.member.has_refused(caller.kind, text, caller.truncation);
+        let asks = !matches!(caller.how, How::Proof | How::Shift(_));
         let fails = matches!(ended[number], Some(Ended::Failed(_) | Ended::Panicked));
-        if fails && is_patient && (plan.answers || !caller.texts.iter().any(refused)) {
-            round.fault(Check::Lost, format!("caller {number} {:?}, and all its texts are good", ended[number]));
+        let Some((from, to)) = round.span(number).filter(|_| asks && is_patient && fails) else { continue };
+        let refused = |text: &String| round.member.has_refused(caller.kind, text, caller.truncation);
+        let others_alone = plan.spares && !caller.texts.iter().any(refused);
+        let idle = (0..plan.members().count()).find(|&member| !ledger.has_failed(member, from, to));
+        if plan.answers || others_alone || plan.asks_all && idle.is_some() {
+            let message = format!("caller {number} {:?}, and its texts are good, idle: {idle:?}", ended[number]);
+            round.fault(Check::Lost, message);
         }
     }
 }

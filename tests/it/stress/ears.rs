@@ -74,6 +74,8 @@ pub(super) struct Ears {
 #[derive(Clone, Debug, Default)]
 struct Heard {
     events: u64,
+    /// The number of events of each kind.
+    kinds: BTreeMap<String, u64>,
     calls: u64,
     usage: Usage,
     hits: u64,
@@ -99,6 +101,11 @@ impl Ears {
 
     fn heard(&self) -> MutexGuard<'_, Heard> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the number of events of each kind so far.
+    pub(super) fn kinds(&self) -> BTreeMap<String, u64> {
+        self.heard().kinds.clone()
     }
 
     /// Returns the difference between what was heard and what the wrappers have counted, once nothing is under way.
@@ -139,6 +146,9 @@ impl Ears {
 impl Heard {
     fn note(&mut self, event: &Event<'_>, ears: &Ears) -> Result<(), String> {
         self.events += 1;
+        let shown = format!("{:?}", event.kind);
+        let kind = shown.split([' ', '(', '{']).next().unwrap_or_default();
+        *self.kinds.entry(kind.to_owned()).or_default() += 1;
         match event.kind {
             EventKind::Call(call) => {
                 self.calls += 1;

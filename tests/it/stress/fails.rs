@@ -32,6 +32,69 @@ pub(super) const RESTS: Duration = Duration::from_secs(1000);
 const HANGS: Duration = Duration::from_secs(1000);
 
 pub(super) fn fails(draw: &mut Draw, plan: &mut Plan) {
+    match draw.random.u8(..5) {
+        0 => races(draw, plan),
+        1 if !draw.is_real() => resting_probes(draw, plan),
+        _ => any(draw, plan),
+    }
+    let is_proved = plan.fallbacks.iter().all(|fallbacks| fallbacks.trusted);
+    // Who joins a call of another caller may come after a member has failed it.
+    plan.asks_all = is_proved && !plan.layers().any(|layer| matches!(layer, Layer::Cached(_)));
+}
+
+/// Interactive calls of which some take long, so that a second member is asked.
+fn races(draw: &mut Draw, plan: &mut Plan) {
+    let few = |draw: &mut Draw| Habits {
+        takes: vec![Takes::NoTime, Takes::This(draw.time(100)), Takes::This(draw.scaled(1000) + draw.time(1000))],
+        ..if draw.random.bool() { draw.tricky(&[Trick::FailsWithRows, Trick::FailsForNow]) } else { draw.calm() }
+    };
+    plan.member = few(draw);
+    let limits = draw.other_limits(&plan.member.limits);
+    plan.others = vec![Habits { limits, ..few(draw) }];
+    let layers = if draw.random.bool() { vec![Layer::Metered] } else { Vec::new() };
+    let mut all = draw.fallbacks(vec![Line { layers, member: 1 }]);
+    all.hedging = Some(draw.hedging().with_share(1.0));
+    plan.fallbacks = vec![all];
+    plan.stacks = vec![vec![Layer::Resilient(0)]];
+    if draw.random.bool() {
+        let observed = draw.observed();
+        plan.stacks[0].insert(0, observed);
+    }
+    let leavers = draw.one_in(3);
+    for _ in 0..draw.random.usize(6..=12) {
+        let texts = draw.texts(8, 4);
+        let leaves = if leavers && draw.one_in(3) { draw.leaves() } else { Leaves::Never };
+        let begins = draw.time(6000);
+        plan.callers.push(Caller { begins, leaves, lane: Some(Lane::Interactive), ..draw.caller(How::All, texts) });
+    }
+}
+
+/// All members fail at once, and a caller that is a probe then polls nothing for a long time.
+fn resting_probes(draw: &mut Draw, plan: &mut Plan) {
+    let second = Duration::from_secs(1);
+    let down = |draw: &mut Draw| {
+        let first = draw.random.u32(1..=3);
+        let tricks = vec![Trick::FailsForNow];
+        Habits { tricks, budget: first, first, takes: vec![Takes::This(draw.time(1000))], ..draw.calm() }
+    };
+    plan.member = down(draw);
+    plan.others = vec![Habits { limits: plan.member.limits.clone(), ..down(draw) }];
+    let mut all = draw.fallbacks(vec![Line { layers: Vec::new(), member: 1 }]);
+    let open_for = 20 * second + draw.time(10_000);
+    all.breaker = all.breaker.with_consecutive_failures(1).with_max_open(5 * open_for).with_open_for(open_for);
+    plan.fallbacks = vec![all];
+    plan.stacks = vec![vec![Layer::Resilient(0)]];
+    for number in 0..draw.random.usize(4..=8) {
+        let texts = draw.texts(8, 2);
+        let rests = (number % 2 == 1).then(|| (draw.random.usize(1..=3), RESTS));
+        let patience = rests.is_none().then_some(RESTS / 2);
+        let begins = if number == 0 { Duration::ZERO } else { 2 * second + draw.time(8000) };
+        plan.callers.push(Caller { begins, rests, patience, ..draw.caller(How::All, texts) });
+    }
+}
+
+/// Members that fail, hang and recover in any way.
+fn any(draw: &mut Draw, plan: &mut Plan) {
     plan.answers = draw.random.bool();
     plan.times_out = draw.one_in(3);
     let limits = draw.limits();
@@ -57,6 +120,9 @@ pub(super) fn fails(draw: &mut Draw, plan: &mut Plan) {
         all.breaker = all.breaker.with_slow_call(Duration::MAX);
     } else if draw.one_in(4) {
         all.trusted = false;
+        // The primary can be asked for the proof, and the first proof of another member fails.
+        (plan.member.first, plan.member.every, plan.member.budget) = (0, 3, 8);
+        plan.others.iter_mut().for_each(|other| other.first = other.budget.min(2));
     }
     let is_proved = !all.trusted;
     plan.fallbacks = vec![all];
@@ -67,7 +133,7 @@ pub(super) fn fails(draw: &mut Draw, plan: &mut Plan) {
     callers(draw, plan);
     if is_proved {
         for number in 0..draw.random.usize(1..=2) {
-            let begins = if number == 0 { Duration::ZERO } else { draw.time(5000) };
+            let begins = if number == 0 { Duration::ZERO } else { draw.time(3000) };
             let texts = draw.texts(4, 2);
             plan.callers.push(Caller { begins, ..draw.caller(How::Proof, texts) });
         }

@@ -119,6 +119,7 @@ pub(super) fn draw(seed: u64, mode: Mode) -> Plan {
         keeps_pace: false,
         times_out: false,
         answers: false,
+        asks_all: false,
         spares: false,
     };
     match form {

@@ -31,7 +31,10 @@ pub(super) struct Call {
     pub(super) lane: Lane,
     /// As far as they are embedded: a wrapper may have truncated them before.
     pub(super) texts: Vec<String>,
+    /// The number of the member.
+    pub(super) member: usize,
     pub(super) began: Instant,
+    pub(super) ended: Option<Instant>,
     pub(super) ending: Ending,
     /// The cost that its answer told.
     pub(super) charged: Usage,
@@ -47,13 +50,15 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn begin(&mut self, batch: &Batch<'_>, limit: Option<usize>) -> usize {
+    pub(super) fn begin(&mut self, member: usize, batch: &Batch<'_>, limit: Option<usize>) -> usize {
         let cut = |text: &&str| texts::cut(text, limit, batch.truncation()).to_owned();
         self.calls.push(Call {
             kind: batch.kind(),
             truncation: batch.truncation(),
             lane: batch.lane(),
+            member,
             began: Instant::now(),
+            ended: None,
             texts: batch.texts().iter().map(cut).collect(),
             ending: Ending::UnderWay,
             charged: Usage::ZERO,
@@ -63,7 +68,7 @@ impl Ledger {
 
     pub(super) fn end(&mut self, number: usize, ending: Ending, charged: Usage) {
         let call = &mut self.calls[number];
-        (call.ending, call.charged) = (ending, charged);
+        (call.ended, call.ending, call.charged) = (Some(Instant::now()), ending, charged);
     }
 
     /// Notes that a text may be blamed.
@@ -82,6 +87,13 @@ impl Ledger {
 
     pub(super) fn count(&self, ending: Ending) -> u64 {
         self.calls.iter().filter(|call| call.ending == ending).count() as u64
+    }
+
+    /// Returns whether a member has failed a call in this time, or was given up.
+    pub(super) fn has_failed(&self, member: usize, from: Instant, to: Instant) -> bool {
+        let fails = |call: &&Call| matches!(call.ending, Ending::Failed | Ending::Panicked | Ending::Dropped);
+        let mut of_member = self.calls.iter().filter(|call| call.member == member).filter(fails);
+        of_member.any(|call| call.ended.is_some_and(|ended| from <= ended && ended <= to))
     }
 
     /// Returns how often each text was paid for with a whole answer.

@@ -90,7 +90,7 @@ pub(super) struct Habits {
 pub(super) struct Member(Arc<Shared>);
 
 struct Shared {
-    name: String,
+    number: usize,
     habits: Habits,
     space: Space,
     other: Space,
@@ -138,7 +138,7 @@ impl Member {
         let budget = habits.budget;
         let state = State { random: Rng::with_seed(seed ^ ((number as u64) << 32)), calls: 0, budget };
         Self(Arc::new(Shared {
-            name: if number == 0 { "member".to_owned() } else { format!("member {}", number + 1) },
+            number,
             space: texts::space(habits.space),
             other: texts::space_of("another"),
             habits,
@@ -328,7 +328,7 @@ impl<'a> Open<'a> {
         let books = &member.0.books;
         let running = books.running.fetch_add(1, Ordering::SeqCst) + 1;
         books.most.fetch_max(running, Ordering::SeqCst);
-        let number = books.ledger().begin(batch, books.limit);
+        let number = books.ledger().begin(member.0.number, batch, books.limit);
         Self { member, number, ending: Ending::Dropped, charged: Usage::ZERO }
     }
 }
@@ -343,7 +343,10 @@ impl Drop for Open<'_> {
 
 impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.name)
+        match self.0.number {
+            0 => f.write_str("member"),
+            number => write!(f, "member {}", number + 1),
+        }
     }
 }
 

@@ -61,6 +61,8 @@ pub(super) struct Plan {
     pub(super) times_out: bool,
     /// Whether each stack has a member that always answers, so that no other member's failure reaches a caller.
     pub(super) answers: bool,
+    /// Whether a caller fails only if each member fails meanwhile.
+    pub(super) asks_all: bool,
     /// Whether a caller can fail for its own texts alone.
     pub(super) spares: bool,
 }

@@ -23,6 +23,8 @@ pub(super) struct Totals {
     ends: [u64; 4],
     /// For each form: rounds, calls, rows and calls of members.
     forms: BTreeMap<Form, [u64; 4]>,
+    /// The number of events that all observers have heard, of each kind.
+    events: BTreeMap<String, u64>,
     /// For each promise and form: the number of rounds that broke it, and of the first one the seed, the time and the
     /// fault.
     broken: BTreeMap<(Check, Form), (u64, u64, Duration, String)>,
@@ -38,6 +40,7 @@ impl Totals {
             paid: 0,
             ends: [0; 4],
             forms: BTreeMap::new(),
+            events: BTreeMap::new(),
             broken: BTreeMap::new(),
         }
     }
@@ -48,6 +51,9 @@ impl Totals {
         self.rows += played.rows;
         self.paid += played.paid;
         self.ends.iter_mut().zip(played.ends).for_each(|(sum, ends)| *sum += ends);
+        for (kind, number) in played.events.iter().flatten() {
+            *self.events.entry(kind.clone()).or_default() += number;
+        }
         let more = [1, played.calls, played.rows, played.paid];
         self.forms.entry(form).or_default().iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
         let mut checks: Vec<Check> = faults.iter().map(|fault| fault.check).collect();
@@ -75,6 +81,8 @@ impl fmt::Display for Totals {
         for (form, [rounds, calls, rows, paid]) in &self.forms {
             writeln!(f, "  form {form:?}: {rounds} rounds, {calls} calls, {rows} rows, {paid} calls of members")?;
         }
+        let events: Vec<String> = self.events.iter().map(|(kind, number)| format!("{number} {kind}")).collect();
+        writeln!(f, "  heard: {}", events.join(", "))?;
         for ((check, form), (rounds, seed, after, how)) in &self.broken {
             writeln!(
                 f,

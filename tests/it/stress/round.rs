@@ -1,6 +1,7 @@
 //! Plays one round: builds what is drawn, lets all callers go, and checks the result.
 
 use std::{
+    collections::BTreeMap,
     panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -12,11 +13,15 @@ use std::{
 use docvector_embed::{ErrorKind, Usage, wrap::Gate};
 use fastrand::Rng;
 use futures_util::FutureExt;
-use tokio::runtime::{Builder, Runtime};
+use tokio::{
+    runtime::{Builder, Runtime},
+    time::Instant,
+};
 
 use super::{
     callers,
     checks::{self, Check, Fault},
+    ears::Ears,
     hand,
     member::Member,
     plan::{Mode, Plan},
@@ -55,7 +60,8 @@ pub(super) struct Round {
 struct Notes {
     faults: Vec<Fault>,
     told: Usage,
-    ended: Vec<Option<(Ended, Duration)>>,
+    /// For each caller: how it ended, how long it took, and when that was.
+    ended: Vec<Option<(Ended, Duration, Instant)>>,
 }
 
 /// The result of a round.
@@ -69,6 +75,8 @@ pub(super) struct Played {
     /// How the callers ended: whole, failed, left, panicked.
     pub(super) ends: [u64; 4],
     pub(super) stacks: Vec<String>,
+    /// The number of events of each kind, for each observer.
+    pub(super) events: Vec<BTreeMap<String, u64>>,
 }
 
 impl Round {
@@ -110,16 +118,21 @@ impl Round {
     }
 
     pub(super) fn end(&self, number: usize, ended: Ended, took: Duration) {
-        self.notes().ended[number] = Some((ended, took));
+        self.notes().ended[number] = Some((ended, took, Instant::now()));
     }
 
     pub(super) fn ended(&self) -> Vec<Option<Ended>> {
-        self.notes().ended.iter().map(|ended| ended.map(|(ended, _)| ended)).collect()
+        self.notes().ended.iter().map(|ended| ended.map(|(ended, ..)| ended)).collect()
     }
 
     /// Returns how long a caller waited, if it waited to the end.
     pub(super) fn took(&self, number: usize) -> Option<Duration> {
-        self.notes().ended[number].filter(|(ended, _)| *ended != Ended::Left).map(|(_, took)| took)
+        self.notes().ended[number].filter(|(ended, ..)| *ended != Ended::Left).map(|(_, took, _)| took)
+    }
+
+    /// Returns when a caller came and when it ended.
+    pub(super) fn span(&self, number: usize) -> Option<(Instant, Instant)> {
+        self.notes().ended[number].and_then(|(_, took, end)| Some((end.checked_sub(took)?, end)))
     }
 
     fn played(&self) -> Played {
@@ -140,6 +153,7 @@ impl Round {
             paid: self.member.ledger().calls.len() as u64,
             ends,
             stacks: self.stacks.iter().map(|stack| stack.embedder.to_string()).collect(),
+            events: self.stacks.iter().flat_map(|stack| &stack.parts.ears).map(Ears::kinds).collect(),
         }
     }
 }
@@ -167,7 +181,7 @@ fn runtime(mode: Mode) -> Runtime {
 }
 
 async fn perform(round: &Arc<Round>, real_for_ever: Duration) {
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     let is_real = round.plan.mode == Mode::FourThreads;
     let for_ever = if is_real { real_for_ever } else { FOR_EVER };
     // Kept beyond the time limit, so that a call that hangs can be examined before it is dropped.
