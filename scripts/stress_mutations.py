@@ -321,7 +321,7 @@ MUTATIONS = (
     ),
     Mutation(
         "Coalesce: a bad text fails all callers of its call",
-        ((MERGED_CALL, "if names_own == Some(true) ||", "if names_own.is_some() ||"),),
+        ((MERGED_CALL, "if !error.kind().may_be_fault", "if names_own.is_some() || !error.kind().may_be_fault"),),
         test="wrap::coalesce::a_bad_text_fails_its_caller_alone",
     ),
     Mutation(
