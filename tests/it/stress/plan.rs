@@ -120,11 +120,12 @@ impl Plan {
     }
 
     /// Whether a text may be paid for twice although no member fails. A member that is late is given up for another one,
-    /// and may have had a part of the rows. And the call of a group goes on without a caller that leaves, whose rows
-    /// nobody stores.
+    /// and may have had a part of the rows. And the call of a group goes on without a caller that leaves, or that a time
+    /// limit ends, whose rows nobody stores.
     pub(super) fn may_pay_twice(&self) -> bool {
         let merges = self.layers().any(|layer| matches!(layer, Layer::Coalesce { .. }));
-        !self.fallbacks.is_empty() && !self.gives_up_none() || merges && !self.all_stay()
+        let may_leave_a_group = !self.all_stay() || self.times_out;
+        !self.fallbacks.is_empty() && !self.gives_up_none() || merges && may_leave_a_group
     }
 
     /// Whether a second member may be asked beside one that is late.
