@@ -1,6 +1,6 @@
 //! Keeps the rows that earlier attempts of a call finished before they failed: [`Finished`].
 
-use crate::{Batch, Embeddings, Error, ErrorKind, Partial, Result, batch::Picked, gather::RowCollector};
+use crate::{Batch, Charges, Embeddings, Error, ErrorKind, Partial, Result, batch::Picked, gather::RowCollector};
 
 /// The rows that earlier attempts finished before they failed. Nearly all calls have none, and then nothing is copied.
 ///
@@ -18,10 +18,12 @@ pub(crate) struct Finished {
 impl Finished {
     /// Returns the texts that have no row yet.
     pub(crate) fn rest<'a>(&self, batch: &Batch<'a>) -> Rest<'a> {
-        Rest(self.rows.as_ref().map(|rows| {
-            let todo: Vec<usize> = rows.missing().collect();
-            (batch.pick(&todo), todo)
-        }))
+        Rest(self.missing().map(|todo| (batch.pick(&todo), todo)))
+    }
+
+    /// Returns the texts without a row; `None` if these are all texts.
+    pub(crate) fn missing(&self) -> Option<Vec<usize>> {
+        self.rows.as_ref().map(|rows| rows.missing().collect())
     }
 
     /// Keeps the rows that an attempt finished before it failed. The error's indices are the caller's already.
@@ -46,6 +48,26 @@ impl Finished {
             let nothing = Error::new(ErrorKind::SpaceMismatch, "another space is next");
             self.others.extend(rows.fail(nothing).into_partials());
         }
+    }
+
+    /// Adds the rows of the [missing](Self::missing) texts. Returns those of the whole batch.
+    ///
+    /// # Errors
+    /// That of [`RowCollector::put`] if they lie in another space. Then the rows so far are still here.
+    pub(crate) fn complete(&mut self, rest: Embeddings) -> Result<Embeddings> {
+        let Some(mut rows) = self.rows.take() else { return Ok(self.settle(rest)) };
+        let missing: Vec<usize> = rows.missing().collect();
+        if let Err(error) = rows.put(&rest, |row| missing[row]) {
+            self.rows = Some(rows);
+            return Err(error);
+        }
+        rows.finish().map(|all| self.settle(all))
+    }
+
+    /// Returns the cost of all rows that are kept here.
+    pub(crate) fn cost(&self) -> Charges {
+        let others = self.others.iter().map(|other| other.embeddings().charges());
+        self.rows.iter().map(RowCollector::charges).chain(others).sum()
     }
 
     /// Puts all finished rows into the error that ends the call.
@@ -79,13 +101,10 @@ impl<'a> Rest<'a> {
     pub(crate) fn end(self, finished: &mut Finished, result: Result<Embeddings>) -> Result<Embeddings> {
         // The rest is a smaller batch with indices of its own. `todo` turns them into the caller's, in errors and rows
         // alike.
-        let Some((_, todo)) = self.0 else { return result.map(|all| finished.settle(all)) };
-        let rest = result.map_err(|error| error.map_indices(|index| todo.get(index).copied()))?;
-        let mut rows = finished.rows.take().unwrap_or_else(|| RowCollector::new(todo.len()));
-        if let Err(error) = rows.put(&rest, |row| todo[row]) {
-            finished.rows = Some(rows);
-            return Err(error);
-        }
-        rows.finish().map(|all| finished.settle(all))
+        let rest = result.map_err(|error| match self.0 {
+            Some((_, todo)) => error.map_indices(|index| todo.get(index).copied()),
+            None => error,
+        });
+        finished.complete(rest?)
     }
 }

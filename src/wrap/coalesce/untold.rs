@@ -3,7 +3,7 @@
 use std::{mem, sync::Arc};
 
 use super::counts::Counts;
-use crate::{Charges, Embeddings, Error, Partial, Result, RowCollector, checked::cost_of};
+use crate::{Charges, Embeddings, Error, Result, checked::cost_of, finished::Finished};
 
 /// The rows and the cost of one caller so far, and its answer once there is one. If nobody is left to be told, the cost
 /// goes to [`Counts::unclaimed`], wherever this is dropped: so no path can lose it.
@@ -12,10 +12,8 @@ use crate::{Charges, Embeddings, Error, Partial, Result, RowCollector, checked::
 pub(super) struct Untold {
     /// The number of the caller's texts.
     texts: usize,
-    /// The rows that failed calls have finished, in one space. `None` if there are none, which is nearly always so.
-    rows: Option<RowCollector>,
-    /// Finished rows of other spaces, which a router may return. They cannot be in one result with the others.
-    others: Vec<Partial>,
+    /// The rows that failed calls have finished.
+    finished: Finished,
     /// The cost of failed calls.
     spent: Charges,
     answer: Option<Result<Embeddings>>,
@@ -24,36 +22,28 @@ pub(super) struct Untold {
 
 impl Untold {
     /// Begins with nothing.
-    pub(super) const fn new(texts: usize, counts: Arc<Counts>) -> Self {
-        Self { texts, rows: None, others: Vec::new(), spent: Charges::NONE, answer: None, counts }
+    pub(super) fn new(texts: usize, counts: Arc<Counts>) -> Self {
+        Self { texts, finished: Finished::default(), spent: Charges::NONE, answer: None, counts }
     }
 
     /// Returns the texts without a row; `None` if these are all texts.
     pub(super) fn missing(&self) -> Option<Vec<usize>> {
-        self.rows.as_ref().map(|rows| rows.missing().collect())
+        self.finished.missing()
     }
 
     /// Keeps the rows and the cost of a call that failed for another caller's reasons.
     pub(super) fn keep(&mut self, error: Error) {
         self.spent += error.charges();
-        if error.partial().is_some() {
-            let rows = self.rows.get_or_insert_with(|| RowCollector::new(self.texts));
-            // `take` collects the rows that fit. Rows of another space stay with the error.
-            self.others.extend(rows.take(error).into_partials());
-        }
+        self.finished.keep(self.texts, error);
     }
 
     /// Makes the answer of the last call's result, which has rows of the [missing](Self::missing) texts.
     pub(super) fn end(&mut self, result: Result<Embeddings>) {
-        let (spent, others) = (mem::take(&mut self.spent), mem::take(&mut self.others));
-        self.answer = Some(match (self.rows.take(), result) {
-            (None, Ok(rows)) if spent.is_none() => Ok(rows),
-            (None, result) => result.map(|rows| rows.with_charges(&spent)).map_err(|error| error.with_charges(&spent)),
-            (Some(rows), Ok(rest)) => whole(rows, &rest)
-                .map(|all| others.iter().fold(all, |all, other| all.with_charges(other.embeddings().charges())))
-                .map(|all| all.with_charges(&spent))
-                .map_err(|error| error.with_charges(&spent).with_more_partials(others)),
-            (Some(rows), Err(error)) => Err(rows.fail(error.with_charges(&spent)).with_more_partials(others)),
+        let spent = mem::take(&mut self.spent);
+        self.answer = Some(match result.and_then(|rest| self.finished.complete(rest)) {
+            Ok(rows) => Ok(rows.with_charges(&spent)),
+            // A router may have answered in another space. The first rows come with the error.
+            Err(error) => Err(mem::take(&mut self.finished).give_back(error.with_charges(&spent))),
         });
     }
 
@@ -64,21 +54,10 @@ impl Untold {
     }
 }
 
-/// Puts the last rows to those that were there before.
-fn whole(mut rows: RowCollector, rest: &Embeddings) -> Result<Embeddings> {
-    let missing: Vec<usize> = rows.missing().collect();
-    match rows.put(rest, |row| missing[row]) {
-        Ok(()) => rows.finish(),
-        // A router may have answered in another space. The first rows come with the error.
-        Err(error) => Err(rows.fail(error)),
-    }
-}
-
 impl Drop for Untold {
     fn drop(&mut self) {
         let mut cost = mem::take(&mut self.spent);
-        let rows = self.rows.iter().map(RowCollector::charges);
-        rows.chain(self.others.iter().map(|other| other.embeddings().charges())).for_each(|charges| cost += charges);
+        cost += self.finished.cost();
         if let Some(answer) = &self.answer {
             cost += cost_of(answer);
         }
@@ -89,7 +68,7 @@ impl Drop for Untold {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ErrorKind, Space, Usage};
+    use crate::{ErrorKind, Partial, Space, Usage};
 
     fn rows(model: &str, texts: &[usize], tokens: u64) -> Embeddings {
         let space = Space::builder(model, 1).build().expect("a valid space");

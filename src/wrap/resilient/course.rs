@@ -331,13 +331,11 @@ impl<'a> Course<'a> {
             return Some(done.map(|rows| rows.with_usage(Usage::of_given_up())));
         }
         self.last = Some(other);
-        let answer = rest.await;
-        if answer.is_ok() {
+        let answer = rest.await.and_then(|rows| {
             // The other member was asked for all texts. Only the cost of the rows that the first one finished is left.
             self.finished.begin_again();
-        }
-        let whole = Finished::default().rest(&self.call.batch);
-        let answer = whole.end(&mut self.finished, answer);
+            self.finished.complete(rows)
+        });
         self.take(other, answer)
     }
 
