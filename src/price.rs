@@ -297,6 +297,17 @@ pub fn of(provider: &str, model: &str) -> Option<Price> {
     TABLE.iter().rev().find(|price| price.provider == provider && price.model == model).cloned()
 }
 
+/// Returns the cost of a charge by the first price that fits, of `own` or else of the table. Nobody bills
+/// [`Local`](Tier::Local) work.
+pub(crate) fn cost_of(charge: &Charge, own: &[Price]) -> Option<PicoDollars> {
+    let payee = &charge.payee;
+    if payee.tier() == Tier::Local {
+        return Some(PicoDollars::ZERO);
+    }
+    let fits = |price: &&Price| price.provider == payee.provider() && price.model == payee.model();
+    own.iter().find(fits).or_else(|| TABLE.iter().rev().find(fits))?.of_charge(charge)
+}
+
 /// Returns the price of a provider's model on a day (`YYYY-MM-DD`), or `None` if it is not known for that day.
 pub fn on(provider: &str, model: &str, day: &str) -> Option<Price> {
     let is_it = |price: &&Price| price.provider == provider && price.model == model && *price.valid_from <= *day;

@@ -157,7 +157,7 @@ impl ToMetrics {
         let payee = &charge.payee;
         let provider = Part::Word(telemetry::PROVIDER, payee.provider());
         let parts = [provider, Part::Word(telemetry::MODEL, payee.model()), Part::Space(space)];
-        let unknown = match self.cost(charge) {
+        let unknown = match price::cost_of(charge, &self.prices) {
             Some(cost) => {
                 self.handles.gauge(telemetry::COST, &parts).increment(dollars(cost));
                 if payee.tier() == Tier::Local { 0 } else { charge.usage.unanswered }
@@ -165,18 +165,6 @@ impl ToMetrics {
             None => requests(charge.usage),
         };
         self.count(telemetry::COST_UNKNOWN, &parts, unknown);
-    }
-
-    fn cost(&self, charge: &Charge) -> Option<PicoDollars> {
-        let payee = &charge.payee;
-        if payee.tier() == Tier::Local {
-            return Some(PicoDollars::ZERO);
-        }
-        let is_of = |price: &&Price| price.provider == payee.provider() && price.model == payee.model();
-        match self.prices.iter().find(is_of) {
-            Some(price) => price.of_charge(charge),
-            None => price::of(payee.provider(), payee.model())?.of_charge(charge),
-        }
     }
 
     /// Lets the counters of what may go wrong begin at 0, so that an alert sees the first one.

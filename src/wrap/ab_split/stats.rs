@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::{
-    Charge, Space, Tier,
+    Space,
     price::{self, PicoDollars, Price},
     totals::TotalsSnapshot,
 };
@@ -46,7 +46,7 @@ impl ArmStats {
     /// Returns the cost of the arm's calls by the [table of prices](price::TABLE), or `None` if a price, a payee, or the
     /// number of tokens that it billed is not known. Unknown is never free.
     ///
-    /// Work on this machine ([`Tier::Local`]) costs nothing. Calls without an answer
+    /// Work on this machine ([`Tier::Local`](crate::Tier::Local)) costs nothing. Calls without an answer
     /// ([`unanswered`](crate::Usage::unanswered)) are not included, but the provider may bill them. If there are any,
     /// the cost is a lower bound.
     pub fn cost(&self) -> Option<PicoDollars> {
@@ -76,18 +76,8 @@ impl ArmStats {
         if nobodys.tokens > 0 || nobodys.unreported > 0 {
             return None;
         }
-        self.totals.charges.iter().map(|charge| cost_of(charge, prices)).sum()
+        self.totals.charges.iter().map(|charge| price::cost_of(charge, prices)).sum()
     }
-}
-
-/// Returns the cost of a charge by the first price that fits, of `prices` or else of the table.
-fn cost_of(charge: &Charge, prices: &[Price]) -> Option<PicoDollars> {
-    let payee = &charge.payee;
-    if payee.tier() == Tier::Local {
-        return Some(PicoDollars::ZERO);
-    }
-    let own = prices.iter().find(|price| price.provider == payee.provider() && price.model == payee.model());
-    own.cloned().or_else(|| price::of(payee.provider(), payee.model()))?.of_charge(charge)
 }
 
 impl fmt::Display for SplitStats {
