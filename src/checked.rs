@@ -1,16 +1,36 @@
 //! Calls an embedder and checks the laws whose breach would harm others: [`embed_checked`].
 
-use std::panic::AssertUnwindSafe;
+use std::{mem, panic::AssertUnwindSafe};
 
 use futures_util::FutureExt;
 
-use crate::{Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Result, Space, Usage};
+use crate::{Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Result, Space, Usage, sync::Mutex};
 
 /// Returns the whole known cost of a call, whether it succeeded or failed.
 pub(crate) fn cost_of(result: &Result<Embeddings>) -> Charges {
     match result {
         Ok(rows) => rows.charges().clone(),
         Err(error) => error.total_charges(),
+    }
+}
+
+/// A call under way. Dropping it adds its cost to the ledger: one call given up, until the answer is there.
+pub(crate) struct CostUnderWay<'l>(&'l Mutex<Charges>, Charges);
+
+impl<'l> CostUnderWay<'l> {
+    pub(crate) fn begin(ledger: &'l Mutex<Charges>) -> Self {
+        Self(ledger, Usage::of_given_up().into())
+    }
+
+    pub(crate) fn end(mut self, result: &Result<Embeddings>) {
+        self.1 = cost_of(result);
+    }
+}
+
+impl Drop for CostUnderWay<'_> {
+    fn drop(&mut self) {
+        let cost = mem::take(&mut self.1);
+        self.0.with(|ledger| *ledger += cost);
     }
 }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{bill::Bill, inner::Inner};
 use crate::{
-    Batch, Charges, Embedder, Embeddings, Limits, Result, Space, Usage, checked::cost_of, explanation::Explanation,
+    Batch, Charges, Embedder, Embeddings, Limits, Result, Space, checked::CostUnderWay, explanation::Explanation,
     sync::Mutex,
 };
 
@@ -52,9 +52,9 @@ impl<E: fmt::Debug> fmt::Debug for Recorded<E> {
 #[deny(clippy::missing_trait_methods)]
 impl<E: Embedder> Embedder for Recorded<E> {
     async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
-        let mut call = Unanswered(&self.cost, Usage::of_given_up().into());
+        let call = CostUnderWay::begin(&self.cost);
         let result = self.inner.embedder.embed(batch).await;
-        call.1 = cost_of(&result);
+        call.end(&result);
         result
     }
 
@@ -68,15 +68,5 @@ impl<E: Embedder> Embedder for Recorded<E> {
 
     fn explain(&self, batch: &Batch<'_>) -> Explanation {
         self.inner.embedder.explain(batch)
-    }
-}
-
-/// A call under way. Dropping it adds its cost: one call given up, until the answer is there.
-struct Unanswered<'a>(&'a Mutex<Charges>, Charges);
-
-impl Drop for Unanswered<'_> {
-    fn drop(&mut self) {
-        let cost = mem::take(&mut self.1);
-        self.0.with(|sum| *sum += cost);
     }
 }

@@ -11,8 +11,8 @@ use super::{
     reference::Reference,
 };
 use crate::{
-    Batch, Charges, Embeddings, Error, ErrorKind, InputKind, Lane, Options, Result, Truncation, Usage, all::embed_all,
-    checked::cost_of, deadline::until, observer::EventKind, sync::Mutex, telemetry,
+    Batch, Charges, Error, ErrorKind, InputKind, Lane, Options, Result, Truncation, Usage, all::embed_all,
+    checked::CostUnderWay, deadline::until, observer::EventKind, sync::Mutex, telemetry,
 };
 
 /// The texts whose vectors tell models apart: prose, a question, other scripts, code, a single word. The last one has more
@@ -104,7 +104,7 @@ impl Inner {
             let batch = call.batch.observer().map_or(batch, |observer| batch.with_observer(observer));
             let shortened = self.shortened(&batch);
             let batch = shortened.as_ref().map_or(batch, |shortened| shortened.batch(&batch));
-            let under_way = ProbeUnderWay { ledger, cost: None };
+            let under_way = CostUnderWay::begin(ledger);
             let result = until(call.batch.deadline(), embed_all(&*member.embedder, batch)).await;
             let result = result.unwrap_or_else(|| {
                 let late = Error::new(ErrorKind::DeadlinePassed, "while the member was compared with the primary");
@@ -115,24 +115,5 @@ impl Inner {
         };
         let documents = of_kind(InputKind::Document).await?;
         Ok(Reference::new(documents, of_kind(InputKind::Query).await?))
-    }
-}
-
-/// A call of probe texts under way. However it ends, its cost gets into the ledger.
-struct ProbeUnderWay<'l> {
-    ledger: &'l Mutex<Charges>,
-    cost: Option<Charges>,
-}
-
-impl ProbeUnderWay<'_> {
-    fn end(mut self, result: &Result<Embeddings>) {
-        self.cost = Some(cost_of(result));
-    }
-}
-
-impl Drop for ProbeUnderWay<'_> {
-    fn drop(&mut self) {
-        let cost = self.cost.take().unwrap_or_else(|| Usage::of_given_up().into());
-        self.ledger.with(|ledger| *ledger += cost);
     }
 }
