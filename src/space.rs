@@ -357,6 +357,17 @@ impl Space {
     pub fn label(&self) -> Option<&str> {
         self.0.label.as_deref()
     }
+
+    /// Returns the distinct spaces, in their order.
+    pub(crate) fn distinct<'s>(spaces: impl Iterator<Item = &'s Self>) -> Vec<Self> {
+        let mut distinct = Vec::new();
+        for space in spaces {
+            if !distinct.contains(space) {
+                distinct.push(space.clone());
+            }
+        }
+        distinct
+    }
 }
 
 impl PartialEq for Space {

@@ -53,12 +53,7 @@ impl Arms {
             return Err(config(format!("two arms have the label {twice:?}: give each a label of its own")));
         }
         check_shares(&shares)?;
-        let mut spaces: Vec<Space> = Vec::new();
-        for arm in &arms {
-            if !spaces.contains(&arm.space) {
-                spaces.push(arm.space.clone());
-            }
-        }
+        let spaces = Space::distinct(arms.iter().map(|arm| &arm.space));
         let each = arms.iter().map(|arm| arm.limits.clone());
         let limits = each.reduce(|all, limits| all.combine(&limits)).unwrap_or_default();
         let alike = arms.iter().all(|arm| refuse_alike(&arm.limits, &limits));

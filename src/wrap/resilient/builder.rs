@@ -173,12 +173,7 @@ impl ResilientBuilder {
         let mut limits = members.iter().skip(1).fold(first.clone(), |all, member| all.combine(&member.limits));
         // A fall-back that takes fewer calls at once is no reason to slow the primary down.
         limits.in_flight = first.in_flight;
-        let mut spaces: Vec<Space> = Vec::new();
-        for member in &members {
-            if !spaces.contains(&member.space) {
-                spaces.push(member.space.clone());
-            }
-        }
+        let spaces = Space::distinct(members.iter().map(|member| &member.space));
         Ok(Inner {
             members,
             spaces,
