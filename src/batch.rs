@@ -237,6 +237,11 @@ impl<'a> Batch<'a> {
         self.options.deadline
     }
 
+    /// Returns whether the deadline has passed.
+    pub(crate) fn is_late(&self) -> bool {
+        self.deadline().is_some_and(|deadline| tokio::time::Instant::now() >= deadline.into())
+    }
+
     /// Returns the observer that hears what happens to the call on its way.
     pub const fn observer(&self) -> Option<&'a Arc<dyn Observer>> {
         self.observer

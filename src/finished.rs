@@ -99,12 +99,14 @@ impl<'a> Rest<'a> {
     /// Takes the result of an attempt for these texts. Returns the rows of the whole batch, or the attempt's error with
     /// the caller's indices.
     pub(crate) fn end(self, finished: &mut Finished, result: Result<Embeddings>) -> Result<Embeddings> {
-        // The rest is a smaller batch with indices of its own. `todo` turns them into the caller's, in errors and rows
-        // alike.
-        let rest = result.map_err(|error| match self.0 {
+        finished.complete(result.map_err(|error| self.own(error))?)
+    }
+
+    /// Gives an error of an attempt the caller's indices: the rest is a smaller batch, with indices of its own.
+    pub(crate) fn own(self, error: Error) -> Error {
+        match self.0 {
             Some((_, todo)) => error.map_indices(|index| todo.get(index).copied()),
             None => error,
-        });
-        finished.complete(rest?)
+        }
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 pub use self::counts::CoalesceCounts;
 use self::{
     bill::Bill,
-    caller::{Caller, size_of, size_without_tokens},
+    caller::{Caller, tokens_at_most},
     counts::Counts,
     inner::Inner,
     recorded::Recorded,
@@ -220,19 +220,15 @@ impl<E: Embedder> Coalesce<E> {
 
     /// Asks for the missing texts of one caller, after a merged call failed for reasons that may be another caller's.
     async fn alone(&self, batch: &Batch<'_>, mut untold: Untold) -> Result<Embeddings> {
-        let missing = untold.missing();
-        let picked = missing.as_ref().map(|missing| batch.pick(missing));
-        let result = self.ask_alone(picked.as_ref().map_or(*batch, |picked| picked.batch())).await;
-        untold.end(result.map_err(|error| match &missing {
-            Some(missing) => error.map_indices(|index| missing.get(index).copied()),
-            None => error,
-        }));
+        let rest = untold.rest(batch);
+        let result = self.ask_alone(rest.batch(batch)).await;
+        untold.end(result.map_err(|error| rest.own(error)));
         untold.tell().unwrap_or_else(|| Err(Error::new(ErrorKind::Inference, "a call ended without an answer")))
     }
 
     async fn ask_alone(&self, rest: Batch<'_>) -> Result<Embeddings> {
         let inner = &self.inner;
-        if rest.deadline().is_some_and(|deadline| Instant::from_std(deadline) <= Instant::now()) {
+        if rest.is_late() {
             // The merged call failed because all its callers were late: nothing that is asked for now can be in time.
             return Err(self.late("while the call waited with others"));
         }
@@ -275,12 +271,13 @@ impl<E: Embedder> Embedder for Coalesce<E> {
     async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
         let limits = self.inner.embedder.limits();
         let most = self.most(&limits);
-        if self.goes_straight(&batch, size_without_tokens(&batch), most) {
+        let size = Size::of(&batch);
+        if self.goes_straight(&batch, size, most) {
             return self.straight(batch).await;
         }
         let counting =
             planner::check(&batch, self.spaces(), &limits).await.map_err(|error| error.with_embedder(self))?;
-        let size = size_of(&batch, &counting);
+        let size = Size { tokens: tokens_at_most(&batch, &counting), ..size };
         // Counting takes time, and tokens may fill a group, too.
         if self.goes_straight(&batch, size, most) {
             return self.straight(batch).await;

@@ -178,7 +178,7 @@ impl Resilient {
             MemberStatus {
                 label: member.label.to_string(),
                 space: member.space.clone(),
-                proof: member.proof.with(|proof| *proof),
+                proof: member.proof(),
                 breaker,
                 open_for: opens_in,
                 answered: member.answered.load(Ordering::Relaxed),
@@ -307,7 +307,7 @@ impl Embedder for Resilient {
         let members = self.0.members.iter().filter(|member| self.0.may_answer(member, batch)).enumerate();
         members.fold(Explanation::new("Resilient"), |whole, (place, member)| {
             let (breaker, _) = member.breaker();
-            let proof = member.proof.with(|proof| *proof);
+            let proof = member.proof();
             let role = if place == 0 { "is asked first" } else { "is asked if those before fail" };
             let proof = match proof {
                 Proof::Stated => "taken at its word",

@@ -3,7 +3,6 @@
 use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
-use tokio::time::Instant;
 
 use crate::{
     Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, Usage, explanation::Explanation,
@@ -83,8 +82,7 @@ impl<E> Timeout<E> {
 impl<E: fmt::Display> Timeout<E> {
     /// Returns the error of a call whose time is up.
     fn given_up(&self, batch: &Batch<'_>) -> Error {
-        let too_late = batch.deadline().is_some_and(|deadline| Instant::now() >= Instant::from_std(deadline));
-        let error = if too_late {
+        let error = if batch.is_late() {
             Error::new(ErrorKind::DeadlinePassed, "while the call was under way")
         } else {
             Error::new(ErrorKind::Timeout, format!("no answer within {:?}", self.limit))

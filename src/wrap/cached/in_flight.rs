@@ -16,7 +16,7 @@
 //!
 //! # Lock order
 //! The table's lock comes first. Under it, a caller joins calls, which takes the lock of their waiters (see
-//! [`shared`](super::shared)), and nothing else is locked. No future is polled or dropped under the table's lock,
+//! [`shared_call`](crate::shared_call)), and nothing else is locked. No future is polled or dropped under the table's lock,
 //! because a call that ends takes itself off the table, under the same lock. The last handle of a call drops the call,
 //! so no handle may be dropped under the lock either.
 

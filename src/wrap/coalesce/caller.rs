@@ -107,14 +107,7 @@ impl Caller {
     }
 }
 
-/// Measures a batch that was checked. The tokens are bounds, or counts where the check had to count.
-pub(super) fn size_of(batch: &Batch<'_>, counting: &Counting<'_>) -> Size {
-    let tokens = (0..batch.len()).map(|index| counting.at_most(batch, index)).fold(0, usize::saturating_add);
-    Size { tokens, ..size_without_tokens(batch) }
-}
-
-/// Measures a batch without looking at its tokens.
-pub(super) fn size_without_tokens(batch: &Batch<'_>) -> Size {
-    let bytes = batch.texts().iter().map(|text| text.len()).sum();
-    Size { texts: batch.len(), bytes, tokens: 0 }
+/// Returns the tokens of a batch that was checked: bounds, or counts where the check had to count.
+pub(super) fn tokens_at_most(batch: &Batch<'_>, counting: &Counting<'_>) -> usize {
+    (0..batch.len()).map(|index| counting.at_most(batch, index)).fold(0, usize::saturating_add)
 }

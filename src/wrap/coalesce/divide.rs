@@ -37,12 +37,12 @@ fn divide_error(error: &Error, parts: &[Part]) -> Vec<Result<Embeddings>> {
         divide_partial(partial, parts, &mut finished);
     }
     let whole_at =
-        |at: usize| finished[at].iter().position(|partial: &Partial| partial.indices().len() == parts[at].texts);
+        |(own, part): (&Vec<Partial>, &Part)| own.iter().position(|partial| partial.indices().len() == part.texts);
+    let whole_at: Vec<Option<usize>> = finished.iter().zip(parts).map(whole_at).collect();
     // The failed call was for those who have not all their rows. If all have, everybody's weight is 0, and they share
     // alike.
     let shares =
-        error.charges().apportion(&weights(parts, |part, at| if whole_at(at).is_some() { 0 } else { part.weight }));
-    let whole_at: Vec<Option<usize>> = (0..parts.len()).map(whole_at).collect();
+        error.charges().apportion(&weights(parts, |part, at| if whole_at[at].is_some() { 0 } else { part.weight }));
     let bare = error.clone().without_partial().without_charges().with_bad_texts(Vec::new());
     let each = ranges(parts).zip(shares).zip(finished).zip(whole_at);
     each.map(|(((range, share), mut finished), whole_at)| {
@@ -53,7 +53,7 @@ fn divide_error(error: &Error, parts: &[Part]) -> Vec<Result<Embeddings>> {
             return Ok(finished.iter().fold(rows, |rows, other| rows.with_charges(other.embeddings().charges())));
         }
         let bad = error.bad_texts();
-        let bad = &bad[within(bad.len(), |at| bad[at].index, &range)];
+        let bad = &bad[within(bad, |bad| bad.index, &range)];
         let bad = bad.iter().map(|bad| BadText::new(bad.index - range.start, bad.reason.clone())).collect();
         Err(bare.clone().with_bad_texts(bad).with_charges(&share).with_more_partials(finished))
     })
@@ -63,7 +63,7 @@ fn divide_error(error: &Error, parts: &[Part]) -> Vec<Result<Embeddings>> {
 /// Divides finished rows of one space.
 fn divide_partial(partial: &Partial, parts: &[Part], finished: &mut [Vec<Partial>]) {
     let indices = partial.indices();
-    let rows: Vec<Range<usize>> = ranges(parts).map(|range| within(indices.len(), |at| indices[at], &range)).collect();
+    let rows: Vec<Range<usize>> = ranges(parts).map(|range| within(indices, |index| *index, &range)).collect();
     let shares = partial.embeddings().charges().apportion(&weights(parts, |part, at| {
         let (weight, texts, have) = (u128::from(part.weight), part.texts as u128, rows[at].len() as u128);
         // A weight is at most that of the part, so it fits.
@@ -93,16 +93,9 @@ fn weights(parts: &[Part], weight: impl Fn(&Part, usize) -> u64) -> Vec<u64> {
     parts.iter().enumerate().map(|(at, part)| weight(part, at)).collect()
 }
 
-/// Returns which of `count` ascending indices lie in a range.
-fn within(count: usize, index: impl Fn(usize) -> usize, range: &Range<usize>) -> Range<usize> {
-    let first_from = |bound: usize| {
-        let (mut low, mut high) = (0, count);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if index(middle) < bound { low = middle + 1 } else { high = middle }
-        }
-        low
-    };
+/// Returns which of these items, ascending by index, lie in a range.
+fn within<T>(items: &[T], index: impl Fn(&T) -> usize, range: &Range<usize>) -> Range<usize> {
+    let first_from = |bound: usize| items.partition_point(|item| index(item) < bound);
     first_from(range.start)..first_from(range.end)
 }
 

@@ -1,6 +1,6 @@
 //! Measures calls and groups: [`Size`].
 
-use crate::Limits;
+use crate::{Batch, Limits};
 
 /// The size of a call or of a group, or the most that a group may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,12 @@ pub(super) struct Size {
 
 impl Size {
     pub(super) const NONE: Self = Self { texts: 0, bytes: 0, tokens: 0 };
+
+    /// Measures a batch without looking at its tokens.
+    pub(super) fn of(batch: &Batch<'_>) -> Self {
+        let bytes = batch.texts().iter().map(|text| text.len()).sum();
+        Self { texts: batch.len(), bytes, tokens: 0 }
+    }
 
     /// Returns the most that one call of these limits may have, with at most `texts` texts.
     pub(super) fn most(texts: usize, limits: &Limits) -> Self {

@@ -3,7 +3,11 @@
 use std::{mem, sync::Arc};
 
 use super::counts::Counts;
-use crate::{Charges, Embeddings, Error, Result, checked::cost_of, finished::Finished};
+use crate::{
+    Batch, Charges, Embeddings, Error, Result,
+    checked::cost_of,
+    finished::{Finished, Rest},
+};
 
 /// The rows and the cost of one caller so far, and its answer once there is one. If nobody is left to be told, the cost
 /// goes to [`Counts::unclaimed`], wherever this is dropped: so no path can lose it.
@@ -24,6 +28,11 @@ impl Untold {
     /// Begins with nothing.
     pub(super) fn new(texts: usize, counts: Arc<Counts>) -> Self {
         Self { texts, finished: Finished::default(), spent: Charges::NONE, answer: None, counts }
+    }
+
+    /// Returns the texts of the caller's batch that have no row yet.
+    pub(super) fn rest<'a>(&self, batch: &Batch<'a>) -> Rest<'a> {
+        self.finished.rest(batch)
     }
 
     /// Returns the texts without a row; `None` if these are all texts.

@@ -115,7 +115,7 @@ impl<'a> Course<'a> {
 
     /// Lets the call go to a member, if it is proved to be of its space, or can be, and its breaker allows it.
     fn admit(&self, member: &'a Member) -> Result<Going<'a>, SkipReason> {
-        match member.proof.with(|proof| *proof) {
+        match member.proof() {
             Proof::Missing if !self.inner.knows_primary() => Err(SkipReason::Unverified),
             Proof::Refuted => Err(SkipReason::OtherModel),
             Proof::Missing | Proof::Stated | Proof::Verified => member.admit(&self.call),
@@ -129,7 +129,7 @@ impl<'a> Course<'a> {
         let mut others = member.proving.ends.wait();
         let mut failed = None;
         loop {
-            match member.proof.with(|proof| *proof) {
+            match member.proof() {
                 Proof::Refuted => return Err(Problem::Skipped(SkipReason::OtherModel)),
                 Proof::Stated | Proof::Verified => return Ok(going),
                 Proof::Missing => failed.take().map_or(Ok(()), |error| Err(Problem::Unproved(error)))?,
@@ -180,7 +180,7 @@ impl<'a> Course<'a> {
 
     /// Asks a member for the rows that are missing.
     async fn ask(&mut self, member: &'a Member, mut going: Going<'a>) -> Done {
-        if member.proof.with(|proof| !matches!(*proof, Proof::Stated | Proof::Verified)) {
+        if !member.proof().is_sound() {
             if let Err(error) = Box::pin(self.check()).await {
                 return Some(Err(self.fail(error)));
             }
@@ -260,8 +260,7 @@ impl<'a> Course<'a> {
     fn answered(&mut self, member: &Member, rows: Embeddings) -> Embeddings {
         let place = self.inner.members.iter().position(|other| std::ptr::eq(other, member)).unwrap_or(0);
         self.call.tell(EventKind::Answered { member: &member.label, place });
-        let spent = std::mem::take(&mut self.spent);
-        if spent.is_none() { rows } else { rows.with_charges(&spent) }
+        rows.with_charges(&std::mem::take(&mut self.spent))
     }
 
     /// Returns the delay after which a second member may be asked, and the tokens of the call. Only the first member of
@@ -349,8 +348,7 @@ impl<'a> Course<'a> {
     fn second(&self, first: &Member, tokens: u64) -> Option<(&'a Member, Going<'a>)> {
         let hedging = self.inner.hedging.as_ref()?;
         let fits = |member: &&Member| {
-            let proved = member.proof.with(|proof| matches!(*proof, Proof::Stated | Proof::Verified));
-            !std::ptr::eq(*member, first) && member.space == first.space && proved
+            !std::ptr::eq(*member, first) && member.space == first.space && member.proof().is_sound()
         };
         let inner = self.inner;
         // No probe: this call may be dropped at any moment, and would show nothing.
@@ -363,19 +361,18 @@ impl<'a> Course<'a> {
     }
 
     fn tell_fall_back(&self, to: &Member) {
-        let failed = |(member, problem): &(&'a Member, Problem)| match problem {
-            Problem::Failed(error) => Some((*member, error.clone())),
+        let failed = self.problems.iter().rev().find_map(|(member, problem)| match problem {
+            Problem::Failed(error) => Some((member, error)),
             Problem::Unproved(_) | Problem::Skipped(_) | Problem::ProbeFailed(_) => None,
-        };
-        if let Some((from, error)) = self.problems.iter().rev().find_map(failed) {
-            self.call.tell(EventKind::FellBack { from: &from.label, to: &to.label, error: &error });
+        });
+        if let Some((from, error)) = failed {
+            self.call.tell(EventKind::FellBack { from: &from.label, to: &to.label, error });
         }
     }
 
     /// Returns the error of a call whose deadline has passed before all members were asked.
     fn late(&self) -> Option<Error> {
-        let passed = self.call.batch.deadline().is_some_and(|deadline| Instant::now() >= deadline.into());
-        if self.problems.is_empty() || !passed {
+        if self.problems.is_empty() || !self.call.batch.is_late() {
             return None;
         }
         let message = format!("before any member answered: {}", self.reasons());
@@ -408,7 +405,9 @@ impl<'a> Course<'a> {
         let kind = first.as_ref().map_or(nothing_failed, Error::kind);
         let mut error = Error::new(kind, format!("no member answered: {}", self.reasons())).with_embedder(self.inner);
         let wait = errors().filter_map(Error::asked_wait).min();
-        error = wait.map_or(error.clone(), |wait| error.with_retry_after(wait));
+        if let Some(wait) = wait {
+            error = error.with_retry_after(wait);
+        }
         if errors().count() == self.problems.len() && errors().all(Error::is_exhausted) {
             error = error.mark_exhausted();
         }

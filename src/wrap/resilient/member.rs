@@ -107,6 +107,11 @@ impl Member {
         }
     }
 
+    /// Returns what is known about its vectors.
+    pub(super) fn proof(&self) -> Proof {
+        self.proof.with(|proof| *proof)
+    }
+
     /// Returns the state of the breaker, and for how long it stays open.
     pub(super) fn breaker(&self) -> (BreakerState, Option<Duration>) {
         self.breaker.with(|breaker| breaker.state(Instant::now()))

@@ -19,6 +19,13 @@ pub enum Proof {
     Refuted,
 }
 
+impl Proof {
+    /// Returns whether the member may get calls.
+    pub(super) const fn is_sound(self) -> bool {
+        matches!(self, Self::Stated | Self::Verified)
+    }
+}
+
 named! {
     /// Returns the name: `stated`, `missing`, `verified` or `refuted`.
     Proof, "the proof of a member",
