@@ -1,5 +1,6 @@
 //! Helpers that the tests share: find assets, read golden data, start servers, and compare rows.
 
+pub(crate) mod deaf;
 #[cfg(feature = "onnx")]
 mod golden;
 #[cfg(any(feature = "openai", feature = "sqlite", feature = "testing"))]

@@ -27,6 +27,8 @@ use futures_util::{
 };
 use tokio::time::Instant;
 
+use crate::support::deaf::Deaf;
+
 const WINDOW: Duration = Duration::from_millis(5);
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -446,31 +448,6 @@ async fn the_deadline_of_one_does_not_fail_another() {
     assert_eq!(late.to_string(), "deadline passed in Coalesce(fake): while the call waited with others");
     let rows = rows.expect("has no deadline");
     assert_eq!(rows.usage() + embedder.unclaimed().usage(), fake.charged());
-}
-
-/// Knows no deadline.
-#[derive(Debug)]
-struct Deaf(Fake);
-
-impl fmt::Display for Deaf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Deaf({})", self.0)
-    }
-}
-
-#[async_trait]
-impl Embedder for Deaf {
-    async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
-        self.0.embed(Batch::new(batch.kind(), batch.texts())).await
-    }
-
-    fn spaces(&self) -> &[Space] {
-        self.0.spaces()
-    }
-
-    fn limits(&self) -> Limits {
-        self.0.limits()
-    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,15 +1,16 @@
 //! `Timeout`: ends slow calls in time, says why, and changes nothing else.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use docvector_embed::{
-    Batch, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Limits, Result, Space, Usage, async_trait,
-    conformance,
+    Batch, Embedder, EmbedderExt, Error, ErrorKind, InputKind, Limits, Usage, conformance,
     provider::{Fake, FakeOutcome},
     wrap::Timeout,
 };
 use futures_util::FutureExt;
 use tokio::time::Instant;
+
+use crate::support::deaf::Deaf;
 
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -20,31 +21,6 @@ fn fake_taking(seconds: u64) -> Fake {
 /// Returns the moment a number of seconds from now, on tokio's clock.
 fn in_seconds(seconds: u64) -> std::time::Instant {
     (Instant::now() + Duration::from_secs(seconds)).into_std()
-}
-
-/// Does not pass the deadline on.
-#[derive(Debug)]
-struct Deaf(Fake);
-
-impl fmt::Display for Deaf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Deaf({})", self.0)
-    }
-}
-
-#[async_trait]
-impl Embedder for Deaf {
-    async fn embed(&self, batch: Batch<'_>) -> Result<Embeddings> {
-        self.0.embed(Batch::new(batch.kind(), batch.texts())).await
-    }
-
-    fn spaces(&self) -> &[Space] {
-        self.0.spaces()
-    }
-
-    fn limits(&self) -> Limits {
-        self.0.limits()
-    }
 }
 
 #[tokio::test]
