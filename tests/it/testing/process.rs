@@ -1,6 +1,6 @@
 //! The simulator in a process of its own, which outlives those that use it.
 
-use std::{sync::mpsc, thread, time::Duration};
+use std::{path::Path, sync::mpsc, thread, time::Duration};
 
 use docvector_embed::testing::Simulator;
 use serde_json::json;
@@ -10,16 +10,19 @@ use crate::support::processes::{Running, alone, inner};
 
 #[test]
 fn it_can_run_in_a_process_of_its_own() {
-    if inner().is_some() {
+    if let Some(words) = inner() {
+        // A process that is killed leaves its folder, so it lies in one that the test removes.
+        tempfile::env::override_temp_dir(Path::new(&words[0])).expect("nobody chose another");
         let simulator = Simulator::start().expect("starts");
         // The test's name stands on the line before.
         println!("\naddress {}", simulator.address());
-        loop {
-            thread::park();
-        }
+        // Longer than any run of the tests, and not for ever: nobody may be left to kill it.
+        thread::sleep(Duration::from_secs(1800));
+        return;
     }
     let (send, told) = mpsc::channel();
-    let words = ["serve"];
+    let folder = tempfile::tempdir().expect("a folder");
+    let words = [folder.path().to_str().expect("UTF-8")];
     let mut process = Running::start(alone(module_path!(), "it_can_run_in_a_process_of_its_own"), &words, 0, send);
     let next = || told.recv_timeout(Duration::from_secs(60)).expect("it tells").1;
     let line = std::iter::repeat_with(next).find(|line| line.starts_with("address ")).expect("no end");
@@ -29,4 +32,6 @@ fn it_can_run_in_a_process_of_its_own() {
     assert_eq!(client.status(&id), "completed");
     process.kill();
     assert!(client.try_get("/v1/files").is_err());
+    let left = folder.path().read_dir().expect("it is there").count();
+    assert_eq!(left, 1, "what the killed process left is removed with the test's folder");
 }
