@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use serde_json::Value;
+
 use super::{
     batch::{Batch, Order},
     batch_state::BatchState,
@@ -94,7 +96,8 @@ impl State {
         format!("{prefix}{:08x}{}", self.ids, &noise[..16])
     }
 
-    pub(super) fn add_upload(&mut self, name: String, content: Content, keeps: Option<Duration>) -> &StoredFile {
+    /// Adds an uploaded file and returns it as the API shows it.
+    pub(super) fn add_upload(&mut self, name: String, content: Content, keeps: Option<Duration>) -> Value {
         self.counts.uploads += 1;
         let bytes = match &content {
             Content::Uploaded(_, input) => input.bytes,
@@ -102,7 +105,7 @@ impl State {
         };
         let expires = self.clock.now().saturating_add(keeps.unwrap_or(RETENTION));
         let id = self.add_file(name, "batch", bytes, self.clock.now(), Some(expires), content);
-        &self.files[&id]
+        self.files[&id].to_json(&self.clock)
     }
 
     fn add_file(
@@ -139,16 +142,18 @@ impl State {
 
     // -- batches --
 
-    /// Creates a batch.
-    pub(super) fn create(&mut self, order: Order) -> &Batch {
+    /// Creates a batch and returns it as the API shows it.
+    pub(super) fn create(&mut self, order: Order) -> Value {
         self.counts.creates += 1;
         let plan = self.plans.pop_front().unwrap_or_else(|| self.plan.clone());
         let id = self.next_id("batch_");
-        self.by_id.insert(id.clone(), self.batches.len());
-        self.live.push(self.batches.len());
-        let batch = Batch::new(id, order, plan, self.clock.now());
-        self.batches.push(batch);
-        &self.batches[self.batches.len() - 1]
+        let number = self.batches.len();
+        self.by_id.insert(id.clone(), number);
+        self.live.push(number);
+        self.batches.push(Batch::new(id, order, plan, self.clock.now()));
+        // A plan may let the batch end at once.
+        self.settle();
+        self.batches[number].to_json(&self.clock)
     }
 
     pub(super) fn batch(&self, id: &str) -> Option<&Batch> {

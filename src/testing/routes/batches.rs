@@ -83,13 +83,7 @@ fn create_of(account: &Account, body: &[u8]) -> Result<Reply, ApiError> {
     let content = Content::Uploaded(path, input.clone());
     let fates = judge_lines(&content, &rules).map_err(|error| ApiError::broken(&error))?;
     let order = Order { input_file_id, input, metadata, keeps_results, fates };
-    let batch = account.with(|state| {
-        let id = state.create(order).id.clone();
-        // A plan may let the batch end at once.
-        state.settle();
-        state.batch(&id).map(|batch| batch.to_json(&state.clock))
-    });
-    Ok(reply::json(200, &json!(batch)))
+    Ok(reply::json(200, &account.with(|state| state.create(order))))
 }
 
 fn check_metadata(metadata: Value) -> Result<BTreeMap<String, String>, ApiError> {
@@ -163,13 +157,14 @@ pub(super) fn get(account: &Account, id: &str) -> Result<Reply, ApiError> {
 
 pub(super) fn cancel(account: &Account, id: &str) -> Result<Reply, ApiError> {
     account.with(|state| {
-        let status = state.batch(id).ok_or_else(|| ApiError::no_batch(id))?.state;
-        if !state.cancel(id) {
-            let message = format!("Cannot cancel a batch with status '{status}'.");
+        let is_cancelled = state.cancel(id);
+        let batch = state.batch(id).ok_or_else(|| ApiError::no_batch(id))?;
+        if !is_cancelled {
+            let message = format!("Cannot cancel a batch with status '{}'.", batch.state);
             return Err(ApiError::new(409, message));
         }
+        let shown = batch.to_json(&state.clock);
         state.counts.cancels += 1;
-        let batch = state.batch(id).map(|batch| batch.to_json(&state.clock));
-        Ok(reply::json(200, &json!(batch)))
+        Ok(reply::json(200, &shown))
     })
 }

@@ -19,11 +19,7 @@ pub(super) async fn create(
     cut_after: Option<u64>,
 ) -> Result<Reply, NoUpload> {
     let Upload { name, content, keeps } = receive(body, content_type, account, cut_after).await?;
-    let file = account.with(|state| {
-        let id = state.add_upload(name, content, keeps).id.clone();
-        state.file(&id).map(|file| file.to_json(&state.clock))
-    });
-    Ok(reply::json(200, &json!(file)))
+    Ok(reply::json(200, &account.with(|state| state.add_upload(name, content, keeps))))
 }
 
 pub(super) fn list(account: &Account, query: &str) -> Result<Reply, ApiError> {
