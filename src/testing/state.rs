@@ -35,6 +35,8 @@ pub(super) struct State {
     pub(super) ledger: Ledger,
     /// By id. Ids ascend with time, so this is the order of creation.
     files: BTreeMap<String, StoredFile>,
+    /// Files that have expired and are not dropped yet.
+    expired: Vec<StoredFile>,
     batches: Vec<Batch>,
     /// The numbers of the batches that have not ended.
     live: Vec<usize>,
@@ -58,6 +60,7 @@ impl State {
             counts: Counts::default(),
             ledger: Ledger::default(),
             files: BTreeMap::new(),
+            expired: Vec::new(),
             batches: Vec::new(),
             live: Vec::new(),
             by_id: HashMap::new(),
@@ -123,21 +126,23 @@ impl State {
         id
     }
 
-    /// Returns a file that exists and has not expired.
     pub(super) fn file(&self, id: &str) -> Option<&StoredFile> {
-        let now = self.clock.now();
-        self.files.get(id).filter(|file| file.expires.is_none_or(|expires| now < expires))
+        self.files.get(id)
     }
 
     /// Returns the files that exist, the oldest first.
     pub(super) fn files(&self) -> impl DoubleEndedIterator<Item = &StoredFile> {
-        let now = self.clock.now();
-        self.files.values().filter(move |file| file.expires.is_none_or(|expires| now < expires))
+        self.files.values()
     }
 
     pub(super) fn delete_file(&mut self, id: &str) -> Option<StoredFile> {
-        self.file(id)?;
         self.files.remove(id)
+    }
+
+    /// Returns the files that expired since the last call, to be dropped outside of the lock: that removes them from
+    /// the disk.
+    pub(super) fn take_expired(&mut self) -> Vec<StoredFile> {
+        std::mem::take(&mut self.expired)
     }
 
     // -- batches --
@@ -192,8 +197,8 @@ impl State {
 
     // -- time --
 
-    /// Lets everything happen that is due: the changes of all batches in the order of their times, and the lines that
-    /// were finished since.
+    /// Lets everything happen that is due: the changes of all batches in the order of their times, the lines that were
+    /// finished since, and the ends of files.
     pub(super) fn settle(&mut self) {
         let now = self.clock.now();
         while let Some((at, number)) = self.next_event(now) {
@@ -206,6 +211,8 @@ impl State {
                 self.finish_lines(number, now);
             }
         }
+        let is_expired = |file: &StoredFile| file.expires.is_some_and(|expires| expires <= now);
+        self.expired.extend(self.files.extract_if(.., |_, file| is_expired(file)).map(|(_, file)| file));
     }
 
     /// Returns the earliest change that is due, and its batch.
