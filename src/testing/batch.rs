@@ -36,11 +36,12 @@ const STAMPED: [BatchState; 7] = [
 #[derive(Debug)]
 pub(super) struct Order {
     pub(super) input_file_id: String,
+    /// Without its lines when the batch has ended.
     pub(super) input: Arc<InputFile>,
     pub(super) metadata: Option<BTreeMap<String, String>>,
     /// How long the files of results are kept after they were made.
     pub(super) keeps_results: Option<Duration>,
-    /// Of the lines that a script chose.
+    /// Of the lines that a script chose; none when the batch has ended.
     pub(super) fates: HashMap<usize, Arc<Fate>>,
 }
 
@@ -49,6 +50,7 @@ pub(super) struct Order {
 pub(super) struct Batch {
     pub(super) id: String,
     pub(super) order: Order,
+    lines: usize,
     pub(super) plan: BatchPlan,
     pub(super) created: Duration,
     pub(super) state: BatchState,
@@ -67,10 +69,11 @@ pub(super) struct Batch {
 
 impl Batch {
     pub(super) fn new(id: String, order: Order, plan: BatchPlan, created: Duration) -> Self {
-        let unlisted = plan.unlisted;
+        let (lines, unlisted) = (order.input.lines.len(), plan.unlisted);
         Self {
             id,
             order,
+            lines,
             plan,
             created,
             state: BatchState::Validating,
@@ -101,7 +104,13 @@ impl Batch {
     }
 
     pub(super) fn lines(&self) -> usize {
-        self.order.input.lines.len()
+        self.lines
+    }
+
+    /// Lets go of what only a batch that has not ended needs. Its files hold the lines that they are made of.
+    pub(super) fn forget_lines(&mut self) {
+        self.order.input = Arc::new(self.order.input.without_lines());
+        self.order.fates = HashMap::new();
     }
 
     pub(super) fn expires(&self) -> Duration {

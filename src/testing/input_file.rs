@@ -63,6 +63,18 @@ impl InputFile {
     pub(super) fn texts_of(&self, line: &InputLine) -> &[TextHash] {
         &self.texts[line.texts.clone()]
     }
+
+    /// Returns what describes the file as a whole.
+    pub(super) fn without_lines(&self) -> Self {
+        Self {
+            digest: self.digest.clone(),
+            model: self.model.clone(),
+            lines: Vec::new(),
+            texts: Vec::new(),
+            faults: Vec::new(),
+            ..*self
+        }
+    }
 }
 
 /// The envelope of a line.

@@ -28,7 +28,8 @@ use crate::{Error, ErrorKind, Result};
 ///
 /// # Cost
 /// Uploaded files lie in a temporary folder, and results are made while they are read. In memory are about 100 bytes per
-/// line and 16 per text of the files that exist, and about 40 per text that was billed.
+/// line and 16 per text of the files that exist and of the batches that have not ended, and about 40 per text that was
+/// billed.
 #[derive(Clone)]
 pub struct Simulator(Arc<Inner>);
 

@@ -203,8 +203,10 @@ impl State {
         let now = self.clock.now();
         while let Some((at, number)) = self.next_event(now) {
             self.change(number, at);
-            let batches = &self.batches;
-            self.live.retain(|&number| !batches[number].state.is_terminal());
+            if self.batches[number].state.is_terminal() {
+                self.batches[number].forget_lines();
+                self.live.retain(|&other| other != number);
+            }
         }
         for number in self.live.clone() {
             if self.batches[number].state == BatchState::InProgress {
@@ -314,7 +316,7 @@ impl State {
         let is_checked = batch.is_checked();
         let rest = if state == BatchState::Expired { Outcome::Expired } else { Outcome::Cancelled };
         if is_checked {
-            batch.outcomes.resize(batch.order.input.lines.len(), rest);
+            batch.outcomes.resize(batch.lines(), rest);
         }
         batch.enter(state, at);
         let outcomes: Arc<[Outcome]> = std::mem::take(&mut batch.outcomes).into();
@@ -350,4 +352,40 @@ fn pay(credit: &mut Option<u64>, tokens: u64) -> bool {
         *left = rest;
     }
     rest.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{input_file::InputReader, line_script::Fate, settings::Settings};
+
+    #[test]
+    fn a_batch_that_has_ended_keeps_no_lines_and_no_fates() {
+        let mut reader = InputReader::new(Arc::new(Settings::default()));
+        reader.push(
+            br#"{"custom_id":"a","method":"POST","url":"/v1/embeddings","body":{"model":"text-embedding-3-small","input":"x"}}"#,
+        );
+        let (input, fate) = (Arc::new(reader.finish()), Arc::new(Fate::Missing));
+        let mut state = State::new(Clock::new(0.0), None);
+        for plan in [BatchPlan::default(), BatchPlan::default().with_failure("code", "message")] {
+            state.plan = plan;
+            state.create(Order {
+                input_file_id: "file-1".to_owned(),
+                input: input.clone(),
+                metadata: None,
+                keeps_results: None,
+                fates: HashMap::from([(0, fate.clone())]),
+            });
+        }
+        assert_eq!((Arc::strong_count(&input), Arc::strong_count(&fate)), (3, 3));
+        let records = |state: &State| state.batches().iter().map(Batch::record).collect::<Vec<_>>();
+        let before = records(&state);
+        state.clock.advance(Duration::from_secs(3600));
+        state.settle();
+        assert_eq!((Arc::strong_count(&input), Arc::strong_count(&fate)), (1, 1));
+        for (before, after) in before.iter().zip(records(&state)) {
+            assert!(after.state.is_terminal(), "{after:?}");
+            assert_eq!((after.lines, after.input_digest), (1, before.input_digest.clone()));
+        }
+    }
 }
