@@ -267,8 +267,7 @@ impl State {
             return input.faults.clone();
         }
         let Some(limit) = self.enqueued_tokens else { return Vec::new() };
-        let is_before =
-            |other: &&Batch| other.state != BatchState::Validating && other.order.input.model == input.model;
+        let is_before = |other: &&Batch| other.is_checked() && other.order.input.model == input.model;
         let others = self.live.iter().map(|&other| &self.batches[other]).filter(is_before);
         let enqueued: u64 = others.map(|other| other.order.input.enqueued_tokens).sum();
         if enqueued + input.enqueued_tokens <= limit {

@@ -167,6 +167,22 @@ fn the_limit_of_enqueued_tokens_fails_a_batch_until_others_have_ended() {
 }
 
 #[test]
+fn a_batch_that_was_cancelled_before_it_was_validated_is_not_enqueued() {
+    let simulator = Simulator::builder().with_enqueued_tokens(25).start().expect("starts");
+    let client = Client::new(simulator.address());
+    let file = client.upload(&jsonl(&lines(10)));
+    let (first, second) = (client.create(&file), client.create(&file));
+    client.post(&format!("/v1/batches/{first}/cancel"), &json!({}));
+    simulator.advance(seconds(30));
+    assert_eq!((client.status(&first), client.status(&second)), ("cancelling".into(), "in_progress".into()));
+    // One that was running counts until it has ended.
+    client.post(&format!("/v1/batches/{second}/cancel"), &json!({}));
+    let third = client.create(&file);
+    simulator.advance(seconds(30));
+    assert_eq!((client.status(&second), client.status(&third)), ("cancelling".into(), "failed".into()));
+}
+
+#[test]
 fn an_expired_batch_keeps_the_lines_that_were_finished() {
     let (simulator, client) = start();
     simulator.plan_next(BatchPlan::default().with_expiry_after(3));
