@@ -2,6 +2,9 @@
 
 use serde_json::{Value, json};
 
+/// The code of an account without money.
+const NO_CREDIT: &str = "insufficient_quota";
+
 /// A refusal: a status and the four fields of OpenAI's error body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ApiError {
@@ -37,10 +40,16 @@ impl ApiError {
         self
     }
 
+    /// Makes the refusal that a script asks for. That of an account without money has its code as its type too.
+    pub(super) fn scripted(status: u16, code: &str, message: &str) -> Self {
+        let error = Self::new(status, message).with_code(code);
+        if code == NO_CREDIT { error.with_kind(NO_CREDIT) } else { error }
+    }
+
     /// Makes the refusal of an account without money.
     pub(super) fn no_credit() -> Self {
         let message = "You exceeded your current quota, please check your plan and billing details.";
-        Self::new(429, message).with_kind("insufficient_quota").with_code("insufficient_quota")
+        Self::scripted(429, NO_CREDIT, message)
     }
 
     pub(super) fn no_file(id: &str) -> Self {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use super::api_error::ApiError;
 
 /// A route of the simulated API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,8 +68,7 @@ impl Fault {
 
     /// The request gets an error in OpenAI's form, with this status and code, and has no effect.
     pub fn error(status: u16, code: &str, message: &str) -> Self {
-        let kind = if code == "insufficient_quota" { code } else { "invalid_request_error" };
-        let body = json!({"error": {"message": message, "type": kind, "param": null, "code": code}}).to_string();
+        let body = ApiError::scripted(status, code, message).body().to_string();
         Self(Kind::Reply { status, content_type: "application/json", headers: Vec::new(), body })
     }
 

@@ -55,7 +55,7 @@ impl LineFate {
     /// A line with a status below 400, such as 0, stands in the output file and counts as completed, as has been seen.
     /// Others stand in the error file and count as failed.
     pub fn status(status: u16, code: &str, message: &str) -> Self {
-        Self::of(Fate::Status(ApiError::new(status, message).with_code(code)))
+        Self::of(Fate::Status(ApiError::scripted(status, code, message)))
     }
 
     /// The line fails with `insufficient_quota` because the account has no money, and is not billed. To let that happen
@@ -127,5 +127,21 @@ impl LineRule {
 impl fmt::Debug for LineRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LineRule").field("fate", &self.fate).field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_without_money_has_one_type_however_it_is_scripted() {
+        let kind = |fate: &LineFate| match &*fate.0 {
+            Fate::Status(error) => error.kind,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(kind(&LineFate::no_credit()), "insufficient_quota");
+        assert_eq!(kind(&LineFate::status(429, "insufficient_quota", "Pay.")), "insufficient_quota");
+        assert_eq!(kind(&LineFate::status(429, "rate_limit_exceeded", "Wait.")), "invalid_request_error");
     }
 }

@@ -25,13 +25,17 @@ fn a_scripted_answer_comes_as_often_as_asked_and_has_no_effect() {
         assert_eq!(refused.header("retry-after"), Some("3"));
     }
     assert_eq!(client.try_create(&file).expect("an answer").refusal().0, 401);
+    for (code, kind) in [("insufficient_quota", "insufficient_quota"), ("other", "invalid_request_error")] {
+        simulator.fail_next(Route::Models, 1, Fault::error(429, code, "Pay."));
+        assert_eq!(client.get("/v1/models").json()["error"]["type"], kind);
+    }
     simulator.fail_next(Route::GetBatch, 1, Fault::answer(200, "{\"half\":"));
     let id = client.create(&file);
     assert_eq!(client.get(&format!("/v1/batches/{id}")).body, b"{\"half\":");
     assert_eq!(client.status(&id), "validating");
     let counts = simulator.counts();
     assert_eq!((counts.uploads, counts.creates, counts.polls), (1, 1, 1));
-    assert_eq!((counts.faults, counts.refused, counts.requests), (5, 0, 8));
+    assert_eq!((counts.faults, counts.refused, counts.requests), (7, 0, 10));
 
     simulator.fail_next(Route::ListFiles, 9, Fault::cut());
     simulator.clear_faults();
