@@ -16,7 +16,7 @@ use super::api_error::ApiError;
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Line<'a> {
-    /// The number of the line in its file, from 0.
+    /// The number of the line among those of its file that are not blank, from 0.
     pub number: usize,
     /// The line's `custom_id`.
     pub custom_id: &'a str,

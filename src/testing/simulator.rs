@@ -114,8 +114,8 @@ impl Simulator {
     /// Gives lines of batches that are created later a fate: those that `chooses` chooses, at most `times` of them.
     ///
     /// For a line that several calls choose, the first call counts. A line whose body the endpoint refuses has no other
-    /// fate. The function is called while a batch is created, in the server's thread. It sees each line once, must
-    /// return soon, and may not move time.
+    /// fate: the function does not see it. It is called while a batch is created, in the server's thread, once for each
+    /// other line. It must return soon, and may not move time.
     pub fn script_lines(
         &self,
         fate: LineFate,

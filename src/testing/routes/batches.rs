@@ -106,7 +106,7 @@ fn check_metadata(metadata: Value) -> Result<BTreeMap<String, String>, ApiError>
     Ok(metadata)
 }
 
-/// Finds the lines that the rules choose.
+/// Finds the lines that the rules choose, among those that the endpoint does not refuse anyway.
 fn judge_lines(content: &Content, rules: &[Arc<LineRule>]) -> std::io::Result<HashMap<usize, Arc<Fate>>> {
     let mut fates = HashMap::new();
     let Content::Uploaded(path, input) = content else { return Ok(fates) };
@@ -115,7 +115,7 @@ fn judge_lines(content: &Content, rules: &[Arc<LineRule>]) -> std::io::Result<Ha
     }
     let mut file = std::io::BufReader::new(std::fs::File::open(&***path)?);
     let mut bytes = Vec::new();
-    for (number, line) in input.lines.iter().enumerate() {
+    for (number, line) in input.lines.iter().enumerate().filter(|(_, line)| line.refusal.is_none()) {
         file.seek(SeekFrom::Start(line.place.start))?;
         bytes.clear();
         let length = line.place.end - line.place.start;

@@ -80,6 +80,24 @@ fn a_fate_for_some_lines_is_used_up_and_can_be_forgotten() {
 }
 
 #[test]
+fn a_refused_line_is_not_seen_by_the_script_and_uses_no_fate_up() {
+    let (simulator, client) = start();
+    simulator.script_lines(LineFate::status(500, "server_error", "Once."), Some(1), |_| true);
+    let refused = line_of("refused", &json!({"model": MODEL, "input": ""}));
+    // A blank line has no number.
+    let content = [refused.to_string(), String::new(), line("a", &["a"]).to_string(), line("b", &["b"]).to_string()];
+    simulator.script_lines(LineFate::missing(), None, |line| line.number == 2);
+    let id = client.create(&client.upload(content.join("\n").as_bytes()));
+    simulator.advance(LONG);
+    let batch = client.batch(&id);
+    let errors = client.lines(&batch["error_file_id"]);
+    assert_eq!(ids(&errors), ["refused", "a"]);
+    let status = |line: &Value| line["response"]["status_code"].clone();
+    assert_eq!((status(&errors[0]), status(&errors[1])), (json!(400), json!(500)));
+    assert_eq!((&batch["output_file_id"], &batch["request_counts"]["completed"]), (&Value::Null, &json!(1)));
+}
+
+#[test]
 fn a_batch_of_failed_lines_completes_without_an_output() {
     let (simulator, client) = start();
     simulator.script_lines(LineFate::status(500, "server_error", "All."), None, |_| true);
