@@ -115,18 +115,29 @@ async fn read_fields(mut form: Multipart<'_>, account: &Account) -> Result<Uploa
     if !name.ends_with(".jsonl") {
         return Err(ApiError::bad_request("Invalid file format for Batch API. Must be .jsonl").into());
     }
-    let keeps = match fields.get("expires_after[seconds]") {
-        None => None,
-        Some(seconds) => Some(kept(seconds.parse().ok())?),
+    let names = ["expires_after[anchor]", "expires_after[seconds]"];
+    let keeps = match names.map(|name| fields.get(name)) {
+        [None, None] => None,
+        [anchor, seconds] => {
+            let seconds = seconds.and_then(|seconds| seconds.parse().ok());
+            Some(kept(anchor.map(String::as_str), seconds, names)?)
+        }
     };
     Ok(Upload { name, content, keeps })
 }
 
-/// Returns the time that a file is to be kept, from an hour to 30 days.
-pub(super) fn kept(seconds: Option<u64>) -> Result<Duration, ApiError> {
+/// Returns the time that a file is to be kept, from an hour to 30 days. The names of both parameters are for refusals.
+pub(super) fn kept(
+    anchor: Option<&str>,
+    seconds: Option<u64>,
+    [anchor_name, seconds_name]: [&'static str; 2],
+) -> Result<Duration, ApiError> {
+    if anchor != Some("created_at") {
+        return Err(ApiError::bad_request("Invalid anchor: it must be 'created_at'.").with_param(anchor_name));
+    }
     match seconds {
         Some(seconds @ 3600..=2_592_000) => Ok(Duration::from_secs(seconds)),
-        _ => Err(ApiError::bad_request("A file expires after 3600 to 2592000 seconds.").with_param("expires_after")),
+        _ => Err(ApiError::bad_request("A file expires after 3600 to 2592000 seconds.").with_param(seconds_name)),
     }
 }
 

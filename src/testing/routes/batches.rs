@@ -66,11 +66,9 @@ fn create_of(account: &Account, body: &[u8]) -> Result<Reply, ApiError> {
         return Err(ApiError::bad_request(message).with_param("completion_window").with_code("invalid_value"));
     }
     let metadata = create.metadata.filter(|metadata| !metadata.is_null()).map(check_metadata).transpose()?;
-    let keeps_results = match create.output_expires_after {
-        None => None,
-        Some(expiry) if expiry.anchor.as_deref() == Some("created_at") => Some(kept(expiry.seconds)?),
-        Some(_) => return Err(ApiError::bad_request("Invalid anchor.").with_param("output_expires_after.anchor")),
-    };
+    let names = ["output_expires_after.anchor", "output_expires_after.seconds"];
+    let kept = |expiry: OutputExpiry| kept(expiry.anchor.as_deref(), expiry.seconds, names);
+    let keeps_results = create.output_expires_after.map(kept).transpose()?;
     let (content, rules) = account.with(|state| {
         let content = state.file(&input_file_id).map(|file| file.content.clone());
         (content, state.rules.clone())

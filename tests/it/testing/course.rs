@@ -112,7 +112,10 @@ fn a_create_that_is_not_acceptable_is_refused() {
     for (field, value) in changes {
         let mut body = good.clone();
         body[field] = value;
-        assert_eq!(client.post("/v1/batches", &body).refusal().0, 400, "{body}");
+        let reply = client.post("/v1/batches", &body);
+        assert_eq!(reply.refusal().0, 400, "{body}");
+        let param = text(&reply.json()["error"]["param"]);
+        assert_eq!(param.split('.').next(), Some(field), "{body}");
     }
     assert_eq!(client.send("POST", "/v1/batches", "", b"{").expect("an answer").refusal().0, 400);
     assert_eq!((simulator.counts().creates, simulator.counts().refused), (0, 11));

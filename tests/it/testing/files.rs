@@ -75,14 +75,24 @@ fn an_upload_that_is_not_acceptable_is_refused_after_it_was_read() {
     assert_eq!(upload("a.jsonl", &[], 10), 400);
     assert_eq!(upload("a.jsonl", &[("purpose", "fine-tune")], 10), 400);
     assert_eq!(upload("a.txt", BATCH, 10), 400);
-    assert_eq!(upload("a.jsonl", &[("purpose", "batch"), ("expires_after[seconds]", "60")], 10), 400);
+    let (anchor, seconds) = ("expires_after[anchor]", "expires_after[seconds]");
+    let expiries: [(&[(&str, &str)], &str); 4] = [
+        (&[(seconds, "3600")], anchor),
+        (&[(anchor, "last_active_at"), (seconds, "3600")], anchor),
+        (&[(anchor, "created_at")], seconds),
+        (&[(anchor, "created_at"), (seconds, "60")], seconds),
+    ];
+    for (expiry, param) in expiries {
+        let reply = client.try_upload("a.jsonl", &[BATCH, expiry].concat(), b"").expect("an answer");
+        assert_eq!((reply.refusal().0, &reply.json()["error"]["param"]), (400, &json!(param)), "{expiry:?}");
+    }
     assert_eq!(upload("a.jsonl", BATCH, 8_000_000), 413);
     let no_form = client.send("POST", "/v1/files", "application/json", &vec![b' '; 1 << 20]);
     assert_eq!(no_form.expect("an answer").refusal().0, 400);
     let broken = client.send("POST", "/v1/files", "multipart/form-data; boundary=x", b"--x\r\nnothing");
     assert_eq!(broken.expect("an answer").refusal().0, 400);
     let counts = simulator.counts();
-    assert_eq!((counts.uploads, counts.refused), (0, 7));
+    assert_eq!((counts.uploads, counts.refused), (0, 10));
     assert_eq!(client.get_json("/v1/files")["data"], json!([]));
 }
 
