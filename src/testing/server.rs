@@ -6,6 +6,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     sync::Arc,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use hyper::{Request, body::Incoming, header::AUTHORIZATION, server::conn::http1, service::service_fn};
@@ -21,6 +22,9 @@ use super::{
     routes::{self, Cut, route_of},
     upload::{NoUpload, drain},
 };
+
+/// The wait after a connection that could not be accepted.
+const AFTER_FAILURE: Duration = Duration::from_millis(10);
 
 /// A running server. Dropping it closes all connections and ends the thread.
 #[derive(Debug)]
@@ -69,9 +73,10 @@ impl Drop for Server {
 
 async fn accept(listener: tokio::net::TcpListener, account: Arc<Account>) {
     loop {
-        // A connection that cannot be accepted is the client's to open again.
+        // A connection that cannot be accepted is the client's to open again. Where all descriptors are in use, the next
+        // try fails as well, at once.
         let Ok((stream, _)) = listener.accept().await else {
-            tokio::task::yield_now().await;
+            sleep(AFTER_FAILURE).await;
             continue;
         };
         let _ = stream.set_nodelay(true);
