@@ -120,8 +120,8 @@ impl Fault {
     }
 
     /// Adds a header, such as `retry-after`, to the answer of [`html`](Self::html), [`error`](Self::error) or
-    /// [`answer`](Self::answer). Other faults have no answer of their own and ignore it; so is a header that HTTP does
-    /// not permit.
+    /// [`answer`](Self::answer). A `content-type` replaces that of the answer. Other faults have no answer of their own
+    /// and ignore it. A header that HTTP does not permit is ignored too, and so is a `content-length`.
     #[must_use]
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         if let Kind::Reply { headers, .. } = &mut self.0 {

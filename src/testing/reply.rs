@@ -11,7 +11,7 @@ use std::{
 use hyper::{
     Response,
     body::{Bytes, Frame, SizeHint},
-    header::{CONTENT_TYPE, HeaderName, HeaderValue},
+    header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue},
 };
 use serde_json::Value;
 use tokio::time::{Sleep, sleep};
@@ -142,9 +142,14 @@ pub(super) fn content(content: ContentReader, bytes: u64) -> Reply {
     reply
 }
 
-/// Adds a header, unless HTTP does not permit it.
+/// Adds a header, unless HTTP does not permit it. There is one content type, and the body alone decides its length:
+/// Hyper panics at another one.
 pub(super) fn add_header(reply: &mut Reply, name: &str, value: &str) {
     if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
-        reply.headers_mut().append(name, value);
+        if name == CONTENT_TYPE {
+            reply.headers_mut().insert(name, value);
+        } else if name != CONTENT_LENGTH {
+            reply.headers_mut().append(name, value);
+        }
     }
 }

@@ -37,6 +37,13 @@ fn a_scripted_answer_comes_as_often_as_asked_and_has_no_effect() {
     assert_eq!((counts.uploads, counts.creates, counts.polls), (1, 1, 1));
     assert_eq!((counts.faults, counts.refused, counts.requests), (7, 0, 10));
 
+    let typed = Fault::answer(200, "{}").with_header("Content-Type", "text/plain").with_header("Content-Length", "1");
+    simulator.fail_next(Route::ListFiles, 1, typed.with_header("x-one", "1").with_header("x-one", "2"));
+    let reply = client.get("/v1/files");
+    let heads = |name: &str| reply.head.to_lowercase().matches(&format!("\n{name}: ")).count();
+    assert_eq!((reply.header("content-type"), reply.body.as_slice()), (Some("text/plain"), b"{}".as_slice()));
+    assert_eq!((heads("content-type"), heads("content-length"), heads("x-one")), (1, 1, 2));
+
     simulator.fail_next(Route::ListFiles, 9, Fault::cut());
     simulator.clear_faults();
     assert_eq!(client.get("/v1/files").status, 200);
