@@ -55,7 +55,7 @@ pub(super) struct Batch {
     pub(super) created: Duration,
     pub(super) state: BatchState,
     entered: Vec<(BatchState, Duration)>,
-    /// Of the lines that were tried; when the batch has ended, of all.
+    /// Of the lines that were tried. When the batch has ended, its files have them.
     pub(super) outcomes: Vec<Outcome>,
     pub(super) completed: usize,
     pub(super) failed: usize,
@@ -143,7 +143,7 @@ impl Batch {
         let due = if elapsed >= self.plan.running {
             lines
         } else {
-            // Both are below 2^96, so the product of nanoseconds and lines fits.
+            // A clock has less than 2^62 nanoseconds, so their product with the lines fits.
             let done = elapsed.as_nanos() * lines as u128 / self.plan.running.as_nanos().max(1);
             usize::try_from(done).unwrap_or(lines)
         };

@@ -115,7 +115,8 @@ impl Simulator {
     ///
     /// For a line that several calls choose, the first call counts. A line whose body the endpoint refuses has no other
     /// fate: the function does not see it. It is called while a batch is created, in the server's thread, once for each
-    /// other line. It must return soon, and may not move time.
+    /// other line. It must return soon, and may not move time. A function that holds a simulator keeps it alive until
+    /// [`clear_lines`](Self::clear_lines).
     pub fn script_lines(
         &self,
         fate: LineFate,
