@@ -10,7 +10,7 @@ use super::{
     line_script::Fate,
     outcome::Outcome,
     plan::LineOrder,
-    vectors::vector,
+    vectors::{HEAD, ROW_TAIL, row_head, tail, vector},
 };
 
 /// The bytes of a piece, roughly: a piece ends with the vector that reaches them.
@@ -70,7 +70,8 @@ impl Results {
     fn size(&self, index: u32) -> u64 {
         let parts = self.parts(index);
         let line = &self.input.lines[index as usize];
-        let rows: u64 = (0..parts.rows).map(|row| row_head(row, parts.index_of(row)).len() as u64 + 1).sum();
+        let rows: u64 =
+            (0..parts.rows).map(|row| (row_head(row, parts.index_of(row)).len() + ROW_TAIL.len()) as u64).sum();
         let vector = line.encoding.size(line.dimensions) as u64;
         parts.head.len() as u64 + rows + vector * parts.rows as u64 + parts.tail.len() as u64
     }
@@ -81,21 +82,18 @@ impl Results {
         let id = blake3::hash(format!("{} {index}", self.seed).as_bytes()).to_hex();
         let (batch_id, request_id) = (&id[..32], &id[32..]);
         let head = format!(r#"{{"id":"batch_req_{batch_id}","custom_id":{},"response":"#, json!(line.custom_id));
-        let tail = |error: &str| format!(r#","error":{error}{}}}{}"#, self.extra, "\n");
+        let end = |error: &str| format!(r#","error":{error}{}}}{}"#, self.extra, "\n");
         let refused = |status: u16, body: Value| {
             let response = json!({"status_code": status, "request_id": request_id, "body": body});
-            Parts::whole(format!("{head}{response}{}", tail("null")))
+            Parts::whole(format!("{head}{response}{}", end("null")))
         };
         let failed = |code: &str, message: &str| {
             let error = json!({"code": code, "message": message});
-            Parts::whole(format!("{head}null{}", tail(&error.to_string())))
+            Parts::whole(format!("{head}null{}", end(&error.to_string())))
         };
         let answered = |is_reversed| {
-            let head =
-                format!(r#"{head}{{"status_code":200,"request_id":"{request_id}","body":{{"object":"list","data":["#);
-            let model = json!(self.input.model.as_deref());
-            let usage = json!({"prompt_tokens": line.tokens, "total_tokens": line.tokens});
-            let tail = format!(r#"],"model":{model},"usage":{usage}}}}}{}"#, tail("null"));
+            let head = format!(r#"{head}{{"status_code":200,"request_id":"{request_id}","body":{HEAD}"#);
+            let tail = format!("{}}}{}", tail(self.input.model.as_deref(), line.tokens), end("null"));
             Parts { head, rows: line.texts.len(), is_reversed, tail }
         };
         match &self.outcomes[index as usize] {
@@ -130,7 +128,7 @@ impl Results {
         let text = &self.input.texts_of(line)[index];
         let model = self.input.model.as_deref().unwrap_or_default();
         line.encoding.write(&vector(model, line.dimensions, text), out);
-        out.push(b'}');
+        out.extend_from_slice(ROW_TAIL.as_bytes());
     }
 }
 
@@ -151,12 +149,6 @@ impl Parts {
     fn index_of(&self, row: usize) -> usize {
         if self.is_reversed { self.rows - 1 - row } else { row }
     }
-}
-
-/// Returns what stands before the vector of a row.
-fn row_head(row: usize, index: usize) -> String {
-    let comma = if row == 0 { "" } else { "," };
-    format!(r#"{comma}{{"object":"embedding","index":{index},"embedding":"#)
 }
 
 /// Reads a file of results once, from its beginning.

@@ -1,9 +1,10 @@
-//! Makes the simulator's vectors and writes them as the API does: [`vector`], [`Encoding`].
+//! Makes the simulator's vectors and writes them as the API does: [`vector`], [`Encoding`], [`HEAD`], [`tail`].
 
 use std::sync::OnceLock;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use half::f16;
+use serde_json::json;
 
 /// Stands for a text, in the space of 16 bytes.
 pub(super) type TextHash = [u8; 16];
@@ -86,6 +87,24 @@ impl Encoding {
             }
         }
     }
+}
+
+/// What stands before the rows of an answer.
+pub(super) const HEAD: &str = r#"{"object":"list","data":["#;
+
+/// What stands after the vector of a row.
+pub(super) const ROW_TAIL: &str = "}";
+
+/// Returns what stands before the vector of a row.
+pub(super) fn row_head(row: usize, index: usize) -> String {
+    let comma = if row == 0 { "" } else { "," };
+    format!(r#"{comma}{{"object":"embedding","index":{index},"embedding":"#)
+}
+
+/// Returns what stands after the rows of an answer.
+pub(super) fn tail(model: Option<&str>, tokens: u64) -> String {
+    let usage = json!({"prompt_tokens": tokens, "total_tokens": tokens});
+    format!(r#"],"model":{},"usage":{usage}}}"#, json!(model))
 }
 
 /// Returns the decimals of all 16-bit numbers, by their bits. To look a number up is much faster than to write it.

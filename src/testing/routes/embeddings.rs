@@ -1,7 +1,6 @@
 //! Answers requests for vectors at once.
 
 use hyper::body::Incoming;
-use serde_json::json;
 
 use crate::{
     Tier,
@@ -11,7 +10,7 @@ use crate::{
         body_check::{check, parse},
         reply::{self, Reply},
         upload::{NoUpload, read_whole},
-        vectors::vector,
+        vectors::{HEAD, ROW_TAIL, row_head, tail, vector},
     },
 };
 
@@ -29,14 +28,12 @@ pub(super) async fn create(account: &Account, body: &mut Incoming) -> Result<Rep
         state.ledger.bill(Tier::Standard, &accepted.texts, accepted.tokens);
         Ok(())
     })?;
-    let mut written = br#"{"object":"list","data":["#.to_vec();
+    let mut written = HEAD.as_bytes().to_vec();
     for (index, text) in accepted.texts.iter().enumerate() {
-        let comma = if index == 0 { "" } else { "," };
-        written.extend_from_slice(format!(r#"{comma}{{"object":"embedding","index":{index},"embedding":"#).as_bytes());
+        written.extend_from_slice(row_head(index, index).as_bytes());
         accepted.encoding.write(&vector(&accepted.model, accepted.dimensions, text), &mut written);
-        written.push(b'}');
+        written.extend_from_slice(ROW_TAIL.as_bytes());
     }
-    let usage = json!({"prompt_tokens": accepted.tokens, "total_tokens": accepted.tokens});
-    written.extend_from_slice(format!(r#"],"model":{},"usage":{usage}}}"#, json!(accepted.model)).as_bytes());
+    written.extend_from_slice(tail(Some(&accepted.model), accepted.tokens).as_bytes());
     Ok(reply::answer(200, "application/json", written))
 }
