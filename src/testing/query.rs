@@ -1,5 +1,7 @@
 //! Reads the query of a list: [`Query`].
 
+use serde_json::{Value, json};
+
 use super::api_error::ApiError;
 
 /// The parameters of a list.
@@ -35,24 +37,29 @@ impl Query {
         Ok(read)
     }
 
-    /// Returns one page of a list, as `(items, has_more)`. `id_of` names the items.
+    /// Returns one page of a list as the API shows it. `id_of` names the items.
     ///
     /// # Errors
     /// A refusal if the page is to begin after an item that is not there.
-    pub(super) fn page<T>(
+    pub(super) fn page<'a, T: 'a>(
         &self,
-        items: impl Iterator<Item = T>,
-        id_of: impl Fn(&T) -> String,
-    ) -> Result<(Vec<T>, bool), ApiError> {
-        let mut items = items;
+        mut items: impl Iterator<Item = &'a T>,
+        id_of: impl Fn(&T) -> &str,
+        to_json: impl Fn(&T) -> Value,
+    ) -> Result<Value, ApiError> {
         if let Some(after) = &self.after
-            && !items.by_ref().any(|item| id_of(&item) == *after)
+            && !items.any(|item| id_of(item) == after)
         {
             let message = format!("No item found with id '{after}'.");
             return Err(ApiError::bad_request(message).with_param("after"));
         }
-        let page: Vec<T> = items.by_ref().take(self.limit).collect();
-        let has_more = items.next().is_some();
-        Ok((page, has_more))
+        let page: Vec<&T> = items.by_ref().take(self.limit).collect();
+        Ok(json!({
+            "object": "list",
+            "data": page.iter().map(|item| to_json(item)).collect::<Vec<_>>(),
+            "first_id": page.first().map(|item| id_of(item)),
+            "last_id": page.last().map(|item| id_of(item)),
+            "has_more": items.next().is_some(),
+        }))
     }
 }

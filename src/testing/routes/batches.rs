@@ -8,12 +8,12 @@ use std::{
 
 use hyper::body::Incoming;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::testing::{
     account::Account,
     api_error::ApiError,
-    batch::{Batch, Order},
+    batch::Order,
     files::Content,
     input_file::{ENDPOINT, texts_of},
     line_script::{Fate, Line, LineRule},
@@ -133,14 +133,9 @@ pub(super) fn list(account: &Account, query: &str) -> Result<Reply, ApiError> {
         let now = state.clock.now();
         state.counts.lists += 1;
         let listed = state.batches().iter().rev().filter(|batch| batch.is_listed(now));
-        let (page, has_more) = query.page(listed, |batch: &&Batch| batch.id.clone())?;
-        let data: Vec<_> = page.iter().map(|batch| batch.to_json(&state.clock)).collect();
-        let (first, last) = (page.first().map(|batch| &batch.id), page.last().map(|batch| &batch.id));
-        let list = json!({
-            "object": "list", "data": data, "first_id": first, "last_id": last, "has_more": has_more,
-        });
+        let page = query.page(listed, |batch| &batch.id, |batch| batch.to_json(&state.clock))?;
         state.was_listed();
-        Ok(reply::json(200, &list))
+        Ok(reply::json(200, &page))
     })
 }
 

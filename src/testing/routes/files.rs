@@ -27,15 +27,13 @@ pub(super) fn list(account: &Account, query: &str) -> Result<Reply, ApiError> {
     account.with(|state| {
         let is_wanted = |file: &&StoredFile| query.purpose.as_deref().is_none_or(|purpose| purpose == file.purpose);
         let files = state.files().filter(is_wanted);
-        let id_of = |file: &&StoredFile| file.id.clone();
-        let (page, has_more) =
-            if query.ascends { query.page(files, id_of)? } else { query.page(files.rev(), id_of)? };
-        let data: Vec<_> = page.iter().map(|file| file.to_json(&state.clock)).collect();
-        let (first, last) = (page.first().map(|file| &file.id), page.last().map(|file| &file.id));
-        let list = json!({
-            "object": "list", "data": data, "first_id": first, "last_id": last, "has_more": has_more,
-        });
-        Ok(reply::json(200, &list))
+        let to_json = |file: &StoredFile| file.to_json(&state.clock);
+        let page = if query.ascends {
+            query.page(files, |file| &file.id, to_json)?
+        } else {
+            query.page(files.rev(), |file| &file.id, to_json)?
+        };
+        Ok(reply::json(200, &page))
     })
 }
 
