@@ -1,5 +1,7 @@
 //! Makes error bodies in OpenAI's form: [`ApiError`].
 
+use std::fmt::Display;
+
 use serde_json::{Value, json};
 
 /// The code of an account without money.
@@ -50,6 +52,15 @@ impl ApiError {
     pub(super) fn no_credit() -> Self {
         let message = "You exceeded your current quota, please check your plan and billing details.";
         Self::scripted(429, NO_CREDIT, message)
+    }
+
+    pub(super) fn not_json() -> Self {
+        Self::bad_request("We could not parse the JSON body of your request.")
+    }
+
+    /// Makes the refusal of more than so many bytes.
+    pub(super) fn too_large(most: impl Display) -> Self {
+        Self::new(413, format!("Maximum content size limit ({most}) exceeded."))
     }
 
     pub(super) fn no_file(id: &str) -> Self {

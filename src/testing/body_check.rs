@@ -27,7 +27,7 @@ pub(super) fn parse(body: &[u8]) -> Result<RequestBody, ApiError> {
         if error.is_data() {
             ApiError::bad_request("'$.input' is invalid, or another field has a wrong type.")
         } else {
-            ApiError::bad_request("We could not parse the JSON body of your request.")
+            ApiError::not_json()
         }
     })
 }

@@ -151,8 +151,7 @@ async fn read_file(field: &mut Field<'_>, account: &Account) -> Result<Content, 
     while let Some(piece) = field.chunk().await.map_err(broken_form)? {
         bytes += piece.len() as u64;
         if bytes > most {
-            let message = format!("Maximum content size limit ({most}) exceeded.");
-            return Err(ApiError::new(413, message).into());
+            return Err(ApiError::too_large(most).into());
         }
         file.write_all(&piece).map_err(broken)?;
         reader.push(&piece);
@@ -183,7 +182,7 @@ pub(super) async fn read_whole(body: &mut Incoming, most: usize) -> Result<Vec<u
         let piece = piece.map_err(|_| NoUpload::Cut)?;
         if whole.len() + piece.len() > most {
             drain(body).await;
-            return Err(ApiError::new(413, format!("Maximum content size limit ({most}) exceeded.")).into());
+            return Err(ApiError::too_large(most).into());
         }
         whole.extend_from_slice(&piece);
     }

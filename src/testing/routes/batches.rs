@@ -51,8 +51,7 @@ pub(super) async fn create(account: &Account, body: &mut Incoming) -> Result<Rep
 }
 
 fn create_of(account: &Account, body: &[u8]) -> Result<Reply, ApiError> {
-    let create: Create = serde_json::from_slice(body)
-        .map_err(|_| ApiError::bad_request("We could not parse the JSON body of your request."))?;
+    let create: Create = serde_json::from_slice(body).map_err(|_| ApiError::not_json())?;
     let missing = |param| ApiError::bad_request(format!("Missing required parameter: '{param}'.")).with_param(param);
     let input_file_id = create.input_file_id.ok_or_else(|| missing("input_file_id"))?;
     let endpoint = create.endpoint.ok_or_else(|| missing("endpoint"))?;
