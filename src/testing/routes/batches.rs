@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    io::{Read, Seek, SeekFrom},
+    io::Read,
     sync::Arc,
 };
 
@@ -111,12 +111,14 @@ fn judge_lines(content: &Content, rules: &[Arc<LineRule>]) -> std::io::Result<Ha
         return Ok(fates);
     }
     let mut file = std::io::BufReader::new(std::fs::File::open(&***path)?);
-    let mut bytes = Vec::new();
+    let (mut bytes, mut position) = (Vec::new(), 0);
     for (number, line) in input.lines.iter().enumerate().filter(|(_, line)| line.refusal.is_none()) {
-        file.seek(SeekFrom::Start(line.place.start))?;
+        let skipped = i64::try_from(line.place.start - position).map_err(std::io::Error::other)?;
+        // Unlike `seek`, this keeps what has been read from the disk.
+        file.seek_relative(skipped)?;
         bytes.clear();
-        let length = line.place.end - line.place.start;
-        file.by_ref().take(length).read_to_end(&mut bytes)?;
+        file.by_ref().take(line.place.end - line.place.start).read_to_end(&mut bytes)?;
+        position = line.place.end;
         let texts = texts_of(&bytes);
         let line = Line { number, custom_id: &line.custom_id, texts: &texts };
         if let Some(fate) = rules.iter().find_map(|rule| rule.judge(&line)) {
