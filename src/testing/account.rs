@@ -55,14 +55,11 @@ mod tests {
         let content = Content::Uploaded(Arc::new(path), input.clone());
         let hour = Duration::from_secs(3600);
         account.with(|state| state.add_upload("a.jsonl".to_owned(), content, Some(hour)));
-        account.with(|state| state.clock.advance(hour - Duration::from_secs(1)));
+        account.with(|state| state.advance(hour - Duration::from_secs(1)));
         account.with(|state| assert_eq!(state.files().count(), 1));
         assert_eq!((left(), Arc::strong_count(&input)), (1, 2));
 
-        account.with(|state| {
-            state.clock.advance(Duration::from_secs(1));
-            state.settle();
-        });
+        account.with(|state| state.advance(Duration::from_secs(1)));
         assert_eq!((left(), Arc::strong_count(&input)), (0, 1));
         account.with(|state| assert_eq!(state.files().count(), 0));
     }

@@ -29,8 +29,10 @@ pub(super) async fn answer(account: &Account, request: Request<Incoming>) -> Res
         ("advance", &Method::POST) => {
             let by = body["seconds"].as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
             let by = by.ok_or_else(|| invalid("a field 'seconds' that is a number of at least 0"))?;
-            account.with(|state| state.clock.advance(by));
-            account.with(|state| json!({"now": state.clock.unix(state.clock.now())}))
+            account.with(|state| {
+                state.advance(by);
+                json!({"now": state.clock.unix(state.clock.now())})
+            })
         }
         ("speed", &Method::POST) => {
             let speed = body["speed"].as_f64().ok_or_else(|| invalid("a field 'speed' that is a number"))?;

@@ -73,10 +73,7 @@ impl Simulator {
     /// Moves time on. All that is due happens before this returns: states change, lines are finished and billed, files
     /// expire.
     pub fn advance(&self, by: Duration) {
-        self.0.account.with(|state| {
-            state.clock.advance(by);
-            state.settle();
-        });
+        self.0.account.with(|state| state.advance(by));
     }
 
     /// Lets time move by itself, by so many virtual seconds per real second; 0 stops it. A speed below 0 is 0.

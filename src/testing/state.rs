@@ -197,6 +197,12 @@ impl State {
 
     // -- time --
 
+    /// Moves time on, and lets everything happen that is due then.
+    pub(super) fn advance(&mut self, by: Duration) {
+        self.clock.advance(by);
+        self.settle();
+    }
+
     /// Lets everything happen that is due: the changes of all batches in the order of their times, the lines that were
     /// finished since, and the ends of files.
     pub(super) fn settle(&mut self) {
@@ -379,8 +385,7 @@ mod tests {
         assert_eq!((Arc::strong_count(&input), Arc::strong_count(&fate)), (3, 3));
         let records = |state: &State| state.batches().iter().map(Batch::record).collect::<Vec<_>>();
         let before = records(&state);
-        state.clock.advance(Duration::from_secs(3600));
-        state.settle();
+        state.advance(Duration::from_secs(3600));
         assert_eq!((Arc::strong_count(&input), Arc::strong_count(&fate)), (1, 1));
         for (before, after) in before.iter().zip(records(&state)) {
             assert!(after.state.is_terminal(), "{after:?}");
