@@ -5,7 +5,7 @@ use std::{io, time::Duration};
 use docvector_embed::testing::{Fault, Route};
 use serde_json::json;
 
-use super::{jsonl, line_of, lines, start};
+use super::{client::Client, jsonl, line_of, lines, start};
 
 #[test]
 fn a_scripted_answer_comes_as_often_as_asked_and_has_no_effect() {
@@ -117,14 +117,8 @@ fn dropping_the_last_clone_ends_the_server() {
     simulator.fail_next(Route::ListFiles, 1, Fault::hang());
     let clone = simulator.clone();
     drop(simulator);
-    let waiting = std::thread::spawn({
-        let (address, key) = (clone.address(), client.key.clone());
-        move || {
-            let mut client = super::Client::new(address);
-            client.key = key;
-            client.try_get("/v1/files").is_err()
-        }
-    });
+    let other = Client::new(clone.address());
+    let waiting = std::thread::spawn(move || other.try_get("/v1/files").is_err());
     while clone.counts().faults == 0 {
         std::thread::yield_now();
     }
