@@ -7,6 +7,7 @@ mod inner;
 mod key;
 mod new_call;
 mod rows;
+mod store_counts;
 mod vector_store;
 mod work;
 
@@ -23,7 +24,7 @@ pub use self::{
     counts::CacheCounts,
     entry::{EntryInfo, VectorEncoding},
 };
-use self::{counts::Counts, inner::Inner, key::Keys, vector_store::VectorStore, work::Work};
+use self::{inner::Inner, key::Keys, vector_store::VectorStore, work::Work};
 use crate::{
     Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, Truncation,
     cache::CacheStore,
@@ -226,16 +227,15 @@ impl<E: Embedder> CachedBuilder<E> {
                 return Err(Error::new(ErrorKind::Config, message));
             }
         };
-        let counts = Arc::<Counts>::default();
         Ok(Cached(Arc::new(Inner {
             embedder,
-            vectors: VectorStore::new(store, encoding, space.clone(), counts.clone()),
+            vectors: VectorStore::new(store, encoding, space.clone()),
             spaces: [space],
             stores_queries,
             in_flight: Mutex::default(),
             calls: AtomicU64::new(0),
             stored: AtomicU64::new(0),
-            counts,
+            counts: Arc::default(),
         })))
     }
 
@@ -253,7 +253,7 @@ impl<E: Embedder> CachedBuilder<E> {
 impl<E> Cached<E> {
     /// Returns what this cache has done so far. Clones count together.
     pub fn counts(&self) -> CacheCounts {
-        self.0.counts.snapshot()
+        self.0.counts.snapshot(self.0.vectors.counts())
     }
 
     /// Returns the cost that no caller was told of, by payee: see [`CacheCounts::unclaimed`].

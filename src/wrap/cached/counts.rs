@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::store_counts::StoreCounts;
 use crate::{Charges, Usage, sync::Mutex};
 
 #[derive(Default)]
@@ -9,23 +10,20 @@ pub(super) struct Counts {
     pub(super) hits: AtomicU64,
     pub(super) misses: AtomicU64,
     pub(super) joined: AtomicU64,
-    pub(super) damaged: AtomicU64,
-    pub(super) failures: AtomicU64,
-    pub(super) stored: AtomicU64,
     pub(super) unclaimed: Mutex<Charges>,
 }
 
 impl Counts {
-    /// Reads all counts, each as it is at the moment.
-    pub(super) fn snapshot(&self) -> CacheCounts {
+    /// Reads all counts and those of the store, each as it is at the moment.
+    pub(super) fn snapshot(&self, store: &StoreCounts) -> CacheCounts {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         CacheCounts {
             hits: read(&self.hits),
             misses: read(&self.misses),
             joined: read(&self.joined),
-            damaged: read(&self.damaged),
-            failures: read(&self.failures),
-            stored: read(&self.stored),
+            damaged: read(&store.damaged),
+            failures: read(&store.failures),
+            stored: read(&store.stored),
             unclaimed: self.unclaimed.with(|unclaimed| unclaimed.usage()),
         }
     }

@@ -11,9 +11,9 @@ use std::{
 use futures_util::FutureExt;
 
 use super::{
-    counts::Counts,
     entry::{self, VectorEncoding},
     rows::Rows,
+    store_counts::StoreCounts,
 };
 use crate::{
     Embeddings, Error, ErrorKind, Result, Space,
@@ -30,14 +30,14 @@ pub(super) struct VectorStore {
     store: Arc<dyn CacheStore>,
     encoding: VectorEncoding,
     space: Space,
-    counts: Arc<Counts>,
+    counts: StoreCounts,
     /// Whether the store has a note about the space.
     noted: AtomicBool,
 }
 
 impl VectorStore {
-    pub(super) fn new(store: Arc<dyn CacheStore>, encoding: VectorEncoding, space: Space, counts: Arc<Counts>) -> Self {
-        Self { store, encoding, space, counts, noted: AtomicBool::new(false) }
+    pub(super) fn new(store: Arc<dyn CacheStore>, encoding: VectorEncoding, space: Space) -> Self {
+        Self { store, encoding, space, counts: StoreCounts::default(), noted: AtomicBool::new(false) }
     }
 
     /// Returns the store itself.
@@ -48,6 +48,11 @@ impl VectorStore {
     /// Returns how vectors are stored.
     pub(super) const fn encoding(&self) -> VectorEncoding {
         self.encoding
+    }
+
+    /// Returns what has happened so far.
+    pub(super) const fn counts(&self) -> &StoreCounts {
+        &self.counts
     }
 
     /// Counts a failure of the store, and warns of it.
