@@ -99,6 +99,7 @@ mod rate_limit_status;
 mod shared_call;
 mod shown_name;
 mod space;
+mod stored_vectors;
 mod sync;
 pub mod telemetry;
 #[cfg(feature = "testing")]

@@ -1,4 +1,4 @@
-//! Names entries: [`Key`]. How `Cached` computes the key of a text is in `wrap/cached/key.rs`.
+//! Names entries: [`Key`]. How the key of a text is computed is in `stored_vectors/key.rs`.
 
 use std::{
     fmt,

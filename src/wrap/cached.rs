@@ -1,14 +1,9 @@
 //! Embeds each text once, ever: [`Cached`], over any [`CacheStore`].
 
 mod counts;
-mod entry;
 mod in_flight;
 mod inner;
-mod key;
 mod new_call;
-mod rows;
-mod store_counts;
-mod vector_store;
 mod work;
 
 use std::{
@@ -18,19 +13,18 @@ use std::{
 
 use async_trait::async_trait;
 
+pub use self::counts::CacheCounts;
+use self::{inner::Inner, work::Work};
 #[cfg(fuzzing)]
-pub use self::entry::fuzz;
-pub use self::{
-    counts::CacheCounts,
-    entry::{EntryInfo, VectorEncoding},
-};
-use self::{inner::Inner, key::Keys, vector_store::VectorStore, work::Work};
+pub use crate::stored_vectors::fuzz;
+pub use crate::stored_vectors::{EntryInfo, VectorEncoding};
 use crate::{
     Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, Truncation,
     cache::CacheStore,
     checked::embed_checked,
     explanation::{Explanation, distinct, plural},
     numerics::cosine,
+    stored_vectors::{Keys, VectorStore},
     sync::Mutex,
 };
 

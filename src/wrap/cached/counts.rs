@@ -2,8 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::store_counts::StoreCounts;
-use crate::{Charges, Usage, sync::Mutex};
+use crate::{Charges, Usage, stored_vectors::StoreCounts, sync::Mutex};
 
 #[derive(Default)]
 pub(super) struct Counts {

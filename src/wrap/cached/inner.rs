@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, atomic::AtomicU64};
 
-use super::{counts::Counts, in_flight::InFlightTable, vector_store::VectorStore};
-use crate::{Space, sync::Mutex};
+use super::{counts::Counts, in_flight::InFlightTable};
+use crate::{Space, stored_vectors::VectorStore, sync::Mutex};
 
 /// The state that clones and calls share.
 pub(super) struct Inner<E> {

@@ -11,11 +11,11 @@ use tokio::runtime::Handle;
 use super::{
     in_flight::{Answer, InFlightCall, InFlightTable, Progress},
     inner::Inner,
-    rows::Rows,
 };
 use crate::{
     Batch, Charges, Embedder, Embeddings, InputKind, Lane, Limits, OwnedOptions, Result, Usage, cache::Key,
     checked::embed_checked, counted::Counted, observer::Observer, packed::PackedTexts, shared_call::SharedCall,
+    stored_vectors::Rows,
 };
 
 /// A call that is not yet entered. It owns all it needs, because it outlives the caller that began it.

@@ -25,9 +25,7 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use super::{
     in_flight::{Answer, InFlightCall, Progress, Slot},
     inner::Inner,
-    key::Keys,
     new_call::NewCall,
-    rows::Rows,
 };
 use crate::{
     Batch, Charges, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Usage,
@@ -38,6 +36,7 @@ use crate::{
     packed::PackedTexts,
     planner::{self, yield_once},
     shared_call::SharedCall,
+    stored_vectors::{Keys, Rows},
 };
 
 /// Texts and bytes that are hashed before other tasks have their turn: about a millisecond of work.

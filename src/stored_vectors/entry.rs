@@ -25,7 +25,7 @@ const F16: u8 = 2;
 const TRUNCATED: u8 = 128;
 const F32_TRUNCATED: u8 = F32 | TRUNCATED;
 
-/// How the components of vectors are stored: see [`CachedBuilder`](super::CachedBuilder) for an example.
+/// How the components of vectors are stored: see [`CachedBuilder`](crate::wrap::CachedBuilder) for an example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum VectorEncoding {
@@ -91,8 +91,8 @@ pub struct EntryInfo {
 }
 
 impl EntryInfo {
-    /// Checks an entry of a store, as [`Cached`](super::Cached) does before it uses one. Returns `None` if the entry is
-    /// not the one that was written under this key: damaged, shortened, the entry of another key, or no vector.
+    /// Checks an entry of a store, as [`Cached`](crate::wrap::Cached) does before it uses one. Returns `None` if the
+    /// entry is not the one that was written under this key: damaged, shortened, the entry of another key, or no vector.
     ///
     /// ```
     /// use docvector_embed::{cache::Key, wrap::EntryInfo};

@@ -6,14 +6,14 @@ use crate::{InputKind, SpaceId, Truncation, cache::Key};
 const CONTEXT: &str = "docvector-embed 2026-11-22 cache key v1";
 
 /// Computes keys for one space, kind and truncation, which are hashed once for all texts.
-pub(super) struct Keys(blake3::Hasher);
+pub(crate) struct Keys(blake3::Hasher);
 
 /// The kind of the probe text, which identifies a model. Documents are 0 and queries 1.
 const PROBE: u8 = 2;
 
 impl Keys {
     /// Begins the keys. `limit` is the embedder's limit of tokens per text: it says where a text is truncated.
-    pub(super) fn new(space: SpaceId, kind: InputKind, truncation: Truncation, limit: Option<usize>) -> Self {
+    pub(crate) fn new(space: SpaceId, kind: InputKind, truncation: Truncation, limit: Option<usize>) -> Self {
         let kind = match kind {
             InputKind::Document => 0,
             InputKind::Query => 1,
@@ -26,7 +26,7 @@ impl Keys {
     }
 
     /// Begins the key of the probe text.
-    pub(super) fn of_probe(space: SpaceId) -> Self {
+    pub(crate) fn of_probe(space: SpaceId) -> Self {
         Self::of(space, PROBE, 0)
     }
 
@@ -38,7 +38,7 @@ impl Keys {
     }
 
     /// Computes the key of a text.
-    pub(super) fn key(&self, text: &str) -> Key {
+    pub(crate) fn key(&self, text: &str) -> Key {
         let mut hasher = self.0.clone();
         hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
         Key::from_bytes(*hasher.finalize().as_bytes())

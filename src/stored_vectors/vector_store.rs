@@ -11,9 +11,9 @@ use std::{
 use futures_util::FutureExt;
 
 use super::{
+    counts::StoreCounts,
     entry::{self, VectorEncoding},
     rows::Rows,
-    store_counts::StoreCounts,
 };
 use crate::{
     Embeddings, Error, ErrorKind, Result, Space,
@@ -26,7 +26,7 @@ use crate::{
 const MAX_LOOKUPS_AFTER_DAMAGE: usize = 4;
 
 /// The vectors of one space in a store. A store that fails or panics causes a warning. Damaged entries are discarded.
-pub(super) struct VectorStore {
+pub(crate) struct VectorStore {
     store: Arc<dyn CacheStore>,
     encoding: VectorEncoding,
     space: Space,
@@ -36,33 +36,33 @@ pub(super) struct VectorStore {
 }
 
 impl VectorStore {
-    pub(super) fn new(store: Arc<dyn CacheStore>, encoding: VectorEncoding, space: Space) -> Self {
+    pub(crate) fn new(store: Arc<dyn CacheStore>, encoding: VectorEncoding, space: Space) -> Self {
         Self { store, encoding, space, counts: StoreCounts::default(), noted: AtomicBool::new(false) }
     }
 
     /// Returns the store itself.
-    pub(super) fn store(&self) -> &dyn CacheStore {
+    pub(crate) fn store(&self) -> &dyn CacheStore {
         &*self.store
     }
 
     /// Returns how vectors are stored.
-    pub(super) const fn encoding(&self) -> VectorEncoding {
+    pub(crate) const fn encoding(&self) -> VectorEncoding {
         self.encoding
     }
 
     /// Returns what has happened so far.
-    pub(super) const fn counts(&self) -> &StoreCounts {
+    pub(crate) const fn counts(&self) -> &StoreCounts {
         &self.counts
     }
 
     /// Counts a failure of the store, and warns of it.
-    pub(super) fn failed(&self, error: &Error, what: &str) {
+    pub(crate) fn failed(&self, error: &Error, what: &str) {
         self.counts.failures.fetch_add(1, Ordering::Relaxed);
         tracing::warn!({ telemetry::STORE } = %self.store, { telemetry::ERROR } = %error, "the cache {what}");
     }
 
     /// Takes the missing rows that the store has. Returns the number of damaged entries.
-    pub(super) async fn look_up(&self, keys: &[Key], rows: &mut Rows) -> u64 {
+    pub(crate) async fn look_up(&self, keys: &[Key], rows: &mut Rows) -> u64 {
         // Mostly, all rows are missing.
         let mut damaged = if rows.left() == keys.len() {
             self.look(keys, |at| at, rows).await
@@ -129,7 +129,7 @@ impl VectorStore {
     }
 
     /// Reads the stored vector of the probe text.
-    pub(super) async fn probe(&self, key: Key) -> Result<Option<Vec<f32>>> {
+    pub(crate) async fn probe(&self, key: Key) -> Result<Option<Vec<f32>>> {
         let mut stored = vec![0.0; self.space.dimensions()];
         for _ in 0..MAX_LOOKUPS_AFTER_DAMAGE {
             let (mut found, mut damaged) = (false, None);
@@ -147,7 +147,7 @@ impl VectorStore {
     }
 
     /// Stores the vector of the probe text, exactly.
-    pub(super) async fn put_probe(&self, key: Key, row: &[f32]) -> Result<()> {
+    pub(crate) async fn put_probe(&self, key: Key, row: &[f32]) -> Result<()> {
         let mut value = Vec::new();
         entry::write(&mut value, &key, row, false, VectorEncoding::Exact);
         unpanicked(async { self.store.put(&[Entry::new(key, &value)]).await }).await?;
@@ -168,7 +168,7 @@ impl VectorStore {
     }
 
     /// Stores rows under keys. A failure causes a warning.
-    pub(super) async fn keep(&self, keys: &[Key], rows: &Embeddings) {
+    pub(crate) async fn keep(&self, keys: &[Key], rows: &Embeddings) {
         let mut entries = OwnedEntries::with_capacity(keys.len(), keys.len() * (rows.dimensions() * 4 + 16));
         for (row, &key) in keys.iter().enumerate() {
             let cut = rows.is_truncated(row);

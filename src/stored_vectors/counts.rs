@@ -3,11 +3,11 @@
 use std::sync::atomic::AtomicU64;
 
 #[derive(Default)]
-pub(super) struct StoreCounts {
+pub(crate) struct StoreCounts {
     /// Damaged entries.
-    pub(super) damaged: AtomicU64,
+    pub(crate) damaged: AtomicU64,
     /// Failed reads and writes.
-    pub(super) failures: AtomicU64,
+    pub(crate) failures: AtomicU64,
     /// Vectors that the store took.
-    pub(super) stored: AtomicU64,
+    pub(crate) stored: AtomicU64,
 }

@@ -7,7 +7,7 @@ use crate::{Charges, Embeddings, Error, Partial, Result, Space, cache::Key};
 ///
 /// [`RowCollector`](crate::RowCollector) does the same for whole results. This one also reads entries, straight into
 /// the matrix: a hit is one copy.
-pub(super) struct Rows {
+pub(crate) struct Rows {
     width: usize,
     /// Reaches to the last row that is there.
     components: Vec<f32>,
@@ -16,11 +16,11 @@ pub(super) struct Rows {
     left: usize,
     truncated: Vec<usize>,
     /// The number of rows that came from the store.
-    pub(super) hits: u64,
+    pub(crate) hits: u64,
 }
 
 impl Rows {
-    pub(super) fn new(texts: usize, width: usize) -> Self {
+    pub(crate) fn new(texts: usize, width: usize) -> Self {
         Self {
             width,
             components: Vec::with_capacity(texts * width),
@@ -32,22 +32,22 @@ impl Rows {
     }
 
     /// Whether there is such a place, and its row is missing.
-    pub(super) fn is_missing(&self, place: usize) -> bool {
+    pub(crate) fn is_missing(&self, place: usize) -> bool {
         self.done.get(place).is_some_and(|done| !done)
     }
 
     /// Returns the number of missing rows.
-    pub(super) const fn left(&self) -> usize {
+    pub(crate) const fn left(&self) -> usize {
         self.left
     }
 
     /// Iterates over the places whose row is missing.
-    pub(super) fn missing(&self) -> impl Iterator<Item = usize> {
+    pub(crate) fn missing(&self) -> impl Iterator<Item = usize> {
         (0..self.done.len()).filter(|&place| !self.done[place])
     }
 
     /// Takes a row from an entry; returns `false` if the entry is damaged.
-    pub(super) fn read(&mut self, place: usize, key: &Key, value: &[u8]) -> bool {
+    pub(crate) fn read(&mut self, place: usize, key: &Key, value: &[u8]) -> bool {
         let (start, end) = (place * self.width, (place + 1) * self.width);
         let read = if self.components.len() == start {
             entry::append(value, key, &mut self.components, self.width)
@@ -66,7 +66,7 @@ impl Rows {
     }
 
     /// Takes row `row` of `rows`, which lie in the same space.
-    pub(super) fn place(&mut self, place: usize, rows: &Embeddings, row: usize) {
+    pub(crate) fn place(&mut self, place: usize, rows: &Embeddings, row: usize) {
         let (start, end) = (place * self.width, (place + 1) * self.width);
         if self.components.len() == start {
             self.components.extend_from_slice(rows.row(row));
@@ -81,14 +81,14 @@ impl Rows {
     }
 
     /// Returns all rows. Missing rows are zero.
-    pub(super) fn into_embeddings(mut self, space: &Space, charges: impl Into<Charges>) -> Result<Embeddings> {
+    pub(crate) fn into_embeddings(mut self, space: &Space, charges: impl Into<Charges>) -> Result<Embeddings> {
         self.components.resize(self.done.len() * self.width, 0.0);
         let rows = Embeddings::of_finite(self.done.len(), space, self.components, charges)?;
         Ok(rows.with_truncated(self.truncated))
     }
 
     /// Adds the rows that are there to an error, with their charges.
-    pub(super) fn fail(self, error: Error, space: &Space, charges: Charges) -> Error {
+    pub(crate) fn fail(self, error: Error, space: &Space, charges: Charges) -> Error {
         match self.into_partial(space, charges.clone()) {
             Ok(Some(partial)) => error.with_partial(partial),
             Ok(None) => error.with_charges(&charges),
