@@ -293,6 +293,15 @@ impl Error {
         self
     }
 
+    /// Says in the message what was being done: `what`, then a colon and the message.
+    #[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "for providers on a network"))]
+    #[must_use]
+    pub(crate) fn while_doing(mut self, what: impl fmt::Display) -> Self {
+        let inner = self.inner();
+        inner.message = format!("{what}: {}", inner.message);
+        self
+    }
+
     /// Removes the provider's code and its id of the request, each if `hidden` says that it must not be shown.
     #[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "for providers on a network"))]
     #[must_use]
@@ -300,6 +309,14 @@ impl Error {
         let inner = self.inner();
         inner.request_id.take_if(|words| hidden(words));
         inner.code.take_if(|words| hidden(words));
+        self
+    }
+
+    /// Removes the provider's own words.
+    #[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "for providers on a network"))]
+    #[must_use]
+    pub(crate) fn without_provider_message(mut self) -> Self {
+        self.inner().provider_message = None;
         self
     }
 

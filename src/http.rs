@@ -3,7 +3,9 @@
 //! It follows no redirect and takes no proxy from the environment. It reads no more of a reply than the request can
 //! produce, before and after decompression. Its errors hold only a status, names and numbers.
 
+pub(crate) mod download;
 pub(crate) mod headers;
+pub(crate) mod upload;
 
 use std::{
     borrow::Cow,
@@ -15,7 +17,7 @@ use std::{
 
 use flate2::read::MultiGzDecoder;
 use reqwest::{
-    Client, Proxy, Response, StatusCode, Url,
+    Client, Method, Proxy, RequestBuilder, Response, StatusCode, Url,
     header::{CONTENT_ENCODING, HeaderMap},
 };
 use rustls_platform_verifier::BuilderVerifierExt;
@@ -52,11 +54,12 @@ impl Default for HttpOptions {
     }
 }
 
-/// A pool of connections and the time limit of a call. Clones share the pool.
+/// A pool of connections and its settings. Clones share the pool.
 #[derive(Clone)]
 pub(crate) struct Http {
     client: Client,
-    timeout: Duration,
+    options: HttpOptions,
+    encrypted: bool,
 }
 
 /// A reply as it arrived.
@@ -84,6 +87,11 @@ impl Reply {
     /// Bytes of the body as it arrived.
     pub(crate) fn len(&self) -> usize {
         self.body.len()
+    }
+
+    /// Adds what the head of the reply says to an error about its body.
+    pub(crate) fn about(&self, error: Error) -> Error {
+        of_reply(error, self.status, &self.headers)
     }
 
     /// Returns the error of a reply that is too large.
@@ -180,9 +188,15 @@ impl Http {
             }
         }
         match builder.build() {
-            Ok(client) => Ok(Self { client, timeout: options.timeout }),
+            Ok(client) => Ok(Self { client, options: options.clone(), encrypted }),
             Err(error) => config("the HTTP client cannot be built", Box::new(error.without_url())),
         }
+    }
+
+    /// Makes a client with the same settings and with connections of its own, for another runtime: a connection lives as
+    /// long as the runtime that opened it.
+    pub(crate) fn with_own_connections(&self) -> Result<Self> {
+        Self::new(&self.options, self.encrypted)
     }
 
     /// Posts JSON and reads the reply: at most `max_bytes`, before and after decompression.
@@ -197,7 +211,7 @@ impl Http {
         max_bytes: usize,
     ) -> Result<Reply> {
         let now = Instant::now();
-        let total = now.checked_add(self.timeout);
+        let total = now.checked_add(self.options.timeout);
         let (end, passed) = match (total, deadline) {
             (total, Some(deadline)) if total.is_none_or(|total| deadline < total) => {
                 (Some(deadline), ErrorKind::DeadlinePassed)
@@ -213,13 +227,42 @@ impl Http {
                 _ => format!(
                     "no complete reply within {:?}: send less per call (`with_limits`), or allow more time \
                      (`with_timeout`)",
-                    self.timeout
+                    self.options.timeout
                 ),
             };
             Error::new(passed, message).with_usage(Usage::of_unanswered())
         };
         let request = self.client.post(url.clone()).headers(headers.clone()).body(body);
-        let sent = until(end, request.send()).await.ok_or_else(late)?;
+        self.send(request, url, max_bytes, end, late).await
+    }
+
+    /// Sends a request of any method, whose body may be empty, and reads the reply: at most `max_bytes`, before and after
+    /// decompression.
+    ///
+    /// Dropping the future closes the connection.
+    pub(crate) async fn exchange(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: &HeaderMap,
+        body: Vec<u8>,
+        max_bytes: usize,
+    ) -> Result<Reply> {
+        let end = Instant::now().checked_add(self.options.timeout);
+        let request = self.client.request(method, url.clone()).headers(headers.clone()).body(body);
+        let timeout = self.options.timeout;
+        self.send(request, url, max_bytes, end, || too_late("no complete reply", timeout)).await
+    }
+
+    async fn send(
+        &self,
+        request: RequestBuilder,
+        url: &Url,
+        max_bytes: usize,
+        end: Option<Instant>,
+        late: impl Fn() -> Error + Send,
+    ) -> Result<Reply> {
+        let sent = until(end, request.send()).await.ok_or_else(&late)?;
         let response = sent.map_err(|error| transport_error(error, url))?;
         self.read(response, max_bytes, end, late).await
     }
@@ -234,10 +277,7 @@ impl Http {
     ) -> Result<Reply> {
         let (status, headers) = (response.status(), response.headers().clone());
         let is_error = !status.is_success();
-        let about = |error: Error| {
-            let error = error.with_status(status.as_u16());
-            headers::request_id(&headers).into_iter().fold(error, Error::with_request_id)
-        };
+        let about = |error: Error| of_reply(error, status, &headers);
         let length = response.content_length();
         let mut is_cut = !is_error && length.is_some_and(|length| length > max_bytes as u64);
         if is_cut && length.is_some_and(|length| length / ABSURD > max_bytes as u64) {
@@ -279,8 +319,26 @@ impl Http {
 
 impl fmt::Debug for Http {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Http").field("timeout", &self.timeout).finish_non_exhaustive()
+        f.debug_struct("Http").field("timeout", &self.options.timeout).finish_non_exhaustive()
     }
+}
+
+/// Makes the error of a request that took too long and cannot be made smaller: `what` did not come in this time.
+fn too_late(what: &str, timeout: Duration) -> Error {
+    let message = format!("{what} within {timeout:?}: allow more time (`with_timeout`)");
+    Error::new(ErrorKind::Timeout, message).with_usage(Usage::of_unanswered())
+}
+
+/// Adds what the head of a reply says to an error about its body.
+fn of_reply(error: Error, status: StatusCode, headers: &HeaderMap) -> Error {
+    let error = error.with_status(status.as_u16());
+    headers::request_id(headers).into_iter().fold(error, Error::with_request_id)
+}
+
+/// Whether a request surely did not reach the server, because there was no connection.
+pub(crate) fn was_never_sent(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<reqwest::Error>());
+    source.is_some_and(|source| source.is_connect() || source.is_builder())
 }
 
 /// Makes the error of a request that got no reply, or not all of it.

@@ -5,6 +5,8 @@ mod fake;
 mod onnx;
 #[cfg(feature = "openai")]
 mod openai;
+#[cfg(feature = "openai")]
+mod openai_batch;
 
 pub use self::fake::{Fake, FakeBuilder, FakeCall, FakeOutcome, Hold};
 #[cfg(all(feature = "onnx", fuzzing))]

@@ -46,6 +46,21 @@ impl Rows {
         (0..self.done.len()).filter(|&place| !self.done[place])
     }
 
+    /// Returns the row of a place, or `None` if it is missing.
+    #[cfg(feature = "openai")]
+    #[allow(dead_code)]
+    pub(crate) fn row(&self, place: usize) -> Option<&[f32]> {
+        let is_there = self.done.get(place).is_some_and(|done| *done);
+        is_there.then(|| &self.components[place * self.width..(place + 1) * self.width])
+    }
+
+    /// Returns the places whose text was truncated, in any order.
+    #[cfg(feature = "openai")]
+    #[allow(dead_code)]
+    pub(crate) fn truncated(&self) -> &[usize] {
+        &self.truncated
+    }
+
     /// Takes a row from an entry; returns `false` if the entry is damaged.
     pub(crate) fn read(&mut self, place: usize, key: &Key, value: &[u8]) -> bool {
         let (start, end) = (place * self.width, (place + 1) * self.width);

@@ -86,6 +86,15 @@ impl VectorStore {
         found
     }
 
+    /// Returns the rows that the store has of these keys, each at the place of its key.
+    #[cfg(feature = "openai")]
+    #[allow(dead_code)]
+    pub(crate) async fn rows_of(&self, keys: &[Key]) -> Rows {
+        let mut rows = Rows::new(keys.len(), self.space.dimensions());
+        self.look_up(keys, &mut rows).await;
+        rows
+    }
+
     /// Takes what the store has under these keys; returns the damaged entries.
     async fn look(
         &self,
@@ -190,4 +199,94 @@ impl VectorStore {
 async fn unpanicked<T: Send>(work: impl Future<Output = Result<T>> + Send) -> Result<T> {
     let panicked = |_| Err(Error::new(ErrorKind::Cache, "the store panicked"));
     AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(panicked)
+}
+
+#[cfg(all(test, feature = "openai"))]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::{
+        InputKind, SpaceId, Truncation, Usage,
+        cache::{Memory, Sink},
+        stored_vectors::key::Keys,
+    };
+
+    const WIDTH: usize = 2;
+
+    fn space() -> Space {
+        Space::builder("a-model", WIDTH).build().expect("a space")
+    }
+
+    fn keys(texts: &[&str]) -> Vec<Key> {
+        let keys = Keys::new(space().id(), InputKind::Document, Truncation::Truncate, Some(9));
+        texts.iter().map(|text| keys.key(text)).collect()
+    }
+
+    #[tokio::test]
+    async fn each_row_that_was_kept_is_at_the_place_of_its_key() {
+        let vectors = VectorStore::new(Arc::new(Memory::new(1 << 20)), VectorEncoding::Exact, space());
+        let rows = Embeddings::new(2, &space(), vec![1.0, 2.0, 3.0, 4.0], Usage::ZERO).expect("rows");
+        vectors.keep(&keys(&["one", "two"]), &rows.with_truncated(vec![1])).await;
+        let rows = vectors.rows_of(&keys(&["two", "three", "one", "two"])).await;
+        let there: Vec<Option<&[f32]>> = (0..5).map(|place| rows.row(place)).collect();
+        assert_eq!(there, [Some(&[3.0, 4.0][..]), None, Some(&[1.0, 2.0]), Some(&[3.0, 4.0]), None]);
+        assert_eq!((rows.missing().collect::<Vec<_>>(), rows.hits), (vec![1], 3));
+        let mut truncated = rows.truncated().to_vec();
+        truncated.sort_unstable();
+        assert_eq!(truncated, [0, 3]);
+        assert_eq!(vectors.counts().stored.load(Ordering::Relaxed), 2);
+    }
+
+    /// Fails or panics.
+    #[derive(Debug)]
+    struct Broken(bool);
+
+    impl std::fmt::Display for Broken {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("broken")
+        }
+    }
+
+    impl Broken {
+        fn fail(&self) -> Result<()> {
+            assert!(!self.0, "told to");
+            Err(Error::new(ErrorKind::Cache, "told to"))
+        }
+    }
+
+    #[async_trait]
+    impl CacheStore for Broken {
+        async fn get(&self, _: &[Key], _: &mut Sink<'_>) -> Result<()> {
+            self.fail()
+        }
+
+        async fn put(&self, _: &[Entry<'_>]) -> Result<()> {
+            self.fail()
+        }
+
+        async fn discard(&self, _: &[Entry<'_>]) -> Result<()> {
+            self.fail()
+        }
+
+        async fn note(&self, _: SpaceId, _: &str) -> Result<()> {
+            self.fail()
+        }
+
+        async fn flush(&self) -> Result<()> {
+            self.fail()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_fails_has_nothing_and_stops_nobody() {
+        for panics in [false, true] {
+            let vectors = VectorStore::new(Arc::new(Broken(panics)), VectorEncoding::Exact, space());
+            let row = Embeddings::new(1, &space(), vec![1.0, 2.0], Usage::ZERO).expect("a row");
+            vectors.keep(&keys(&["one"]), &row).await;
+            assert_eq!(vectors.rows_of(&keys(&["one", "two"])).await.left(), 2);
+            let counts = vectors.counts();
+            assert_eq!((counts.failures.load(Ordering::Relaxed), counts.stored.load(Ordering::Relaxed)), (2, 0));
+        }
+    }
 }

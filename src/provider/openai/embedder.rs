@@ -97,7 +97,7 @@ const LARGE_BODY: usize = 1 << 20;
 /// One span per request, `embeddings`, with the fields of OpenTelemetry's conventions for generative AI
 /// (`gen_ai.request.model`, `gen_ai.usage.input_tokens`, `error.type`, ...). It never holds a text, a key or a body.
 #[derive(Clone)]
-pub struct OpenAi(pub(super) Arc<Endpoint>);
+pub struct OpenAi(pub(in crate::provider) Arc<Endpoint>);
 
 impl OpenAi {
     /// Embeds a batch with one request, in a span of its own.

@@ -8,32 +8,32 @@ use super::body_fields::BodyFields;
 use crate::{Limits, Payee, Space, http::Http, named::named};
 
 /// The settings that every call of an [`OpenAi`](crate::provider::OpenAi) shares.
-pub(super) struct Endpoint {
+pub(in crate::provider) struct Endpoint {
     /// The text of `Display`: `openai/text-embedding-3-small`.
     pub(super) name: String,
     /// OpenTelemetry's name of the provider.
     pub(super) vendor: &'static str,
-    pub(super) payee: Payee,
-    pub(super) url: Url,
-    pub(super) headers: HeaderMap,
+    pub(in crate::provider) payee: Payee,
+    pub(in crate::provider) url: Url,
+    pub(in crate::provider) headers: HeaderMap,
     /// The model's name in the request; `None` if the URL names the model.
-    pub(super) model: Option<String>,
+    pub(in crate::provider) model: Option<String>,
     pub(super) dimensions: Option<usize>,
     pub(super) encoding: OpenAiEncoding,
     pub(super) body_fields: BodyFields,
-    pub(super) space: Space,
+    pub(in crate::provider) space: Space,
     /// The limits that were set.
     pub(super) limits: Limits,
     /// The most texts per request that a refusal has told; `usize::MAX` before.
     pub(super) told_texts: AtomicUsize,
-    pub(super) http: Http,
+    pub(in crate::provider) http: Http,
     /// Whether the log has the warning that another model answers.
     pub(super) told_other_model: AtomicBool,
 }
 
 impl Endpoint {
     /// Returns the limits of a request: those that were set, and the texts that the server has said it takes.
-    pub(super) fn limits(&self) -> Limits {
+    pub(in crate::provider) fn limits(&self) -> Limits {
         let told = self.told_texts.load(Ordering::Relaxed);
         match self.limits.texts {
             Some(texts) if texts <= told => self.limits.clone(),

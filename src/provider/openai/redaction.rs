@@ -3,7 +3,7 @@
 use reqwest::header::HeaderMap;
 
 /// Whether the words quote a secret header of the request.
-pub(super) fn quotes_secret(words: &str, headers: &HeaderMap) -> bool {
+pub(in crate::provider) fn quotes_secret(words: &str, headers: &HeaderMap) -> bool {
     let mut secrets = headers.values().filter(|value| value.is_sensitive());
     secrets.any(|secret| secret.to_str().is_ok_and(|secret| quotes(words, secret.trim_start_matches("Bearer "))))
 }

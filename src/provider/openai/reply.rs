@@ -15,34 +15,53 @@ mod without_vectors;
 use serde::de::DeserializeSeed;
 use serde_json::error::Category;
 
-use self::{
-    json::ReplySeed,
-    partial_reply::{Fault, PartialReply},
-    without_vectors::WithoutVectors,
-};
+pub(in crate::provider) use self::{json::ReplySeed, partial_reply::PartialReply, values::Scalar};
+use self::{partial_reply::Fault, without_vectors::WithoutVectors};
 use crate::{BadText, BadTextReason, Embeddings, Error, ErrorKind, Partial, Result, Space, Usage};
 
 /// A reply's rows, in the order of the request, and its model.
-pub(super) struct DecodedReply {
-    pub(super) embeddings: Embeddings,
+pub(in crate::provider) struct DecodedReply {
+    pub(in crate::provider) embeddings: Embeddings,
     /// The model's name in the reply.
-    pub(super) model: Option<String>,
+    pub(in crate::provider) model: Option<String>,
 }
 
 /// Returns the maximum bytes of a reply to `rows` texts: components as JSON numbers of up to 24 characters with the
 /// white space of a pretty printer, which is more than base64 takes, and names and ids around each row.
-pub(super) fn max_bytes(rows: usize, dimensions: usize) -> usize {
+pub(in crate::provider) fn max_bytes(rows: usize, dimensions: usize) -> usize {
     rows.saturating_mul(dimensions.saturating_mul(32).saturating_add(1024)).saturating_add(64 << 10)
 }
 
 /// Decodes a reply to a request of `rows` texts. `has_content_length` says whether the reply told its body's length.
-pub(super) fn read(body: &[u8], rows: usize, space: &Space, has_content_length: bool) -> Result<DecodedReply> {
-    let mut reply = match parse(body, rows, space) {
-        Parsed::Fast(reply) | Parsed::Plain(reply, Ok(())) => reply,
-        Parsed::Plain(reply, Err(error)) => {
-            return Err(malformed(&error, body.len(), has_content_length, Usage::of_request(reply.tokens)));
-        }
-    };
+pub(in crate::provider) fn read(
+    body: &[u8],
+    rows: usize,
+    space: &Space,
+    has_content_length: bool,
+) -> Result<DecodedReply> {
+    match parse(body, rows, space, walk) {
+        (reply, Ok(())) => finish(reply, space),
+        (reply, Err(error)) => Err(malformed(&error, body.len(), has_content_length, Usage::of_request(reply.tokens))),
+    }
+}
+
+/// Decodes a reply to a request of `rows` texts that stands somewhere in a larger JSON. `walk` parses all of that JSON
+/// and hands the reply to [`ReplySeed`]. It may be called twice, the first time with JSON whose vectors were taken out.
+///
+/// Returns `None` if the rows are not all there and sound. The reply itself, by [`read`], then tells why.
+pub(in crate::provider) fn read_inside<'b, T>(
+    json: &'b [u8],
+    rows: usize,
+    space: &Space,
+    walk: impl Fn(&[u8], &mut PartialReply<'b>) -> serde_json::Result<T>,
+) -> Option<(T, DecodedReply)> {
+    let (reply, around) = parse(json, rows, space, walk);
+    Some((around.ok()?, finish(reply, space).ok()?))
+}
+
+/// Makes the result of a reply whose JSON was read to its end.
+fn finish(mut reply: PartialReply<'_>, space: &Space) -> Result<DecodedReply> {
+    let rows = reply.rows;
     let usage = Usage::of_request(reply.tokens);
     let wrong = |message: String| Error::new(ErrorKind::Protocol, message).with_usage(usage).of_whole_reply();
     if let Some(code) = &reply.error {
@@ -83,26 +102,25 @@ pub(super) fn of_beginning(beginning: &[u8], rows: usize, space: &Space, too_lar
     }
 }
 
-/// A reply that was parsed in one of two ways.
-enum Parsed<'b> {
-    /// The vectors were taken out first and decoded without the parser. Each is a vector, and nothing else is wrong.
-    Fast(PartialReply<'b>),
-    /// The parser read the whole body, as far as it could.
-    Plain(PartialReply<'b>, serde_json::Result<()>),
-}
-
-/// Parses a reply in the fast way if that finds nothing wrong. Else it parses the whole body, so that errors name
-/// places in the reply itself and not in the JSON without vectors.
-fn parse<'b>(body: &'b [u8], rows: usize, space: &Space) -> Parsed<'b> {
+/// Parses a reply in the fast way if that finds nothing wrong: the vectors are taken out first and decoded without the
+/// parser. Else it parses the whole body, as far as it can, so that errors name places in the reply itself and not in
+/// the JSON without vectors.
+fn parse<'b, T>(
+    body: &'b [u8],
+    rows: usize,
+    space: &Space,
+    walk: impl Fn(&[u8], &mut PartialReply<'b>) -> serde_json::Result<T>,
+) -> (PartialReply<'b>, serde_json::Result<T>) {
     if let Some(WithoutVectors { json, taken }) = WithoutVectors::new(body, rows, space.dimensions()) {
         let mut reply = PartialReply::new(rows, space, taken);
-        if walk(&json, &mut reply).is_ok() && reply.is_proven() {
-            return Parsed::Fast(reply);
+        let parsed = walk(&json, &mut reply);
+        if parsed.is_ok() && reply.is_proven() {
+            return (reply, parsed);
         }
     }
     let mut reply = PartialReply::new(rows, space, Vec::new());
     let parsed = walk(body, &mut reply);
-    Parsed::Plain(reply, parsed)
+    (reply, parsed)
 }
 
 /// Parses all of a JSON into a reply.

@@ -1,20 +1,34 @@
-//! Writes the body of a request: texts with their prompts, truncated if they are too long.
+//! Writes the body of a request: texts with their prompts, truncated if they are too long, in a [`RequestForm`].
 
 use std::borrow::Cow;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::endpoint::Endpoint;
-use crate::{BadText, BadTextReason, Batch, Error, ErrorKind, Result, TokenCount, Truncation, planner};
+use super::endpoint::{Endpoint, OpenAiEncoding};
+use crate::{
+    BadText, BadTextReason, Batch, Error, ErrorKind, InputKind, Limits, Result, TokenCount, Truncation, planner,
+};
 
 /// Checks a batch and writes its request's body; also returns the indices of the texts that it truncated.
-pub(super) async fn body_of(endpoint: &Endpoint, batch: &Batch<'_>) -> Result<(Vec<u8>, Vec<usize>)> {
-    let limits = endpoint.limits();
-    let mut counting = planner::check(batch, std::slice::from_ref(&endpoint.space), &limits).await?;
+pub(in crate::provider) async fn body_of(endpoint: &Endpoint, batch: &Batch<'_>) -> Result<(Vec<u8>, Vec<usize>)> {
+    let (inputs, truncated) = inputs_of(endpoint, batch, &endpoint.limits()).await?;
+    let mut body = Vec::new();
+    RequestForm::of(endpoint, batch.kind()).write_body(&inputs, &mut body)?;
+    Ok((body, truncated))
+}
+
+/// Checks a batch by these limits and returns its texts as a request has them; also the indices of the texts that it
+/// truncated.
+pub(in crate::provider) async fn inputs_of<'t>(
+    endpoint: &Endpoint,
+    batch: &Batch<'t>,
+    limits: &Limits,
+) -> Result<(Vec<Cow<'t, str>>, Vec<usize>)> {
+    let mut counting = planner::check(batch, std::slice::from_ref(&endpoint.space), limits).await?;
     let prompts = endpoint.space.prompts();
     let mut truncated = Vec::new();
-    let mut input: Vec<Cow<'_, str>> = Vec::with_capacity(batch.len());
+    let mut inputs = Vec::with_capacity(batch.len());
     for (index, &text) in batch.texts().iter().enumerate() {
         let mut text = text;
         if batch.truncation() == Truncation::Truncate && counting.is_over(batch, index) {
@@ -22,18 +36,9 @@ pub(super) async fn body_of(endpoint: &Endpoint, batch: &Batch<'_>) -> Result<(V
             truncated.push(index);
             planner::yield_once().await;
         }
-        input.push(prompts.before_by_client(batch.kind(), text));
+        inputs.push(prompts.before_by_client(batch.kind(), text));
     }
-    let request = Request {
-        model: endpoint.model.as_deref(),
-        input: &input,
-        encoding_format: endpoint.encoding.as_str(),
-        dimensions: endpoint.dimensions,
-        added: endpoint.body_fields.of(batch.kind()),
-    };
-    let body = serde_json::to_vec(&request)
-        .map_err(|error| Error::new(ErrorKind::Config, "the request cannot be written as JSON").with_source(error))?;
-    Ok((body, truncated))
+    Ok((inputs, truncated))
 }
 
 /// Returns the beginning of a text that is too long.
@@ -52,15 +57,58 @@ fn truncate<'t>(endpoint: &Endpoint, batch: &Batch<'t>, index: usize) -> Result<
     }
 }
 
+/// Everything in the body of a request except its texts.
+pub(in crate::provider) struct RequestForm {
+    model: Option<String>,
+    encoding: OpenAiEncoding,
+    dimensions: Option<usize>,
+    added: Map<String, Value>,
+}
+
+impl RequestForm {
+    /// Returns the form of requests for texts of this kind.
+    pub(in crate::provider) fn of(endpoint: &Endpoint, kind: InputKind) -> Self {
+        Self {
+            model: endpoint.model.clone(),
+            encoding: endpoint.encoding,
+            dimensions: endpoint.dimensions,
+            added: endpoint.body_fields.of(kind).clone(),
+        }
+    }
+
+    /// Appends the body of a request that has these texts.
+    pub(in crate::provider) fn write_body(&self, inputs: &[impl AsRef<str>], out: &mut Vec<u8>) -> Result<()> {
+        let request = Request {
+            model: self.model.as_deref(),
+            input: Inputs(inputs),
+            encoding_format: self.encoding.as_str(),
+            dimensions: self.dimensions,
+            added: &self.added,
+        };
+        serde_json::to_writer(out, &request)
+            .map_err(|error| Error::new(ErrorKind::Config, "the request cannot be written as JSON").with_source(error))
+    }
+}
+
 /// The request's body. A field without a value is left out, because servers refuse `null`.
 #[derive(Serialize)]
-struct Request<'a> {
+#[serde(bound = "T: AsRef<str>")]
+struct Request<'a, T> {
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<&'a str>,
-    input: &'a [Cow<'a, str>],
+    input: Inputs<'a, T>,
     encoding_format: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     dimensions: Option<usize>,
     #[serde(flatten)]
     added: &'a Map<String, Value>,
+}
+
+/// Texts of any type, written as an array of strings.
+struct Inputs<'a, T>(&'a [T]);
+
+impl<T: AsRef<str>> Serialize for Inputs<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(AsRef::as_ref))
+    }
 }

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// The reply's object.
-pub(super) struct ReplySeed<'r, 'b>(pub(super) &'r mut PartialReply<'b>);
+pub(in crate::provider) struct ReplySeed<'r, 'b>(pub(in crate::provider) &'r mut PartialReply<'b>);
 
 impl<'de> DeserializeSeed<'de> for ReplySeed<'_, '_> {
     type Value = ();

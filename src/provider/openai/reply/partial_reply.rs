@@ -23,7 +23,7 @@ pub(super) fn base64() -> impl Engine {
 }
 
 /// A reply as far as it was read.
-pub(super) struct PartialReply<'b> {
+pub(in crate::provider) struct PartialReply<'b> {
     /// The strings that were taken out of the JSON, and how many of them were decoded as vectors.
     pub(super) taken: Vec<&'b [u8]>,
     pub(super) taken_decoded: usize,

@@ -78,7 +78,7 @@ impl<'de> Visitor<'de> for NumberSeed {
 
 /// A value. Only a number or a short string is kept of it, however large it is.
 #[derive(Default)]
-pub(super) enum Scalar {
+pub(in crate::provider) enum Scalar {
     Number(u64),
     Text(String),
     #[default]
@@ -86,14 +86,14 @@ pub(super) enum Scalar {
 }
 
 impl Scalar {
-    pub(super) fn number(&self) -> Option<u64> {
+    pub(in crate::provider) fn number(&self) -> Option<u64> {
         match self {
             Self::Number(number) => Some(*number),
             Self::Text(_) | Self::Other => None,
         }
     }
 
-    pub(super) fn text(self) -> Option<String> {
+    pub(in crate::provider) fn text(self) -> Option<String> {
         match self {
             Self::Text(text) => Some(text),
             Self::Number(_) | Self::Other => None,
