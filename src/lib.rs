@@ -145,7 +145,7 @@ pub mod fuzz {
     #[cfg(feature = "onnx")]
     pub use crate::provider::onnx_fuzz as onnx;
     #[cfg(feature = "openai")]
-    pub use crate::provider::openai_fuzz as openai;
+    pub use crate::provider::{batch_lines, openai_fuzz as openai};
     pub use crate::wrap::fuzz::*;
 }
 
@@ -153,6 +153,12 @@ pub mod fuzz {
 pub mod docs {
     #[doc = include_str!("docs/architecture.md")]
     pub mod architecture {}
+
+    /// Needs the features `openai` and `testing`, for its example.
+    #[cfg(all(feature = "openai", feature = "testing"))]
+    #[cfg_attr(docvector_docs, doc(cfg(all(feature = "openai", feature = "testing"))))]
+    #[doc = include_str!("docs/batches.md")]
+    pub mod batches {}
 
     #[doc = include_str!("docs/calls.md")]
     pub mod calls {}

@@ -24,3 +24,9 @@ pub use self::openai::fuzz as openai_fuzz;
 #[cfg(feature = "openai")]
 #[cfg_attr(docvector_docs, doc(cfg(feature = "openai")))]
 pub use self::openai::{OpenAi, OpenAiBuilder, OpenAiEncoding};
+#[cfg(all(feature = "openai", any(feature = "__bench", fuzzing)))]
+#[doc(hidden)]
+pub use self::openai_batch::lines as batch_lines;
+#[cfg(feature = "openai")]
+#[cfg_attr(docvector_docs, doc(cfg(feature = "openai")))]
+pub use self::openai_batch::{FailedText, Job, JobReport, JobState, JobStatus, OpenAiBatch, OpenAiBatchBuilder};
