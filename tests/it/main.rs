@@ -13,6 +13,7 @@ mod many;
 mod observed;
 mod onnx;
 mod openai;
+mod openai_batch;
 mod query_each;
 #[cfg(feature = "serde")]
 mod stored;

@@ -2,7 +2,7 @@
 #![cfg(feature = "testing")]
 
 mod answers;
-mod client;
+pub(crate) mod client;
 mod course;
 mod faults;
 mod files;
