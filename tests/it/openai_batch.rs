@@ -3,6 +3,7 @@
 
 mod creates;
 mod jobs;
+mod kills;
 mod laws;
 mod lines;
 mod polls;
