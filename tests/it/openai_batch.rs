@@ -6,6 +6,7 @@ mod jobs;
 mod kills;
 mod laws;
 mod lines;
+mod llmock;
 mod polls;
 mod processes;
 mod support;

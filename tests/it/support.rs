@@ -3,6 +3,8 @@
 pub(crate) mod deaf;
 #[cfg(feature = "onnx")]
 mod golden;
+#[cfg(all(feature = "openai", unix))]
+pub(crate) mod llmock;
 #[cfg(any(feature = "openai", feature = "sqlite", feature = "testing"))]
 pub(crate) mod processes;
 #[cfg(feature = "openai")]
