@@ -7,6 +7,7 @@ mod kills;
 mod laws;
 mod lines;
 mod llmock;
+mod memory;
 mod polls;
 mod processes;
 mod support;
