@@ -3,10 +3,12 @@
 //! The first byte of an input says which of two checks it is for. Its other meaning is told where it is taken apart.
 #![no_main]
 
-use std::fmt::Write;
+#[path = "../rows.rs"]
+mod rows;
 
 use docvector_embed::{Embeddings, Normalization, Result, Space, fuzz::openai::read};
 use libfuzzer_sys::fuzz_target;
+use rows::{bits, body, check_rows, row};
 
 fuzz_target!(|data: &[u8]| {
     let Some((&check, input)) = data.split_first() else { return };
@@ -43,24 +45,16 @@ fn anything(input: &[u8]) {
 
 /// Holds what was read to what was asked for, and what comes with an error, too.
 fn check(result: &Result<Embeddings>, rows: usize, width: usize) {
-    let sound = |embeddings: &Embeddings| {
-        assert_eq!(embeddings.dimensions(), width, "rows of another width");
-        assert_eq!(embeddings.as_slice().len(), embeddings.len() * width, "rows that are not whole");
-        for row in embeddings.rows() {
-            assert!(row.iter().all(|component| component.is_finite()), "a component is not finite: {row:?}");
-            assert!(row.iter().any(|&component| component != 0.0), "a row of zeros");
-        }
-    };
     match result {
         Ok(embeddings) => {
             assert_eq!(embeddings.len(), rows, "another count of rows");
-            sound(embeddings);
+            check_rows(embeddings, width);
         }
         Err(error) => {
             assert!(error.bad_texts().iter().all(|bad| bad.index < rows), "a text is named that nobody sent");
             for partial in error.partials() {
                 assert!(partial.indices().iter().all(|&index| index < rows), "a row of a text that nobody sent");
-                sound(partial.embeddings());
+                check_rows(partial.embeddings(), width);
             }
         }
     }
@@ -73,20 +67,7 @@ fn written(input: &[u8]) {
     let [width, order, encoded, padded, place, change, components @ ..] = input else { return };
     let width = usize::from(*width % 8) + 1;
     let rows: Vec<Vec<f32>> = components.chunks_exact(4 * width).take(8).map(row).collect();
-    let mut order: Vec<usize> = {
-        let start = usize::from(*order) % rows.len().max(1);
-        (0..rows.len()).map(|row| (row + start) % rows.len()).collect()
-    };
-    if padded & 2 != 0 {
-        order.reverse();
-    }
-    let mut body = String::from(r#"{"object":"list","data":["#);
-    for (at, &index) in order.iter().enumerate() {
-        let comma = if at == 0 { "" } else { "," };
-        let vector = vector(&rows[index], encoded >> (index % 8) & 1 != 0, padded & 1 != 0);
-        let _ = write!(body, r#"{comma}{{"object":"embedding","index":{index},"embedding":{vector}}}"#);
-    }
-    body.push_str(r#"],"model":"fuzz","usage":{"prompt_tokens":7,"total_tokens":7}}"#);
+    let body = body(&rows, *order, padded & 2 != 0, *encoded, padded & 1 != 0);
     let (space, mut body) = (space(width, Normalization::None), body.into_bytes());
 
     let result = read(&body, rows.len(), &space, true);
@@ -107,42 +88,4 @@ fn written(input: &[u8]) {
     let place = usize::from(*place) * body.len() / 256;
     body[place] ^= change;
     check(&read(&body, rows.len(), &space, false), rows.len(), width);
-}
-
-/// A row of finite components: those that are not lose the highest bit of their exponent.
-fn row(bytes: &[u8]) -> Vec<f32> {
-    let four = |four: &[u8]| u32::from_le_bytes([four[0], four[1], four[2], four[3]]);
-    let finite = |bits: u32| if bits & 0x7f80_0000 == 0x7f80_0000 { bits & !0x4000_0000 } else { bits };
-    bytes.chunks_exact(4).map(|bytes| f32::from_bits(finite(four(bytes)))).collect()
-}
-
-/// A vector in JSON: a string of base64, with or without its padding, or an array of numbers.
-fn vector(row: &[f32], encoded: bool, padded: bool) -> String {
-    if encoded {
-        let bytes: Vec<u8> = row.iter().flat_map(|component| component.to_le_bytes()).collect();
-        return format!("\"{}\"", base64(&bytes, padded));
-    }
-    // As 64-bit numbers, which a parser reads without rounding them twice.
-    let numbers: Vec<String> = row.iter().map(|&component| format!("{:e}", f64::from(component))).collect();
-    format!("[{}]", numbers.join(","))
-}
-
-/// Base64 by its definition.
-fn base64(bytes: &[u8], padded: bool) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for three in bytes.chunks(3) {
-        let group = three.iter().chain(&[0, 0]).take(3).fold(0, |group, &byte| group << 8 | u32::from(byte));
-        for digit in 0..=three.len() {
-            text.push(char::from(DIGITS[(group >> (18 - 6 * digit) & 63) as usize]));
-        }
-        if padded {
-            text.extend(std::iter::repeat_n('=', 3 - three.len()));
-        }
-    }
-    text
-}
-
-fn bits(row: &[f32]) -> Vec<u32> {
-    row.iter().map(|number| number.to_bits()).collect()
 }
