@@ -1,10 +1,12 @@
 //! The command line, run as users run it.
 #![cfg(feature = "cli")]
 
+mod batch;
 mod bench;
 mod cache;
 mod doctor;
 mod embed;
+mod openai;
 mod tune;
 
 use std::{

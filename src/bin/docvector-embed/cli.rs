@@ -1,16 +1,23 @@
 //! Defines the command line: its commands, and errors in how they are used.
 
+pub(crate) mod batch;
 pub(crate) mod bench;
 pub(crate) mod cache;
 pub(crate) mod doctor;
 pub(crate) mod embed;
+pub(crate) mod jobs;
 pub(crate) mod kind;
 pub(crate) mod model;
+pub(crate) mod model_choice;
+pub(crate) mod openai;
+pub(crate) mod rows;
+pub(crate) mod too_long;
 pub(crate) mod tune;
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use self::{
+    batch::{BATCH_EXAMPLES, BatchArgs},
     bench::{BENCH_EXAMPLES, BenchArgs},
     cache::{CACHE_EXAMPLES, CacheArgs},
     doctor::DoctorArgs,
@@ -24,11 +31,13 @@ Examples:
   docvector-embed embed --model assets/all-MiniLM-L6-v2 --input chunks.jsonl --output embedded.jsonl
   echo 'who owns a value?' | docvector-embed embed --model assets/all-MiniLM-L6-v2 --kind query
   docvector-embed embed --model assets/all-MiniLM-L6-v2 --input lines.txt --output vectors.npy --cache cache.sqlite
+  docvector-embed embed --model openai:text-embedding-3-small --input lines.txt --output vectors.npy
+  docvector-embed batch submit --model text-embedding-3-small --input chunks.jsonl
   docvector-embed cache stats cache.sqlite
   docvector-embed doctor --model assets/all-MiniLM-L6-v2
   docvector-embed tune --model assets/all-MiniLM-L6-v2";
 
-/// Turns texts into vectors with a sentence-transformers model, on this machine
+/// Turns texts into vectors, with a sentence-transformers model on this machine or a model at OpenAI
 #[derive(Debug, Parser)]
 #[command(name = "docvector-embed", version, after_help = EXAMPLES)]
 pub(crate) struct Cli {
@@ -41,6 +50,9 @@ pub(crate) enum Command {
     /// Embed texts, one per line, into JSON lines or a NumPy matrix
     #[command(after_help = EMBED_EXAMPLES)]
     Embed(EmbedArgs),
+    /// Embed texts by batch jobs at OpenAI: at half the price, within 24 hours
+    #[command(after_help = BATCH_EXAMPLES)]
+    Batch(BatchArgs),
     /// Show the library, machine and model found, and check the vectors of a known model
     Doctor(DoctorArgs),
     /// Measure how fast a model is with batches of several sizes
@@ -54,14 +66,20 @@ pub(crate) enum Command {
     Cache(CacheArgs),
 }
 
-/// Makes an error like clap's own: with the usage of a subcommand and exit status 2.
-pub(crate) fn usage_error(of: &str, message: &str) -> clap::Error {
-    let mut command = Cli::command();
-    command.build();
-    match command.find_subcommand_mut(of) {
-        Some(command) => command.error(ErrorKind::ArgumentConflict, message),
-        None => command.error(ErrorKind::ArgumentConflict, message),
+/// Makes an error like clap's own: with the usage of a subcommand, given by its path, and exit status 2.
+pub(crate) fn usage_error(of: &[&str], message: &str) -> clap::Error {
+    let mut root = Cli::command();
+    root.build();
+    usage_error_of(&mut root, of, message)
+}
+
+fn usage_error_of(command: &mut clap::Command, of: &[&str], message: &str) -> clap::Error {
+    if let [name, rest @ ..] = of
+        && let Some(subcommand) = command.find_subcommand_mut(name)
+    {
+        return usage_error_of(subcommand, rest, message);
     }
+    command.error(ErrorKind::ArgumentConflict, message)
 }
 
 #[cfg(test)]
@@ -72,7 +90,8 @@ mod tests {
 
     use super::{
         cache::CacheCommand,
-        embed::{EmbedOptions, OnError, OutputFormat},
+        embed::EmbedOptions,
+        rows::{OnError, OutputFormat},
         *,
     };
     use crate::paths::is_standard;
@@ -80,7 +99,7 @@ mod tests {
     fn embed_options(arguments: &[&str]) -> Result<EmbedOptions, clap::Error> {
         let all = ["docvector-embed", "embed", "--model", "m"].iter().chain(arguments);
         match Cli::try_parse_from(all)?.command {
-            Command::Embed(args) => args.into_options().map_err(|message| usage_error("embed", &message)),
+            Command::Embed(args) => args.into_options().map_err(|message| usage_error(&["embed"], &message)),
             other => unreachable!("embed was asked for, not {other:?}"),
         }
     }
@@ -132,6 +151,40 @@ mod tests {
     }
 
     #[test]
+    fn options_go_with_the_model_that_they_are_for() {
+        let parse = |arguments: &[&str]| {
+            let all = ["docvector-embed", "embed"].iter().chain(arguments);
+            let Command::Embed(args) = Cli::try_parse_from(all).expect("valid").command else {
+                unreachable!("embed was asked for")
+            };
+            args.into_options()
+        };
+        let hosted = ["--model", "openai:text-embedding-3-small"];
+        assert!(
+            parse(&[&hosted[..], &["--dimensions", "256", "--base-url", "http://127.0.0.1:1/v1"]].concat()).is_ok()
+        );
+        for option in [
+            &["--threads", "1"][..],
+            &["--library", "l"],
+            &["--file", "f"],
+            &["--pooling", "mean"],
+            &["--normalize"],
+            &["--max-tokens", "9"],
+            &["--device", "cuda"],
+            &["--precision", "int8"],
+            &["--weight-bits", "7"],
+        ] {
+            let refused = parse(&[&hosted[..], option].concat()).expect_err("an option of local models");
+            assert_eq!(refused, format!("{} is for a model in a folder", option[0]));
+            assert!(parse(&[&["--model", "m"][..], option].concat()).is_ok());
+        }
+        for option in [["--dimensions", "256"], ["--base-url", "http://127.0.0.1:1/v1"]] {
+            let refused = parse(&[&["--model", "m"][..], &option].concat()).expect_err("an option of hosted models");
+            assert!(refused.starts_with(&format!("{} is for a model at OpenAI", option[0])), "{refused}");
+        }
+    }
+
+    #[test]
     fn a_cache_is_another_file_than_input_and_output() {
         assert_eq!(embed_options(&[]).expect("valid").cache, None);
         let options = embed_options(&["--cache", "c", "--input", "i", "--output", "folder/c"]).expect("valid");
@@ -160,7 +213,7 @@ mod tests {
     fn bench(arguments: &[&str]) -> Result<BenchArgs, clap::Error> {
         let all = ["docvector-embed", "bench", "--model", "m"].iter().chain(arguments);
         match Cli::try_parse_from(all)?.command {
-            Command::Bench(args) => args.check().map_err(|message| usage_error("bench", &message)),
+            Command::Bench(args) => args.check().map_err(|message| usage_error(&["bench"], &message)),
             other => unreachable!("bench was asked for, not {other:?}"),
         }
     }

@@ -1,31 +1,31 @@
-//! Runs `embed`: a thread reads windows, the embedder works on two of them, a thread writes the rows in order.
+//! Runs `embed`: a thread reads windows, the embedder works on some of them, a thread writes the rows in order.
 //!
-//! At most these windows are in memory: one being read, two that wait for the embedder, two being embedded, one that
-//! waits to be written, and one being written. Reading, embedding and writing wait for each other only at these limits.
+//! At most these windows are in memory: one being read, two that wait for the embedder, two being embedded (eight at
+//! OpenAI), one that waits to be written, and one being written. Reading, embedding and writing wait for each other only at these limits.
 //! A cache adds a copy of the windows being embedded, and the bounded memory that its file needs.
 
 use std::{
     io::{self, Write},
-    thread::{self, JoinHandle},
+    sync::Arc,
     time::Duration,
 };
 
-use docvector_embed::{
-    Embedder, EmbedderExt,
-    provider::{Onnx, TuningSource},
-    wrap::Cached,
-};
+use docvector_embed::{Embedder, EmbedderExt, wrap::Cached};
 use tokio::sync::mpsc;
 
 use crate::{
     cache_warning::CacheWithWarning,
-    cli::embed::EmbedOptions,
+    cli::{embed::EmbedOptions, model_choice::ModelChoice},
+    embed_job,
+    embed_model::EmbedModel,
     failure::Failure,
     input::Input,
     output::Output,
     progress::Progress,
     run_summary::RunSummary,
     runtime::runtime,
+    signals::interrupted,
+    threads::{join, spawn},
     window::{Rows, Window},
     window_embedder::WindowEmbedder,
     wording::Counted,
@@ -38,30 +38,34 @@ const WRITE_BEHIND: usize = 1;
 
 /// Embeds the file, and prints a summary on stderr.
 pub(crate) fn run(options: &EmbedOptions) -> Result<(), Failure> {
+    match &options.model {
+        ModelChoice::OpenAiBatch(model) => embed_job::run(options, model),
+        ModelChoice::Folder(_) | ModelChoice::OpenAi(_) => run_in_windows(options),
+    }
+}
+
+/// Embeds the file window by window.
+fn run_in_windows(options: &EmbedOptions) -> Result<(), Failure> {
     // Open the files first, so that an error in them shows before the model is loaded.
     let input = Input::open(&options.input, options.jsonl)?;
     let output = Output::create(&options.output, options.format)?;
     let unwritten =
         if output.is_file() { format!("; nothing was written to {}", output.name()) } else { String::new() };
     let store = options.cache.as_deref().map(CacheWithWarning::open).transpose()?;
-    let model = options.load.builder(&options.model).build()?;
-    if let Some(assumed) = &model.info().assumed {
-        // A failed warning does not change the exit status.
-        let _ = writeln!(io::stderr().lock(), "warning: {assumed}: --pooling and --normalize state it");
-    }
-    let dimensions = model.dimensions()?;
+    let model = EmbedModel::load(options)?;
+    let dimensions = model.embedder.dimensions()?;
     let keeps = store.as_ref().is_some_and(|store| !store.is_read_only());
     // A file of queries is kept, too: a run that was ended early goes on where it was.
-    let cached = |store| Cached::builder(model.clone(), store).with_stored_queries(true).build();
+    let cached = |store| Cached::builder(model.embedder.clone(), store).with_stored_queries(true).build();
     let cached = store.map(cached).transpose()?;
     let embedder: &dyn Embedder = match &cached {
         Some(cached) => cached,
-        None => &model,
+        None => &model.embedder,
     };
     let left = || format!("{unwritten}{}", stored_in_cache(options, cached.as_ref().filter(|_| keeps)));
 
     let progress = Progress::new(input.size(), "texts", options.shows_progress());
-    let embedder = WindowEmbedder::new(embedder, options.kind, options.too_long, options.on_error);
+    let embedder = WindowEmbedder::new(embedder, options, model.windows);
     let Finished { mut summary, output, time } = read_embed_write(&embedder, input, output, progress, left)?;
     if !summary.bad_lines.is_empty() {
         drop(output);
@@ -77,7 +81,7 @@ pub(crate) fn run(options: &EmbedOptions) -> Result<(), Failure> {
 }
 
 /// Says how many vectors a failed run stored in the cache.
-fn stored_in_cache(options: &EmbedOptions, cached: Option<&Cached<Onnx>>) -> String {
+fn stored_in_cache(options: &EmbedOptions, cached: Option<&Cached<Arc<dyn Embedder>>>) -> String {
     match (cached, &options.cache) {
         (Some(cached), Some(path)) if cached.counts().failures == 0 => {
             let stored = Counted(cached.counts().stored, "new vector");
@@ -128,35 +132,14 @@ fn read_embed_write(
     Ok(Finished { summary, output, time })
 }
 
-/// Waits for a signal to end the program, and returns its name.
-async fn interrupted() -> &'static str {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminated) = signal(SignalKind::terminate()) {
-            return tokio::select! {
-                _ = tokio::signal::ctrl_c() => "interrupted",
-                _ = terminated.recv() => "terminated",
-            };
-        }
-    }
-    let _ = tokio::signal::ctrl_c().await;
-    "interrupted"
-}
-
 /// Prints the summary of a successful run. A closed stderr is no failure.
-fn print_summary(options: &EmbedOptions, summary: &RunSummary, model: &Onnx, dimensions: usize, time: Duration) {
-    let (max_tokens, settings) = (model.info().max_tokens, &model.info().tuning_source);
+fn print_summary(options: &EmbedOptions, summary: &RunSummary, model: &EmbedModel, dimensions: usize, time: Duration) {
     let mut stderr = io::stderr().lock();
     if !options.quiet {
-        let settings = match settings {
-            TuningSource::Defaults => String::new(),
-            others => format!("; settings: {others}"),
-        };
-        let _ = writeln!(stderr, "{}{settings}", summary.summary(dimensions, max_tokens, time));
+        let _ = writeln!(stderr, "{}{}", summary.summary(dimensions, model.max_tokens, time), model.note);
         return;
     }
-    for note in summary.notes(max_tokens) {
+    for note in summary.notes(model.max_tokens) {
         let _ = writeln!(stderr, "warning: {note}");
     }
 }
@@ -176,16 +159,4 @@ fn write(mut output: Output, rows: &mut mpsc::Receiver<Rows>) -> Result<Output, 
         output.write(&rows)?;
     }
     Ok(output)
-}
-
-fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, Failure> {
-    thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(work)
-        .map_err(|error| Failure::with_cause(format!("the {name} thread cannot be started"), error))
-}
-
-/// Waits for a thread and returns its result. A panic in it is an error.
-fn join<T>(thread: JoinHandle<T>) -> Result<T, Failure> {
-    thread.join().map_err(|_| Failure::new("a thread panicked: this is a bug"))
 }

@@ -53,6 +53,11 @@ impl Input {
         Ok(Self::new(reader, jsonl, name, about.is_file().then_some(about.len())))
     }
 
+    /// Reads an open file from its current position.
+    pub(crate) fn of(file: File, jsonl: bool, name: &str) -> Self {
+        Self::new(Box::new(file), jsonl, name.to_owned(), None)
+    }
+
     fn new(reader: Box<dyn Read + Send>, jsonl: bool, name: String, size: Option<u64>) -> Self {
         let lines = LineReader::new(BufReader::with_capacity(READ_AHEAD, reader), LINE_BYTES);
         Self { lines, jsonl, name, size, carried_over: None, ended: false }

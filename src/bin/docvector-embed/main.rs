@@ -1,7 +1,8 @@
-//! The `docvector-embed` command: embeds files of texts on this machine, shows what it runs on, measures and tunes its
-//! speed, and checks caches.
+//! The `docvector-embed` command: embeds files of texts on this machine or at OpenAI, shows what it runs on, measures and
+//! tunes its speed, and checks caches.
 
 mod bad_lines;
+mod batch;
 mod bench;
 mod cache;
 mod cache_warning;
@@ -9,9 +10,13 @@ mod cli;
 mod cpu_contention;
 mod doctor;
 mod embed;
+mod embed_job;
+mod embed_model;
 mod failure;
 mod input;
+mod jobs;
 mod json_rows;
+mod json_warning;
 mod machine;
 mod measurement;
 mod npy;
@@ -26,7 +31,10 @@ mod rounds;
 mod run_summary;
 mod runtime;
 mod sample;
+mod signals;
+mod source;
 mod statistics;
+mod threads;
 mod tune;
 mod unfinished_file;
 mod window;
@@ -46,12 +54,13 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Embed(args) => match args.into_options() {
             Ok(options) => embed::run(&options),
-            Err(message) => cli::usage_error("embed", &message).exit(),
+            Err(message) => cli::usage_error(&["embed"], &message).exit(),
         },
+        Command::Batch(args) => batch::run(args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Bench(args) => match args.check() {
             Ok(args) => bench::run(&args),
-            Err(message) => cli::usage_error("bench", &message).exit(),
+            Err(message) => cli::usage_error(&["bench"], &message).exit(),
         },
         Command::Tune(args) => tune::run(&args),
         Command::Cache(args) => match args.command {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    cli::embed::OutputFormat,
+    cli::rows::OutputFormat,
     failure::Failure,
     json_rows::{push_bad_line, push_vector},
     npy,

@@ -31,6 +31,21 @@ impl Progress {
         Self { bar, noun, started: Instant::now() }
     }
 
+    /// Shows how many of so many parts are done on a terminal, with a message of its own.
+    pub(crate) fn of_parts(parts: u64) -> Self {
+        let progress = Self::new(Some(parts), "", true);
+        let style = ProgressStyle::with_template("{bar:30} {percent:>3}%, {msg}");
+        progress.bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        progress.bar.set_message("");
+        progress
+    }
+
+    /// Shows that `done` parts are done, and a message.
+    pub(crate) fn show(&self, done: u64, message: String) {
+        self.bar.set_position(done);
+        self.bar.set_message(message);
+    }
+
     /// Shows a message while nothing can be counted.
     pub(crate) fn waiting(message: &'static str, shown: bool) -> Self {
         let progress = Self::new(None, "", shown);

@@ -29,9 +29,14 @@ impl<W: Write> Report<W> {
 
     /// Prints an empty line, then rows with their cells aligned to the right.
     pub(crate) fn table<const N: usize>(&mut self, rows: &[[String; N]]) -> Result<(), Failure> {
+        self.text("")?;
+        self.rows(rows)
+    }
+
+    /// Prints rows with their cells aligned to the right.
+    pub(crate) fn rows<const N: usize>(&mut self, rows: &[[String; N]]) -> Result<(), Failure> {
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: [usize; N] = array::from_fn(width);
-        self.text("")?;
         for row in rows {
             let cells = row.iter().zip(widths).map(|(cell, width)| format!("  {cell:>width$}"));
             self.text(cells.collect::<String>())?;

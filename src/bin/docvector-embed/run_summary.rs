@@ -34,6 +34,11 @@ impl RunSummary {
         self.usage += rows.usage;
     }
 
+    /// Returns the number of texts with a vector.
+    pub(crate) const fn texts(&self) -> u64 {
+        self.texts
+    }
+
     /// Returns the whole run in a line.
     pub(crate) fn summary(&self, dimensions: usize, max_tokens: Option<usize>, time: Duration) -> String {
         let seconds = time.as_secs_f64();

@@ -1,7 +1,6 @@
-//! Embeds windows of lines, two at a time, and sends their rows on in order.
+//! Embeds windows of lines, some at a time, and sends their rows on in order.
 
 use std::{
-    io::{self, Write},
     pin::pin,
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -11,15 +10,13 @@ use futures_util::stream::{self, StreamExt};
 use tokio::sync::mpsc;
 
 use crate::{
-    cli::embed::OnError,
+    cli::{embed::EmbedOptions, rows::OnError},
     failure::Failure,
+    json_warning::warn_of_json,
     progress::Progress,
     run_summary::RunSummary,
     window::{BadLine, InputLine, Rows, Window},
 };
-
-/// Windows being embedded at a time: the embedder has work while the rows of another window are sent on.
-const WINDOWS_IN_FLIGHT: usize = 2;
 
 /// Embeds windows, with the same options for each.
 pub(crate) struct WindowEmbedder<'a> {
@@ -27,6 +24,8 @@ pub(crate) struct WindowEmbedder<'a> {
     kind: InputKind,
     too_long: Truncation,
     on_error: OnError,
+    /// Windows that are embedded at a time.
+    in_flight: usize,
     /// Whether a bad line was found. Then no more windows are embedded, only checked.
     found_bad_line: AtomicBool,
 }
@@ -39,13 +38,10 @@ struct EmbeddedWindow {
 }
 
 impl<'a> WindowEmbedder<'a> {
-    pub(crate) const fn new(
-        embedder: &'a dyn Embedder,
-        kind: InputKind,
-        too_long: Truncation,
-        on_error: OnError,
-    ) -> Self {
-        Self { embedder, kind, too_long, on_error, found_bad_line: AtomicBool::new(false) }
+    /// Embeds with these options, `in_flight` windows at a time.
+    pub(crate) const fn new(embedder: &'a dyn Embedder, options: &EmbedOptions, in_flight: usize) -> Self {
+        let EmbedOptions { kind, too_long, on_error, .. } = *options;
+        Self { embedder, kind, too_long, on_error, in_flight, found_bad_line: AtomicBool::new(false) }
     }
 
     /// Embeds windows as they arrive, and sends the rows on in order.
@@ -57,7 +53,7 @@ impl<'a> WindowEmbedder<'a> {
     ) -> Result<RunSummary, Failure> {
         let windows =
             stream::unfold(windows, |mut windows| async move { windows.recv().await.map(|window| (window, windows)) });
-        let mut embedded_windows = pin!(windows.map(|window| self.embed_window(window)).buffered(WINDOWS_IN_FLIGHT));
+        let mut embedded_windows = pin!(windows.map(|window| self.embed_window(window)).buffered(self.in_flight));
         let mut summary = RunSummary::default();
         while let Some(embedded) = embedded_windows.next().await {
             let EmbeddedWindow { lines, bytes, result } = embedded?;
@@ -81,12 +77,7 @@ impl<'a> WindowEmbedder<'a> {
     async fn embed_window(&self, window: Result<Window, Failure>) -> Result<EmbeddedWindow, Failure> {
         let window = window?;
         if let Some(text_line) = window.text_lines().next().filter(|text_line| text_line.looks_like_json()) {
-            let line = text_line.line;
-            // A failed warning does not change the exit status.
-            let _ = writeln!(
-                io::stderr().lock(),
-                "warning: line {line} looks like a JSON line, and is embedded as it stands: is --jsonl meant?"
-            );
+            warn_of_json(text_line.line);
         }
         let (lines, bytes) = (window.lines.len(), window.bytes);
         let result = match self.on_error {

@@ -5,29 +5,49 @@ use std::{
     path::PathBuf,
 };
 
-use clap::{Args, ValueEnum};
-use docvector_embed::InputKind;
+use clap::Args;
+use docvector_embed::{InputKind, Truncation};
 
-use super::{kind::KindArg, model::LoadArgs};
-use crate::paths::{has_extension, is_json_lines, is_same_file, is_standard};
+use super::{
+    jobs::{CourseArgs, JobsArgs},
+    kind::KindArg,
+    model::LoadArgs,
+    model_choice::ModelChoice,
+    openai::OpenAiArgs,
+    rows::{OnError, OutputFormat, output_format, refuse_same_file},
+    too_long::TooLongArg,
+};
+use crate::paths::{is_json_lines, is_standard};
 
 pub(crate) const EMBED_EXAMPLES: &str = "\
 Examples:
   docvector-embed embed --model DIR --input lines.txt --output vectors.npy
   docvector-embed embed --model DIR --input chunks.jsonl --on-error record > embedded.jsonl
   docvector-embed embed --model DIR --input lines.txt --output vectors.npy --cache cache.sqlite
+  docvector-embed embed --model openai:text-embedding-3-small --input lines.txt --output vectors.npy
+  docvector-embed embed --model openai-batch:text-embedding-3-small --input lines.txt --output vectors.npy
 
 With --cache, start an interrupted or killed run again: it does not embed stored texts again. A stored text serves only
 runs with the same --kind, --too-long, model and options of the model. A file that cannot be written is read, and nothing
 is stored. If the cache fails during the run, the run warns and goes on.
 
+With openai-batch:, the whole input is one batch job. Start an ended, interrupted or killed run again: the same texts are
+the same job as long as it is in the folder of the jobs, and are not paid for again. `docvector-embed batch` lists the
+jobs and removes them.
+
 Exit status: 0 if all went well, 1 if something failed, 2 if the command line is wrong.";
+
+/// The models that an option is for, in refusals.
+const LOCAL: &str = "a model in a folder";
+const HOSTED: &str = "a model at OpenAI, such as openai:text-embedding-3-small";
+const BATCH: &str = "batch jobs, as with openai-batch:text-embedding-3-small";
 
 #[derive(Debug, Args)]
 pub(crate) struct EmbedArgs {
-    /// Folder of the model, as sentence-transformers saves it
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    /// Folder of the model, as sentence-transformers saves it; or `openai:NAME`, a model at OpenAI; or
+    /// `openai-batch:NAME`, the same at half the price, answered within 24 hours
+    #[arg(long, value_name = "DIR|NAME")]
+    model: ModelChoice,
     /// Kind of the texts: many models embed a document and a query about it differently
     #[arg(long, value_enum, default_value_t = KindArg::Document)]
     kind: KindArg,
@@ -44,8 +64,8 @@ pub(crate) struct EmbedArgs {
     #[arg(long, value_enum)]
     format: Option<OutputFormat>,
     /// How to treat a text that is longer than the model accepts
-    #[arg(long, value_enum, default_value_t = TruncationArg::Truncate)]
-    too_long: TruncationArg,
+    #[arg(long, value_enum, default_value_t = TooLongArg::Truncate)]
+    too_long: TooLongArg,
     /// How to treat a line that cannot be embedded
     #[arg(long, value_enum, default_value_t = OnError::Fail)]
     on_error: OnError,
@@ -57,39 +77,24 @@ pub(crate) struct EmbedArgs {
     quiet: bool,
     #[command(flatten)]
     load: LoadArgs,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum OutputFormat {
-    /// One JSON object per line: the input's fields and `embedding`
-    Jsonl,
-    /// A NumPy matrix of 32-bit floats, one row per text
-    Npy,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum TruncationArg {
-    /// Embed its beginning
-    Truncate,
-    /// Treat it as a line that cannot be embedded
-    Error,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum OnError {
-    /// List all such lines, write no file, and fail
-    Fail,
-    /// Write `{"line": .., "error": ..}` in its place and go on; JSON lines only
-    Record,
+    #[command(flatten)]
+    openai: OpenAiArgs,
+    #[command(flatten)]
+    jobs: JobsArgs,
+    #[command(flatten)]
+    course: CourseArgs,
 }
 
 /// The options of `embed`, with all defaults filled in.
 #[derive(Debug)]
 pub(crate) struct EmbedOptions {
-    pub(crate) model: PathBuf,
+    pub(crate) model: ModelChoice,
     pub(crate) load: LoadArgs,
+    pub(crate) openai: OpenAiArgs,
+    pub(crate) jobs: JobsArgs,
+    pub(crate) course: CourseArgs,
     pub(crate) kind: InputKind,
-    pub(crate) too_long: docvector_embed::Truncation,
+    pub(crate) too_long: Truncation,
     pub(crate) on_error: OnError,
     pub(crate) input: PathBuf,
     pub(crate) jsonl: bool,
@@ -102,36 +107,18 @@ pub(crate) struct EmbedOptions {
 impl EmbedArgs {
     /// Fills in the defaults, and refuses arguments that do not go together.
     pub(crate) fn into_options(self) -> Result<EmbedOptions, String> {
-        let format = match self.format {
-            Some(format) => format,
-            None if has_extension(&self.output, &["npy"]) => OutputFormat::Npy,
-            None => OutputFormat::Jsonl,
-        };
-        if format == OutputFormat::Npy && is_standard(&self.output) {
-            let message = "npy needs a file, because its header holds the number of rows: name one with --output";
-            return Err(message.to_owned());
-        }
-        if format == OutputFormat::Npy && self.on_error == OnError::Record {
-            return Err("a matrix cannot hold an error: --on-error record needs --format jsonl".to_owned());
-        }
-        if let Some(cache) = &self.cache {
-            if is_standard(cache) {
-                return Err("a cache is a file: name one with --cache".to_owned());
-            }
-            for (option, path) in [("--input", &self.input), ("--output", &self.output)] {
-                if !is_standard(path) && is_same_file(cache, path) {
-                    return Err(format!("--cache and {option} name the same file"));
-                }
-            }
-        }
+        let format = output_format(self.format, &self.output, self.on_error)?;
+        let others = [("--input", Some(self.input.as_path())), ("--output", Some(self.output.as_path()))];
+        refuse_same_file(self.cache.as_deref(), &others)?;
+        self.refuse_options_of_other_models()?;
         Ok(EmbedOptions {
             model: self.model,
             load: self.load,
+            openai: self.openai,
+            jobs: self.jobs,
+            course: self.course,
             kind: self.kind.into(),
-            too_long: match self.too_long {
-                TruncationArg::Truncate => docvector_embed::Truncation::Truncate,
-                TruncationArg::Error => docvector_embed::Truncation::Error,
-            },
+            too_long: self.too_long.into(),
             on_error: self.on_error,
             jsonl: self.jsonl || is_json_lines(&self.input),
             input: self.input,
@@ -140,6 +127,19 @@ impl EmbedArgs {
             cache: self.cache,
             quiet: self.quiet,
         })
+    }
+
+    fn refuse_options_of_other_models(&self) -> Result<(), String> {
+        let job_option = || self.jobs.given().or_else(|| self.course.given());
+        let refusals = match &self.model {
+            ModelChoice::Folder(_) => [(self.openai.given(), HOSTED), (job_option(), BATCH)],
+            ModelChoice::OpenAi(_) => [(self.load.given(), LOCAL), (job_option(), BATCH)],
+            ModelChoice::OpenAiBatch(_) => [(self.load.given(), LOCAL), (None, "")],
+        };
+        match refusals.into_iter().find_map(|(option, whose)| Some((option?, whose))) {
+            Some((option, whose)) => Err(format!("{option} is for {whose}")),
+            None => Ok(()),
+        }
     }
 }
 

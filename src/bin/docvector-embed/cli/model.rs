@@ -30,6 +30,11 @@ impl LoadArgs {
             None => builder,
         }
     }
+
+    /// Returns an option that was given, if one was.
+    pub(crate) fn given(&self) -> Option<&'static str> {
+        if self.threads.is_some() { Some("--threads") } else { self.model_args.given() }
+    }
 }
 
 /// The choice of a model, and how it treats texts.
@@ -77,6 +82,20 @@ impl ModelArgs {
     /// Returns whether pooling or normalization is stated in place of the model's own.
     pub(crate) fn states_pooling(&self) -> bool {
         !self.pooling.is_empty() || self.normalize.is_some()
+    }
+
+    fn given(&self) -> Option<&'static str> {
+        let given = [
+            ("--library", self.library.is_some()),
+            ("--file", self.file.is_some()),
+            ("--pooling", !self.pooling.is_empty()),
+            ("--normalize", self.normalize.is_some()),
+            ("--max-tokens", self.max_tokens.is_some()),
+            ("--device", self.device != [Device::Cpu]),
+            ("--precision", self.precision != PrecisionArg::Full),
+            ("--weight-bits", self.weight_bits.is_some()),
+        ];
+        given.into_iter().find_map(|(option, is_given)| is_given.then_some(option))
     }
 
     /// Returns a builder of the model in `folder` with these arguments.

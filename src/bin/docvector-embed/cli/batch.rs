@@ -1,0 +1,218 @@
+//! Defines the arguments of `batch` and its commands, and refuses those that do not go together.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{
+    jobs::{CourseArgs, JobsArgs},
+    kind::KindArg,
+    model_choice::BatchModel,
+    openai::{OpenAiArgs, ServerArgs},
+    rows::{OutputFormat, RowsArgs, refuse_same_file},
+    too_long::TooLongArg,
+};
+use crate::paths::is_json_lines;
+
+pub(crate) const BATCH_EXAMPLES: &str = "\
+Examples:
+  docvector-embed batch submit --model text-embedding-3-small --input chunks.jsonl
+  docvector-embed batch list
+  docvector-embed batch wait JOB --input chunks.jsonl --output embedded.jsonl
+  docvector-embed batch wait JOB --output vectors.npy
+  docvector-embed batch remove JOB
+
+A job costs half the price and is answered within 24 hours, mostly much sooner. OpenAI works on it whether or not a
+command runs here. Commands can be ended, killed and run again without paying a second time; only `submit` makes a new
+job each time. The folder of the jobs holds texts until they are answered, and vectors until `remove`. It can be moved
+to another machine, and several commands may use it at once.
+
+Exit status: 0 if all went well, 1 if something failed, 2 if the command line is wrong.";
+
+const SUBMIT_HELP: &str = "\
+Prints the job's id on standard output, and all else on standard error. Ends when OpenAI has all batches of the job, or
+takes no more for now: `wait` then submits the rest as there is room.";
+
+const WAIT_HELP: &str = "\
+Without --output it only waits. JSON lines need the input that was submitted: the row of a text goes to its line. It can
+be given for npy, too, and is then compared with the job.
+
+Exit status: 0 if every text has a vector, 1 if not or if something failed, 2 if the command line is wrong.";
+
+#[derive(Debug, Args)]
+pub(crate) struct BatchArgs {
+    #[command(subcommand)]
+    pub(crate) command: BatchCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BatchCommand {
+    /// Submit a file of texts as a new job
+    #[command(after_help = SUBMIT_HELP)]
+    Submit(SubmitArgs),
+    /// Show how far a job is, as last known: nothing is sent
+    Status(StatusArgs),
+    /// Wait until a job has ended, and write its vectors
+    #[command(after_help = WAIT_HELP)]
+    Wait(WaitArgs),
+    /// Go on with a job that is paused or whose command has ended: submit what is left, without waiting for the end
+    Resume(ResumeArgs),
+    /// Cancel a job, and keep what was finished; it was paid for
+    Cancel(ResumeArgs),
+    /// List the jobs: nothing is sent
+    List(ListArgs),
+    /// Remove a job that has ended, with its vectors
+    Remove(RemoveArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SubmitArgs {
+    /// Model at OpenAI, such as text-embedding-3-small
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: BatchModel,
+    /// File of texts, one per line; `-` is standard input; JSON lines if the name ends in .jsonl or .ndjson
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub(crate) input: PathBuf,
+    /// Read JSON lines, whatever the input's name: objects with a field `text`
+    #[arg(long)]
+    jsonl: bool,
+    /// Kind of the texts: many models embed a document and a query about it differently
+    #[arg(long, value_enum, default_value_t = KindArg::Document)]
+    pub(crate) kind: KindArg,
+    /// How to treat a text that is longer than the model accepts
+    #[arg(long, value_enum, default_value_t = TooLongArg::Truncate)]
+    pub(crate) too_long: TooLongArg,
+    /// Wait until the job has ended, as `wait` does
+    #[arg(long)]
+    pub(crate) wait: bool,
+    #[command(flatten)]
+    pub(crate) rows: RowsArgs,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    #[command(flatten)]
+    pub(crate) openai: OpenAiArgs,
+    #[command(flatten)]
+    pub(crate) jobs: JobsArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WaitArgs {
+    /// Id of the job
+    #[arg(value_name = "JOB")]
+    pub(crate) job: String,
+    /// File that was submitted: each row goes to its line. `-` is standard input
+    #[arg(long, value_name = "FILE", requires = "output")]
+    pub(crate) input: Option<PathBuf>,
+    /// Read JSON lines, whatever the input's name
+    #[arg(long, requires = "input")]
+    jsonl: bool,
+    #[command(flatten)]
+    pub(crate) rows: RowsArgs,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    #[command(flatten)]
+    pub(crate) jobs: JobsArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResumeArgs {
+    /// Id of the job
+    #[arg(value_name = "JOB")]
+    pub(crate) job: String,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    #[command(flatten)]
+    pub(crate) jobs: JobsArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Id of the job
+    #[arg(value_name = "JOB")]
+    pub(crate) job: String,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) jobs: JobsArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Print one JSON object per job and line
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) jobs: JobsArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// Id of the job
+    #[arg(value_name = "JOB")]
+    pub(crate) job: String,
+    #[command(flatten)]
+    pub(crate) jobs: JobsArgs,
+}
+
+/// The cache and the course of a command that works on a job, and whether it is quiet.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// File to keep vectors in, as for `embed`, created if missing: they go there as they come, and texts that it has
+    /// are not submitted
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cache: Option<PathBuf>,
+    /// Print no progress and no report, only warnings
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) course: CourseArgs,
+}
+
+impl SubmitArgs {
+    pub(crate) fn is_jsonl(&self) -> bool {
+        self.jsonl || is_json_lines(&self.input)
+    }
+
+    /// Refuses arguments that do not go together.
+    pub(crate) fn check(self) -> Result<Self, String> {
+        if self.rows.output.is_some() && !self.wait {
+            return Err("--output needs --wait: the vectors are there when the job has ended".to_owned());
+        }
+        let output = self.rows.options()?.map(|options| options.output);
+        let others = [("--input", Some(self.input.as_path())), ("--output", output.as_deref())];
+        refuse_same_file(self.run.cache.as_deref(), &others)?;
+        Ok(self)
+    }
+}
+
+impl WaitArgs {
+    pub(crate) fn is_jsonl(&self) -> bool {
+        self.jsonl || self.input.as_deref().is_some_and(is_json_lines)
+    }
+
+    /// Refuses arguments that do not go together.
+    pub(crate) fn check(self) -> Result<Self, String> {
+        let options = self.rows.options()?;
+        if options.as_ref().is_some_and(|options| options.format == OutputFormat::Jsonl) && self.input.is_none() {
+            let message = "JSON lines need the texts: name the file that was submitted with --input";
+            return Err(message.to_owned());
+        }
+        let output = options.map(|options| options.output);
+        let others = [("--input", self.input.as_deref()), ("--output", output.as_deref())];
+        refuse_same_file(self.run.cache.as_deref(), &others)?;
+        Ok(self)
+    }
+}
+
+impl ResumeArgs {
+    /// Refuses arguments that do not go together.
+    pub(crate) fn check(self) -> Result<Self, String> {
+        refuse_same_file(self.run.cache.as_deref(), &[])?;
+        Ok(self)
+    }
+}

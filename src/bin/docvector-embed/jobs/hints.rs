@@ -1,0 +1,39 @@
+//! Says which command goes on: [`Hints`].
+
+use crate::cli::jobs::JobsArgs;
+
+/// The commands that messages advise, as they would have to be written.
+#[derive(Clone, Debug)]
+pub(crate) struct Hints {
+    /// `--jobs`, if it was given.
+    jobs: String,
+    /// Whether the command is `embed`, which goes on if it is started again.
+    is_embed: bool,
+}
+
+impl Hints {
+    /// Returns the hints of the commands of `batch`.
+    pub(crate) fn of_batch(jobs: &JobsArgs) -> Self {
+        Self { jobs: jobs.as_option(), is_embed: false }
+    }
+
+    /// Returns the hints of `embed`.
+    pub(crate) fn of_embed(jobs: &JobsArgs) -> Self {
+        Self { jobs: jobs.as_option(), is_embed: true }
+    }
+
+    /// Names what goes on with a job.
+    pub(crate) fn go_on(&self, id: &str) -> String {
+        if self.is_embed { "the same command".to_owned() } else { self.command("wait", id) }
+    }
+
+    /// Names the command that lists the jobs.
+    pub(crate) fn list(&self) -> String {
+        format!("`docvector-embed batch list{}`", self.jobs)
+    }
+
+    /// Names a command of `batch` for a job.
+    pub(crate) fn command(&self, command: &str, id: &str) -> String {
+        format!("`docvector-embed batch {command} {id}{}`", self.jobs)
+    }
+}
