@@ -10,7 +10,7 @@
 use std::{env, error::Error as _, io, process::ExitCode, time::Duration};
 
 use docvector_embed::{
-    EmbedderExt, Error, ErrorKind, InputKind, OwnedOptions, Result,
+    EmbedderExt, Error, ErrorKind, InputKind, OwnedOptions, Payee, Result, Tier,
     cache::Memory,
     provider::{Job, JobReport, JobState, OpenAi, OpenAiBatch},
     testing::Simulator,
@@ -42,12 +42,17 @@ async fn run() -> Result<()> {
     println!("OPENAI_API_KEY is not set: a simulator on this machine answers, with vectors that mean nothing\n");
     // An hour of its time takes ten seconds.
     let simulator = Simulator::builder().with_speed(360.0).start()?;
-    let openai = OpenAi::builder(MODEL).with_base_url(simulator.base_url()).with_api_key("sk-any").build()?;
+    let openai = OpenAi::builder(MODEL)
+        .with_base_url(simulator.base_url())
+        .with_api_key("sk-any")
+        // Tokens cost what they would at OpenAI.
+        .with_payee(Payee::new("openai", MODEL, Tier::Standard))
+        .build()?;
     let folder = tempfile::tempdir().map_err(no_folder)?;
     let path = folder.path().to_string_lossy();
     embed_libraries(openai, &path, Duration::from_millis(100)).await?;
     let bills = simulator.bills();
-    println!("\nbilled: {} texts, each {} time", bills.texts, bills.most_per_text);
+    println!("\nbilled: {} texts, each at most {} time", bills.texts, bills.most_per_text);
     Ok(())
 }
 
