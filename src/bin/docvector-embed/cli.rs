@@ -182,6 +182,14 @@ mod tests {
             let refused = parse(&[&["--model", "m"][..], &option].concat()).expect_err("an option of hosted models");
             assert!(refused.starts_with(&format!("{} is for a model at OpenAI", option[0])), "{refused}");
         }
+        for option in [["--jobs", "folder"], ["--poll-seconds", "1"], ["--standby-after", "20"]] {
+            for model in ["m", "openai:m"] {
+                let refused = parse(&[&["--model", model][..], &option].concat()).expect_err("an option of jobs");
+                assert!(refused.starts_with(&format!("{} is for batch jobs", option[0])), "{refused}");
+            }
+            assert!(parse(&[&["--model", "openai-batch:m"][..], &option].concat()).is_ok());
+        }
+        assert!(parse(&["--model", "openai-batch:m", "--threads", "1"]).is_err());
     }
 
     #[test]

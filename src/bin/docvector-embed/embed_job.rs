@@ -19,6 +19,7 @@ use crate::{
     cli::{embed::EmbedOptions, rows::OnError},
     failure::Failure,
     jobs::{
+        blamed_texts::{bad_lines_of, reasons},
         finish::{NOTHING_SUBMITTED, complete, refuse_bad_lines},
         follow::until_ended,
         hints::Hints,
@@ -26,7 +27,6 @@ use crate::{
         open::open,
         rows::Answers,
         texts::with_texts,
-        too_long::{bad_lines_of, reasons},
         words::about,
     },
     output::Output,

@@ -1,5 +1,6 @@
 //! Works on batch jobs for the commands that do so: opens them, feeds them, follows them, and writes their rows.
 
+pub(crate) mod blamed_texts;
 pub(crate) mod finish;
 pub(crate) mod follow;
 pub(crate) mod hints;
@@ -7,5 +8,4 @@ pub(crate) mod job_progress;
 pub(crate) mod open;
 pub(crate) mod rows;
 pub(crate) mod texts;
-pub(crate) mod too_long;
 pub(crate) mod words;

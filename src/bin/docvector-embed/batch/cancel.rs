@@ -4,14 +4,14 @@ use std::io::{self, IsTerminal};
 
 use super::open_job::open_job;
 use crate::{
-    cli::batch::ResumeArgs,
+    cli::batch::JobArgs,
     failure::Failure,
     jobs::{finish::print, follow::until_ended, hints::Hints, job_progress::JobProgress},
     runtime::runtime,
 };
 
 /// Cancels a job, waits until OpenAI has let go of it, and prints its report.
-pub(crate) fn run(args: &ResumeArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &JobArgs) -> Result<(), Failure> {
     let hints = Hints::of_batch(&args.jobs);
     runtime()?.block_on(async {
         let job = open_job(&args.job, &args.jobs, &args.run, &args.server).await?;

@@ -4,14 +4,14 @@ use std::io::{self, IsTerminal, Write};
 
 use super::{open_job::open_job, sent::sent};
 use crate::{
-    cli::batch::ResumeArgs,
+    cli::batch::JobArgs,
     failure::Failure,
     jobs::{follow::until_sent, hints::Hints, job_progress::JobProgress},
     runtime::runtime,
 };
 
 /// Goes on with a job until all that can be sent now is sent.
-pub(crate) fn run(args: &ResumeArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &JobArgs) -> Result<(), Failure> {
     let hints = Hints::of_batch(&args.jobs);
     runtime()?.block_on(async {
         let job = open_job(&args.job, &args.jobs, &args.run, &args.server).await?;

@@ -56,9 +56,9 @@ pub(crate) enum BatchCommand {
     #[command(after_help = WAIT_HELP)]
     Wait(WaitArgs),
     /// Go on with a job that is paused or whose command has ended: submit what is left, without waiting for the end
-    Resume(ResumeArgs),
+    Resume(JobArgs),
     /// Cancel a job, and keep what was finished; it was paid for
-    Cancel(ResumeArgs),
+    Cancel(JobArgs),
     /// List the jobs: nothing is sent
     List(ListArgs),
     /// Remove a job that has ended, with its vectors
@@ -117,7 +117,7 @@ pub(crate) struct WaitArgs {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct ResumeArgs {
+pub(crate) struct JobArgs {
     /// Id of the job
     #[arg(value_name = "JOB")]
     pub(crate) job: String,
@@ -209,7 +209,7 @@ impl WaitArgs {
     }
 }
 
-impl ResumeArgs {
+impl JobArgs {
     /// Refuses arguments that do not go together.
     pub(crate) fn check(self) -> Result<Self, String> {
         refuse_same_file(self.run.cache.as_deref(), &[])?;

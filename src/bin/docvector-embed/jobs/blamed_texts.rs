@@ -1,4 +1,4 @@
-//! Finds the lines of texts that an error blames: [`bad_lines_of`].
+//! Says why texts are bad that an error blames, and finds their lines: [`reasons`], [`bad_lines_of`].
 
 use std::collections::BTreeMap;
 
