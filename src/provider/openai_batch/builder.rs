@@ -51,7 +51,7 @@ impl OpenAiBatch {
 /// let openai = OpenAi::from_env("text-embedding-3-small")?;
 /// let embedder = OpenAiBatch::builder(openai.clone(), "jobs")
 ///     // Later, `openai.cached(..)` over the same store finds the vectors.
-///     .with_cache(Memory::default())
+///     .with_cache(Memory::new(64 << 20))
 ///     // After 20 hours, the rest is embedded at once, at the full price.
 ///     .with_standby(openai, Duration::from_secs(20 * 3600))
 ///     .build()?;
