@@ -220,7 +220,7 @@ impl OpenAiBatch {
                 break;
             }
         }
-        self.open(planning.finish().await?).await
+        self.open_made(planning.finish().await?, maker).await
     }
 
     async fn job_of_stream<T, S>(&self, texts: S, options: OwnedOptions, maker: Maker) -> Result<Job>
@@ -247,7 +247,7 @@ impl OpenAiBatch {
             // If the thread has ended, `finish` says why.
             planning.add(window).await;
         }
-        self.open(planning.finish().await?).await
+        self.open_made(planning.finish().await?, maker).await
     }
 
     async fn embed_by_job(&self, batch: Batch<'_>) -> Result<Embeddings> {
@@ -282,7 +282,15 @@ impl OpenAiBatch {
         }
     }
 
-    /// Opens a job that was made or found, and lets it go on if it is paused.
+    /// Opens a job that was made or found. A new one that has paused already stays so: its caller is told.
+    async fn open_made(&self, id: String, maker: Maker) -> Result<Job> {
+        match maker {
+            Maker::Submit => Ok(Job::new(self.0.clone(), self.0.worker.open(id).await?)),
+            Maker::Attach | Maker::Embed => self.open(id).await,
+        }
+    }
+
+    /// Opens a job, and lets it go on if it is paused.
     async fn open(&self, id: String) -> Result<Job> {
         let job = Job::new(self.0.clone(), self.0.worker.open(id).await?);
         if job.status().state == JobState::Paused {
