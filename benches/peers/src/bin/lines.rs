@@ -1,7 +1,7 @@
 //! Reads the lines of a batch's output file, 64 rows of 1,536 components in each: this crate beside serde_json and
 //! base64, in turns.
 //!
-//! `lines [--pairs 11]`. The whole file is in memory, once with vectors in base64 and once as JSON numbers. Both sides
+//! `lines [--pairs 11] [--lines 40]`. 782 lines are 50,000 vectors, which take 2 GB of memory. The whole file is in memory, once with vectors in base64 and once as JSON numbers. Both sides
 //! read one line after the other and end with its rows as floats in the order of the texts, which are then dropped:
 //! this crate with all its checks of the reply; the other as users write it, by serde_json's `Value`, and base64's
 //! decoder or the numbers of an array. One thread.
@@ -18,19 +18,21 @@ use serde_json::Value;
 
 const TEXTS_PER_LINE: usize = 64;
 
-/// Lines of a file: 21 MB of base64, or 52 MB of numbers.
+/// Lines of a file, unless others are asked for: 21 MB of base64, or 74 MB of numbers.
 const LINES: usize = 40;
 
 fn main() -> Result<()> {
-    let pairs = Args::read(&["pairs"])?.get("pairs")?.unwrap_or(11_usize).max(1);
+    let args = Args::read(&["pairs", "lines"])?;
+    let pairs = args.get("pairs")?.unwrap_or(11_usize).max(1);
+    let lines = args.get("lines")?.unwrap_or(LINES).max(1);
     let embedder = OpenAi::builder(MODEL).with_base_url("http://127.0.0.1:9/v1").build()?;
     println!(
-        "A file of {LINES} lines with {TEXTS_PER_LINE} x {DIMENSIONS} each, {pairs} pairs, medians, one thread.\n\n\
+        "A file of {lines} lines with {TEXTS_PER_LINE} x {DIMENSIONS} each, {pairs} pairs, medians, one thread.\n\n\
          | vectors | MB | this crate, MB/s | serde_json and base64, MB/s | ratio | pairs' ratios |\n\
          |---|---:|---:|---:|---:|---:|"
     );
     for (name, write) in [("base64", base64_row as fn(&[f32]) -> String), ("numbers", decimal_row)] {
-        let file = file(write);
+        let file = file(lines, write);
         check_that_they_agree(&file, &embedder)?;
         let (our_times, their_times) = measure(pairs, &file, &embedder)?;
         let mut ratios: Vec<f64> = our_times.iter().zip(&their_times).map(|(ours, theirs)| theirs / ours).collect();
@@ -116,10 +118,10 @@ fn check_that_they_agree(file: &[u8], embedder: &OpenAi) -> Result<()> {
 }
 
 /// Writes an output file as the API does, with the rows of every second line in reverse.
-fn file(write: fn(&[f32]) -> String) -> Vec<u8> {
+fn file(lines: usize, write: fn(&[f32]) -> String) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(7);
     let mut file = String::new();
-    for line in 0..LINES {
+    for line in 0..lines {
         let row = |at: usize| {
             let index = if line % 2 == 0 { at } else { TEXTS_PER_LINE - 1 - at };
             let vector = write(&f16_vector(&mut random));
