@@ -213,7 +213,7 @@ impl Course {
     }
 
     pub(super) async fn wait_with(&mut self, error: &Error) -> Result<()> {
-        self.trouble = Some(error.to_string());
+        self.trouble = Some(trouble_of(error));
         let wait = self.pace.after_failure(error.retry_after());
         self.wait(wait).await;
         Ok(())
@@ -252,6 +252,12 @@ pub(super) fn open_journal(folder: &JobFolder) -> Result<Option<(Journal, State)
     let path = folder.journal();
     let Some((journal, records)) = Journal::open::<Record>(&path)? else { return Ok(None) };
     Ok(Some((journal, State::of(records, &path)?)))
+}
+
+/// Says what is wrong. Without the request's id, which is another one each time, the same trouble has the same words.
+pub(super) fn trouble_of(error: &Error) -> String {
+    let status = error.status().map_or_else(String::new, |status| format!(" (status {status})"));
+    format!("{}{status}: {}", error.kind(), error.message())
 }
 
 pub(super) fn busy(id: &str) -> Error {

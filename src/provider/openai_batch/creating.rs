@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::{
     api,
     batch_object::{BatchObject, BatchStatus, NO_ROOM},
-    course::Course,
+    course::{Course, trouble_of},
     index_file::ShardIndex,
     record::Record,
     state::{InputFile, Step},
@@ -58,7 +58,7 @@ impl Course {
         };
         if api::may_have_had_effect(&error) {
             // The journal says that it is being created: it is looked for next.
-            self.trouble = Some(error.to_string());
+            self.trouble = Some(trouble_of(&error));
             return Ok(());
         }
         // Nothing was made. A refusal may be about the file: after 30 days it is gone.
@@ -127,7 +127,7 @@ impl Course {
                 }
                 Err(error) => {
                     // No failure of the list says anything of the batch.
-                    self.trouble = Some(error.to_string());
+                    self.trouble = Some(trouble_of(&error));
                     let wait = self.pace.after_failure(error.retry_after());
                     self.wait(wait).await;
                 }

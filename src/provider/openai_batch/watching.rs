@@ -2,7 +2,7 @@
 
 use super::{
     batch_object::{self, BatchError, BatchObject, BatchStatus},
-    course::Course,
+    course::{Course, trouble_of},
     record::Record,
     state::Step,
 };
@@ -48,7 +48,8 @@ impl Course {
                 }
                 // The batch may be fine all the same: only its own words say what became of it.
                 Err(error) => {
-                    self.trouble = Some(format!("batch {} cannot be looked at: {error}", self.context.api.shown(&id)));
+                    let (id, trouble) = (self.context.api.shown(&id), trouble_of(&error));
+                    self.trouble = Some(format!("batch {id} cannot be looked at: {trouble}"));
                     wait = wait.max(Some(self.pace.after_failure(error.retry_after())));
                 }
             }
@@ -71,7 +72,7 @@ impl Course {
             Err(refusal) => {
                 let looked = self.context.api.batch(id).await;
                 if looked.as_ref().is_ok_and(|batch| !batch.status.is_terminal()) {
-                    self.trouble = Some(refusal.to_string());
+                    self.trouble = Some(trouble_of(&refusal));
                 }
                 looked
             }
