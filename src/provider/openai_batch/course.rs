@@ -56,7 +56,7 @@ impl Course {
         match &mut self.journal {
             Some(journal) => journal.append(&record)?,
             None => {
-                let (mut journal, state) = open_journal(&self.folder)?.ok_or_else(|| busy(&self.state.plan.id))?;
+                let (mut journal, state) = self.open_again()?;
                 self.state = state;
                 journal.append(&record)?;
             }
@@ -64,6 +64,11 @@ impl Course {
         self.state.apply(record);
         self.context.note_enqueued(&self.state.plan.id, self.state.enqueued_tokens());
         Ok(())
+    }
+
+    /// Opens the journal again, which must be closed: it is locked while it is open.
+    fn open_again(&self) -> Result<(Journal, State)> {
+        open_journal(&self.folder)?.ok_or_else(|| busy(&self.state.plan.id))
     }
 
     /// Returns the rows, to put more of them.
@@ -88,7 +93,7 @@ impl Course {
         let state = &self.state;
         let for_room =
             |open: &OpenShard| open.last_refusal.as_deref() == Some(NO_ROOM) || !self.context.room().has_room_for(open);
-        !state.cancelling && !state.handing_over && state.waiting().is_some_and(for_room)
+        state.sends_more() && state.waiting().is_some_and(for_room)
     }
 
     /// Lets the job wait for somebody.
@@ -136,7 +141,7 @@ impl Course {
     /// Goes on after a pause. The journal is opened again: a disk that failed may have left it unusable.
     fn resume(&mut self) -> Result<()> {
         self.journal = None;
-        let (journal, state) = open_journal(&self.folder)?.ok_or_else(|| busy(&self.state.plan.id))?;
+        let (journal, state) = self.open_again()?;
         let present = present_of(&state, &self.folder)?;
         self.shared.present.with(|own| *own = present);
         (self.journal, self.state) = (Some(journal), state);
@@ -153,7 +158,7 @@ impl Course {
     /// Also returns whether that was recorded.
     fn tell(&mut self) -> Result<(Charges, bool)> {
         if self.journal.is_none() {
-            self.state = open_journal(&self.folder)?.ok_or_else(|| busy(&self.state.plan.id))?.1;
+            self.state = self.open_again()?.1;
         }
         let untold = self.state.untold.clone();
         let is_new = untold != Charges::NONE || !self.state.told;
@@ -163,7 +168,7 @@ impl Course {
         Ok((untold, is_new))
     }
 
-    fn answer<T>(&self, reply: tokio::sync::oneshot::Sender<Result<T>>, result: Result<T>) -> bool {
+    fn answer(&self, reply: tokio::sync::oneshot::Sender<Result<()>>, result: Result<()>) -> bool {
         let is_ok = result.is_ok();
         if is_ok && self.state.paused.is_none() {
             // Before the answer, so that the caller never sees the old state after it.
@@ -237,7 +242,7 @@ pub(super) fn present_of(state: &State, folder: &JobFolder) -> Result<Present> {
     let mut present = Present::all(state.plan.texts);
     for open in state.open.values() {
         let index = ShardIndex::read(&folder.index(open.shard.number))?;
-        let texts = index.lines.iter().flat_map(|line| &line.texts).map(|text| text.index);
+        let texts = index.texts().map(|text| text.index);
         texts.filter(|index| !open.handed.contains(index)).for_each(|index| present.set(index, false));
     }
     state.failed.iter().for_each(|failed| present.set(failed.index, false));

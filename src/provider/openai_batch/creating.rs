@@ -87,7 +87,7 @@ impl Course {
             Ok(index) => index,
             Err(error) => return error,
         };
-        let text = index.lines.iter().flat_map(|line| &line.texts).next().map_or(0, |text| text.index);
+        let text = index.texts().next().map_or(0, |text| text.index);
         let limit = self.context.room().limit.unwrap_or_default();
         let message = format!(
             "text {text} has {tokens} tokens, as the provider judges them, and the account may have {limit} enqueued: raise the \

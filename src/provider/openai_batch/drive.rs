@@ -80,7 +80,7 @@ impl Course {
     fn hand_over_in_time(&mut self) -> Result<()> {
         let Some(standby) = &self.context.standby else { return Ok(()) };
         let is_due = self.state.plan.created().elapsed().is_ok_and(|age| age >= standby.after);
-        if is_due && !self.state.handing_over && !self.state.cancelling {
+        if is_due && self.state.sends_more() {
             self.record(Record::HandingOver)?;
         }
         Ok(())

@@ -154,6 +154,11 @@ impl ShardIndex {
         let line = self.lines.get(usize::try_from(id.number).ok()?)?;
         (line.id == id).then_some(id.number)
     }
+
+    /// Returns the texts of all lines, in their order.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &IndexedText> {
+        self.lines.iter().flat_map(|line| &line.texts)
+    }
 }
 
 /// Reads the number of lines, and the lines.

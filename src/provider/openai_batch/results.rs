@@ -78,9 +78,8 @@ impl Course {
         self.context.step("ingested");
         self.remove_input(shard);
         // All else is kept. These texts wait for somebody to see to the account, unless nobody sends them any more.
-        let goes_on = !self.state.cancelling && !self.state.handing_over;
         let account = |verdict| if let Verdict::Account(error) = verdict { Some(error) } else { None };
-        verdicts.into_iter().find_map(account).filter(|_| goes_on).map_or(Ok(()), Err)
+        verdicts.into_iter().find_map(account).filter(|_| self.state.sends_more()).map_or(Ok(()), Err)
     }
 
     /// Refuses results of which no row is usable: then a setting is wrong, and the next batches would be paid for in vain.
@@ -173,7 +172,7 @@ impl Course {
     pub(super) fn give_up(&mut self, shard: u32) -> Result<()> {
         let index = ShardIndex::read(&self.folder.index(shard))?;
         let handed = self.state.open.get(&shard).map(|open| open.handed.clone()).unwrap_or_default();
-        let texts = index.lines.iter().flat_map(|line| &line.texts).map(|text| text.index);
+        let texts = index.texts().map(|text| text.index);
         let left = ranges(texts.filter(|index| !handed.contains(index)));
         let delete = self.input_to_delete(shard);
         self.record(Record::ended(shard, left, delete))?;

@@ -113,6 +113,11 @@ impl State {
         Ok(state)
     }
 
+    /// Whether the job may still send texts to the provider: nobody has cancelled it, and no standby has taken over.
+    pub(super) const fn sends_more(&self) -> bool {
+        !self.cancelling && !self.handing_over
+    }
+
     /// Returns the number for a new shard.
     pub(super) const fn next_number(&self) -> u32 {
         self.shards + 1

@@ -147,8 +147,7 @@ impl Course {
             self.context.note_full(limit);
         }
         let failures = self.state.open.get(&shard).map_or(0, |open| open.failures);
-        let goes_on = !self.state.cancelling && !self.state.handing_over;
-        if is_full || failures < TRIES || !goes_on {
+        if is_full || failures < TRIES || !self.state.sends_more() {
             return Ok(());
         }
         let code = code.unwrap_or_default();
