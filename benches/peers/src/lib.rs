@@ -1,6 +1,7 @@
-//! The code that the benchmarks share: replies as OpenAI writes them, arguments, medians.
+//! The code that the benchmarks share: replies as OpenAI writes them, arguments, rounds of two sides, medians.
 
 pub mod allocations;
+mod rounds;
 pub mod text;
 
 use std::{
@@ -10,6 +11,8 @@ use std::{
 };
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+
+pub use rounds::Rounds;
 
 pub type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 

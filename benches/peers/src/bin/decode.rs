@@ -9,7 +9,7 @@ use std::{hint::black_box, time::Instant};
 use async_openai::types::embeddings::CreateBase64EmbeddingResponse;
 use docvector_embed::{EmbedderExt as _, Embeddings, Space, provider::OpenAi};
 use peers::{
-    Args, DIMENSIONS, MODEL, Result, TEXTS_PER_REQUEST,
+    Args, DIMENSIONS, MODEL, Result, Rounds, TEXTS_PER_REQUEST,
     allocations::{Counting, allocations},
     base64_row, median, reply, unit_vector,
 };
@@ -23,25 +23,9 @@ fn main() -> Result<()> {
     let body = body(TEXTS_PER_REQUEST);
     check_that_they_agree(&body, &space)?;
 
-    let (mut our_times, mut their_times, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    // The first pair warms up.
-    for pair in 0..=pairs {
-        let our_time = || timed(|| ours(&body, TEXTS_PER_REQUEST, &space));
-        let their_time = || timed(|| theirs(&body));
-        // The two sides swap places in each round.
-        let (our_time, their_time) = if pair % 2 == 0 {
-            let first = our_time()?;
-            (first, their_time()?)
-        } else {
-            let first = their_time()?;
-            (our_time()?, first)
-        };
-        if pair > 0 {
-            our_times.push(our_time);
-            their_times.push(their_time);
-            ratios.push(their_time / our_time);
-        }
-    }
+    let ours_of = |_: &mut ()| timed(|| ours(&body, TEXTS_PER_REQUEST, &space));
+    let times = Rounds::run(pairs, &mut (), ours_of, |()| timed(|| theirs(&body)))?;
+    let (ratio, least, most) = times.ratio();
 
     let floats = (TEXTS_PER_REQUEST * DIMENSIONS * size_of::<f32>()) as f64;
     println!(
@@ -57,14 +41,12 @@ fn main() -> Result<()> {
     ];
     let their_allocations = [allocations_of(|| theirs(&body))?, allocations_of(|| theirs(&half))?];
     for (name, times, ratio, [whole, half]) in [
-        ("docvector-embed", &our_times, median(&ratios), our_allocations),
-        ("async-openai", &their_times, 1.0, their_allocations),
+        ("docvector-embed", &times.ours, ratio, our_allocations),
+        ("async-openai", &times.peers, 1.0, their_allocations),
     ] {
         let seconds = median(times);
         println!("| {name} | {:.1} | {:.2} | {ratio:.2} | {whole} | {half} |", seconds * 1e3, floats / seconds / 1e9);
     }
-    let (least, most) =
-        ratios.iter().fold((f64::MAX, 0.0_f64), |(least, most), &ratio| (least.min(ratio), most.max(ratio)));
     println!("\nRatio of the pairs: {least:.2} to {most:.2}. Wanted: at least 3, 0.5 GB/s, and no allocation per row.");
     Ok(())
 }

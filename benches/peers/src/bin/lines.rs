@@ -1,10 +1,10 @@
 //! Reads the lines of a batch's output file, 64 rows of 1,536 components in each: this crate beside serde_json and
 //! base64, in turns.
 //!
-//! `lines [--pairs 11] [--lines 40]`. 782 lines are 50,000 vectors, which take 2 GB of memory. The whole file is in memory, once with vectors in base64 and once as JSON numbers. Both sides
-//! read one line after the other and end with its rows as floats in the order of the texts, which are then dropped:
-//! this crate with all its checks of the reply; the other as users write it, by serde_json's `Value`, and base64's
-//! decoder or the numbers of an array. One thread.
+//! `lines [--pairs 11] [--lines 40]`. 782 lines are 50,000 vectors, which take 2 GB of memory. The whole file is in
+//! memory, once with vectors in base64 and once as JSON numbers. Both sides read one line after the other and end with
+//! its rows as floats in the order of the texts, which are then dropped: this crate with all its checks of the reply;
+//! the other as users write it, by serde_json's `Value`, and base64's decoder or the numbers of an array. One thread.
 
 use std::{hint::black_box, time::Instant};
 
@@ -13,7 +13,7 @@ use docvector_embed::{
     Embeddings,
     provider::{OpenAi, batch_lines},
 };
-use peers::{Args, DIMENSIONS, MODEL, Result, base64_row, median, unit_vector};
+use peers::{Args, DIMENSIONS, MODEL, Result, Rounds, base64_row, median, unit_vector};
 use serde_json::Value;
 
 const TEXTS_PER_LINE: usize = 64;
@@ -34,42 +34,18 @@ fn main() -> Result<()> {
     for (name, write) in [("base64", base64_row as fn(&[f32]) -> String), ("numbers", decimal_row)] {
         let file = file(lines, write);
         check_that_they_agree(&file, &embedder)?;
-        let (our_times, their_times) = measure(pairs, &file, &embedder)?;
-        let mut ratios: Vec<f64> = our_times.iter().zip(&their_times).map(|(ours, theirs)| theirs / ours).collect();
-        ratios.sort_by(f64::total_cmp);
+        let ours = |_: &mut ()| timed(&file, |line| ours(line, &embedder));
+        let times = Rounds::run(pairs, &mut (), ours, |()| timed(&file, theirs))?;
+        let (ratio, least, most) = times.ratio();
         let megabytes = file.len() as f64 / 1e6;
         println!(
-            "| {name} | {megabytes:.1} | {:.0} | {:.0} | {:.2} | {:.2} to {:.2} |",
-            megabytes / median(&our_times),
-            megabytes / median(&their_times),
-            median(&ratios),
-            ratios[0],
-            ratios[ratios.len() - 1]
+            "| {name} | {megabytes:.1} | {:.0} | {:.0} | {ratio:.2} | {least:.2} to {most:.2} |",
+            megabytes / median(&times.ours),
+            megabytes / median(&times.peers)
         );
     }
     println!("\nWanted: at least 200 MB/s in both forms.");
     Ok(())
-}
-
-/// Returns the seconds of both sides, which swap places in each round. The first round warms up.
-fn measure(pairs: usize, file: &[u8], embedder: &OpenAi) -> Result<(Vec<f64>, Vec<f64>)> {
-    let (mut our_times, mut their_times) = (Vec::new(), Vec::new());
-    for pair in 0..=pairs {
-        let our_time = || timed(file, |line| ours(line, embedder));
-        let their_time = || timed(file, theirs);
-        let (our_time, their_time) = if pair % 2 == 0 {
-            let first = our_time()?;
-            (first, their_time()?)
-        } else {
-            let first = their_time()?;
-            (our_time()?, first)
-        };
-        if pair > 0 {
-            our_times.push(our_time);
-            their_times.push(their_time);
-        }
-    }
-    Ok((our_times, their_times))
 }
 
 fn timed<T>(file: &[u8], read: impl Fn(&[u8]) -> Result<T>) -> Result<f64> {

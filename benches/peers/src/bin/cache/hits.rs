@@ -3,9 +3,9 @@
 use std::{hint::black_box, time::Instant};
 
 use docvector_embed::{Batch, Embedder as _, Error, InputKind, cache::Memory, provider::Fake, wrap::Cached};
-use peers::{Args, Result, median};
+use peers::{Args, Result, Rounds, median};
 
-use crate::{HEADER, Rounds, allocations, grouped, runtime, texts};
+use crate::{HEADER, allocations, grouped, runtime, texts};
 
 const WIDTH: usize = 768;
 

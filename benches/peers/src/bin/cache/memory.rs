@@ -6,9 +6,9 @@ use docvector_embed::{
     Error,
     cache::{CacheStore as _, Entry, Key, Memory},
 };
-use peers::{Args, Result, median};
+use peers::{Args, Result, Rounds, median};
 
-use crate::{HEADER, Rounds, grouped, runtime};
+use crate::{HEADER, grouped, runtime};
 
 const WIDTH: usize = 768;
 
