@@ -51,6 +51,7 @@
 //! | `serde` | `Serialize` and `Deserialize` for spaces, ids, usage, charges, totals, limits and prices | no |
 //! | `metrics` | `observer::ToMetrics`: measures calls through the `metrics` facade, as for Prometheus | no |
 //! | `testing` | `testing::Simulator`: OpenAI's Files and Batches API on loopback, for tests without a key | no |
+//! | `server` | `server::Server`: an embedder as a service over HTTP, for clients of three dialects | no |
 //! | `cli` | the command `docvector-embed`; turns on `onnx` and `sqlite` | no |
 //! | `full` | everything | no |
 //!
@@ -96,6 +97,9 @@ mod planner;
 pub mod price;
 pub mod provider;
 mod rate_limit_status;
+#[cfg(feature = "server")]
+#[cfg_attr(docvector_docs, doc(cfg(feature = "server")))]
+pub mod server;
 mod shared_call;
 mod shown_name;
 mod space;

@@ -43,6 +43,12 @@ where
         self.ends.len()
     }
 
+    /// Returns `true` if there are no pieces.
+    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "for the service"))]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
     /// Returns the bytes of all pieces together.
     #[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "for the local provider"))]
     pub(crate) fn bytes(&self) -> usize {

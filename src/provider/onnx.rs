@@ -63,7 +63,7 @@ pub use self::{
 };
 use self::{model::Model, scheduler::Scheduler, tokenizer::ModelTokenizer, tuning::TuningKey};
 use crate::{
-    Batch, Charges, Embedder, Embeddings, Error, Limits, Payee, Result, Space, TokenCount, Usage,
+    Batch, Charges, Embedder, Embeddings, Error, Limits, Payee, Result, Space, TokenCount, TokenizerCounter, Usage,
     explanation::Explanation,
 };
 
@@ -320,6 +320,12 @@ impl Onnx {
     /// Returns what the threads have done since the model was loaded.
     pub fn stats(&self) -> OnnxStats {
         self.0.scheduler.stats()
+    }
+
+    /// Returns the model's tokenizer, with the space's prompts. It counts tokens, and it is what a
+    /// service tokenizes with.
+    pub fn tokenizer(&self) -> TokenizerCounter {
+        TokenizerCounter::clone(&self.0.tokens.counter)
     }
 
     /// Ends this embedder and waits for its threads, without blocking the executor. Dropping the last clone blocks.

@@ -15,6 +15,8 @@ mod onnx;
 mod openai;
 mod openai_batch;
 mod query_each;
+#[cfg(feature = "server")]
+mod server;
 #[cfg(feature = "serde")]
 mod stored;
 mod support;

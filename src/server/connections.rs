@@ -1,0 +1,160 @@
+//! Accepts connections and serves them until the server has drained: [`serve`].
+
+use std::{
+    convert::Infallible,
+    io,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderValue, Request, Response, header},
+};
+use hyper::{body::Incoming, server::conn::http1, service::Service};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use super::{
+    connection_io::{Activity, ConnectionIo},
+    inner::Inner,
+    state::ServerState,
+};
+
+/// The wait after a connection that could not be accepted: all descriptors may be in use.
+const AFTER_FAILURE: Duration = Duration::from_millis(10);
+/// The most bytes of the head of a request.
+const HEAD_BYTES: usize = 64 << 10;
+/// How long replies that are complete may take to leave, once the server has drained.
+const LAST_BYTES: Duration = Duration::from_secs(2);
+
+/// The reply to a connection above the limit.
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
+    content-type: text/plain\r\ncontent-length: 32\r\n\r\nthe server has no connection left";
+
+/// Serves connections. Returns when the server has drained and its connections are closed.
+pub(super) async fn serve(server: Arc<Inner>, router: Router, listener: TcpListener) -> io::Result<()> {
+    let (closing, closed) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let mut drained = std::pin::pin!(drained(&server));
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut drained => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => begin(&server, &router, stream, &closed, &mut connections),
+                Err(_) => sleep(AFTER_FAILURE).await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+    drop(listener);
+    closing.send_replace(true);
+    let all_ended = async { while connections.join_next().await.is_some() {} };
+    if timeout(LAST_BYTES, all_ended).await.is_err() {
+        connections.abort_all();
+    }
+    Ok(())
+}
+
+/// Begins to serve a connection, in a task of its own.
+fn begin(
+    server: &Arc<Inner>,
+    router: &Router,
+    stream: TcpStream,
+    closed: &watch::Receiver<bool>,
+    connections: &mut JoinSet<()>,
+) {
+    let limits = server.options.limits;
+    if server.connections.fetch_add(1, Ordering::Relaxed) >= limits.connections {
+        server.connections.fetch_sub(1, Ordering::Relaxed);
+        // A client that cannot take these bytes at once gets none.
+        let _ = stream.try_write(TOO_MANY);
+        return;
+    }
+    // A reply is one write or a few large ones: a delay to gather more would gain nothing.
+    let _ = stream.set_nodelay(true);
+    let activity = Arc::new(Activity::default());
+    let io = ConnectionIo::new(stream, activity.clone(), limits.head_time, limits.stall_time);
+    let service = Answers { server: server.clone(), router: TowerToHyperService::new(router.clone()), activity };
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.idle_time)
+        .max_header_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(io), service);
+    let (counted, mut closed) = (Counted(server.clone()), closed.clone());
+    connections.spawn(async move {
+        let _counted = counted;
+        let mut connection = std::pin::pin!(connection);
+        // An error ends this connection alone.
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            _ = closed.wait_for(|&closed| closed) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
+    });
+}
+
+/// An open connection. Dropping it counts it as closed.
+struct Counted(Arc<Inner>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Answers the requests of a connection.
+struct Answers {
+    server: Arc<Inner>,
+    router: TowerToHyperService<Router>,
+    activity: Arc<Activity>,
+}
+
+impl Service<Request<Incoming>> for Answers {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.activity.begin();
+        let (server, activity, reply) = (self.server.clone(), self.activity.clone(), self.router.call(request));
+        Box::pin(async move {
+            let reply = reply.await;
+            activity.end();
+            reply.map(|mut reply| {
+                // A client that comes again should find another server.
+                if server.lifecycle.state() == ServerState::Draining {
+                    reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                reply
+            })
+        })
+    }
+}
+
+/// Waits until the server drains and nothing is under way, or its time is over.
+async fn drained(server: &Inner) {
+    let (lifecycle, drain) = (&server.lifecycle, server.options.drain);
+    lifecycle.draining().await;
+    sleep(drain.delay).await;
+    lifecycle.refuse();
+    let idle = || async {
+        // The sender lives in the server.
+        let _ = server.under_way.subscribe().wait_for(|&calls| calls == 0).await;
+    };
+    if timeout(drain.deadline - drain.delay, idle()).await.is_err() {
+        lifecycle.end();
+        let _ = timeout(LAST_BYTES, idle()).await;
+    }
+}

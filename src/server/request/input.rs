@@ -1,0 +1,116 @@
+//! Reads the texts of a request straight into one buffer: [`Input`].
+
+use std::fmt;
+
+use serde::de::{self, DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
+
+use crate::packed::PackedTexts;
+
+/// The texts or token ids of a request.
+#[derive(Debug, Default)]
+pub(in crate::server) struct Input {
+    pub(in crate::server) texts: PackedTexts,
+    /// Token ids in place of texts; each list stands for one text.
+    pub(in crate::server) ids: Vec<Vec<u32>>,
+    /// Whether it was one text, and no list.
+    pub(in crate::server) is_single: bool,
+}
+
+impl Input {
+    /// Returns the number of texts.
+    pub(in crate::server) fn len(&self) -> usize {
+        self.texts.len() + self.ids.len()
+    }
+}
+
+/// Reads an input of at most so many texts.
+pub(super) struct InputSeed<'f> {
+    pub(super) max_texts: usize,
+    /// Says why an input is refused, if it is not for its type.
+    pub(super) fault: &'f mut Option<String>,
+}
+
+impl<'de> DeserializeSeed<'de> for InputSeed<'_> {
+    type Value = Option<Input>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for InputSeed<'_> {
+    type Value = Option<Input>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string or a list of strings")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        let mut input = Input { is_single: true, ..Input::default() };
+        input.texts.push_with(|buffer| buffer.push_str(text));
+        Ok(Some(input))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut input = Input::default();
+        // Ids without a list around them are one text.
+        let mut loose = Vec::new();
+        while let Some(item) = list.next_element_seed(ItemSeed(&mut input))? {
+            loose.extend(item);
+            let mixed = !input.texts.is_empty() as u8 + !input.ids.is_empty() as u8 + !loose.is_empty() as u8;
+            if mixed > 1 {
+                return Err(A::Error::custom("texts and token ids in one list"));
+            }
+            if input.len() > self.max_texts {
+                let most = self.max_texts;
+                *self.fault = Some(format!("has more than {most} texts, which is the most of one request: send less"));
+                return Err(A::Error::custom("too many texts"));
+            }
+        }
+        if !loose.is_empty() {
+            (input.ids, input.is_single) = (vec![loose], true);
+        }
+        Ok(Some(input))
+    }
+}
+
+/// Reads one item of a list: a text and a list of ids go into the input, a single id is returned.
+struct ItemSeed<'i>(&'i mut Input);
+
+impl<'de> DeserializeSeed<'de> for ItemSeed<'_> {
+    type Value = Option<u32>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ItemSeed<'_> {
+    type Value = Option<u32>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string or token ids")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        self.0.texts.push_with(|buffer| buffer.push_str(text));
+        Ok(None)
+    }
+
+    fn visit_u64<E: de::Error>(self, id: u64) -> Result<Self::Value, E> {
+        u32::try_from(id).map(Some).map_err(|_| E::custom("a token id above the largest"))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut ids = Vec::new();
+        while let Some(id) = list.next_element()? {
+            ids.push(id);
+        }
+        self.0.ids.push(ids);
+        Ok(None)
+    }
+}
