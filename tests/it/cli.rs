@@ -7,6 +7,8 @@ mod cache;
 mod doctor;
 mod embed;
 mod openai;
+#[cfg(unix)]
+mod serve;
 mod tune;
 
 use std::{

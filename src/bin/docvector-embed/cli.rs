@@ -11,6 +11,7 @@ pub(crate) mod model;
 pub(crate) mod model_choice;
 pub(crate) mod openai;
 pub(crate) mod rows;
+pub(crate) mod serve;
 pub(crate) mod too_long;
 pub(crate) mod tune;
 
@@ -22,6 +23,7 @@ use self::{
     cache::{CACHE_EXAMPLES, CacheArgs},
     doctor::DoctorArgs,
     embed::{EMBED_EXAMPLES, EmbedArgs},
+    serve::{SERVE_EXAMPLES, ServeArgs},
     tune::{TUNE_EXAMPLES, TuneArgs},
 };
 
@@ -33,6 +35,7 @@ Examples:
   docvector-embed embed --model assets/all-MiniLM-L6-v2 --input lines.txt --output vectors.npy --cache cache.sqlite
   docvector-embed embed --model openai:text-embedding-3-small --input lines.txt --output vectors.npy
   docvector-embed batch submit --model text-embedding-3-small --input chunks.jsonl
+  docvector-embed serve --model assets/all-MiniLM-L6-v2
   docvector-embed cache stats cache.sqlite
   docvector-embed doctor --model assets/all-MiniLM-L6-v2
   docvector-embed tune --model assets/all-MiniLM-L6-v2";
@@ -53,6 +56,9 @@ pub(crate) enum Command {
     /// Embed texts by batch jobs at OpenAI: at half the price, within 24 hours
     #[command(after_help = BATCH_EXAMPLES)]
     Batch(BatchArgs),
+    /// Serve a model over HTTP, to clients of three dialects: our own, OpenAI's, text-embeddings-inference's
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(ServeArgs),
     /// Show the library, machine and model found, and check the vectors of a known model
     Doctor(DoctorArgs),
     /// Measure how fast a model is with batches of several sizes

@@ -1,5 +1,5 @@
-//! The `docvector-embed` command: embeds files of texts on this machine or at OpenAI, shows what it runs on, measures and
-//! tunes its speed, and checks caches.
+//! The `docvector-embed` command: embeds files of texts on this machine or at OpenAI, serves a model over HTTP, shows what
+//! it runs on, measures and tunes its speed, and checks caches.
 
 mod bad_lines;
 mod batch;
@@ -24,6 +24,7 @@ mod output;
 mod paths;
 mod plot;
 mod plot_file;
+mod preemption;
 mod progress;
 mod reference;
 mod report;
@@ -31,6 +32,8 @@ mod rounds;
 mod run_summary;
 mod runtime;
 mod sample;
+mod serve;
+mod serve_model;
 mod signals;
 mod source;
 mod statistics;
@@ -61,6 +64,10 @@ fn main() -> ExitCode {
         Command::Bench(args) => match args.check() {
             Ok(args) => bench::run(&args),
             Err(message) => cli::usage_error(&["bench"], &message).exit(),
+        },
+        Command::Serve(args) => match args.into_options() {
+            Ok(options) => serve::run(options),
+            Err(message) => cli::usage_error(&["serve"], &message).exit(),
         },
         Command::Tune(args) => tune::run(&args),
         Command::Cache(args) => match args.command {

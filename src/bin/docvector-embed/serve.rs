@@ -1,0 +1,160 @@
+//! Runs `serve`: listens at once, loads the model, serves until a signal or the cloud ends it.
+
+use std::{
+    env, fs,
+    io::{self, IsTerminal, Write},
+    net::{SocketAddr, TcpListener},
+    process,
+    time::Instant,
+};
+
+use docvector_embed::server::{Cl100k, Server, ServerBuilder, ServerState};
+
+use crate::{
+    cli::serve::{ServeOptions, TokenIdsArg},
+    failure::Failure,
+    preemption::Cloud,
+    progress::Progress,
+    serve_model::{load, warm_up},
+    signals::interrupted,
+};
+
+const KEYS_VARIABLE: &str = "EMBEDDING_SERVICE_KEYS";
+
+/// Serves the model until it is told to end.
+pub(crate) fn run(options: ServeOptions) -> Result<(), Failure> {
+    log_warnings();
+    let keys = keys(&options)?;
+    if !options.host.is_loopback() && keys.is_empty() {
+        say(format_args!(
+            "warning: everybody who reaches {} is served, because there are no keys: --api-keys sets them",
+            options.host
+        ));
+    }
+    let server = keys.iter().fold(builder(&options), ServerBuilder::with_api_key).build_loading()?;
+    let address = SocketAddr::new(options.host, options.port);
+    let listener = TcpListener::bind(address).map_err(|error| {
+        Failure::with_cause(format!("{address} cannot be listened on: --host and --port choose"), error)
+    })?;
+    let address = listener.local_addr().unwrap_or(address);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::with_cause("no asynchronous runtime can be started", error))?;
+    let done = runtime.block_on(serve(server, listener, address, options));
+    // What blocks, such as a model that is being loaded, is not waited for.
+    runtime.shutdown_background();
+    done
+}
+
+async fn serve(
+    server: Server,
+    listener: TcpListener,
+    address: SocketAddr,
+    options: ServeOptions,
+) -> Result<(), Failure> {
+    let serving = tokio::spawn({
+        let server = server.clone();
+        async move { server.serve(listener).await }
+    });
+    tokio::spawn(ending(server.clone(), options.preemption));
+    let opened = open(&server, address, options).await;
+    if opened.is_err() {
+        server.fail();
+        server.drain();
+    }
+    let served = serving.await;
+    opened?;
+    let failed = "the service ended";
+    served.map_err(|error| Failure::with_cause(failed, error))?.map_err(|error| Failure::with_cause(failed, error))?;
+    say("ended: all that was accepted is answered, or was told that it is not");
+    Ok(())
+}
+
+/// Loads the model and opens the server.
+async fn open(server: &Server, address: SocketAddr, options: ServeOptions) -> Result<(), Failure> {
+    let started = Instant::now();
+    say(format_args!("loading the model; http://{address}/livez answers already"));
+    let progress = Progress::waiting("loading ...", io::stderr().is_terminal());
+    let loaded = tokio::task::spawn_blocking(move || load(&options).map(|model| (model, options))).await;
+    let (model, options) = loaded.map_err(|error| Failure::with_cause("the model cannot be loaded", error))??;
+    if server.state() != ServerState::Loading {
+        return Ok(());
+    }
+    let loaded = started.elapsed();
+    say(format_args!("loaded in {:.1} s, warming up", loaded.as_secs_f64()));
+    warm_up(&options, model.embedder()).await?;
+    let name = model.name().to_owned();
+    let space = model.embedder().spaces()[0].clone();
+    drop(progress);
+    server.open(model)?;
+    say(format_args!(
+        "ready in {:.1} s: {name} at http://{address}, space {}",
+        started.elapsed().as_secs_f64(),
+        space.id()
+    ));
+    Ok(())
+}
+
+/// Waits for the first signal or notice and drains the server; the second signal ends the process at once.
+async fn ending(server: Server, preemption: Option<Cloud>) {
+    let notice = async {
+        match preemption {
+            Some(cloud) => cloud.notice().await,
+            None => std::future::pending().await,
+        }
+    };
+    let why = tokio::select! {
+        why = interrupted() => why,
+        () = notice => "the cloud takes the machine away",
+    };
+    server.drain();
+    say(format_args!("{why}: {} requests under way; a second signal ends at once", server.requests_under_way()));
+    interrupted().await;
+    say("a second signal: ended at once");
+    process::exit(1);
+}
+
+fn builder(options: &ServeOptions) -> ServerBuilder {
+    let builder = Server::builder().with_limits(options.limits).with_drain(options.drain.0, options.drain.1);
+    let builder = if options.has_page { builder } else { builder.without_page() };
+    match options.token_ids {
+        None => builder,
+        Some(TokenIdsArg::Cl100k) => builder.with_token_ids(Cl100k::default()),
+        Some(TokenIdsArg::Model) => builder.with_token_ids_of_model(),
+    }
+}
+
+/// Reads the keys of clients.
+fn keys(options: &ServeOptions) -> Result<Vec<String>, Failure> {
+    let (words, place) = match &options.api_keys {
+        Some(path) => {
+            let shown = path.display();
+            let words = fs::read_to_string(path)
+                .map_err(|error| Failure::with_cause(format!("the keys cannot be read from {shown}"), error))?;
+            (words, shown.to_string())
+        }
+        None => (env::var(KEYS_VARIABLE).unwrap_or_default().replace(',', "\n"), KEYS_VARIABLE.to_owned()),
+    };
+    let keys: Vec<String> = words.lines().map(str::trim).filter(|key| !key.is_empty()).map(str::to_owned).collect();
+    if keys.is_empty() && options.api_keys.is_some() {
+        return Err(Failure::new(format!("there is no key in {place}: write one per line")));
+    }
+    Ok(keys)
+}
+
+/// Writes warnings of the library to stderr.
+fn log_warnings() {
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false);
+    // A program has one log, and this is its beginning.
+    let _ = subscriber.try_init();
+}
+
+/// Says something on stderr. A closed stderr is no reason to end a service.
+fn say(words: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{words}");
+}

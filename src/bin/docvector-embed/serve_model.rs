@@ -1,0 +1,60 @@
+//! Loads the model of `serve`, with what makes a service of it: a cache, merging of calls, a first run.
+
+use docvector_embed::{Batch, Embedder, EmbedderExt, Truncation, cache::Sqlite, server::ServedModel};
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    cli::{model_choice::ModelChoice, serve::ServeOptions},
+    embed_model::answering_at_once,
+    failure::Failure,
+};
+
+/// How long small calls of a hosted model wait for others.
+const COALESCE: Duration = Duration::from_millis(2);
+
+/// Loads the model. Blocks for as long as that takes.
+pub(crate) fn load(options: &ServeOptions) -> Result<ServedModel, Failure> {
+    let mut served = match &options.model {
+        ModelChoice::Folder(folder) => {
+            let model = options.load.builder(folder).build()?;
+            let served = ServedModel::of_onnx(&model);
+            // The engine merges callers by itself.
+            let stack = with_cache(options, coalesced(model, options.coalesce.unwrap_or_default()))?;
+            served.with_embedder(stack)
+        }
+        ModelChoice::OpenAi(name) | ModelChoice::OpenAiBatch(name) => {
+            let model = answering_at_once(options.openai.builder(name).build()?);
+            let stack = with_cache(options, coalesced(model, options.coalesce.unwrap_or(COALESCE)))?;
+            ServedModel::new(stack).with_name(name.clone()).with_device("hosted")
+        }
+    };
+    if let Some(name) = &options.name {
+        served = served.with_name(name.clone());
+    }
+    Ok(options.aliases.iter().fold(served, |served, alias| served.with_alias(alias.clone())))
+}
+
+fn coalesced(model: impl Embedder, window: Duration) -> Arc<dyn Embedder> {
+    if window.is_zero() { Arc::new(model) } else { Arc::new(model.coalesce(window)) }
+}
+
+fn with_cache(options: &ServeOptions, model: Arc<dyn Embedder>) -> Result<Arc<dyn Embedder>, Failure> {
+    match &options.cache {
+        Some(path) => Ok(Arc::new(model.cached(Sqlite::open(path)?)?)),
+        None => Ok(model),
+    }
+}
+
+/// Runs a local model on texts of several lengths, so that the first request finds everything in place.
+pub(crate) async fn warm_up(options: &ServeOptions, model: &dyn Embedder) -> Result<(), Failure> {
+    if !matches!(options.model, ModelChoice::Folder(_)) {
+        // A hosted model would have to be paid for it.
+        return Ok(());
+    }
+    for words in [4, 64, 1024] {
+        let text = "a text to warm up ".repeat(words / 4);
+        let texts = [text.as_str(); 8];
+        model.embed_all(Batch::documents(&texts).with_truncation(Truncation::Truncate)).await?;
+    }
+    Ok(())
+}
