@@ -3,8 +3,10 @@
 //! It follows no redirect and takes no proxy from the environment. It reads no more of a reply than the request can
 //! produce, before and after decompression. Its errors hold only a status, names and numbers.
 
+pub(crate) mod base_url;
 pub(crate) mod download;
 pub(crate) mod headers;
+pub(crate) mod redaction;
 pub(crate) mod upload;
 
 use std::{

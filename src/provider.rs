@@ -1,5 +1,9 @@
 //! Holds the providers: the embedders at the bottom of a stack, which make the vectors.
 
+#[cfg(feature = "openai")]
+mod client_texts;
+#[cfg(feature = "openai")]
+mod decoding;
 mod fake;
 #[cfg(feature = "onnx")]
 mod onnx;
@@ -7,6 +11,8 @@ mod onnx;
 mod openai;
 #[cfg(feature = "openai")]
 mod openai_batch;
+#[cfg(feature = "openai")]
+mod unusable_rows;
 
 pub use self::fake::{Fake, FakeBuilder, FakeCall, FakeOutcome, Hold};
 #[cfg(all(feature = "onnx", fuzzing))]

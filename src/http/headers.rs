@@ -23,6 +23,21 @@ pub(crate) fn secret_header(name: &str, value: &SecretString) -> Result<(HeaderN
     Ok((name, value))
 }
 
+/// Refuses a string that cannot be a key, such as one with a line break from a file or quotes from a shell. `from` says
+/// where a program gives the key.
+pub(crate) fn check_key(key: &SecretString, from: &str) -> Result<()> {
+    let what = match key.expose_secret() {
+        "" => "is empty",
+        key if key.trim() != key => "begins or ends with white space: remove it",
+        key if key.contains(['"', '\'']) => "contains quotes: remove them",
+        key if !key.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            "contains characters that no key has: use visible ASCII characters only"
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::new(ErrorKind::Config, format!("the key ({from}) {what}")))
+}
+
 /// Returns the server's id of the request.
 pub(crate) fn request_id(headers: &HeaderMap) -> Option<String> {
     let id = ["x-request-id", "apim-request-id", "request-id"].into_iter().find_map(|name| headers.get(name))?;

@@ -11,7 +11,6 @@ mod halves;
 mod model_name;
 mod models;
 mod prompted_models;
-pub(super) mod redaction;
 pub(super) mod reply;
 pub(super) mod request;
 mod server;

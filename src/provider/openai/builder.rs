@@ -18,12 +18,12 @@ use super::{
     endpoint::{Endpoint, OpenAiEncoding},
     models,
     prompted_models::{self, Family},
-    server::{self, Azure, Server},
+    server::{Azure, Server},
     tokens::Cl100kCounter,
 };
 use crate::{
     Error, ErrorKind, InputKind, Limits, Normalization, Payee, Prompts, Result, Space, SpaceBuilder, TokenCount,
-    http::{Http, HttpOptions},
+    http::{Http, HttpOptions, base_url},
 };
 
 impl OpenAi {
@@ -327,7 +327,7 @@ impl OpenAiBuilder {
             return Err(config(message));
         }
         // Through a proxy, the request leaves this machine even if its URL names this machine.
-        let stays_here = server::is_loopback(&url) && self.http.proxy.is_none();
+        let stays_here = base_url::is_loopback(&url) && self.http.proxy.is_none();
         if !self.credentials.is_empty() && url.scheme() == "http" && !stays_here && !self.plain_http {
             let message =
                 "the key would go unencrypted to another machine: use https, or allow it by `with_plain_http`";

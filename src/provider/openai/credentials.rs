@@ -3,7 +3,7 @@
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::{Error, ErrorKind, Result, http::headers};
+use crate::{Result, http::headers};
 
 /// The secrets of a request.
 #[derive(Clone, Default)]
@@ -39,7 +39,7 @@ impl Credentials {
             Ok(())
         };
         if let Some(key) = &self.key {
-            check_key(key.expose_secret())?;
+            headers::check_key(key, "OPENAI_API_KEY, `with_api_key`")?;
             match key_header {
                 KeyHeader::Bearer => {
                     add("authorization", &SecretString::from(format!("Bearer {}", key.expose_secret())))?;
@@ -59,18 +59,4 @@ impl Credentials {
         }
         Ok(headers)
     }
-}
-
-/// Refuses a string that cannot be a key, such as one with a line break from a file or quotes from a shell.
-fn check_key(key: &str) -> Result<()> {
-    let what = match key {
-        "" => "is empty",
-        _ if key.trim() != key => "begins or ends with white space: remove it",
-        _ if key.contains(['"', '\'']) => "contains quotes: remove them",
-        _ if !key.bytes().all(|byte| byte.is_ascii_graphic()) => {
-            "contains characters that no key has: use visible ASCII characters only"
-        }
-        _ => return Ok(()),
-    };
-    Err(Error::new(ErrorKind::Config, format!("the key (OPENAI_API_KEY, `with_api_key`) {what}")))
 }

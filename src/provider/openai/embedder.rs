@@ -8,16 +8,14 @@ use std::{
 use async_trait::async_trait;
 use tracing::{Instrument, Span, field};
 
-use super::{endpoint::Endpoint, failure, halves, model_name, redaction, reply, request};
+use super::{endpoint::Endpoint, failure, halves, model_name, reply, request};
 use crate::{
-    Batch, Embedder, Embeddings, Error, ErrorKind, Limits, Result, Space, Usage,
+    Batch, Embedder, Embeddings, Error, Limits, Result, Space,
     explanation::Explanation,
-    http::{Reply, headers},
+    http::{Reply, headers, redaction},
+    provider::decoding,
     telemetry,
 };
-
-/// Bodies of at least this size are decoded off the async executor: they take a millisecond or more.
-const LARGE_BODY: usize = 1 << 20;
 
 /// Embeds through OpenAI's API.
 ///
@@ -154,7 +152,7 @@ impl OpenAi {
     }
 
     async fn decode(&self, reply: Reply, rows: usize) -> Result<reply::DecodedReply> {
-        let (endpoint, large) = (self.0.clone(), reply.len() >= LARGE_BODY);
+        let (endpoint, bytes) = (self.0.clone(), reply.len());
         let read = move || {
             let body = reply.decompressed()?;
             if body.is_cut {
@@ -163,17 +161,7 @@ impl OpenAi {
             let read = reply::read(&body.bytes, rows, &endpoint.space, reply.has_content_length);
             read.map_err(|error| failure::explain(error, &body.bytes, &endpoint))
         };
-        if !large {
-            return read();
-        }
-        tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| {
-            // `Protocol` is not retried: the request was billed, and another one would be billed again.
-            let message = match error.is_panic() {
-                true => "decoding the reply panicked, which is a bug in this crate",
-                false => "the runtime is shutting down, so the reply was not decoded",
-            };
-            Err(Error::new(ErrorKind::Protocol, message).with_usage(Usage::of_request(None)))
-        })
+        decoding::decode(bytes, read).await
     }
 
     /// Keeps to what the server said it takes per request, and warns of it once.

@@ -17,7 +17,7 @@ use serde_json::error::Category;
 
 pub(in crate::provider) use self::{json::ReplySeed, partial_reply::PartialReply, values::Scalar};
 use self::{partial_reply::Fault, without_vectors::WithoutVectors};
-use crate::{BadText, BadTextReason, Embeddings, Error, ErrorKind, Partial, Result, Space, Usage};
+use crate::{Embeddings, Error, ErrorKind, Result, Space, Usage, provider::unusable_rows::unusable_rows};
 
 /// A reply's rows, in the order of the request, and its model.
 pub(in crate::provider) struct DecodedReply {
@@ -84,7 +84,7 @@ fn finish(mut reply: PartialReply<'_>, space: &Space) -> Result<DecodedReply> {
     let embeddings = Embeddings::of_finite(rows, space, reply.components, usage);
     let embeddings = embeddings.map_err(|error| error.with_usage(usage))?;
     if !unusable.is_empty() {
-        return Err(unusable_vectors(&unusable, &embeddings));
+        return Err(unusable_rows(&unusable, &embeddings));
     }
     Ok(DecodedReply { embeddings, model: reply.model })
 }
@@ -144,25 +144,6 @@ fn malformed(error: &serde_json::Error, bytes: usize, has_content_length: bool, 
         _ => format!("the reply is not JSON, at {at}"),
     };
     Error::new(ErrorKind::Protocol, message).with_usage(usage)
-}
-
-/// Makes the error of a reply with rows that cannot be a text's. The other rows were paid for too, and come with it.
-fn unusable_vectors(unusable: &[usize], embeddings: &Embeddings) -> Error {
-    let bad = unusable.iter().map(|&index| BadText::new(index, BadTextReason::Unusable)).collect();
-    let error =
-        Error::new(ErrorKind::Protocol, "the reply has unusable vectors: all zeros, or not finite").with_bad_texts(bad);
-    let mut is_sound = vec![true; embeddings.len()];
-    unusable.iter().for_each(|&index| is_sound[index] = false);
-    let sound: Vec<usize> = (0..embeddings.len()).filter(|&index| is_sound[index]).collect();
-    if sound.is_empty() {
-        return error.with_usage(embeddings.usage());
-    }
-    let rows = embeddings.select(&sound);
-    match Partial::new(sound, rows) {
-        Ok(partial) => error.with_partial(partial),
-        // There is one index for each row, and they ascend.
-        Err(other) => other.with_usage(embeddings.usage()),
-    }
 }
 
 #[cfg(test)]

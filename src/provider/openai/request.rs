@@ -6,9 +6,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::endpoint::{Endpoint, OpenAiEncoding};
-use crate::{
-    BadText, BadTextReason, Batch, Error, ErrorKind, InputKind, Limits, Result, TokenCount, Truncation, planner,
-};
+use crate::{Batch, Error, ErrorKind, InputKind, Limits, Result, provider::client_texts};
 
 /// Checks a batch and writes its request's body; also returns the indices of the texts that it truncated.
 pub(in crate::provider) async fn body_of(endpoint: &Endpoint, batch: &Batch<'_>) -> Result<(Vec<u8>, Vec<usize>)> {
@@ -25,36 +23,7 @@ pub(in crate::provider) async fn inputs_of<'t>(
     batch: &Batch<'t>,
     limits: &Limits,
 ) -> Result<(Vec<Cow<'t, str>>, Vec<usize>)> {
-    let mut counting = planner::check(batch, std::slice::from_ref(&endpoint.space), limits).await?;
-    let prompts = endpoint.space.prompts();
-    let mut truncated = Vec::new();
-    let mut inputs = Vec::with_capacity(batch.len());
-    for (index, &text) in batch.texts().iter().enumerate() {
-        let mut text = text;
-        if batch.truncation() == Truncation::Truncate && counting.is_over(batch, index) {
-            text = truncate(endpoint, batch, index)?;
-            truncated.push(index);
-            planner::yield_once().await;
-        }
-        inputs.push(prompts.before_by_client(batch.kind(), text));
-    }
-    Ok((inputs, truncated))
-}
-
-/// Returns the beginning of a text that is too long.
-fn truncate<'t>(endpoint: &Endpoint, batch: &Batch<'t>, index: usize) -> Result<&'t str> {
-    let (text, limits) = (batch.texts()[index], &endpoint.limits);
-    let (TokenCount::Exact(counter), Some(limit)) = (&limits.tokens, limits.tokens_of_one_text()) else {
-        return Ok(text);
-    };
-    match counter.truncate(batch.kind(), text, limit) {
-        // Not one character fits: the prompt alone is too long.
-        "" => {
-            let tokens = counter.count_to(batch.kind(), text, limit);
-            Err(Error::invalid_texts(vec![BadText::new(index, BadTextReason::TooLong { tokens, limit })]))
-        }
-        beginning => Ok(beginning),
-    }
+    client_texts::inputs_of(batch, &endpoint.space, limits, Some(endpoint.space.prompts())).await
 }
 
 /// Everything in the body of a request except its texts.

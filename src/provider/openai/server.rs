@@ -1,11 +1,9 @@
 //! Says which server answers (OpenAI, Azure or another one), and what differs between them.
 
-use std::net::IpAddr;
-
 use reqwest::Url;
 
 use super::credentials::KeyHeader;
-use crate::{Error, ErrorKind, Payee, Result, Tier};
+use crate::{Error, ErrorKind, Payee, Result, Tier, http::base_url};
 
 /// OpenAI's own server.
 const BASE_URL: &str = "https://api.openai.com/v1";
@@ -43,16 +41,7 @@ impl Server {
         // The error does not quote the URL, which may hold a password.
         let unusable =
             |what: &str| Error::new(ErrorKind::Config, format!("the base URL {what}: give one like {BASE_URL}"));
-        let mut url = Url::parse(base.trim()).map_err(|_| unusable("cannot be parsed"))?;
-        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
-            return Err(unusable("does not begin with http:// or https:// and a host"));
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(unusable("holds a user or password, which belong in `with_header`"));
-        }
-        if url.query().is_some() || url.fragment().is_some() {
-            return Err(unusable("has a query or fragment"));
-        }
+        let mut url = base_url::parse(base).map_err(unusable)?;
         {
             let mut path = url.path_segments_mut().map_err(|()| unusable("cannot have a path"))?;
             path.pop_if_empty();
@@ -117,11 +106,4 @@ impl Azure {
         };
         Err(Error::new(ErrorKind::Config, format!("`with_azure`: {what}")))
     }
-}
-
-/// Whether the URL's host is this machine.
-pub(super) fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
 }

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::batch_object::{self, BatchObject};
 use crate::{
     Error, ErrorKind, Result,
-    http::{Http, Reply, download::Download, headers, upload::Form, was_never_sent},
-    provider::openai::{endpoint::Endpoint, failure, redaction},
+    http::{Http, Reply, download::Download, headers, redaction, upload::Form, was_never_sent},
+    provider::openai::{endpoint::Endpoint, failure},
 };
 
 /// Maximum bytes of a reply that is not the content of a file. A page of 100 batches has about 150 KB; a batch that

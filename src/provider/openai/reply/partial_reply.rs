@@ -5,7 +5,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurposeConfig},
 };
 
-use crate::{Normalization, Space, embeddings::not_finite};
+use crate::{Normalization, Space, provider::unusable_rows::is_unusable};
 
 /// Standard base64; padding is optional, because servers differ.
 const CONFIG: GeneralPurposeConfig =
@@ -119,7 +119,7 @@ impl<'b> PartialReply<'b> {
         let start = self.vectors * self.width;
         let vector = &self.components[start..start + self.width];
         self.vectors += 1;
-        if not_finite(vector).is_some() || vector.iter().all(|&component| component == 0.0) {
+        if is_unusable(vector) {
             // This is a fault of one text's vector, not of the reply: the other rows stay usable.
             self.unusable.push(self.vectors - 1);
             self.components[start..start + self.width].fill(0.0);

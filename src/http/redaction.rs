@@ -3,13 +3,13 @@
 use reqwest::header::HeaderMap;
 
 /// Whether the words quote a secret header of the request.
-pub(in crate::provider) fn quotes_secret(words: &str, headers: &HeaderMap) -> bool {
+pub(crate) fn quotes_secret(words: &str, headers: &HeaderMap) -> bool {
     let mut secrets = headers.values().filter(|value| value.is_sensitive());
     secrets.any(|secret| secret.to_str().is_ok_and(|secret| quotes(words, secret.trim_start_matches("Bearer "))))
 }
 
 /// Whether words and a text share a piece that is too long to be chance.
-pub(super) fn quotes(words: &str, text: &str) -> bool {
+pub(crate) fn quotes(words: &str, text: &str) -> bool {
     const MIN_QUOTE: usize = 10;
     words == text
         || (text.len() >= 6 && words.contains(text))
