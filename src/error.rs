@@ -294,7 +294,7 @@ impl Error {
     }
 
     /// Says in the message what was being done: `what`, then a colon and the message.
-    #[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "for providers on a network"))]
+    #[cfg_attr(not(feature = "__http"), allow(dead_code, reason = "for providers on a network"))]
     #[must_use]
     pub(crate) fn while_doing(mut self, what: impl fmt::Display) -> Self {
         let inner = self.inner();
@@ -303,7 +303,7 @@ impl Error {
     }
 
     /// Removes the provider's code and its id of the request, each if `hidden` says that it must not be shown.
-    #[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "for providers on a network"))]
+    #[cfg_attr(not(feature = "__http"), allow(dead_code, reason = "for providers on a network"))]
     #[must_use]
     pub(crate) fn without_words(mut self, hidden: impl Fn(&str) -> bool) -> Self {
         let inner = self.inner();
@@ -484,7 +484,7 @@ impl Error {
     }
 
     /// Marks that the whole reply is at fault, as if it has rows of another width: no single text can be the cause.
-    #[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "for providers on a network"))]
+    #[cfg_attr(not(feature = "__http"), allow(dead_code, reason = "for providers on a network"))]
     #[must_use]
     pub(crate) fn of_whole_reply(mut self) -> Self {
         self.inner().of_whole_reply = true;

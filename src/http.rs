@@ -4,6 +4,7 @@
 //! produce, before and after decompression. Its errors hold only a status, names and numbers.
 
 pub(crate) mod base_url;
+pub(crate) mod connections;
 pub(crate) mod download;
 pub(crate) mod headers;
 pub(crate) mod redaction;
@@ -13,6 +14,7 @@ use std::{
     borrow::Cow,
     fmt,
     io::{self, Read},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,7 +29,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::{Error, ErrorKind, Result, Usage, deadline::until};
 
-/// Maximum bytes of an error reply that are read: enough for any message, too few to fill memory.
+/// Maximum bytes of an error reply that are usually read: enough for any message, too few to fill memory.
 pub(crate) const MAX_ERROR_BYTES: usize = 64 << 10;
 
 /// Maximum wait for the body of an error reply, whose status is already known.
@@ -48,11 +50,14 @@ pub(crate) struct HttpOptions {
     pub(crate) connect_timeout: Duration,
     pub(crate) timeout: Duration,
     pub(crate) proxy: Option<SecretString>,
+    /// Maximum bytes of an error reply that are read.
+    pub(crate) max_error_bytes: usize,
 }
 
 impl Default for HttpOptions {
     fn default() -> Self {
-        Self { connect_timeout: Duration::from_secs(10), timeout: Duration::from_secs(120), proxy: None }
+        let (connect_timeout, timeout) = (Duration::from_secs(10), Duration::from_secs(120));
+        Self { connect_timeout, timeout, proxy: None, max_error_bytes: MAX_ERROR_BYTES }
     }
 }
 
@@ -69,6 +74,8 @@ pub(crate) struct Http {
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
+    /// This machine's end of the connection.
+    pub(crate) connection: Option<SocketAddr>,
     body: Vec<u8>,
     /// Maximum bytes of the body, compressed or not.
     max_bytes: usize,
@@ -278,6 +285,7 @@ impl Http {
         late: impl Fn() -> Error + Send,
     ) -> Result<Reply> {
         let (status, headers) = (response.status(), response.headers().clone());
+        let connection = connections::connection_of(&response);
         let is_error = !status.is_success();
         let about = |error: Error| of_reply(error, status, &headers);
         let length = response.content_length();
@@ -291,7 +299,7 @@ impl Http {
             false => (max_bytes, end),
             true => {
                 let soon = Instant::now() + MAX_ERROR_WAIT;
-                let most = if is_error { MAX_ERROR_BYTES } else { BEGINNING };
+                let most = if is_error { self.options.max_error_bytes } else { BEGINNING };
                 (max_bytes.min(most), Some(end.map_or(soon, |end| end.min(soon))))
             }
         };
@@ -315,7 +323,7 @@ impl Http {
             }
         }
         let max_bytes = if is_error { room_for } else { max_bytes };
-        Ok(Reply { status, headers, body, max_bytes, has_content_length: length.is_some(), is_cut })
+        Ok(Reply { status, headers, connection, body, max_bytes, has_content_length: length.is_some(), is_cut })
     }
 }
 

@@ -44,6 +44,7 @@
 //! | feature | adds | default |
 //! |---|---|---|
 //! | `openai` | `provider::OpenAi`: OpenAI and every server that speaks its API; needs a C compiler to build | no |
+//! | `remote` | `provider::Remote`: the client of embedding services: this crate's own server, text-embeddings-inference, and with `openai` servers of OpenAI's API; needs a C compiler to build | no |
 //! | `sqlite` | `cache::Sqlite`: a cache in one file, for several processes; needs a C compiler to build | no |
 //! | `onnx` | `provider::Onnx`: local models on ONNX Runtime, loaded at run time; needs a C compiler to build | no |
 //! | `cuda` | `Device::Cuda` for `provider::Onnx`; needs ONNX Runtime's build for CUDA when it runs; turns on `onnx` | no |
@@ -81,7 +82,7 @@ mod ext;
 mod finished;
 mod gather;
 #[cfg(feature = "__http")]
-#[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "remote providers use it, and this build has none"))]
+#[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "not every remote provider uses all of it"))]
 mod http;
 mod input_kind;
 mod lanes;

@@ -1,8 +1,8 @@
 //! Holds the providers: the embedders at the bottom of a stack, which make the vectors.
 
-#[cfg(feature = "openai")]
+#[cfg(any(feature = "openai", feature = "remote"))]
 mod client_texts;
-#[cfg(feature = "openai")]
+#[cfg(any(feature = "openai", feature = "remote"))]
 mod decoding;
 mod fake;
 #[cfg(feature = "onnx")]
@@ -11,7 +11,11 @@ mod onnx;
 mod openai;
 #[cfg(feature = "openai")]
 mod openai_batch;
-#[cfg(feature = "openai")]
+#[cfg(feature = "remote")]
+mod remote;
+#[cfg(any(feature = "openai", feature = "remote"))]
+mod service_headers;
+#[cfg(any(feature = "openai", feature = "remote"))]
 mod unusable_rows;
 
 pub use self::fake::{Fake, FakeBuilder, FakeCall, FakeOutcome, Hold};
@@ -36,3 +40,6 @@ pub use self::openai_batch::lines as batch_lines;
 #[cfg(feature = "openai")]
 #[cfg_attr(docvector_docs, doc(cfg(feature = "openai")))]
 pub use self::openai_batch::{FailedText, Job, JobReport, JobState, JobStatus, OpenAiBatch, OpenAiBatchBuilder};
+#[cfg(feature = "remote")]
+#[cfg_attr(docvector_docs, doc(cfg(feature = "remote")))]
+pub use self::remote::{Remote, RemoteBuilder, RemoteDialect, RemoteEndpointStats};

@@ -208,13 +208,13 @@ impl Prompts {
     }
 
     /// Returns the text with its prompt before it, whether the client or the server puts it there.
-    #[cfg_attr(not(any(feature = "tokenizers", feature = "openai")), allow(dead_code, reason = "for providers"))]
+    #[cfg_attr(not(any(feature = "tokenizers", feature = "__http")), allow(dead_code, reason = "for providers"))]
     pub(crate) fn before<'t>(&self, kind: InputKind, text: &'t str) -> Cow<'t, str> {
         self.of(kind).map_or(Cow::Borrowed(text), |prompt| Cow::Owned(format!("{prompt}{text}")))
     }
 
     /// Returns the text as the client hands it on: with its prompt, unless the server puts it there.
-    #[cfg_attr(not(feature = "openai"), allow(dead_code, reason = "for providers on a network"))]
+    #[cfg_attr(not(feature = "__http"), allow(dead_code, reason = "for providers on a network"))]
     pub(crate) fn before_by_client<'t>(&self, kind: InputKind, text: &'t str) -> Cow<'t, str> {
         match self.applied_by {
             PromptsBy::Client => self.before(kind, text),

@@ -15,6 +15,7 @@ mod onnx;
 mod openai;
 mod openai_batch;
 mod query_each;
+mod remote;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "serde")]

@@ -11,7 +11,9 @@ pub(crate) mod processes;
 pub(crate) mod server;
 #[cfg(feature = "openai")]
 pub(crate) mod server_process;
-#[cfg(feature = "openai")]
+#[cfg(feature = "remote")]
+pub(crate) mod service;
+#[cfg(any(feature = "openai", feature = "remote"))]
 pub(crate) mod stand_in;
 
 use std::path::{Path, PathBuf};

@@ -87,6 +87,7 @@ pub struct OpenAiBuilder {
     plain_http: bool,
     payee: Option<Payee>,
     http: HttpOptions,
+    for_service: bool,
 }
 
 impl OpenAiBuilder {
@@ -105,6 +106,7 @@ impl OpenAiBuilder {
             plain_http: false,
             payee: None,
             http: HttpOptions::default(),
+            for_service: false,
         }
     }
 
@@ -312,6 +314,13 @@ impl OpenAiBuilder {
         self
     }
 
+    /// Lets requests say in headers how a batch is to be embedded, as the crate's own service reads it.
+    #[cfg(feature = "remote")]
+    pub(in crate::provider) const fn for_service(mut self) -> Self {
+        self.for_service = true;
+        self
+    }
+
     /// Builds the embedder. It does not connect yet.
     ///
     /// # Errors
@@ -353,6 +362,7 @@ impl OpenAiBuilder {
             told_texts: AtomicUsize::new(usize::MAX),
             http,
             told_other_model: AtomicBool::new(false),
+            is_own_service: self.for_service.then(AtomicBool::default),
         })))
     }
 

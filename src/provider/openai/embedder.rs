@@ -10,10 +10,10 @@ use tracing::{Instrument, Span, field};
 
 use super::{endpoint::Endpoint, failure, halves, model_name, reply, request};
 use crate::{
-    Batch, Embedder, Embeddings, Error, Limits, Result, Space,
+    Batch, Embedder, Embeddings, Error, Limits, Result, Space, Usage,
     explanation::Explanation,
-    http::{Reply, headers, redaction},
-    provider::decoding,
+    http::{Reply, connections::Connections, headers, redaction},
+    provider::{decoding, service_headers},
     telemetry,
 };
 
@@ -72,6 +72,10 @@ use crate::{
 /// the embedder puts them before the texts. If you say nothing about prompts for a model that is known to need them,
 /// [`build`](crate::provider::OpenAiBuilder::build) fails and names them. What you say is taken as it is.
 ///
+/// This crate's own service states the space of each reply, by the header `x-embed-space`. If it is another one, the call
+/// fails with [`SpaceMismatch`](crate::ErrorKind::SpaceMismatch). Such a service puts prompts before texts itself, so for a
+/// model with prompts, ask it through `provider::Remote`.
+///
 /// # Errors
 /// The [kind](crate::ErrorKind) says what to do. [`RateLimited`](crate::ErrorKind::RateLimited),
 /// [`Unavailable`](crate::ErrorKind::Unavailable) and [`Timeout`](crate::ErrorKind::Timeout) may pass, and
@@ -98,10 +102,19 @@ use crate::{
 pub struct OpenAi(pub(in crate::provider) Arc<Endpoint>);
 
 impl OpenAi {
+    /// Embeds a batch that has texts, and notes over which connections the replies came.
+    pub(in crate::provider) async fn embed_noting(
+        &self,
+        batch: &Batch<'_>,
+        connections: &Connections,
+    ) -> Result<Embeddings> {
+        halves::embed(batch, |part| self.embed_at_once(part, connections)).await
+    }
+
     /// Embeds a batch with one request, in a span of its own.
-    async fn embed_at_once(&self, batch: Batch<'_>) -> Result<Embeddings> {
+    async fn embed_at_once(&self, batch: Batch<'_>, connections: &Connections) -> Result<Embeddings> {
         let span = self.span(&batch);
-        let result = self.embed_in_span(&batch, &span).instrument(span.clone()).await;
+        let result = self.embed_in_span(&batch, &span, connections).instrument(span.clone()).await;
         match &result {
             Ok(embeddings) => {
                 if let Some(tokens) = embeddings.usage().exact_tokens() {
@@ -118,19 +131,23 @@ impl OpenAi {
         result
     }
 
-    async fn embed_in_span(&self, batch: &Batch<'_>, span: &Span) -> Result<Embeddings> {
+    async fn embed_in_span(&self, batch: &Batch<'_>, span: &Span, connections: &Connections) -> Result<Embeddings> {
         let endpoint = &*self.0;
-        let (body, truncated) = request::body_of(endpoint, batch).await?;
+        // Read once: what is known of the server may change while this call waits.
+        let server = endpoint.served_by();
+        let (body, mut truncated) = request::body_of(endpoint, batch, server).await?;
         let rows = batch.len();
         let max_bytes = reply::max_bytes(rows, endpoint.space.dimensions());
+        let headers = endpoint.headers_of(batch, server);
         // An error must not show a piece of a text or of a secret, which the server's words may quote.
         let quoted = |words: &str| {
             batch.texts().iter().any(|text| redaction::quotes(words, text))
                 || redaction::quotes_secret(words, &endpoint.headers)
         };
         let unquoted = |error: Error| error.without_words(|words| !failure::is_known_code(words) && quoted(words));
-        let reply = endpoint.http.post_json(&endpoint.url, &endpoint.headers, body, batch.deadline(), max_bytes).await;
+        let reply = endpoint.http.post_json(&endpoint.url, &headers, body, batch.deadline(), max_bytes).await;
         let reply = reply.map_err(unquoted)?;
+        connections.note(reply.connection);
         let (status, rate_limit_status) = (reply.status, headers::rate_limit_status(&reply.headers));
         let id = headers::request_id(&reply.headers);
         let about = |error: Error| {
@@ -139,11 +156,22 @@ impl OpenAi {
             unquoted(rate_limit_status.into_iter().fold(error, Error::with_rate_limit_status))
         };
         if !status.is_success() {
+            if let Some(error) = service_headers::refused_space(&reply.headers, &endpoint.space) {
+                return Err(about(error.with_usage(Usage::of_request(Some(0)))));
+            }
             let (error, told) = failure::error_of(&reply, endpoint, rows);
             told.into_iter().for_each(|texts| self.remember_texts(texts));
             return Err(about(error));
         }
-        let read = self.decode(reply, rows).await.map_err(about)?;
+        let stated = service_headers::check_space(&reply.headers, &endpoint.space, server);
+        let truncated_by_server = service_headers::truncated(&reply.headers, rows);
+        let read = self.decode(reply, rows).await;
+        if let Err(error) = stated {
+            let usage = read.map_or_else(|error| error.usage(), |read| read.embeddings.usage());
+            return Err(about(error.with_usage(usage)));
+        }
+        let read = read.map_err(about)?;
+        truncated.extend(truncated_by_server);
         if let Some(model) = &read.model {
             self.compare_model(model, || model_name::is_name(model) && !quoted(model), span);
         }
@@ -162,6 +190,14 @@ impl OpenAi {
             read.map_err(|error| failure::explain(error, &body.bytes, &endpoint))
         };
         decoding::decode(bytes, read).await
+    }
+
+    /// Notes who answers, as [`Remote`](crate::provider::Remote) found out.
+    #[cfg(feature = "remote")]
+    pub(in crate::provider) fn set_served_by(&self, server: service_headers::ServedBy) {
+        if let Some(is_own) = &self.0.is_own_service {
+            is_own.store(server == service_headers::ServedBy::Own, Ordering::Relaxed);
+        }
     }
 
     /// Keeps to what the server said it takes per request, and warns of it once.
@@ -229,7 +265,7 @@ impl Embedder for OpenAi {
             batch.check_space(self.spaces()).map_err(|error| error.with_embedder(self))?;
             return Ok(Embeddings::empty(&self.0.space));
         }
-        let result = halves::embed(&batch, |part| self.embed_at_once(part)).await;
+        let result = self.embed_noting(&batch, &Connections::default()).await;
         let payee = &self.0.payee;
         result.map(|rows| rows.with_payee(payee)).map_err(|error| error.with_embedder(self).with_payee(payee))
     }

@@ -1,11 +1,19 @@
 //! Holds the settings of an embedder that was built: where requests go, and what they and the replies hold.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::{
+    borrow::Cow,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 
 use reqwest::{Url, header::HeaderMap};
 
 use super::body_fields::BodyFields;
-use crate::{Limits, Payee, Space, http::Http, named::named};
+use crate::{
+    Batch, Limits, Payee, Prompts, Space,
+    http::Http,
+    named::named,
+    provider::service_headers::{self, ServedBy},
+};
 
 /// The settings that every call of an [`OpenAi`](crate::provider::OpenAi) shares.
 pub(in crate::provider) struct Endpoint {
@@ -29,6 +37,9 @@ pub(in crate::provider) struct Endpoint {
     pub(in crate::provider) http: Http,
     /// Whether the log has the warning that another model answers.
     pub(super) told_other_model: AtomicBool,
+    /// For [`Remote`](crate::provider::Remote) alone: whether the server is the crate's own service, as far as is known.
+    /// Only then requests say in headers how a batch is to be embedded.
+    pub(super) is_own_service: Option<AtomicBool>,
 }
 
 impl Endpoint {
@@ -40,6 +51,29 @@ impl Endpoint {
             None if told == usize::MAX => self.limits.clone(),
             _ => self.limits.clone().with_texts(told),
         }
+    }
+
+    /// Returns who answers, as far as is known.
+    pub(super) fn served_by(&self) -> ServedBy {
+        match &self.is_own_service {
+            Some(is_own) if is_own.load(Ordering::Relaxed) => ServedBy::Own,
+            _ => ServedBy::Other,
+        }
+    }
+
+    /// Returns the prompts that the client may have to put before texts. The crate's own service puts them itself.
+    pub(super) fn client_prompts(&self, server: ServedBy) -> Option<&Prompts> {
+        (server == ServedBy::Other).then(|| self.space.prompts())
+    }
+
+    /// Returns the headers of a request for this batch.
+    pub(super) fn headers_of(&self, batch: &Batch<'_>, server: ServedBy) -> Cow<'_, HeaderMap> {
+        if self.is_own_service.is_none() {
+            return Cow::Borrowed(&self.headers);
+        }
+        let mut headers = self.headers.clone();
+        service_headers::add_options(&mut headers, batch, self.space.id(), server);
+        Cow::Owned(headers)
     }
 
     /// Remembers the most texts per request. Returns `true` if it is less than was known.

@@ -6,11 +6,19 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::endpoint::{Endpoint, OpenAiEncoding};
-use crate::{Batch, Error, ErrorKind, InputKind, Limits, Result, provider::client_texts};
+use crate::{
+    Batch, Error, ErrorKind, InputKind, Limits, Result,
+    provider::{client_texts, service_headers::ServedBy},
+};
 
 /// Checks a batch and writes its request's body; also returns the indices of the texts that it truncated.
-pub(in crate::provider) async fn body_of(endpoint: &Endpoint, batch: &Batch<'_>) -> Result<(Vec<u8>, Vec<usize>)> {
-    let (inputs, truncated) = inputs_of(endpoint, batch, &endpoint.limits()).await?;
+pub(in crate::provider) async fn body_of(
+    endpoint: &Endpoint,
+    batch: &Batch<'_>,
+    server: ServedBy,
+) -> Result<(Vec<u8>, Vec<usize>)> {
+    let prompts = endpoint.client_prompts(server);
+    let (inputs, truncated) = client_texts::inputs_of(batch, &endpoint.space, &endpoint.limits(), prompts).await?;
     let mut body = Vec::new();
     RequestForm::of(endpoint, batch.kind()).write_body(&inputs, &mut body)?;
     Ok((body, truncated))

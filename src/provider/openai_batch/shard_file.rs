@@ -223,7 +223,7 @@ mod tests {
     use super::*;
     use crate::{
         Batch, ErrorKind, InputKind,
-        provider::{OpenAi, openai::request::body_of},
+        provider::{OpenAi, openai::request::body_of, service_headers::ServedBy},
     };
 
     /// Texts of any characters, those that JSON escapes in particular.
@@ -321,7 +321,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("shard");
         let (openai, texts) = (openai(), ["one", "two\n"]);
-        let (body, _) = body_of(&openai.0, &Batch::documents(&texts)).await.expect("a body");
+        let (body, _) = body_of(&openai.0, &Batch::documents(&texts), ServedBy::Other).await.expect("a body");
         let mut writer = ShardWriter::create(&path, form(&openai)).expect("created");
         let id = writer.push(&texts).expect("written");
         writer.finish().expect("synced");
