@@ -294,7 +294,6 @@ impl Error {
     }
 
     /// Says in the message what was being done: `what`, then a colon and the message.
-    #[cfg_attr(not(feature = "__http"), allow(dead_code, reason = "for providers on a network"))]
     #[must_use]
     pub(crate) fn while_doing(mut self, what: impl fmt::Display) -> Self {
         let inner = self.inner();

@@ -30,6 +30,7 @@
 //! - An [`Error`] says what failed and which texts are the cause, and returns the rows that were finished.
 //! - [`wrap::Cached`] embeds each text once, ever. It keeps the vectors in a [store](cache): in memory, in a file, or
 //!   one of your own.
+//! - [`Config`] makes a whole stack of environment variables.
 //! - [`wrap::Resilient`] and [`wrap::AbSplit`] put several providers behind one embedder, and an [`observer`] hears what
 //!   happens in a stack.
 //! - [`provider::Fake`] is the simplest provider and [`wrap::Dedup`] the simplest wrapper: read them before you write
@@ -53,7 +54,7 @@
 //! | `metrics` | `observer::ToMetrics`: measures calls through the `metrics` facade, as for Prometheus | no |
 //! | `testing` | `testing::Simulator`: OpenAI's Files and Batches API on loopback, for tests without a key | no |
 //! | `server` | `server::Server`: an embedder as a service over HTTP, for clients of three dialects | no |
-//! | `cli` | the command `docvector-embed`; turns on `onnx` and `sqlite` | no |
+//! | `cli` | the command `docvector-embed`; turns on `onnx`, `openai`, `remote`, `server` and `sqlite` | no |
 //! | `full` | everything | no |
 //!
 //! Features only add items: no feature changes what another one does. `serde` is for formats that name their fields, such
@@ -69,6 +70,7 @@ pub mod cache;
 mod call_record;
 mod charges;
 mod checked;
+pub mod config;
 pub mod conformance;
 mod counted;
 mod counting;
@@ -100,6 +102,7 @@ pub mod provider;
 mod rate_limit_status;
 #[cfg(feature = "server")]
 #[cfg_attr(docvector_docs, doc(cfg(feature = "server")))]
+#[doc = include_str!("docs/serving.md")]
 pub mod server;
 mod shared_call;
 mod shown_name;
@@ -129,6 +132,7 @@ pub use self::{
     batch::Batch,
     breaker_state::BreakerState,
     charges::{Charge, Charges, Payee, Tier},
+    config::Config,
     embedder::Embedder,
     embeddings::Embeddings,
     error::{BadText, BadTextReason, Error, ErrorKind, Partial, Result},

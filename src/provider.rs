@@ -32,6 +32,8 @@ pub use self::openai::bench;
 #[cfg(all(feature = "openai", fuzzing))]
 pub use self::openai::fuzz as openai_fuzz;
 #[cfg(feature = "openai")]
+pub(crate) use self::openai::is_openai_model;
+#[cfg(feature = "openai")]
 #[cfg_attr(docvector_docs, doc(cfg(feature = "openai")))]
 pub use self::openai::{OpenAi, OpenAiBuilder, OpenAiEncoding};
 #[cfg(all(feature = "openai", any(feature = "__bench", fuzzing)))]

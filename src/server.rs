@@ -1,21 +1,4 @@
-//! Serves an embedder over HTTP: a model on this machine or a whole stack, to clients of three dialects.
-//!
-//! ```
-//! use std::{net::TcpListener, sync::Arc};
-//! use docvector_embed::{provider::Fake, server::Server};
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-//! let server = Server::new(Arc::new(Fake::new(8)))?;
-//! let listener = TcpListener::bind("127.0.0.1:0")?;
-//! println!("curl http://{}/embed -d '{{\"texts\": [\"hello\"]}}'", listener.local_addr()?);
-//! let serving = tokio::spawn({ let server = server.clone(); async move { server.serve(listener).await } });
-//! // Later, to go away without losing a request:
-//! server.drain();
-//! serving.await??;
-//! # Ok(()) }) }
-//! ```
-//!
-//! The command is `docvector-embed serve --model DIR`. The client of this crate is `provider::Remote`.
+//! Serves an embedder over HTTP, to clients of three dialects. Its page is `docs/serving.md`.
 
 mod admission;
 mod builder;

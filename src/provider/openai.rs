@@ -19,6 +19,11 @@ mod tokens;
 
 pub use self::{builder::OpenAiBuilder, embedder::OpenAi, endpoint::OpenAiEncoding};
 
+/// Whether a name is one of OpenAI's own models, whose space is known.
+pub(crate) fn is_openai_model(name: &str) -> bool {
+    models::find(name).is_some()
+}
+
 /// Lets `benches/peers` measure the decoder by itself. Not part of the API.
 #[cfg(feature = "__bench")]
 #[allow(missing_docs, unnameable_types)]

@@ -6,7 +6,7 @@ use std::{fmt::Write, time::Duration};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-use crate::{Batch, Error, ErrorKind, PromptsBy, Result, Space, SpaceId};
+use crate::{Batch, Error, ErrorKind, PromptsBy, Result, Space, SpaceId, Usage};
 
 const KIND: HeaderName = HeaderName::from_static("x-embed-kind");
 const LANE: HeaderName = HeaderName::from_static("x-embed-lane");
@@ -16,6 +16,8 @@ const SPACE: HeaderName = HeaderName::from_static("x-embed-space");
 const TRUNCATION: HeaderName = HeaderName::from_static("x-embed-truncation");
 const TIMEOUT: HeaderName = HeaderName::from_static("request-timeout-ms");
 const TRACE: HeaderName = HeaderName::from_static("traceparent");
+const CACHED: HeaderName = HeaderName::from_static("x-embed-cached");
+const DEDUPLICATED: HeaderName = HeaderName::from_static("x-embed-deduplicated");
 #[cfg(feature = "remote")]
 const TOKENS: HeaderName = HeaderName::from_static("x-embed-tokens");
 const TRUNCATED: HeaderName = HeaderName::from_static("x-embed-truncated");
@@ -133,6 +135,16 @@ pub(super) fn tokens(reply: &HeaderMap) -> Option<u64> {
     number(reply, TOKENS)
 }
 
+/// Returns the texts of a request of so many that cost nothing, because the service had their rows: in its cache, or of an
+/// equal text. More than there are is none.
+pub(super) fn saved(reply: &HeaderMap, texts: usize) -> Usage {
+    let (cached, equal) = (number(reply, CACHED).unwrap_or(0), number(reply, DEDUPLICATED).unwrap_or(0));
+    match cached.checked_add(equal) {
+        Some(saved) if saved <= texts as u64 => Usage::ZERO.with_cached(cached).with_deduplicated(equal),
+        _ => Usage::ZERO,
+    }
+}
+
 /// Returns the indices of the truncated texts, if the reply says that all of its texts were truncated. Their number alone
 /// does not tell which they are.
 pub(super) fn truncated(reply: &HeaderMap, texts: usize) -> Vec<usize> {
@@ -217,6 +229,17 @@ mod tests {
         assert!(check_space(&reply, &space, ServedBy::Own).is_ok());
         let error = check_space(&reply, &space, ServedBy::Other).expect_err("twice");
         assert_eq!(error.kind(), ErrorKind::Config);
+    }
+
+    #[test]
+    fn saved_texts_are_no_more_than_there_are() {
+        let of = |cached: &str, equal: &str| {
+            let usage = saved(&headers(&[("x-embed-cached", cached), ("x-embed-deduplicated", equal)]), 3);
+            (usage.cached, usage.deduplicated)
+        };
+        assert_eq!((of("1", "2"), of("0", "0"), of("x", "1")), ((1, 2), (0, 0), (0, 1)));
+        let most = u64::MAX.to_string();
+        assert_eq!((of("2", "2"), of(&most, &most)), ((0, 0), (0, 0)));
     }
 
     #[test]

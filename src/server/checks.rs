@@ -13,6 +13,13 @@ use crate::{BadText, BadTextReason, ErrorKind, Normalization, Space};
 
 /// Checks what a request says about the model, and returns the most components of a row.
 pub(super) fn check_request(model: &ServedModel, request: &EmbedRequest) -> Result<usize, Refusal> {
+    let spaces = model.embedder.spaces();
+    let wanted = request.options.space;
+    if let Some(wanted) = wanted.filter(|wanted| spaces.iter().all(|space| space.id() != *wanted)) {
+        let have: Vec<String> = spaces.iter().map(Space::to_string).collect();
+        let message = format!("the request wants space {wanted}, and this service has {}", have.join(", "));
+        return Err(Refusal::new(StatusCode::CONFLICT, ErrorKind::SpaceMismatch, message));
+    }
     if let Some(asked) = request.model.as_deref().filter(|asked| !model.is_called(asked)) {
         return Err(unknown_model(model, asked));
     }
@@ -24,8 +31,6 @@ pub(super) fn check_request(model: &ServedModel, request: &EmbedRequest) -> Resu
         let refusal = Refusal::new(StatusCode::BAD_REQUEST, ErrorKind::InvalidInput, message);
         return Err(refusal.with_param(field).with_code("empty"));
     }
-    let spaces = model.embedder.spaces();
-    let wanted = request.options.space;
     let possible = || spaces.iter().filter(|space| wanted.is_none_or(|wanted| wanted == space.id()));
     if let Some(dimensions) = request.dimensions
         && !possible().any(|space| space.dimensions() as u64 == dimensions)

@@ -11,7 +11,7 @@ use crate::{Error, ErrorKind, Lane, Result};
 /// use docvector_embed::server::ServerLimits;
 /// let mut limits = ServerLimits::default();
 /// limits.bulk_tokens = 4_000_000;
-/// assert_eq!(limits.interactive_tokens, 65_536);
+/// assert_eq!(limits.interactive_tokens, 131_072);
 /// ```
 ///
 /// Tokens of requests are estimated as a quarter of the bytes of each text, up to the most that the model takes of one
@@ -19,7 +19,7 @@ use crate::{Error, ErrorKind, Lane, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerLimits {
-    /// The most tokens of interactive requests that wait or are worked on. The default is 65,536. A request of more
+    /// The most tokens of interactive requests that wait or are worked on. The default is 131,072. A request of more
     /// gets 413; one for which there is no room now gets 429.
     pub interactive_tokens: usize,
     /// The same for bulk requests. The default is 1,048,576.
@@ -49,7 +49,7 @@ pub struct ServerLimits {
 impl Default for ServerLimits {
     fn default() -> Self {
         Self {
-            interactive_tokens: 65_536,
+            interactive_tokens: 131_072,
             bulk_tokens: 1 << 20,
             texts: 65_536,
             body_bytes: 64 << 20,

@@ -34,6 +34,7 @@ pub(super) struct Rows {
 pub(super) fn rows_reply(rows: Rows, call: Call, share: MemoryShare) -> Response<Body> {
     let Rows { embeddings, model, format, encoding } = rows;
     let (space, charged) = (embeddings.space().id(), embeddings.usage().exact_tokens());
+    let saved = (embeddings.usage().cached, embeddings.usage().deduplicated);
     let (truncated, dimension) = (embeddings.truncated().len(), embeddings.dimensions());
     let (content_type, source) = match format {
         ReplyFormat::Rows => ("application/octet-stream", Source::of_rows(Vec::new(), embeddings)),
@@ -53,6 +54,8 @@ pub(super) fn rows_reply(rows: Rows, call: Call, share: MemoryShare) -> Response
     }
     headers.insert("x-embed-dimension", dimension.into());
     headers.insert("x-embed-truncated", truncated.into());
+    headers.insert("x-embed-cached", saved.0.into());
+    headers.insert("x-embed-deduplicated", saved.1.into());
     if let Some(tokens) = charged {
         headers.insert("x-embed-tokens", tokens.into());
     }

@@ -3,6 +3,7 @@
 mod cache;
 mod check_gpu;
 mod cli;
+mod config;
 mod conformance;
 mod core_faults;
 mod exporters;

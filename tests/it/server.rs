@@ -9,6 +9,8 @@ mod leaving;
 mod probes;
 #[cfg(all(feature = "onnx", feature = "openai", unix))]
 mod python_clients;
+#[cfg(feature = "remote")]
+mod remote;
 mod running;
 
 pub(crate) use self::{client::Client, running::Running};

@@ -40,7 +40,7 @@ const WRITE_BEHIND: usize = 1;
 pub(crate) fn run(options: &EmbedOptions) -> Result<(), Failure> {
     match &options.model {
         ModelChoice::OpenAiBatch(model) => embed_job::run(options, model),
-        ModelChoice::Folder(_) | ModelChoice::OpenAi(_) => run_in_windows(options),
+        ModelChoice::Folder(_) | ModelChoice::OpenAi(_) | ModelChoice::Remote(_) => run_in_windows(options),
     }
 }
 

@@ -6,7 +6,8 @@ use std::{
 };
 
 use docvector_embed::{
-    Embedder, EmbedderExt,
+    Config, Embedder, EmbedderExt,
+    config::ModelSpec,
     provider::{OpenAi, TuningSource},
     wrap::{RateLimiter, RetryPolicy},
 };
@@ -14,6 +15,7 @@ use docvector_embed::{
 use crate::{
     cli::{embed::EmbedOptions, model_choice::ModelChoice},
     failure::Failure,
+    runtime::runtime,
 };
 
 /// Windows being embedded at a time on this machine: the embedder has work while the rows of another window are sent on.
@@ -38,6 +40,7 @@ impl EmbedModel {
         let folder = match &options.model {
             ModelChoice::Folder(folder) => folder,
             ModelChoice::OpenAi(name) | ModelChoice::OpenAiBatch(name) => return Self::at_openai(options, name),
+            ModelChoice::Remote(url) => return Self::of_service(url),
         };
         let model = options.load.builder(folder).build()?;
         let info = model.info();
@@ -51,6 +54,13 @@ impl EmbedModel {
         };
         let max_tokens = info.max_tokens;
         Ok(Self { embedder: Arc::new(model), max_tokens, windows: LOCAL_WINDOWS, note })
+    }
+
+    /// Asks a service what it serves.
+    fn of_service(url: &str) -> Result<Self, Failure> {
+        let embedder = runtime()?.block_on(Config::new(ModelSpec::Remote(url.to_owned())).build())?;
+        let max_tokens = embedder.limits().tokens_per_text;
+        Ok(Self { embedder, max_tokens, windows: REQUESTS, note: String::new() })
     }
 
     fn at_openai(options: &EmbedOptions, name: &str) -> Result<Self, Failure> {

@@ -8,6 +8,8 @@ use std::{
     time::Instant,
 };
 
+use tokio::runtime::Handle;
+
 use docvector_embed::server::{Cl100k, Server, ServerBuilder, ServerState};
 
 use crate::{
@@ -76,7 +78,11 @@ async fn open(server: &Server, address: SocketAddr, options: ServeOptions) -> Re
     let started = Instant::now();
     say(format_args!("loading the model; http://{address}/livez answers already"));
     let progress = Progress::waiting("loading ...", io::stderr().is_terminal());
-    let loaded = tokio::task::spawn_blocking(move || load(&options).map(|model| (model, options))).await;
+    let loaded = tokio::task::spawn_blocking({
+        let runtime = Handle::current();
+        move || load(&options, &runtime).map(|model| (model, options))
+    })
+    .await;
     let (model, options) = loaded.map_err(|error| Failure::with_cause("the model cannot be loaded", error))??;
     if server.state() != ServerState::Loading {
         return Ok(());

@@ -1,7 +1,11 @@
 //! Loads the model of `serve`, with what makes a service of it: a cache, merging of calls, a first run.
 
-use docvector_embed::{Batch, Embedder, EmbedderExt, Truncation, cache::Sqlite, server::ServedModel};
 use std::{sync::Arc, time::Duration};
+
+use docvector_embed::{
+    Batch, Config, Embedder, EmbedderExt, Truncation, cache::Sqlite, config::ModelSpec, server::ServedModel,
+};
+use tokio::runtime::Handle;
 
 use crate::{
     cli::{model_choice::ModelChoice, serve::ServeOptions},
@@ -12,8 +16,8 @@ use crate::{
 /// How long small calls of a hosted model wait for others.
 const COALESCE: Duration = Duration::from_millis(2);
 
-/// Loads the model. Blocks for as long as that takes.
-pub(crate) fn load(options: &ServeOptions) -> Result<ServedModel, Failure> {
+/// Loads the model. Blocks for as long as that takes. `runtime` drives the connections to another service.
+pub(crate) fn load(options: &ServeOptions, runtime: &Handle) -> Result<ServedModel, Failure> {
     let mut served = match &options.model {
         ModelChoice::Folder(folder) => {
             let model = options.load.builder(folder).build()?;
@@ -26,6 +30,12 @@ pub(crate) fn load(options: &ServeOptions) -> Result<ServedModel, Failure> {
             let model = answering_at_once(options.openai.builder(name).build()?);
             let stack = with_cache(options, coalesced(model, options.coalesce.unwrap_or(COALESCE)))?;
             ServedModel::new(stack).with_name(name.clone()).with_device("hosted")
+        }
+        ModelChoice::Remote(url) => {
+            let model = runtime.block_on(Config::new(ModelSpec::Remote(url.clone())).build())?;
+            // The other service merges callers.
+            let stack = with_cache(options, coalesced(model, options.coalesce.unwrap_or_default()))?;
+            ServedModel::new(stack).with_device("another service")
         }
     };
     if let Some(name) = &options.name {

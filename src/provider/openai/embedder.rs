@@ -165,6 +165,7 @@ impl OpenAi {
         }
         let stated = service_headers::check_space(&reply.headers, &endpoint.space, server);
         let truncated_by_server = service_headers::truncated(&reply.headers, rows);
+        let saved = service_headers::saved(&reply.headers, rows);
         let read = self.decode(reply, rows).await;
         if let Err(error) = stated {
             let usage = read.map_or_else(|error| error.usage(), |read| read.embeddings.usage());
@@ -175,7 +176,7 @@ impl OpenAi {
         if let Some(model) = &read.model {
             self.compare_model(model, || model_name::is_name(model) && !quoted(model), span);
         }
-        let embeddings = read.embeddings.with_truncated(truncated);
+        let embeddings = read.embeddings.with_truncated(truncated).with_usage(saved);
         Ok(rate_limit_status.into_iter().fold(embeddings, Embeddings::with_rate_limit_status))
     }
 

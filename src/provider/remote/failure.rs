@@ -64,22 +64,12 @@ fn told_by(body: &[u8], texts: usize) -> Told {
     let Ok(body) = serde_json::from_slice::<Value>(body) else { return Told::default() };
     let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
     let shortened = |words: String| words.chars().take(MAX_WORDS).collect::<String>();
-    match body.get("error") {
-        Some(error) if error.is_object() => Told {
-            kind: error.get("kind").and_then(|kind| kind.as_str()?.parse().ok()),
-            tei_type: None,
-            words: shortened(text(error.get("message").or_else(|| body.get("detail")))),
-            bad_texts: bad_texts_of(error, texts),
-        },
-        error => {
-            let named = body.get("error_type").and_then(Value::as_str);
-            Told {
-                kind: None,
-                tei_type: TEI_TYPES.into_iter().find(|(name, _)| named == Some(name)),
-                words: shortened(text(error.or_else(|| body.get("detail")))),
-                bad_texts: Vec::new(),
-            }
-        }
+    let named = body.get("error_type").and_then(Value::as_str);
+    Told {
+        kind: body.get("kind").and_then(|kind| kind.as_str()?.parse().ok()),
+        tei_type: TEI_TYPES.into_iter().find(|(name, _)| named == Some(name)),
+        words: shortened(text(body.get("error").or_else(|| body.get("detail")))),
+        bad_texts: bad_texts_of(&body, texts),
     }
 }
 

@@ -6,7 +6,7 @@ use reqwest::{Method, Url, header::HeaderMap};
 use serde_json::Value;
 
 use super::failure;
-use crate::{Error, ErrorKind, Limits, Pooling, Result, Space, SpaceId, deadline::until, http::Http};
+use crate::{Error, ErrorKind, Limits, Pooling, Result, Space, SpaceId, TokenCount, deadline::until, http::Http};
 
 /// Maximum bytes of the description.
 const MAX_BYTES: usize = 256 << 10;
@@ -84,7 +84,10 @@ impl Info {
         let bytes = number(own, "max_body_bytes").map(|bytes| (bytes / BODY_BYTES_PER_TEXT_BYTE).max(1));
         let limits = Limits { texts, bytes, ..Limits::none() };
         let tokens_per_text = number(own, "max_input_length").or_else(|| number(Some(body), "max_input_length"));
-        let limits = Limits { tokens_per_text, tokens_per_call: number(own, "max_request_tokens"), ..limits };
+        let tokens_per_call = number(own, "max_request_tokens");
+        // The own service takes a quarter of a text's bytes for its tokens, so a call within its bytes is within its queue.
+        let tokens = if tokens_per_call.is_some() { TokenCount::AtMostBytes } else { TokenCount::Unknown };
+        let limits = Limits { tokens_per_text, tokens_per_call, tokens, ..limits };
         let own = own.map(|own| OwnService { space_id: text(own, "space_id"), space: text(own, "space") });
         Some(Self { own, model, limits })
     }
@@ -168,6 +171,7 @@ mod tests {
         let body = json!({"model_id": "a-model", "max_input_length": 64, "max_client_batch_size": 9, "docvector": own});
         let info = Info::of_json(&body).expect("a description");
         let limits = Limits::none().with_texts(8).with_bytes(50).with_tokens_per_text(64).with_tokens_per_call(500);
+        let limits = limits.with_tokens(TokenCount::AtMostBytes);
         assert_eq!(info.limits, limits);
         assert_eq!(info.own.expect("own").space().expect("readable"), space());
     }

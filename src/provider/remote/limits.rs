@@ -30,6 +30,7 @@ impl CallLimits {
         // Every field by name: a new one cannot be forgotten here.
         let Limits { texts, bytes, tokens_per_text, tokens_per_call, in_flight, tokens } = self.given.clone();
         let names_over_long = self.names_over_long || matches!(tokens, TokenCount::Exact(_));
+        let tokens = if matches!(tokens, TokenCount::Unknown) { told.tokens.clone() } else { tokens };
         Limits {
             texts: texts.or(told.texts),
             bytes: bytes.or(told.bytes),

@@ -83,6 +83,7 @@ async fn exchange(
         true => service_headers::compare_space(&reply.headers, &inner.space),
         false => service_headers::check_space(&reply.headers, &inner.space, server),
     };
+    let saved = service_headers::saved(&reply.headers, batch.len());
     let rows = decoding::decode(reply.len(), move || {
         let body = reply.decompressed()?;
         if body.is_cut {
@@ -94,7 +95,7 @@ async fn exchange(
         // The rows are of no use, but what they cost is known.
         (Err(error), Ok(rows)) => Err(about(error.with_usage(rows.usage()))),
         (Err(error), Err(unread)) => Err(about(error.with_usage(unread.total_charges().usage()))),
-        (Ok(()), rows) => rows.map_err(about),
+        (Ok(()), rows) => rows.map(|rows| rows.with_usage(saved)).map_err(about),
     }
 }
 

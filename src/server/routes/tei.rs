@@ -50,7 +50,7 @@ fn described(server: &Inner, model: &ServedModel) -> Value {
         "max_tokens_per_text": of_embedder.tokens_per_text,
         "max_interactive_tokens": limits.interactive_tokens,
         "max_bulk_tokens": limits.bulk_tokens,
-        "max_request_tokens": limits.bulk_tokens,
+        "max_request_tokens": limits.bulk_tokens.min(limits.interactive_tokens),
         "max_body_bytes": limits.body_bytes,
         "max_texts": limits.texts,
     });

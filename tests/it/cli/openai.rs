@@ -99,7 +99,8 @@ fn accounts_and_models_that_do_not_work_are_named() {
     assert!(said.contains("401") && !said.contains("sk-"), "{said}");
     let said = embed(program_at(&simulator), "openai:text-embedding-9");
     assert!(said.contains("text-embedding-9"), "{said}");
-    let said = embed(program_at(&simulator), "openai:");
-    assert!(said.contains("the model's name is empty"), "{said}");
+    let done = run(program_at(&simulator).args(["embed", "--model", "openai:", "--output"]).arg(&output), b"a\n");
+    assert_eq!(done.status.code(), Some(2));
+    assert!(stderr(&done).contains("a name is missing"), "{}", stderr(&done));
     assert_eq!(files(folder.path()), [""; 0]);
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use docvector_embed::{
-    Embedder, EmbedderExt, Limits, Space,
+    Embedder, EmbedderExt, Limits, Space, TokenCount,
     conformance::Suite,
     provider::{Remote, RemoteDialect},
     wrap::{RetryPolicy, Totals},
@@ -25,6 +25,7 @@ async fn with_the_limits_that_the_service_tells() {
         // Nobody can name a text that another server finds too long.
         let limits = Limits::none().with_texts(7);
         let own = limits.clone().with_tokens_per_text(40).with_tokens_per_call(100_000).with_bytes(4000);
+        let own = own.with_tokens(TokenCount::AtMostBytes);
         assert_eq!(remote.limits(), if program == Program::Own { own } else { limits });
         check(&remote, &format!("{program:?}")).await;
         assert!(service.embeddings().len() > 100, "the suite came to the service");

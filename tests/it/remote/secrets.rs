@@ -40,12 +40,9 @@ async fn nothing_shows_a_key_or_a_text() {
         (
             "a native error",
             Box::new(move || {
-                let error = json!({"kind": KEY, "message": words(), "bad_texts": [{"index": 0, "reason": WORD}]});
-                Act::json(
-                    400,
-                    &json!({"detail": words(), "error": error}),
-                    &[("x-request-id", KEY), ("x-embed-error", WORD)],
-                )
+                let bad_texts = json!([{"index": 0, "reason": WORD}]);
+                let error = json!({"error": words(), "detail": words(), "kind": KEY, "bad_texts": bad_texts});
+                Act::json(400, &error, &[("x-request-id", KEY), ("x-embed-error", WORD)])
             }),
         ),
         (

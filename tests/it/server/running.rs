@@ -44,8 +44,20 @@ impl Running {
 
     /// Serves without a model.
     pub(crate) fn loading(builder: ServerBuilder) -> Self {
+        Self::loading_at(builder, ([127, 0, 0, 1], 0).into())
+    }
+
+    /// Serves an embedder at an address where another server was before.
+    #[cfg(feature = "remote")]
+    pub(crate) fn at(address: SocketAddr, embedder: impl Embedder) -> Self {
+        let running = Self::loading_at(Server::builder(), address);
+        running.server.open(ServedModel::new(Arc::new(embedder))).expect("opens");
+        running
+    }
+
+    fn loading_at(builder: ServerBuilder, address: SocketAddr) -> Self {
         let server = builder.build_loading().expect("valid settings");
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let listener = TcpListener::bind(address).expect("a free port");
         let address = listener.local_addr().expect("bound");
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let serving = server.clone();
@@ -65,7 +77,7 @@ impl Running {
         Client::new(self.address)
     }
 
-    #[cfg(all(feature = "onnx", feature = "openai", unix))]
+    #[cfg(any(feature = "remote", all(feature = "onnx", feature = "openai", unix)))]
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }

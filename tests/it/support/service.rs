@@ -395,7 +395,7 @@ pub(crate) fn native_error(error: &Error) -> Value {
     };
     let bad_texts: Vec<Value> = error.bad_texts().iter().map(bad_text).collect();
     let message = error.to_string();
-    json!({"detail": message, "error": {"kind": error.kind().as_str(), "message": message, "bad_texts": bad_texts}})
+    json!({"error": message, "detail": message, "kind": error.kind().as_str(), "bad_texts": bad_texts})
 }
 
 /// Writes rows as a binary frame.

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, builder::TypedValueParser};
 
-use super::{kind::KindArg, model::LoadArgs};
+use super::{kind::KindArg, model::LoadArgs, model_choice::local_model};
 use crate::paths::{is_same_file, is_standard};
 
 pub(crate) const BENCH_EXAMPLES: &str = "\
@@ -27,7 +27,7 @@ const ROUNDS: u32 = 5;
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
     /// Folder of the model, as sentence-transformers saves it
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = clap::builder::OsStringValueParser::new().try_map(local_model))]
     pub(crate) model: PathBuf,
     /// File of texts to measure with, as for `embed`; an even selection if it has many [default: built-in texts]
     #[arg(long, value_name = "FILE")]

@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, builder::TypedValueParser};
 
-use super::model::LoadArgs;
+use super::{model::LoadArgs, model_choice::local_model};
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
     /// Folder of a model to load and check
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = clap::builder::OsStringValueParser::new().try_map(local_model))]
     pub(crate) model: Option<PathBuf>,
     /// Compare with the vectors of all-MiniLM-L6-v2 whatever the model is called
     #[arg(long, requires = "model")]

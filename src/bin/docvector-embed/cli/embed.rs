@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use clap::Args;
+use clap::{Args, builder::TypedValueParser};
 use docvector_embed::{InputKind, Truncation};
 
 use super::{
@@ -45,8 +45,9 @@ const BATCH: &str = "batch jobs, as with openai-batch:text-embedding-3-small";
 #[derive(Debug, Args)]
 pub(crate) struct EmbedArgs {
     /// Folder of the model, as sentence-transformers saves it; or `openai:NAME`, a model at OpenAI; or
-    /// `openai-batch:NAME`, the same at half the price, answered within 24 hours
-    #[arg(long, value_name = "DIR|NAME")]
+    /// `openai-batch:NAME`, the same at half the price, answered within 24 hours; or `remote:URL`, an embedding service,
+    /// whose key is read from EMBEDDING_SERVICE_KEY
+    #[arg(long, value_name = "DIR|SPEC", value_parser = clap::builder::OsStringValueParser::new().try_map(ModelChoice::read))]
     model: ModelChoice,
     /// Kind of the texts: many models embed a document and a query about it differently
     #[arg(long, value_enum, default_value_t = KindArg::Document)]
@@ -135,6 +136,12 @@ impl EmbedArgs {
             ModelChoice::Folder(_) => [(self.openai.given(), HOSTED), (job_option(), BATCH)],
             ModelChoice::OpenAi(_) => [(self.load.given(), LOCAL), (job_option(), BATCH)],
             ModelChoice::OpenAiBatch(_) => [(self.load.given(), LOCAL), (None, "")],
+            ModelChoice::Remote(_) => {
+                let options = self.load.given().map(|option| (option, LOCAL));
+                let options = options.or(self.openai.given().map(|option| (option, HOSTED)));
+                let (option, whose) = options.unzip();
+                [(option, whose.unwrap_or_default()), (job_option(), BATCH)]
+            }
         };
         match refusals.into_iter().find_map(|(option, whose)| Some((option?, whose))) {
             Some((option, whose)) => Err(format!("{option} is for {whose}")),

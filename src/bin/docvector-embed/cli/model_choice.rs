@@ -1,12 +1,11 @@
-//! Reads where a model is: [`ModelChoice`], a folder on this machine or a name at OpenAI; [`BatchModel`], a name alone.
+//! Reads the value of `--model`: [`ModelChoice`], any model; [`local_model`], one on this machine; [`BatchModel`], one of
+//! OpenAI's Batch API. All are specs of the library's grammar, `ModelSpec`.
 
 use std::{ffi::OsString, path::PathBuf, str::FromStr};
 
-/// Prefixes of models at OpenAI. A folder whose name begins with one of them can be written `./openai:..`.
-const OPENAI: &str = "openai:";
-const OPENAI_BATCH: &str = "openai-batch:";
+use docvector_embed::config::ModelSpec;
 
-/// The value of `embed --model`.
+/// A model, by where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ModelChoice {
     /// A folder, as sentence-transformers saves it.
@@ -15,22 +14,34 @@ pub(crate) enum ModelChoice {
     OpenAi(String),
     /// A model at OpenAI, asked by a batch job.
     OpenAiBatch(String),
+    /// An embedding service.
+    Remote(String),
 }
 
-impl From<OsString> for ModelChoice {
-    fn from(value: OsString) -> Self {
-        let name_after = |prefix| value.to_str().and_then(|name| name.strip_prefix(prefix)).map(str::to_owned);
-        if let Some(name) = name_after(OPENAI_BATCH) {
-            Self::OpenAiBatch(name)
-        } else if let Some(name) = name_after(OPENAI) {
-            Self::OpenAi(name)
-        } else {
-            Self::Folder(value.into())
+impl ModelChoice {
+    /// Reads a spec. A path that is not UTF-8 is a folder.
+    pub(crate) fn read(value: OsString) -> Result<Self, String> {
+        let Some(text) = value.to_str() else { return Ok(Self::Folder(value.into())) };
+        let spec: ModelSpec = text.parse().map_err(|error| format!("{error}"))?;
+        match spec.resolved() {
+            ModelSpec::Local(folder) => Ok(Self::Folder(folder)),
+            ModelSpec::OpenAi(name) => Ok(Self::OpenAi(name)),
+            ModelSpec::OpenAiBatch(name) => Ok(Self::OpenAiBatch(name)),
+            ModelSpec::Remote(url) => Ok(Self::Remote(url)),
+            other => Err(format!("{other} is not known to this command")),
         }
     }
 }
 
-/// The value of `batch submit --model`, without a prefix.
+/// Reads the spec of a model on this machine.
+pub(crate) fn local_model(value: OsString) -> Result<PathBuf, String> {
+    match ModelChoice::read(value)? {
+        ModelChoice::Folder(folder) => Ok(folder),
+        _ => Err("this command is for models on this machine: name a folder".to_owned()),
+    }
+}
+
+/// The value of `batch submit --model`, with a prefix or without.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BatchModel(pub(crate) String);
 
@@ -38,12 +49,15 @@ impl FromStr for BatchModel {
     type Err = String;
 
     fn from_str(value: &str) -> Result<Self, String> {
-        match value.strip_prefix(OPENAI_BATCH).unwrap_or(value) {
-            "" => Err("the model's name is missing".to_owned()),
-            name if name.starts_with(OPENAI) => {
-                Err(format!("a batch takes the name alone, or {OPENAI_BATCH}NAME; {OPENAI}NAME is answered at once"))
+        // A bare name, which elsewhere is a folder, is a name at OpenAI here.
+        let spec: ModelSpec = value.parse().map_err(|error| format!("{error}"))?;
+        match spec {
+            ModelSpec::OpenAiBatch(name) if !name.starts_with("openai:") => Ok(Self(name)),
+            ModelSpec::Local(_) if !value.starts_with("local:") => Ok(Self(value.to_owned())),
+            ModelSpec::OpenAi(_) => {
+                Err("a batch takes the name alone, or openai-batch:NAME; openai:NAME is answered at once".to_owned())
             }
-            name => Ok(Self(name.to_owned())),
+            _ => Err("a batch takes the name of a model at OpenAI, such as text-embedding-3-small".to_owned()),
         }
     }
 }
@@ -54,13 +68,21 @@ mod tests {
 
     #[test]
     fn a_prefix_says_where_the_model_is() {
-        let choice = |value: &str| ModelChoice::from(OsString::from(value));
+        let choice = |value: &str| ModelChoice::read(OsString::from(value));
         let name = || "text-embedding-3-small".to_owned();
-        assert_eq!(choice("openai:text-embedding-3-small"), ModelChoice::OpenAi(name()));
-        assert_eq!(choice("openai-batch:text-embedding-3-small"), ModelChoice::OpenAiBatch(name()));
-        for folder in ["assets/all-MiniLM-L6-v2", "./openai:a", "openai", "OpenAI:a", ""] {
-            assert_eq!(choice(folder), ModelChoice::Folder(PathBuf::from(folder)));
+        assert_eq!(choice("openai:text-embedding-3-small"), Ok(ModelChoice::OpenAi(name())));
+        assert_eq!(choice("openai-batch:text-embedding-3-small"), Ok(ModelChoice::OpenAiBatch(name())));
+        assert_eq!(choice("remote:http://h:1"), Ok(ModelChoice::Remote("http://h:1".to_owned())));
+        assert_eq!(choice("https://h"), Ok(ModelChoice::Remote("https://h".to_owned())));
+        for folder in ["assets/a-model", "./openai:a", "openai", "OpenAI:a"] {
+            assert_eq!(choice(folder), Ok(ModelChoice::Folder(PathBuf::from(folder))));
+            assert_eq!(local_model(OsString::from(folder)), Ok(PathBuf::from(folder)));
         }
+        assert_eq!(choice("local:a/b"), Ok(ModelChoice::Folder(PathBuf::from("a/b"))));
+        for wrong in ["", "openai:", "local:"] {
+            assert!(choice(wrong).is_err(), "{wrong}");
+        }
+        assert!(local_model(OsString::from("openai:a")).is_err());
     }
 
     #[test]
@@ -68,7 +90,7 @@ mod tests {
         for name in ["a-model", "openai-batch:a-model"] {
             assert_eq!(name.parse(), Ok(BatchModel("a-model".to_owned())));
         }
-        for wrong in ["", "openai-batch:", "openai:a-model", "openai-batch:openai:a-model"] {
+        for wrong in ["", "openai-batch:", "openai:a-model", "openai-batch:openai:a-model", "local:a", "http://a"] {
             assert!(wrong.parse::<BatchModel>().is_err(), "{wrong}");
         }
     }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::TypedValueParser};
 use docvector_embed::server::ServerLimits;
 
 use super::{model::LoadArgs, model_choice::ModelChoice, openai::OpenAiArgs};
@@ -37,8 +37,9 @@ const LONGEST: f64 = 24.0 * 3600.0;
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// Folder of the model, as sentence-transformers saves it; or `openai:NAME`, a model at OpenAI
-    #[arg(long, value_name = "DIR|NAME")]
+    /// Folder of the model, as sentence-transformers saves it; or `openai:NAME`, a model at OpenAI; or `remote:URL`,
+    /// another service
+    #[arg(long, value_name = "DIR|SPEC", value_parser = clap::builder::OsStringValueParser::new().try_map(ModelChoice::read))]
     model: ModelChoice,
     /// Address to listen on; 0.0.0.0 is all of this machine
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
@@ -83,7 +84,7 @@ struct LimitArgs {
     /// Most tokens of bulk requests that wait; a request for which there is no room gets 429 [default: 1048576]
     #[arg(long, value_name = "N")]
     queue_tokens: Option<NonZeroUsize>,
-    /// The same for interactive requests, such as queries [default: 65536]
+    /// The same for interactive requests, such as queries [default: 131072]
     #[arg(long, value_name = "N")]
     interactive_queue_tokens: Option<NonZeroUsize>,
     /// Most texts of one request [default: 65536]
@@ -148,18 +149,18 @@ pub(crate) struct ServeOptions {
 impl ServeArgs {
     /// Fills in the defaults, and refuses arguments that do not go together.
     pub(crate) fn into_options(self) -> Result<ServeOptions, String> {
-        match &self.model {
-            ModelChoice::Folder(_) => self.openai.given().map_or(Ok(()), |option| {
-                Err(format!("{option} is for a model at OpenAI, such as openai:text-embedding-3-small"))
-            }),
-            ModelChoice::OpenAi(_) => {
-                self.load.given().map_or(Ok(()), |option| Err(format!("{option} is for a model in a folder")))
-            }
-            ModelChoice::OpenAiBatch(_) => {
-                Err("batch jobs take hours, so they cannot be served: name openai:NAME".into())
-            }
-        }?;
-        if self.token_ids == Some(TokenIdsArg::Model) && !matches!(self.model, ModelChoice::Folder(_)) {
+        let (is_local, is_hosted) =
+            (matches!(self.model, ModelChoice::Folder(_)), matches!(self.model, ModelChoice::OpenAi(_)));
+        if let ModelChoice::OpenAiBatch(_) = self.model {
+            return Err("batch jobs take hours, so they cannot be served: name openai:NAME".to_owned());
+        }
+        if let Some(option) = self.openai.given().filter(|_| !is_hosted) {
+            return Err(format!("{option} is for a model at OpenAI, such as openai:text-embedding-3-small"));
+        }
+        if let Some(option) = self.load.given().filter(|_| !is_local) {
+            return Err(format!("{option} is for a model in a folder"));
+        }
+        if self.token_ids == Some(TokenIdsArg::Model) && !is_local {
             return Err("--token-ids model is for a model in a folder: name cl100k".to_owned());
         }
         let limits = self.limits.filled();

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, builder::TypedValueParser};
 
-use super::model::ModelArgs;
+use super::{model::ModelArgs, model_choice::local_model};
 
 pub(crate) const TUNE_EXAMPLES: &str = "\
 Examples:
@@ -24,7 +24,7 @@ Exit status: 0 if all went well, 1 if something failed, 2 if the command line is
 #[derive(Debug, Args)]
 pub(crate) struct TuneArgs {
     /// Folder of the model, as sentence-transformers saves it
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = clap::builder::OsStringValueParser::new().try_map(local_model))]
     pub(crate) model: PathBuf,
     /// File of texts to measure with, as for `embed`; an even selection if it has many [default: built-in texts]
     #[arg(long, value_name = "FILE")]

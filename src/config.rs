@@ -1,0 +1,22 @@
+//! Makes an embedder of a few words: of a [spec](ModelSpec), or of [environment variables](Config::from_env).
+//!
+//! ```no_run
+//! use docvector_embed::{Config, EmbedderExt};
+//! # async fn run() -> docvector_embed::Result<()> {
+//! // EMBEDDING_PROVIDER=local EMBEDDING_MODEL=assets/all-MiniLM-L6-v2 EMBEDDING_CACHE=vectors.sqlite
+//! let embedder = Config::from_env()?.build().await?;
+//! let rows = embedder.embed_documents(&["a text"]).await?;
+//! # Ok(()) }
+//! ```
+
+mod byte_size;
+mod cache_spec;
+mod fallback;
+mod from_vars;
+mod model_spec;
+mod not_built_in;
+mod providers;
+mod settings;
+mod stack;
+
+pub use self::{cache_spec::CacheSpec, model_spec::ModelSpec, settings::Config, stack::from_spec};
