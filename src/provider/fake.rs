@@ -195,10 +195,14 @@ impl Fake {
         hasher.update(self.0.space.id().as_bytes()).update(&[kind as u8]).update(text.as_bytes());
         let mut bytes = hasher.finalize_xof();
         let start = out.len();
-        let mut four = [0; 4];
-        for _ in 0..self.0.space.dimensions() {
-            bytes.fill(&mut four);
-            out.push(i32::from_le_bytes(four) as f32 / i32::MAX as f32);
+        // Many bytes at once: the hash makes them in blocks, and each fill makes its first block anew.
+        let (mut block, mut left) = ([0; 1024], self.0.space.dimensions());
+        while left > 0 {
+            let part = &mut block[..left.min(256) * 4];
+            bytes.fill(part);
+            let (fours, _) = part.as_chunks::<4>();
+            out.extend(fours.iter().map(|&four| i32::from_le_bytes(four) as f32 / i32::MAX as f32));
+            left -= fours.len();
         }
         let length = out[start..].iter().map(|component| component * component).sum::<f32>().sqrt();
         if length > 0.0 {
