@@ -1,6 +1,8 @@
 //! Packs texts of like length into one batch, out of all calls that have texts to be embedded.
 
 use std::{
+    cmp::Reverse,
+    iter,
     ops::RangeInclusive,
     sync::{
         Arc,
@@ -65,20 +67,23 @@ pub(super) struct BatchPart {
 /// others   o       o                      o          o
 ///
 /// 1 own            [12 ........... 20]                     from its longest down to 8 shorter: 3 texts
-/// 2 range                [15 ............ 23]              the others' longest that is at most 8 above the own
-///                                                          shortest is 23, and 120 / 23 = 5 texts are more than 3
+/// 2 range                [15 ............ 23]              no others are as short as its own, so the batch grows to the
+///                                                          others' longest that is at most 8 above the own shortest:
+///                                                          120 / 23 = 5 texts are more than 3
 /// 3 fill                                  o                texts of others in the range, while there is room: 1 text
 /// ```
 ///
-/// Step 2 may make the batch longer than its first text: a text that came early but is short does not shut out the
-/// others. The texts of step 1 stay whatever the range is.
+/// Step 2 makes the batch longer than its first text only as far as that fills it: the shortest length with enough texts
+/// below it is taken. Step 3 takes the longest first, so that as little as possible is padded. The texts of step 1 stay
+/// whatever the range is.
 pub(super) fn pack_batch(ready: &mut Turns, packing: &Packing) -> Option<Vec<BatchPart>> {
     while let Some(call) = ready.pop() {
         let Some((own, more)) = take_own(&call, packing) else { continue };
-        let range = length_range(ready, packing, &own);
+        let others = others_to(ready, shortest_of(&own).saturating_add(packing.overhead));
+        let range = length_range(&others, packing, &own);
         let room = packing.texts(*range.end()).saturating_sub(own.len());
         let mut parts = vec![BatchPart { call: Arc::clone(&call), texts: own }];
-        fill(&mut parts, ready, range, room);
+        fill(&mut parts, &others, range, room);
         if more {
             ready.push(&call);
         }
@@ -103,43 +108,57 @@ fn take_own(call: &EmbedCall, packing: &Packing) -> Option<(Vec<IndexedIds>, boo
     Some((own, state.ready))
 }
 
-/// Returns the lengths in tokens of the texts that may join the call's own texts, which are sorted from the longest on.
-fn length_range(ready: &Turns, packing: &Packing, own: &[IndexedIds]) -> RangeInclusive<usize> {
-    let length = |text: Option<&IndexedIds>| text.map_or(0, |(_, ids)| ids.len());
-    let (own_longest, own_shortest) = (length(own.first()), length(own.last()));
-    let mut longest = own_longest;
-    if packing.texts(own_longest) > own.len() {
-        let others = longest_to(ready, own_shortest.saturating_add(packing.overhead)).max(own_longest);
-        // A longer batch holds fewer texts: it must still hold one more than there are.
-        if packing.texts(others) > own.len() {
-            longest = others;
-        }
-    }
-    longest.saturating_sub(packing.overhead)..=longest
+/// Returns the length of the shortest of a call's own texts, which are sorted from the longest on.
+fn shortest_of(own: &[IndexedIds]) -> usize {
+    own.last().map_or(0, |(_, ids)| ids.len())
 }
 
-/// Fills a batch with texts of other calls, in the order of their turns.
-fn fill(parts: &mut Vec<BatchPart>, ready: &Turns, range: RangeInclusive<usize>, mut room: usize) {
-    for other in ready.iter().take(MAX_CALLS_SCANNED) {
+/// Returns the other calls that have a text of at most `most` tokens, each with the length of its longest such text. The
+/// longest come first, and of equal ones those whose turn is earlier.
+fn others_to(ready: &Turns, most: usize) -> Vec<(usize, Arc<EmbedCall>)> {
+    let calls = ready.iter().take(MAX_CALLS_SCANNED).filter(|call| !call.is_over());
+    let longest = |call: &Arc<EmbedCall>| Some((call.state().longest_to(most)?, Arc::clone(call)));
+    let mut others: Vec<_> = calls.filter_map(longest).collect();
+    others.sort_by_key(|(length, _)| Reverse(*length));
+    others
+}
+
+/// Returns the lengths in tokens of the texts that may join the call's own texts, which are sorted from the longest on.
+fn length_range(others: &[(usize, Arc<EmbedCall>)], packing: &Packing, own: &[IndexedIds]) -> RangeInclusive<usize> {
+    let own_longest = own.first().map_or(0, |(_, ids)| ids.len());
+    let down = |longest: usize| longest.saturating_sub(packing.overhead)..=longest;
+    if packing.texts(own_longest) <= own.len() {
+        return down(own_longest);
+    }
+    // A longer batch holds fewer texts: it must still hold one more than there are.
+    let is_worth = |longest: usize| packing.texts(longest) > own.len();
+    let lengths: Vec<usize> = others.iter().map(|(length, _)| *length).collect();
+    // From the shortest on; the lengths are sorted from the longest on.
+    let longer = lengths.iter().rev().copied().filter(|&length| length > own_longest && is_worth(length));
+    let is_filled_by = |longest: usize| {
+        let range = down(longest);
+        let above = lengths.partition_point(|length| length > range.end());
+        let within = lengths.partition_point(|length| length >= range.start());
+        own.len() + within.saturating_sub(above) >= packing.texts(longest)
+    };
+    let mut candidates = iter::once(own_longest).chain(longer.clone());
+    let longest =
+        candidates.find(|&longest| is_filled_by(longest)).or_else(|| longer.clone().next_back()).unwrap_or(own_longest);
+    down(longest)
+}
+
+/// Fills a batch with texts of other calls, the longest first.
+fn fill(parts: &mut Vec<BatchPart>, others: &[(usize, Arc<EmbedCall>)], range: RangeInclusive<usize>, mut room: usize) {
+    let fits = |(length, _): &&(usize, Arc<EmbedCall>)| length >= range.start();
+    for (_, other) in others.iter().take_while(fits) {
         if room == 0 {
             return;
         }
-        let mut state = other.state();
-        if other.is_over() || !state.has_texts() {
-            continue;
-        }
         let mut texts = Vec::new();
-        state.take(range.clone(), room, &mut texts);
-        drop(state);
+        other.state().take(range.clone(), room, &mut texts);
         if !texts.is_empty() {
             room -= texts.len();
             parts.push(BatchPart { call: Arc::clone(other), texts });
         }
     }
-}
-
-/// Returns the length of the longest text that may share a batch and has at most `most` tokens.
-fn longest_to(ready: &Turns, most: usize) -> usize {
-    let calls = ready.iter().take(MAX_CALLS_SCANNED).filter(|call| !call.is_over());
-    calls.filter_map(|call| call.state().longest_to(most)).max().unwrap_or(0)
 }
