@@ -50,7 +50,10 @@ where
     }
 
     /// Returns the bytes of all pieces together.
-    #[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "for the local provider"))]
+    #[cfg_attr(
+        not(any(feature = "onnx", feature = "server")),
+        allow(dead_code, reason = "for the local provider and the service")
+    )]
     pub(crate) fn bytes(&self) -> usize {
         self.buffer.as_ref().len()
     }

@@ -16,8 +16,8 @@ const UNKNOWN_WAIT: Duration = Duration::from_secs(1);
 
 /// The requests that wait or are worked on, one queue per lane.
 ///
-/// A request is admitted as a whole or not at all. So no client can block itself halfway, and a large request is not
-/// refused for ever while small ones slip in.
+/// A request is admitted as a whole or not at all, so no client can block itself halfway. Nobody keeps a place for a request
+/// that was refused: one that is nearly as large as the queue may find it too full again.
 #[derive(Debug)]
 pub(super) struct Admission {
     lanes: [Mutex<Queue>; 2],
@@ -28,6 +28,9 @@ pub(super) struct Admission {
 struct Queue {
     load: Load,
     rate: DrainRate,
+    /// The tokens of those who were refused and told when to come back, and the moment of that number. They come one after
+    /// the other, and not all at once.
+    promised: Option<(f64, Instant)>,
 }
 
 /// What is in a queue.
@@ -54,6 +57,7 @@ pub(super) struct Admitted {
     lane: Lane,
     texts: usize,
     tokens: usize,
+    since: Instant,
     /// Whether its work is done, so that its tokens count for the speed.
     is_done: bool,
 }
@@ -71,16 +75,21 @@ impl Admission {
             return Err(NotAdmitted::NeverFits { limit });
         }
         self.lanes[lane as usize].with(|queue| {
-            let queued = queue.load.tokens;
+            let (queued, now) = (queue.load.tokens, Instant::now());
+            let promised = queue.promised_now(now);
             if queued + tokens > limit {
-                let wait = queue.time_for(queued + tokens - limit).unwrap_or(UNKNOWN_WAIT);
+                let excess = queued + tokens - limit;
+                let wait = queue.time_for(excess.saturating_add(promised as usize)).unwrap_or(UNKNOWN_WAIT);
+                // Many never come back, so no more than a whole queue is kept in mind.
+                queue.promised = Some(((promised + tokens as f64).min(limit as f64), now));
                 return Err(NotAdmitted::Full { wait: wait.clamp(SHORTEST_WAIT, LONGEST_WAIT), queued, limit });
             }
-            queue.rate.begin(Instant::now());
+            queue.promised = Some(((promised - tokens as f64).max(0.0), now));
+            queue.rate.begin(now);
             queue.load.requests += 1;
             queue.load.texts += texts;
             queue.load.tokens += tokens;
-            Ok(Admitted { admission: self.clone(), lane, texts, tokens, is_done: false })
+            Ok(Admitted { admission: self.clone(), lane, texts, tokens, since: now, is_done: false })
         })
     }
 
@@ -109,6 +118,13 @@ impl Admission {
 }
 
 impl Queue {
+    /// Returns the promised tokens that have not come back, but for those whose time is over.
+    fn promised_now(&self, now: Instant) -> f64 {
+        let Some((tokens, then)) = self.promised else { return 0.0 };
+        let passed = now.saturating_duration_since(then).as_secs_f64();
+        (tokens - passed * self.rate.per_second().unwrap_or(f64::INFINITY).max(1.0)).max(0.0)
+    }
+
     /// Returns how long the work on so many tokens takes.
     fn time_for(&self, tokens: usize) -> Option<Duration> {
         let seconds = tokens as f64 / self.rate.per_second()?;
@@ -118,9 +134,9 @@ impl Queue {
 }
 
 impl Admitted {
-    /// Leaves the queue because the work is done.
-    pub(super) fn done(mut self) {
-        self.is_done = true;
+    /// Leaves the queue because the work is done. Work that a cache spared tells nothing of the speed.
+    pub(super) fn done(mut self, was_work: bool) {
+        self.is_done = was_work;
     }
 }
 
@@ -130,8 +146,9 @@ impl Drop for Admitted {
             queue.load.requests -= 1;
             queue.load.texts -= self.texts;
             queue.load.tokens -= self.tokens;
-            let done = if self.is_done { self.tokens } else { 0 };
-            queue.rate.done(done, Instant::now(), queue.load.requests == 0);
+            let (done, now) = (if self.is_done { self.tokens } else { 0 }, Instant::now());
+            let time = now.saturating_duration_since(self.since);
+            queue.rate.done(done, time, now, queue.load.requests == 0);
         });
     }
 }
@@ -156,7 +173,7 @@ mod tests {
         assert_eq!(never, NotAdmitted::NeverFits { limit: 100 });
         drop((one, other));
         assert!(admission.admit(Lane::Interactive, 1, 60).is_ok());
-        two.done();
+        two.done(true);
         assert_eq!(admission.load(Lane::Interactive), Load::default());
         assert_eq!(admission.load(Lane::Bulk), Load::default());
     }
@@ -167,7 +184,7 @@ mod tests {
         assert_eq!(admission.wait(Lane::Bulk), Some(Duration::ZERO));
         let work = admission.admit(Lane::Bulk, 1, 1000).expect("room");
         thread::sleep(Duration::from_millis(50));
-        work.done();
+        work.done(true);
         let speed = admission.tokens_per_second(Lane::Bulk).expect("measured");
         assert!(speed > 1.0 && speed < 20_001.0, "{speed}");
         // A request that leaves before it is done tells nothing of the speed of work, but time has passed.
@@ -189,7 +206,7 @@ mod tests {
             for _ in 0..5_000 {
                 if let Ok(admitted) = admission.admit(Lane::Bulk, 1, random.usize(0..30)) {
                     assert!(admission.load(Lane::Bulk).tokens <= 50);
-                    if random.bool() { admitted.done() } else { drop(admitted) }
+                    if random.bool() { admitted.done(true) } else { drop(admitted) }
                 }
             }
         };

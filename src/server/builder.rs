@@ -7,7 +7,8 @@ use super::{
     inner::Inner,
     keys::Keys,
     model::ServedModel,
-    options::{DrainOptions, ServerLimits, ServerOptions, TokenIds, config},
+    options::{ServerLimits, ServerOptions, TokenIds, config},
+    state::DrainOptions,
     vocabulary::Vocabulary,
 };
 use crate::{Embedder, Result};
@@ -59,11 +60,11 @@ impl ServerBuilder {
         Self { keys: Keys::default(), limits: ServerLimits::default(), drain, has_page: true, token_ids: None }
     }
 
-    /// Adds a key. Requests for vectors then need one of the keys, as `Authorization: Bearer KEY`. Probes, metrics and
+    /// Adds a key, without the white space around it. Requests for vectors then need one of the keys, as `Authorization: Bearer KEY`. Probes, metrics and
     /// the page need none.
     #[must_use]
     pub fn with_api_key(mut self, key: impl AsRef<str>) -> Self {
-        self.keys.add(key.as_ref());
+        self.keys.add(key.as_ref().trim());
         self
     }
 

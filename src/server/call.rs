@@ -7,19 +7,29 @@ use std::{
 
 use super::{dialect::Dialect, inner::Inner, metrics::Outcome};
 
-/// A request for vectors under way. If it is dropped before it ended, its client went away.
+/// A request. If it is dropped before it ended, its client went away.
 #[derive(Debug)]
 pub(super) struct Call {
     server: Arc<Inner>,
     pub(super) dialect: Dialect,
     started: Instant,
     outcome: Outcome,
+    /// Whether it was accepted: a drain waits for it.
+    is_accepted: bool,
 }
 
 impl Call {
     pub(super) fn begin(server: &Arc<Inner>, dialect: Dialect) -> Self {
-        server.under_way.send_modify(|calls| *calls += 1);
-        Self { server: server.clone(), dialect, started: Instant::now(), outcome: Outcome::Cancelled }
+        let (started, outcome) = (Instant::now(), Outcome::Cancelled);
+        Self { server: server.clone(), dialect, started, outcome, is_accepted: false }
+    }
+
+    /// Accepts the request: from now on, a drain waits for it.
+    pub(super) fn accept(&mut self) {
+        if !self.is_accepted {
+            self.is_accepted = true;
+            self.server.under_way.send_modify(|calls| *calls += 1);
+        }
     }
 
     /// Notes how it ended.
@@ -41,6 +51,8 @@ impl Drop for Call {
                 server.throughput.add(|second| second.refused += 1);
             }
         }
-        server.under_way.send_modify(|calls| *calls -= 1);
+        if self.is_accepted {
+            server.under_way.send_modify(|calls| *calls -= 1);
+        }
     }
 }

@@ -11,6 +11,9 @@ use super::{
 };
 use crate::{BadText, BadTextReason, ErrorKind, Normalization, Space};
 
+/// The most token ids of one request.
+const MAX_IDS: usize = 1 << 20;
+
 /// Checks what a request says about the model, and returns the most components of a row.
 pub(super) fn check_request(model: &ServedModel, request: &EmbedRequest) -> Result<usize, Refusal> {
     let spaces = model.embedder.spaces();
@@ -75,23 +78,31 @@ pub(super) async fn decoded_ids(
     if request.ids.is_empty() {
         return Ok(request);
     }
-    let field = if request.dialect == Dialect::OpenAi { "input" } else { "inputs" };
-    let Some(vocabulary) = server.token_ids(model).cloned() else {
-        let message = "has token ids, and ids of another vocabulary than the model's would silently give vectors of other \
-                       texts: send texts (in LangChain, `check_embedding_ctx_length=False`), or let the operator name \
-                       the vocabulary of the ids by `--token-ids`";
-        return Err(Refusal::of_body(BadBody::of(field, message)));
-    };
     let ids = std::mem::take(&mut request.ids);
+    let field = if request.dialect == Dialect::OpenAi { "input" } else { "inputs" };
+    // Without a vocabulary, ids are refused when they are read.
+    let Some(vocabulary) = server.token_ids(model).cloned() else {
+        return Err(Refusal::of_body(BadBody::of(field, "has token ids")));
+    };
+    let count: usize = ids.iter().map(Vec::len).sum();
+    if count > MAX_IDS {
+        let message = format!("has {count} token ids, and at most {MAX_IDS} of one request are decoded: send less");
+        let bad = BadBody { is_too_much: true, ..BadBody::of(field, message) };
+        return Err(Refusal::of_body(bad));
+    }
+    let turn = server.tokenizing.clone().acquire_owned().await;
     let decode = move || -> Result<Vec<String>, (usize, crate::Error)> {
         let decode = |(index, ids): (usize, &Vec<u32>)| vocabulary.decode(ids, false).map_err(|error| (index, error));
+        // The turn is over when the work is, also if the client has left.
+        let _turn = turn;
         ids.iter().enumerate().map(decode).collect()
     };
-    let _turn = server.tokenizing.acquire().await;
     let decoded = tokio::task::spawn_blocking(decode).await;
     let failed = || Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorKind::Inference, "decoding token ids failed");
     let texts = decoded.map_err(|_| failed())?.map_err(|(index, error)| {
         let mut refusal = Refusal::of_error(&error).with_param(field);
+        // It names an id.
+        refusal.message = error.message().to_owned();
         refusal.bad_texts = vec![BadText::new(index, BadTextReason::Rejected)];
         refusal
     })?;

@@ -46,9 +46,13 @@ pub(super) struct ConnectionIo {
     stall_time: Duration,
     /// Runs from the first byte of a head.
     head: Option<Pin<Box<Sleep>>>,
-    /// Runs while the client takes nothing.
+    /// Runs while the client takes little, and the bytes that it took meanwhile.
     stall: Option<Pin<Box<Sleep>>>,
+    taken: usize,
 }
+
+/// The least bytes per second that a client must take of its reply.
+const LEAST_RATE: u64 = 1024;
 
 impl ConnectionIo {
     pub(super) const fn new(
@@ -57,7 +61,7 @@ impl ConnectionIo {
         head_time: Duration,
         stall_time: Duration,
     ) -> Self {
-        Self { stream, activity, head_time, stall_time, head: None, stall: None }
+        Self { stream, activity, head_time, stall_time, head: None, stall: None, taken: 0 }
     }
 
     /// Fails if the head of a request takes too long.
@@ -74,16 +78,26 @@ impl ConnectionIo {
         }
     }
 
-    /// Passes on what a write came to, and fails if the client takes nothing for too long.
-    fn written<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    /// Passes on what a write came to, and fails if the client takes too little for too long.
+    fn written(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.taken = self.taken.saturating_add(*bytes);
+            return written;
+        }
         if written.is_ready() {
-            self.stall = None;
             return written;
         }
         let time = self.stall_time;
-        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(time)));
-        ready!(stall.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        loop {
+            let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(time)));
+            ready!(stall.as_mut().poll(cx));
+            let enough = self.taken as u64 >= time.as_secs().saturating_mul(LEAST_RATE).max(1);
+            if !enough {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            // Enough was taken: another time begins.
+            (self.stall, self.taken) = (None, 0);
+        }
     }
 }
 
@@ -109,9 +123,7 @@ impl AsyncWrite for ConnectionIo {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
-        this.written(cx, flushed)
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,6 +1,6 @@
 //! Measures how fast a queue drains: [`DrainRate`].
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// After so many seconds of work, a measurement counts half.
 const HALF_LIFE: f64 = 10.0;
@@ -21,13 +21,13 @@ impl DrainRate {
         self.busy_since.get_or_insert(now);
     }
 
-    /// Notes that so many tokens are done, and whether the queue has none left.
-    pub(super) fn done(&mut self, tokens: usize, now: Instant, is_empty: bool) {
+    /// Notes that so many tokens are done, which were in the queue for `time`, and whether it has none left.
+    pub(super) fn done(&mut self, tokens: usize, time: Duration, now: Instant, is_empty: bool) {
         if let Some(since) = self.busy_since {
             let seconds = now.saturating_duration_since(since).as_secs_f64();
             let keeps = (-seconds / HALF_LIFE).exp2();
-            self.tokens = self.tokens * keeps + tokens as f64;
-            self.seconds = self.seconds * keeps + seconds;
+            self.tokens = self.tokens * keeps + tokens as f64 * spread(time.as_secs_f64());
+            self.seconds = self.seconds * keeps + seconds * spread(seconds);
         }
         self.busy_since = (!is_empty).then_some(now);
     }
@@ -38,10 +38,15 @@ impl DrainRate {
     }
 }
 
+/// Returns what is left of work that was done evenly over so many seconds: its older parts count less already. Without
+/// this, a large request that ends would look like a burst of speed.
+fn spread(seconds: f64) -> f64 {
+    let lives = seconds / HALF_LIFE * std::f64::consts::LN_2;
+    if lives < 1e-9 { 1.0 } else { (1.0 - (-lives).exp()) / lives }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -51,8 +56,9 @@ mod tests {
         assert_eq!(rate.per_second(), None);
         let mut work = |rate: &mut DrainRate, tokens: usize, seconds: f64| {
             rate.begin(now);
-            now += Duration::from_secs_f64(seconds);
-            rate.done(tokens, now, true);
+            let time = Duration::from_secs_f64(seconds);
+            now += time;
+            rate.done(tokens, time, now, true);
             // Idle.
             now += Duration::from_secs(1000);
         };
@@ -62,5 +68,20 @@ mod tests {
         (0..200).for_each(|_| work(&mut rate, 500, 0.25));
         let second = rate.per_second().expect("measured");
         assert!((1900.0..2001.0).contains(&second), "{second}");
+    }
+
+    /// A large request beside small ones, at 10,000 tokens per second in all.
+    #[test]
+    fn a_large_request_that_ends_is_no_burst() {
+        let (mut rate, start) = (DrainRate::default(), Instant::now());
+        rate.begin(start);
+        let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
+        for tenth in 1..1000 {
+            let end = at(f64::from(tenth) / 10.0);
+            rate.done(500, Duration::from_millis(100), end, false);
+        }
+        rate.done(500_000, Duration::from_secs(100), at(100.0), false);
+        let measured = rate.per_second().expect("measured");
+        assert!((9_000.0..11_000.0).contains(&measured), "{measured}");
     }
 }

@@ -22,8 +22,8 @@ impl Server {
     /// Brings the model of a server that was built [loading](super::ServerBuilder::build_loading), and makes it ready.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config) if there is a model already, if the embedder has no space, or if token ids
-    /// of the model are accepted and its vocabulary is not known.
+    /// [`Config`](crate::ErrorKind::Config) if there is a model already, if the server failed or drains, if the embedder
+    /// has no space, or if token ids of the model are accepted and its vocabulary is not known.
     pub fn open(&self, model: ServedModel) -> Result<()> {
         if model.embedder.spaces().is_empty() {
             return Err(config(format!("{} has no space, so nothing can be served", model.embedder)));
@@ -33,8 +33,10 @@ impl Server {
             return Err(config(message));
         }
         self.0.model.set(model).map_err(|_| config("the server has a model already"))?;
-        self.0.lifecycle.move_to(ServerState::Ready);
-        Ok(())
+        match self.0.lifecycle.move_to(ServerState::Ready) {
+            true => Ok(()),
+            false => Err(config(format!("the server cannot be opened any more: it is {}", self.state()))),
+        }
     }
 
     /// Says that the model could not be loaded. The server goes on to answer probes, which say so.

@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::{
     admission::Admission,
+    health::{Health, LogLimit},
     keys::Keys,
     memory::Memory,
     metrics::{Metrics, Snapshot},
@@ -42,7 +43,9 @@ pub(super) struct Inner {
     pub(super) metrics: Metrics,
     pub(super) throughput: Throughput,
     pub(super) totals: Totals,
-    pub(super) tokenizing: Semaphore,
+    pub(super) tokenizing: Arc<Semaphore>,
+    pub(super) health: Health,
+    pub(super) log_limit: LogLimit,
     pub(super) connections: AtomicUsize,
     /// The requests for vectors that are not answered yet.
     pub(super) under_way: watch::Sender<usize>,
@@ -60,18 +63,20 @@ pub(super) struct Totals {
 
 impl Inner {
     pub(super) fn new(keys: Keys, options: ServerOptions) -> Self {
-        let limits = options.limits;
+        let (limits, lifecycle) = (options.limits, Lifecycle::new(options.drain));
         Self {
             keys,
             options,
-            lifecycle: Lifecycle::new(),
+            lifecycle,
             model: OnceLock::new(),
             admission: Arc::new(Admission::new(limits.tokens(Lane::Interactive), limits.tokens(Lane::Bulk))),
             memory: Arc::new(Memory::new(limits.memory_bytes)),
             metrics: Metrics::new(),
             throughput: Throughput::new(),
             totals: Totals::default(),
-            tokenizing: Semaphore::new(TOKENIZING),
+            tokenizing: Arc::new(Semaphore::new(TOKENIZING)),
+            health: Health::default(),
+            log_limit: LogLimit::default(),
             connections: AtomicUsize::new(0),
             under_way: watch::Sender::new(0),
         }

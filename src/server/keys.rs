@@ -42,6 +42,17 @@ impl std::fmt::Debug for Keys {
     }
 }
 
+/// Whether a page of another site sent a request, as browsers say. Without keys, any page that somebody looks at could use
+/// a service on the same machine.
+pub(super) fn comes_from_a_page(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    if text("sec-fetch-site").is_some_and(|site| site == "cross-site" || site == "same-site") {
+        return true;
+    }
+    let origin = text("origin").map(|origin| origin.split_once("://").map_or(origin, |(_, host)| host));
+    origin.is_some_and(|origin| text("host") != Some(origin))
+}
+
 /// Returns the key of `Bearer KEY`. The scheme's name has any case.
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, key) = value.split_at_checked(7)?;
@@ -50,6 +61,8 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderName;
+
     use super::*;
 
     #[test]
@@ -78,5 +91,25 @@ mod tests {
             assert_eq!(keys.accept(&with(value)), accepted, "{value:?}");
         }
         assert_eq!(format!("{keys:?}"), "2 keys");
+    }
+
+    #[test]
+    fn pages_of_other_sites_are_told_apart() {
+        for (pairs, is_other) in [
+            (&[][..], false),
+            (&[("host", "127.0.0.1:8080"), ("origin", "http://127.0.0.1:8080")], false),
+            (&[("host", "127.0.0.1:8080"), ("origin", "http://127.0.0.1:9090")], true),
+            (&[("host", "h"), ("origin", "null")], true),
+            (&[("origin", "https://evil.example")], true),
+            (&[("sec-fetch-site", "cross-site")], true),
+            (&[("sec-fetch-site", "same-origin")], false),
+            (&[("sec-fetch-site", "none")], false),
+        ] {
+            let headers: HeaderMap = pairs
+                .iter()
+                .map(|(name, value)| (HeaderName::from_static(name), value.parse().expect("a value")))
+                .collect();
+            assert_eq!(comes_from_a_page(&headers), is_other, "{pairs:?}");
+        }
     }
 }

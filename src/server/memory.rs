@@ -5,6 +5,11 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+/// A share of up to so many bytes is small.
+const SMALL: usize = 64 << 10;
+/// Of so many parts of the limit, one more is there for small shares: large requests cannot keep all others out.
+const RESERVE: usize = 16;
+
 /// The bytes that all requests may hold: their bodies, their texts and their rows.
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -39,9 +44,16 @@ impl Memory {
 }
 
 impl MemoryShare {
-    /// Takes so many bytes more, or none of them if there is no room.
+    /// Returns the memory that it is a share of.
+    pub(super) fn of(&self) -> Arc<Memory> {
+        self.of.clone()
+    }
+
+    /// Takes so many bytes more, or none of them if there is no room. Small shares have a reserve.
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
-        let limit = self.of.limit;
+        let whole = self.of.limit;
+        let is_small = self.bytes.saturating_add(bytes) <= SMALL;
+        let limit = if is_small { whole.saturating_add(whole / RESERVE) } else { whole };
         let taken = self.of.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
             used.checked_add(bytes).filter(|sum| *sum <= limit)
         });
@@ -58,8 +70,8 @@ impl MemoryShare {
         self.of.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    #[cfg(test)]
-    const fn bytes(&self) -> usize {
+    /// Returns the bytes that it holds.
+    pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }
 }
@@ -76,15 +88,20 @@ mod tests {
 
     #[test]
     fn what_is_taken_is_given_back_and_never_too_much() {
-        let memory = Arc::new(Memory::new(100));
+        const MB: usize = 1 << 20;
+        let memory = Arc::new(Memory::new(100 * MB));
         let (mut one, mut two) = (memory.clone().share(), memory.clone().share());
-        assert!(one.grow(60) && !two.grow(41) && two.grow(40) && !one.grow(1));
-        one.shrink(10);
-        assert!(two.grow(10) && !two.grow(usize::MAX));
-        assert_eq!((memory.used(), one.bytes(), two.bytes()), (100, 50, 50));
+        assert!(one.grow(60 * MB) && !two.grow(41 * MB) && two.grow(40 * MB) && !one.grow(1));
+        // A small one has room all the same.
+        let mut small = memory.clone().share();
+        assert!(small.grow(SMALL) && !small.grow(1));
+        drop(small);
+        one.shrink(10 * MB);
+        assert!(two.grow(10 * MB) && !two.grow(usize::MAX));
+        assert_eq!((memory.used(), one.bytes(), two.bytes()), (100 * MB, 50 * MB, 50 * MB));
         drop(one);
-        assert_eq!(memory.used(), 50);
-        two.shrink(1000);
+        assert_eq!(memory.used(), 50 * MB);
+        two.shrink(1000 * MB);
         drop(two);
         assert_eq!(memory.used(), 0);
     }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::vocabulary::Vocabulary;
+use super::{state::DrainOptions, vocabulary::Vocabulary};
 use crate::{Error, ErrorKind, Lane, Result};
 
 /// What a server takes at most. Each limit has a default that suits a machine of one model.
@@ -29,18 +29,22 @@ pub struct ServerLimits {
     /// The most bytes of one request's body. The default is 64 MiB.
     pub body_bytes: usize,
     /// The most bytes that all requests together hold: bodies, texts and rows. The default is 1 GiB. A request for
-    /// which there is no room now gets 429.
+    /// which there is no room now gets 429. Small ones have a sixteenth more. Besides, a connection has buffers of up to
+    /// 256 KiB, and the model has its own memory.
     pub memory_bytes: usize,
-    /// The most connections. The default is 16,384. A connection above gets 503 and is closed.
+    /// The most connections. The default is 16,384. A connection above is only good for probes: other requests get 503,
+    /// and it is closed.
     pub connections: usize,
     /// The most time for the head of a request, from its first byte. The default is 10 s.
     pub head_time: Duration,
-    /// The most time for the body of a request. The default is 60 s. Later, the request gets 408.
+    /// The most time for the body of a request, and one second more for each 128 KiB of it. The default is 60 s. Later,
+    /// the request gets 408.
     pub body_time: Duration,
     /// The most time for the vectors of a request, the wait in the queue included. The default is 10 minutes. Later, the
     /// request gets 504. A request may ask for less, by `request-timeout-ms`.
     pub request_time: Duration,
-    /// How long a client may take no byte of its reply. The default is 30 s. Then the connection is closed.
+    /// How long a client may take less than 1 KiB per second of its reply. The default is 30 s. Then the connection is
+    /// closed.
     pub stall_time: Duration,
     /// How long a connection stays open without a request. The default is 90 s.
     pub idle_time: Duration,
@@ -104,15 +108,6 @@ impl ServerLimits {
             Lane::Bulk => self.bulk_tokens,
         }
     }
-}
-
-/// How a server goes away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct DrainOptions {
-    /// How long new work is still accepted, until load balancers have noticed.
-    pub(super) delay: Duration,
-    /// When requests under way are ended, from the beginning of the drain.
-    pub(super) deadline: Duration,
 }
 
 /// Everything that a server was built with.

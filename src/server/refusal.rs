@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{
     body::Body,
-    http::{HeaderValue, Response, StatusCode, header},
+    http::{HeaderValue, Response, StatusCode, header, response::Parts},
 };
 use serde_json::{Value, json};
 
@@ -13,6 +13,9 @@ use crate::{BadText, BadTextReason, Error, ErrorKind, SpaceId};
 
 /// The most bad texts that a message names. The list beside it has all of them.
 const NAMED: usize = 8;
+
+/// The wait of a request that another server may serve at once.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// Why a request gets no vectors. It never holds a text or a key.
 #[derive(Clone, Debug)]
@@ -29,12 +32,14 @@ pub(super) struct Refusal {
     code: Option<&'static str>,
     /// Tokens that the failed call is known to have cost.
     pub(super) tokens: u64,
+    /// The failure below, for the log.
+    pub(super) cause: Option<Error>,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, kind: ErrorKind, message: impl Into<String>) -> Self {
         let (bad_texts, wait, param, code) = (Vec::new(), None, None, None);
-        Self { status, kind, message: message.into(), bad_texts, wait, param, code, tokens: 0 }
+        Self { status, kind, message: message.into(), bad_texts, wait, param, code, tokens: 0, cause: None }
     }
 
     pub(super) const fn with_wait(mut self, wait: Duration) -> Self {
@@ -50,6 +55,21 @@ impl Refusal {
     pub(super) const fn with_param(mut self, param: &'static str) -> Self {
         self.param = Some(param);
         self
+    }
+
+    /// The server goes away and cannot finish the request.
+    pub(super) fn of_end() -> Self {
+        let message = "the server is going away and could not finish the request: send it to another one";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Unavailable, message).with_wait(AT_ONCE)
+    }
+
+    /// The rows of the request have more bytes than all requests together may hold.
+    pub(super) fn never_fits_in_memory(texts: usize, bytes: usize, limit: usize) -> Self {
+        let message = format!(
+            "the vectors of {texts} texts have {bytes} bytes, and all requests together may hold {limit}: send less per \
+             request"
+        );
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorKind::InvalidInput, message)
     }
 
     /// The request's body is not as it must be.
@@ -91,7 +111,11 @@ impl Refusal {
         let kind = error.kind();
         let bad = error.bad_texts();
         let (status, message) = match kind {
-            InvalidInput if bad.is_empty() => (StatusCode::BAD_REQUEST, error.message().to_owned()),
+            InvalidInput if bad.is_empty() => {
+                let message =
+                    "the model or its provider refused the request: it, or one of its texts, may be too large";
+                (StatusCode::BAD_REQUEST, message.to_owned())
+            }
             InvalidInput => (StatusCode::BAD_REQUEST, about_texts(bad)),
             SpaceMismatch => (StatusCode::CONFLICT, error.message().to_owned()),
             DeadlinePassed => (StatusCode::GATEWAY_TIMEOUT, "the vectors were not there in time".to_owned()),
@@ -107,6 +131,10 @@ impl Refusal {
         let mut refusal = Self::new(status, kind, message);
         refusal.bad_texts = bad.to_vec();
         refusal.tokens = error.usage().tokens;
+        refusal.cause = refusal.status.is_server_error().then(|| error.clone());
+        if !bad.is_empty() && bad.iter().all(|bad| bad.reason == BadTextReason::Empty) {
+            refusal.code = Some("empty");
+        }
         refusal.wait = error.retry_after();
         let waits = matches!(refusal.status.as_u16(), 429 | 503);
         if waits && refusal.wait.is_none() {
@@ -129,12 +157,20 @@ impl Refusal {
 
     /// Makes the reply.
     pub(super) fn into_reply(self, dialect: Dialect, space: Option<SpaceId>) -> Response<Body> {
+        let (parts, body) = self.into_parts(dialect, space);
+        Response::from_parts(parts, body.into())
+    }
+
+    /// Makes the head and the body of the reply.
+    pub(super) fn into_parts(self, dialect: Dialect, space: Option<SpaceId>) -> (Parts, Vec<u8>) {
         let body = match dialect {
             Dialect::OpenAi => self.openai_body(),
             Dialect::Native | Dialect::Tei => self.native_body(),
         };
-        let mut reply = json_reply(self.status(dialect), &body);
-        let headers = reply.headers_mut();
+        let (mut parts, ()) = Response::new(()).into_parts();
+        parts.status = self.status(dialect);
+        let headers = &mut parts.headers;
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert("x-embed-error", HeaderValue::from_static(self.kind.as_str()));
         if let Some(space) = space.and_then(|space| HeaderValue::try_from(space.to_string()).ok()) {
             headers.insert("x-embed-space", space);
@@ -155,7 +191,7 @@ impl Refusal {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        reply
+        (parts, body.to_string().into_bytes())
     }
 
     /// Returns the body of both dialects of `/embed`: the fields of each are there, whichever the client reads.

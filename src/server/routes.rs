@@ -41,6 +41,7 @@ pub(super) fn router(server: Arc<Inner>) -> Router {
         .route("/tokenize", post(tei::tokenize))
         .route("/decode", post(tei::decode))
         .route("/health", get(probes::health))
+        .route("/ping", get(probes::ready))
         .route("/livez", get(probes::live))
         .route("/readyz", get(probes::ready))
         .route("/startupz", get(probes::started))
@@ -80,7 +81,8 @@ async fn wrong_method(request: Request) -> Response<Body> {
 }
 
 fn refused(status: StatusCode, request: &Request, message: String) -> Response<Body> {
-    let dialect = if request.uri().path().starts_with("/v1/") { Dialect::OpenAi } else { Dialect::Native };
+    let path = request.uri().path();
+    let dialect = if path.starts_with("/v1/") || path == "/embeddings" { Dialect::OpenAi } else { Dialect::Native };
     Refusal::new(status, ErrorKind::Config, message).into_reply(dialect, None)
 }
 

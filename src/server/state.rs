@@ -1,11 +1,14 @@
 //! Says how far a server is, from loading to its end: [`ServerState`], and [`Lifecycle`], which probes read.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU8, Ordering},
-    time::{Duration, Instant},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep_until};
 
 use crate::named::named;
 
@@ -39,28 +42,39 @@ impl ServerState {
     pub(super) const KNOWN: [Self; 4] = [Self::Loading, Self::Ready, Self::Draining, Self::Failed];
 }
 
+/// How a server goes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DrainOptions {
+    /// How long new work is still accepted, until load balancers have noticed.
+    pub(super) delay: Duration,
+    /// When requests under way are ended, from the beginning of the drain.
+    pub(super) deadline: Duration,
+}
+
 /// The state, in atomics: probes are answered whatever the load.
 #[derive(Debug)]
 pub(super) struct Lifecycle {
     state: AtomicU8,
-    /// Whether new work is refused: while draining, after the delay.
-    refuses: AtomicBool,
-    /// Set when requests under way have to end.
-    ends: watch::Sender<bool>,
+    drain: DrainOptions,
+    /// The beginning of the drain.
+    drains_since: OnceLock<Instant>,
     /// Told of each change of the state.
     changes: watch::Sender<ServerState>,
     pub(super) started: Instant,
+    /// The same moment for people.
+    pub(super) started_at: SystemTime,
 }
 
 impl Lifecycle {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(drain: DrainOptions) -> Self {
         let state = ServerState::Loading;
         Self {
             state: AtomicU8::new(state as u8),
-            refuses: AtomicBool::new(false),
-            ends: watch::Sender::new(false),
+            drain,
+            drains_since: OnceLock::new(),
             changes: watch::Sender::new(state),
             started: Instant::now(),
+            started_at: SystemTime::now(),
         }
     }
 
@@ -73,8 +87,8 @@ impl Lifecycle {
         }
     }
 
-    /// Moves on to another state. Nothing follows draining, and a failure ends loading alone.
-    pub(super) fn move_to(&self, to: ServerState) {
+    /// Moves on to another state, and returns whether it may: nothing follows draining, and a failure ends loading alone.
+    pub(super) fn move_to(&self, to: ServerState) -> bool {
         self.changes.send_if_modified(|state| {
             let may = match *state {
                 ServerState::Loading => to != ServerState::Loading,
@@ -82,37 +96,38 @@ impl Lifecycle {
                 ServerState::Draining => false,
             };
             if may {
+                if to == ServerState::Draining {
+                    self.drains_since.get_or_init(Instant::now);
+                }
                 *state = to;
                 self.state.store(to as u8, Ordering::Release);
             }
             may
-        });
+        })
     }
 
     /// Whether new work is refused because the server goes away.
     pub(super) fn refuses(&self) -> bool {
-        self.refuses.load(Ordering::Acquire)
-    }
-
-    /// Refuses new work from now on.
-    pub(super) fn refuse(&self) {
-        self.refuses.store(true, Ordering::Release);
-    }
-
-    /// Makes requests under way end.
-    pub(super) fn end(&self) {
-        self.ends.send_replace(true);
+        self.drains_since.get().is_some_and(|since| since.elapsed() >= self.drain.delay)
     }
 
     /// Waits until requests under way have to end.
     pub(super) async fn ended(&self) {
-        // The sender lives in `self`, so it cannot go away meanwhile.
-        let _ = self.ends.subscribe().wait_for(|&ends| ends).await;
+        self.draining_for(self.drain.deadline).await;
     }
 
-    /// Waits until the server drains.
-    pub(super) async fn draining(&self) {
+    /// Waits until new work is refused.
+    pub(super) async fn refusing(&self) {
+        self.draining_for(self.drain.delay).await;
+    }
+
+    /// Waits until the server has drained for so long.
+    async fn draining_for(&self, time: Duration) {
+        // The sender lives in `self`, so it cannot go away meanwhile.
         let _ = self.changes.subscribe().wait_for(|&state| state == ServerState::Draining).await;
+        if let Some(end) = self.drains_since.get().and_then(|since| since.checked_add(time)) {
+            sleep_until(end.into()).await;
+        }
     }
 
     pub(super) fn age(&self) -> Duration {
@@ -145,11 +160,12 @@ mod tests {
             (&[Ready, Draining], Ready, Draining),
             (&[Draining], Failed, Draining),
         ] {
-            let lifecycle = Lifecycle::new();
-            from.iter().for_each(|&state| lifecycle.move_to(state));
-            lifecycle.move_to(to);
+            let lifecycle = Lifecycle::new(DrainOptions { delay: Duration::ZERO, deadline: Duration::from_secs(1) });
+            from.iter().for_each(|&state| assert!(lifecycle.move_to(state)));
+            assert_eq!(lifecycle.move_to(to), then == to && from.last() != Some(&to));
             assert_eq!(lifecycle.state(), then, "{from:?}, then {to}");
             assert_eq!(*lifecycle.changes.borrow(), then);
+            assert_eq!(lifecycle.refuses(), then == Draining);
         }
     }
 }

@@ -64,7 +64,7 @@ impl Ring {
 }
 
 /// Returns the seconds since 1970.
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::from_secs(1)).as_secs().max(1)
 }
 

@@ -6,7 +6,8 @@ use crate::Result;
 #[cfg(any(feature = "openai", feature = "tokenizers"))]
 use crate::{Error, ErrorKind};
 
-/// The tokens of a model, for requests that ask for them or send them.
+/// The tokens of a model, for requests that ask for them or send them. Clients see the messages of its errors, which must not
+/// quote a text.
 ///
 /// Given to [`ServedModel::with_vocabulary`](super::ServedModel::with_vocabulary) and
 /// [`ServerBuilder::with_token_ids`](super::ServerBuilder::with_token_ids).

@@ -17,8 +17,8 @@ use crate::{
     failure::Failure,
     preemption::Cloud,
     progress::Progress,
-    serve_model::{load, warm_up},
-    signals::interrupted,
+    serve_model::load,
+    signals::Signals,
 };
 
 const KEYS_VARIABLE: &str = "EMBEDDING_SERVICE_KEYS";
@@ -26,6 +26,7 @@ const KEYS_VARIABLE: &str = "EMBEDDING_SERVICE_KEYS";
 /// Serves the model until it is told to end.
 pub(crate) fn run(options: ServeOptions) -> Result<(), Failure> {
     log_warnings();
+    raise_descriptor_limit();
     let keys = keys(&options)?;
     if !options.host.is_loopback() && keys.is_empty() {
         say(format_args!(
@@ -55,21 +56,31 @@ async fn serve(
     address: SocketAddr,
     options: ServeOptions,
 ) -> Result<(), Failure> {
-    let serving = tokio::spawn({
+    let signals = Signals::new();
+    let mut serving = tokio::spawn({
         let server = server.clone();
         async move { server.serve(listener).await }
     });
-    tokio::spawn(ending(server.clone(), options.preemption));
-    let opened = open(&server, address, options).await;
+    tokio::spawn(ending(server.clone(), signals, options.preemption));
+    let opened = tokio::select! {
+        opened = open(&server, address, options) => opened,
+        // A signal while the model was loaded: nobody waits for it.
+        served = &mut serving => return ended(served),
+    };
     if opened.is_err() {
         server.fail();
         server.drain();
     }
     let served = serving.await;
     opened?;
+    ended(served)
+}
+
+/// Says how the service ended.
+fn ended(served: Result<io::Result<()>, tokio::task::JoinError>) -> Result<(), Failure> {
     let failed = "the service ended";
     served.map_err(|error| Failure::with_cause(failed, error))?.map_err(|error| Failure::with_cause(failed, error))?;
-    say("ended: all that was accepted is answered, or was told that it is not");
+    say("ended: what was accepted is answered, or was told that it is not");
     Ok(())
 }
 
@@ -78,32 +89,25 @@ async fn open(server: &Server, address: SocketAddr, options: ServeOptions) -> Re
     let started = Instant::now();
     say(format_args!("loading the model; http://{address}/livez answers already"));
     let progress = Progress::waiting("loading ...", io::stderr().is_terminal());
-    let loaded = tokio::task::spawn_blocking({
-        let runtime = Handle::current();
-        move || load(&options, &runtime).map(|model| (model, options))
-    })
-    .await;
-    let (model, options) = loaded.map_err(|error| Failure::with_cause("the model cannot be loaded", error))??;
+    let runtime = Handle::current();
+    let loaded = tokio::task::spawn_blocking(move || load(&options, &runtime)).await;
+    let loaded = loaded.map_err(|error| Failure::with_cause("the model cannot be loaded", error))??;
+    say(format_args!("loaded in {:.1} s, warming up", started.elapsed().as_secs_f64()));
+    loaded.warm_up().await?;
+    drop(progress);
+    let served = loaded.served;
+    let (name, space) = (served.name().to_owned(), served.embedder().spaces()[0].id());
     if server.state() != ServerState::Loading {
         return Ok(());
     }
-    let loaded = started.elapsed();
-    say(format_args!("loaded in {:.1} s, warming up", loaded.as_secs_f64()));
-    warm_up(&options, model.embedder()).await?;
-    let name = model.name().to_owned();
-    let space = model.embedder().spaces()[0].clone();
-    drop(progress);
-    server.open(model)?;
-    say(format_args!(
-        "ready in {:.1} s: {name} at http://{address}, space {}",
-        started.elapsed().as_secs_f64(),
-        space.id()
-    ));
+    server.open(served)?;
+    let seconds = started.elapsed().as_secs_f64();
+    say(format_args!("ready in {seconds:.1} s: {name} at http://{address}, space {space}"));
     Ok(())
 }
 
 /// Waits for the first signal or notice and drains the server; the second signal ends the process at once.
-async fn ending(server: Server, preemption: Option<Cloud>) {
+async fn ending(server: Server, mut signals: Signals, preemption: Option<Cloud>) {
     let notice = async {
         match preemption {
             Some(cloud) => cloud.notice().await,
@@ -111,14 +115,30 @@ async fn ending(server: Server, preemption: Option<Cloud>) {
         }
     };
     let why = tokio::select! {
-        why = interrupted() => why,
+        why = signals.next() => why,
         () = notice => "the cloud takes the machine away",
     };
     server.drain();
-    say(format_args!("{why}: {} requests under way; a second signal ends at once", server.requests_under_way()));
-    interrupted().await;
-    say("a second signal: ended at once");
+    let under_way = server.requests_under_way();
+    // From a thread of its own: a stderr that takes nothing must not keep the second signal waiting.
+    std::thread::spawn(move || {
+        say(format_args!("{why}: {under_way} requests under way; a second signal ends at once"))
+    });
+    signals.next().await;
     process::exit(1);
+}
+
+/// Raises the number of files and connections that the process may open to the most that the system permits.
+fn raise_descriptor_limit() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let now = getrlimit(Resource::Nofile);
+        if now.current < now.maximum || (now.current.is_some() && now.maximum.is_none()) {
+            // Without it, the service has fewer connections, and the log says so.
+            let _ = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
+        }
+    }
 }
 
 fn builder(options: &ServeOptions) -> ServerBuilder {

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use docvector_embed::{
-    Batch, Config, Embedder, EmbedderExt, Truncation, cache::Sqlite, config::ModelSpec, server::ServedModel,
+    Batch, Config, Embedder, EmbedderExt, Truncation, cache::Sqlite, config::ModelSpec, provider::Onnx,
+    server::ServedModel,
 };
 use tokio::runtime::Handle;
 
@@ -16,15 +17,23 @@ use crate::{
 /// How long small calls of a hosted model wait for others.
 const COALESCE: Duration = Duration::from_millis(2);
 
+/// A model that is served, and what has to run before.
+pub(crate) struct Loaded {
+    pub(crate) served: ServedModel,
+    /// The local model without anything around it.
+    local: Option<Onnx>,
+}
+
 /// Loads the model. Blocks for as long as that takes. `runtime` drives the connections to another service.
-pub(crate) fn load(options: &ServeOptions, runtime: &Handle) -> Result<ServedModel, Failure> {
+pub(crate) fn load(options: &ServeOptions, runtime: &Handle) -> Result<Loaded, Failure> {
+    let mut local = None;
     let mut served = match &options.model {
         ModelChoice::Folder(folder) => {
             let model = options.load.builder(folder).build()?;
             let served = ServedModel::of_onnx(&model);
+            local = Some(model.clone());
             // The engine merges callers by itself.
-            let stack = with_cache(options, coalesced(model, options.coalesce.unwrap_or_default()))?;
-            served.with_embedder(stack)
+            served.with_embedder(with_cache(options, coalesced(model, options.coalesce.unwrap_or_default()))?)
         }
         ModelChoice::OpenAi(name) | ModelChoice::OpenAiBatch(name) => {
             let model = answering_at_once(options.openai.builder(name).build()?);
@@ -41,7 +50,23 @@ pub(crate) fn load(options: &ServeOptions, runtime: &Handle) -> Result<ServedMod
     if let Some(name) = &options.name {
         served = served.with_name(name.clone());
     }
-    Ok(options.aliases.iter().fold(served, |served, alias| served.with_alias(alias.clone())))
+    let served = options.aliases.iter().fold(served, |served, alias| served.with_alias(alias.clone()));
+    Ok(Loaded { served, local })
+}
+
+impl Loaded {
+    /// Runs a local model on texts of several lengths, so that the first request finds everything in place. A hosted one
+    /// would have to be paid for it, and a cache would keep these texts.
+    pub(crate) async fn warm_up(&self) -> Result<(), Failure> {
+        let Some(model) = &self.local else { return Ok(()) };
+        for words in [4, 64, 1024] {
+            let text = "a text to warm up ".repeat(words / 4);
+            let texts: Vec<String> = (0..8).map(|number| format!("{number} {text}")).collect();
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            model.embed_all(Batch::documents(&texts).with_truncation(Truncation::Truncate)).await?;
+        }
+        Ok(())
+    }
 }
 
 fn coalesced(model: impl Embedder, window: Duration) -> Arc<dyn Embedder> {
@@ -53,18 +78,4 @@ fn with_cache(options: &ServeOptions, model: Arc<dyn Embedder>) -> Result<Arc<dy
         Some(path) => Ok(Arc::new(model.cached(Sqlite::open(path)?)?)),
         None => Ok(model),
     }
-}
-
-/// Runs a local model on texts of several lengths, so that the first request finds everything in place.
-pub(crate) async fn warm_up(options: &ServeOptions, model: &dyn Embedder) -> Result<(), Failure> {
-    if !matches!(options.model, ModelChoice::Folder(_)) {
-        // A hosted model would have to be paid for it.
-        return Ok(());
-    }
-    for words in [4, 64, 1024] {
-        let text = "a text to warm up ".repeat(words / 4);
-        let texts = [text.as_str(); 8];
-        model.embed_all(Batch::documents(&texts).with_truncation(Truncation::Truncate)).await?;
-    }
-    Ok(())
 }

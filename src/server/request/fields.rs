@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::error::Category;
 
-use super::input::{Input, InputSeed};
+use super::input::{Input, InputSeed, NO_IDS};
 
 /// All fields that a route knows. Each route uses its own; unknown ones are ignored, as these servers do.
 #[derive(Debug, Default)]
@@ -53,8 +53,8 @@ impl BadBody {
 
 impl Fields {
     /// Reads the fields of a body with at most so many texts.
-    pub(in crate::server) fn read(body: &[u8], max_texts: usize) -> Result<Self, BadBody> {
-        let mut reader = Reader { fields: Self::default(), at: None, fault: None, max_texts };
+    pub(in crate::server) fn read(body: &[u8], max_texts: usize, takes_ids: bool) -> Result<Self, BadBody> {
+        let mut reader = Reader { fields: Self::default(), at: None, fault: None, max_texts, takes_ids };
         let mut json = serde_json::Deserializer::from_slice(body);
         let read = FieldsSeed(&mut reader).deserialize(&mut json).and_then(|()| json.end());
         match read {
@@ -71,6 +71,7 @@ struct Reader {
     /// Why a field is refused, if not for its type.
     fault: Option<String>,
     max_texts: usize,
+    takes_ids: bool,
 }
 
 impl Reader {
@@ -78,7 +79,8 @@ impl Reader {
         let place = format!("line {}, column {}", error.line(), error.column());
         match (self.at, &self.fault, error.classify()) {
             (Some(field), Some(fault), _) => {
-                BadBody { field: Some(field), message: format!("`{field}` {fault}"), is_too_much: true }
+                let is_too_much = fault != NO_IDS;
+                BadBody { field: Some(field), message: format!("`{field}` {fault}"), is_too_much }
             }
             (Some(field), None, Category::Data) => {
                 BadBody::of(field, format_args!("must be {} ({place})", kind_of(field)))
@@ -137,7 +139,8 @@ impl<'de> Visitor<'de> for FieldsSeed<'_> {
                     fields.$field = map.next_value()?
                 };
             }
-            let mut input = || map.next_value_seed(InputSeed { max_texts: reader.max_texts, fault: &mut reader.fault });
+            let (max_texts, takes_ids) = (reader.max_texts, reader.takes_ids);
+            let mut input = || map.next_value_seed(InputSeed { max_texts, takes_ids, fault: &mut reader.fault });
             match name {
                 Some("texts") => fields.texts = input()?,
                 Some("inputs") => fields.inputs = input()?,
@@ -216,7 +219,7 @@ mod tests {
     use super::*;
 
     fn read(body: &str) -> Result<Fields, BadBody> {
-        Fields::read(body.as_bytes(), 3)
+        Fields::read(body.as_bytes(), 3, true)
     }
 
     #[test]
@@ -264,6 +267,16 @@ mod tests {
     }
 
     #[test]
+    fn token_ids_are_refused_at_the_first_one() {
+        for input in ["[1, 2]", "[[1, 2]]", "[[]]", r#"["a", 1]"#] {
+            let body = format!(r#"{{"input": {input}}}"#);
+            let bad = Fields::read(body.as_bytes(), 3, false).expect_err("ids");
+            assert!(bad.message.starts_with("`input` has token ids") && !bad.is_too_much, "{}", bad.message);
+        }
+        assert!(Fields::read(br#"{"input": ["a", "b"]}"#, 3, false).is_ok());
+    }
+
+    #[test]
     fn errors_name_the_place_and_quote_nothing() {
         for (body, message) in [
             ("", "the body is not JSON in UTF-8: line 1, column 0"),
@@ -279,7 +292,7 @@ mod tests {
         ] {
             assert_eq!(read(body).expect_err(body).message, message);
         }
-        let bad = Fields::read(b"{\"texts\": [\"\xff\"]}", 3).expect_err("no UTF-8");
+        let bad = Fields::read(b"{\"texts\": [\"\xff\"]}", 3, true).expect_err("no UTF-8");
         assert!(bad.message.starts_with("the body is not JSON in UTF-8"), "{}", bad.message);
     }
 
@@ -312,7 +325,7 @@ mod tests {
                 body[at] = random.u8(..);
             }
             body.truncate(random.usize(..=body.len()));
-            let _ = Fields::read(&body, 3);
+            let _ = Fields::read(&body, 3, random.bool());
         }
     }
 }

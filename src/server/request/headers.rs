@@ -23,15 +23,23 @@ pub(in crate::server) enum ReplyFormat {
 
 /// Returns the format that a request accepts: JSON, unless it names a binary one.
 pub(in crate::server) fn reply_format(headers: &HeaderMap) -> ReplyFormat {
-    let named = |wanted: &str| {
+    // The weight of a type, which is 1 if none is said. A binary type is taken only by its name.
+    let weight = |wanted: &[&str]| {
         let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-        let mut types = values.flat_map(|value| value.split(',')).filter_map(|one| one.split(';').next());
-        types.any(|one| one.trim().eq_ignore_ascii_case(wanted))
+        let of_type = |one: &str| {
+            let mut parts = one.split(';').map(str::trim);
+            let name = parts.next().unwrap_or_default();
+            let weight = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
+            let weight = weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0_f32));
+            wanted.iter().any(|wanted| name.eq_ignore_ascii_case(wanted)).then_some(weight)
+        };
+        values.flat_map(|value| value.split(',')).filter_map(of_type).fold(0.0, f32::max)
     };
-    match () {
-        () if named(FRAMED) => ReplyFormat::Framed,
-        () if named(ROWS) => ReplyFormat::Rows,
-        () => ReplyFormat::Json,
+    let json = weight(&["application/json"]);
+    match (weight(&[FRAMED]), weight(&[ROWS])) {
+        (framed, rows) if framed > json && framed >= rows => ReplyFormat::Framed,
+        (_, rows) if rows > json => ReplyFormat::Rows,
+        _ => ReplyFormat::Json,
     }
 }
 
@@ -100,7 +108,7 @@ fn wrong_percent(name: &'static str) -> BadBody {
 }
 
 /// Decodes `%XX`; `None` for a wrong code, or for bytes that are not UTF-8.
-fn percent_decoded(text: &str) -> Option<String> {
+pub(in crate::server) fn percent_decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, after @ ..] = rest {
@@ -148,6 +156,9 @@ mod tests {
             ("application/octet-stream", ReplyFormat::Rows),
             ("text/html, Application/Octet-Stream;q=0.5", ReplyFormat::Rows),
             ("application/vnd.docvector.embeddings, application/octet-stream", ReplyFormat::Framed),
+            ("application/json, application/octet-stream;q=0", ReplyFormat::Json),
+            ("application/json, application/octet-stream", ReplyFormat::Json),
+            ("application/json;q=0.1, application/octet-stream; q=0.2", ReplyFormat::Rows),
         ] {
             assert_eq!(reply_format(&headers(&[("accept", accept)])), format, "{accept}");
         }

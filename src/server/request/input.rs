@@ -2,9 +2,14 @@
 
 use std::fmt;
 
-use serde::de::{self, DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
+use serde::de::{self, DeserializeSeed, Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
 
 use crate::packed::PackedTexts;
+
+/// Why token ids are refused.
+pub(in crate::server) const NO_IDS: &str = "has token ids, and ids of another vocabulary than the model's would silently \
+    give vectors of other texts: send texts (in LangChain, `check_embedding_ctx_length=False`), or let the operator name \
+    the vocabulary of the ids by `--token-ids`";
 
 /// The texts or token ids of a request.
 #[derive(Debug, Default)]
@@ -17,6 +22,11 @@ pub(in crate::server) struct Input {
 }
 
 impl Input {
+    /// Returns the bytes of the texts, and four for each id.
+    pub(in crate::server) fn bytes(&self) -> usize {
+        self.texts.bytes() + self.ids.iter().map(|ids| ids.len() * size_of::<u32>()).sum::<usize>()
+    }
+
     /// Returns the number of texts.
     pub(in crate::server) fn len(&self) -> usize {
         self.texts.len() + self.ids.len()
@@ -26,6 +36,8 @@ impl Input {
 /// Reads an input of at most so many texts.
 pub(super) struct InputSeed<'f> {
     pub(super) max_texts: usize,
+    /// Whether token ids are read. If not, the first one is an error.
+    pub(super) takes_ids: bool,
     /// Says why an input is refused, if it is not for its type.
     pub(super) fault: &'f mut Option<String>,
 }
@@ -59,8 +71,12 @@ impl<'de> Visitor<'de> for InputSeed<'_> {
         let mut input = Input::default();
         // Ids without a list around them are one text.
         let mut loose = Vec::new();
-        while let Some(item) = list.next_element_seed(ItemSeed(&mut input))? {
+        while let Some(item) = list.next_element_seed(ItemSeed(&mut input, self.takes_ids))? {
             loose.extend(item);
+            if !self.takes_ids && (!loose.is_empty() || !input.ids.is_empty()) {
+                *self.fault = Some(NO_IDS.to_owned());
+                return Err(A::Error::custom("token ids"));
+            }
             let mixed = !input.texts.is_empty() as u8 + !input.ids.is_empty() as u8 + !loose.is_empty() as u8;
             if mixed > 1 {
                 return Err(A::Error::custom("texts and token ids in one list"));
@@ -79,7 +95,7 @@ impl<'de> Visitor<'de> for InputSeed<'_> {
 }
 
 /// Reads one item of a list: a text and a list of ids go into the input, a single id is returned.
-struct ItemSeed<'i>(&'i mut Input);
+struct ItemSeed<'i>(&'i mut Input, bool);
 
 impl<'de> DeserializeSeed<'de> for ItemSeed<'_> {
     type Value = Option<u32>;
@@ -109,6 +125,13 @@ impl<'de> Visitor<'de> for ItemSeed<'_> {
         let mut ids = Vec::new();
         while let Some(id) = list.next_element()? {
             ids.push(id);
+            if !self.1 {
+                break;
+            }
+        }
+        if !self.1 {
+            // What follows is not read: the list is refused anyway.
+            while list.next_element::<IgnoredAny>()?.is_some() {}
         }
         self.0.ids.push(ids);
         Ok(None)

@@ -63,7 +63,7 @@ fn request(
         options,
         dialect,
         encoding: Encoding::Numbers,
-        model: None,
+        model: fields.model.clone(),
         dimensions: fields.dimensions,
         normalize: fields.normalize,
         timeout_ms,
@@ -101,7 +101,7 @@ mod tests {
     use crate::Lane;
 
     fn of(body: &str) -> (Dialect, Result<EmbedRequest, BadBody>) {
-        of_embed(Fields::read(body.as_bytes(), 10).expect("fields"), &HeaderOptions::default())
+        of_embed(Fields::read(body.as_bytes(), 10, true).expect("fields"), &HeaderOptions::default())
     }
 
     #[test]

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     fn of(body: &str) -> Result<EmbedRequest, BadBody> {
-        of_openai(Fields::read(body.as_bytes(), 10).expect("fields"), &HeaderOptions::default())
+        of_openai(Fields::read(body.as_bytes(), 10, true).expect("fields"), &HeaderOptions::default())
     }
 
     #[test]

@@ -4,23 +4,19 @@ use std::{sync::Arc, time::SystemTime};
 
 use axum::{
     body::Body,
-    extract::{Path, State},
-    http::{HeaderMap, Response, StatusCode},
+    extract::State,
+    http::{HeaderMap, Response, StatusCode, Uri},
 };
 use serde_json::{Value, json};
 
 use crate::server::{
-    checks::unknown_model,
-    dialect::Dialect,
-    exchange::wrong_key,
-    inner::Inner,
-    model::ServedModel,
-    refusal::{Refusal, json_reply},
+    checks::unknown_model, dialect::Dialect, inner::Inner, intake::accepted, refusal::json_reply,
+    request::percent_decoded,
 };
 
 /// Lists the names of the model: its own, and those that fix the kind of texts.
 pub(super) async fn list(State(server): State<Arc<Inner>>, headers: HeaderMap) -> Response<Body> {
-    match known(&server, &headers) {
+    match accepted(&server, &headers) {
         Ok(model) => {
             let name = model.name();
             let names = [name.to_owned(), format!("{name}:query"), format!("{name}:document")];
@@ -32,12 +28,10 @@ pub(super) async fn list(State(server): State<Arc<Inner>>, headers: HeaderMap) -
 }
 
 /// Describes one model, by any of its names.
-pub(super) async fn one(
-    State(server): State<Arc<Inner>>,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-) -> Response<Body> {
-    let found = known(&server, &headers).and_then(|model| {
+pub(super) async fn one(State(server): State<Arc<Inner>>, uri: Uri, headers: HeaderMap) -> Response<Body> {
+    let encoded = uri.path().strip_prefix("/v1/models/").unwrap_or_default();
+    let name = percent_decoded(encoded).unwrap_or_else(|| encoded.to_owned());
+    let found = accepted(&server, &headers).and_then(|model| {
         let stem = name.strip_suffix(":query").or_else(|| name.strip_suffix(":document")).unwrap_or(&name);
         if model.is_called(stem) { Ok(()) } else { Err(unknown_model(model, &name)) }
     });
@@ -47,12 +41,7 @@ pub(super) async fn one(
     }
 }
 
-fn known<'s>(server: &'s Inner, headers: &HeaderMap) -> Result<&'s ServedModel, Refusal> {
-    if server.keys.accept(headers) { server.ready() } else { Err(wrong_key()) }
-}
-
 fn object(server: &Inner, name: &str) -> Value {
-    let started = SystemTime::now().checked_sub(server.lifecycle.age()).unwrap_or(SystemTime::UNIX_EPOCH);
-    let created = started.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let created = server.lifecycle.started_at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     json!({"id": name, "object": "model", "created": created, "owned_by": "docvector-embed"})
 }

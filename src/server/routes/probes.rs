@@ -12,20 +12,26 @@ use serde_json::{Value, json};
 use crate::server::{figure::Figure, inner::Inner, model::ServedModel, refusal::json_reply, state::ServerState};
 
 /// Says whether the process works at all: it is answered, so it does. Loading and going away are no reason to kill it.
-pub(super) async fn live() -> Response<Body> {
-    words(StatusCode::OK, "alive\n")
+pub(super) async fn live(State(server): State<Arc<Inner>>) -> Response<Body> {
+    match server.health.is_dead() {
+        false => words(StatusCode::OK, "alive"),
+        true => words(StatusCode::SERVICE_UNAVAILABLE, "the model fails for minutes"),
+    }
 }
 
 /// Says whether new work is wanted.
 pub(super) async fn ready(State(server): State<Arc<Inner>>) -> Response<Body> {
     let state = server.lifecycle.state();
-    words(status_of(state == ServerState::Ready), state.as_str())
+    match state == ServerState::Ready && server.health.is_failing() {
+        false => words(status_of(state == ServerState::Ready), state.as_str()),
+        true => words(StatusCode::SERVICE_UNAVAILABLE, "the model fails"),
+    }
 }
 
 /// Says whether the start is over.
 pub(super) async fn started(State(server): State<Arc<Inner>>) -> Response<Body> {
     let state = server.lifecycle.state();
-    words(status_of(matches!(state, ServerState::Ready | ServerState::Draining)), state.as_str())
+    words(status_of(server.model.get().is_some()), state.as_str())
 }
 
 /// Says for clients whether the service can be used, and what it serves.
@@ -66,7 +72,10 @@ fn add_model(text: &mut String, model: &ServedModel, figures: &[Figure]) {
     let (name, version) = (escaped(model.name()), env!("CARGO_PKG_VERSION"));
     *text += "# HELP docvector_embed_model What is served.\n# TYPE docvector_embed_model info\n";
     *text += &format!("docvector_embed_model_info{{model=\"{name}\",space=\"{space}\",version=\"{version}\"}} 1\n");
-    for Figure { name, about, value } in figures {
+    // A name that is none would spoil the whole reply.
+    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|c| c.is_ascii_lowercase() || c == b'_');
+    for Figure { name, about, value } in figures.iter().filter(|figure| is_name(figure.name)) {
+        let about = about.replace(['\\', '\n'], " ");
         let name = format!("docvector_embed_engine_{name}");
         *text += &format!("# HELP {name} {about}.\n# TYPE {name} counter\n{name}_total {value}\n");
     }

@@ -5,30 +5,35 @@ use std::sync::Arc;
 use axum::{
     body::Body as HttpBody,
     extract::{Request, State},
-    http::{HeaderMap, Response, StatusCode},
+    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
     ErrorKind, Result as CrateResult, Space,
     server::{
+        call::Call,
         dialect::Dialect,
-        exchange::{read_fields, wrong_key},
         inner::Inner,
+        intake::{Intake, accepted, no_memory, take},
+        memory::MemoryShare,
         model::ServedModel,
         refusal::{Refusal, json_reply},
-        request::{BadBody, Input},
+        reply::ReplyBody,
+        request::{BadBody, Fields, Input},
         vocabulary::{Token, Vocabulary},
     },
 };
 
+/// The most bytes of text, or four times the most ids, of one request for tokens. A token takes many times its bytes.
+const MAX_BYTES: usize = 256 << 10;
+/// The bytes of memory that a byte of text takes on its way to tokens, at most.
+const MEMORY_FACTOR: usize = 128;
+
 /// Describes the model and the limits: TEI's fields, and ours under `docvector`.
 pub(super) async fn info(State(server): State<Arc<Inner>>, headers: HeaderMap) -> Response<HttpBody> {
-    let model = match server.keys.accept(&headers) {
-        true => server.ready(),
-        false => Err(wrong_key()),
-    };
-    match model {
+    match accepted(&server, &headers) {
         Ok(model) => json_reply(StatusCode::OK, &described(&server, model)),
         Err(refusal) => refusal.into_reply(Dialect::Tei, None),
     }
@@ -61,7 +66,7 @@ fn described(server: &Inner, model: &ServedModel) -> Value {
         "model_type": {"embedding": {"pooling": pooling.unwrap_or("unknown")}},
         "served_model_name": model.name(),
         "max_concurrent_requests": limits.connections,
-        "max_input_length": of_embedder.tokens_per_text,
+        "max_input_length": of_embedder.tokens_per_text.unwrap_or(limits.bulk_tokens),
         "max_batch_tokens": limits.bulk_tokens,
         "max_batch_requests": Value::Null,
         "max_client_batch_size": limits.texts,
@@ -74,33 +79,53 @@ fn described(server: &Inner, model: &ServedModel) -> Value {
     })
 }
 
+/// A token, as clients read it.
+#[derive(Serialize)]
+struct ShownToken {
+    id: u32,
+    text: String,
+    special: bool,
+    start: Option<usize>,
+    stop: Option<usize>,
+}
+
+impl From<Token> for ShownToken {
+    fn from(token: Token) -> Self {
+        let (start, stop) = token.bytes.map(|bytes| (bytes.start, bytes.end)).unzip();
+        Self { id: token.id, text: token.text, special: token.special, start, stop }
+    }
+}
+
 /// Returns the tokens of texts.
 pub(super) async fn tokenize(State(server): State<Arc<Inner>>, request: Request) -> Response<HttpBody> {
-    let done = with_vocabulary(&server, request, |fields, vocabulary| {
+    with_vocabulary(&server, request, |fields, vocabulary| {
         let input = fields.inputs.ok_or_else(|| BadBody::of("inputs", "is missing"))?;
         if !input.ids.is_empty() {
             return Err(BadBody::of("inputs", "must be a string or a list of strings").into());
         }
         let special = fields.add_special_tokens.unwrap_or(true);
-        let tokens = |text: &str| vocabulary.tokenize(text, special).map(|tokens| tokens.iter().map(token).collect());
-        let all: CrateResult<Vec<Value>> = input.texts.iter().map(tokens).collect();
-        all.map(Value::from).map_err(Unmade::Failed)
-    });
-    replied(done.await)
+        let tokens = |text: &str| {
+            let tokens = vocabulary.tokenize(text, special).map_err(Unmade::Failed)?;
+            Ok(tokens.into_iter().map(ShownToken::from).collect())
+        };
+        let all: Result<Vec<Vec<ShownToken>>, Unmade> = input.texts.iter().map(tokens).collect();
+        written(&all?)
+    })
+    .await
 }
 
 /// Returns the texts of token ids.
 pub(super) async fn decode(State(server): State<Arc<Inner>>, request: Request) -> Response<HttpBody> {
-    let done = with_vocabulary(&server, request, |fields, vocabulary| {
+    with_vocabulary(&server, request, |fields, vocabulary| {
         let Input { texts, ids, .. } = fields.ids.ok_or_else(|| BadBody::of("ids", "is missing"))?;
         if !texts.is_empty() {
             return Err(BadBody::of("ids", "must be a list of token ids, or a list of such lists").into());
         }
         let skip = fields.skip_special_tokens.unwrap_or(true);
         let all: CrateResult<Vec<String>> = ids.iter().map(|ids| vocabulary.decode(ids, skip)).collect();
-        all.map(Value::from).map_err(Unmade::Failed)
-    });
-    replied(done.await)
+        written(&all.map_err(Unmade::Failed)?)
+    })
+    .await
 }
 
 /// Why there is no answer.
@@ -115,35 +140,76 @@ impl From<BadBody> for Unmade {
     }
 }
 
-/// Reads a request and works on it with the model's vocabulary, on a thread that may block.
-async fn with_vocabulary(
+fn written(value: &impl Serialize) -> Result<Vec<u8>, Unmade> {
+    let failed = |error| crate::Error::new(ErrorKind::Inference, "the reply cannot be written").with_source(error);
+    serde_json::to_vec(value).map_err(|error| Unmade::Failed(failed(error)))
+}
+
+type Work = fn(Fields, &dyn Vocabulary) -> Result<Vec<u8>, Unmade>;
+
+/// Answers a request by work with the model's vocabulary, on a thread that may block.
+async fn with_vocabulary(server: &Arc<Inner>, request: Request, work: Work) -> Response<HttpBody> {
+    let mut call = Call::begin(server, Dialect::Tei);
+    let done = tokio::select! {
+        biased;
+        done = worked(server, request, work, &mut call) => done,
+        () = server.lifecycle.ended() => Err(Refusal::of_end()),
+        () = tokio::time::sleep(server.options.limits.request_time) => {
+            let message = "the tokens were not there in time";
+            Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, ErrorKind::DeadlinePassed, message))
+        }
+    };
+    match done {
+        Ok((body, share)) => {
+            let mut reply = Response::new(HttpBody::new(ReplyBody::of_words(body, 200, call, Some(share))));
+            reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            reply
+        }
+        Err(refusal) => {
+            let (parts, body) = refusal.into_parts(Dialect::Tei, None);
+            let status = parts.status.as_u16();
+            Response::from_parts(parts, HttpBody::new(ReplyBody::of_words(body, status, call, None)))
+        }
+    }
+}
+
+async fn worked(
     server: &Arc<Inner>,
     request: Request,
-    work: impl FnOnce(crate::server::request::Fields, &dyn Vocabulary) -> Result<Value, Unmade> + Send + 'static,
-) -> Result<Value, Refusal> {
-    let mut share = server.memory.clone().share();
-    let (model, fields) = read_fields(server, request, &mut share).await?;
+    work: Work,
+    call: &mut Call,
+) -> Result<(Vec<u8>, MemoryShare), Refusal> {
+    let Intake { model, fields, mut share } = take(server, request, call, true).await?;
     let Some(vocabulary) = model.vocabulary.clone() else {
         let message = "the tokenizer of what is served here is not known to the server";
         return Err(Refusal::new(StatusCode::NOT_FOUND, ErrorKind::Config, message));
     };
-    let _turn = server.tokenizing.acquire().await;
-    let done = tokio::task::spawn_blocking(move || work(fields, &*vocabulary)).await;
-    let failed = || Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorKind::Inference, "the tokenizer failed");
-    done.map_err(|_| failed())?.map_err(|unmade| match unmade {
-        Unmade::Bad(bad) => Refusal::of_body(bad),
-        Unmade::Failed(error) => Refusal::of_error(&error),
-    })
-}
-
-fn replied(done: Result<Value, Refusal>) -> Response<HttpBody> {
-    match done {
-        Ok(value) => json_reply(StatusCode::OK, &value),
-        Err(refusal) => refusal.into_reply(Dialect::Tei, None),
+    let bytes = [&fields.inputs, &fields.ids].into_iter().flatten().map(Input::bytes).sum::<usize>();
+    if bytes > MAX_BYTES {
+        let message =
+            format!("the request has {bytes} bytes of text or ids, and at most {MAX_BYTES} are taken: send less");
+        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorKind::InvalidInput, message));
     }
-}
-
-fn token(token: &Token) -> Value {
-    let (start, stop) = token.bytes.as_ref().map(|bytes| (bytes.start, bytes.end)).unzip();
-    json!({"id": token.id, "text": token.text, "special": token.special, "start": start, "stop": stop})
+    if [&fields.inputs, &fields.ids].into_iter().flatten().any(|input| input.len() == 0) {
+        let refusal = Refusal::new(StatusCode::BAD_REQUEST, ErrorKind::InvalidInput, "the list is empty");
+        return Err(refusal.with_code("empty"));
+    }
+    if !share.grow(bytes * MEMORY_FACTOR) {
+        return Err(no_memory(server, bytes * MEMORY_FACTOR));
+    }
+    let turn = server.tokenizing.clone().acquire_owned().await;
+    // Turn and share go along: the work goes on if the client leaves.
+    let done = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        work(fields, &*vocabulary).map(|body| (body, share))
+    });
+    let failed = || Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorKind::Inference, "the tokenizer failed");
+    done.await.map_err(|_| failed())?.map_err(|unmade| match unmade {
+        Unmade::Bad(bad) => Refusal::of_body(bad),
+        Unmade::Failed(error) => {
+            let mut refusal = Refusal::of_error(&error);
+            refusal.message = error.message().to_owned();
+            refusal
+        }
+    })
 }

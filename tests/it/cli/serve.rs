@@ -47,6 +47,9 @@ impl Serving {
 
     /// Waits for a line with these words.
     fn wait_for(&mut self, words: &str) -> String {
+        if let Some(line) = self.said.iter().find(|line| line.contains(words)) {
+            return line.clone();
+        }
         let end = Instant::now() + Duration::from_secs(60);
         while let Ok(line) = self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
             self.said.push(line.clone());
@@ -117,7 +120,7 @@ fn a_model_is_served_until_a_signal() {
     let (status, time) = serving.ended();
     assert!(status.success() && time < Duration::from_secs(3), "{status} after {time:?}: {:#?}", serving.said);
     serving.wait_for("terminated: 0 requests under way");
-    serving.wait_for("ended: all that was accepted");
+    serving.wait_for("ended: what was accepted is answered");
 }
 
 #[test]
@@ -149,7 +152,7 @@ fn the_clouds_notice_is_a_signal() {
     for (cloud, notice) in [
         ("gcp", "TRUE"),
         ("aws", "{\"action\": \"terminate\"}"),
-        ("azure", "{\"Events\": [{\"EventType\": \"Preempt\"}]}"),
+        ("azure", "{\"Events\": [{\"EventType\": \"Preempt\", \"Resources\": [\"Own-VM\"]}]}"),
     ] {
         let metadata = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}", metadata.local_addr().expect("bound"));
@@ -176,15 +179,21 @@ fn answer(listener: &TcpListener, cloud: &str, notice: &str, said: &mpsc::Receiv
         let length = stream.read(&mut head).unwrap_or_default();
         let head = String::from_utf8_lossy(&head[..length]).to_ascii_lowercase();
         is_said = is_said || said.try_recv().is_ok();
-        if cloud == "gcp" && !is_said {
-            // It answers when something changes.
-            assert!(head.contains("metadata-flavor: google") && head.contains("wait_for_change=true"), "{head}");
+        assert!(cloud != "gcp" || head.contains("metadata-flavor: google"), "{head}");
+        if cloud == "gcp" && head.contains("wait_for_change=true") && !is_said {
+            // It answers when something changes that was not said yet.
+            assert!(head.contains("last_etag=7f"), "{head}");
             is_said = said.recv_timeout(Duration::from_secs(30)).is_ok();
         }
         let (status, body) = match cloud {
             "aws" if head.starts_with("put /latest/api/token") => ("200 OK", "token"),
             "aws" if !is_said => ("404 Not Found", ""),
-            "azure" if !is_said => ("200 OK", "{\"Events\": []}"),
+            "gcp" if !is_said => ("200 OK\r\nETag: 7f", "FALSE"),
+            "azure" if head.contains("/instance/compute/name") => ("200 OK", "own-vm"),
+            // Another machine of the set is taken away.
+            "azure" if !is_said => {
+                ("200 OK", "{\"Events\": [{\"EventType\": \"Preempt\", \"Resources\": [\"other-vm\"]}]}")
+            }
             _ => ("200 OK", notice),
         };
         assert!(
@@ -195,6 +204,144 @@ fn answer(listener: &TcpListener, cloud: &str, notice: &str, said: &mpsc::Receiv
         let reply = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
         let _ = stream.write_all(reply.as_bytes());
     }
+}
+
+/// Two signals in quick succession are two signals.
+#[test]
+fn no_signal_is_lost_between_two() {
+    let serving_many = (0..3).map(|_| Serving::start(&["--model", &model(), "--drain-seconds", "60"]));
+    for mut serving in serving_many.collect::<Vec<_>>() {
+        // A request whose body does not come keeps the drain waiting.
+        let mut connection = serving.client().connect();
+        connection.send(&serving.client().head("POST", "/embed", 100), b"{").expect("sent");
+        let end = Instant::now() + Duration::from_secs(10);
+        while serving.client().get("/status").json()["requests_under_way"] != 1 {
+            assert!(Instant::now() < end);
+            thread::sleep(Duration::from_millis(5));
+        }
+        serving.signal("TERM");
+        serving.signal("TERM");
+        let (status, time) = serving.ended();
+        assert!(status.code() == Some(1) && time < Duration::from_secs(5), "{status} after {time:?}");
+    }
+}
+
+/// A signal while the model is loaded does not wait for it.
+#[test]
+fn a_signal_while_loading_ends_at_once() {
+    let mut command = program();
+    command.args(["serve", "--port", "0", "--model", &model()]).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program starts");
+    let mut told = BufReader::new(child.stderr.take().expect("piped"));
+    let mut line = String::new();
+    told.read_line(&mut line).expect("a line");
+    assert!(line.starts_with("loading the model"), "{line}");
+    let pid = child.id().to_string();
+    let started = Instant::now();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+    let status = child.wait().expect("it ends");
+    let mut rest = String::new();
+    told.read_to_string(&mut rest).expect("text");
+    assert!(status.success() && !rest.contains("ready in"), "{status}: {rest}");
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}: {rest}", started.elapsed());
+}
+
+/// 64 clients with open connections: each request that was accepted is answered, and the readiness changes at once.
+#[test]
+fn nothing_that_was_accepted_is_lost_under_load() {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    let rounds = if std::env::var_os("DOCVECTOR_EMBED_FULL").is_some() { 20 } else { 5 };
+    for round in 0..rounds {
+        let mut serving = Serving::start(&["--model", &model(), "--drain-delay", "0.1", "--drain-seconds", "20"]);
+        let (served, refused, closed) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        let is_signalled = AtomicBool::new(false);
+        let client = serving.client();
+        thread::scope(|scope| {
+            for worker in 0..64 {
+                let (client, served, refused, closed, is_signalled) =
+                    (client.clone(), &served, &refused, &closed, &is_signalled);
+                scope.spawn(move || {
+                    let mut connection = client.connect();
+                    for request in 0.. {
+                        let body = json!({"texts": [format!("request {request} of client {worker}")]}).to_string();
+                        let head = client.head("POST", "/embed", body.len());
+                        let reply = connection.send(&head, body.as_bytes()).and_then(|()| connection.reply_or_closed());
+                        match reply {
+                            Ok(Some(reply)) if reply.status == 200 => {
+                                assert_eq!(reply.json()["dimension"], 384);
+                                served.fetch_add(1, Ordering::Relaxed);
+                                if reply.header("connection") == Some("close") {
+                                    return;
+                                }
+                            }
+                            Ok(Some(reply)) => {
+                                assert_eq!((reply.status, reply.header("retry-after").is_some()), (503, true));
+                                refused.fetch_add(1, Ordering::Relaxed);
+                                return;
+                            }
+                            // Closed before a byte of the reply: the request was not accepted.
+                            Ok(None) | Err(_) if is_signalled.load(Ordering::Relaxed) => {
+                                closed.fetch_add(1, Ordering::Relaxed);
+                                return;
+                            }
+                            other => panic!("client {worker}: {other:?}"),
+                        }
+                    }
+                });
+            }
+            thread::sleep(Duration::from_millis(700));
+            is_signalled.store(true, Ordering::Relaxed);
+            serving.signal("TERM");
+            thread::sleep(Duration::from_millis(50));
+            let started = Instant::now();
+            assert_eq!(client.get("/readyz").status, 503);
+            assert!(started.elapsed() < Duration::from_millis(100), "{:?}", started.elapsed());
+            let (status, time) = serving.ended();
+            assert!(status.success() && time < Duration::from_secs(20), "{status} after {time:?}");
+        });
+        let (served, refused, closed) = (served.into_inner(), refused.into_inner(), closed.into_inner());
+        println!("round {round}: {served} served, {refused} refused, {closed} closed before they were accepted");
+        assert!(served > 64);
+        assert!(closed <= 2, "{closed} connections were closed with a request on its way");
+    }
+}
+
+/// As many connections as the system gives this process, up to 10,000: they wait, and others are served.
+#[test]
+fn ten_thousand_connections_do_not_keep_others_from_being_served() {
+    let serving = Serving::start(&["--model", &model()]);
+    let client = serving.client();
+    let mut open = Vec::new();
+    for _ in 0..10_000 {
+        match std::net::TcpStream::connect(serving.address) {
+            Ok(stream) => open.push(stream),
+            // No descriptors are left.
+            Err(_) => break,
+        }
+    }
+    println!("{} connections", open.len());
+    assert!(open.len() > 500);
+    // Room for the next ones.
+    drop(open.drain(..100.min(open.len() / 2)));
+    let (status, count) = (client.get("/status").json(), open.len() as u64);
+    assert!(status["connections"].as_u64().is_some_and(|have| have >= count), "{count}: {}", status["connections"]);
+    client.is_served();
+    // All of them begin a request at the same time, and half of them go away.
+    for stream in &mut open {
+        stream.write_all(b"GET /livez HTTP/1.1\r\n").expect("sent");
+    }
+    client.is_served();
+    open.truncate(open.len() / 2);
+    for stream in &mut open {
+        stream.write_all(b"host: h\r\n\r\n").expect("sent");
+    }
+    for stream in open.iter_mut().step_by(100) {
+        let mut reply = [0; 12];
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a time limit");
+        stream.read_exact(&mut reply).expect("a reply");
+        assert_eq!(&reply, b"HTTP/1.1 200");
+    }
+    client.is_served();
 }
 
 #[test]

@@ -105,6 +105,41 @@ fn memory_is_bounded_whatever_comes() {
     client.is_served();
 }
 
+/// Replies that nobody reads count, and the process grows by no more than the limit.
+#[cfg(target_os = "linux")]
+#[test]
+fn unread_replies_count() {
+    let running =
+        Running::limited(Fake::builder().with_dimensions(1000).without_log().build().expect("valid"), |limits| {
+            (limits.memory_bytes, limits.body_bytes) = (64 << 20, 8 << 20);
+        });
+    let client = running.client().with("accept", "application/octet-stream");
+    let texts: Vec<String> = (0..5_000).map(|i| format!("{i}")).collect();
+    let body = json!({"texts": texts}).to_string();
+    let before = resident();
+    // Each reply has 20 MB.
+    let mut unread: Vec<_> = (0..12).map(|_| client.connect()).collect();
+    for connection in &mut unread {
+        connection.send(&client.head("POST", "/embed", body.len()), body.as_bytes()).expect("sent");
+        thread::sleep(Duration::from_millis(100));
+    }
+    until("three are held", || running.server.requests_under_way() == 3);
+    let used = client.get("/status").json()["memory"]["used_bytes"].as_u64().expect("a number");
+    assert!(used >= 60_000_000, "{used}");
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 200 << 20, "{grown} bytes more");
+    drop(unread);
+    until("all is given back", || client.get("/status").json()["memory"]["used_bytes"] == 0);
+}
+
+/// Returns the resident memory of this process.
+#[cfg(target_os = "linux")]
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<usize>().ok()).expect("a number") * 1024
+}
+
 #[test]
 fn deadlines_are_kept() {
     let fake = Fake::new(4);

@@ -167,6 +167,12 @@ impl Connection {
         Ok(reply)
     }
 
+    /// Reads one reply; `None` if the connection is closed without a byte of it.
+    #[cfg(feature = "cli")]
+    pub(crate) fn reply_or_closed(&mut self) -> io::Result<Option<Reply>> {
+        if self.0.fill_buf()?.is_empty() { Ok(None) } else { self.reply().map(Some) }
+    }
+
     /// Reads what is left until the other side closes.
     pub(crate) fn rest(&mut self) -> io::Result<Vec<u8>> {
         let mut rest = Vec::new();

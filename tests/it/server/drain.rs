@@ -72,6 +72,53 @@ fn work_that_cannot_be_finished_is_told_so() {
     assert_eq!((reply.status, reply.number("retry-after")), (503, Some(1)), "{}", reply.text());
 }
 
+/// A client that reads slowly gets all of its reply; one that does not finish its request is told so at the deadline.
+#[test]
+fn replies_that_are_being_read_and_bodies_that_are_being_sent() {
+    let builder = Server::builder().with_drain(Duration::ZERO, Duration::from_secs(3));
+    let running = Running::with(builder, Fake::new(768));
+    let client = running.client().with("accept", "application/octet-stream");
+    let texts: Vec<String> = (0..20_000).map(|i| format!("{i}")).collect();
+    let body = json!({"texts": texts}).to_string();
+    let mut reader = client.connect();
+    reader.send(&client.head("POST", "/embed", body.len()), body.as_bytes()).expect("sent");
+    until("the reply begins", || client.get("/metrics").text().contains("texts_total{kind=\"document\"} 20000"));
+    let mut sender = client.connect();
+    sender.send(&client.head("POST", "/embed", 100), b"{").expect("sent");
+    until("both are under way", || running.server.requests_under_way() == 2);
+    // Without a key it would be no matter of the drain; here the head alone has been refused already.
+    let started = Instant::now();
+    running.server.drain();
+    thread::sleep(Duration::from_millis(500));
+    let reply = reader.reply().expect("all of the reply");
+    assert_eq!((reply.status, reply.body.len()), (200, 20_000 * 768 * 4));
+    let reply = sender.reply().expect("an answer");
+    assert_eq!((reply.status, reply.number("retry-after")), (503, Some(1)), "{}", reply.text());
+    assert!(started.elapsed() >= Duration::from_millis(2900));
+    running.ended();
+    assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
+}
+
+/// A server within another one drains by the same clock.
+#[tokio::test]
+async fn a_nested_router_refuses_after_the_delay() {
+    let builder = Server::builder().with_drain(Duration::from_millis(100), Duration::from_secs(3));
+    let server = builder.build(Arc::new(Fake::new(4))).expect("valid");
+    let mut router = server.router();
+    let mut status = async |path: &str| {
+        use tower_service::Service;
+        let body = axum::body::Body::from("{\"texts\": [\"a\"]}");
+        let method = if path == "/embed" { "POST" } else { "GET" };
+        let request = axum::http::Request::builder().method(method).uri(path).body(body).expect("a request");
+        router.call(request).await.expect("an answer").status().as_u16()
+    };
+    assert_eq!((status("/embed").await, status("/readyz").await), (200, 200));
+    server.drain();
+    assert_eq!((status("/embed").await, status("/readyz").await), (200, 503));
+    tokio::time::sleep(Duration::from_millis(120)).await;
+    assert_eq!((status("/embed").await, status("/livez").await), (503, 200));
+}
+
 /// 64 clients, each with requests one after the other: each gets its vectors, or is refused before it was accepted.
 #[test]
 fn no_accepted_request_is_lost_under_load() {

@@ -122,6 +122,7 @@ fn the_description_has_every_route() {
     }
     for path in [
         "/",
+        "/ping",
         "/embed",
         "/v1/embeddings",
         "/embeddings",
