@@ -195,7 +195,7 @@ impl Fake {
         hasher.update(self.0.space.id().as_bytes()).update(&[kind as u8]).update(text.as_bytes());
         let mut bytes = hasher.finalize_xof();
         let start = out.len();
-        // Many bytes at once: the hash makes them in blocks, and each fill makes its first block anew.
+        // Many bytes at once: the hash makes them in blocks, and each fill makes its first block again.
         let (mut block, mut left) = ([0; 1024], self.0.space.dimensions());
         while left > 0 {
             let part = &mut block[..left.min(256) * 4];

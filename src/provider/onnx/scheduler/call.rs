@@ -281,9 +281,11 @@ impl CallState {
         self.waiting.last_key_value().map(|(&length, _)| length)
     }
 
-    /// Returns the length of the longest text that is waiting and has at most `most` tokens.
-    pub(super) fn longest_to(&self, most: usize) -> Option<usize> {
-        self.bad.is_empty().then(|| self.waiting.range(..=most).next_back())?.map(|(&length, _)| length)
+    /// Returns the lengths of the waiting texts of at most `most` tokens, from the longest on, each with the number of such
+    /// texts.
+    pub(super) fn lengths_to(&self, most: usize) -> impl Iterator<Item = (usize, usize)> {
+        let waiting = self.bad.is_empty().then(|| self.waiting.range(..=most).rev());
+        waiting.into_iter().flatten().map(|(&length, indices)| (length, indices.len()))
     }
 
     /// Takes at most `most` texts whose tokens are in `range`, the longest first.

@@ -22,8 +22,8 @@ const MAX_CALLS_SCANNED: usize = 256;
 #[derive(Clone, Debug)]
 pub(in crate::provider::onnx) struct Packing {
     budget: Arc<AtomicUsize>,
-    /// The cost of a batch besides its padded tokens, in tokens. If a text is shorter than the longest by more than
-    /// that, another batch is cheaper than the padding.
+    /// The cost of a batch besides its padded tokens, in tokens. If a text of a call is shorter than its longest by more
+    /// than that, another batch is cheaper than the padding.
     overhead: usize,
     most_texts: usize,
 }
@@ -67,21 +67,20 @@ pub(super) struct BatchPart {
 /// others   o       o                      o          o
 ///
 /// 1 own            [12 ........... 20]                     from its longest down to 8 shorter: 3 texts
-/// 2 range                [15 ............ 23]              no others are as short as its own, so the batch grows to the
-///                                                          others' longest that is at most 8 above the own shortest:
-///                                                          120 / 23 = 5 texts are more than 3
-/// 3 fill                                  o                texts of others in the range, while there is room: 1 text
+/// 2 longest                               23               up to 8 above the own shortest: with 20 the three texts cost
+///                                                          68 for 55 tokens, 1.24 per token; with 23 the four cost 100
+///                                                          for 78 tokens, 1.28 per token; so 20 it stays
+/// 3 fill                                                   a text of 12 would make it 88 for 67 tokens, 1.31: none joins
 /// ```
 ///
-/// Step 2 makes the batch longer than its first text only as far as that fills it: the shortest length with enough texts
-/// below it is taken. Step 3 takes the longest first, so that as little as possible is padded. The texts of step 1 stay
-/// whatever the range is.
+/// A batch costs its padded tokens and the overhead. Step 2 tries the length of the own longest and those of others, and
+/// takes the one with which a token costs least. Step 3 takes the longest first, for as long as a token gets cheaper. The
+/// texts of step 1 stay whatever the others are.
 pub(super) fn pack_batch(ready: &mut Turns, packing: &Packing) -> Option<Vec<BatchPart>> {
     while let Some(call) = ready.pop() {
         let Some((own, more)) = take_own(&call, packing) else { continue };
-        let others = others_to(ready, shortest_of(&own).saturating_add(packing.overhead));
-        let range = length_range(&others, packing, &own);
-        let room = packing.texts(*range.end()).saturating_sub(own.len());
+        let others = others_to(ready, packing, shortest_of(&own).saturating_add(packing.overhead));
+        let (range, room) = cheapest_range(&others, packing, &own);
         let mut parts = vec![BatchPart { call: Arc::clone(&call), texts: own }];
         fill(&mut parts, &others, range, room);
         if more {
@@ -113,52 +112,101 @@ fn shortest_of(own: &[IndexedIds]) -> usize {
     own.last().map_or(0, |(_, ids)| ids.len())
 }
 
-/// Returns the other calls that have a text of at most `most` tokens, each with the length of its longest such text. The
-/// longest come first, and of equal ones those whose turn is earlier.
-fn others_to(ready: &Turns, most: usize) -> Vec<(usize, Arc<EmbedCall>)> {
-    let calls = ready.iter().take(MAX_CALLS_SCANNED).filter(|call| !call.is_over());
-    let longest = |call: &Arc<EmbedCall>| Some((call.state().longest_to(most)?, Arc::clone(call)));
-    let mut others: Vec<_> = calls.filter_map(longest).collect();
-    others.sort_by_key(|(length, _)| Reverse(*length));
+/// Texts of one length that another call has.
+struct Others {
+    length: usize,
+    texts: usize,
+    call: Arc<EmbedCall>,
+}
+
+/// Returns the texts of other calls of at most `most` tokens, no more of each call than a batch holds. The longest come
+/// first, and of equal ones those whose turn is earlier.
+fn others_to(ready: &Turns, packing: &Packing, most: usize) -> Vec<Others> {
+    let mut others = Vec::new();
+    for call in ready.iter().take(MAX_CALLS_SCANNED).filter(|call| !call.is_over()) {
+        let mut room = packing.texts(1);
+        for (length, texts) in call.state().lengths_to(most) {
+            others.push(Others { length, texts: texts.min(room), call: Arc::clone(call) });
+            room = room.saturating_sub(texts);
+            if room == 0 {
+                break;
+            }
+        }
+    }
+    others.sort_by_key(|others| Reverse(others.length));
     others
 }
 
-/// Returns the lengths in tokens of the texts that may join the call's own texts, which are sorted from the longest on.
-fn length_range(others: &[(usize, Arc<EmbedCall>)], packing: &Packing, own: &[IndexedIds]) -> RangeInclusive<usize> {
-    let own_longest = own.first().map_or(0, |(_, ids)| ids.len());
-    let down = |longest: usize| longest.saturating_sub(packing.overhead)..=longest;
-    if packing.texts(own_longest) <= own.len() {
-        return down(own_longest);
+/// What a batch holds and costs.
+#[derive(Clone, Copy)]
+struct Cost {
+    texts: usize,
+    /// Without padding.
+    tokens: usize,
+    /// The padded tokens and the overhead.
+    cost: usize,
+}
+
+impl Cost {
+    /// Whether a token of it costs less than one of the other, or as much.
+    const fn is_at_most(&self, other: &Self) -> bool {
+        self.cost.saturating_mul(other.tokens) <= other.cost.saturating_mul(self.tokens)
     }
-    // A longer batch holds fewer texts: it must still hold one more than there are.
-    let is_worth = |longest: usize| packing.texts(longest) > own.len();
-    let lengths: Vec<usize> = others.iter().map(|(length, _)| *length).collect();
-    // From the shortest on; the lengths are sorted from the longest on.
-    let longer = lengths.iter().rev().copied().filter(|&length| length > own_longest && is_worth(length));
-    let is_filled_by = |longest: usize| {
-        let range = down(longest);
-        let above = lengths.partition_point(|length| length > range.end());
-        let within = lengths.partition_point(|length| length >= range.start());
-        own.len() + within.saturating_sub(above) >= packing.texts(longest)
-    };
-    let mut candidates = iter::once(own_longest).chain(longer.clone());
-    let longest =
-        candidates.find(|&longest| is_filled_by(longest)).or_else(|| longer.clone().next_back()).unwrap_or(own_longest);
-    down(longest)
+
+    /// Returns the batch with one text more, in a batch whose longest text has `longest` tokens.
+    const fn with_text(&self, length: usize, longest: usize) -> Self {
+        Self { texts: self.texts + 1, tokens: self.tokens + length, cost: self.cost + longest }
+    }
+}
+
+/// Returns the lengths in tokens of the texts that join the call's own texts, and how many may: those with which a token
+/// costs least. The own texts are sorted from the longest on.
+fn cheapest_range(others: &[Others], packing: &Packing, own: &[IndexedIds]) -> (RangeInclusive<usize>, usize) {
+    let own_longest = own.first().map_or(0, |(_, ids)| ids.len());
+    let own_tokens: usize = own.iter().map(|(_, ids)| ids.len()).sum();
+    let longer = others.iter().map(|others| others.length).take_while(|&length| length > own_longest);
+    let mut best: Option<(Cost, RangeInclusive<usize>)> = None;
+    let mut tried = None;
+    for longest in longer.chain(iter::once(own_longest)) {
+        if tried.replace(longest) == Some(longest) {
+            continue;
+        }
+        let room = packing.texts(longest).saturating_sub(own.len());
+        if room == 0 && longest > own_longest {
+            continue;
+        }
+        let mut batch = Cost { texts: own.len(), tokens: own_tokens, cost: own.len() * longest + packing.overhead };
+        let mut shortest = longest;
+        let from = others.partition_point(|others| others.length > longest);
+        let each = others[from..].iter().flat_map(|others| iter::repeat_n(others.length, others.texts));
+        for length in each.take(room) {
+            let with = batch.with_text(length, longest);
+            if !with.is_at_most(&batch) {
+                break;
+            }
+            (batch, shortest) = (with, length);
+        }
+        if best.as_ref().is_none_or(|(known, _)| batch.is_at_most(known)) {
+            best = Some((batch, shortest..=longest));
+        }
+    }
+    // The own longest is always among them.
+    best.map_or((own_longest..=own_longest, 0), |(batch, range)| (range, batch.texts - own.len()))
 }
 
 /// Fills a batch with texts of other calls, the longest first.
-fn fill(parts: &mut Vec<BatchPart>, others: &[(usize, Arc<EmbedCall>)], range: RangeInclusive<usize>, mut room: usize) {
-    let fits = |(length, _): &&(usize, Arc<EmbedCall>)| length >= range.start();
-    for (_, other) in others.iter().take_while(fits) {
-        if room == 0 {
+fn fill(parts: &mut Vec<BatchPart>, others: &[Others], range: RangeInclusive<usize>, mut room: usize) {
+    for other in others.iter().skip_while(|other| other.length > *range.end()) {
+        if room == 0 || other.length < *range.start() {
             return;
         }
         let mut texts = Vec::new();
-        other.state().take(range.clone(), room, &mut texts);
-        if !texts.is_empty() {
-            room -= texts.len();
-            parts.push(BatchPart { call: Arc::clone(other), texts });
+        other.call.state().take(other.length..=other.length, room, &mut texts);
+        room -= texts.len();
+        match parts.iter_mut().find(|part| Arc::ptr_eq(&part.call, &other.call)) {
+            Some(part) => part.texts.append(&mut texts),
+            None if texts.is_empty() => {}
+            None => parts.push(BatchPart { call: Arc::clone(&other.call), texts }),
         }
     }
 }

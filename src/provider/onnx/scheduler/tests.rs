@@ -155,16 +155,25 @@ fn calls_that_wait_share_a_batch_whatever_their_kind() {
     assert_eq!(harness.log.batches().iter().map(Vec::len).collect::<Vec<_>>(), [1, 20]);
 }
 
-/// Texts that are a little longer than the text of the call whose turn it is share it too.
+/// Texts that are a little longer than the text of the call whose turn it is share it too, where padding is cheaper than
+/// another batch.
 #[test]
 fn calls_that_wait_share_a_batch_whoever_came_first() {
-    let harness = Harness::start([both(&Packing::new(1000, 8, None))]);
-    let plug = harness.plug();
-    let calls: Vec<Asked> = (0..20).map(|i| harness.ask(&Ask::documents([text(10 + i % 3, i)]))).collect();
-    harness.log.open();
-    plug.end_well();
-    calls.into_iter().for_each(Asked::end_well);
-    assert_eq!(harness.log.batches().iter().map(Vec::len).collect::<Vec<_>>(), [1, 20]);
+    for (calls, overhead, sizes) in [
+        // Of 4 texts of 10, 11 and 12 tokens, another batch would cost more than the padding.
+        (4, 8, &[1, 4][..]),
+        // Of 20, one batch would cost 20 x 12 + 8 tokens; those of 12 and 11, and those of 10, cost 4 less.
+        (20, 8, &[1, 14, 6]),
+        (20, 100, &[1, 20]),
+    ] {
+        let harness = Harness::start([both(&Packing::new(1000, overhead, None))]);
+        let plug = harness.plug();
+        let calls: Vec<Asked> = (0..calls).map(|i| harness.ask(&Ask::documents([text(10 + i % 3, i)]))).collect();
+        harness.log.open();
+        plug.end_well();
+        calls.into_iter().for_each(Asked::end_well);
+        assert_eq!(harness.log.batches().iter().map(Vec::len).collect::<Vec<_>>(), sizes);
+    }
 }
 
 #[test]
@@ -177,9 +186,9 @@ fn a_call_is_filled_up_with_others_of_like_length_only() {
     plug.end_well();
     calls.into_iter().for_each(Asked::end_well);
     let batches: Vec<_> = harness.log.batches().into_iter().skip(1).map(sorted).collect();
-    // The second is not of the first call's like length, and the third is its own but not either.
-    assert_eq!(batches[0], sorted(ids(&[&a, &b, &d])));
-    assert_eq!(batches[1], ids(&[&c]));
+    // The second and the third are shorter, and share a batch of their own.
+    assert_eq!(batches[0], sorted(ids(&[&a, &d])));
+    assert_eq!(batches[1], sorted(ids(&[&b, &c])));
 }
 
 #[test]
@@ -339,7 +348,7 @@ fn texts_known_to_be_bad_are_named_with_the_others() {
 
 /// Four calls wait, one of which has this text.
 fn one_of_four_fails(text: &str) -> (Harness, Error) {
-    let harness = Harness::start([both(&Packing::new(1000, 8, None))]);
+    let harness = Harness::start([both(&Packing::new(1000, 1000, None))]);
     let plug = harness.plug();
     let good = ["good", "fine", "well"].map(|good| harness.ask(&Ask::documents([good, "long enough"])));
     let bad = harness.ask(&Ask::documents(["okay", text]));
