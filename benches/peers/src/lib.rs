@@ -138,3 +138,10 @@ pub fn median(values: &[f64]) -> f64 {
     let middle = values.len() / 2;
     if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
 }
+
+/// Returns the CPU time of a process that has one thread. The kernel keeps it in nanoseconds.
+pub fn cpu_seconds() -> Result<f64> {
+    let line = std::fs::read_to_string("/proc/self/schedstat")?;
+    let nanoseconds: u64 = line.split(' ').next().unwrap_or_default().parse()?;
+    Ok(nanoseconds as f64 / 1e9)
+}
