@@ -129,10 +129,12 @@ impl Config {
         let known = if is_primary { self.space.as_ref() } else { space };
         let model = match known {
             Some(space) => builder.with_space(space.clone()).build()?,
-            None => builder
-                .connect()
-                .await
-                .map_err(|error| error.while_doing("the service (EMBEDDING_SPACE spares this look)"))?,
+            None => {
+                // Without a user or a password that the URL may have.
+                let shown = url.rsplit('@').next().unwrap_or(url).to_owned();
+                let what = format!("asking the service {shown} what it serves");
+                builder.connect().await.map_err(|error| error.while_doing(what))?
+            }
         };
         Ok(Arc::new(model.retry(RetryPolicy::default())))
     }

@@ -13,6 +13,10 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 /// The wait that a refusal names before any work is done, so that nothing is known of the speed.
 const UNKNOWN_WAIT: Duration = Duration::from_secs(1);
+/// The speed is measured while at least so many tokens are in the queue, or this part of its limit: with less, a model
+/// waits for requests, and the figure would be that of the clients.
+const LOADED_TOKENS: usize = 2048;
+const LOADED_PART: usize = 8;
 
 /// The requests that wait or are worked on, one queue per lane.
 ///
@@ -78,17 +82,21 @@ impl Admission {
             let (queued, now) = (queue.load.tokens, Instant::now());
             let promised = queue.promised_now(now);
             if queued + tokens > limit {
-                let excess = queued + tokens - limit;
-                let wait = queue.time_for(excess.saturating_add(promised as usize)).unwrap_or(UNKNOWN_WAIT);
+                // Room comes when a whole request ends, so no earlier than after one of the usual size.
+                let usual = queued / queue.load.requests.max(1);
+                let until = (queued + tokens - limit).max(usual);
+                let wait = queue.time_for(until.saturating_add(promised as usize)).unwrap_or(UNKNOWN_WAIT);
                 // Many never come back, so no more than a whole queue is kept in mind.
                 queue.promised = Some(((promised + tokens as f64).min(limit as f64), now));
                 return Err(NotAdmitted::Full { wait: wait.clamp(SHORTEST_WAIT, LONGEST_WAIT), queued, limit });
             }
             queue.promised = Some(((promised - tokens as f64).max(0.0), now));
-            queue.rate.begin(now);
             queue.load.requests += 1;
             queue.load.texts += texts;
             queue.load.tokens += tokens;
+            if queue.load.tokens >= loaded(limit) {
+                queue.rate.begin(now);
+            }
             Ok(Admitted { admission: self.clone(), lane, texts, tokens, since: now, is_done: false })
         })
     }
@@ -115,6 +123,11 @@ impl Admission {
     pub(super) fn tokens_per_second(&self, lane: Lane) -> Option<f64> {
         self.lanes[lane as usize].with(|queue| queue.rate.per_second())
     }
+}
+
+/// Returns the tokens from which on a queue counts as loaded.
+fn loaded(limit: usize) -> usize {
+    (limit / LOADED_PART).clamp(1, LOADED_TOKENS)
 }
 
 impl Queue {
@@ -148,7 +161,7 @@ impl Drop for Admitted {
             queue.load.tokens -= self.tokens;
             let (done, now) = (if self.is_done { self.tokens } else { 0 }, Instant::now());
             let time = now.saturating_duration_since(self.since);
-            queue.rate.done(done, time, now, queue.load.requests == 0);
+            queue.rate.done(done, time, now, queue.load.tokens < loaded(self.admission.limit(self.lane)));
         });
     }
 }
@@ -187,12 +200,20 @@ mod tests {
         work.done(true);
         let speed = admission.tokens_per_second(Lane::Bulk).expect("measured");
         assert!(speed > 1.0 && speed < 20_001.0, "{speed}");
+        // Small requests, one after the other, tell nothing of the speed.
+        for _ in 0..20 {
+            let small = admission.admit(Lane::Bulk, 1, 2).expect("room");
+            thread::sleep(Duration::from_millis(1));
+            small.done(true);
+        }
+        assert_eq!(admission.tokens_per_second(Lane::Bulk), Some(speed));
         // A request that leaves before it is done tells nothing of the speed of work, but time has passed.
         let _queued = admission.admit(Lane::Bulk, 1, 800).expect("room");
         let Err(NotAdmitted::Full { wait, queued: 800, limit: 1000 }) = admission.admit(Lane::Bulk, 1, 700) else {
             panic!("there is no room")
         };
-        let expected = (500.0 / speed).clamp(0.1, 600.0);
+        // The excess is 500 tokens, but the queued request of 800 ends as a whole.
+        let expected = (800.0 / speed).clamp(0.1, 600.0);
         assert!((wait.as_secs_f64() - expected).abs() < 1e-6, "{wait:?}, {expected}");
         let all = admission.wait(Lane::Bulk).expect("known").as_secs_f64();
         assert!((all - 800.0 / speed).abs() < 1e-6, "{all}");

@@ -65,7 +65,8 @@ fn check_normalize<'s>(request: &EmbedRequest, mut possible: impl Iterator<Item 
 
 pub(super) fn unknown_model(model: &ServedModel, asked: &str) -> Refusal {
     let asked: String = asked.chars().take(64).collect();
-    let message = format!("the model {asked:?} is not served here: it is {:?}", model.name());
+    let message =
+        format!("the model {asked:?} is not served here: it is {:?} (an operator adds names by --alias)", model.name());
     Refusal::new(StatusCode::NOT_FOUND, ErrorKind::Config, message).with_param("model").with_code("model_not_found")
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// After so many seconds of work, a measurement counts half.
 const HALF_LIFE: f64 = 10.0;
 
-/// The tokens per second that a queue drains at while it has work. Idle time does not count.
+/// The tokens per second that a queue drains at while it has enough work. Other time does not count.
 #[derive(Debug, Default)]
 pub(super) struct DrainRate {
     /// Tokens and seconds of work; older ones count less.
@@ -16,20 +16,20 @@ pub(super) struct DrainRate {
 }
 
 impl DrainRate {
-    /// Notes that the queue got work, if it had none.
+    /// Notes that the queue has enough work from now on, if it had not before.
     pub(super) fn begin(&mut self, now: Instant) {
         self.busy_since.get_or_insert(now);
     }
 
-    /// Notes that so many tokens are done, which were in the queue for `time`, and whether it has none left.
-    pub(super) fn done(&mut self, tokens: usize, time: Duration, now: Instant, is_empty: bool) {
+    /// Notes that so many tokens are done, which were in the queue for `time`, and whether it has too little work now.
+    pub(super) fn done(&mut self, tokens: usize, time: Duration, now: Instant, is_idle: bool) {
         if let Some(since) = self.busy_since {
             let seconds = now.saturating_duration_since(since).as_secs_f64();
             let keeps = (-seconds / HALF_LIFE).exp2();
             self.tokens = self.tokens * keeps + tokens as f64 * spread(time.as_secs_f64());
             self.seconds = self.seconds * keeps + seconds * spread(seconds);
         }
-        self.busy_since = (!is_empty).then_some(now);
+        self.busy_since = (!is_idle).then_some(now);
     }
 
     /// Returns the tokens per second; `None` before any are done.

@@ -51,6 +51,12 @@ impl Server {
         self.0.lifecycle.move_to(ServerState::Draining);
     }
 
+    /// Goes away at once: [drains](Self::drain), and ends requests under way with 503 before they are finished.
+    pub fn end(&self) {
+        self.drain();
+        self.0.lifecycle.end_now();
+    }
+
     /// Returns how far the server is.
     pub fn state(&self) -> ServerState {
         self.0.lifecycle.state()

@@ -73,7 +73,7 @@ pub(super) fn accepted<'s>(server: &'s Inner, headers: &HeaderMap) -> Result<&'s
         return Err(Refusal::new(StatusCode::UNAUTHORIZED, ErrorKind::Auth, message));
     }
     if !server.keys.are_needed() && comes_from_a_page(headers) {
-        let message = "a page of another site sent this request, and the service has no keys that would tell who may";
+        let message = "a page of another site sent this request, and the service has no keys that would tell who may: set some, as by --api-keys";
         return Err(Refusal::new(StatusCode::FORBIDDEN, ErrorKind::Auth, message));
     }
     server.ready()

@@ -131,7 +131,9 @@ impl Refusal {
         let mut refusal = Self::new(status, kind, message);
         refusal.bad_texts = bad.to_vec();
         refusal.tokens = error.usage().tokens;
-        refusal.cause = refusal.status.is_server_error().then(|| error.clone());
+        // A deadline is the client's own matter.
+        let is_own = refusal.status.is_server_error() && kind != DeadlinePassed;
+        refusal.cause = is_own.then(|| error.clone());
         if !bad.is_empty() && bad.iter().all(|bad| bad.reason == BadTextReason::Empty) {
             refusal.code = Some("empty");
         }

@@ -76,7 +76,7 @@ async fn unknown_route(request: Request) -> Response<Body> {
 }
 
 async fn wrong_method(request: Request) -> Response<Body> {
-    let message = format!("{} is not for {}", request.method(), shown_path(&request));
+    let message = format!("{} is not for {}: /docs says which method is", request.method(), shown_path(&request));
     refused(StatusCode::METHOD_NOT_ALLOWED, &request, message)
 }
 

@@ -58,6 +58,8 @@ pub(super) struct Lifecycle {
     drain: DrainOptions,
     /// The beginning of the drain.
     drains_since: OnceLock<Instant>,
+    /// Set when requests under way must end before the deadline.
+    ends_now: watch::Sender<bool>,
     /// Told of each change of the state.
     changes: watch::Sender<ServerState>,
     pub(super) started: Instant,
@@ -72,6 +74,7 @@ impl Lifecycle {
             state: AtomicU8::new(state as u8),
             drain,
             drains_since: OnceLock::new(),
+            ends_now: watch::Sender::new(false),
             changes: watch::Sender::new(state),
             started: Instant::now(),
             started_at: SystemTime::now(),
@@ -108,17 +111,31 @@ impl Lifecycle {
 
     /// Whether new work is refused because the server goes away.
     pub(super) fn refuses(&self) -> bool {
-        self.drains_since.get().is_some_and(|since| since.elapsed() >= self.drain.delay)
+        let is_over = |since: &Instant| since.elapsed() >= self.drain.delay;
+        *self.ends_now.borrow() || self.drains_since.get().is_some_and(is_over)
+    }
+
+    /// Makes requests under way end at once.
+    pub(super) fn end_now(&self) {
+        self.ends_now.send_replace(true);
     }
 
     /// Waits until requests under way have to end.
     pub(super) async fn ended(&self) {
-        self.draining_for(self.drain.deadline).await;
+        let mut now = self.ends_now.subscribe();
+        tokio::select! {
+            () = self.draining_for(self.drain.deadline) => {}
+            _ = now.wait_for(|&now| now) => {}
+        }
     }
 
     /// Waits until new work is refused.
     pub(super) async fn refusing(&self) {
-        self.draining_for(self.drain.delay).await;
+        let mut now = self.ends_now.subscribe();
+        tokio::select! {
+            () = self.draining_for(self.drain.delay) => {}
+            _ = now.wait_for(|&now| now) => {}
+        }
     }
 
     /// Waits until the server has drained for so long.

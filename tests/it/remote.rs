@@ -5,6 +5,8 @@ mod connecting;
 mod endpoints;
 mod errors;
 mod laws;
+#[cfg(all(feature = "openai", unix))]
+mod llmock;
 mod replies;
 mod requests;
 mod secrets;

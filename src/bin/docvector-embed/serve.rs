@@ -5,7 +5,8 @@ use std::{
     io::{self, IsTerminal, Write},
     net::{SocketAddr, TcpListener},
     process,
-    time::Instant,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
 };
 
 use tokio::runtime::Handle;
@@ -20,6 +21,12 @@ use crate::{
     serve_model::load,
     signals::Signals,
 };
+
+/// How long clients may take to hear of the end after a second signal.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// Whether a second signal ended what was under way.
+static IS_CUT_SHORT: AtomicBool = AtomicBool::new(false);
 
 const KEYS_VARIABLE: &str = "EMBEDDING_SERVICE_KEYS";
 
@@ -80,6 +87,9 @@ async fn serve(
 fn ended(served: Result<io::Result<()>, tokio::task::JoinError>) -> Result<(), Failure> {
     let failed = "the service ended";
     served.map_err(|error| Failure::with_cause(failed, error))?.map_err(|error| Failure::with_cause(failed, error))?;
+    if IS_CUT_SHORT.load(Ordering::Relaxed) {
+        return Err(Failure::new("ended by a second signal: requests under way were told so"));
+    }
     say("ended: what was accepted is answered, or was told that it is not");
     Ok(())
 }
@@ -87,7 +97,7 @@ fn ended(served: Result<io::Result<()>, tokio::task::JoinError>) -> Result<(), F
 /// Loads the model and opens the server.
 async fn open(server: &Server, address: SocketAddr, options: ServeOptions) -> Result<(), Failure> {
     let started = Instant::now();
-    say(format_args!("loading the model; http://{address}/livez answers already"));
+    say(format_args!("loading the model; http://{address}/livez is there"));
     let progress = Progress::waiting("loading ...", io::stderr().is_terminal());
     let runtime = Handle::current();
     let loaded = tokio::task::spawn_blocking(move || load(&options, &runtime)).await;
@@ -125,6 +135,10 @@ async fn ending(server: Server, mut signals: Signals, preemption: Option<Cloud>)
         say(format_args!("{why}: {under_way} requests under way; a second signal ends at once"))
     });
     signals.next().await;
+    // Clients are told, as far as that is quick.
+    IS_CUT_SHORT.store(true, Ordering::Relaxed);
+    server.end();
+    tokio::time::sleep(LAST_WORDS).await;
     process::exit(1);
 }
 
@@ -160,11 +174,24 @@ fn keys(options: &ServeOptions) -> Result<Vec<String>, Failure> {
                 .map_err(|error| Failure::with_cause(format!("the keys cannot be read from {shown}"), error))?;
             (words, shown.to_string())
         }
-        None => (env::var(KEYS_VARIABLE).unwrap_or_default().replace(',', "\n"), KEYS_VARIABLE.to_owned()),
+        None => match env::var(KEYS_VARIABLE) {
+            Ok(words) => (words.replace(',', "\n"), KEYS_VARIABLE.to_owned()),
+            Err(env::VarError::NotPresent) => return Ok(Vec::new()),
+            Err(error) => return Err(Failure::with_cause(format!("{KEYS_VARIABLE} cannot be read"), error)),
+        },
     };
-    let keys: Vec<String> = words.lines().map(str::trim).filter(|key| !key.is_empty()).map(str::to_owned).collect();
-    if keys.is_empty() && options.api_keys.is_some() {
-        return Err(Failure::new(format!("there is no key in {place}: write one per line")));
+    let lines = words.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let keys: Vec<String> = lines.map(str::to_owned).collect();
+    // A secret that did not arrive must not open the service to everybody.
+    if keys.is_empty() {
+        return Err(Failure::new(format!(
+            "there is no key in {place}: write one per line, or leave it out to serve everybody"
+        )));
+    }
+    if let Some(at) = keys.iter().position(|key| !key.bytes().all(|byte| byte.is_ascii_graphic())) {
+        let message =
+            format!("key {} in {place} has white space or other characters that a header cannot have", at + 1);
+        return Err(Failure::new(message));
     }
     Ok(keys)
 }

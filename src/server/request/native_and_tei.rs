@@ -81,7 +81,9 @@ pub(super) fn kind_of(field: &'static str, word: &str) -> Result<InputKind, BadB
 
 /// Reads the id of a space.
 pub(super) fn space(field: &'static str, id: Option<&str>) -> Result<Option<SpaceId>, BadBody> {
-    id.map(str::parse).transpose().map_err(|error: ParseError| BadBody::of(field, error.message()))
+    id.map(str::parse)
+        .transpose()
+        .map_err(|_: ParseError| BadBody::of(field, "must be the id of a space: 32 hex digits"))
 }
 
 /// Reads a field whose values have names. The error shows the names that there are, and not the value.

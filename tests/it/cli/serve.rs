@@ -129,7 +129,7 @@ fn a_second_signal_ends_at_once() {
     let client = serving.client();
     // Work for many seconds.
     let text = "a long text of many words ".repeat(60);
-    let work = thread::spawn(move || client.post("/embed", &json!({"texts": vec![text; 4_000]}).clone()).status);
+    let work = thread::spawn(move || client.post("/embed", &json!({"texts": vec![text; 4_000]}).clone()));
     let client = serving.client();
     let has_work = || client.get("/status").json()["queue"]["bulk"]["texts"] == 4_000;
     let end = Instant::now() + Duration::from_secs(20);
@@ -143,7 +143,9 @@ fn a_second_signal_ends_at_once() {
     serving.signal("INT");
     let (status, time) = serving.ended();
     assert!(status.code() == Some(1) && time < Duration::from_secs(2), "{status} after {time:?}");
-    assert!(work.join().is_err(), "the client's connection was cut");
+    // The client hears that the service ends, and not that the model failed.
+    let reply = work.join().expect("an answer");
+    assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")), "{}", reply.text());
 }
 
 /// Each cloud says in its own way that it takes the machine away.
@@ -361,6 +363,18 @@ fn what_cannot_be_served_is_told_before_or_after_loading() {
     std::fs::write(&empty, "\n \n").expect("written");
     let words = failed(&["--model", &model(), "--api-keys", &empty.to_string_lossy()]);
     assert!(words.contains("there is no key in"), "{words}");
+    // A secret that did not arrive.
+    for blank in ["", " , "] {
+        let mut command = program();
+        command.args(["serve", "--port", "0", "--model", &model()]).env("EMBEDDING_SERVICE_KEYS", blank);
+        let output = super::run(&mut command, b"");
+        assert_eq!(output.status.code(), Some(1));
+        assert!(
+            super::stderr(&output).contains("there is no key in EMBEDDING_SERVICE_KEYS"),
+            "{}",
+            super::stderr(&output)
+        );
+    }
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("bound").port().to_string();
     let output = super::run(program().args(["serve", "--model", &model(), "--port", &port]), b"");
@@ -371,12 +385,12 @@ fn what_cannot_be_served_is_told_before_or_after_loading() {
 fn keys_come_from_a_file_or_the_environment() {
     let folder = tempfile::tempdir().expect("a folder");
     let keys = folder.path().join("keys.txt");
-    std::fs::write(&keys, "one\n\n two \n").expect("written");
+    std::fs::write(&keys, "# clients\none\n\n two \n").expect("written");
     let status = |serving: &Serving, key: &str| {
         serving.client().with("authorization", &format!("Bearer {key}")).embed(&["a"]).status
     };
     let serving = Serving::start(&["--model", &model(), "--api-keys", &keys.to_string_lossy()]);
-    assert_eq!(["one", "two", "three"].map(|key| status(&serving, key)), [200, 200, 401]);
+    assert_eq!(["one", "two", "three", "# clients"].map(|key| status(&serving, key)), [200, 200, 401, 401]);
     let serving = Serving::start_with(&["--model", &model(), "--cache", &cache(folder.path())], |command| {
         command.env("EMBEDDING_SERVICE_KEYS", "three,four");
     });

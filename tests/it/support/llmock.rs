@@ -59,11 +59,21 @@ impl Llmock {
         false
     }
 
+    #[cfg(feature = "remote")]
+    pub(crate) fn remote(&self) -> docvector_embed::provider::RemoteBuilder {
+        let builder = docvector_embed::provider::Remote::builder(self.base_url()).with_model(MODEL);
+        builder.with_space(Space::builder("llmock", 1536).build().expect("valid")).with_api_key(KEY)
+    }
+
+    fn base_url(&self) -> String {
+        format!("http://127.0.0.1:{}/v1", self.port)
+    }
+
     /// Builds a client of it. Its vectors are not of length 1, as OpenAI's are, so they need a space of their own.
     pub(crate) fn openai(&self) -> OpenAi {
         let space = Space::builder("llmock", 1536).build().expect("valid");
         let builder = OpenAi::builder(MODEL).with_space(space).with_api_key(KEY);
-        builder.with_base_url(format!("http://127.0.0.1:{}/v1", self.port)).build().expect("valid")
+        builder.with_base_url(self.base_url()).build().expect("valid")
     }
 
     /// Tells llmock what to do with the next requests.

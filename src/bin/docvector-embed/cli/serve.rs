@@ -23,8 +23,8 @@ Examples:
 
 The page http://127.0.0.1:8080/ shows the state, the queue and the throughput; /docs describes all routes.
 
-Keys of clients: one per line in the file of --api-keys, or with commas between them in EMBEDDING_SERVICE_KEYS. Without
-any, everybody who reaches the port is served.
+Keys of clients: one per line in the file of --api-keys (lines that begin with # are comments), or with commas between them
+in EMBEDDING_SERVICE_KEYS. Without any, everybody who reaches the port is served.
 
 SIGTERM, SIGINT or a notice of the cloud begins the end: /readyz says 503 at once, new requests are refused after
 --drain-delay, and what was accepted is finished within --drain-seconds. A second signal ends at once.
@@ -42,7 +42,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "DIR|SPEC", value_parser = clap::builder::OsStringValueParser::new().try_map(ModelChoice::read))]
     model: ModelChoice,
     /// Address to listen on; 0.0.0.0 is all of this machine
-    #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    #[arg(long, value_name = "ADDRESS", value_parser = host, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     host: IpAddr,
     /// Port to listen on; 0 takes a free one
     #[arg(long, value_name = "N", default_value_t = 8080)]
@@ -110,7 +110,7 @@ struct DrainArgs {
     /// Seconds for which new requests are still accepted, until load balancers have noticed
     #[arg(long, value_name = "N", value_parser = seconds, default_value = "0")]
     drain_delay: Duration,
-    /// Seconds after which requests that are not finished are ended
+    /// Seconds, from the signal on, after which requests that are not finished are ended
     #[arg(long, value_name = "N", value_parser = seconds, default_value = "10")]
     drain_seconds: Duration,
     /// Ask this cloud whether it takes the machine away, and go away in time
@@ -216,6 +216,16 @@ fn limits_are_sound(limits: &ServerLimits) -> Result<(), String> {
         return Err("--request-seconds must be above 0".to_owned());
     }
     Ok(())
+}
+
+/// Reads an address of this machine.
+fn host(text: &str) -> Result<IpAddr, String> {
+    match text {
+        "localhost" => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        text => {
+            text.parse().map_err(|_| "must be an IP address of this machine, such as 127.0.0.1 or 0.0.0.0".to_owned())
+        }
+    }
 }
 
 /// Reads a number of seconds.
