@@ -292,7 +292,7 @@ mod tests {
             (&["--model", "openai:m", "--token-ids", "model"], "--token-ids model is for a model in a folder"),
             (&["--model", "m", "--max-body-mb", "9", "--max-memory-mb", "8"], "--max-memory-mb must be"),
             (&["--model", "m", "--drain-delay", "10"], "--drain-delay must be shorter"),
-            (&["--model", "m", "--drain-seconds", "-1"], "must be a number of seconds"),
+            (&["--model", "m", "--drain-seconds=-1"], "must be a number of seconds"),
             (&["--model", "m", "--queue-tokens", "0"], "--queue-tokens"),
             (&["--model", "m", "--port", "70000"], "--port"),
         ] {
