@@ -36,7 +36,7 @@ async fn run() -> Result<(), Failure> {
     println!("serving at http://{address}: its page is at /, its description at /docs");
 
     // Another process needs the address alone: it learns the space and the limits from the service.
-    let remote = Remote::builder(format!("http://{address}")).with_api_key("a long random string").connect().await?;
+    let remote = Remote::builder(format!("http://{address}")).with_api_key("a-long-random-string").connect().await?;
     println!("{} says that its space is {}", remote, remote.space()?);
     let remote = remote.retry(RetryPolicy::default());
     let documents = remote.embed_documents(&["the first text", "the second"]).await?;
@@ -70,7 +70,7 @@ fn serve(embedder: Arc<dyn Embedder>, address: &str) -> Result<(Server, String, 
     let mut limits = ServerLimits::default();
     limits.bulk_tokens = 500_000;
     let server = Server::builder()
-        .with_api_key("a long random string")
+        .with_api_key("a-long-random-string")
         .with_limits(limits)
         .with_drain(Duration::ZERO, Duration::from_secs(10))
         .build(embedder)?;

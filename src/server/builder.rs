@@ -35,7 +35,7 @@ impl Server {
 /// use docvector_embed::{provider::Fake, server::Server};
 /// # fn main() -> docvector_embed::Result<()> {
 /// let server = Server::builder()
-///     .with_api_key("a long random string")
+///     .with_api_key("a-long-random-string")
 ///     .with_drain(Duration::from_secs(3), Duration::from_secs(20))
 ///     .build(Arc::new(Fake::new(8)))?;
 /// assert!(!format!("{server:?}").contains("random"));
