@@ -19,7 +19,7 @@ use super::{
     memory::MemoryShare,
     model::ServedModel,
     refusal::Refusal,
-    reply::{ReplyBody, Rows, rows_reply},
+    reply::{Rows, refusal_reply, rows_reply},
     request::{EmbedRequest, ReplyFormat, of_embed, of_openai, options_of_headers, reply_format, request_id},
 };
 use crate::{Batch, Embeddings, Result as CrateResult, all::embed_all, telemetry};
@@ -53,7 +53,10 @@ pub(super) async fn exchange(server: Arc<Inner>, request: Request<HttpBody>, rou
     };
     let mut reply = match served {
         Ok((rows, share)) => rows_reply(rows, call, share),
-        Err(refusal) => refusal_reply(&server, refusal, call, &id),
+        Err(refusal) => {
+            log_cause(&server, &refusal, &id);
+            refusal_reply(refusal, call, server.model.get().and_then(ServedModel::space).map(crate::Space::id))
+        }
     };
     if let Ok(timing) = HeaderValue::try_from(steps.timing()) {
         reply.headers_mut().insert(HeaderName::from_static("server-timing"), timing);
@@ -141,18 +144,14 @@ fn recorded(
     Ok(embeddings)
 }
 
-/// Makes the reply of a refusal. Its body holds the call.
-fn refusal_reply(server: &Inner, refusal: Refusal, call: Call, id: &str) -> Response<HttpBody> {
+/// Logs the failure below a refusal, if there is one.
+fn log_cause(server: &Inner, refusal: &Refusal, id: &str) {
     if let Some(cause) = &refusal.cause
         && server.log_limit.may_log()
     {
         // At most one per second: the metrics count all.
         tracing::warn!({ telemetry::ERROR } = %cause, request = id, "a request of the service failed");
     }
-    let space = server.model.get().and_then(ServedModel::space).map(crate::Space::id);
-    let (parts, body) = refusal.into_parts(call.dialect, space);
-    let status = parts.status.as_u16();
-    Response::from_parts(parts, HttpBody::new(ReplyBody::of_words(body, status, call, None)))
 }
 
 impl Steps {

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::throughput::now;
 use crate::{ErrorKind, sync::Mutex};
 
 /// After so many failures in a row, no new work is wanted.
@@ -48,7 +49,7 @@ pub(super) struct LogLimit(AtomicU64);
 
 impl LogLimit {
     pub(super) fn may_log(&self) -> bool {
-        let second = crate::server::throughput::now();
+        let second = now();
         self.0.swap(second, Ordering::Relaxed) != second
     }
 }

@@ -16,9 +16,10 @@ use super::{
     call::Call,
     dialect::Dialect,
     memory::MemoryShare,
+    refusal::Refusal,
     request::{Encoding, ReplyFormat},
 };
-use crate::Embeddings;
+use crate::{Embeddings, SpaceId};
 
 /// The vectors of a request, and how they are written.
 #[derive(Debug)]
@@ -28,6 +29,13 @@ pub(super) struct Rows {
     pub(super) model: String,
     pub(super) format: ReplyFormat,
     pub(super) encoding: Encoding,
+}
+
+/// Makes the reply of a refusal. Its body holds the call until it is sent.
+pub(super) fn refusal_reply(refusal: Refusal, call: Call, space: Option<SpaceId>) -> Response<Body> {
+    let (parts, body) = refusal.into_parts(call.dialect, space);
+    let status = parts.status.as_u16();
+    Response::from_parts(parts, Body::new(ReplyBody::of_words(body, status, call, None)))
 }
 
 /// Makes the reply of a request that was served. The body holds the call and its memory until it is sent.

@@ -60,8 +60,10 @@ pub(super) fn router(server: Arc<Inner>) -> Router {
 }
 
 /// Adds the request's id to the reply, whatever it is.
-async fn with_request_id(request: Request, next: Next) -> Response<Body> {
-    let id = HeaderValue::try_from(request_id(request.headers()));
+async fn with_request_id(mut request: Request, next: Next) -> Response<Body> {
+    let id = HeaderValue::try_from(request_id(request.headers())).ok();
+    // The log has the id that the client gets, also where it is a new one.
+    id.iter().for_each(|id| _ = request.headers_mut().insert("x-request-id", id.clone()));
     let mut reply = next.run(request).await;
     id.into_iter().for_each(|id| _ = reply.headers_mut().insert("x-request-id", id));
     reply

@@ -20,7 +20,7 @@ use crate::{
         memory::MemoryShare,
         model::ServedModel,
         refusal::{Refusal, json_reply},
-        reply::ReplyBody,
+        reply::{ReplyBody, refusal_reply},
         request::{BadBody, Fields, Input},
         vocabulary::{Token, Vocabulary},
     },
@@ -165,11 +165,7 @@ async fn with_vocabulary(server: &Arc<Inner>, request: Request, work: Work) -> R
             reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             reply
         }
-        Err(refusal) => {
-            let (parts, body) = refusal.into_parts(Dialect::Tei, None);
-            let status = parts.status.as_u16();
-            Response::from_parts(parts, HttpBody::new(ReplyBody::of_words(body, status, call, None)))
-        }
+        Err(refusal) => refusal_reply(refusal, call, None),
     }
 }
 

@@ -79,7 +79,10 @@ pub(super) struct BatchPart {
 pub(super) fn pack_batch(ready: &mut Turns, packing: &Packing) -> Option<Vec<BatchPart>> {
     while let Some(call) = ready.pop() {
         let Some((own, more)) = take_own(&call, packing) else { continue };
-        let others = others_to(ready, packing, shortest_of(&own).saturating_add(packing.overhead));
+        // A batch that its own texts fill has no room at any length, so nobody else is looked at.
+        let is_full = own.len() >= packing.texts(longest_of(&own));
+        let most = shortest_of(&own).saturating_add(packing.overhead);
+        let others = if is_full { Vec::new() } else { others_to(ready, packing, most) };
         let (range, room) = cheapest_range(&others, packing, &own);
         let mut parts = vec![BatchPart { call: Arc::clone(&call), texts: own }];
         fill(&mut parts, &others, range, room);
@@ -105,6 +108,11 @@ fn take_own(call: &EmbedCall, packing: &Packing) -> Option<(Vec<IndexedIds>, boo
     state.take(longest.saturating_sub(packing.overhead)..=longest, packing.texts(longest), &mut own);
     state.ready = state.has_texts();
     Some((own, state.ready))
+}
+
+/// Returns the length of the longest of a call's own texts, which are sorted from the longest on.
+fn longest_of(own: &[IndexedIds]) -> usize {
+    own.first().map_or(0, |(_, ids)| ids.len())
 }
 
 /// Returns the length of the shortest of a call's own texts, which are sorted from the longest on.
@@ -162,7 +170,7 @@ impl Cost {
 /// Returns the lengths in tokens of the texts that join the call's own texts, and how many may: those with which a token
 /// costs least. The own texts are sorted from the longest on.
 fn cheapest_range(others: &[Others], packing: &Packing, own: &[IndexedIds]) -> (RangeInclusive<usize>, usize) {
-    let own_longest = own.first().map_or(0, |(_, ids)| ids.len());
+    let own_longest = longest_of(own);
     let own_tokens: usize = own.iter().map(|(_, ids)| ids.len()).sum();
     let longer = others.iter().map(|others| others.length).take_while(|&length| length > own_longest);
     let mut best: Option<(Cost, RangeInclusive<usize>)> = None;
