@@ -13,4 +13,7 @@ mod python_clients;
 mod remote;
 mod running;
 
-pub(crate) use self::{client::Client, running::Running};
+pub(crate) use self::{
+    client::Client,
+    running::{Running, is_at_once},
+};

@@ -12,6 +12,7 @@ mod doctor;
 mod embed;
 mod embed_job;
 mod embed_model;
+mod ending;
 mod failure;
 mod input;
 mod jobs;
@@ -44,7 +45,7 @@ mod window;
 mod window_embedder;
 mod wording;
 
-use std::{io, process::ExitCode};
+use std::io::{self, Write};
 
 use clap::Parser;
 
@@ -53,7 +54,7 @@ use self::{
     failure::Failure,
 };
 
-fn main() -> ExitCode {
+fn main() {
     let done = match Cli::parse().command {
         Command::Embed(args) => match args.into_options() {
             Ok(options) => embed::run(&options),
@@ -75,13 +76,16 @@ fn main() -> ExitCode {
             CacheCommand::Verify(args) => cache::verify(&args),
         },
     };
-    match done {
+    let status = match done {
         // `| head` closes the pipe when it has enough. That is no failure, even under `set -o pipefail`.
-        Ok(()) | Err(Failure::ReaderGone) => ExitCode::SUCCESS,
+        Ok(()) | Err(Failure::ReaderGone) => ending::DONE,
         Err(Failure::Error(error)) => {
             // If stderr is closed, the exit status still shows the failure.
             let _ = failure::print(&*error, &mut io::stderr().lock());
-            ExitCode::FAILURE
+            ending::FAILED
         }
-    }
+    };
+    // Nothing else writes what stdout still holds. A failure here is that of a reader that is gone.
+    let _ = io::stdout().lock().flush();
+    ending::exit(status)
 }

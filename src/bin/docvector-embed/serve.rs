@@ -4,7 +4,6 @@ use std::{
     env, fs,
     io::{self, IsTerminal, Write},
     net::{SocketAddr, TcpListener},
-    process,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
@@ -15,6 +14,7 @@ use docvector_embed::server::{Cl100k, Server, ServerBuilder, ServerState};
 
 use crate::{
     cli::serve::{ServeOptions, TokenIdsArg},
+    ending,
     failure::Failure,
     preemption::Cloud,
     progress::Progress,
@@ -139,7 +139,7 @@ async fn ending(server: Server, mut signals: Signals, preemption: Option<Cloud>)
     IS_CUT_SHORT.store(true, Ordering::Relaxed);
     server.end();
     tokio::time::sleep(LAST_WORDS).await;
-    process::exit(1);
+    ending::exit(ending::FAILED)
 }
 
 /// Raises the number of files and connections that the process may open to the most that the system permits.

@@ -182,7 +182,7 @@ fn slow_clients_are_given_up() {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert!(connection.reply().is_err(), "the connection is closed");
-    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(started.elapsed() < Duration::from_secs(30));
     // A connection without a request.
     let started = Instant::now();
     let mut connection = client.connect();

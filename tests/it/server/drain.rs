@@ -12,7 +12,7 @@ use std::{
 use docvector_embed::{InputKind, provider::Fake, server::Server};
 use serde_json::json;
 
-use super::{Running, client::vector, running::until};
+use super::{Running, client::vector, is_at_once, running::until};
 
 #[test]
 fn what_was_accepted_is_finished_and_new_work_is_refused() {
@@ -33,7 +33,7 @@ fn what_was_accepted_is_finished_and_new_work_is_refused() {
     running.server.drain();
     let started = Instant::now();
     assert_eq!(client.get("/readyz").status, 503);
-    assert!(started.elapsed() < Duration::from_millis(100));
+    assert!(is_at_once(started), "{:?}", started.elapsed());
     assert_eq!((client.get("/livez").status, client.get("/health").json()["status"].clone()), (200, json!("draining")));
     until("new work is refused", || client.embed(&["new"]).status == 503);
     let reply = client.embed(&["new"]);
@@ -46,7 +46,7 @@ fn what_was_accepted_is_finished_and_new_work_is_refused() {
         (200, fake.vector_of(InputKind::Document, "accepted"))
     );
     let address = running.address;
-    assert!(running.ended() < Duration::from_secs(2));
+    assert!(running.ended() < Duration::from_secs(20));
     assert_eq!(idle.rest().expect("closed"), b"");
     assert!(std::net::TcpStream::connect(address).is_err(), "the port is free");
 }
@@ -66,7 +66,7 @@ fn work_that_cannot_be_finished_is_told_so() {
     let started = Instant::now();
     running.server.drain();
     running.server.drain();
-    assert!(running.ended() < Duration::from_secs(2));
+    assert!(running.ended() < Duration::from_secs(20));
     assert!(started.elapsed() >= Duration::from_millis(400));
     let reply = stuck.join().expect("no panic");
     assert_eq!((reply.status, reply.number("retry-after")), (503, Some(1)), "{}", reply.text());
@@ -96,7 +96,7 @@ fn replies_that_are_being_read_and_bodies_that_are_being_sent() {
     assert_eq!((reply.status, reply.number("retry-after")), (503, Some(1)), "{}", reply.text());
     assert!(started.elapsed() >= Duration::from_millis(2900));
     running.ended();
-    assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
 
 /// A server within another one drains by the same clock.
@@ -165,9 +165,9 @@ fn no_accepted_request_is_lost_under_load() {
             server.drain();
             let started = Instant::now();
             assert_eq!(client.get("/readyz").status, 503);
-            assert!(started.elapsed() < Duration::from_millis(100), "{:?}", started.elapsed());
+            assert!(is_at_once(started), "{:?}", started.elapsed());
         });
-        assert!(running.ended() < Duration::from_secs(10));
+        assert!(running.ended() < Duration::from_secs(30));
         let (served, refused, gone) = (served.into_inner(), refused.into_inner(), gone.into_inner());
         assert_eq!(fake.calls().len(), served, "round {round}: each call's rows reached their client");
         println!("round {round}: {served} served, {refused} refused, {gone} came too late");
