@@ -120,6 +120,12 @@ mod tokenizer_counter;
 mod totals;
 mod under_way;
 mod usage;
+#[cfg(any(feature = "__http", feature = "server"))]
+#[cfg_attr(
+    not(all(feature = "remote", feature = "server")),
+    allow(dead_code, reason = "each side uses its own part of it")
+)]
+mod wire;
 pub mod wrap;
 
 pub use async_trait::async_trait;

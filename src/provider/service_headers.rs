@@ -6,22 +6,22 @@ use std::{fmt::Write, time::Duration};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-use crate::{Batch, Error, ErrorKind, PromptsBy, Result, Space, SpaceId, Usage};
+use crate::{Batch, Error, ErrorKind, PromptsBy, Result, Space, SpaceId, Usage, wire};
 
-const KIND: HeaderName = HeaderName::from_static("x-embed-kind");
-const LANE: HeaderName = HeaderName::from_static("x-embed-lane");
-const KEY: HeaderName = HeaderName::from_static("x-embed-key");
-const TENANT: HeaderName = HeaderName::from_static("x-embed-tenant");
-const SPACE: HeaderName = HeaderName::from_static("x-embed-space");
-const TRUNCATION: HeaderName = HeaderName::from_static("x-embed-truncation");
-const TIMEOUT: HeaderName = HeaderName::from_static("request-timeout-ms");
-const TRACE: HeaderName = HeaderName::from_static("traceparent");
-const CACHED: HeaderName = HeaderName::from_static("x-embed-cached");
-const DEDUPLICATED: HeaderName = HeaderName::from_static("x-embed-deduplicated");
+const KIND: HeaderName = HeaderName::from_static(wire::KIND);
+const LANE: HeaderName = HeaderName::from_static(wire::LANE);
+const KEY: HeaderName = HeaderName::from_static(wire::KEY);
+const TENANT: HeaderName = HeaderName::from_static(wire::TENANT);
+const SPACE: HeaderName = HeaderName::from_static(wire::SPACE);
+const TRUNCATION: HeaderName = HeaderName::from_static(wire::TRUNCATION);
+const TIMEOUT: HeaderName = HeaderName::from_static(wire::TIMEOUT);
+const TRACE: HeaderName = HeaderName::from_static(wire::TRACE);
+const CACHED: HeaderName = HeaderName::from_static(wire::CACHED);
+const DEDUPLICATED: HeaderName = HeaderName::from_static(wire::DEDUPLICATED);
 #[cfg(feature = "remote")]
-const TOKENS: HeaderName = HeaderName::from_static("x-embed-tokens");
-const TRUNCATED: HeaderName = HeaderName::from_static("x-embed-truncated");
-const ERROR: HeaderName = HeaderName::from_static("x-embed-error");
+const TOKENS: HeaderName = HeaderName::from_static(wire::TOKENS);
+const TRUNCATED: HeaderName = HeaderName::from_static(wire::TRUNCATED);
+const ERROR: HeaderName = HeaderName::from_static(wire::ERROR);
 
 /// The server that answers, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{admission::NotAdmitted, dialect::Dialect, request::BadBody};
-use crate::{BadText, BadTextReason, Error, ErrorKind, SpaceId};
+use crate::{BadText, BadTextReason, Error, ErrorKind, SpaceId, wire};
 
 /// The most bad texts that a message names. The list beside it has all of them.
 const NAMED: usize = 8;
@@ -173,12 +173,12 @@ impl Refusal {
         parts.status = self.status(dialect);
         let headers = &mut parts.headers;
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert("x-embed-error", HeaderValue::from_static(self.kind.as_str()));
+        headers.insert(wire::ERROR, HeaderValue::from_static(self.kind.as_str()));
         if let Some(space) = space.and_then(|space| HeaderValue::try_from(space.to_string()).ok()) {
-            headers.insert("x-embed-space", space);
+            headers.insert(wire::SPACE, space);
         }
         if self.tokens > 0 {
-            headers.insert("x-embed-tokens", self.tokens.into());
+            headers.insert(wire::TOKENS, self.tokens.into());
         }
         // OpenAI's clients would send these again: they fail in the same way.
         if matches!(self.status.as_u16(), 409 | 502) {

@@ -19,7 +19,7 @@ use super::{
     refusal::Refusal,
     request::{Encoding, ReplyFormat},
 };
-use crate::{Embeddings, SpaceId};
+use crate::{Embeddings, SpaceId, wire};
 
 /// The vectors of a request, and how they are written.
 #[derive(Debug)]
@@ -45,10 +45,10 @@ pub(super) fn rows_reply(rows: Rows, call: Call, share: MemoryShare) -> Response
     let saved = (embeddings.usage().cached, embeddings.usage().deduplicated);
     let (truncated, dimension) = (embeddings.truncated().len(), embeddings.dimensions());
     let (content_type, source) = match format {
-        ReplyFormat::Rows => ("application/octet-stream", Source::of_rows(Vec::new(), embeddings)),
+        ReplyFormat::Rows => (wire::ROWS, Source::of_rows(Vec::new(), embeddings)),
         ReplyFormat::Framed => {
             let head = framed_head(&embeddings, &model);
-            ("application/vnd.docvector.embeddings", Source::of_rows(head, embeddings))
+            (wire::FRAMED, Source::of_rows(head, embeddings))
         }
         ReplyFormat::Json => {
             ("application/json", Source::of_json(json_rows(call.dialect, embeddings, &model, encoding)))
@@ -58,14 +58,14 @@ pub(super) fn rows_reply(rows: Rows, call: Call, share: MemoryShare) -> Response
     let headers = reply.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     if let Ok(space) = HeaderValue::try_from(space.to_string()) {
-        headers.insert("x-embed-space", space);
+        headers.insert(wire::SPACE, space);
     }
-    headers.insert("x-embed-dimension", dimension.into());
-    headers.insert("x-embed-truncated", truncated.into());
-    headers.insert("x-embed-cached", saved.0.into());
-    headers.insert("x-embed-deduplicated", saved.1.into());
+    headers.insert(wire::DIMENSION, dimension.into());
+    headers.insert(wire::TRUNCATED, truncated.into());
+    headers.insert(wire::CACHED, saved.0.into());
+    headers.insert(wire::DEDUPLICATED, saved.1.into());
     if let Some(tokens) = charged {
-        headers.insert("x-embed-tokens", tokens.into());
+        headers.insert(wire::TOKENS, tokens.into());
     }
     reply
 }

@@ -7,13 +7,9 @@
 use serde::Deserialize;
 
 use super::received_rows::result_of;
-use crate::{Embeddings, Error, ErrorKind, Result, Space, SpaceId, Usage, provider::service_headers::another_space};
-
-/// The media type of a framed reply.
-pub(super) const MEDIA_TYPE: &str = "application/vnd.docvector.embeddings";
-
-/// The bytes that every frame begins with.
-const MAGIC: &[u8] = b"DVE1";
+use crate::{
+    Embeddings, Error, ErrorKind, Result, Space, SpaceId, Usage, provider::service_headers::another_space, wire::MAGIC,
+};
 
 /// The bytes before the metadata.
 const HEAD: usize = 8;
@@ -238,7 +234,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(after in prop::collection::vec(any::<u8>(), 0..200), rows in 0_usize..4) {
             let _ = read(&after, rows, &space());
-            let _ = read(&[MAGIC, &after].concat(), rows, &space());
+            let _ = read(&[MAGIC.as_slice(), &after].concat(), rows, &space());
         }
     }
 }

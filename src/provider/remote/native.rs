@@ -7,13 +7,13 @@ use super::{
     frame,
     sending::{self, Call, Request},
 };
-use crate::{Batch, Embeddings, Error, ErrorKind, Result, SpaceId, provider::service_headers};
+use crate::{Batch, Embeddings, Error, ErrorKind, Result, SpaceId, provider::service_headers, wire::FRAMED};
 
 /// Embeds a batch, which is checked already, with one request.
 pub(super) async fn embed(call: Call<'_>) -> Result<Embeddings> {
     let (batch, space) = (call.batch, call.inner.space.clone());
     let mut headers = call.inner.headers.clone();
-    headers.insert(ACCEPT, HeaderValue::from_static(frame::MEDIA_TYPE));
+    headers.insert(ACCEPT, HeaderValue::from_static(FRAMED));
     service_headers::add_trace(&mut headers, batch);
     let (rows, body) = (batch.len(), body_of(batch, space.id())?);
     let max_bytes = frame::max_bytes(rows, space.dimensions());

@@ -5,9 +5,7 @@
 
 use serde_json::json;
 
-use crate::Embeddings;
-
-const MAGIC: &[u8; 4] = b"DVE1";
+use crate::{Embeddings, wire::MAGIC};
 
 /// Makes everything before the rows.
 pub(super) fn framed_head(embeddings: &Embeddings, model: &str) -> Vec<u8> {

@@ -230,17 +230,17 @@ mod tests {
             let input = input.map_err(|bad| bad.message)?;
             Ok::<_, String>(input.map(|input| {
                 let texts: Vec<String> = input.texts.iter().map(str::to_owned).collect();
-                (texts, input.ids, input.is_single)
+                (texts, input.ids)
             }))
         };
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         let none: Vec<Vec<u32>> = Vec::new();
-        assert_eq!(input(r#""a\n\u00e4""#), Ok(Some((texts(&["a\nä"]), none.clone(), true))));
-        assert_eq!(input(r#"["a", "", "c"]"#), Ok(Some((texts(&["a", "", "c"]), none.clone(), false))));
-        assert_eq!(input("[]"), Ok(Some((texts(&[]), none.clone(), false))));
+        assert_eq!(input(r#""a\n\u00e4""#), Ok(Some((texts(&["a\nä"]), none.clone()))));
+        assert_eq!(input(r#"["a", "", "c"]"#), Ok(Some((texts(&["a", "", "c"]), none.clone()))));
+        assert_eq!(input("[]"), Ok(Some((texts(&[]), none.clone()))));
         assert_eq!(input("null"), Ok(None));
-        assert_eq!(input("[1, 2]"), Ok(Some((texts(&[]), vec![vec![1, 2]], true))));
-        assert_eq!(input("[[1, 2], []]"), Ok(Some((texts(&[]), vec![vec![1, 2], vec![]], false))));
+        assert_eq!(input("[1, 2]"), Ok(Some((texts(&[]), vec![vec![1, 2]]))));
+        assert_eq!(input("[[1, 2], []]"), Ok(Some((texts(&[]), vec![vec![1, 2], vec![]]))));
         for wrong in [
             "7",
             "true",

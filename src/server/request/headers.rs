@@ -3,12 +3,10 @@
 use axum::http::{HeaderMap, header::ACCEPT};
 
 use super::BadBody;
-use crate::{InputKind, Lane, OwnedOptions, Truncation};
-
-/// The media type of rows alone: little-endian f32, row after row.
-const ROWS: &str = "application/octet-stream";
-/// The media type of rows behind a description.
-const FRAMED: &str = "application/vnd.docvector.embeddings";
+use crate::{
+    InputKind, Lane, OwnedOptions, Truncation,
+    wire::{self, FRAMED, ROWS},
+};
 
 /// The format of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,19 +72,19 @@ pub(in crate::server) fn options_of_headers(headers: &HeaderMap) -> Result<Heade
         let value = text(name)?.map(|value| percent_decoded(value).ok_or_else(|| wrong_percent(name)));
         value.transpose()
     };
-    let timeout = text("request-timeout-ms")?.map(|value| {
+    let timeout = text(wire::TIMEOUT)?.map(|value| {
         let message = "must be a whole number of milliseconds";
-        value.parse().map_err(|_| BadBody::of("request-timeout-ms", message))
+        value.parse().map_err(|_| BadBody::of(wire::TIMEOUT, message))
     });
     Ok(HeaderOptions {
-        kind: parsed("x-embed-kind", text("x-embed-kind")?)?,
-        lane: parsed("x-embed-lane", text("x-embed-lane")?)?,
-        key: encoded("x-embed-key")?,
-        tenant: encoded("x-embed-tenant")?,
+        kind: parsed(wire::KIND, text(wire::KIND)?)?,
+        lane: parsed(wire::LANE, text(wire::LANE)?)?,
+        key: encoded(wire::KEY)?,
+        tenant: encoded(wire::TENANT)?,
         // A trace that cannot be read is no reason to refuse: it changes no vector.
-        trace: headers.get("traceparent").and_then(|value| value.to_str().ok()).map(str::to_owned),
-        space: text("x-embed-space")?.map(str::to_owned),
-        truncation: parsed("x-embed-truncation", text("x-embed-truncation")?)?,
+        trace: headers.get(wire::TRACE).and_then(|value| value.to_str().ok()).map(str::to_owned),
+        space: text(wire::SPACE)?.map(str::to_owned),
+        truncation: parsed(wire::TRUNCATION, text(wire::TRUNCATION)?)?,
         timeout_ms: timeout.transpose()?,
     })
 }

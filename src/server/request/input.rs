@@ -17,8 +17,6 @@ pub(in crate::server) struct Input {
     pub(in crate::server) texts: PackedTexts,
     /// Token ids in place of texts; each list stands for one text.
     pub(in crate::server) ids: Vec<Vec<u32>>,
-    /// Whether it was one text, and no list.
-    pub(in crate::server) is_single: bool,
 }
 
 impl Input {
@@ -62,7 +60,7 @@ impl<'de> Visitor<'de> for InputSeed<'_> {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        let mut input = Input { is_single: true, ..Input::default() };
+        let mut input = Input::default();
         input.texts.push_with(|buffer| buffer.push_str(text));
         Ok(Some(input))
     }
@@ -88,7 +86,7 @@ impl<'de> Visitor<'de> for InputSeed<'_> {
             }
         }
         if !loose.is_empty() {
-            (input.ids, input.is_single) = (vec![loose], true);
+            input.ids = vec![loose];
         }
         Ok(Some(input))
     }

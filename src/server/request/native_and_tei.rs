@@ -2,7 +2,7 @@
 //! text-embeddings-inference.
 
 use super::{BadBody, EmbedRequest, Encoding, Fields, Input, headers::HeaderOptions};
-use crate::{InputKind, ParseError, SpaceId, Truncation, server::dialect::Dialect};
+use crate::{InputKind, ParseError, SpaceId, Truncation, server::dialect::Dialect, wire};
 
 /// Makes a request of the fields of `/embed`.
 pub(in crate::server) fn of_embed(
@@ -28,7 +28,7 @@ fn native(fields: &Fields, input: Input, headers: &HeaderOptions) -> Result<Embe
     let mut options = headers.options(kind, parsed("lane", fields.lane.as_deref())?);
     options.key = options.key.or_else(|| fields.key.as_deref().map(Into::into));
     options.tenant = options.tenant.or_else(|| fields.tenant.as_deref().map(Into::into));
-    let of_headers = space("x-embed-space", headers.space.as_deref())?;
+    let of_headers = space(wire::SPACE, headers.space.as_deref())?;
     options.space = of_headers.or(space("space", fields.space.as_deref())?);
     let truncation: Option<Truncation> = parsed("truncation", fields.truncation.as_deref())?;
     // As the services that this route replaces do, but the reply names the texts.
@@ -44,7 +44,7 @@ fn tei(fields: &Fields, input: Input, headers: &HeaderOptions) -> Result<EmbedRe
         return Err(BadBody::of("truncation_direction", "must be \"right\": the beginning of a long text is embedded"));
     }
     let mut options = headers.options(kind, None);
-    options.space = space("x-embed-space", headers.space.as_deref())?;
+    options.space = space(wire::SPACE, headers.space.as_deref())?;
     let of_body = if fields.truncate == Some(false) { Truncation::Error } else { Truncation::Truncate };
     options.truncation = headers.truncation.unwrap_or(of_body);
     Ok(request(Dialect::Tei, input, options, fields, headers.timeout_ms))

@@ -5,7 +5,7 @@ use super::{
     headers::HeaderOptions,
     native_and_tei::{kind_of, space},
 };
-use crate::{InputKind, Truncation, server::dialect::Dialect};
+use crate::{InputKind, Truncation, server::dialect::Dialect, wire};
 
 /// Makes a request of the fields of OpenAI's `/v1/embeddings`.
 pub(in crate::server) fn of_openai(mut fields: Fields, headers: &HeaderOptions) -> Result<EmbedRequest, BadBody> {
@@ -25,7 +25,7 @@ pub(in crate::server) fn of_openai(mut fields: Fields, headers: &HeaderOptions) 
     let of_type = fields.input_type.as_deref().map(|word| kind_of("input_type", word)).transpose()?;
     let kind = headers.kind.or(of_type).or(of_name).unwrap_or(InputKind::Document);
     let mut options = headers.options(kind, None);
-    options.space = space("x-embed-space", headers.space.as_deref())?;
+    options.space = space(wire::SPACE, headers.space.as_deref())?;
     options.truncation = headers.truncation.unwrap_or(Truncation::Error);
     Ok(EmbedRequest {
         texts: input.texts,

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use docvector_embed::{
-    Batch, CountTokens, Embedder, EmbedderExt, ErrorKind, InputKind, Lane, Limits, TokenCount, Truncation,
+    Batch, Embedder, EmbedderExt, ErrorKind, InputKind, Lane, Limits, Truncation,
     cache::Memory,
     conformance::Suite,
     provider::{Fake, Remote, RemoteDialect},
@@ -12,6 +12,7 @@ use docvector_embed::{
 };
 
 use super::Running;
+use crate::support::service::counter_of;
 
 const DIALECTS: &[RemoteDialect] = &[
     RemoteDialect::Docvector,
@@ -20,22 +21,8 @@ const DIALECTS: &[RemoteDialect] = &[
     RemoteDialect::OpenAi,
 ];
 
-/// Counts as `Fake` does: four characters per token.
-#[derive(Debug)]
-struct Quarters;
-
-impl CountTokens for Quarters {
-    fn count(&self, _: InputKind, text: &str) -> usize {
-        text.chars().count().div_ceil(4)
-    }
-
-    fn at_most(&self, _: InputKind, text: &str) -> usize {
-        text.len().div_ceil(4)
-    }
-}
-
 fn model() -> Fake {
-    let tokens = TokenCount::exact(Quarters);
+    let tokens = counter_of(&Fake::new(32));
     let limits = Limits::none().with_texts(50).with_tokens_per_text(64).with_tokens(tokens);
     Fake::builder().with_dimensions(32).with_limits(limits).build().expect("valid")
 }
@@ -53,7 +40,7 @@ async fn the_laws_hold_in_each_dialect_over_a_whole_stack() {
         let fake = model();
         let running = Running::of(stack(&fake));
         // In the dialects of others, only the client can name the texts that were truncated.
-        let limits = Limits::none().with_tokens_per_text(64).with_tokens(TokenCount::exact(Quarters));
+        let limits = Limits::none().with_tokens_per_text(64).with_tokens(counter_of(&fake));
         let remote =
             Remote::builder(running.url()).with_dialect(dialect).with_space(fake.space().expect("one").clone());
         let remote = remote.with_limits(limits).build().expect("valid");
