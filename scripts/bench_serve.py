@@ -105,12 +105,14 @@ class Service:
             reply = connection.getresponse()
             return reply.status, reply.read()
 
-    def rows(self, texts):
-        """Returns the vectors of texts, or None while there are none."""
+    def rows(self, texts, must=False):
+        """Returns the vectors of texts, or None while there are none, unless there must be some."""
         field = {"native": "texts", "tei": "inputs", "openai": "input"}[self.dialect]
         named = {"model": NAME} if self.dialect == "openai" else {}
         status, body = self.ask(self.path, {field: texts, **named})
         if status != 200:
+            if must:
+                raise Unusable(f"it answered {status} to {len(texts)} texts: {body[:300]!r}")
             return None
         reply = json.loads(body)
         return reply["embeddings"] if self.dialect == "native" else [row["embedding"] for row in reply["data"]]
@@ -428,7 +430,7 @@ def beside_peer(options, name, command, dialect, path, port, environment, goals)
         ours(options, dialect=dialect, path=path) as running,
     ):
         sample = texts_of(options, "mixed")[:8] + texts_of(options, "queries")[:8]
-        pairs = zip(running.rows(sample), peer.rows(sample))
+        pairs = zip(running.rows(sample, must=True), peer.rows(sample, must=True))
         least = min(bench_peers.cosine(mine, theirs) for mine, theirs in pairs)
         if not least >= 0.9999:
             raise Unusable(f"its vectors are others: cosine {least:.6f}")
@@ -548,14 +550,14 @@ def overload(options):
     body = pathlib.Path(options.work) / "body.json"
     body.write_text(json.dumps({"texts": texts_of(options, "one")}))
     with ours(options, "--queue-tokens", limit) as running:
-        batch = running.load({**load, "connections": 1}, reply="rows", seconds=options.seconds)["p50_ms"] / 1e3
+        alone = running.load({**load, "connections": 1}, reply="rows", seconds=options.seconds)["p50_ms"] / 1e3
         running.load(load, reply="rows", seconds=1)
         before = running.mib()
         command = [options.oha, "--no-tui", "--output-format", "json", "-z", f"{seconds:g}s", "-q", rate]
         command += ["--latency-correction", "-w", "-c", 512, "-m", "POST", "-D", body, "-T", "application/json"]
         command += ["-A", "application/octet-stream", "--stats-success-breakdown"]
         command += [f"http://127.0.0.1:{running.port}/embed"]
-        cpu = running.cpu()
+        cpu, engine = running.cpu(), running.engine()
         start = time.monotonic()
         generator = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, text=True)
         # Beside it, a client that looks at the refusals. It pauses after each reply, so that it does not get the place
@@ -569,6 +571,7 @@ def overload(options):
             with contextlib.suppress(OSError):
                 usage.append(cpu_of(generator.pid))
         cpu = (running.cpu() - cpu) / (time.monotonic() - start)
+        engine = {name: value - engine[name] for name, value in running.engine().items()}
         looked = json.loads(sample.communicate()[0])
         report = json.loads(generator.communicate()[0])
         after = running.mib()
@@ -580,11 +583,13 @@ def overload(options):
     done = (accepted + looked["statuses"].get("200", 0)) / report["summary"]["total"]
     good = report.get("latencyPercentilesSuccessful") or report["latencyPercentiles"]
     p99 = good["p99"]
+    # As the batches were under this load, and not as one is alone.
+    batch = engine["inference_seconds"] / engine["batches"]
     bound = limit / (tokens * done) + 2 * batch
     refused = looked["statuses"].get("429", 0)
     missing = looked["without_retry_after"]
     print(
-        f"One chunk per request, {tokens:.0f} tokens by the service's estimate, {batch * 1e3:.0f} ms alone. At most "
+        f"One chunk per request, {tokens:.0f} tokens by the service's estimate, {alone * 1e3:.0f} ms alone. At most "
         f"{capacity:.1f} requests/s with 8 connections, so {rate} requests/s for {seconds:g} s, and a queue of "
         f"{limit:,} tokens: {QUEUE_SECONDS} s of work.\n"
     )
@@ -602,6 +607,7 @@ def overload(options):
             ["refusals looked at, without a usable retry-after", f"{refused}, {missing}"],
             ["memory before, most, after", f"{before:.0f}, {most:.0f}, {after:.0f} MiB"],
             ["latency of those served: p50, p99", f"{good['p50']:.2f} s, {p99:.2f} s"],
+            ["time of a batch under this load", f"{batch * 1e3:.0f} ms"],
             ["queue limit / rate + two batches", f"{bound:.2f} s"],
         ]
     )
