@@ -21,12 +21,25 @@ mod guarded;
 mod key;
 mod memory;
 pub(crate) mod owned_entries;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "redis")]
+mod redis;
+mod scan;
+mod spec;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
 mod tiered;
+mod write_behind;
 
 pub(crate) use self::key::HashOfKey;
+#[cfg(feature = "postgres")]
+#[cfg_attr(docvector_docs, doc(cfg(feature = "postgres")))]
+pub use self::postgres::{Postgres, PostgresBuilder, PostgresStats};
+#[cfg(feature = "redis")]
+#[cfg_attr(docvector_docs, doc(cfg(feature = "redis")))]
+pub use self::redis::{Redis, RedisBuilder, RedisStats, Volatile};
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docvector_docs, doc(cfg(feature = "sqlite")))]
 pub use self::sqlite::{Sqlite, SqliteBuilder, SqliteStats};
@@ -34,6 +47,9 @@ pub use self::{
     guarded::Guarded,
     key::Key,
     memory::Memory,
+    scan::{CacheScan, ScanPlace, ScanSink},
+    spec::{CacheSpec, CacheUrl, from_url},
     store::{CacheStore, Entry, Sink},
     tiered::Tiered,
+    write_behind::{WriteBehind, WriteBehindCounts},
 };

@@ -9,14 +9,12 @@
 //! # Ok(()) }
 //! ```
 
-mod byte_size;
-mod cache_spec;
 mod fallback;
 mod from_vars;
 mod model_spec;
-mod not_built_in;
 mod providers;
 mod settings;
 mod stack;
 
-pub use self::{cache_spec::CacheSpec, model_spec::ModelSpec, settings::Config, stack::from_spec};
+pub use self::{model_spec::ModelSpec, settings::Config, stack::from_spec};
+pub use crate::cache::CacheSpec;

@@ -23,6 +23,7 @@
 
 mod inside;
 mod router;
+mod scan;
 mod store;
 mod wrapper;
 
@@ -39,7 +40,7 @@ use std::{
 
 use futures_util::future::join_all;
 
-pub use self::{router::router, store::store, wrapper::wrapper};
+pub use self::{router::router, scan::scan, store::store, wrapper::wrapper};
 use crate::{
     BadTextReason, Batch, Embedder, EmbedderExt, Embeddings, Error, ErrorKind, InputKind, Limits, SpaceId, TokenCount,
     Truncation, Usage, planner, planner::yield_once,
@@ -52,7 +53,8 @@ use crate::{
 #[non_exhaustive]
 #[error("{embedder} breaks law {law}: {what}")]
 pub struct Violation {
-    /// The number of the law in [`Embedder`]'s list; for a store, in [`CacheStore`](crate::cache::CacheStore)'s.
+    /// The number of the law in [`Embedder`]'s list; for a store, in [`CacheStore`](crate::cache::CacheStore)'s or
+    /// [`CacheScan`](crate::cache::CacheScan)'s.
     pub law: u8,
     /// The name of the embedder or store, as it displays itself.
     pub embedder: String,

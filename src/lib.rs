@@ -66,7 +66,9 @@
 mod all;
 mod batch;
 mod breaker_state;
+mod byte_size;
 pub mod cache;
+pub mod cache_tools;
 mod call_record;
 mod charges;
 mod checked;
@@ -90,6 +92,7 @@ mod input_kind;
 mod lanes;
 mod limits;
 mod named;
+mod not_built_in;
 mod numerics;
 pub mod observer;
 mod options;

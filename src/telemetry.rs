@@ -42,6 +42,8 @@ names! {
     NORMALIZATION = "embed.normalization";
     /// The number of damaged entries.
     DAMAGED = "damaged";
+    /// The number of entries that were not written.
+    LOST = "lost";
     /// Failures of a store in a row.
     FAILURES = "failures";
     /// How long a store is not asked.
@@ -231,6 +233,7 @@ mod tests {
             "embed.pooling",
             "embed.normalization",
             "damaged",
+            "lost",
             "failures",
             "pause",
             "embed.retry.attempt",

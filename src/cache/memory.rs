@@ -8,8 +8,8 @@ use quick_cache::{
     sync::{Cache, DefaultLifecycle, EntryAction, EntryResult},
 };
 
-use super::{CacheStore, Entry, HashOfKey, Key, Sink};
-use crate::{Result, SpaceId, planner::yield_once, sync::Mutex};
+use super::{CacheScan, CacheStore, Entry, HashOfKey, Key, ScanPlace, ScanSink, Sink};
+use crate::{Error, ErrorKind, Result, SpaceId, planner::yield_once, sync::Mutex};
 
 /// The minimum size of a part of the table. Each part has a lock and a bound of its own.
 const MIN_PART_BYTES: u64 = 64 << 20;
@@ -17,6 +17,10 @@ const MIN_PART_BYTES: u64 = 64 << 20;
 /// The assumed size of an entry, from which the table's capacity in entries follows: it remembers the hashes of half as
 /// many evicted entries, and keeps those that come back.
 const TYPICAL_ENTRY_BYTES: u64 = 2 << 10;
+
+/// The most entries and bytes that one step of a scan hands over.
+const ENTRIES_PER_SCAN: usize = 16_384;
+const BYTES_PER_SCAN: usize = 8 << 20;
 
 /// The entries that are handled before other tasks have their turn.
 const ENTRIES_PER_TURN: usize = 1024;
@@ -207,6 +211,47 @@ impl CacheStore for Memory {
 
     async fn flush(&self) -> Result<()> {
         Ok(())
+    }
+}
+
+#[async_trait]
+impl CacheScan for Memory {
+    /// Hands the entries over in the order of their keys. Each call looks at all keys.
+    async fn scan(&self, after: Option<&ScanPlace>, sink: &mut ScanSink<'_>) -> Result<Option<ScanPlace>> {
+        let wrong = |_| Error::new(ErrorKind::Config, "the place in the scan is not one of a store in memory");
+        let after: Option<[u8; 32]> = after.map(|after| after.as_bytes().try_into()).transpose().map_err(wrong)?;
+        let is_next = |key: &Key| after.is_none_or(|after| *key.as_bytes() > after);
+        let mut keys: Vec<Key> = self.0.table.iter().map(|(key, _)| key).filter(is_next).collect();
+        if keys.len() > ENTRIES_PER_SCAN {
+            keys.select_nth_unstable(ENTRIES_PER_SCAN);
+            keys.truncate(ENTRIES_PER_SCAN);
+        }
+        keys.sort_unstable();
+        let (mut last, mut bytes) = (None, 0);
+        for key in keys {
+            // An entry that was evicted meanwhile is not there any more.
+            if let Some(value) = self.0.table.peek(&key) {
+                sink(key, &value);
+                bytes += value.len();
+            }
+            last = Some(ScanPlace::from_bytes(key.as_bytes()));
+            if bytes >= BYTES_PER_SCAN {
+                break;
+            }
+        }
+        Ok(last)
+    }
+
+    async fn contains(&self, keys: &[Key]) -> Result<Vec<bool>> {
+        Ok(keys.iter().map(|key| self.0.table.contains_key(key)).collect())
+    }
+
+    async fn estimated_len(&self) -> Result<u64> {
+        Ok(self.len() as u64)
+    }
+
+    async fn notes(&self) -> Result<Vec<(SpaceId, String)>> {
+        Ok(Self::notes(self))
     }
 }
 

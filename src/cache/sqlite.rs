@@ -7,6 +7,7 @@ mod foreign_wal;
 mod immutable;
 mod open;
 mod read;
+mod scan;
 mod schema;
 mod store;
 #[cfg(test)]

@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 
 use super::{
-    cache_spec::CacheSpec,
     model_spec::ModelSpec,
     settings::{Config, OpenAiVars, Secret},
 };
-use crate::{Error, ErrorKind, ParseError, Result, Space};
+use crate::{Error, ErrorKind, ParseError, Result, Space, cache::CacheSpec};
 
 const PROVIDERS: &str = "openai, openai-batch, local, remote";
 /// The folder of batch jobs, if nobody names another one.

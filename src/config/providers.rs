@@ -4,9 +4,9 @@ use std::sync::Arc;
 #[cfg(any(feature = "openai", feature = "remote"))]
 use std::time::Duration;
 
-#[cfg(not(all(feature = "onnx", feature = "openai", feature = "remote")))]
-use super::not_built_in::not_built_in;
 use super::{model_spec::ModelSpec, settings::Config};
+#[cfg(not(all(feature = "onnx", feature = "openai", feature = "remote")))]
+use crate::not_built_in::not_built_in;
 use crate::{Embedder, Result, Space};
 #[cfg(any(feature = "openai", feature = "remote"))]
 use crate::{EmbedderExt, wrap::RetryPolicy};

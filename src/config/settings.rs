@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{cache_spec::CacheSpec, model_spec::ModelSpec};
-use crate::Space;
+use super::model_spec::ModelSpec;
+use crate::{Space, cache::CacheSpec};
 
 /// Everything that makes an embedder with the recommended stack around it.
 ///

@@ -42,7 +42,7 @@ impl Config {
             None => model,
         };
         match &self.cache {
-            Some(cache) => Ok(Arc::new(model.cached(cache.open()?)?)),
+            Some(cache) => Ok(Arc::new(model.cached(cache.open().await?)?)),
             None => Ok(model),
         }
     }

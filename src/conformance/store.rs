@@ -69,15 +69,15 @@ type Written = (Key, Vec<u8>);
 type Found = Vec<Option<Vec<u8>>>;
 
 /// One check: its law, its store, its keys and values, and its violations.
-struct Check<S> {
+pub(super) struct Check<S> {
     law: u8,
-    store: S,
+    pub(super) store: S,
     seed: [u8; 32],
     made: AtomicU64,
 }
 
 impl<S: CacheStore> Check<S> {
-    fn new(law: u8, store: S) -> Self {
+    pub(super) fn new(law: u8, store: S) -> Self {
         // Keys differ between processes, too, because the store may be kept.
         static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one("process"));
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
@@ -421,7 +421,7 @@ impl<S: CacheStore> Check<S> {
     }
 
     /// A new key.
-    fn key(&self) -> Key {
+    pub(super) fn key(&self) -> Key {
         Key::from_bytes(*blake3::keyed_hash(&self.seed, &self.fresh()).as_bytes())
     }
 
@@ -433,11 +433,11 @@ impl<S: CacheStore> Check<S> {
     }
 
     /// New keys with new values.
-    fn entries(&self, count: usize, bytes: usize) -> Vec<Written> {
+    pub(super) fn entries(&self, count: usize, bytes: usize) -> Vec<Written> {
         (0..count).map(|_| (self.key(), self.value(bytes))).collect()
     }
 
-    fn violation(&self, what: String) -> Violation {
+    pub(super) fn violation(&self, what: String) -> Violation {
         self.breaks(self.law, what)
     }
 
@@ -446,16 +446,16 @@ impl<S: CacheStore> Check<S> {
         Violation { law, embedder: self.store.to_string(), what }
     }
 
-    fn expect(&self, holds: bool, what: impl FnOnce() -> String) -> Verdict {
+    pub(super) fn expect(&self, holds: bool, what: impl FnOnce() -> String) -> Verdict {
         if holds { Ok(()) } else { Err(self.violation(what())) }
     }
 
-    async fn put(&self, entries: &[Written]) -> Verdict {
+    pub(super) async fn put(&self, entries: &[Written]) -> Verdict {
         let result = self.store.put(&borrowed(entries)).await;
         result.map_err(|error| self.violation(format!("{} entries cannot be put: {error}", entries.len())))
     }
 
-    async fn get(&self, keys: &[Key]) -> Result<Found, Violation> {
+    pub(super) async fn get(&self, keys: &[Key]) -> Result<Found, Violation> {
         let mut found: Found = vec![None; keys.len()];
         let mut stray = None;
         let mut sink = |place: usize, value: &[u8]| match found.get_mut(place) {
@@ -473,7 +473,7 @@ impl<S: CacheStore> Check<S> {
         }
     }
 
-    async fn remove(&self, entries: &[Written]) -> Verdict {
+    pub(super) async fn remove(&self, entries: &[Written]) -> Verdict {
         let result = self.store.discard(&borrowed(entries)).await;
         result.map_err(|error| self.violation(format!("{} entries cannot be discarded: {error}", entries.len())))
     }

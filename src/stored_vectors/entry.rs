@@ -1,25 +1,33 @@
 //! Writes vectors as entries of a store, and reads them: the format and its checksum.
 //!
-//! An entry is a header of 16 bytes, followed by the components, all little-endian:
+//! An entry is a header and the components, all little-endian:
 //!
 //! | bytes | meaning |
 //! |---|---|
 //! | 0..2 | `dv` |
-//! | 2 | version, 1 |
+//! | 2 | version: 2, or 1 without the bytes 16..36, as entries were until 2026-11 |
 //! | 3 | kind of number: 1 for f32, 2 for f16; 128 is added if the text was truncated |
 //! | 4..8 | number of components |
-//! | 8..16 | xxh3-64 of the components, seeded with the xxh3-64 of the key and the bytes 0..8 |
+//! | 8..16 | xxh3-64 of all that follows, seeded with the xxh3-64 of the key and the bytes 0..8 |
+//! | 16..32 | id of the space |
+//! | 32..36 | day on which it was written: days since 1970-01-01, UTC |
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use crate::cache::Key;
+use crate::{SpaceId, cache::Key};
 
+/// The bytes before those that the checksum covers.
 const HEADER_BYTES: usize = 16;
 const MAGIC: [u8; 2] = *b"dv";
-/// Entries of another version are discarded as damaged, so a new version needs a new `CONTEXT` in `key.rs` as well.
-const VERSION: u8 = 1;
+/// Entries of versions that are not known are discarded as damaged, so a version that takes the place of these needs a
+/// new `CONTEXT` in `key.rs` as well.
+const VERSION: u8 = 2;
+/// The version without a stamp.
+const UNSTAMPED: u8 = 1;
+/// The bytes of a space and a day.
+const STAMP_BYTES: usize = 20;
 const F32: u8 = 1;
 const F16: u8 = 2;
 const TRUNCATED: u8 = 128;
@@ -52,8 +60,35 @@ fn is_close(halves: &[f16], row: &[f32]) -> bool {
     lost <= all * 0.5_f64.powi(21)
 }
 
-/// Appends an entry to `out`.
-pub(super) fn write(out: &mut Vec<u8>, key: &Key, row: &[f32], truncated: bool, encoding: VectorEncoding) {
+/// What an entry says of its origin, so that entries can be picked out later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Stamp {
+    pub(crate) space: SpaceId,
+    /// Days since 1970-01-01, UTC.
+    pub(crate) day: u32,
+}
+
+impl Stamp {
+    /// Makes the stamp of an entry of this space that is written now.
+    pub(crate) fn now(space: SpaceId) -> Self {
+        // A clock before 1970 is wrong, and then the day does not matter.
+        let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        Self { space, day: u32::try_from(since.as_secs() / 86_400).unwrap_or(u32::MAX) }
+    }
+}
+
+/// The largest number of bytes of an entry beside its components.
+pub(super) const MAX_OVERHEAD: usize = HEADER_BYTES + STAMP_BYTES;
+
+/// Appends an entry to `out`. Without a stamp it has the form of old entries.
+pub(super) fn write(
+    out: &mut Vec<u8>,
+    key: &Key,
+    row: &[f32],
+    truncated: bool,
+    encoding: VectorEncoding,
+    stamp: Option<Stamp>,
+) {
     let start = out.len();
     let halves = match encoding {
         VectorEncoding::Exact => None,
@@ -66,9 +101,13 @@ pub(super) fn write(out: &mut Vec<u8>, key: &Key, row: &[f32], truncated: bool, 
     };
     let number_type = if halves.is_some() { F16 } else { F32 } | if truncated { TRUNCATED } else { 0 };
     out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&[VERSION, number_type]);
+    out.extend_from_slice(&[if stamp.is_some() { VERSION } else { UNSTAMPED }, number_type]);
     out.extend_from_slice(&(row.len() as u32).to_le_bytes());
     out.extend_from_slice(&[0; 8]);
+    if let Some(Stamp { space, day }) = stamp {
+        out.extend_from_slice(space.as_bytes());
+        out.extend_from_slice(&day.to_le_bytes());
+    }
     match halves {
         Some(halves) => halves.iter().for_each(|half| out.extend_from_slice(&half.to_le_bytes())),
         None if cfg!(target_endian = "little") => out.extend_from_slice(bytemuck::cast_slice(row)),
@@ -88,6 +127,10 @@ pub struct EntryInfo {
     pub half_precision: bool,
     /// Whether the text was truncated.
     pub truncated: bool,
+    /// The space of the vector; `None` for entries that were written before 2026-12, which do not say.
+    pub space: Option<SpaceId>,
+    /// The day on which the entry was written, as days since 1970-01-01 UTC; `None` as for `space`.
+    pub day: Option<u32>,
 }
 
 impl EntryInfo {
@@ -99,14 +142,69 @@ impl EntryInfo {
     /// assert_eq!(EntryInfo::inspect(&Key::from_bytes([7; 32]), b"no entry"), None);
     /// ```
     pub fn inspect(key: &Key, value: &[u8]) -> Option<Self> {
+        Self::read(key, value, &mut Vec::new())
+    }
+
+    /// Does the same, and appends the vector to `rows`. Nothing is appended if the result is `None`.
+    ///
+    /// ```
+    /// # fn main() -> docvector_embed::Result<()> {
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use docvector_embed::{EmbedderExt, cache::{CacheScan, Memory}, provider::Fake, wrap::EntryInfo};
+    /// let store = Memory::new(1 << 20);
+    /// let rows = Fake::new(8).cached(store.clone())?.embed_documents(&["a text"]).await?;
+    /// store.scan(None, &mut |key, value| {
+    ///     let mut row = Vec::new();
+    ///     let info = EntryInfo::read(&key, value, &mut row).expect("an entry");
+    ///     assert_eq!((row.as_slice(), info.space), (rows.row(0), Some(rows.space().id())));
+    ///     // The same entry again, byte for byte.
+    ///     assert_eq!(info.entry_of(&key, &row), value);
+    /// }).await?;
+    /// # Ok(()) }) }
+    /// ```
+    pub fn read(key: &Key, value: &[u8], rows: &mut Vec<f32>) -> Option<Self> {
         let header = value.get(..HEADER_BYTES)?;
         let dimensions = u32::from_le_bytes(header[4..8].try_into().ok()?) as usize;
         // Checked before memory is allocated for so many.
         if dimensions.checked_mul(2)? > value.len() {
             return None;
         }
-        let truncated = read(value, key, &mut vec![0.0; dimensions])?;
-        Some(Self { dimensions, half_precision: header[3] & !TRUNCATED == F16, truncated })
+        let truncated = append(value, key, rows, dimensions)?;
+        let stamp = stamp_of(value);
+        Some(Self {
+            dimensions,
+            half_precision: header[3] & !TRUNCATED == F16,
+            truncated,
+            space: stamp.map(|stamp| stamp.space),
+            day: stamp.map(|stamp| stamp.day),
+        })
+    }
+
+    /// Makes the entry of a vector that this describes: that of a [read](Self::read) one, byte for byte. A vector that is
+    /// not exact in 16 bits is written with 32, whatever `half_precision` says. Without a space or a day, the entry has
+    /// neither.
+    pub fn entry_of(&self, key: &Key, row: &[f32]) -> Vec<u8> {
+        let encoding = if self.half_precision { VectorEncoding::HalfWhereExact } else { VectorEncoding::Exact };
+        let stamp = self.space.zip(self.day).map(|(space, day)| Stamp { space, day });
+        let mut entry = Vec::with_capacity(MAX_OVERHEAD + 4 * row.len());
+        write(&mut entry, key, row, self.truncated, encoding, stamp);
+        entry
+    }
+}
+
+/// Returns the stamp of an entry that is sound.
+fn stamp_of(entry: &[u8]) -> Option<Stamp> {
+    let stamp = entry.get(HEADER_BYTES..MAX_OVERHEAD).filter(|_| entry[2] == VERSION)?;
+    let (space, day) = stamp.split_at(16);
+    Some(Stamp { space: SpaceId::from_bytes(space.try_into().ok()?), day: u32::from_le_bytes(day.try_into().ok()?) })
+}
+
+/// Returns the bytes of the components; `None` for a version that is not known.
+fn payload(entry: &[u8]) -> Option<&[u8]> {
+    match *entry.get(2)? {
+        VERSION => entry.get(MAX_OVERHEAD..),
+        UNSTAMPED => entry.get(HEADER_BYTES..),
+        _ => None,
     }
 }
 
@@ -115,7 +213,7 @@ impl EntryInfo {
 pub(super) fn append(entry: &[u8], key: &Key, rows: &mut Vec<f32>, width: usize) -> Option<bool> {
     if cfg!(target_endian = "little")
         && let Some(&(F32 | F32_TRUNCATED)) = entry.get(3)
-        && let Ok(row) = bytemuck::try_cast_slice(entry.get(HEADER_BYTES..)?)
+        && let Ok(row) = bytemuck::try_cast_slice(payload(entry)?)
     {
         let cut = (row.len() == width).then(|| check(entry, key, width))??;
         crate::embeddings::not_finite(row).is_none().then(|| rows.extend_from_slice(row))?;
@@ -134,7 +232,7 @@ pub(super) fn append(entry: &[u8], key: &Key, rows: &mut Vec<f32>, width: usize)
 fn check(entry: &[u8], key: &Key, width: usize) -> Option<bool> {
     let header = entry.get(..HEADER_BYTES)?;
     let said = u32::from_le_bytes(header[4..8].try_into().ok()?) as usize;
-    let known = header[..2] == MAGIC && header[2] == VERSION && said == width;
+    let known = header[..2] == MAGIC && matches!(header[2], UNSTAMPED | VERSION) && said == width;
     let sum = u64::from_le_bytes(header[8..HEADER_BYTES].try_into().ok()?);
     (known && sum == checksum(key, entry)).then_some(header[3] & TRUNCATED != 0)
 }
@@ -144,7 +242,7 @@ fn check(entry: &[u8], key: &Key, width: usize) -> Option<bool> {
 pub(super) fn read(entry: &[u8], key: &Key, row: &mut [f32]) -> Option<bool> {
     let width = row.len();
     let truncated = check(entry, key, width)?;
-    let payload = &entry[HEADER_BYTES..];
+    let payload = payload(entry)?;
     match entry[3] & !TRUNCATED {
         F32 if payload.len() == width * 4 => {
             bytemuck::cast_slice_mut(row).copy_from_slice(payload);
@@ -164,7 +262,7 @@ pub(super) fn read(entry: &[u8], key: &Key, row: &mut [f32]) -> Option<bool> {
     crate::embeddings::not_finite(row).is_none().then_some(truncated)
 }
 
-/// Binds the components to the header and to the key: an entry under another key counts as damaged.
+/// Binds the components and the stamp to the header and to the key: an entry under another key counts as damaged.
 fn checksum(key: &Key, entry: &[u8]) -> u64 {
     let mut about = [0; 40];
     about[..32].copy_from_slice(key.as_bytes());
@@ -189,7 +287,7 @@ pub mod fuzz {
 
     pub fn write(key: [u8; 32], row: &[f32], truncated: bool, encoding: VectorEncoding) -> Vec<u8> {
         let mut out = Vec::new();
-        super::write(&mut out, &Key::from_bytes(key), row, truncated, encoding);
+        super::write(&mut out, &Key::from_bytes(key), row, truncated, encoding, None);
         out
     }
 
@@ -209,13 +307,15 @@ mod tests {
     use super::*;
     use crate::numerics::cosine;
 
+    const STAMP: Stamp = Stamp { space: SpaceId::from_bytes([7; 16]), day: 20_000 };
+
     fn key(byte: u8) -> Key {
         Key::from_bytes([byte; 32])
     }
 
     fn entry(row: &[f32], encoding: VectorEncoding) -> Vec<u8> {
         let mut out = vec![9; 3];
-        write(&mut out, &key(1), row, false, encoding);
+        write(&mut out, &key(1), row, false, encoding, Some(STAMP));
         out.split_off(3)
     }
 
@@ -225,10 +325,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(row in prop::collection::vec(finite(), 1..40), truncated: bool) {
+        fn what_is_written_is_read(row in prop::collection::vec(finite(), 1..40), truncated: bool, stamped: bool) {
             for encoding in [VectorEncoding::Exact, VectorEncoding::HalfWhereExact] {
                 let mut out = Vec::new();
-                write(&mut out, &key(1), &row, truncated, encoding);
+                write(&mut out, &key(1), &row, truncated, encoding, stamped.then_some(STAMP));
                 let mut read_back = vec![0.0; row.len()];
                 prop_assert_eq!(read(&out, &key(1), &mut read_back), Some(truncated));
                 let bits = |row: &[f32]| row.iter().map(|number| number.to_bits()).collect::<Vec<_>>();
@@ -247,7 +347,7 @@ mod tests {
         #[test]
         fn halves_are_close(row in prop::collection::vec(-1.0_f32..1.0, 1..40)) {
             let out = entry(&row, VectorEncoding::Half);
-            prop_assert_eq!(out.len(), HEADER_BYTES + 2 * row.len());
+            prop_assert_eq!(out.len(), MAX_OVERHEAD + 2 * row.len());
             let mut read_back = vec![0.0; row.len()];
             prop_assert_eq!(read(&out, &key(1), &mut read_back), Some(false));
             for (half, number) in read_back.iter().zip(&row) {
@@ -295,15 +395,23 @@ mod tests {
     #[test]
     fn entries_say_what_they_are() {
         for (encoding, halves) in [(VectorEncoding::Exact, false), (VectorEncoding::Half, true)] {
-            for truncated in [false, true] {
+            for (truncated, stamp) in [(false, None), (true, None), (false, Some(STAMP)), (true, Some(STAMP))] {
                 let mut out = Vec::new();
-                write(&mut out, &key(1), &[0.5, 0.25, 1.0], truncated, encoding);
-                assert_eq!(
-                    EntryInfo::inspect(&key(1), &out),
-                    Some(EntryInfo { dimensions: 3, half_precision: halves, truncated })
-                );
+                write(&mut out, &key(1), &[0.5, 0.25, 1.0], truncated, encoding, stamp);
+                let info = EntryInfo {
+                    dimensions: 3,
+                    half_precision: halves,
+                    truncated,
+                    space: stamp.map(|stamp| stamp.space),
+                    day: stamp.map(|stamp| stamp.day),
+                };
+                assert_eq!(EntryInfo::inspect(&key(1), &out), Some(info));
                 assert_eq!(EntryInfo::inspect(&key(2), &out), None);
                 assert_eq!(EntryInfo::inspect(&key(1), &out[..out.len() - 1]), None);
+                let mut row = vec![7.0];
+                assert_eq!(EntryInfo::read(&key(1), &out, &mut row), Some(info));
+                assert_eq!(row, [7.0, 0.5, 0.25, 1.0]);
+                assert_eq!(info.entry_of(&key(1), &row[1..]), out);
             }
         }
         // A header that claims four billion components makes no room for them.
@@ -314,12 +422,12 @@ mod tests {
 
     #[test]
     fn halves_are_taken_only_where_nothing_is_lost() {
-        assert_eq!(entry(&[0.5, -0.25, 0.0], VectorEncoding::HalfWhereExact).len(), HEADER_BYTES + 6);
+        assert_eq!(entry(&[0.5, -0.25, 0.0], VectorEncoding::HalfWhereExact).len(), MAX_OVERHEAD + 6);
         for odd in [0.1, 1e-9, 1e9] {
-            assert_eq!(entry(&[0.5, odd], VectorEncoding::HalfWhereExact).len(), HEADER_BYTES + 8, "{odd}");
+            assert_eq!(entry(&[0.5, odd], VectorEncoding::HalfWhereExact).len(), MAX_OVERHEAD + 8, "{odd}");
         }
         // Too large for 16 bits, whatever was asked for.
-        assert_eq!(entry(&[0.5, 1e9], VectorEncoding::Half).len(), HEADER_BYTES + 8);
+        assert_eq!(entry(&[0.5, 1e9], VectorEncoding::Half).len(), MAX_OVERHEAD + 8);
         // The sign of zero is a bit, too.
         let mut row = [1.0];
         assert_eq!(read(&entry(&[-0.0], VectorEncoding::HalfWhereExact), &key(1), &mut row), Some(false));
@@ -332,9 +440,13 @@ mod tests {
         let hex = "fb75a302db2a9e6b52addd1c118ff0c4ae41f775871fad0332f7b41492dcb187";
         let byte = |at: usize| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).expect("a byte");
         let key = Key::from_bytes(std::array::from_fn(byte));
-        let mut out = Vec::new();
-        write(&mut out, &key, &[1.0, -2.5], true, VectorEncoding::Exact);
-        let hex: String = out.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "64760181020000008963e0766f2bae980000803f000020c0");
+        let written = |stamp| {
+            let mut out = Vec::new();
+            write(&mut out, &key, &[1.0, -2.5], true, VectorEncoding::Exact, stamp);
+            out.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        };
+        assert_eq!(written(None), "64760181020000008963e0766f2bae980000803f000020c0");
+        let space = "07".repeat(16);
+        assert_eq!(written(Some(STAMP)), format!("647602810200000049d8b049a085eb5f{space}204e00000000803f000020c0"));
     }
 }

@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 
 use super::{
     counts::StoreCounts,
-    entry::{self, VectorEncoding},
+    entry::{self, MAX_OVERHEAD, Stamp, VectorEncoding},
     rows::Rows,
 };
 use crate::{
@@ -158,7 +158,8 @@ impl VectorStore {
     /// Stores the vector of the probe text, exactly.
     pub(crate) async fn put_probe(&self, key: Key, row: &[f32]) -> Result<()> {
         let mut value = Vec::new();
-        entry::write(&mut value, &key, row, false, VectorEncoding::Exact);
+        let stamp = Some(Stamp::now(self.space.id()));
+        entry::write(&mut value, &key, row, false, VectorEncoding::Exact, stamp);
         unpanicked(async { self.store.put(&[Entry::new(key, &value)]).await }).await?;
         self.note().await
     }
@@ -178,10 +179,11 @@ impl VectorStore {
 
     /// Stores rows under keys. A failure causes a warning.
     pub(crate) async fn keep(&self, keys: &[Key], rows: &Embeddings) {
-        let mut entries = OwnedEntries::with_capacity(keys.len(), keys.len() * (rows.dimensions() * 4 + 16));
+        let mut entries = OwnedEntries::with_capacity(keys.len(), keys.len() * (rows.dimensions() * 4 + MAX_OVERHEAD));
+        let stamp = Some(Stamp::now(self.space.id()));
         for (row, &key) in keys.iter().enumerate() {
             let cut = rows.is_truncated(row);
-            entries.push_with(key, |value| entry::write(value, &key, rows.row(row), cut, self.encoding));
+            entries.push_with(key, |value| entry::write(value, &key, rows.row(row), cut, self.encoding, stamp));
         }
         let entries: Vec<Entry<'_>> = entries.iter().collect();
         if let Err(error) = unpanicked(async { self.store.put(&entries).await }).await {

@@ -1,6 +1,9 @@
 //! All integration tests, one binary: modules by subject, fast ones first.
 
 mod cache;
+#[cfg(all(feature = "arrow", unix))]
+mod cache_export;
+mod cache_tools;
 mod check_gpu;
 mod cli;
 mod config;

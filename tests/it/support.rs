@@ -5,16 +5,32 @@ pub(crate) mod deaf;
 mod golden;
 #[cfg(all(feature = "openai", unix))]
 pub(crate) mod llmock;
-#[cfg(any(feature = "openai", feature = "sqlite", feature = "testing"))]
+#[cfg(all(unix, feature = "postgres"))]
+pub(crate) mod postgres_server;
+#[cfg(any(feature = "openai", feature = "postgres", feature = "redis", feature = "sqlite", feature = "testing"))]
 pub(crate) mod processes;
+#[cfg(all(unix, feature = "redis"))]
+pub(crate) mod redis_client;
+#[cfg(all(unix, feature = "redis"))]
+pub(crate) mod redis_cluster;
+#[cfg(all(unix, feature = "redis"))]
+pub(crate) mod redis_server;
 #[cfg(feature = "openai")]
 pub(crate) mod server;
+#[cfg(all(unix, any(feature = "redis", feature = "postgres")))]
+pub(crate) mod server_child;
 #[cfg(feature = "openai")]
 pub(crate) mod server_process;
 #[cfg(feature = "remote")]
 pub(crate) mod service;
+#[cfg(all(unix, any(feature = "redis", feature = "postgres")))]
+pub(crate) mod small_disk;
 #[cfg(any(feature = "openai", feature = "remote"))]
 pub(crate) mod stand_in;
+#[cfg(all(unix, any(feature = "redis", feature = "postgres")))]
+pub(crate) mod tcp_proxy;
+#[cfg(all(unix, any(feature = "redis", feature = "postgres")))]
+pub(crate) mod warnings;
 
 use std::path::{Path, PathBuf};
 

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Result, SpaceId,
-    cache::{CacheStore, Entry, Key, Sink, owned_entries::OwnedEntries},
+    cache::{CacheScan, CacheStore, Entry, Key, Sink, owned_entries::OwnedEntries},
     sync::Mutex,
 };
 
@@ -288,35 +288,22 @@ impl Sqlite {
     /// Those of [`CacheStore::get`]. A row without a valid key is left out, and is an error after all others were
     /// shown.
     pub async fn for_each(&self, mut f: impl FnMut(Key, &[u8]) + Send) -> Result<()> {
-        let (mut after, mut keyless) = (0, None);
+        let mut place = None;
         loop {
-            let part = self.read(move |connection| Part::after(connection, after)).await?;
-            if part.found.is_empty() {
-                let told = |id| {
-                    format!("{} is damaged: row {id}, and possibly others, has no valid key", self.0.path.display())
-                };
-                return keyless.map_or(Ok(()), |id| Err(Error::new(ErrorKind::Cache, told(id))));
-            }
-            for (id, key, range) in part.found {
-                if id <= after {
-                    return Err(self.out_of_order());
-                }
-                after = id;
-                match key {
-                    Some(key) => f(key, &part.bytes[range]),
-                    None => keyless = keyless.or(Some(id)),
-                }
+            place = self.scan(place.as_ref(), &mut f).await?;
+            if place.is_none() {
+                return Ok(());
             }
         }
     }
 
-    fn out_of_order(&self) -> Error {
+    pub(super) fn out_of_order(&self) -> Error {
         let message = format!("{} is damaged: its rows are out of order; {AFTER_DAMAGE}", self.0.path.display());
         Error::new(ErrorKind::Cache, message)
     }
 
     /// Runs one short transaction on a thread for blocking work.
-    async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Send + 'static>(
         &self,
         part: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {

@@ -56,7 +56,7 @@ impl Running {
     }
 
     /// Waits for its end, and tells whether it was a good one.
-    #[cfg(feature = "sqlite")]
+    #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
     pub(crate) fn ended(&mut self) -> bool {
         self.0.wait().expect("it ended").success()
     }
