@@ -4,6 +4,8 @@
 mod batch;
 mod bench;
 mod cache;
+#[cfg(unix)]
+mod cache_tools;
 mod doctor;
 mod embed;
 mod openai;

@@ -3,38 +3,50 @@
 use std::{
     fmt,
     io::{self, Write},
-    path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
 use docvector_embed::{
     SpaceId,
-    cache::{CacheStore, Entry, Key, Sink, Sqlite},
+    cache::{CacheSpec, CacheStore, Entry, Key, Sink, Sqlite},
 };
 
-use crate::failure::Failure;
+use crate::{failure::Failure, runtime::runtime};
 
-/// The cache file as `embed` uses it. It warns at the first failure, because the run goes on without the cache.
+/// The cache as `embed` uses it. It warns at the first failure, because the run goes on without the cache.
 #[derive(Debug)]
 pub(crate) struct CacheWithWarning {
-    file: Sqlite,
+    store: Arc<dyn CacheStore>,
+    is_read_only: bool,
     has_failed: AtomicBool,
 }
 
 impl CacheWithWarning {
-    /// Opens the file, or creates it. Warns if nothing can be stored in it.
-    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
-        let file = Sqlite::open(path)?;
-        if file.is_read_only() {
-            let name = path.display();
-            let _ = writeln!(io::stderr().lock(), "warning: {name} cannot be written: new vectors are not stored");
-        }
-        Ok(Self { file, has_failed: AtomicBool::new(false) })
+    /// Opens the store; a file is created if it is missing. Warns if nothing can be stored in it.
+    pub(crate) fn open(spec: &CacheSpec) -> Result<Self, Failure> {
+        let (store, is_read_only): (Arc<dyn CacheStore>, bool) = match spec {
+            CacheSpec::Sqlite(path) => {
+                let file = Sqlite::open(path)?;
+                let is_read_only = file.is_read_only();
+                if is_read_only {
+                    let name = path.display();
+                    let _ =
+                        writeln!(io::stderr().lock(), "warning: {name} cannot be written: new vectors are not stored");
+                }
+                (Arc::new(file), is_read_only)
+            }
+            // Shows errors before the work begins. The connections end with this runtime; the store makes new ones.
+            server => (runtime()?.block_on(server.open())?, false),
+        };
+        Ok(Self { store, is_read_only, has_failed: AtomicBool::new(false) })
     }
 
-    pub(crate) fn is_read_only(&self) -> bool {
-        self.file.is_read_only()
+    pub(crate) const fn is_read_only(&self) -> bool {
+        self.is_read_only
     }
 
     fn warn_once(&self, result: docvector_embed::Result<()>) -> docvector_embed::Result<()> {
@@ -53,7 +65,7 @@ impl CacheWithWarning {
 
 impl fmt::Display for CacheWithWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.file, f)
+        fmt::Display::fmt(&self.store, f)
     }
 }
 
@@ -61,22 +73,22 @@ impl fmt::Display for CacheWithWarning {
 #[deny(clippy::missing_trait_methods)]
 impl CacheStore for CacheWithWarning {
     async fn get(&self, keys: &[Key], sink: &mut Sink<'_>) -> docvector_embed::Result<()> {
-        self.warn_once(self.file.get(keys, sink).await)
+        self.warn_once(self.store.get(keys, sink).await)
     }
 
     async fn put(&self, entries: &[Entry<'_>]) -> docvector_embed::Result<()> {
-        self.warn_once(self.file.put(entries).await)
+        self.warn_once(self.store.put(entries).await)
     }
 
     async fn discard(&self, damaged: &[Entry<'_>]) -> docvector_embed::Result<()> {
-        self.warn_once(self.file.discard(damaged).await)
+        self.warn_once(self.store.discard(damaged).await)
     }
 
     async fn note(&self, space: SpaceId, about: &str) -> docvector_embed::Result<()> {
-        self.warn_once(self.file.note(space, about).await)
+        self.warn_once(self.store.note(space, about).await)
     }
 
     async fn flush(&self) -> docvector_embed::Result<()> {
-        self.warn_once(self.file.flush().await)
+        self.warn_once(self.store.flush().await)
     }
 }

@@ -67,7 +67,7 @@ pub(crate) enum Command {
     /// Find the fastest threads and batches for a model on this machine, and store them for later loads
     #[command(after_help = TUNE_EXAMPLES)]
     Tune(TuneArgs),
-    /// Show or check a file that `embed --cache` keeps vectors in
+    /// Show, check, copy or clean a store that `embed --cache` keeps vectors in
     #[command(after_help = CACHE_EXAMPLES)]
     Cache(CacheArgs),
 }
@@ -90,9 +90,8 @@ fn usage_error_of(command: &mut clap::Command, of: &[&str], message: &str) -> cl
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use docvector_embed::InputKind;
+    use docvector_embed::cache::CacheSpec;
 
     use super::{
         cache::CacheCommand,
@@ -202,7 +201,7 @@ mod tests {
     fn a_cache_is_another_file_than_input_and_output() {
         assert_eq!(embed_options(&[]).expect("valid").cache, None);
         let options = embed_options(&["--cache", "c", "--input", "i", "--output", "folder/c"]).expect("valid");
-        assert_eq!(options.cache.as_deref(), Some(Path::new("c")));
+        assert_eq!(options.cache, Some(CacheSpec::Sqlite("c".into())));
     }
 
     #[test]
@@ -212,10 +211,12 @@ mod tests {
             Command::Cache(args) => args.command,
             other => unreachable!("a cache was asked for, not {other:?}"),
         };
-        assert!(matches!(command(&["stats", "c"]), CacheCommand::Stats(args) if args.path == Path::new("c")));
+        assert!(
+            matches!(command(&["stats", "c"]), CacheCommand::Stats(args) if args.store == CacheSpec::Sqlite("c".into()))
+        );
         for (arguments, remove) in [(&["verify", "c"][..], false), (&["verify", "c", "--remove"], true)] {
             let CacheCommand::Verify(args) = command(arguments) else { unreachable!("verify was asked for") };
-            assert_eq!((args.path.as_path(), args.remove), (Path::new("c"), remove));
+            assert_eq!((args.store, args.remove), (CacheSpec::Sqlite("c".into()), remove));
         }
         for arguments in
             [&["stats"][..], &[], &["verify", "--remove"], &["stats", "c", "--remove"], &["stats", "c", "d"]]

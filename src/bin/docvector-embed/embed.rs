@@ -28,7 +28,7 @@ use crate::{
     threads::{join, spawn},
     window::{Rows, Window},
     window_embedder::WindowEmbedder,
-    wording::Counted,
+    wording::{Counted, place_of},
 };
 
 /// Windows that are read ahead.
@@ -51,7 +51,7 @@ fn run_in_windows(options: &EmbedOptions) -> Result<(), Failure> {
     let output = Output::create(&options.output, options.format)?;
     let unwritten =
         if output.is_file() { format!("; nothing was written to {}", output.name()) } else { String::new() };
-    let store = options.cache.as_deref().map(CacheWithWarning::open).transpose()?;
+    let store = options.cache.as_ref().map(CacheWithWarning::open).transpose()?;
     let model = EmbedModel::load(options)?;
     let dimensions = model.embedder.dimensions()?;
     let keeps = store.as_ref().is_some_and(|store| !store.is_read_only());
@@ -83,9 +83,9 @@ fn run_in_windows(options: &EmbedOptions) -> Result<(), Failure> {
 /// Says how many vectors a failed run stored in the cache.
 fn stored_in_cache(options: &EmbedOptions, cached: Option<&Cached<Arc<dyn Embedder>>>) -> String {
     match (cached, &options.cache) {
-        (Some(cached), Some(path)) if cached.counts().failures == 0 => {
+        (Some(cached), Some(store)) if cached.counts().failures == 0 => {
             let stored = Counted(cached.counts().stored, "new vector");
-            format!("; {stored} went into the cache {}", path.display())
+            format!("; {stored} went into the cache {}", place_of(store))
         }
         _ => String::new(),
     }

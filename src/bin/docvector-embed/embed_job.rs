@@ -42,7 +42,7 @@ pub(crate) fn run(options: &EmbedOptions, model: &str) -> Result<(), Failure> {
     let started = Instant::now();
     // Open the files first, so that an error in them shows before anything is submitted.
     let mut output = Output::create(&options.output, options.format)?;
-    let provider = open(options.openai.builder(model), &options.jobs, &options.course, options.cache.as_deref())?;
+    let provider = open(options.openai.builder(model), &options.jobs, &options.course, options.cache.as_ref())?;
     let mut source = Source::read(&options.input, options.jsonl)?;
     source.warn_of_json();
     if options.on_error == OnError::Fail {

@@ -8,6 +8,7 @@ mod cache;
 mod cache_warning;
 mod cli;
 mod cpu_contention;
+mod day;
 mod doctor;
 mod embed;
 mod embed_job;
@@ -50,7 +51,7 @@ use std::io::{self, Write};
 use clap::Parser;
 
 use self::{
-    cli::{Cli, Command, cache::CacheCommand},
+    cli::{Cli, Command},
     failure::Failure,
 };
 
@@ -71,10 +72,7 @@ fn main() {
             Err(message) => cli::usage_error(&["serve"], &message).exit(),
         },
         Command::Tune(args) => tune::run(&args),
-        Command::Cache(args) => match args.command {
-            CacheCommand::Stats(args) => cache::stats(&args),
-            CacheCommand::Verify(args) => cache::verify(&args),
-        },
+        Command::Cache(args) => cache::run(&args.command),
     };
     let status = match done {
         // `| head` closes the pipe when it has enough. That is no failure, even under `set -o pipefail`.

@@ -3,8 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use docvector_embed::{
-    Batch, Config, Embedder, EmbedderExt, Truncation, cache::Sqlite, config::ModelSpec, provider::Onnx,
-    server::ServedModel,
+    Batch, Config, Embedder, EmbedderExt, Truncation, config::ModelSpec, provider::Onnx, server::ServedModel,
 };
 use tokio::runtime::Handle;
 
@@ -33,17 +32,17 @@ pub(crate) fn load(options: &ServeOptions, runtime: &Handle) -> Result<Loaded, F
             let served = ServedModel::of_onnx(&model);
             local = Some(model.clone());
             // The engine merges callers by itself.
-            served.with_embedder(with_cache(options, coalesced(model, options.coalesce.unwrap_or_default()))?)
+            served.with_embedder(with_cache(options, runtime, coalesced(model, options.coalesce.unwrap_or_default()))?)
         }
         ModelChoice::OpenAi(name) | ModelChoice::OpenAiBatch(name) => {
             let model = answering_at_once(options.openai.builder(name).build()?);
-            let stack = with_cache(options, coalesced(model, options.coalesce.unwrap_or(COALESCE)))?;
+            let stack = with_cache(options, runtime, coalesced(model, options.coalesce.unwrap_or(COALESCE)))?;
             ServedModel::new(stack).with_name(name.clone()).with_device("hosted")
         }
         ModelChoice::Remote(url) => {
             let model = runtime.block_on(Config::new(ModelSpec::Remote(url.clone())).build())?;
             // The other service merges callers.
-            let stack = with_cache(options, coalesced(model, options.coalesce.unwrap_or_default()))?;
+            let stack = with_cache(options, runtime, coalesced(model, options.coalesce.unwrap_or_default()))?;
             ServedModel::new(stack).with_device("another service")
         }
     };
@@ -73,9 +72,13 @@ fn coalesced(model: impl Embedder, window: Duration) -> Arc<dyn Embedder> {
     if window.is_zero() { Arc::new(model) } else { Arc::new(model.coalesce(window)) }
 }
 
-fn with_cache(options: &ServeOptions, model: Arc<dyn Embedder>) -> Result<Arc<dyn Embedder>, Failure> {
+fn with_cache(
+    options: &ServeOptions,
+    runtime: &Handle,
+    model: Arc<dyn Embedder>,
+) -> Result<Arc<dyn Embedder>, Failure> {
     match &options.cache {
-        Some(path) => Ok(Arc::new(model.cached(Sqlite::open(path)?)?)),
+        Some(store) => Ok(Arc::new(model.cached(runtime.block_on(store.open())?)?)),
         None => Ok(model),
     }
 }

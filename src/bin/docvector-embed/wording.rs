@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Display};
 
+use docvector_embed::cache::CacheSpec;
+
 /// A number with its noun, in the singular or plural.
 pub(crate) struct Counted(pub(crate) u64, pub(crate) &'static str);
 
@@ -33,6 +35,14 @@ impl Display for Bytes {
 /// Replaces control characters, so that a text from outside stays on its line and cannot control a terminal.
 pub(crate) fn without_controls(text: &str) -> String {
     text.chars().map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }).collect()
+}
+
+/// Names a store as a user wrote it, without a password.
+pub(crate) fn place_of(store: &CacheSpec) -> String {
+    match store {
+        CacheSpec::Sqlite(path) => path.display().to_string(),
+        other => other.to_string(),
+    }
 }
 
 #[cfg(test)]

@@ -12,5 +12,5 @@ use crate::{
 pub(super) async fn open_job(id: &str, jobs: &JobsArgs, run: &RunArgs, server: &ServerArgs) -> Result<Job, Failure> {
     let status = find(jobs, id)?;
     let model = server.builder(&status.model).with_dimensions(status.dimensions);
-    Ok(open(model, jobs, &run.course, run.cache.as_deref())?.resume(id).await?)
+    Ok(open(model, jobs, &run.course, run.cache.as_ref())?.resume(id).await?)
 }

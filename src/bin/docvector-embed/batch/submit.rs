@@ -30,7 +30,7 @@ use crate::{
 pub(crate) fn run(args: &SubmitArgs) -> Result<(), Failure> {
     let output = args.rows.options().map_err(Failure::new)?.as_ref().map(OpenOutput::create).transpose()?;
     let model = args.openai.builder(&args.model.0);
-    let provider = open(model, &args.jobs, &args.run.course, args.run.cache.as_deref())?;
+    let provider = open(model, &args.jobs, &args.run.course, args.run.cache.as_ref())?;
     let source = Source::read(&args.input, args.is_jsonl())?;
     source.warn_of_json();
     refuse_bad_lines(&source.bad_lines, source.lines, NOTHING_SUBMITTED)?;

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use docvector_embed::cache::CacheSpec;
 
 use super::{
+    cache::store_parser,
     jobs::{CourseArgs, JobsArgs},
     kind::KindArg,
     model_choice::BatchModel,
@@ -162,10 +164,9 @@ pub(crate) struct RemoveArgs {
 /// The cache and the course of a command that works on a job, and whether it is quiet.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// File to keep vectors in, as for `embed`, created if missing: they go there as they come, and texts that it has
-    /// are not submitted
-    #[arg(long, value_name = "PATH")]
-    pub(crate) cache: Option<PathBuf>,
+    /// Store to keep vectors in, as for `embed`: they go there as they come, and texts that it has are not submitted
+    #[arg(long, value_name = "STORE", value_parser = store_parser())]
+    pub(crate) cache: Option<CacheSpec>,
     /// Print no progress and no report, only warnings
     #[arg(long, short)]
     pub(crate) quiet: bool,
@@ -185,7 +186,7 @@ impl SubmitArgs {
         }
         let output = self.rows.options()?.map(|options| options.output);
         let others = [("--input", Some(self.input.as_path())), ("--output", output.as_deref())];
-        refuse_same_file(self.run.cache.as_deref(), &others)?;
+        refuse_same_file(self.run.cache.as_ref(), &others)?;
         Ok(self)
     }
 }
@@ -204,7 +205,7 @@ impl WaitArgs {
         }
         let output = options.map(|options| options.output);
         let others = [("--input", self.input.as_deref()), ("--output", output.as_deref())];
-        refuse_same_file(self.run.cache.as_deref(), &others)?;
+        refuse_same_file(self.run.cache.as_ref(), &others)?;
         Ok(self)
     }
 }
@@ -212,7 +213,7 @@ impl WaitArgs {
 impl JobArgs {
     /// Refuses arguments that do not go together.
     pub(crate) fn check(self) -> Result<Self, String> {
-        refuse_same_file(self.run.cache.as_deref(), &[])?;
+        refuse_same_file(self.run.cache.as_ref(), &[])?;
         Ok(self)
     }
 }

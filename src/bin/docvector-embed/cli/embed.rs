@@ -6,9 +6,10 @@ use std::{
 };
 
 use clap::{Args, builder::TypedValueParser};
-use docvector_embed::{InputKind, Truncation};
+use docvector_embed::{InputKind, Truncation, cache::CacheSpec};
 
 use super::{
+    cache::store_parser,
     jobs::{CourseArgs, JobsArgs},
     kind::KindArg,
     model::LoadArgs,
@@ -58,9 +59,10 @@ pub(crate) struct EmbedArgs {
     /// File for the vectors, which appears when it is complete; `-` is standard output
     #[arg(long, value_name = "FILE", default_value = "-")]
     output: PathBuf,
-    /// File to keep vectors in, created if missing: its texts are not embedded again. It stores no texts
-    #[arg(long, value_name = "PATH")]
-    cache: Option<PathBuf>,
+    /// Store to keep vectors in: a file, created if missing, redis://HOST or postgres://USER@HOST/DATABASE. Its texts are
+    /// not embedded again. It stores no texts
+    #[arg(long, value_name = "STORE", value_parser = store_parser())]
+    cache: Option<CacheSpec>,
     /// Format of the output [default: npy if its name ends in .npy, else jsonl]
     #[arg(long, value_enum)]
     format: Option<OutputFormat>,
@@ -101,7 +103,7 @@ pub(crate) struct EmbedOptions {
     pub(crate) jsonl: bool,
     pub(crate) output: PathBuf,
     pub(crate) format: OutputFormat,
-    pub(crate) cache: Option<PathBuf>,
+    pub(crate) cache: Option<CacheSpec>,
     pub(crate) quiet: bool,
 }
 
@@ -110,7 +112,7 @@ impl EmbedArgs {
     pub(crate) fn into_options(self) -> Result<EmbedOptions, String> {
         let format = output_format(self.format, &self.output, self.on_error)?;
         let others = [("--input", Some(self.input.as_path())), ("--output", Some(self.output.as_path()))];
-        refuse_same_file(self.cache.as_deref(), &others)?;
+        refuse_same_file(self.cache.as_ref(), &others)?;
         self.refuse_options_of_other_models()?;
         Ok(EmbedOptions {
             model: self.model,

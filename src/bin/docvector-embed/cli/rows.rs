@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use docvector_embed::cache::CacheSpec;
 
 use crate::paths::{has_extension, is_same_file, is_standard};
 
@@ -74,12 +75,9 @@ pub(crate) fn output_format(
     Err(message.to_owned())
 }
 
-/// Refuses a cache that is no file, or the same file as another one.
-pub(crate) fn refuse_same_file(cache: Option<&Path>, others: &[(&str, Option<&Path>)]) -> Result<(), String> {
-    let Some(cache) = cache else { return Ok(()) };
-    if is_standard(cache) {
-        return Err("a cache is a file: name one with --cache".to_owned());
-    }
+/// Refuses a cache that is the same file as another one.
+pub(crate) fn refuse_same_file(cache: Option<&CacheSpec>, others: &[(&str, Option<&Path>)]) -> Result<(), String> {
+    let Some(CacheSpec::Sqlite(cache)) = cache else { return Ok(()) };
     for (option, path) in others {
         if path.is_some_and(|path| !is_standard(path) && is_same_file(cache, path)) {
             return Err(format!("--cache and {option} name the same file"));

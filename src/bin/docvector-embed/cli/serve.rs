@@ -8,9 +8,9 @@ use std::{
 };
 
 use clap::{Args, ValueEnum, builder::TypedValueParser};
-use docvector_embed::server::ServerLimits;
+use docvector_embed::{cache::CacheSpec, server::ServerLimits};
 
-use super::{model::LoadArgs, model_choice::ModelChoice, openai::OpenAiArgs};
+use super::{cache::store_parser, model::LoadArgs, model_choice::ModelChoice, openai::OpenAiArgs};
 use crate::preemption::Cloud;
 
 pub(crate) const SERVE_EXAMPLES: &str = "\
@@ -62,9 +62,10 @@ pub(crate) struct ServeArgs {
     /// Leave out the page for people, /docs and /status
     #[arg(long)]
     no_page: bool,
-    /// File to keep vectors in, created if missing: its texts are not embedded again. It stores no texts
-    #[arg(long, value_name = "PATH")]
-    cache: Option<PathBuf>,
+    /// Store to keep vectors in: a file, created if missing, redis://HOST or postgres://USER@HOST/DATABASE. Its texts are
+    /// not embedded again. It stores no texts
+    #[arg(long, value_name = "STORE", value_parser = store_parser())]
+    cache: Option<CacheSpec>,
     /// Milliseconds that small calls wait for others, to be merged [default: 2 for hosted models; local models need none]
     #[arg(long, value_name = "N")]
     coalesce_ms: Option<u64>,
@@ -137,7 +138,7 @@ pub(crate) struct ServeOptions {
     pub(crate) api_keys: Option<PathBuf>,
     pub(crate) token_ids: Option<TokenIdsArg>,
     pub(crate) has_page: bool,
-    pub(crate) cache: Option<PathBuf>,
+    pub(crate) cache: Option<CacheSpec>,
     pub(crate) coalesce: Option<Duration>,
     pub(crate) load: LoadArgs,
     pub(crate) openai: OpenAiArgs,

@@ -6,7 +6,10 @@ use std::{
     path::Path,
 };
 
-use docvector_embed::provider::{JobStatus, OpenAiBatch, OpenAiBuilder};
+use docvector_embed::{
+    cache::CacheSpec,
+    provider::{JobStatus, OpenAiBatch, OpenAiBuilder},
+};
 
 use super::hints::Hints;
 use crate::{
@@ -25,7 +28,7 @@ pub(crate) fn open(
     model: OpenAiBuilder,
     jobs: &JobsArgs,
     course: &CourseArgs,
-    cache: Option<&Path>,
+    cache: Option<&CacheSpec>,
 ) -> Result<OpenAiBatch, Failure> {
     let model = model.build()?;
     let mut builder = OpenAiBatch::builder(model.clone(), jobs.folder());
@@ -35,8 +38,8 @@ pub(crate) fn open(
     if let Some(after) = course.standby_after {
         builder = builder.with_standby(answering_at_once(model), after);
     }
-    if let Some(path) = cache {
-        builder = builder.with_cache(CacheWithWarning::open(path)?);
+    if let Some(store) = cache {
+        builder = builder.with_cache(CacheWithWarning::open(store)?);
     }
     Ok(builder.build()?)
 }
