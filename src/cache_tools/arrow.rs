@@ -1,5 +1,6 @@
 //! Keeps entries in an Arrow file, which pyarrow, polars and others read: [`ArrowTarget`] and [`ArrowSource`].
 
+mod batches;
 mod footer;
 mod partial;
 mod schema;

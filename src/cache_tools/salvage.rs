@@ -110,12 +110,10 @@ impl SqlitePages {
         let mut bytes = 0;
         for row in rows_of(&page, number, &mut self.pages)? {
             match row {
+                // Also a damaged one, so that it is counted.
                 Row::Entry(key, value) => {
-                    // Also a damaged one, so that it is counted; but not any bytes that look like a row.
-                    if EntryInfo::inspect(&key, &value).is_some() || value.starts_with(b"dv") {
-                        bytes += value.len();
-                        sink(key, &value);
-                    }
+                    bytes += value.len();
+                    sink(key, &value);
                 }
                 Row::Note(space, about) => _ = self.notes.entry(space).or_insert(about),
             }

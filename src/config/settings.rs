@@ -30,7 +30,7 @@ use crate::{Space, cache::CacheSpec};
 /// | `EMBEDDING_SPACE` | the space of the service, as [`Space::to_text`] writes it: then nothing is asked before the first texts, and the stack builds while the service is down |
 /// | `EMBEDDING_BATCH_SIZE` | the most texts per request; local models pack by tokens and do not need it |
 /// | `EMBEDDING_DEVICE` | `cpu`, `cuda`, `cuda:N`, for local models |
-/// | `EMBEDDING_CACHE` | a [cache](CacheSpec): `vectors.sqlite`, `sqlite:PATH`, `memory:256MB`, or `none` |
+/// | `EMBEDDING_CACHE` | a [cache](CacheSpec): `vectors.sqlite`, `sqlite:PATH`, `memory:256MB`, `redis://HOST`, `postgres://USER@HOST/DATABASE`, or `none` |
 /// | `EMBEDDING_FALLBACK` | the spec of a model that is asked when the first one fails; it must be the same model elsewhere |
 /// | `EMBEDDING_JOBS` | the folder of the jobs of `openai-batch`; `docvector-jobs` without it |
 /// | `EMBEDDING_BUDGET` | refused, as budgets are not built yet: nobody should believe in one that is not there |

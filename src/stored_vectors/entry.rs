@@ -180,6 +180,26 @@ impl EntryInfo {
         })
     }
 
+    /// Returns whether the first bytes of an entry are those of one of so many bytes. The checksum is not looked at.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn says_length(head: &[u8], bytes: usize) -> bool {
+        let (Some(magic), Some(said)) = (head.get(..2), head.get(4..8).and_then(<[u8]>::first_chunk)) else {
+            return false;
+        };
+        let before = match head[2] {
+            VERSION => MAX_OVERHEAD,
+            UNSTAMPED => HEADER_BYTES,
+            _ => return false,
+        };
+        let width = match head[3] & !TRUNCATED {
+            F32 => 4,
+            F16 => 2,
+            _ => return false,
+        };
+        let said = u32::from_le_bytes(*said) as usize;
+        magic == MAGIC && said.checked_mul(width).is_some_and(|rest| before + rest == bytes)
+    }
+
     /// Makes the entry of a vector that this describes: that of a [read](Self::read) one, byte for byte. A vector that is
     /// not exact in 16 bits is written with 32, whatever `half_precision` says. Without a space or a day, the entry has
     /// neither.

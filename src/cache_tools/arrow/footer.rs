@@ -17,7 +17,7 @@ use flatbuffers::FlatBufferBuilder;
 
 const MAGIC: &[u8; 6] = b"ARROW1";
 /// The mark before the length of each message.
-const CONTINUATION: [u8; 4] = [0xff; 4];
+pub(super) const CONTINUATION: [u8; 4] = [0xff; 4];
 /// Each message begins at a multiple of so many bytes.
 const ALIGNMENT: usize = 8;
 /// The longest head of a message that is read: those of our batches have a few hundred bytes.

@@ -53,19 +53,21 @@ fn component() -> Arc<Field> {
     Arc::new(Field::new("item", DataType::Float32, false))
 }
 
-/// Checks that a file has the columns of this form; returns what is wrong.
-pub(super) fn check(found: &Schema) -> Result<(), String> {
+/// Checks that a file has the columns of this form; returns their places, or what is wrong.
+pub(super) fn check(found: &Schema) -> Result<Vec<usize>, String> {
     match found.metadata().get(VERSION_KEY).map(String::as_str) {
         Some(VERSION) | None => {}
         Some(newer) => {
             return Err(format!("has the version {newer} of the form, and the newest known here is {VERSION}: update"));
         }
     }
+    let mut places = Vec::new();
     for wanted in schema(&[]).fields() {
         let name = wanted.name();
-        let Ok(field) = found.field_with_name(name) else {
+        let Some((place, field)) = found.column_with_name(name) else {
             return Err(format!("has no column {name:?}: it is not an export of a cache"));
         };
+        places.push(place);
         let is_same = match (field.data_type(), wanted.data_type()) {
             (DataType::List(found), DataType::List(wanted)) => found.data_type() == wanted.data_type(),
             (found, wanted) => found == wanted,
@@ -78,7 +80,7 @@ pub(super) fn check(found: &Schema) -> Result<(), String> {
             ));
         }
     }
-    Ok(())
+    Ok(places)
 }
 
 /// Returns the lines about spaces in the metadata of a schema, ordered by id.

@@ -9,11 +9,14 @@ use std::{
 };
 
 use arrow_array::RecordBatch;
-use arrow_ipc::reader::{FileReader, StreamReader};
-use arrow_schema::{ArrowError, SchemaRef};
+use arrow_ipc::reader::StreamReader;
+use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 
-use super::schema::{Columns, check, notes};
+use super::{
+    batches::{Batches, Fault},
+    schema::{Columns, check, notes},
+};
 use crate::{Error, ErrorKind, Result, SpaceId, cache::ScanSink, cache_tools::EntrySource};
 
 /// The bytes after which a part ends. Batches of other programs may have any number of rows.
@@ -38,7 +41,7 @@ const PART_BYTES: usize = 8 << 20;
 /// One batch of the file is in memory at a time.
 pub struct ArrowSource {
     path: PathBuf,
-    reader: FileReader<BufReader<File>>,
+    batches: Batches,
     /// The rest of a batch that is too large for one part.
     rest: Option<RecordBatch>,
     rows: u64,
@@ -55,9 +58,10 @@ impl ArrowSource {
         let opened = File::open(&path);
         let file = opened
             .map_err(|error| Error::new(ErrorKind::Cache, format!("{shown} cannot be read")).with_source(error))?;
-        let reader = unpanicked(&path, || FileReader::try_new(BufReader::new(file), None))?;
-        check(&reader.schema()).map_err(|why| Error::new(ErrorKind::Cache, format!("{shown} {why}")))?;
-        Ok(Self { reader, path, rest: None, rows: 0 })
+        let batches = unpanicked(&path, || Batches::open(file))?;
+        let columns = check(batches.schema());
+        let columns = columns.map_err(|why| Error::new(ErrorKind::Cache, format!("{shown} {why}")))?;
+        Ok(Self { batches: batches.with_columns(columns), path, rest: None, rows: 0 })
     }
 
     /// Returns the number of rows that were read.
@@ -69,7 +73,7 @@ impl ArrowSource {
     fn batch(&mut self) -> Result<Option<RecordBatch>> {
         match self.rest.take() {
             Some(rest) => Ok(Some(rest)),
-            None => unpanicked(&self.path, || self.reader.next().transpose()),
+            None => unpanicked(&self.path, || self.batches.next()),
         }
     }
 }
@@ -101,7 +105,7 @@ impl EntrySource for ArrowSource {
     }
 
     async fn notes(&mut self) -> Result<Vec<(SpaceId, String)>> {
-        Ok(notes(&self.reader.schema()))
+        Ok(notes(self.batches.schema()))
     }
 }
 
@@ -114,22 +118,18 @@ pub(super) fn schema_of_start(path: &Path) -> Option<SchemaRef> {
 }
 
 /// Reads from a file. A reader that panics on a damaged file gives an error, as one that notices it does.
-fn unpanicked<T>(path: &Path, read: impl FnOnce() -> Result<T, ArrowError>) -> Result<T> {
+fn unpanicked<T, E: Into<Fault>>(path: &Path, read: impl FnOnce() -> Result<T, E>) -> Result<T> {
     let damaged = || {
         let message = format!("{} is damaged, or not a whole Arrow file: export it again", path.display());
         Error::new(ErrorKind::Cache, message)
     };
-    let compressed = || {
-        let message = format!("{} is compressed, which is not supported: write it uncompressed", path.display());
-        Error::new(ErrorKind::Cache, message)
-    };
-    match catch_unwind(AssertUnwindSafe(read)) {
+    match catch_unwind(AssertUnwindSafe(|| read().map_err(Into::into))) {
         Ok(Ok(read)) => Ok(read),
-        // The reader has no kind of error for it: "lz4 IPC decompression requires the lz4 feature".
-        Ok(Err(error)) if error.to_string().contains("IPC decompression requires") => {
-            Err(compressed().with_source(error))
+        Ok(Err(Fault::Compressed)) => {
+            let message = format!("{} is compressed, which is not supported: write it uncompressed", path.display());
+            Err(Error::new(ErrorKind::Cache, message))
         }
-        Ok(Err(error)) => Err(damaged().with_source(error)),
+        Ok(Err(Fault::Damaged(error))) => Err(damaged().with_source(error)),
         Err(_) => Err(damaged()),
     }
 }

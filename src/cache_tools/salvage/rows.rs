@@ -4,7 +4,7 @@
 //! rows, and rows whose ends may lie on a chain of other pages.
 
 use super::pages::Pages;
-use crate::{Result, SpaceId, cache::Key};
+use crate::{Result, SpaceId, cache::Key, stored_vectors::EntryInfo};
 
 /// The type of a page with rows of a table.
 const TABLE_LEAF: u8 = 13;
@@ -31,7 +31,8 @@ pub(super) fn rows_of(page: &[u8], number: u32, pages: &mut Pages) -> Result<Vec
     let start = if number == 1 { FILE_HEADER_BYTES } else { 0 };
     let mut rows = Vec::new();
     let (Some(&TABLE_LEAF), Some(count)) = (page.get(start), word(page, start + 3)) else { return Ok(rows) };
-    for place in 0..usize::from(count) {
+    // A row takes more than its place in the list and two bytes.
+    for place in 0..usize::from(count).min(pages.usable() / 4) {
         let Some(at) = word(page, start + HEADER_BYTES + 2 * place) else { break };
         if let Some(cell) = Cell::read(page, usize::from(at), pages.usable()) {
             rows.extend(cell.payload(page, pages)?.as_deref().and_then(row));
@@ -60,7 +61,7 @@ impl Cell {
     fn payload(&self, page: &[u8], pages: &mut Pages) -> Result<Option<Vec<u8>>> {
         let Some(local) = page.get(self.begin..self.begin + self.local) else { return Ok(None) };
         // Before a chain is followed, which might be of any length.
-        if types(local).is_none() {
+        if !types(local).is_some_and(|types| types.is_plausible(local, self.length)) {
             return Ok(None);
         }
         let mut payload = local.to_vec();
@@ -90,6 +91,20 @@ const fn local_bytes(length: usize, usable: usize) -> usize {
 enum Types {
     Entry { value: usize, begin: usize },
     Note { about: usize, begin: usize },
+}
+
+impl Types {
+    /// Whether the columns are as long as the payload, and an entry as long as its own header says.
+    fn is_plausible(&self, local: &[u8], length: usize) -> bool {
+        match *self {
+            Self::Entry { value, begin } => {
+                let head = local.get(begin + 32..).unwrap_or_default();
+                begin + 32 + value == length && EntryInfo::says_length(head, value)
+            }
+            // The last column, the time of a note, is short.
+            Self::Note { about, begin } => (about..about + 64).contains(&length.saturating_sub(begin + 16)),
+        }
+    }
 }
 
 /// Reads the header of a row.

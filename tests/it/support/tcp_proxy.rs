@@ -71,8 +71,9 @@ impl TcpProxy {
         self.enter(Mode::Stalled);
     }
 
-    /// Serves as at first. What hung goes on.
+    /// Serves as at first. What hung goes on, and nothing is cut later.
     pub(crate) fn restore(&self) {
+        self.shared.state().left = None;
         self.enter(Mode::Open);
     }
 
