@@ -35,6 +35,16 @@ pub enum CacheSpec {
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct CacheUrl(String);
 
+impl CacheUrl {
+    /// Returns digits that tell this URL from others, with all of its parts, and do not show them.
+    pub fn fingerprint(&self) -> String {
+        blake3::derive_key("docvector-embed 2026-11-28 cache url", self.0.as_bytes())[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+}
+
 /// Makes the spec of a URL.
 type OfUrl = fn(CacheUrl) -> CacheSpec;
 
@@ -114,10 +124,12 @@ impl FromStr for CacheSpec {
                            redis+cluster://";
             return Err(ParseError::new(message));
         }
-        for (name, end) in [("redis:", "HOST:6379"), ("rediss:", "HOST:6379"), ("postgres:", "USER@HOST/DATABASE")] {
-            if begins(name) {
-                return Err(ParseError::new(format!("write the server as {name}//{end}")));
-            }
+        if let Some((scheme, _)) = SCHEMES.iter().find(|(scheme, _)| begins(scheme.trim_end_matches('/'))) {
+            let end = if scheme.starts_with("postgres") { "USER@HOST/DATABASE" } else { "HOST:6379" };
+            return Err(ParseError::new(format!("write the server as {scheme}{end}")));
+        }
+        if text.contains("password=") || text.starts_with("host=") {
+            return Err(ParseError::new("write a server as a URL, such as postgres://USER@HOST/DATABASE"));
         }
         match text.strip_prefix("sqlite:").unwrap_or(text) {
             "" => Err(ParseError::new(
@@ -176,7 +188,19 @@ mod tests {
             assert_eq!(spec.to_string(), shown);
             assert_eq!(shown.parse(), Ok(spec));
         }
-        for wrong in ["", "sqlite:", "memory:", "memory:0", "memory:lots", "redis:host", "mysql://host/db"] {
+        for wrong in [
+            "",
+            "sqlite:",
+            "memory:",
+            "memory:0",
+            "memory:lots",
+            "redis:host",
+            "mysql://host/db",
+            "postgresql:host",
+            "valkey:h",
+            "host=db user=u",
+            "x password=y",
+        ] {
             assert!(wrong.parse::<CacheSpec>().is_err(), "{wrong}");
         }
     }

@@ -55,7 +55,7 @@ const OVERHEAD_BYTES: usize = 128;
 /// An `Ok` of `put` means that the entries are in this process's memory, within the bound, and that they will be
 /// written. **If the process crashes or ends without [`flush`](CacheStore::flush), up to `bytes` of entries are lost**:
 /// their texts are embedded, and paid for, again. So are those of a batch that the inner store refused for as long as
-/// [`with_patience`](Self::with_patience) says; they are in [`counts`](Self::counts) as `lost`, a warning is logged, and
+/// [`with_patience`](Self::with_patience) says, and all batches after that until one succeeds; they are in [`counts`](Self::counts) as `lost`, a warning is logged, and
 /// the next `flush` is an error. Do not use it where the inner store is as fast as the embedder.
 ///
 /// # Semantics
@@ -94,7 +94,7 @@ impl<S: CacheStore> WriteBehind<S> {
     /// Puts a queue of at most so many bytes before a store.
     ///
     /// # Default
-    /// A batch is tried for 60 s.
+    /// A store that fails is tried again for 60 s.
     pub fn new(store: S, bytes: usize) -> Self {
         let pieces = u32::try_from((bytes / PIECE_BYTES).clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
         Self(Arc::new(Shared {
@@ -110,7 +110,7 @@ impl<S: CacheStore> WriteBehind<S> {
         }))
     }
 
-    /// Sets how long a batch is tried again when the inner store fails. Call it before the first clone and the first put:
+    /// Sets how long a store that fails is tried again before entries are given up, and how long one call of it may take. Call it before the first clone and the first put:
     /// later it has no effect.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {

@@ -15,10 +15,13 @@ use self::{
     rows::{Row, rows_of},
 };
 use super::EntrySource;
-use crate::{Result, SpaceId, cache::ScanSink, stored_vectors::EntryInfo};
+use crate::{Result, SpaceId, cache::ScanSink, planner::yield_once, stored_vectors::EntryInfo};
 
 /// The bytes of entries that one part hands over.
 const PART_BYTES: usize = 8 << 20;
+
+/// The pages that are read before other tasks have their turn: a signal is one.
+const PAGES_PER_TURN: u32 = 256;
 
 /// The sizes of pages that SQLite has, and that of new files.
 const PAGE_SIZES: [usize; 8] = [512, 1 << 10, 2 << 10, 4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10];
@@ -108,16 +111,15 @@ impl SqlitePages {
     fn read(&mut self, number: u32, sink: &mut ScanSink<'_>) -> Result<usize> {
         let Some(page) = self.pages.page(number)? else { return Ok(0) };
         let mut bytes = 0;
-        for row in rows_of(&page, number, &mut self.pages)? {
-            match row {
-                // Also a damaged one, so that it is counted.
-                Row::Entry(key, value) => {
-                    bytes += value.len();
-                    sink(key, &value);
-                }
-                Row::Note(space, about) => _ = self.notes.entry(space).or_insert(about),
+        let notes = &mut self.notes;
+        rows_of(&page, number, &mut self.pages, &mut |row| match row {
+            // Also a damaged one, so that it is counted.
+            Row::Entry(key, value) => {
+                bytes += value.len();
+                sink(key, &value);
             }
-        }
+            Row::Note(space, about) => _ = notes.entry(space).or_insert(about),
+        })?;
         Ok(bytes)
     }
 }
@@ -129,6 +131,9 @@ impl EntrySource for SqlitePages {
         while self.next <= self.pages.count() && bytes < PART_BYTES {
             bytes += self.read(self.next, sink)?;
             self.next += 1;
+            if self.next.is_multiple_of(PAGES_PER_TURN) {
+                yield_once().await;
+            }
         }
         Ok(self.next <= self.pages.count())
     }
@@ -136,12 +141,9 @@ impl EntrySource for SqlitePages {
     /// Looks for lines about spaces in all pages.
     async fn notes(&mut self) -> Result<Vec<(SpaceId, String)>> {
         for number in 1..=self.pages.count() {
-            if let Some(page) = self.pages.page(number)? {
-                for row in rows_of(&page, number, &mut self.pages)? {
-                    if let Row::Note(space, about) = row {
-                        self.notes.entry(space).or_insert(about);
-                    }
-                }
+            self.read(number, &mut |_, _| {})?;
+            if number.is_multiple_of(PAGES_PER_TURN) {
+                yield_once().await;
             }
         }
         Ok(self.found_notes())

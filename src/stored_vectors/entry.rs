@@ -21,8 +21,8 @@ use crate::{SpaceId, cache::Key};
 /// The bytes before those that the checksum covers.
 const HEADER_BYTES: usize = 16;
 const MAGIC: [u8; 2] = *b"dv";
-/// Entries of versions that are not known are discarded as damaged, so a version that takes the place of these needs a
-/// new `CONTEXT` in `key.rs` as well.
+/// Entries of newer versions are left alone, and their texts are embedded at each use: so all programs that share a store
+/// should be of one version.
 const VERSION: u8 = 2;
 /// The version without a stamp.
 const UNSTAMPED: u8 = 1;
@@ -210,6 +210,11 @@ impl EntryInfo {
         write(&mut entry, key, row, self.truncated, encoding, stamp);
         entry
     }
+}
+
+/// Returns whether an entry is of a version that is not known here: made by a newer program, and not damaged.
+pub(super) fn is_of_newer_version(entry: &[u8]) -> bool {
+    entry.len() >= HEADER_BYTES && entry[..2] == MAGIC && entry[2] > VERSION
 }
 
 /// Returns the stamp of an entry that is sound.

@@ -109,7 +109,8 @@ impl VectorStore {
         let mut sink = |at: usize, value: &[u8]| {
             // A store that hands over a place twice, or a place that does not exist, does no harm.
             let Some(key) = keys.get(at) else { return };
-            if rows.is_missing(place_of(at)) && !rows.read(place_of(at), key, value) {
+            let is_read = !rows.is_missing(place_of(at)) || rows.read(place_of(at), key, value);
+            if !is_read && !entry::is_of_newer_version(value) {
                 damaged.push((*key, value.to_vec()));
             }
         };

@@ -282,19 +282,16 @@ async fn another_source_and_damaged_notes_are_refused() {
     let file = folder.path().join("vectors.arrow");
     let progress = folder.path().join("vectors.arrow.progress");
     let mut target = ArrowTarget::create(&file, "one").expect("created");
-    let mut source = ScanSource::new(&store);
-    let run = Transfer::new().run(&mut source, &mut target);
-    let _ = tokio::time::timeout(std::time::Duration::ZERO, run).await;
-    if !progress.exists() {
-        // All was written in one poll.
-        fs::rename(&file, folder.path().join("vectors.arrow.partial")).expect("renamed");
-        fs::write(&progress, "docvector-embed export 1\nsource one\nbytes 99999999\nplace 00\n").expect("written");
-    } else {
-        let error = ArrowTarget::create(&file, "another").map(drop).expect_err("another source");
-        assert!(error.message().contains("begun from one, and not from another"), "{error}");
-        let text = fs::read_to_string(&progress).expect("read").replace("bytes ", "bytes 9");
-        fs::write(&progress, text).expect("written");
-    }
+    let mut source = EndsEarly(ScanSource::new(&store), 1);
+    Transfer::new().run(&mut source, &mut target).await.expect_err("told to");
+    // While it is held, nobody else writes it.
+    let error = ArrowTarget::create(&file, "one").map(drop).expect_err("another export");
+    assert!(error.message().contains("cannot be continued"), "{error}");
+    drop(target);
+    let error = ArrowTarget::create(&file, "another").map(drop).expect_err("another source");
+    assert!(error.message().contains("begun from one, and not from another"), "{error}");
+    let text = fs::read_to_string(&progress).expect("read").replace("bytes ", "bytes 9");
+    fs::write(&progress, text).expect("written");
     let error = ArrowTarget::create(&file, "one").map(drop).expect_err("another length");
     assert!(error.message().contains("remove it"), "{error}");
 }
@@ -365,8 +362,11 @@ async fn random_damage_saves_nothing_wrong() {
     let store: Arc<dyn CacheScan> = Arc::new(Sqlite::builder(&file).with_page_size(1_024).build().expect("opened"));
     fill(&store, 200).await;
     let all = entries_of(&*store).await;
-    drop(store);
-    let bytes = fs::read(&file).expect("read");
+    // The log is a part of it, and damaged as well.
+    let log = folder.path().join("vectors.sqlite-wal");
+    let bytes = [fs::read(&file).expect("read"), fs::read(&log).expect("read")];
+    let (file, log) = (folder.path().join("copy.sqlite"), folder.path().join("copy.sqlite-wal"));
+    let mut most = 0;
     let mut random = blake3::Hasher::new().finalize_xof();
     let mut next = |below: usize| {
         let mut eight = [0; 8];
@@ -374,13 +374,23 @@ async fn random_damage_saves_nothing_wrong() {
         u64::from_le_bytes(eight) as usize % below
     };
     for round in 0..150 {
-        let mut damaged = bytes.clone();
-        for _ in 0..=next(200) {
-            let at = next(damaged.len());
-            damaged[at] = next(256) as u8;
+        for (path, bytes) in [(&file, &bytes[0]), (&log, &bytes[1])] {
+            let mut damaged = bytes.clone();
+            for _ in 0..next(100) {
+                let at = next(damaged.len());
+                damaged[at] = next(256) as u8;
+            }
+            fs::write(path, &damaged).expect("written");
         }
-        fs::write(&file, &damaged).expect("written");
         let (saved, ..) = salvaged(&file).await;
         assert!(saved.iter().all(|(key, value)| all.get(key) == Some(value)), "round {round}");
+        most = most.max(saved.len());
     }
+    assert!(most > all.len() / 2, "{most}");
+    // A number of a page that the log cannot have.
+    let mut damaged = bytes[1].clone();
+    damaged[32..36].fill(0xff);
+    fs::write(&log, damaged).expect("written");
+    fs::write(&file, &bytes[0]).expect("written");
+    assert!(salvaged(&file).await.0.len() > all.len() / 2);
 }

@@ -15,7 +15,7 @@ use docvector_embed::{
     cache::{CacheSpec, CacheStore, Entry, Key, Sink, Sqlite},
 };
 
-use crate::{failure::Failure, runtime::runtime};
+use crate::{failure::Failure, log::log_warnings, runtime::runtime};
 
 /// The cache as `embed` uses it. It warns at the first failure, because the run goes on without the cache.
 #[derive(Debug)]
@@ -40,7 +40,11 @@ impl CacheWithWarning {
                 (Arc::new(file), is_read_only)
             }
             // Shows errors before the work begins. The connections end with this runtime; the store makes new ones.
-            server => (runtime()?.block_on(server.open())?, false),
+            server => {
+                // A server says by its warnings that it loses entries, or takes none.
+                log_warnings();
+                (runtime()?.block_on(server.open())?, false)
+            }
         };
         Ok(Self { store, is_read_only, has_failed: AtomicBool::new(false) })
     }

@@ -19,6 +19,7 @@ mod input;
 mod jobs;
 mod json_rows;
 mod json_warning;
+mod log;
 mod machine;
 mod measurement;
 mod npy;

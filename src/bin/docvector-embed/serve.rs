@@ -16,6 +16,7 @@ use crate::{
     cli::serve::{ServeOptions, TokenIdsArg},
     ending,
     failure::Failure,
+    log::log_warnings,
     preemption::Cloud,
     progress::Progress,
     serve_model::load,
@@ -194,17 +195,6 @@ fn keys(options: &ServeOptions) -> Result<Vec<String>, Failure> {
         return Err(Failure::new(message));
     }
     Ok(keys)
-}
-
-/// Writes warnings of the library to stderr.
-fn log_warnings() {
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::WARN)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false);
-    // A program has one log, and this is its beginning.
-    let _ = subscriber.try_init();
 }
 
 /// Says something on stderr. A closed stderr is no reason to end a service.

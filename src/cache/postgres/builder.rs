@@ -141,8 +141,8 @@ impl PostgresBuilder {
 
     /// Connects, and creates the tables or checks them. Processes may do so at the same time.
     ///
-    /// If this user may only read, or the server takes no writes, the store is opened as with
-    /// [`read_only`](Self::read_only), and a warning is logged: nothing is stored.
+    /// If this user may only read, the store is opened as with [`read_only`](Self::read_only), and a warning is logged:
+    /// nothing is stored. If the server takes no writes now, a warning is logged, and each `put` is an error until it does.
     ///
     /// # Errors
     /// [`Config`](ErrorKind::Config) if the connection string or an option is wrong. [`Cache`](ErrorKind::Cache) if the
@@ -227,7 +227,7 @@ mod tests {
             (builder().with_connect_timeout(Duration::ZERO), "connect timeout"),
             (builder().with_table(""), "table"),
             (builder().with_schema("a\nb"), "schema"),
-            (Postgres::builder("postgres://u:secret@db/x?nonsense=1"), "nonsense"),
+            (Postgres::builder("postgres://u:secret@db/x?nonsense=1"), "the parameters are `table`"),
         ] {
             assert!(!format!("{builder:?}").contains("secret"), "{builder:?}");
             let error = builder.build_lazy().expect_err("it is refused");

@@ -111,10 +111,13 @@ impl Opening<'_> {
         if asked_read_only {
             return Ok(Access::ReadOnly);
         }
-        let may_write = entries.may_write && spaces_may_write;
-        if server.is_read_only || !may_write {
-            self.warn_read_only(server.is_read_only);
+        if !(entries.may_write && spaces_may_write) {
+            self.warn("is only read, because this user may not insert: nothing is stored");
             return Ok(Access::ReadOnly);
+        }
+        if server.is_read_only {
+            // It may be a standby that takes writes later, so this is not settled.
+            self.warn("takes no entries now, because the server is a standby or its transactions are read-only");
         }
         self.warn_of_losses(&server);
         Ok(Access::ReadWrite)
@@ -253,13 +256,9 @@ impl Opening<'_> {
         Err(Failure::Refused(Error::new(ErrorKind::Cache, message)))
     }
 
-    fn warn_read_only(&self, is_server: bool) {
+    fn warn(&self, what: &str) {
         let (table, address) = (&self.names.shown, self.address);
-        let why = if is_server { "the server takes no writes" } else { "this user may not insert" };
-        tracing::warn!(
-            { telemetry::STORE } = "postgres",
-            "the table {table} in {address} is only read, because {why}: nothing is stored"
-        );
+        tracing::warn!({ telemetry::STORE } = "postgres", "the table {table} in {address} {what}");
     }
 
     fn warn_of_losses(&self, server: &Server) {

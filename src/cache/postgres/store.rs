@@ -39,10 +39,10 @@ use crate::{
 /// one of a newer version, and an unlogged one, which a crash of the server would empty. PostgreSQL 13 or newer is
 /// needed.
 ///
-/// **A table that cannot be written is read.** If this user may not insert, the server is a standby, its transactions
-/// are read-only by default, or after [`read_only`](super::PostgresBuilder::read_only), entries are found and nothing
-/// is stored: `put` is `Ok` and counts its entries in [`skipped`](Self::skipped), and `discard` is an error. This is
-/// decided once, at opening.
+/// **A table that cannot be written is read.** If this user may not insert, or after
+/// [`read_only`](super::PostgresBuilder::read_only), entries are found and nothing is stored: `put` is `Ok` and counts
+/// its entries in [`skipped`](Self::skipped), and `discard` is an error. This is decided once, at opening. At a standby,
+/// or where transactions are read-only by default, `put` is an error until the server takes writes.
 ///
 /// **A connection that breaks** is replaced. Each statement is tried once more on a new one, because all of them may be
 /// repeated. While the server takes no connections, calls fail at once with the last error, for 200 ms at first and up

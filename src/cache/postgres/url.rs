@@ -1,6 +1,6 @@
 //! Reads connection strings: [`Settings`].
 
-use std::{error::Error as StdError, time::Duration};
+use std::time::Duration;
 
 use tokio_postgres::Config;
 
@@ -115,8 +115,12 @@ fn unreadable(is_url: bool, error: tokio_postgres::Error) -> Error {
              `host=localhost user=me`, of {THEIRS}"
         ));
     }
-    let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-    wrong(format!("the connection string cannot be read: {why}; the parameters are {OURS}, and {THEIRS}"))
+    // The client's error may repeat a name that is a part of a password with an unescaped `&`.
+    drop(error);
+    wrong(format!(
+        "the connection string cannot be read: write `postgres://user:password@host/database`, special characters in a user \
+         or password as %XX; the parameters are {OURS}, and {THEIRS}"
+    ))
 }
 
 fn wrong(message: impl Into<String>) -> Error {

@@ -4,8 +4,14 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use ::redis::{ConnectionInfo, IntoConnectionInfo, io::tcp::TcpSettings};
 
+use socket2::TcpKeepalive;
+
 use super::volatile::Volatile;
 use crate::{Error, ErrorKind, Result};
+
+/// How long a connection may say nothing before the system asks the other side, and how often it asks then.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The schemes, and whether they mean TLS and a cluster.
 const SCHEMES: [(&str, bool, bool); 8] = [
@@ -87,9 +93,15 @@ impl Address {
         };
         let info = url.as_str().into_connection_info().map_err(malformed)?;
         let settings = info.redis_settings().clone().set_lib_name(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
-        // A small command must not wait for the acknowledgement of the one before.
-        Ok(info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true)))
+        Ok(info.set_redis_settings(settings).set_tcp_settings(tcp_settings()))
     }
+}
+
+/// Returns the settings of connections: no small command waits for the acknowledgement of the one before, and a connection
+/// that was cut without a word is noticed.
+fn tcp_settings() -> TcpSettings {
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
+    TcpSettings::default().set_nodelay(true).set_keepalive(keepalive)
 }
 
 impl fmt::Display for Address {

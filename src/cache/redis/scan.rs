@@ -22,59 +22,73 @@ const CONTAINS_KEYS: usize = 1024;
 
 const WHAT: &str = "the entries could not be listed";
 
-/// Returns a number for the run id of a server.
-fn run_of(run_id: &str) -> u64 {
-    blake3::hash(run_id.as_bytes()).as_bytes().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
-}
-
 /// A place in a scan: a server, and the cursor that it gave.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Cursor {
     /// The cursor of `SCAN`; 0 at the beginning.
     cursor: u64,
-    /// The hash of the run id of the server. A server that restarted, or took the place of another, cannot use the
-    /// cursor: it orders its keys again.
-    run: u64,
+    /// The hash of all servers and their run ids. If one restarted, it orders its keys in another way, and the cursor is
+    /// of no use. If one took the place of another, or was added, keys may have moved to a server that was passed.
+    servers: u64,
     /// The address of the server in a cluster; empty without one.
     server: String,
 }
 
+/// The servers that hold entries.
+#[derive(Debug, PartialEq, Eq)]
+struct Servers {
+    /// Their addresses, in order.
+    addresses: Vec<String>,
+    /// A hash of the addresses and run ids.
+    hash: u64,
+}
+
+impl Servers {
+    fn new(mut servers: Vec<(String, String)>) -> Self {
+        servers.sort();
+        let mut hasher = blake3::Hasher::new();
+        for word in servers.iter().flat_map(|(address, run_id)| [address, run_id]) {
+            hasher.update(&(word.len() as u64).to_le_bytes()).update(word.as_bytes());
+        }
+        let hash = hasher.finalize().as_bytes().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        Self { addresses: servers.into_iter().map(|(address, _)| address).collect(), hash }
+    }
+
+    /// Returns the beginning of the scan.
+    fn first(&self) -> Option<Cursor> {
+        let server = self.addresses.first()?.clone();
+        Some(Cursor { cursor: 0, servers: self.hash, server })
+    }
+
+    /// Returns the cursor from which a scan goes on: from the beginning if the servers are not those of the place.
+    fn resume(&self, after: Option<Cursor>) -> Option<Cursor> {
+        after.filter(|after| after.servers == self.hash).or_else(|| self.first())
+    }
+
+    /// Returns the beginning of the server behind this one; nothing after the last.
+    fn next(&self, at: &Cursor) -> Option<Cursor> {
+        let server = self.addresses.iter().find(|address| **address > at.server)?.clone();
+        Some(Cursor { cursor: 0, servers: self.hash, server })
+    }
+}
+
 impl Cursor {
     fn to_place(&self) -> ScanPlace {
-        let (cursor, run) = (self.cursor.to_be_bytes(), self.run.to_be_bytes());
-        ScanPlace::from_bytes(&[cursor.as_slice(), &run, self.server.as_bytes()].concat())
+        let (cursor, servers) = (self.cursor.to_be_bytes(), self.servers.to_be_bytes());
+        ScanPlace::from_bytes(&[cursor.as_slice(), &servers, self.server.as_bytes()].concat())
     }
 
     fn of_place(place: &ScanPlace) -> Option<Self> {
         let (cursor, rest) = place.as_bytes().split_first_chunk()?;
-        let (run, server) = rest.split_first_chunk()?;
+        let (servers, server) = rest.split_first_chunk()?;
         let server = str::from_utf8(server).ok()?.to_owned();
-        Some(Self { cursor: u64::from_be_bytes(*cursor), run: u64::from_be_bytes(*run), server })
-    }
-
-    /// Returns the cursor from which a scan goes on, given the servers in order of their addresses. If the server of a
-    /// place is gone, entries may have moved to any other, so the scan begins again.
-    fn resume(after: Option<Self>, servers: &[(String, u64)]) -> Option<Self> {
-        let beginning = |(server, run): &(String, u64)| Self { cursor: 0, run: *run, server: server.clone() };
-        let at = after.as_ref().and_then(|after| servers.iter().find(|(server, _)| *server == after.server));
-        match (after, at) {
-            (Some(after), Some((_, run))) if after.run == *run => Some(after),
-            // The server has restarted: its part begins again.
-            (Some(_), Some(server)) => Some(beginning(server)),
-            _ => servers.first().map(beginning),
-        }
-    }
-
-    /// Returns the beginning of the next server; nothing after the last.
-    fn next(&self, servers: &[(String, u64)]) -> Option<Self> {
-        let (server, run) = servers.iter().find(|(server, _)| *server > self.server)?;
-        Some(Self { cursor: 0, run: *run, server: server.clone() })
+        Some(Self { cursor: u64::from_be_bytes(*cursor), servers: u64::from_be_bytes(*servers), server })
     }
 }
 
 impl Redis {
-    /// Returns the servers that hold entries, ordered by address, each with the hash of its run id.
-    async fn servers(&self) -> Result<Vec<(String, u64)>> {
+    /// Asks which servers hold entries.
+    async fn servers(&self) -> Result<Servers> {
         let reply = self.pool().send(&Request::Servers(command(&["INFO", "server"])), WHAT).await;
         let infos = match reply {
             Ok(reply) => infos_of(reply),
@@ -82,13 +96,12 @@ impl Redis {
             Err(error) if self.pool().address.is_cluster => return Err(error),
             Err(_) => Vec::new(),
         };
-        let mut servers: Vec<(String, u64)> =
-            infos.into_iter().map(|(server, info)| (server, run_of(&info.run_id))).collect();
+        let mut servers: Vec<(String, String)> =
+            infos.into_iter().map(|(server, info)| (server, info.run_id)).collect();
         if servers.is_empty() {
-            servers.push((String::new(), run_of("")));
+            servers.push(Default::default());
         }
-        servers.sort();
-        Ok(servers)
+        Ok(Servers::new(servers))
     }
 
     /// Takes one step of `SCAN`: adds the keys of entries and returns the next cursor, which is 0 at the end.
@@ -115,12 +128,12 @@ impl CacheScan for Redis {
         };
         let after = after.map(|place| Cursor::of_place(place).ok_or_else(wrong)).transpose()?;
         let servers = self.servers().await?;
-        let Some(mut at) = Cursor::resume(after, &servers) else { return Ok(None) };
+        let Some(mut at) = servers.resume(after) else { return Ok(None) };
         let (count, mut keys) = (self.keys_per_part(), Vec::new());
         let mut next = None;
         for _ in 0..MAX_STEPS {
             at.cursor = self.scan_step(&at, count, &mut keys).await?;
-            next = if at.cursor == 0 { at.next(&servers) } else { Some(at.clone()) };
+            next = if at.cursor == 0 { servers.next(&at) } else { Some(at.clone()) };
             match &next {
                 Some(next) if keys.len() < count => at = next.clone(),
                 _ => break,
@@ -128,6 +141,9 @@ impl CacheScan for Redis {
         }
         // A step may return a key twice, and entries that are discarded meanwhile are not found.
         self.get(&keys, &mut |place, value| sink(keys[place], value)).await?;
+        // A server that restarted in the middle of this has answered with another order of its keys.
+        let now = self.servers().await?;
+        let next = if now == servers { next } else { now.first() };
         Ok(next.map(|next| next.to_place()))
     }
 
@@ -176,8 +192,12 @@ impl CacheScan for Redis {
 mod tests {
     use super::*;
 
-    fn cursor(cursor: u64, run: u64, server: &str) -> Cursor {
-        Cursor { cursor, run, server: server.into() }
+    fn cursor(cursor: u64, servers: u64, server: &str) -> Cursor {
+        Cursor { cursor, servers, server: server.into() }
+    }
+
+    fn servers(all: &[(&str, &str)]) -> Servers {
+        Servers::new(all.iter().map(|(address, run)| ((*address).to_owned(), (*run).to_owned())).collect())
     }
 
     #[test]
@@ -191,15 +211,23 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_goes_on_at_its_server_and_begins_anew_if_that_is_gone() {
-        let servers = [("a:1".to_owned(), 1), ("b:1".to_owned(), 2)];
-        assert_eq!(Cursor::resume(None, &servers), Some(cursor(0, 1, "a:1")));
-        let resume = |after| Cursor::resume(Some(after), &servers);
-        assert_eq!(resume(cursor(9, 2, "b:1")), Some(cursor(9, 2, "b:1")));
-        assert_eq!(resume(cursor(9, 3, "b:1")), Some(cursor(0, 2, "b:1")));
-        assert_eq!(resume(cursor(9, 3, "c:1")), Some(cursor(0, 1, "a:1")));
-        assert_eq!(cursor(0, 1, "a:1").next(&servers), Some(cursor(0, 2, "b:1")));
-        assert_eq!(cursor(0, 2, "b:1").next(&servers), None);
-        assert_eq!(Cursor::resume(None, &[]), None);
+    fn a_scan_goes_on_at_its_server_and_begins_again_if_any_server_is_another() {
+        let both = servers(&[("b:1", "y"), ("a:1", "x")]);
+        assert_eq!(both, servers(&[("a:1", "x"), ("b:1", "y")]));
+        let first = cursor(0, both.hash, "a:1");
+        assert_eq!(both.resume(None), Some(first.clone()));
+        let middle = cursor(9, both.hash, "b:1");
+        assert_eq!(both.resume(Some(middle.clone())), Some(middle.clone()));
+        assert_eq!(both.next(&first), Some(cursor(0, both.hash, "b:1")));
+        assert_eq!(both.next(&middle), None);
+        for others in [
+            servers(&[("a:1", "x"), ("b:1", "restarted")]),
+            servers(&[("a:1", "restarted"), ("b:1", "y")]),
+            servers(&[("a:1", "x"), ("A:1", "y")]),
+            servers(&[("a:1", "x"), ("b:1", "y"), ("c:1", "z")]),
+        ] {
+            assert_eq!(others.resume(Some(middle.clone())), others.first());
+        }
+        assert_eq!(servers(&[]).resume(None), None);
     }
 }

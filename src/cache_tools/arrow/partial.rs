@@ -1,7 +1,8 @@
 //! Notes how far an export came, so that it can go on after a kill: [`Progress`].
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -57,7 +58,10 @@ impl Progress {
     /// Writes the note in the place of the one before, whole or not at all.
     pub(super) fn write(&self, path: &Path) -> io::Result<()> {
         let new = beside(path, ".new");
-        fs::write(&new, format!("{TITLE}\nsource {}\nbytes {}\nplace {}\n", self.source, self.bytes, self.place))?;
+        let mut file = fs::File::create(&new)?;
+        write!(file, "{TITLE}\nsource {}\nbytes {}\nplace {}\n", self.source, self.bytes, self.place)?;
+        // Otherwise a loss of power could leave an empty note.
+        file.sync_all()?;
         fs::rename(new, path)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, BufWriter, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
@@ -58,7 +58,8 @@ use crate::{
 /// At the end, the file gets its name, and the note is removed. Each part is on the disk before its note is.
 ///
 /// # Errors
-/// [`Cache`](ErrorKind::Cache) if the file cannot be written, exists already, or was begun from another source.
+/// [`Cache`](ErrorKind::Cache) if the file cannot be written, exists already, is written by another export, or was begun
+/// from another source. After an error, make a new target: it goes on from the last part.
 pub struct ArrowTarget {
     path: PathBuf,
     source: String,
@@ -66,6 +67,8 @@ pub struct ArrowTarget {
     file: Option<Writing>,
     place: Option<ScanPlace>,
     rows: u64,
+    /// Whether the file was begun: it is not begun again after a write that failed.
+    is_begun: bool,
 }
 
 struct Writing {
@@ -89,7 +92,7 @@ impl ArrowTarget {
             return Err(Error::new(ErrorKind::Cache, message));
         }
         let source = source.replace(['\n', '\r'], " ");
-        let mut target = Self { file: None, place: None, rows: 0, source, path };
+        let mut target = Self { file: None, place: None, rows: 0, is_begun: false, source, path };
         let Some(progress) = Progress::read(&beside(&target.path, ".progress"))? else { return Ok(target) };
         if progress.source != target.source {
             let message = format!(
@@ -119,7 +122,7 @@ impl ArrowTarget {
     fn go_on(&mut self, progress: Progress) -> Result<()> {
         let partial = beside(&self.path, ".partial");
         let opened = || -> io::Result<Option<(File, super::footer::Walked)>> {
-            let mut file = OpenOptions::new().read(true).write(true).open(&partial)?;
+            let mut file = locked(&partial, false)?;
             let Some(walked) = walk(&mut file, progress.bytes)? else { return Ok(None) };
             file.set_len(walked.bytes)?;
             file.seek(SeekFrom::End(0))?;
@@ -138,53 +141,101 @@ impl ArrowTarget {
         self.rows = walked.rows;
         self.file = Some(Writing { file: BufWriter::new(file), schema, blocks: walked.blocks, bytes: walked.bytes });
         self.place = Some(progress.place);
+        self.is_begun = true;
         Ok(())
     }
 
     fn failed(&self, error: ArrowError) -> Error {
         let partial = beside(&self.path, ".partial");
-        let full = matches!(&error, ArrowError::IoError(_, error) if error.kind() == io::ErrorKind::StorageFull);
-        let what = if full { "its disk is full: free some space, and run it again to go on" } else { "check its disk" };
+        let what = match &error {
+            ArrowError::IoError(_, error) => match error.kind() {
+                io::ErrorKind::StorageFull => "its disk is full: free some space, and run it again to go on",
+                io::ErrorKind::ResourceBusy => "another export writes it: wait for its end, or name another file",
+                io::ErrorKind::AlreadyExists => "the file itself exists by now: another export has made it",
+                _ => "check its disk",
+            },
+            _ => "begin again, to go on from where it was",
+        };
         Error::new(ErrorKind::Cache, format!("{} cannot be written: {what}", partial.display())).with_source(error)
     }
 
     /// Begins the file, unless it is begun.
     fn begun(&mut self, notes: &[(SpaceId, String)]) -> Result<&mut Writing, ArrowError> {
-        if self.file.is_none() {
+        if !self.is_begun {
             let schema = schema(notes);
-            let mut file = BufWriter::new(File::create(beside(&self.path, ".partial"))?);
+            let file = locked(&beside(&self.path, ".partial"), true)?;
+            file.set_len(0)?;
+            let mut file = BufWriter::new(file);
             let bytes = write_start(&mut file, &schema)?;
             self.file = Some(Writing { file, schema, blocks: Vec::new(), bytes });
+            self.is_begun = true;
         }
-        self.file.as_mut().ok_or_else(|| ArrowError::InvalidArgumentError("no file".into()))
+        self.file.as_mut().ok_or_else(unusable)
     }
 
     fn write(&mut self, entries: &[Entry<'_>], place: Option<&ScanPlace>) -> Result<(), ArrowError> {
-        let writing = self.begun(&[])?;
+        // A write that fails may leave a half of a batch: then this target is of no more use, and a new one goes on.
+        self.begun(&[])?;
+        let mut writing = self.file.take().ok_or_else(unusable)?;
         let block = write_batch(&mut writing.file, &batch(&writing.schema, entries)?, writing.bytes)?;
         writing.bytes += (i64::from(block.metaDataLength()) + block.bodyLength()).unsigned_abs();
         writing.blocks.push(block);
         writing.file.flush()?;
-        let bytes = writing.bytes;
         if let Some(place) = place {
             writing.file.get_ref().sync_data()?;
-            let progress = Progress { source: self.source.clone(), bytes, place: place.clone() };
+            let progress = Progress { source: self.source.clone(), bytes: writing.bytes, place: place.clone() };
             progress.write(&beside(&self.path, ".progress"))?;
         }
         self.rows += entries.len() as u64;
+        self.file = Some(writing);
         Ok(())
     }
 
     fn end(&mut self) -> Result<(), ArrowError> {
-        let writing = self.begun(&[])?;
+        self.begun(&[])?;
+        let mut writing = self.file.take().ok_or_else(unusable)?;
         write_footer(&mut writing.file, &writing.schema, &writing.blocks)?;
         writing.file.flush()?;
         writing.file.get_ref().sync_all()?;
+        if fs::symlink_metadata(&self.path).is_ok() {
+            let message = "the file exists by now: another export has made it";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message).into());
+        }
         fs::rename(beside(&self.path, ".partial"), &self.path)?;
         match fs::remove_file(beside(&self.path, ".progress")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
         }
+        sync_folder(&self.path);
+        Ok(())
+    }
+}
+
+/// The error of a target that failed before.
+fn unusable() -> ArrowError {
+    ArrowError::InvalidArgumentError("a write failed before: begin again, to go on from there".into())
+}
+
+/// Opens a file that nobody else writes.
+fn locked(path: &Path, create: bool) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).create(create).truncate(false).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let message = "another export writes this file: wait for its end, or name another file";
+            Err(io::Error::new(io::ErrorKind::ResourceBusy, message))
+        }
+        // A file system without locks.
+        Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(file),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Makes the names in the folder of this file durable, where the system can do so.
+fn sync_folder(path: &Path) {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if let Ok(folder) = File::open(folder) {
+        let _ = folder.sync_all();
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) struct Pages {
     /// The place in the log of the latest version of a page.
     logged: HashMap<u32, u64>,
     page_bytes: usize,
+    /// The bytes of the file and its log.
+    length: u64,
     /// Whether the file says the size of its pages.
     says_size: bool,
     /// The bytes at the end of each page that SQLite leaves alone.
@@ -53,17 +55,27 @@ impl Pages {
         let logged =
             log.as_mut().map(|log| frames(log, page_bytes)).transpose().map_err(unreadable)?.unwrap_or_default();
         let in_file = u32::try_from(length.div_ceil(page_bytes as u64)).unwrap_or(u32::MAX - 1);
+        // A log only adds pages one after another: a number beyond that is damaged.
+        let most = in_file.saturating_add(u32::try_from(logged.len()).unwrap_or(u32::MAX)).min(u32::MAX - 1);
+        let mut logged = logged;
+        logged.retain(|number, _| *number <= most);
         let count = logged.keys().copied().max().unwrap_or(0).max(in_file);
         if count == 0 {
             let message = format!("{} is empty: there is nothing to save in it", path.display());
             return Err(Error::new(ErrorKind::Cache, message));
         }
-        Ok(Self { path, file, log, logged, page_bytes, says_size, reserved, count })
+        let length = length + log.as_ref().and_then(|log| log.metadata().ok()).map_or(0, |about| about.len());
+        Ok(Self { path, file, log, logged, page_bytes, length, says_size, reserved, count })
     }
 
     /// Returns whether the file says the size of its pages.
     pub(super) const fn says_size(&self) -> bool {
         self.says_size
+    }
+
+    /// Returns the bytes of the file and its log. No row is longer.
+    pub(super) const fn length(&self) -> u64 {
+        self.length
     }
 
     /// Returns the number of the last page.

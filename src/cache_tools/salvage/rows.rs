@@ -26,19 +26,25 @@ pub(super) enum Row {
     Note(SpaceId, String),
 }
 
-/// Returns the rows of a page. A page that is not one of rows has none.
-pub(super) fn rows_of(page: &[u8], number: u32, pages: &mut Pages) -> Result<Vec<Row>> {
+/// Hands over the rows of a page, one by one. A page that is not one of rows has none.
+pub(super) fn rows_of(page: &[u8], number: u32, pages: &mut Pages, row_found: &mut dyn FnMut(Row)) -> Result<()> {
     let start = if number == 1 { FILE_HEADER_BYTES } else { 0 };
-    let mut rows = Vec::new();
-    let (Some(&TABLE_LEAF), Some(count)) = (page.get(start), word(page, start + 3)) else { return Ok(rows) };
-    // A row takes more than its place in the list and two bytes.
-    for place in 0..usize::from(count).min(pages.usable() / 4) {
-        let Some(at) = word(page, start + HEADER_BYTES + 2 * place) else { break };
-        if let Some(cell) = Cell::read(page, usize::from(at), pages.usable()) {
-            rows.extend(cell.payload(page, pages)?.as_deref().and_then(row));
+    let (Some(&TABLE_LEAF), Some(count)) = (page.get(start), word(page, start + 3)) else { return Ok(()) };
+    // A row takes more than its place in the list and two bytes. Damaged places may name one row many times.
+    let mut places: Vec<u16> = (0..usize::from(count).min(pages.usable() / 4))
+        .map_while(|place| word(page, start + HEADER_BYTES + 2 * place))
+        .collect();
+    places.sort_unstable();
+    places.dedup();
+    for at in places {
+        if let Some(cell) = Cell::read(page, usize::from(at), pages)
+            && let Some(payload) = cell.payload(page, pages)?
+            && let Some(row) = row(&payload)
+        {
+            row_found(row);
         }
     }
-    Ok(rows)
+    Ok(())
 }
 
 /// A row on a page.
@@ -50,11 +56,12 @@ struct Cell {
 }
 
 impl Cell {
-    fn read(page: &[u8], at: usize, usable: usize) -> Option<Self> {
+    fn read(page: &[u8], at: usize, pages: &Pages) -> Option<Self> {
         let (length, after) = varint(page, at)?;
         let (_, begin) = varint(page, after)?;
-        let length = usize::try_from(length).ok().filter(|length| *length <= MAX_ROW_BYTES)?;
-        Some(Self { begin, local: local_bytes(length, usable), length })
+        let length = usize::try_from(length.min(pages.length() + 1)).ok();
+        let length = length.filter(|length| *length <= MAX_ROW_BYTES && *length as u64 <= pages.length())?;
+        Some(Self { begin, local: local_bytes(length, pages.usable()), length })
     }
 
     /// Returns all of the payload; `None` if it does not look like one of ours, or its chain is broken.

@@ -91,11 +91,19 @@ async fn who_may_only_read_reads() {
         "CREATE ROLE reader LOGIN; GRANT SELECT ON docvector_cache, docvector_cache_spaces, docvector_cache_meta TO reader;
          CREATE ROLE standing_by LOGIN SUPERUSER; ALTER ROLE standing_by SET default_transaction_read_only = on",
     );
-    for user in ["reader", "standing_by"] {
-        let (store, logged) = warnings_of(open(&server.url_as(user, "none"))).await;
-        assert!(store.is_read_only() && !logged.is_empty(), "{user}: {logged:?}");
-        is_only_read(&store, &fake).await;
-    }
+    let (store, logged) = warnings_of(open(&server.url_as("reader", "none"))).await;
+    assert!(store.is_read_only() && !logged.is_empty(), "{logged:?}");
+    is_only_read(&store, &fake).await;
+    // A standby takes no writes now. It says so with each, and takes them when it is the primary.
+    let (store, logged) = warnings_of(open(&server.url_as("standing_by", "none"))).await;
+    assert!(!store.is_read_only() && logged.iter().any(|line| line.contains("takes no entries now")), "{logged:?}");
+    let error = store.put(&[Entry::new(key(99), b"a value")]).await.expect_err("it takes no writes");
+    assert_says(&error, &["takes no writes"]);
+    assert_all(&store, &keys(50), "at a standby").await;
+    server.sql("ALTER ROLE standing_by SET default_transaction_read_only = off");
+    server.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'standing_by'");
+    store.put(&[Entry::new(key(99), b"a value")]).await.expect("it takes writes by now");
+    store.discard(&[Entry::new(key(99), b"a value")]).await.expect("it takes writes by now");
     let (store, logged) = warnings_of(Postgres::builder(server.url()).read_only().build()).await;
     let store = store.expect("it opens");
     assert!(!logged.iter().any(|line| line.contains("only read")), "it was asked for: {logged:?}");

@@ -167,13 +167,19 @@ async fn a_store_that_fails_is_tried_again_and_then_given_up() {
 /// The runtime ends in the middle of a batch, as at the end of a program that has several.
 #[test]
 fn what_waits_is_written_on_the_next_runtime() {
+    [false, true].into_iter().for_each(written_on_the_next_runtime);
+}
+
+fn written_on_the_next_runtime(has_begun: bool) {
     let slow = Slow::new(0);
     let store = WriteBehind::new(slow.clone(), 1 << 20);
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let first = runtime();
     first.block_on(async {
         store.put(&[Entry::new(key(1), b"one")]).await.expect("accepted");
-        tokio::task::yield_now().await;
+        if has_begun {
+            tokio::task::yield_now().await;
+        }
     });
     drop(first);
     slow.turns.add_permits(10);
@@ -183,6 +189,27 @@ fn what_waits_is_written_on_the_next_runtime() {
         store.flush().await.expect("written");
     });
     assert_eq!((slow.inner.len(), store.counts().written), (2, 2));
+}
+
+/// The patience is that of the store, and not of each batch.
+#[tokio::test(start_paused = true)]
+async fn a_dead_store_is_not_waited_for_again_and_again() {
+    let slow = Slow::new(1_000);
+    slow.fails.store(true, Ordering::SeqCst);
+    let store = WriteBehind::new(slow.clone(), 64 << 20).with_patience(Duration::from_secs(60));
+    let value = vec![7; 1 << 20];
+    for number in 0..60 {
+        store.put(&[Entry::new(key(number), &value)]).await.expect("accepted");
+    }
+    let began = tokio::time::Instant::now();
+    store.flush().await.expect_err("lost");
+    assert_eq!((store.counts().lost, began.elapsed().as_secs() / 70), (60, 0), "{:?}", began.elapsed());
+    // A store that hangs is one that fails.
+    slow.fails.store(false, Ordering::SeqCst);
+    slow.turns.forget_permits(10_000);
+    store.put(&[Entry::new(key(100), &value)]).await.expect("accepted");
+    let error = store.flush().await.expect_err("lost");
+    assert!(error.message().contains("1 entries were not written"), "{error}");
 }
 
 #[tokio::test]

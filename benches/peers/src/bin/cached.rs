@@ -1,7 +1,7 @@
-//! Embeds texts through `Cached` over a SQLite file and prints time and memory, as one line of JSON.
+//! Embeds texts through `Cached` over a SQLite file or Redis and prints time and memory, as one line of JSON.
 //!
-//! `cached --texts FILE --cache FILE [--base-url URL] [--mode documents|stream] [--call 2048] [--counted yes|no]
-//! [--dimensions 1536]`
+//! `cached --texts FILE --cache FILE|redis://... [--base-url URL] [--mode documents|stream] [--call 2048]
+//! [--counted yes|no] [--dimensions 1536]`
 //!
 //! The texts are lines of JSON strings. With `--base-url`, the embedder is `OpenAi`. `--counted no` turns its counting
 //! of tokens off, as with a server that is not OpenAI's. Without `--base-url`, the embedder is one in this process
@@ -18,7 +18,9 @@ use std::{
 
 use docvector_embed::{
     Batch, Embedder, EmbedderExt as _, Embeddings, InputKind, Limits, Space, StreamOptions, Usage, async_trait,
-    cache::Sqlite, provider::OpenAi, wrap::Cached,
+    cache::{CacheStore, Redis, Sqlite},
+    provider::OpenAi,
+    wrap::Cached,
 };
 use futures_util::{StreamExt as _, stream};
 use peers::{Args, DIMENSIONS, MODEL, OWN, Result, TEXTS_PER_REQUEST, own, unit_vector};
@@ -27,7 +29,7 @@ use peers::{Args, DIMENSIONS, MODEL, OWN, Result, TEXTS_PER_REQUEST, own, unit_v
 async fn main() -> Result<()> {
     let args = Args::read(&["texts", "cache", "base-url", "mode", "call", "counted", "dimensions"])?;
     let texts = read_texts(&args.get::<String>("texts")?.ok_or("--texts is missing")?)?;
-    let store = Sqlite::open(args.get::<String>("cache")?.ok_or("--cache is missing")?)?;
+    let store = open(&args.get::<String>("cache")?.ok_or("--cache is missing")?).await?;
     let dimensions = args.get("dimensions")?.unwrap_or(DIMENSIONS);
     match args.get::<String>("base-url")? {
         Some(base_url) => {
@@ -40,6 +42,14 @@ async fn main() -> Result<()> {
         }
         None => measure(&Cached::new(Ready::new(dimensions)?, store)?, &texts, &args).await,
     }
+}
+
+async fn open(cache: &str) -> Result<Box<dyn CacheStore>> {
+    Ok(if cache.starts_with("redis://") {
+        Box::new(Redis::connect(cache).await?)
+    } else {
+        Box::new(Sqlite::open(cache)?)
+    })
 }
 
 fn read_texts(path: &str) -> Result<Vec<String>> {

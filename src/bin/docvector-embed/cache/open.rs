@@ -4,7 +4,7 @@ use std::{fs, io, path::Path, sync::Arc};
 
 use docvector_embed::cache::{CacheScan, CacheSpec, Sqlite};
 
-use crate::{failure::Failure, wording::place_of};
+use crate::{failure::Failure, log::log_warnings, wording::place_of};
 
 /// Opens a store that exists. Looking at a cache never creates a file.
 pub(super) async fn existing(spec: &CacheSpec) -> Result<Arc<dyn CacheScan>, Failure> {
@@ -13,8 +13,14 @@ pub(super) async fn existing(spec: &CacheSpec) -> Result<Arc<dyn CacheScan>, Fai
             Err(Failure::new("a cache in memory is empty when a command begins: name a file or a server"))
         }
         CacheSpec::Sqlite(path) => Ok(Arc::new(file(path)?)),
-        server => Ok(server.open().await?),
+        server => opened(server).await,
     }
+}
+
+/// Connects to a server, whose warnings are shown.
+async fn opened(server: &CacheSpec) -> Result<Arc<dyn CacheScan>, Failure> {
+    log_warnings();
+    Ok(server.open().await?)
 }
 
 /// Opens a store that is written to: a file is created if it is missing.
@@ -30,7 +36,7 @@ pub(super) async fn for_writing(spec: &CacheSpec) -> Result<Arc<dyn CacheScan>, 
             }
             Ok(Arc::new(file))
         }
-        server => Ok(server.open().await?),
+        server => opened(server).await,
     }
 }
 

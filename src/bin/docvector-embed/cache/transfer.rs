@@ -1,6 +1,9 @@
 //! Runs `cache export`, `import`, `copy`, `merge` and `salvage`: moves entries between stores and files.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    io::{self, IsTerminal, Write},
+    path::Path,
+};
 
 use docvector_embed::{
     SpaceId,
@@ -176,10 +179,32 @@ fn run(transfer: impl Future<Output = Result<(), Failure>>) -> Result<(), Failur
     })
 }
 
-/// Names the source of an export, by which an unfinished file is recognized.
+/// Names the source of an export, by which an unfinished file is recognized: without a password, and with all that tells
+/// one store from another.
 fn source_name(spec: &CacheSpec, spaces: &[SpaceId]) -> String {
-    let spaces: Vec<String> = spaces.iter().map(SpaceId::to_string).collect();
-    if spaces.is_empty() { spec.to_string() } else { format!("{spec} spaces {}", spaces.join(" ")) }
+    let mut name = match spec {
+        CacheSpec::Sqlite(path) => {
+            let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+            // A file that took the place of another has another number.
+            format!("sqlite:{} {}", path.display(), number_of(&path))
+        }
+        CacheSpec::Redis(url) | CacheSpec::Postgres(url) => format!("{url} {}", url.fingerprint()),
+        other => other.to_string(),
+    };
+    if !spaces.is_empty() {
+        let spaces: Vec<String> = spaces.iter().map(SpaceId::to_string).collect();
+        name += &format!(" spaces {}", spaces.join(" "));
+    }
+    name
+}
+
+/// Returns the number of a file on its disk.
+fn number_of(path: &Path) -> u64 {
+    #[cfg(unix)]
+    let number = std::fs::metadata(path).map_or(0, |about| std::os::unix::fs::MetadataExt::ino(&about));
+    #[cfg(not(unix))]
+    let number = std::fs::metadata(path).map_or(0, |_| 0);
+    number
 }
 
 fn refuse_same(from: &CacheSpec, to: &CacheSpec) -> Result<(), Failure> {

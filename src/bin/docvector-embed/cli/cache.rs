@@ -1,11 +1,8 @@
 //! Defines the arguments of the commands of `cache`.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsStr, path::PathBuf};
 
-use clap::{
-    ArgGroup, Args, Subcommand,
-    builder::{OsStringValueParser, TypedValueParser},
-};
+use clap::{Arg, ArgGroup, Args, Command, Error, Subcommand, builder::TypedValueParser, error::ErrorKind};
 use docvector_embed::{SpaceId, cache::CacheSpec};
 
 use crate::day::Day;
@@ -47,7 +44,7 @@ Without --remove, nothing is changed and the number of entries is shown. `cache 
 Entries that were written before 2026-12 do not state their space and day: only --unstamped selects them.";
 
 /// Reads a store of the command line. A name that is no UTF-8 is the path of a file.
-fn store_of(text: OsString) -> Result<CacheSpec, String> {
+fn store_of(text: &OsStr) -> Result<CacheSpec, String> {
     match text.to_str() {
         Some("-") => Err("a cache is a file or a server, and not the standard input".to_owned()),
         Some(text) => text.parse().map_err(|error: docvector_embed::ParseError| error.to_string()),
@@ -55,9 +52,23 @@ fn store_of(text: OsString) -> Result<CacheSpec, String> {
     }
 }
 
-/// The parser of an argument that names a store.
-pub(crate) fn store_parser() -> impl TypedValueParser<Value = CacheSpec> {
-    OsStringValueParser::new().try_map(store_of)
+/// The parser of an argument that names a store. Its errors do not show the argument, which may have a password.
+#[derive(Clone)]
+pub(crate) struct StoreParser;
+
+impl TypedValueParser for StoreParser {
+    type Value = CacheSpec;
+
+    fn parse_ref(&self, command: &Command, argument: Option<&Arg>, value: &OsStr) -> Result<CacheSpec, Error> {
+        let name = argument.map_or_else(|| "the store".to_owned(), ToString::to_string);
+        store_of(value)
+            .map_err(|why| Error::raw(ErrorKind::ValueValidation, format!("{name}: {why}\n")).with_cmd(command))
+    }
+}
+
+/// Returns the parser of an argument that names a store.
+pub(crate) const fn store_parser() -> StoreParser {
+    StoreParser
 }
 
 #[derive(Debug, Args)]
