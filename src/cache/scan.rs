@@ -100,6 +100,11 @@ pub trait CacheScan: CacheStore {
     /// Returns about how many entries there are, for a progress bar.
     async fn estimated_len(&self) -> Result<u64>;
 
+    /// Returns whether nothing can be stored, because this user may only read.
+    fn is_read_only(&self) -> bool {
+        false
+    }
+
     /// Returns the noted spaces and the lines about them, ordered by id.
     async fn notes(&self) -> Result<Vec<(SpaceId, String)>>;
 }

@@ -131,6 +131,12 @@ impl FromStr for CacheSpec {
         if text.contains("password=") || text.starts_with("host=") {
             return Err(ParseError::new("write a server as a URL, such as postgres://USER@HOST/DATABASE"));
         }
+        if looks_like_server(text) {
+            return Err(ParseError::new(
+                "this looks like a server: write redis://HOST:PORT or postgres://USER@HOST/DATABASE; for a file of this \
+                 name, write sqlite: before it",
+            ));
+        }
         match text.strip_prefix("sqlite:").unwrap_or(text) {
             "" => Err(ParseError::new(
                 "a cache needs a place, such as vectors.sqlite, memory:256MB, redis://HOST or postgres://USER@HOST/DATABASE",
@@ -138,6 +144,15 @@ impl FromStr for CacheSpec {
             path => Ok(Self::Sqlite(path.into())),
         }
     }
+}
+
+/// Returns whether a name is that of a host, with a port or of this machine, and not that of a file.
+fn looks_like_server(text: &str) -> bool {
+    let (host, rest) = text.split_once(':').unwrap_or((text, ""));
+    let port = rest.split('/').next().unwrap_or_default();
+    let is_host = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    let has_port = is_host && !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    has_port || text == "localhost" || ["redis//", "rediss//", "postgres//"].iter().any(|start| text.starts_with(start))
 }
 
 impl fmt::Display for CacheSpec {
@@ -180,6 +195,7 @@ mod tests {
             ("vectors.sqlite", "sqlite:vectors.sqlite"),
             ("sqlite:a/b", "sqlite:a/b"),
             ("C:\\a", "sqlite:C:\\a"),
+            ("sqlite:localhost:1", "sqlite:localhost:1"),
             ("redis://host:6379/1", "redis://host:6379/1"),
             ("redis+cluster://a:1,b:2", "redis+cluster://a:1,b:2"),
             ("postgresql://host/db", "postgresql://host/db"),
@@ -200,6 +216,10 @@ mod tests {
             "valkey:h",
             "host=db user=u",
             "x password=y",
+            "localhost",
+            "localhost:6379",
+            "10.0.0.1:6379/0",
+            "redis//host",
         ] {
             assert!(wrong.parse::<CacheSpec>().is_err(), "{wrong}");
         }

@@ -7,15 +7,20 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use docvector_embed::{
     SpaceId,
-    cache::{CacheSpec, CacheStore, Entry, Key, Sink, Sqlite},
+    cache::{CacheSpec, CacheStore, Entry, Guarded, Key, Sink, Sqlite},
 };
 
-use crate::{failure::Failure, log::log_warnings, runtime::runtime};
+use crate::{failure::Failure, log::with_warnings, runtime::runtime};
+
+/// How long a call of a server may take, and how long a server that fails is not asked.
+const SERVER_TIME: Duration = Duration::from_secs(15);
+const SERVER_PAUSE: Duration = Duration::from_secs(30);
 
 /// The cache as `embed` uses it. It warns at the first failure, because the run goes on without the cache.
 #[derive(Debug)]
@@ -41,9 +46,14 @@ impl CacheWithWarning {
             }
             // Shows errors before the work begins. The connections end with this runtime; the store makes new ones.
             server => {
-                // A server says by its warnings that it loses entries, or takes none.
-                log_warnings();
-                (runtime()?.block_on(server.open())?, false)
+                // Shows errors before the work begins, and the warnings of a server that loses entries or takes none. The
+                // connections end with this runtime; the store makes new ones.
+                let runtime = runtime()?;
+                let store = with_warnings(|| runtime.block_on(server.open()))?;
+                let is_read_only = store.is_read_only();
+                // A server that hangs costs some calls, and not each of them.
+                let guarded = Guarded::new(store).with_read_limit(SERVER_TIME).with_write_limit(SERVER_TIME);
+                (Arc::new(guarded.with_failures(2).with_pause(SERVER_PAUSE)), is_read_only)
             }
         };
         Ok(Self { store, is_read_only, has_failed: AtomicBool::new(false) })

@@ -43,6 +43,10 @@ impl CacheScan for Postgres {
         count.map(i64::unsigned_abs).ok_or_else(|| shared.damaged("its rows cannot be counted"))
     }
 
+    fn is_read_only(&self) -> bool {
+        Self::is_read_only(self)
+    }
+
     async fn notes(&self) -> Result<Vec<(SpaceId, String)>> {
         self.shared().access().await?;
         notes(self.shared()).await

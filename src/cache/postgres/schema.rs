@@ -276,14 +276,16 @@ impl Opening<'_> {
 /// The statements that create the table of entries. The comments explain it to people.
 fn entries_table(names: &Names) -> String {
     let entries = &names.entries;
-    // Vectors do not compress: EXTERNAL spares the server the attempt, and moves large values out of the table. Rows
-    // are never updated, so pages can be full. Vacuums after inserts keep the visibility map and the statistics fresh.
+    // Vectors do not compress: EXTERNAL spares the server the attempt. Rows of up to a page stay in the table, because
+    // larger values than two kilobytes would be read from a second table, piece by piece. Rows are never updated, so
+    // pages can be full. Vacuums after inserts keep the visibility map and the statistics fresh.
     format!(
         "CREATE TABLE {entries} (
     key bytea PRIMARY KEY CHECK (octet_length(key) = 32),
     value bytea NOT NULL
 ) WITH (
     fillfactor = 100,
+    toast_tuple_target = 8160,
     autovacuum_vacuum_insert_threshold = 100000,
     autovacuum_vacuum_insert_scale_factor = 0.05,
     autovacuum_analyze_scale_factor = 0.05,

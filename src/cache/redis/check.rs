@@ -89,7 +89,7 @@ impl Checks {
         }
         let message = format!(
             "redis at {server} does not keep entries for ever: {why}; or accept that entries are lost and paid for \
-             again, by `with_volatile(Volatile::Warn)` or `volatile=warn` in the URL"
+             again, by `with_volatile(Volatile::Warn)` or `?volatile=warn` at the end of the URL"
         );
         Err(Error::new(ErrorKind::Cache, message))
     }

@@ -7,7 +7,8 @@ use rusqlite::{ErrorCode, ffi};
 use crate::{Error, ErrorKind};
 
 /// The advice for a damaged file.
-pub(super) const AFTER_DAMAGE: &str = "move it away and begin a new one; its texts are embedded again";
+pub(super) const AFTER_DAMAGE: &str = "`docvector-embed cache salvage` saves its sound entries into a new file; or move it \
+                                       away and begin a new one: its texts are embedded again";
 
 /// Returns an error that says what failed and what to do.
 pub(super) fn file_error(path: &Path, error: rusqlite::Error) -> Error {
@@ -28,7 +29,9 @@ pub(super) fn file_error(path: &Path, error: rusqlite::Error) -> Error {
             format!("{file} is damaged, and so may be its file system: {AFTER_DAMAGE}")
         }
         Some(ErrorCode::NotADatabase) => {
-            format!("{file} is damaged or not an SQLite file: name another file, or move this one away")
+            format!(
+                "{file} is damaged or not an SQLite file: name another file; of a damaged one, `docvector-embed cache salvage` saves what is sound"
+            )
         }
         Some(ErrorCode::SystemIoFailure) => {
             // The error of the system itself is not available here.

@@ -85,6 +85,10 @@ impl CacheScan for Sqlite {
         Ok(self.read(largest).await?.unsigned_abs())
     }
 
+    fn is_read_only(&self) -> bool {
+        Self::is_read_only(self)
+    }
+
     async fn notes(&self) -> Result<Vec<(SpaceId, String)>> {
         self.read(spaces).await
     }

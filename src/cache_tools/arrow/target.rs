@@ -149,6 +149,7 @@ impl ArrowTarget {
         let partial = beside(&self.path, ".partial");
         let what = match &error {
             ArrowError::IoError(_, error) => match error.kind() {
+                io::ErrorKind::NotFound => "its folder is missing: create it first",
                 io::ErrorKind::StorageFull => "its disk is full: free some space, and run it again to go on",
                 io::ErrorKind::ResourceBusy => "another export writes it: wait for its end, or name another file",
                 io::ErrorKind::AlreadyExists => "the file itself exists by now: another export has made it",

@@ -90,7 +90,7 @@ async fn entries_go_from_store_to_store() {
     let id = value(&done(&cache(&["stats", text(&file)])), "  ").split(' ').next().expect("an id").to_owned();
     let one = folder.path().join("one.sqlite");
     let report = done(&cache(&["copy", text(&file), text(&one), "--space", &id]));
-    assert_eq!((value(&report, "new"), value(&report, "of other spaces")), ("50", "50"));
+    assert_eq!((value(&report, "new"), value(&report, "of other spaces")), ("50", "50, or of none that is stated"));
     let merged = folder.path().join("merged.sqlite");
     let report = done(&cache(&["merge", text(&one), &redis, &postgres, "--into", text(&merged)]));
     assert_eq!((value(&report, "new"), value(&report, "there already")), ("100", "150"));
@@ -128,6 +128,10 @@ async fn what_cannot_be_is_said() {
         (&["prune", file, "--space", "xyz"], 2, "xyz"),
         (&["prune", file, "--before", "2026-13-01"], 2, "2026-11-28"),
         (&["salvage", text(&none), text(&new)], 1, "cannot be read"),
+        (&["salvage", "redis://:planted@h", text(&new)], 1, "not a server"),
+        (&["copy", file, "localhost:6379"], 2, "looks like a server"),
+        (&["export", file, "-"], 1, "needs a file"),
+        (&["export", file, "/nonexistent/x.arrow"], 1, "its folder is missing"),
         (&["merge", file, "--into", file], 1, "both the source and the target"),
     ] {
         let output = cache(arguments);

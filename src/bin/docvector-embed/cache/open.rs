@@ -13,14 +13,8 @@ pub(super) async fn existing(spec: &CacheSpec) -> Result<Arc<dyn CacheScan>, Fai
             Err(Failure::new("a cache in memory is empty when a command begins: name a file or a server"))
         }
         CacheSpec::Sqlite(path) => Ok(Arc::new(file(path)?)),
-        server => opened(server).await,
+        server => connected(server).await,
     }
-}
-
-/// Connects to a server, whose warnings are shown.
-async fn opened(server: &CacheSpec) -> Result<Arc<dyn CacheScan>, Failure> {
-    log_warnings();
-    Ok(server.open().await?)
 }
 
 /// Opens a store that is written to: a file is created if it is missing.
@@ -29,15 +23,27 @@ pub(super) async fn for_writing(spec: &CacheSpec) -> Result<Arc<dyn CacheScan>, 
         CacheSpec::Memory(_) => {
             Err(Failure::new("a cache in memory is gone when the command ends: name a file or a server"))
         }
-        CacheSpec::Sqlite(path) => {
-            let file = Sqlite::open(path)?;
-            if file.is_read_only() {
-                return Err(Failure::new(format!("{} cannot be written by this user", place_of(spec))));
-            }
-            Ok(Arc::new(file))
-        }
-        server => opened(server).await,
+        CacheSpec::Sqlite(path) => writable(spec, Arc::new(Sqlite::open(path)?)),
+        server => writable(spec, connected(server).await?),
     }
+}
+
+/// Connects to a server, whose warnings are shown.
+async fn connected(server: &CacheSpec) -> Result<Arc<dyn CacheScan>, Failure> {
+    log_warnings();
+    Ok(server.open().await?)
+}
+
+/// Refuses a store that can only be read.
+fn writable(spec: &CacheSpec, store: Arc<dyn CacheScan>) -> Result<Arc<dyn CacheScan>, Failure> {
+    if !store.is_read_only() {
+        return Ok(store);
+    }
+    let what = match spec {
+        CacheSpec::Sqlite(_) => "give this user write permission for the file and its folder",
+        _ => "GRANT SELECT, INSERT, DELETE on its table and on the two beside it (_spaces, _meta) to this user",
+    };
+    Err(Failure::new(format!("{} cannot be written by this user: {what}", place_of(spec))))
 }
 
 /// Opens a file that exists.

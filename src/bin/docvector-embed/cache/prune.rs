@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal};
 
 use docvector_embed::{
+    cache::CacheSpec,
     cache_tools::{PruneReport, prune},
     wrap::EntryInfo,
 };
@@ -37,6 +38,17 @@ pub(super) fn run(args: &PruneArgs) -> Result<(), Failure> {
     out.line(what, format_args!("{} ({} of values)", report.removed, Bytes(report.removed_bytes)))?;
     out.line("without a space", report.unstamped)?;
     out.line("damaged", report.damaged)?;
+    if report.unstamped > 0 && args.selects_stamped() && !args.unstamped {
+        out.text(
+            "\nEntries without a space do not say which model made them, or when: --space and the days select none of \
+             them, and --unstamped all of them.",
+        )?;
+    }
+    if args.remove && report.removed > 0 && matches!(args.store, CacheSpec::Sqlite(_)) {
+        out.text(
+            "\nThe file keeps its size and uses the room again. `cache copy` into a new file makes a smaller one.",
+        )?;
+    }
     if !args.remove && report.removed > 0 {
         out.text("\nNothing was removed: --remove does it. Their texts would be embedded, and paid for, again.")?;
     }

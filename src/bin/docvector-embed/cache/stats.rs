@@ -80,7 +80,7 @@ fn print_census(report: &mut Report<impl io::Write>, census: &Census) -> Result<
             of.halves.to_string(),
             of.truncated.to_string(),
             widths.join(", "),
-            days.unwrap_or_else(|| "before 2026-12".to_owned()),
+            days.unwrap_or_else(|| if of.entries == 0 { "" } else { "not stated" }.to_owned()),
             space.map_or_else(|| "not stated".to_owned(), |space| space.to_string()),
             about.unwrap_or_default(),
         ]);

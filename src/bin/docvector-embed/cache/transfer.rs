@@ -10,7 +10,7 @@ use docvector_embed::{
     cache::{CacheSpec, Key},
     cache_tools::{
         ArrowSource, ArrowTarget, EntrySource, EntryTarget, ScanSource, SqlitePages, StoreTarget, Transfer,
-        TransferReport,
+        TransferReport, census,
     },
 };
 
@@ -18,7 +18,7 @@ use super::open::{existing, for_writing};
 use crate::{
     cli::cache::{CopyArgs, ExportArgs, ImportArgs, MergeArgs, SalvageArgs},
     failure::Failure,
-    paths::is_same_file,
+    paths::{is_same_file, is_standard},
     progress::Progress,
     report::Report,
     runtime::runtime,
@@ -31,6 +31,9 @@ const KEYS_SHOWN: usize = 5;
 
 /// Writes a store to an Arrow file.
 pub(super) fn export(args: &ExportArgs) -> Result<(), Failure> {
+    if is_standard(&args.file) {
+        return Err(Failure::new("an export needs a file: name one that ends in .arrow"));
+    }
     run(async {
         let store = existing(&args.store).await?;
         let mut target = ArrowTarget::create(&args.file, &source_name(&args.store, &args.space))?;
@@ -88,11 +91,26 @@ pub(super) fn merge(args: &MergeArgs) -> Result<(), Failure> {
 /// Saves the sound entries of a damaged file.
 pub(super) fn salvage(args: &SalvageArgs) -> Result<(), Failure> {
     refuse_same(&CacheSpec::Sqlite(args.file.clone()), &args.into)?;
+    if args.file.to_string_lossy().contains("://") {
+        return Err(Failure::new("salvage reads a damaged file, and not a server: `cache copy` reads a server"));
+    }
     run(async {
-        let mut pages = SqlitePages::open(&args.file)?;
+        let name = args.file.display();
+        // Before the target is made.
+        let found = census(&mut SqlitePages::open(&args.file)?, &mut |_| {}).await?;
+        if found.entries == 0 {
+            return Err(Failure::new(format!("no entry of a cache was found in {name}: nothing was saved")));
+        }
         let into = for_writing(&args.into).await?;
+        let mut pages = SqlitePages::open(&args.file)?;
         let moved = moved(&mut pages, &mut StoreTarget::new(&*into), &[]).await?;
-        moved.print(&place_of(&args.into), 0)
+        let printed = moved.print(&place_of(&args.into), 0);
+        let _ = writeln!(
+            io::stderr().lock(),
+            "Entries on pages that are missing or damaged are lost; keep {name} until you have looked. Entries that were \
+             removed before may be back: `cache prune` removes them."
+        );
+        printed
     })
 }
 
@@ -125,7 +143,7 @@ impl Moved {
         out.line("new", self.report.copied)?;
         out.line("there already", self.report.present)?;
         if self.report.left_out > 0 {
-            out.line("of other spaces", self.report.left_out)?;
+            out.line("of other spaces", format_args!("{}, or of none that is stated", self.report.left_out))?;
         }
         out.line("damaged, left out", self.report.damaged)?;
         self.damaged.iter().take(KEYS_SHOWN).try_for_each(|key| out.line("  key", key))?;
@@ -164,6 +182,10 @@ async fn moved(
         transfer = transfer.with_filter(|info| info.space.is_some_and(|space| spaces.contains(&space)));
     }
     let report = transfer.run(source, target).await?;
+    if report.left_out > 0 && report.left_out + report.damaged == report.read {
+        let message = "no entry states one of these spaces: `cache stats --by-space` shows those that there are";
+        return Err(Failure::new(message));
+    }
     Ok(Moved { report, damaged })
 }
 

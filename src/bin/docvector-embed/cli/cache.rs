@@ -35,13 +35,15 @@ Exit status: 0 if all was copied, 1 if something is damaged or failed, 2 if the 
 
 const EXPORT_HELP: &str = "\
 The file is an Arrow IPC file (Feather 2), which pyarrow, polars and pandas read: key, space, day, truncated, half, vector.
-Until it is complete it ends in .partial; the same command goes on after an interruption.
+It holds no texts: the key is a hash of the space, the kind and the text. For texts with their vectors, use `embed --cache`,
+which takes stored vectors from the cache. Until the file is complete it ends in .partial; the same command goes on after an
+interruption.
 
 Exit status: 0 if all was written, 1 if something is damaged or failed, 2 if the command line is wrong.";
 
 const PRUNE_HELP: &str = "\
 Without --remove, nothing is changed and the number of entries is shown. `cache stats --by-space` shows the ids of spaces.
-Entries that were written before 2026-12 do not state their space and day: only --unstamped selects them.";
+Entries of earlier versions do not state their space and day: only --unstamped selects them, and it selects all of them.";
 
 /// Reads a store of the command line. A name that is no UTF-8 is the path of a file.
 fn store_of(text: &OsStr) -> Result<CacheSpec, String> {
@@ -99,7 +101,7 @@ pub(crate) enum CacheCommand {
     /// Save the sound entries of a damaged file
     #[command(after_help = COPY_HELP)]
     Salvage(SalvageArgs),
-    /// Remove the entries of a space, or those that are older than a day
+    /// Remove the entries of a space, or those that were written before a given day
     #[command(after_help = PRUNE_HELP)]
     Prune(PruneArgs),
 }
