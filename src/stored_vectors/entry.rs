@@ -212,9 +212,11 @@ impl EntryInfo {
     }
 }
 
-/// Returns whether an entry is of a version that is not known here: made by a newer program, and not damaged.
-pub(super) fn is_of_newer_version(entry: &[u8]) -> bool {
-    entry.len() >= HEADER_BYTES && entry[..2] == MAGIC && entry[2] > VERSION
+/// Returns whether an entry is of a version that is not known here: made by a newer program, and not damaged. Each version
+/// has its checksum in the same place, over the same bytes.
+pub(super) fn is_of_newer_version(entry: &[u8], key: &Key) -> bool {
+    let sum = entry.get(8..HEADER_BYTES).and_then(<[u8]>::first_chunk).map(|sum| u64::from_le_bytes(*sum));
+    sum.is_some_and(|sum| entry[..2] == MAGIC && entry[2] > VERSION && sum == checksum(key, entry))
 }
 
 /// Returns the stamp of an entry that is sound.
@@ -457,6 +459,19 @@ mod tests {
         let mut row = [1.0];
         assert_eq!(read(&entry(&[-0.0], VectorEncoding::HalfWhereExact), &key(1), &mut row), Some(false));
         assert_eq!(row[0].to_bits(), (-0.0_f32).to_bits());
+    }
+
+    #[test]
+    fn an_entry_of_a_newer_version_is_told_from_a_damaged_one() {
+        let mut out = entry(&[1.0, 2.0], VectorEncoding::Exact);
+        assert!(!is_of_newer_version(&out, &key(1)));
+        out[2] = VERSION + 1;
+        assert!(!is_of_newer_version(&out, &key(1)), "damaged");
+        let sum = checksum(&key(1), &out);
+        out[8..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
+        assert!(is_of_newer_version(&out, &key(1)) && !is_of_newer_version(&out, &key(2)));
+        assert_eq!(EntryInfo::inspect(&key(1), &out), None);
+        assert!(!is_of_newer_version(&out[..HEADER_BYTES - 1], &key(1)));
     }
 
     /// A change here loses every cache that exists.

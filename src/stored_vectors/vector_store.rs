@@ -110,7 +110,7 @@ impl VectorStore {
             // A store that hands over a place twice, or a place that does not exist, does no harm.
             let Some(key) = keys.get(at) else { return };
             let is_read = !rows.is_missing(place_of(at)) || rows.read(place_of(at), key, value);
-            if !is_read && !entry::is_of_newer_version(value) {
+            if !is_read && !entry::is_of_newer_version(value, key) {
                 damaged.push((*key, value.to_vec()));
             }
         };

@@ -508,10 +508,10 @@ async fn halves_take_half_the_room() {
         let size = store.0.values.lock().expect("not poisoned")[0].1.len();
         (size, far)
     };
-    assert_eq!(sizes(VectorEncoding::Exact).await, (16 + 1024, 0.0));
-    assert_eq!(sizes(VectorEncoding::HalfWhereExact).await, (16 + 1024, 0.0));
+    assert_eq!(sizes(VectorEncoding::Exact).await, (36 + 1024, 0.0));
+    assert_eq!(sizes(VectorEncoding::HalfWhereExact).await, (36 + 1024, 0.0));
     let (size, far) = sizes(VectorEncoding::Half).await;
-    assert_eq!(size, 16 + 512);
+    assert_eq!(size, 36 + 512);
     assert!(far > 0.0 && far < 1e-3, "{far}");
 }
 
