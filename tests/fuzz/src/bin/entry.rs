@@ -4,13 +4,15 @@
 #![no_main]
 
 use docvector_embed::{
+    cache::Key,
     fuzz::{append, seal, write},
-    wrap::VectorEncoding,
+    wrap::{EntryInfo, VectorEncoding},
 };
 use libfuzzer_sys::fuzz_target;
 
-/// Bytes before the components.
+/// Bytes before the components, and those of the space and the day, which entries of version 2 have between.
 const HEADER: usize = 16;
+const STAMP: usize = 20;
 
 fuzz_target!(|data: &[u8]| {
     let mut input = Input(data);
@@ -60,6 +62,12 @@ fn anything(mut input: Input<'_>) {
     };
     assert_eq!(truncated, Some(wanted_truncated), "an entry is refused that is whole, or its mark is lost");
     assert_eq!(bits(&row), bits(&wanted), "other components are read than are there");
+    let key_of_entry = Key::from_bytes(key);
+    let again = EntryInfo::read(&key_of_entry, &entry, &mut Vec::new()).map(|info| info.entry_of(&key_of_entry, &row));
+    assert_eq!(again.as_ref(), Some(&entry), "an entry is made in another way of what it says");
+    if entry[2] != 1 {
+        return;
+    }
     let encodings: &[VectorEncoding] =
         if halves { &[VectorEncoding::Half, VectorEncoding::HalfWhereExact] } else { &[VectorEncoding::Exact] };
     for &encoding in encodings {
@@ -167,7 +175,12 @@ fn decoded(entry: &[u8], width: usize) -> Option<(Vec<f32>, bool, bool)> {
         2 => (true, 2),
         _ => return None,
     };
-    if header[..3] != *b"dv\x01" || claimed(entry) != width || components.len() != width * bytes {
+    let components = match &header[..3] {
+        b"dv\x01" => components,
+        b"dv\x02" => components.get(STAMP..)?,
+        _ => return None,
+    };
+    if claimed(entry) != width || components.len() != width * bytes {
         return None;
     }
     let row: Vec<f32> = if halves {
