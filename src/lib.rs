@@ -65,6 +65,8 @@
 
 mod all;
 mod batch;
+#[cfg(any(feature = "arrow", feature = "sqlite"))]
+mod beside;
 mod breaker_state;
 mod byte_size;
 pub mod cache;
@@ -98,6 +100,8 @@ pub mod observer;
 mod options;
 mod packed;
 mod pause;
+#[cfg(any(feature = "redis", feature = "server"))]
+mod percent;
 pub mod plan;
 mod planner;
 pub mod price;

@@ -58,6 +58,8 @@ pub struct SqlitePages {
     /// The number of the next page, from 1.
     next: u32,
     notes: BTreeMap<SpaceId, String>,
+    /// Whether all pages were looked at for notes.
+    has_all_notes: bool,
 }
 
 impl SqlitePages {
@@ -68,7 +70,7 @@ impl SqlitePages {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path: PathBuf = path.as_ref().to_owned();
         let open = |page_bytes| Pages::open(path.clone(), page_bytes);
-        let new = |pages| Self { pages, next: 1, notes: BTreeMap::new() };
+        let new = |pages| Self { pages, next: 1, notes: BTreeMap::new(), has_all_notes: false };
         let first = open(DEFAULT_PAGE_BYTES)?;
         if first.says_size() {
             return Ok(new(first));
@@ -95,6 +97,11 @@ impl SqlitePages {
         }
         self.notes.clear();
         Ok(sound)
+    }
+
+    /// Begins again with the first page.
+    pub const fn rewind(&mut self) {
+        self.next = 1;
     }
 
     /// Returns the number of pages that were read, and of all.
@@ -138,14 +145,16 @@ impl EntrySource for SqlitePages {
         Ok(self.next <= self.pages.count())
     }
 
-    /// Looks for lines about spaces in all pages.
+    /// Looks for lines about spaces in all pages, once.
     async fn notes(&mut self) -> Result<Vec<(SpaceId, String)>> {
-        for number in 1..=self.pages.count() {
+        let last = if self.has_all_notes { 0 } else { self.pages.count() };
+        for number in 1..=last {
             self.read(number, &mut |_, _| {})?;
             if number.is_multiple_of(PAGES_PER_TURN) {
                 yield_once().await;
             }
         }
+        self.has_all_notes = true;
         Ok(self.found_notes())
     }
 }

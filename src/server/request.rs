@@ -10,7 +10,7 @@ mod openai;
 pub(super) use self::{
     body::{Body, discard, read_body},
     fields::{BadBody, Fields},
-    headers::{ReplyFormat, options_of_headers, percent_decoded, reply_format, request_id},
+    headers::{ReplyFormat, options_of_headers, reply_format, request_id},
     input::Input,
     native_and_tei::of_embed,
     openai::of_openai,

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -19,7 +19,7 @@ use docvector_embed::{
 };
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::support::{numbered, root};
+use crate::support::{clients_python, numbered, root};
 
 /// The texts of each space, and how many entries a batch of the export has at most.
 const TEXTS: usize = 30;
@@ -337,11 +337,8 @@ impl EntrySource for SmallParts {
 
 /// Runs a case of cache_export.py, and returns what it tells.
 fn python<T: DeserializeOwned>(case: &str, paths: &[&Path]) -> T {
-    let python = env::var_os("DOCVECTOR_EMBED_CLIENTS_PYTHON")
-        .map_or_else(|| root().join("target/clients/bin/python"), PathBuf::from);
-    assert!(python.is_file(), "{} is missing: run scripts/fetch-clients", python.display());
     let script = root().join("tests/it/cache_export.py");
-    let output = Command::new(python).arg(script).arg(case).args(paths).output().expect("Python starts");
+    let output = Command::new(clients_python()).arg(script).arg(case).args(paths).output().expect("Python starts");
     let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{case}: {out}{error}");
     serde_json::from_str(out.lines().last().unwrap_or_default()).expect(case)

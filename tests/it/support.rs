@@ -29,7 +29,6 @@ pub(crate) mod small_disk;
 pub(crate) mod stand_in;
 #[cfg(all(unix, any(feature = "redis", feature = "postgres")))]
 pub(crate) mod tcp_proxy;
-#[cfg(all(unix, any(feature = "redis", feature = "postgres")))]
 pub(crate) mod warnings;
 
 use std::path::{Path, PathBuf};
@@ -46,6 +45,15 @@ pub(crate) fn assets() -> PathBuf {
 
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Returns the path of a Python that has the clients.
+#[cfg(all(unix, any(feature = "arrow", all(feature = "onnx", feature = "openai", feature = "server"))))]
+pub(crate) fn clients_python() -> PathBuf {
+    let python = std::env::var_os("DOCVECTOR_EMBED_CLIENTS_PYTHON")
+        .map_or_else(|| root().join("target/clients/bin/python"), PathBuf::from);
+    assert!(python.is_file(), "{} is missing: run scripts/fetch-clients", python.display());
+    python
 }
 
 /// Makes so many texts, no two of them alike.

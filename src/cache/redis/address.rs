@@ -3,11 +3,10 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use ::redis::{ConnectionInfo, IntoConnectionInfo, io::tcp::TcpSettings};
-
 use socket2::TcpKeepalive;
 
 use super::volatile::Volatile;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, percent::percent_decoded};
 
 /// How long a connection may say nothing before the system asks the other side, and how often it asks then.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
@@ -155,23 +154,6 @@ impl FromStr for UrlOptions {
 fn seconds(text: &str) -> Result<Duration> {
     let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     seconds.ok_or_else(|| wrong("has a `timeout` that is not a number of seconds, such as 10 or 0.5"))
-}
-
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        rest = after;
-        bytes.push(if first == b'%' {
-            let (digits, after) = rest.split_at_checked(2)?;
-            rest = after;
-            let digit = |at: usize| char::from(digits[at]).to_digit(16);
-            u8::try_from(digit(0)? * 16 + digit(1)?).ok()?
-        } else {
-            first
-        });
-    }
-    String::from_utf8(bytes).ok()
 }
 
 fn wrong(what: &str) -> Error {

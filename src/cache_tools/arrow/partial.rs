@@ -3,10 +3,10 @@
 use std::{
     fs,
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-use crate::{Error, ErrorKind, Result, cache::ScanPlace};
+use crate::{Error, ErrorKind, Result, beside::beside, cache::ScanPlace};
 
 const TITLE: &str = "docvector-embed export 1";
 
@@ -18,13 +18,6 @@ pub(super) struct Progress {
     /// The bytes of the file that are sound, and the place behind what is in them.
     pub(super) bytes: u64,
     pub(super) place: ScanPlace,
-}
-
-/// Returns the name of a file beside the export.
-pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(end);
-    name.into()
 }
 
 impl Progress {

@@ -13,11 +13,12 @@ use async_trait::async_trait;
 
 use super::{
     footer::{walk, write_batch, write_footer, write_start},
-    partial::{Progress, beside},
+    partial::Progress,
     schema::{batch, schema},
 };
 use crate::{
     Error, ErrorKind, Result, SpaceId,
+    beside::beside,
     cache::{Entry, ScanPlace},
     cache_tools::{EntryTarget, Taken},
 };

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, beside::beside};
 
 /// How a file of SQLite begins.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -49,9 +49,7 @@ impl Pages {
         let page_bytes = if says_size { said } else { page_bytes };
         let reserved = if says_size { usize::from(head[20]) } else { 0 };
         let reserved = if reserved + 480 <= page_bytes { reserved } else { 0 };
-        let mut log_path = path.clone().into_os_string();
-        log_path.push("-wal");
-        let mut log = File::open(log_path).ok();
+        let mut log = File::open(beside(&path, "-wal")).ok();
         let logged =
             log.as_mut().map(|log| frames(log, page_bytes)).transpose().map_err(unreadable)?.unwrap_or_default();
         let in_file = u32::try_from(length.div_ceil(page_bytes as u64)).unwrap_or(u32::MAX - 1);

@@ -5,6 +5,7 @@ use axum::http::{HeaderMap, header::ACCEPT};
 use super::BadBody;
 use crate::{
     InputKind, Lane, OwnedOptions, Truncation,
+    percent::percent_decoded,
     wire::{self, FRAMED, ROWS},
 };
 
@@ -103,29 +104,6 @@ impl HeaderOptions {
 
 fn wrong_percent(name: &'static str) -> BadBody {
     BadBody::of(name, "must be percent-encoded UTF-8: write % as %25")
-}
-
-/// Decodes `%XX`; `None` for a wrong code, or for bytes that are not UTF-8.
-pub(in crate::server) fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        rest = match first {
-            b'%' => {
-                let (code, after) = after.split_at_checked(2)?;
-                let digits = code.iter().map(|&digit| char::from(digit).to_digit(16));
-                bytes.push(
-                    digits.sum::<Option<u32>>().and(u8::from_str_radix(std::str::from_utf8(code).ok()?, 16).ok())?,
-                );
-                after
-            }
-            _ => {
-                bytes.push(*first);
-                after
-            }
-        };
-    }
-    String::from_utf8(bytes).ok()
 }
 
 /// Returns the request's id: the client's if it looks like one, else a new one.

@@ -9,9 +9,9 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use crate::server::{
-    checks::unknown_model, dialect::Dialect, inner::Inner, intake::accepted, refusal::json_reply,
-    request::percent_decoded,
+use crate::{
+    percent::percent_decoded,
+    server::{checks::unknown_model, dialect::Dialect, inner::Inner, intake::accepted, refusal::json_reply},
 };
 
 /// Lists the names of the model: its own, and those that fix the kind of texts.

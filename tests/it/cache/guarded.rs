@@ -21,10 +21,8 @@ use docvector_embed::{
 use futures_util::{FutureExt, future::join_all};
 use tokio::time::{Instant, sleep};
 
-use super::{
-    stores::{find, find_one, key, put_one, try_find},
-    tiered::Capture,
-};
+use super::stores::{find, find_one, key, put_one, try_find};
+use crate::support::warnings::Capture;
 
 const READ: Duration = Duration::from_secs(1);
 const WRITE: Duration = Duration::from_secs(10);

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    fmt, io,
+    fmt,
     sync::{Arc, Mutex},
 };
 
@@ -15,6 +15,7 @@ use futures_util::future::join_all;
 use proptest::prelude::*;
 
 use super::stores::{find, find_one, key, put_one, try_find};
+use crate::support::warnings::warnings_of;
 
 /// A store that records its calls, and fails those that it is told to fail.
 #[derive(Clone, Debug)]
@@ -176,35 +177,10 @@ async fn notes_and_flushes_go_to_both() {
     }
 }
 
-/// Collects warnings.
-#[derive(Clone, Default)]
-pub(super) struct Capture(pub(super) Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Capture {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("nobody panicked").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Runs a future; returns its output and the warnings that it logged.
+/// Runs a future; returns the warnings that it logged.
 fn warnings(run: impl Future<Output = ()>) -> Vec<String> {
-    let capture = Capture::default();
-    let writer = capture.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::WARN)
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    tracing::subscriber::with_default(subscriber, || {
-        tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(run);
-    });
-    let logged = capture.0.lock().expect("nobody panicked");
-    String::from_utf8_lossy(&logged).lines().map(str::to_owned).collect()
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(warnings_of(run)).1
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Clients that nobody here wrote, from their Python packages, against a real model: their vectors are the library's.
 
-use std::{collections::BTreeMap, env, path::PathBuf, process::Command, sync::Mutex, thread};
+use std::{collections::BTreeMap, process::Command, sync::Mutex, thread};
 
 use docvector_embed::{
     Batch, EmbedderExt, InputKind, Truncation,
@@ -10,7 +10,7 @@ use docvector_embed::{
 use serde::Deserialize;
 
 use super::Running;
-use crate::support::{minilm, root};
+use crate::support::{clients_python, minilm, root};
 
 /// The name of the model has a slash, as most names have.
 const MODEL: &str = "sentence-transformers/all-MiniLM-L6-v2";
@@ -72,7 +72,7 @@ fn serving(builder: ServerBuilder, model: &Onnx) -> Running {
 fn run(running: &Running, model: &Onnx, case: &str) {
     let script = root().join("tests/it/server/clients.py");
     let output =
-        Command::new(python()).arg(script).args([&running.url(), MODEL, case]).output().expect("Python starts");
+        Command::new(clients_python()).arg(script).args([&running.url(), MODEL, case]).output().expect("Python starts");
     let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{case}: {out}{error}");
     let told: Told = serde_json::from_str(out.lines().last().unwrap_or_default()).expect(case);
@@ -95,12 +95,4 @@ fn compare(model: &Onnx, case: &str, kind: InputKind, told: &BTreeMap<String, Ve
         let distance = told.iter().zip(own).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(distance < 2e-5, "{case}: {distance} in {text:?}");
     }
-}
-
-/// Returns the path of a Python that has the clients.
-fn python() -> PathBuf {
-    let python = env::var_os("DOCVECTOR_EMBED_CLIENTS_PYTHON")
-        .map_or_else(|| root().join("target/clients/bin/python"), PathBuf::from);
-    assert!(python.is_file(), "{} is missing: run scripts/fetch-clients", python.display());
-    python
 }

@@ -35,7 +35,7 @@ async fn connected(server: &CacheSpec) -> Result<Arc<dyn CacheScan>, Failure> {
 }
 
 /// Refuses a store that can only be read.
-fn writable(spec: &CacheSpec, store: Arc<dyn CacheScan>) -> Result<Arc<dyn CacheScan>, Failure> {
+pub(super) fn writable(spec: &CacheSpec, store: Arc<dyn CacheScan>) -> Result<Arc<dyn CacheScan>, Failure> {
     if !store.is_read_only() {
         return Ok(store);
     }

@@ -8,7 +8,7 @@ use docvector_embed::{
     wrap::EntryInfo,
 };
 
-use super::open::{existing, for_writing};
+use super::open::{existing, writable};
 use crate::{
     cli::cache::PruneArgs,
     day::Day,
@@ -56,7 +56,8 @@ pub(super) fn run(args: &PruneArgs) -> Result<(), Failure> {
 }
 
 async fn remove(args: &PruneArgs) -> Result<PruneReport, Failure> {
-    let store = if args.remove { for_existing_writing(args).await? } else { existing(&args.store).await? };
+    let store = existing(&args.store).await?;
+    let store = if args.remove { writable(&args.store, store)? } else { store };
     let shown = io::stderr().is_terminal();
     let total = if shown { store.estimated_len().await.ok() } else { None };
     let progress = Progress::new(total, "entries", shown);
@@ -73,12 +74,4 @@ async fn remove(args: &PruneArgs) -> Result<PruneReport, Failure> {
         seen = report.read;
     };
     Ok(prune(&*store, &mut goes, !args.remove, &mut moved).await?)
-}
-
-/// Opens a store that exists, for writing.
-async fn for_existing_writing(
-    args: &PruneArgs,
-) -> Result<std::sync::Arc<dyn docvector_embed::cache::CacheScan>, Failure> {
-    drop(existing(&args.store).await?);
-    for_writing(&args.store).await
 }

@@ -97,12 +97,12 @@ pub(super) fn salvage(args: &SalvageArgs) -> Result<(), Failure> {
     run(async {
         let name = args.file.display();
         // Before the target is made.
-        let found = census(&mut SqlitePages::open(&args.file)?, &mut |_| {}).await?;
-        if found.entries == 0 {
+        let mut pages = SqlitePages::open(&args.file)?;
+        if census(&mut pages, &mut |_| {}).await?.entries == 0 {
             return Err(Failure::new(format!("no entry of a cache was found in {name}: nothing was saved")));
         }
         let into = for_writing(&args.into).await?;
-        let mut pages = SqlitePages::open(&args.file)?;
+        pages.rewind();
         let moved = moved(&mut pages, &mut StoreTarget::new(&*into), &[]).await?;
         let printed = moved.print(&place_of(&args.into), 0);
         let _ = writeln!(
