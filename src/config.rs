@@ -17,4 +17,4 @@ mod settings;
 mod stack;
 
 pub use self::{model_spec::ModelSpec, settings::Config, stack::from_spec};
-pub use crate::cache::CacheSpec;
+pub use crate::{assets::asset_folder, cache::CacheSpec};

@@ -64,6 +64,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod all;
+mod assets;
 mod batch;
 #[cfg(any(feature = "arrow", feature = "sqlite"))]
 mod beside;
@@ -127,6 +128,7 @@ mod tokenizer_counter;
 mod totals;
 mod under_way;
 mod usage;
+mod user_folder;
 #[cfg(any(feature = "__http", feature = "server"))]
 #[cfg_attr(
     not(all(feature = "remote", feature = "server")),

@@ -1,12 +1,8 @@
 //! Names a model in a few words: [`ModelSpec`].
 
-use std::{
-    fmt,
-    path::{MAIN_SEPARATOR, PathBuf},
-    str::FromStr,
-};
+use std::{fmt, path::PathBuf, str::FromStr};
 
-use crate::ParseError;
+use crate::{ParseError, assets};
 
 const OPENAI: &str = "openai:";
 const OPENAI_BATCH: &str = "openai-batch:";
@@ -31,10 +27,11 @@ const URLS: [&str; 2] = ["http://", "https://"];
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ModelSpec {
-    /// A folder, as sentence-transformers saves it; or a name, which is looked for in the asset folder. Needs the feature
-    /// `onnx`.
+    /// A folder, as sentence-transformers saves it; or a name, which is looked for in the [asset
+    /// folder](super::asset_folder). Needs the feature `onnx`.
     Local(PathBuf),
-    /// A model at OpenAI, or at a server that speaks its API, which answers at once. Needs the feature `openai`.
+    /// A model at OpenAI, or at a server that speaks its API (`MODEL@BASE_URL`), which answers at once. Needs the feature
+    /// `openai`.
     OpenAi(String),
     /// The same model, asked by batch jobs. Needs the feature `openai`.
     OpenAiBatch(String),
@@ -44,16 +41,26 @@ pub enum ModelSpec {
 
 impl ModelSpec {
     /// Finds a model that is named without its folder: a bare name that is no folder here, and is one in the asset folder
-    /// (`DOCVECTOR_EMBED_ASSETS`, or `assets`), becomes that folder. Everything else stays.
+    /// (`DOCVECTOR_EMBED_ASSETS`; without it `assets`, then the [user's](super::asset_folder)), becomes that folder.
+    /// Everything else stays.
     #[must_use]
     pub fn resolved(self) -> Self {
-        let Self::Local(path) = &self else { return self };
-        if path.exists() || !path.to_str().is_some_and(is_bare_name) {
-            return self;
-        }
-        let assets = std::env::var_os("DOCVECTOR_EMBED_ASSETS").map_or_else(|| "assets".into(), PathBuf::from);
-        let in_assets = assets.join(path);
-        if in_assets.is_dir() { Self::Local(in_assets) } else { self }
+        let Self::Local(model) = &self else { return self };
+        assets::find_model(model).map_or(self, Self::Local)
+    }
+
+    /// Splits `MODEL@BASE_URL`, the name of a model at a server that speaks OpenAI's API. A bare name has no URL.
+    ///
+    /// ```
+    /// use docvector_embed::config::ModelSpec;
+    /// let at = ModelSpec::model_and_base_url("bge-m3@http://127.0.0.1:8000/v1");
+    /// assert_eq!(at, ("bge-m3", Some("http://127.0.0.1:8000/v1")));
+    /// assert_eq!(ModelSpec::model_and_base_url("@cf/baai/bge-m3"), ("@cf/baai/bge-m3", None));
+    /// ```
+    pub fn model_and_base_url(name: &str) -> (&str, Option<&str>) {
+        // The URL may have an `@` of its own, and a name, too.
+        let at = URLS.iter().filter_map(|url| name.find(&format!("@{url}"))).min();
+        at.map_or((name, None), |at| (&name[..at], Some(&name[at + 1..])))
     }
 
     /// Returns the name of the provider, as `EMBEDDING_PROVIDER` has it.
@@ -68,9 +75,9 @@ impl ModelSpec {
 
     /// Reads a spec with a prefix; `None` for a bare folder or name.
     pub(super) fn with_prefix(text: &str) -> Option<Result<Self, ParseError>> {
-        let named = |rest: &str, make: fn(String) -> Self, example: &str| match rest {
+        let named = |rest: &str, make: fn(String) -> Self, example: &str| match Self::model_and_base_url(rest).0 {
             "" => Err(ParseError::new(format!("a name is missing, as in {example}"))),
-            name => Ok(make(name.to_owned())),
+            _ => Ok(make(rest.to_owned())),
         };
         if let Some(rest) = text.strip_prefix(OPENAI_BATCH) {
             return Some(named(rest, Self::OpenAiBatch, "openai-batch:text-embedding-3-small"));
@@ -114,11 +121,6 @@ impl fmt::Display for ModelSpec {
     }
 }
 
-/// Returns whether a path is a name alone.
-fn is_bare_name(path: &str) -> bool {
-    !path.contains(['/', MAIN_SEPARATOR]) && !matches!(path, "." | "..")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +131,7 @@ mod tests {
         for (text, spec) in [
             ("openai:text-embedding-3-small", ModelSpec::OpenAi(name())),
             ("openai-batch:text-embedding-3-small", ModelSpec::OpenAiBatch(name())),
+            ("openai:m@https://u@h/v1", ModelSpec::OpenAi("m@https://u@h/v1".into())),
             ("local:openai:x", ModelSpec::Local("openai:x".into())),
             ("./openai:x", ModelSpec::Local("./openai:x".into())),
             (" all-MiniLM-L6-v2\n", ModelSpec::Local("all-MiniLM-L6-v2".into())),
@@ -139,9 +142,8 @@ mod tests {
             assert_eq!(text.parse(), Ok(spec.clone()), "{text}");
             assert_eq!(spec.to_string().parse(), Ok(spec));
         }
-        for wrong in ["", "  ", "openai:", "openai-batch:", "local:", "remote:"] {
+        for wrong in ["", "  ", "openai:", "openai-batch:", "local:", "remote:", "openai:@http://a"] {
             assert!(wrong.parse::<ModelSpec>().is_err(), "{wrong}");
         }
-        assert_eq!(["a", "a/b", "./a", ".."].map(is_bare_name), [true, false, false, false]);
     }
 }

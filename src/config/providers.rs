@@ -59,12 +59,13 @@ impl Config {
     fn openai_model(&self, name: &str, space: Option<&Space>) -> Result<crate::provider::OpenAi> {
         use crate::{Limits, provider::OpenAi};
         let vars = &self.openai;
+        let (name, url) = super::ModelSpec::model_and_base_url(name);
         let mut builder = OpenAi::builder(name);
         if let Some(key) = &vars.key {
             builder = builder.with_api_key(key.0.clone());
         }
-        if let Some(url) = &vars.base_url {
-            builder = builder.with_base_url(url.clone());
+        if let Some(url) = url.or(vars.base_url.as_deref()) {
+            builder = builder.with_base_url(url);
         }
         if let Some(organization) = &vars.organization {
             builder = builder.with_organization(organization.0.clone());

@@ -81,7 +81,12 @@ use crate::{
 /// ```
 ///
 /// # Model
-/// The model is a folder as sentence-transformers saves it.
+/// The model is a folder as sentence-transformers saves it. `docvector-embed setup` fetches one, all-MiniLM-L6-v2, with
+/// ONNX Runtime. For another model, make its folder by Python's sentence-transformers,
+/// `SentenceTransformer("NAME").save_pretrained("DIR")`, or download the model's repository with all its files, for
+/// example by `git clone` with Git LFS. A name without a path, such as `all-MiniLM-L6-v2`, that is no folder here is
+/// looked for in the [asset folder](crate::config::asset_folder).
+///
 /// - With `model.safetensors`, the graph is built here from `config.json` and the weights, pooling and normalization
 ///   included. The families are BERT, RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT and MPNet.
 /// - Without it, for other families, or [on request](OnnxBuilder::with_file), an `.onnx` file of the folder runs as it
@@ -103,8 +108,9 @@ use crate::{
 /// ONNX Runtime is loaded with the first model. These places are searched, in this order:
 /// 1. the path given to [`with_library`](OnnxBuilder::with_library);
 /// 2. the file or folder that `ORT_DYLIB_PATH` names;
-/// 3. the asset folder: `DOCVECTOR_EMBED_ASSETS`, or `assets` in the folder of the program or of the package that cargo
-///    runs, or up to three levels above;
+/// 3. the asset folder that `DOCVECTOR_EMBED_ASSETS` names; without it, `assets` in the folder of the program or of the
+///    package that cargo runs, or up to three levels above, then the [user's](crate::config::asset_folder), which
+///    `docvector-embed setup` fills;
 /// 4. the Python package `onnxruntime`.
 ///
 /// A library is code, and a model's folder is data: nothing is loaded from there. An asset folder that nobody named must

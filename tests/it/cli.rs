@@ -7,17 +7,27 @@ mod cache;
 #[cfg(unix)]
 mod cache_tools;
 mod doctor;
+mod dry_run;
 mod embed;
+#[cfg(unix)]
+mod endings;
+mod input_formats;
 mod openai;
 #[cfg(unix)]
+mod outputs;
+mod search;
+#[cfg(unix)]
 mod serve;
+#[cfg(target_os = "linux")]
+mod setup;
 mod tune;
 
 use std::{
-    io::Write,
+    io::{self, Write},
     path::Path,
     process::{Command, Output, Stdio},
     thread,
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -30,6 +40,49 @@ pub(crate) fn program() -> Command {
     command.env_remove("ORT_DYLIB_PATH").env("DOCVECTOR_EMBED_ASSETS", assets());
     command.env("DOCVECTOR_EMBED_TUNING", "").stdin(Stdio::null());
     command
+}
+
+/// Returns a command that runs another one with no signal ignored. The tests may run where some are ignored, as under
+/// `nohup`, and the program leaves those ignored. Its input is empty, and its outputs are to be set.
+pub(crate) fn with_default_signals(command: &Command) -> Command {
+    let program = command.get_program();
+    // Elsewhere the program cannot tell which are ignored, and `env` has no such option.
+    let mut starter = if cfg!(target_os = "linux") {
+        let mut env = Command::new("env");
+        env.arg("--default-signal=INT,HUP,TERM").arg(program);
+        env
+    } else {
+        Command::new(program)
+    };
+    starter.args(command.get_args()).stdin(Stdio::null());
+    copy_environment(command, &mut starter);
+    starter
+}
+
+/// Returns a shell that runs a script in the program's environment. In the script, `$0` is the program.
+#[cfg(unix)]
+pub(crate) fn shell(name: &str, script: &str) -> Command {
+    let program = program();
+    let mut shell = Command::new(name);
+    shell.args(["-c", script]).arg(program.get_program()).stdin(Stdio::null());
+    copy_environment(&program, &mut shell);
+    shell
+}
+
+fn copy_environment(from: &Command, to: &mut Command) {
+    for (name, value) in from.get_envs() {
+        match value {
+            Some(value) => to.env(name, value),
+            None => to.env_remove(name),
+        };
+    }
+}
+
+/// Runs a command whose standard output has no reader from the start on.
+pub(crate) fn run_unread(command: &mut Command) -> Output {
+    let (reader, writer) = io::pipe().expect("a pipe");
+    drop(reader);
+    command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped()).output().expect("the program runs")
 }
 
 /// Runs a command to its end with this input.
@@ -78,4 +131,15 @@ pub(crate) fn files(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
+}
+
+/// Waits until something holds, for as long as a busy machine may take.
+pub(crate) fn until(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..18_000 {
+        if holds() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    panic!("within three minutes, it did not come to this: {what}");
 }

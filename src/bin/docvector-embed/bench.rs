@@ -17,7 +17,7 @@ use crate::{
     plot_file::PlotFile,
     progress::Progress,
     report::Report,
-    rounds::{Rounds, fit_in_memory_together, order_in_words, texts_within},
+    rounds::{Rounds, fit_in_memory_together, order_in_words, say_if_longer, texts_within},
     runtime::runtime,
     sample::{Sample, pick_evenly},
     statistics::median,
@@ -37,7 +37,7 @@ struct BenchMeasurements {
 
 /// Measures, prints a table, and draws a plot where asked.
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
-    let sample = Sample::open(args.input.as_deref())?;
+    let sample = Sample::open(args.input.as_deref(), &args.format)?;
     let plot = args.plot.as_deref().map(PlotFile::create).transpose()?;
     let kind = InputKind::from(args.kind);
     // The texts of a file are of the kind that the user names.
@@ -67,8 +67,10 @@ fn measure(args: &BenchArgs, kind: InputKind, texts: &[String], base: &Onnx) -> 
     let shown = io::stderr().is_terminal();
     let waiting = Progress::waiting("finding out how fast the model is", shown);
     let time = Duration::from_secs(args.seconds.into()) / ((args.rounds() + 1) * budgets.len()) as u32;
-    let count = texts_within(&runtime, base, kind, texts, time)?;
+    let pass = texts_within(&runtime, base, kind, texts, time)?;
+    let count = pass.texts;
     drop(waiting);
+    say_if_longer(pass.seconds * ((args.rounds() + 1) * budgets.len()) as f64, args.seconds);
     let workloads = [Workload { kind, texts: pick_evenly(texts, count) }];
     let together = fit_in_memory_together(info, budgets.len());
     let all = Rounds::total_texts(&workloads, args.rounds()) * budgets.len();

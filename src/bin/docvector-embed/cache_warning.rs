@@ -16,7 +16,7 @@ use docvector_embed::{
     cache::{CacheSpec, CacheStore, Entry, Guarded, Key, Sink, Sqlite},
 };
 
-use crate::{failure::Failure, log::with_warnings, runtime::runtime};
+use crate::{command_words::in_command_words, failure::Failure, log::with_warnings, runtime::runtime};
 
 /// How long a call of a server may take, and how long a server that fails is not asked.
 const SERVER_TIME: Duration = Duration::from_secs(15);
@@ -70,7 +70,8 @@ impl CacheWithWarning {
             // A failed warning does not change the exit status.
             let _ = writeln!(
                 io::stderr().lock(),
-                "warning: the cache fails, and the run goes on; new vectors may not be stored: {error}"
+                "warning: the cache fails, and the run goes on; new vectors may not be stored: {}",
+                in_command_words(&error.to_string())
             );
         }
         result

@@ -1,17 +1,22 @@
 //! Defines the command line: its commands, and errors in how they are used.
 
+mod at_least_one;
 pub(crate) mod batch;
 pub(crate) mod bench;
 pub(crate) mod cache;
 pub(crate) mod doctor;
 pub(crate) mod embed;
+pub(crate) mod input;
 pub(crate) mod jobs;
 pub(crate) mod kind;
 pub(crate) mod model;
 pub(crate) mod model_choice;
 pub(crate) mod openai;
+mod other_models;
 pub(crate) mod rows;
+pub(crate) mod search;
 pub(crate) mod serve;
+pub(crate) mod setup;
 pub(crate) mod too_long;
 pub(crate) mod tune;
 
@@ -23,22 +28,25 @@ use self::{
     cache::{CACHE_EXAMPLES, CacheArgs},
     doctor::DoctorArgs,
     embed::{EMBED_EXAMPLES, EmbedArgs},
+    search::{SEARCH_EXAMPLES, SearchArgs},
     serve::{SERVE_EXAMPLES, ServeArgs},
+    setup::{SETUP_EXAMPLES, SetupArgs},
     tune::{TUNE_EXAMPLES, TuneArgs},
 };
 
 const EXAMPLES: &str = "\
 Examples:
-  docvector-embed embed --model assets/all-MiniLM-L6-v2 --input lines.txt --output vectors.npy
-  docvector-embed embed --model assets/all-MiniLM-L6-v2 --input chunks.jsonl --output embedded.jsonl
-  echo 'who owns a value?' | docvector-embed embed --model assets/all-MiniLM-L6-v2 --kind query
-  docvector-embed embed --model assets/all-MiniLM-L6-v2 --input lines.txt --output vectors.npy --cache cache.sqlite
+  docvector-embed setup
+  docvector-embed embed --model all-MiniLM-L6-v2 --input lines.txt --output vectors.npy
+  docvector-embed embed --model all-MiniLM-L6-v2 --input chunks.jsonl --output embedded.jsonl
+  echo 'who owns a value?' | docvector-embed embed --model all-MiniLM-L6-v2 --kind query
+  docvector-embed embed --model all-MiniLM-L6-v2 --input lines.txt --output vectors.npy --cache cache.sqlite
   docvector-embed embed --model openai:text-embedding-3-small --input lines.txt --output vectors.npy
   docvector-embed batch submit --model text-embedding-3-small --input chunks.jsonl
-  docvector-embed serve --model assets/all-MiniLM-L6-v2
+  docvector-embed serve --model all-MiniLM-L6-v2
   docvector-embed cache stats cache.sqlite
-  docvector-embed doctor --model assets/all-MiniLM-L6-v2
-  docvector-embed tune --model assets/all-MiniLM-L6-v2";
+  docvector-embed doctor --model all-MiniLM-L6-v2
+  docvector-embed tune --model all-MiniLM-L6-v2";
 
 /// Turns texts into vectors, with a sentence-transformers model on this machine or a model at OpenAI
 #[derive(Debug, Parser)]
@@ -50,12 +58,18 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Embed texts, one per line, into JSON lines or a NumPy matrix
+    /// Fetch ONNX Runtime and a small model, once, for the commands that run a model on this machine
+    #[command(after_help = SETUP_EXAMPLES)]
+    Setup(SetupArgs),
+    /// Embed the texts of a file (lines, JSON, CSV) into JSON lines or a NumPy matrix
     #[command(after_help = EMBED_EXAMPLES)]
     Embed(EmbedArgs),
     /// Embed texts by batch jobs at OpenAI: at half the price, within 24 hours
     #[command(after_help = BATCH_EXAMPLES)]
     Batch(BatchArgs),
+    /// Find the rows that are nearest to a question in a file that `embed` wrote
+    #[command(after_help = SEARCH_EXAMPLES)]
+    Search(SearchArgs),
     /// Serve a model over HTTP, to clients of three dialects: our own, OpenAI's, text-embeddings-inference's
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
@@ -96,6 +110,7 @@ mod tests {
     use super::{
         cache::CacheCommand,
         embed::EmbedOptions,
+        input::{InputFormat, InputOptions},
         rows::{OnError, OutputFormat},
         *,
     };
@@ -122,7 +137,8 @@ mod tests {
             (InputKind::Document, OutputFormat::Jsonl, OnError::Fail)
         );
         assert_eq!(options.too_long, docvector_embed::Truncation::Truncate);
-        assert!(is_standard(&options.input) && is_standard(&options.output) && !options.jsonl);
+        assert!(is_standard(&options.input) && is_standard(&options.output));
+        assert_eq!(options.input_options, InputOptions::by_name(InputFormat::Lines));
     }
 
     #[test]
@@ -132,11 +148,16 @@ mod tests {
             embed_options(&["--output", "x.npy", "--format", "jsonl"]).expect("valid").format,
             OutputFormat::Jsonl
         );
-        for name in ["a.jsonl", "a.ndjson", "a.JSONL"] {
-            assert!(embed_options(&["--input", name]).expect("valid").jsonl, "{name}");
+        for (arguments, read_as) in [
+            (&["--input", "a.jsonl"][..], InputOptions::by_name(InputFormat::Jsonl)),
+            (&["--input", "a.csv.gz", "--column", "body"], InputOptions::by_name(InputFormat::Csv).with_column("body")),
+            (&["--input", "a.txt"], InputOptions::by_name(InputFormat::Lines)),
+            (&["--jsonl"], InputOptions::by_name(InputFormat::Jsonl).named()),
+            (&["--jsonl", "--input", "a.csv"], InputOptions::by_name(InputFormat::Jsonl).named()),
+            (&["--input-format", "tsv"], InputOptions::by_name(InputFormat::Tsv).named()),
+        ] {
+            assert_eq!(embed_options(arguments).expect("valid").input_options, read_as, "{arguments:?}");
         }
-        assert!(!embed_options(&["--input", "a.txt"]).expect("valid").jsonl);
-        assert!(embed_options(&["--jsonl"]).expect("valid").jsonl);
     }
 
     #[test]
@@ -150,6 +171,10 @@ mod tests {
             &["--cache", "x.sqlite", "--output", "x.sqlite"],
             &["--cache", "x.sqlite", "--output", "./x.sqlite"],
             &["--cache", "src/../x.sqlite", "--input", "x.sqlite"],
+            &["--input-format", "xml"],
+            &["--input-format", "csv", "--jsonl"],
+            &["--column", "body"],
+            &["--column", "body", "--input", "a.csv", "--input-format", "lines"],
         ] {
             assert_eq!(embed_options(arguments).expect_err("refused").exit_code(), 2, "{arguments:?}");
         }
@@ -252,7 +277,9 @@ mod tests {
             &["--rounds", "0"],
             &["--seconds", "0"],
             &["--plot", "-"],
+            &["--plot", "x.png"],
             &["--plot", "x", "--input", "./x"],
+            &["--input-format", "csv"],
             &["--threads", "0"],
         ] {
             assert_eq!(bench(arguments).expect_err("refused").exit_code(), 2, "{arguments:?}");
@@ -261,6 +288,17 @@ mod tests {
         assert!(tune(&["--model", "m", "--dry-run", "--max-tokens", "64", "--file", "f", "--library", "l"]).is_ok());
         for arguments in [&[][..], &["--model", "m", "--threads", "2"], &["--model", "m", "--budgets", "64"]] {
             assert_eq!(tune(arguments).expect_err("refused").exit_code(), 2, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn setup_takes_a_folder_and_a_python() {
+        let parse = |arguments: &[&str]| Cli::try_parse_from([&["docvector-embed", "setup"], arguments].concat());
+        for arguments in [&[][..], &["--assets", "folder"], &["--python", "python3.12", "--assets", "folder"]] {
+            assert!(parse(arguments).is_ok(), "{arguments:?}");
+        }
+        for arguments in [&["folder"][..], &["--assets"], &["--assets", ""], &["--model", "m"]] {
+            assert_eq!(parse(arguments).expect_err("refused").exit_code(), 2, "{arguments:?}");
         }
     }
 

@@ -39,7 +39,8 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     report.line("  found through", library.source)?;
     machine(&mut report)?;
     let Some(folder) = &args.model else {
-        return report.line("model", "none asked for: --model DIR loads one and checks it");
+        let none = "none asked for: --model DIR loads one and checks it; `docvector-embed setup` fetches one";
+        return report.line("model", none);
     };
     report.line("model", folder.display())?;
     let started = Instant::now();

@@ -1,7 +1,9 @@
 //! Runs `embed`: a thread reads windows, the embedder works on some of them, a thread writes the rows in order.
 //!
 //! At most these windows are in memory: one being read, two that wait for the embedder, two being embedded (eight at
-//! OpenAI), one that waits to be written, and one being written. Reading, embedding and writing wait for each other only at these limits.
+//! OpenAI), one that waits to be written, and one being written. On this machine, the windows being embedded are cut into
+//! small calls, so that rows are written, and progress is shown, all the time. Reading, embedding and writing wait for each
+//! other only at these limits.
 //! A cache adds a copy of the windows being embedded, and the bounded memory that its file needs.
 
 use std::{
@@ -10,15 +12,16 @@ use std::{
     time::Duration,
 };
 
-use docvector_embed::{Embedder, EmbedderExt, wrap::Cached};
+use docvector_embed::{Embedder, EmbedderExt, Space, wrap::Cached};
 use tokio::sync::mpsc;
 
 use crate::{
     cache_warning::CacheWithWarning,
     cli::{embed::EmbedOptions, model_choice::ModelChoice},
-    embed_job,
+    dry_run, embed_job,
     embed_model::EmbedModel,
     failure::Failure,
+    first_look,
     input::Input,
     output::Output,
     progress::Progress,
@@ -39,21 +42,29 @@ const WRITE_BEHIND: usize = 1;
 /// Embeds the file, and prints a summary on stderr.
 pub(crate) fn run(options: &EmbedOptions) -> Result<(), Failure> {
     match &options.model {
-        ModelChoice::OpenAiBatch(model) => embed_job::run(options, model),
-        ModelChoice::Folder(_) | ModelChoice::OpenAi(_) | ModelChoice::Remote(_) => run_in_windows(options),
+        ModelChoice::OpenAiBatch(model) if !options.dry_run => embed_job::run(options, model),
+        _ => run_in_windows(options),
     }
 }
 
 /// Embeds the file window by window.
 fn run_in_windows(options: &EmbedOptions) -> Result<(), Failure> {
     // Open the files first, so that an error in them shows before the model is loaded.
-    let input = Input::open(&options.input, options.jsonl)?;
     let output = Output::create(&options.output, options.format)?;
     let unwritten =
         if output.is_file() { format!("; nothing was written to {}", output.name()) } else { String::new() };
+    if !options.dry_run {
+        first_look::refuse_bad_lines(options, &unwritten)?;
+    }
+    let input = Input::open(&options.input, &options.input_options)?;
+    if options.dry_run {
+        drop(output);
+        return dry_run::run(options, input.size(), input);
+    }
     let store = options.cache.as_ref().map(CacheWithWarning::open).transpose()?;
-    let model = EmbedModel::load(options)?;
-    let dimensions = model.embedder.dimensions()?;
+    let model = EmbedModel::load(&options.model, &options.load, &options.openai)?;
+    let space = model.embedder.space()?.clone();
+    options.expected_space.map_or(Ok(()), |expected| expected.check(&space))?;
     let keeps = store.as_ref().is_some_and(|store| !store.is_read_only());
     // A file of queries is kept, too: a run that was ended early goes on where it was.
     let cached = |store| Cached::builder(model.embedder.clone(), store).with_stored_queries(true).build();
@@ -65,7 +76,7 @@ fn run_in_windows(options: &EmbedOptions) -> Result<(), Failure> {
     let left = || format!("{unwritten}{}", stored_in_cache(options, cached.as_ref().filter(|_| keeps)));
 
     let progress = Progress::new(input.size(), "texts", options.shows_progress());
-    let embedder = WindowEmbedder::new(embedder, options, model.windows);
+    let embedder = WindowEmbedder::new(embedder, options, model.calls, input.is_live());
     let Finished { mut summary, output, time } = read_embed_write(&embedder, input, output, progress, left)?;
     if !summary.bad_lines.is_empty() {
         drop(output);
@@ -74,10 +85,10 @@ fn run_in_windows(options: &EmbedOptions) -> Result<(), Failure> {
         let count = Counted(summary.bad_lines.count, "line");
         return Err(Failure::new(format!("{count} of {} cannot be embedded{}", summary.lines, left())));
     }
-    output.finish(dimensions)?;
+    output.finish(&space)?;
     summary.cache = cached.as_ref().map(Cached::counts);
-    print_summary(options, &summary, &model, dimensions, time);
-    Ok(())
+    print_summary(options, &summary, &model, &space, time);
+    summary.outcome()
 }
 
 /// Says how many vectors a failed run stored in the cache.
@@ -117,9 +128,13 @@ fn read_embed_write(
         // Dropping the future closes the writer's channel; the writer then removes its temporary file.
         tokio::select! {
             embedded = embedder.embed(windows, rows, &progress) => embedded,
-            signal = interrupted() => Err(Failure::new(format!("{signal}{}", left()))),
+            signal = interrupted() => Err(Failure::signal(signal, left())),
         }
     });
+    // The writer may be stuck at a pipe that nobody reads. Its temporary file is removed at the end.
+    if matches!(embedded, Err(Failure::Signal(..))) {
+        return Err(embedded.err().unwrap_or(Failure::ReaderGone));
+    }
     let time = progress.elapsed();
     drop(progress);
 
@@ -127,16 +142,20 @@ fn read_embed_write(
     let written = join(writer);
     let summary = embedded?;
     let output = written??;
-    // The reader has ended, because all windows have arrived: joining it only shows whether it panicked.
-    join(reader)?;
+    // If all windows have arrived, the reader has ended: joining it only shows whether it panicked. Otherwise it may wait
+    // for a line that does not come.
+    if summary.bad_lines.is_empty() {
+        join(reader)?;
+    }
     Ok(Finished { summary, output, time })
 }
 
 /// Prints the summary of a successful run. A closed stderr is no failure.
-fn print_summary(options: &EmbedOptions, summary: &RunSummary, model: &EmbedModel, dimensions: usize, time: Duration) {
+fn print_summary(options: &EmbedOptions, summary: &RunSummary, model: &EmbedModel, space: &Space, time: Duration) {
     let mut stderr = io::stderr().lock();
     if !options.quiet {
-        let _ = writeln!(stderr, "{}{}", summary.summary(dimensions, model.max_tokens, time), model.note);
+        let line = summary.summary(space.dimensions(), model.max_tokens, time);
+        let _ = writeln!(stderr, "{line}{}; space {}", model.note, space.id());
         return;
     }
     for note in summary.notes(model.max_tokens) {
@@ -154,9 +173,13 @@ fn read(input: Input, windows: &mpsc::Sender<Result<Window, Failure>>) {
 }
 
 /// Writes rows as they arrive, and returns the output with all of them.
-fn write(mut output: Output, rows: &mut mpsc::Receiver<Rows>) -> Result<Output, Failure> {
-    while let Some(rows) = rows.blocking_recv() {
+fn write(mut output: Output, rows_to_come: &mut mpsc::Receiver<Rows>) -> Result<Output, Failure> {
+    while let Some(rows) = rows_to_come.blocking_recv() {
         output.write(&rows)?;
+        // Nothing else waits, so somebody may wait for this.
+        if rows_to_come.is_empty() {
+            output.flush()?;
+        }
     }
     Ok(output)
 }

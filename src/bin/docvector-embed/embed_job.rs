@@ -43,7 +43,8 @@ pub(crate) fn run(options: &EmbedOptions, model: &str) -> Result<(), Failure> {
     // Open the files first, so that an error in them shows before anything is submitted.
     let mut output = Output::create(&options.output, options.format)?;
     let provider = open(options.openai.builder(model), &options.jobs, &options.course, options.cache.as_ref())?;
-    let mut source = Source::read(&options.input, options.jsonl)?;
+    options.expected_space.map_or(Ok(()), |expected| expected.check(provider.space()?))?;
+    let mut source = Source::read(&options.input, &options.input_options)?;
     source.warn_of_json();
     if options.on_error == OnError::Fail {
         refuse_bad_lines(&source.bad_lines, source.lines, NOTHING_SUBMITTED)?;
@@ -55,9 +56,9 @@ pub(crate) fn run(options: &EmbedOptions, model: &str) -> Result<(), Failure> {
         let summary = answers.write(source.windows()?, &mut output, options.on_error).await?;
         Ok::<_, Failure>((summary, answered.map(|(_, report)| report)))
     })?;
-    complete(output, &summary, provider.dimensions()?)?;
+    complete(output, &summary, provider.space()?)?;
     print_summary(options, &provider, &summary, report.as_ref(), started.elapsed());
-    Ok(())
+    summary.outcome()
 }
 
 /// Waits for the answers to all texts; `None` if there are no texts.
@@ -131,6 +132,9 @@ fn print_summary(
     }
     line += &format!("; {}", about(time));
     notes.iter().for_each(|note| line += &format!("; {note}"));
+    if let Ok(space) = provider.space() {
+        line += &format!("; space {}", space.id());
+    }
     let _ = writeln!(stderr, "{line}");
     if let Some(JobReport { id, .. }) = report {
         let remove = Hints::of_batch(&options.jobs).command("remove", id);

@@ -6,11 +6,17 @@ use std::{
     io::{self, Write},
 };
 
+use crate::{command_words::in_command_words, signals::Signal, wording::without_controls};
+
 /// Why a command ended early.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The reader of the output has closed it.
     ReaderGone,
+    /// A signal, with what is left.
+    Signal(Signal, String),
+    /// Some lines got an error in place of a vector, as the user asked. All is written, and the summary says how many.
+    Recorded,
     /// Anything else.
     Error(Box<dyn StdError + Send + Sync>),
 }
@@ -19,6 +25,11 @@ impl Failure {
     /// Makes a failure without a cause.
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Self::Error(message.into().into())
+    }
+
+    /// Makes the failure of a command that a signal ends. `left` follows the word for the signal.
+    pub(crate) fn signal(signal: Signal, left: impl fmt::Display) -> Self {
+        Self::Signal(signal, format!("{}{left}", signal.what_it_did()))
     }
 
     /// Makes a failure with a cause.
@@ -62,11 +73,11 @@ impl StdError for WithCause {
 
 /// Prints an error and, indented below it, its causes.
 pub(crate) fn print(error: &(dyn StdError + 'static), out: &mut impl Write) -> io::Result<()> {
-    writeln!(out, "error: {error}")?;
-    let mut said = error.to_string();
+    let mut said = printable(error);
+    writeln!(out, "error: {said}")?;
     let mut cause = error.source();
     while let Some(error) = cause {
-        let text = error.to_string();
+        let text = printable(error);
         // Some errors repeat the text of their cause.
         if !said.ends_with(&text) {
             writeln!(out, "  caused by: {text}")?;
@@ -74,6 +85,12 @@ pub(crate) fn print(error: &(dyn StdError + 'static), out: &mut impl Write) -> i
         (said, cause) = (text, error.source());
     }
     Ok(())
+}
+
+/// Returns a message in the words of the command. A name in it, such as that of a file, cannot control a terminal.
+fn printable(error: &(dyn StdError + 'static)) -> String {
+    let message = in_command_words(&error.to_string());
+    message.lines().map(without_controls).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -93,6 +110,7 @@ mod tests {
         let failure = Failure::with_cause("the file cannot be read", inner);
         assert_eq!(printed(&failure), "error: the file cannot be read\n  caused by: no such thing\n");
         assert_eq!(printed(&Failure::new("alone")), "error: alone\n");
+        assert_eq!(printed(&Failure::new("a\u{1b}[2Jb\nc")), "error: a\u{fffd}[2Jb\nc\n");
     }
 
     #[test]

@@ -1,47 +1,95 @@
-//! Reads texts from lines or JSON lines, in windows of bounded size, and says what is wrong with each bad line.
+//! Reads the texts of a file or of standard input, in windows of bounded size: [`Input`].
+//!
+//! A reader gives the text of the input, decompressed. A splitter finds its pieces: lines, rows or elements of an array.
+//! The format makes items of them, each with a text or the reason why there is none. A window is a number of items.
+
+mod cells;
+mod counted;
+mod element_splitter;
+mod format_reader;
+mod gunzip;
+mod header;
+mod items;
+mod json_array;
+mod json_object;
+mod lines;
+mod next;
+mod pieces;
+mod read_ahead;
+mod recognition;
+mod row_splitter;
+mod table;
+mod text;
 
 use std::{
     fs::{self, File},
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufReader, Read},
+    mem,
     path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
-use serde_json::Value;
-
+use self::{
+    format_reader::FormatReader,
+    items::{Item, Items},
+    next::Next,
+    pieces::TextReader,
+    read_ahead::ReadAhead,
+    recognition::is_json_line,
+    text::Head,
+};
 use crate::{
+    cli::input::{InputFormat, InputOptions},
     failure::Failure,
+    json_warning::warn_of_json,
     paths::is_standard,
-    window::{BadLine, InputLine, RESERVED_FIELDS, TextLine, Window},
+    window::{InputLine, Window},
 };
 
 /// The most texts and bytes of input in a window; a longer line is a window of its own.
 const WINDOW_TEXTS: usize = 1024;
 const WINDOW_BYTES: u64 = 1 << 20;
 
-/// The most bytes of a line. No text is this long, but a file without line ends may be, and must not fill the memory.
-const LINE_BYTES: u64 = 16 << 20;
+/// The most texts in the first window: its rows come early.
+const FIRST_TEXTS: usize = 64;
+
+/// The longest time that a window waits for further lines of an input that comes in its own time.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 const READ_AHEAD: usize = 64 << 10;
 
-const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
-
 /// An open input, which yields its windows in order.
-pub(crate) struct Input<R = BufReader<Box<dyn Read + Send>>> {
-    lines: LineReader<R>,
-    jsonl: bool,
+pub(crate) struct Input {
+    reader: FormatReader,
     name: String,
     size: Option<u64>,
-    /// The line that did not fit into the last window, and its bytes.
-    carried_over: Option<(InputLine, u64)>,
-    ended: bool,
+    /// The bytes of the input that were taken so far, and those of them that belong to earlier windows.
+    taken: Arc<AtomicU64>,
+    told: u64,
+    /// Whether it comes in its own time, as a pipe does. Then windows end early.
+    is_live: bool,
+    /// An item that was read and belongs to the next window.
+    carried_over: Option<Item>,
+    /// The failure behind the last window.
+    failure: Option<Failure>,
+    has_ended: bool,
+    /// The most texts of the next window.
+    window_texts: usize,
+    /// Whether nothing was read, and the first line may show that another format is meant.
+    may_be_json: bool,
+    looks_like_json: bool,
+    warns: bool,
 }
 
 impl Input {
-    /// Opens a file, or standard input for `-`.
-    pub(crate) fn open(path: &Path, jsonl: bool) -> Result<Self, Failure> {
+    /// Opens a file, or standard input for `-`. Refuses a file whose beginning is not what its format asks for.
+    pub(crate) fn open(path: &Path, options: &InputOptions) -> Result<Self, Failure> {
         if is_standard(path) {
-            let reader: Box<dyn Read + Send> = Box::new(io::stdin());
-            return Ok(Self::new(reader, jsonl, "standard input".to_owned(), None));
+            return Self::live(io::stdin(), "standard input", options);
         }
         let name = path.display().to_string();
         let cannot = |error| Failure::with_cause(format!("{name} cannot be read"), error);
@@ -49,287 +97,155 @@ impl Input {
         if about.is_dir() {
             return Err(Failure::new(format!("{name} is a folder, not a file of texts")));
         }
-        let reader: Box<dyn Read + Send> = Box::new(File::open(path).map_err(cannot)?);
-        Ok(Self::new(reader, jsonl, name, about.is_file().then_some(about.len())))
+        let file = File::open(path).map_err(cannot)?;
+        if about.is_file() {
+            Ok(Self { size: Some(about.len()), ..Self::of(file, options, &name)? })
+        } else {
+            Self::live(file, &name, options)
+        }
     }
 
     /// Reads an open file from its current position.
-    pub(crate) fn of(file: File, jsonl: bool, name: &str) -> Self {
-        Self::new(Box::new(file), jsonl, name.to_owned(), None)
+    pub(crate) fn of(file: File, options: &InputOptions, name: &str) -> Result<Self, Failure> {
+        Self::at_rest(Box::new(BufReader::with_capacity(READ_AHEAD, file)), name, options)
     }
 
-    fn new(reader: Box<dyn Read + Send>, jsonl: bool, name: String, size: Option<u64>) -> Self {
-        let lines = LineReader::new(BufReader::with_capacity(READ_AHEAD, reader), LINE_BYTES);
-        Self { lines, jsonl, name, size, carried_over: None, ended: false }
+    /// Reads what is all there. So its beginning is read at once, and may be refused.
+    fn at_rest(reader: TextReader, name: &str, options: &InputOptions) -> Result<Self, Failure> {
+        let mut input = Self::new(reader, name, options, false);
+        input.carried_over = input.next_item(true)?;
+        Ok(input)
+    }
+
+    /// Reads what comes in its own time.
+    fn live(reader: impl Read + Send + 'static, name: &str, options: &InputOptions) -> Result<Self, Failure> {
+        Ok(Self::new(Box::new(ReadAhead::start(reader)?), name, options, true))
+    }
+
+    fn new(reader: TextReader, name: &str, options: &InputOptions, is_live: bool) -> Self {
+        let taken = Arc::new(AtomicU64::new(0));
+        let head = if is_live { Head::FirstLine } else { Head::Bytes };
+        Self {
+            reader: FormatReader::new(reader, head, Arc::clone(&taken), options),
+            name: name.to_owned(),
+            size: None,
+            taken,
+            told: 0,
+            is_live,
+            carried_over: None,
+            failure: None,
+            has_ended: false,
+            window_texts: FIRST_TEXTS,
+            may_be_json: options.format == InputFormat::Lines && !options.is_named,
+            looks_like_json: false,
+            warns: true,
+        }
+    }
+
+    /// Does not warn of a first line that looks like a JSON line.
+    pub(crate) fn without_warning(self) -> Self {
+        Self { warns: false, ..self }
+    }
+
+    /// Returns whether the input comes in its own time, as a pipe does.
+    pub(crate) const fn is_live(&self) -> bool {
+        self.is_live
     }
 
     /// Returns the size in bytes, if it is known.
     pub(crate) const fn size(&self) -> Option<u64> {
         self.size
     }
+
+    /// Returns whether the first line looks like a JSON line and is read as a text, once a window was read.
+    pub(crate) const fn looks_like_json(&self) -> bool {
+        self.looks_like_json
+    }
+
+    /// Returns the next item; `None` at the end, and in a pause unless that is waited for.
+    fn next_item(&mut self, waits: bool) -> Result<Option<Item>, Failure> {
+        if let Some(item) = self.carried_over.take() {
+            return Ok(Some(item));
+        }
+        while !self.has_ended {
+            match self.reader.next_item() {
+                Ok(Next::Found(item)) => return Ok(Some(item)),
+                Ok(Next::Pause) if waits => {}
+                Ok(Next::Pause) => return Ok(None),
+                Ok(Next::End) => self.has_ended = true,
+                Err(error) => {
+                    self.has_ended = true;
+                    return Err(error.into_failure(&self.name));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads the lines of a window, of which there are none at the end.
+    fn next_lines(&mut self) -> Result<Vec<InputLine>, Failure> {
+        let (mut lines, mut bytes) = (Vec::new(), 0);
+        let mut since: Option<Instant> = None;
+        while lines.len() < self.window_texts && bytes < WINDOW_BYTES {
+            let Some(item) = self.next_item(lines.is_empty())? else { break };
+            if !lines.is_empty() && bytes + item.bytes > WINDOW_BYTES {
+                self.carried_over = Some(item);
+                break;
+            }
+            bytes += item.bytes;
+            lines.push(item.line);
+            // Somebody may wait for the first row of a slow input.
+            if self.is_live && since.get_or_insert_with(Instant::now).elapsed() >= LONGEST_WAIT {
+                break;
+            }
+        }
+        Ok(lines)
+    }
+
+    /// Reads on, so that the bytes behind the last line belong to the last window.
+    fn look_ahead(&mut self) {
+        match self.next_item(true) {
+            Ok(item) => self.carried_over = item,
+            Err(failure) => self.failure = Some(failure),
+        }
+    }
+
+    /// Looks at the first line of the first window.
+    fn look_for_json(&mut self, lines: &[InputLine]) {
+        if mem::take(&mut self.may_be_json)
+            && let Some(InputLine::Text(text_line)) = lines.first()
+            && is_json_line(&text_line.text)
+        {
+            self.looks_like_json = true;
+            if self.warns {
+                warn_of_json(text_line.line);
+            }
+        }
+    }
 }
 
-impl<R: BufRead> Iterator for Input<R> {
+impl Iterator for Input {
     type Item = Result<Window, Failure>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut window = Window::default();
-        if let Some((item, bytes)) = self.carried_over.take() {
-            window.push(item, bytes);
+        if let Some(failure) = self.failure.take() {
+            return Some(Err(failure));
         }
-        while !self.ended && window.lines.len() < WINDOW_TEXTS && window.bytes < WINDOW_BYTES {
-            let line = match self.lines.read() {
-                Ok(Some(line)) => line,
-                Ok(None) => {
-                    self.ended = true;
-                    break;
-                }
-                Err(error) => {
-                    self.ended = true;
-                    let message = format!("{} cannot be read after line {}", self.name, self.lines.number);
-                    return Some(Err(Failure::with_cause(message, error)));
-                }
-            };
-            let bytes = line.bytes;
-            let item = line.parse(self.jsonl);
-            if !window.lines.is_empty() && window.bytes + bytes > WINDOW_BYTES {
-                self.carried_over = Some((item, bytes));
-                break;
-            }
-            window.push(item, bytes);
-        }
-        (!window.lines.is_empty()).then_some(Ok(window))
-    }
-}
-
-/// Splits bytes into lines at `\n` or `\r\n`.
-struct LineReader<R> {
-    reader: R,
-    /// Lines read so far.
-    number: u64,
-    max_bytes: u64,
-}
-
-/// A line as bytes, without its end.
-struct RawLine {
-    number: u64,
-    /// `None` if the line is too long.
-    content: Option<Vec<u8>>,
-    /// Bytes of input, with the line's end.
-    bytes: u64,
-    max_bytes: u64,
-}
-
-impl<R: BufRead> LineReader<R> {
-    const fn new(reader: R, max_bytes: u64) -> Self {
-        Self { reader, number: 0, max_bytes }
-    }
-
-    fn read(&mut self) -> io::Result<Option<RawLine>> {
-        let mut content = Vec::new();
-        // Two more bytes for the line's end.
-        let mut bytes = self.reader.by_ref().take(self.max_bytes + 2).read_until(b'\n', &mut content)? as u64;
-        let ended = content.last() == Some(&b'\n');
-        if ended {
-            content.pop();
-            if content.last() == Some(&b'\r') {
-                content.pop();
-            }
-        }
-        if self.number == 0 && content.starts_with(BYTE_ORDER_MARK) {
-            content.drain(..BYTE_ORDER_MARK.len());
-        }
-        if content.is_empty() && !ended {
-            return Ok(None);
-        }
-        self.number += 1;
-        let fits = content.len() as u64 <= self.max_bytes;
-        if !fits {
-            // Free the memory before the rest is skipped.
-            content = Vec::new();
-            if !ended {
-                bytes += self.reader.skip_until(b'\n')? as u64;
-            }
-        }
-        let content = fits.then_some(content);
-        Ok(Some(RawLine { number: self.number, content, bytes, max_bytes: self.max_bytes }))
-    }
-}
-
-impl RawLine {
-    fn parse(self, jsonl: bool) -> InputLine {
-        let line = self.number;
-        let bad = |reason: String| InputLine::Bad(BadLine { line, reason, object: None });
-        let Some(content) = self.content else {
-            return bad(format!("the line is longer than {} bytes: split it", self.max_bytes));
+        let lines = match self.next_lines() {
+            Ok(lines) if lines.is_empty() => return None,
+            Ok(lines) => lines,
+            Err(failure) => return Some(Err(failure)),
         };
-        match String::from_utf8(content) {
-            Ok(object) if jsonl => parse_object(line, &object),
-            Ok(text) if text.is_empty() => bad("the text is empty".to_owned()),
-            Ok(text) => InputLine::Text(TextLine { line, text, object: None }),
-            Err(error) => {
-                let at = error.utf8_error().valid_up_to() + 1;
-                bad(format!("the line is not valid UTF-8 (from byte {at} on)"))
-            }
+        self.window_texts = WINDOW_TEXTS;
+        self.look_for_json(&lines);
+        if !self.is_live {
+            self.look_ahead();
         }
-    }
-}
-
-/// Takes the text from an object. The object itself is passed on as it was written.
-fn parse_object(line: u64, written: &str) -> InputLine {
-    let written = written.trim_matches([' ', '\t', '\r']);
-    let bad = |reason: &str, object: Option<&str>| {
-        InputLine::Bad(BadLine { line, reason: reason.to_owned(), object: object.map(str::to_owned) })
-    };
-    let mut fields = match serde_json::from_str(written) {
-        Ok(Value::Object(fields)) => fields,
-        Ok(_) => return bad("the line is JSON, but not an object", None),
-        Err(_) if written.is_empty() => return bad("the line is empty, not a JSON object", None),
-        Err(error) => {
-            // Leave out the line in the parser's message: it is always 1, because each line is parsed alone.
-            let text = error.to_string();
-            let what = text.split(" at line ").next().unwrap_or_default();
-            return bad(&format!("the line is not JSON: {what}, at column {}", error.column()), None);
-        }
-    };
-    if let Some(name) = RESERVED_FIELDS.iter().find(|&&name| fields.contains_key(name)) {
-        return bad(&format!("the object has a field `{name}` already"), Some(written));
-    }
-    match fields.remove("text") {
-        Some(Value::String(text)) if text.is_empty() => bad("the text is empty", Some(written)),
-        Some(Value::String(text)) => InputLine::Text(TextLine { line, text, object: Some(written.to_owned()) }),
-        Some(_) => bad("the field `text` is not a string", Some(written)),
-        None => bad("the object has no field `text`", Some(written)),
+        let taken = self.taken.load(Ordering::Relaxed);
+        let bytes = taken - mem::replace(&mut self.told, taken);
+        Some(Ok(Window { lines, bytes }))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn input(bytes: &[u8], jsonl: bool, max_bytes: u64) -> Input<BufReader<&[u8]>> {
-        // A small buffer, so that each line takes several reads.
-        let lines = LineReader::new(BufReader::with_capacity(3, bytes), max_bytes);
-        Input { lines, jsonl, name: "test".to_owned(), size: None, carried_over: None, ended: false }
-    }
-
-    fn items(bytes: &[u8], jsonl: bool) -> Vec<InputLine> {
-        input(bytes, jsonl, 1 << 30).flat_map(|window| window.expect("readable").lines).collect()
-    }
-
-    fn texts(bytes: &[u8]) -> Vec<String> {
-        let text = |item| match item {
-            InputLine::Text(text_line) => text_line.text,
-            InputLine::Bad(bad_line) => format!("{}: {}", bad_line.line, bad_line.reason),
-        };
-        items(bytes, false).into_iter().map(text).collect()
-    }
-
-    fn reason(line: &str) -> String {
-        match items(line.as_bytes(), true).pop() {
-            Some(InputLine::Bad(bad_line)) => bad_line.reason,
-            other => format!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn lines_end_as_everywhere() {
-        assert_eq!(texts(b""), [""; 0]);
-        assert_eq!(texts(b"one\ntwo\n"), ["one", "two"]);
-        assert_eq!(texts(b"one\r\ntwo"), ["one", "two"]);
-        assert_eq!(texts(b"one\r"), ["one\r"]);
-        assert_eq!(texts(b"a\rb\n"), ["a\rb"]);
-        assert_eq!(texts(b" \n\0\n"), [" ", "\0"]);
-        assert_eq!(texts(b"one\n\ntwo\n\n"), ["one", "2: the text is empty", "two", "4: the text is empty"]);
-        assert_eq!(texts(b"\r\n"), ["1: the text is empty"]);
-    }
-
-    #[test]
-    fn a_byte_order_mark_is_passed_over_at_the_start_alone() {
-        assert_eq!(texts(b"\xEF\xBB\xBFone\ntwo"), ["one", "two"]);
-        assert_eq!(texts(b"\xEF\xBB\xBF"), [""; 0]);
-        assert_eq!(texts(b"\xEF\xBB\xBF\n"), ["1: the text is empty"]);
-        assert_eq!(texts(b"one\n\xEF\xBB\xBFtwo"), ["one", "\u{FEFF}two"]);
-    }
-
-    #[test]
-    fn invalid_utf8_is_named_by_line_and_byte() {
-        assert_eq!(texts(b"one\ntw\xFFo\nthree"), ["one", "2: the line is not valid UTF-8 (from byte 3 on)", "three"]);
-    }
-
-    #[test]
-    fn endless_lines_are_passed_over() {
-        let items: Vec<InputLine> = input(b"12345678\n12345678\r\n123456789\n1234567890123\nend", false, 8)
-            .flat_map(|window| window.expect("readable").lines)
-            .collect();
-        let whole = |item: &InputLine| matches!(item, InputLine::Text(_));
-        assert_eq!(items.iter().map(whole).collect::<Vec<_>>(), [true, true, false, false, true]);
-        assert!(
-            matches!(&items[2], InputLine::Bad(bad_line) if bad_line.reason == "the line is longer than 8 bytes: split it")
-        );
-        assert!(matches!(&items[4], InputLine::Text(text_line) if text_line.line == 5 && text_line.text == "end"));
-    }
-
-    #[test]
-    fn windows_hold_so_much_and_no_more() {
-        let many = b"x\n".repeat(2500);
-        let sizes: Vec<usize> =
-            input(&many, false, LINE_BYTES).map(|window| window.expect("readable").lines.len()).collect();
-        assert_eq!(sizes, [1024, 1024, 452]);
-
-        let long = "y".repeat(3 << 20);
-        let text = format!("a\nb\n{long}\nc\n");
-        let windows: Vec<Window> =
-            input(text.as_bytes(), false, LINE_BYTES).map(|window| window.expect("readable")).collect();
-        assert_eq!(windows.iter().map(|window| window.lines.len()).collect::<Vec<_>>(), [2, 1, 1]);
-        assert_eq!(windows.iter().map(|window| window.bytes).sum::<u64>(), text.len() as u64);
-    }
-
-    #[test]
-    fn objects_give_their_text_and_stay_as_written() {
-        let written = r#"{"id": 1.50, "big": 123456789012345678901234567890, "text": "a \"b\"", "tags": []}"#;
-        let line = format!(" {written}\r\n");
-        let expected = TextLine { line: 1, text: "a \"b\"".to_owned(), object: Some(written.to_owned()) };
-        assert_eq!(items(line.as_bytes(), true), [InputLine::Text(expected)]);
-    }
-
-    #[test]
-    fn says_what_is_wrong_with_an_object() {
-        assert_eq!(reason("{\"text\":\"\"}"), "the text is empty");
-        assert_eq!(reason("{\"title\":\"x\"}"), "the object has no field `text`");
-        assert_eq!(reason("{\"text\":7}"), "the field `text` is not a string");
-        assert_eq!(reason("{\"text\":\"x\",\"embedding\":[]}"), "the object has a field `embedding` already");
-        assert_eq!(reason("{\"text\":\"x\",\"error\":null}"), "the object has a field `error` already");
-        assert_eq!(reason("[\"text\"]"), "the line is JSON, but not an object");
-        assert_eq!(reason("\n"), "the line is empty, not a JSON object");
-        let broken = reason("{\"text\": secret}");
-        assert!(broken.starts_with("the line is not JSON: expected value, at column "), "{broken}");
-        assert!(!broken.contains("secret"), "{broken}");
-        let cut = reason("{\"text\": \"x\"");
-        assert!(cut.contains("EOF while parsing an object"), "{cut}");
-    }
-
-    #[test]
-    fn bad_objects_are_kept_for_their_row() {
-        let items = items(b"{\"id\":7,\"text\":\"\"}\n{\"id\":7", true);
-        assert!(
-            matches!(&items[0], InputLine::Bad(bad_line) if bad_line.object.as_deref() == Some("{\"id\":7,\"text\":\"\"}"))
-        );
-        assert!(matches!(&items[1], InputLine::Bad(bad_line) if bad_line.object.is_none()));
-    }
-
-    #[test]
-    fn a_reading_error_is_the_last_item() {
-        struct Broken;
-        impl Read for Broken {
-            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-                Err(io::Error::other("the disk is gone"))
-            }
-        }
-        let lines = LineReader::new(BufReader::new((&b"one\n"[..]).chain(Broken)), LINE_BYTES);
-        let mut input =
-            Input { lines, jsonl: false, name: "test".to_owned(), size: None, carried_over: None, ended: false };
-        assert!(input.next().is_some_and(|window| window.is_err()));
-        assert!(input.next().is_none());
-    }
-}
+mod tests;

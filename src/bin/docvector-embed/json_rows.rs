@@ -2,9 +2,10 @@
 
 use std::io::{self, Write};
 
-use serde_json::{Map, Value};
-
-use crate::window::{BadLine, RESERVED_FIELDS, TextLine};
+use crate::{
+    json_fields::{Field, Fields},
+    window::{BadLine, RESERVED_FIELDS, TextLine},
+};
 
 /// Appends a row: the fields of the input as they were written, then `embedding` and `truncated`.
 pub(crate) fn push_vector(text_line: &TextLine, vector: &[f32], truncated: bool, out: &mut Vec<u8>) -> io::Result<()> {
@@ -27,19 +28,23 @@ pub(crate) fn push_bad_line(bad_line: &BadLine, out: &mut Vec<u8>) -> io::Result
     write!(out, "{{\"line\":{},\"error\":", bad_line.line)?;
     serde_json::to_writer(&mut *out, &bad_line.reason)?;
     if let Some(object) = &bad_line.object {
-        let mut fields: Map<String, Value> = serde_json::from_str(object)?;
-        let own = |name: &str| name == "line" || RESERVED_FIELDS.contains(&name);
-        if fields.keys().any(|name| own(name)) {
+        let fields = Fields::of(object)?;
+        if fields.iter().any(is_own) {
             // A field must occur only once, and an old `embedding` must not pass for the text's.
-            fields.retain(|name, _| !own(name));
-            let rest = serde_json::to_string(&fields)?;
-            push_fields(&rest, out);
+            for Field { written_name, value, .. } in fields.iter().filter(|field| !is_own(field)) {
+                write!(out, ",{written_name}:{value}")?;
+            }
         } else {
             push_fields(object, out);
         }
     }
     out.extend(b"}\n");
     Ok(())
+}
+
+/// Returns whether a field has the name of one that is written here.
+fn is_own(field: &Field<'_>) -> bool {
+    field.name == "line" || RESERVED_FIELDS.contains(&&*field.name)
 }
 
 /// Appends the fields of a written object, if it has any, after others.
@@ -58,6 +63,8 @@ fn unclosed(object: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::window::InputLine;
 
@@ -105,5 +112,24 @@ mod tests {
             json(&InputLine::bad(4, "no", Some("{\"line\":9,\"id\":1,\"embedding\":[1]}")), &[], false),
             "{\"line\":4,\"error\":\"no\",\"id\":1}\n"
         );
+        // Escapes do not hide a name.
+        assert_eq!(
+            json(&InputLine::bad(4, "no", Some("{\"l\\u0069ne\":9,\"e\": 1.50,\"error\":{}}")), &[], false),
+            "{\"line\":4,\"error\":\"no\",\"e\":1.50}\n"
+        );
+    }
+
+    #[test]
+    fn faults_keep_fields_of_any_size_and_depth() {
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        for (object, fields) in [
+            (format!("{{\"x\":1e400,\"y\":{deep}}}"), format!("\"x\":1e400,\"y\":{deep}")),
+            (format!("{{\"line\":9,\"x\":1e400,\"y\":{deep}}}"), format!("\"x\":1e400,\"y\":{deep}")),
+        ] {
+            let mut out = Vec::new();
+            let InputLine::Bad(bad_line) = InputLine::bad(1, "no", Some(&object)) else { unreachable!("a bad line") };
+            push_bad_line(&bad_line, &mut out).expect("a vector takes everything");
+            assert_eq!(String::from_utf8(out).expect("text"), format!("{{\"line\":1,\"error\":\"no\",{fields}}}\n"));
+        }
     }
 }

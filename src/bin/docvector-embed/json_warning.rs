@@ -7,6 +7,7 @@ pub(crate) fn warn_of_json(line: u64) {
     // A failed warning does not change the exit status.
     let _ = writeln!(
         io::stderr().lock(),
-        "warning: line {line} looks like a JSON line, and is embedded as it stands: is --jsonl meant?"
+        "warning: line {line} looks like a JSON line, and is embedded as it stands: --input-format jsonl takes its text, \
+         --input-format lines ends this warning"
     );
 }

@@ -1,11 +1,13 @@
 //! Writes and reads the header of a NumPy file of 32-bit floats: version 1.0, little-endian, row after row.
 
+use std::io::{self, Read};
+
 /// The size of every header written here. It is fixed, so that the header can be overwritten when the number of rows is
 /// known.
 pub(crate) const HEADER_BYTES: usize = 128;
 
 /// Magic bytes, version 1.0.
-const MAGIC: &[u8; 8] = b"\x93NUMPY\x01\x00";
+pub(crate) const MAGIC: &[u8; 8] = b"\x93NUMPY\x01\x00";
 
 /// The bytes before the description: the magic bytes and the description's length.
 const PREFIX_BYTES: usize = MAGIC.len() + 2;
@@ -27,19 +29,38 @@ pub(crate) fn push_row(row: &[f32], bytes: &mut Vec<u8>) {
     bytes.extend(row.iter().flat_map(|component| component.to_le_bytes()));
 }
 
-/// Reads the width and the components of a matrix, or `None` if the header is not like one of [`header`].
-pub(crate) fn parse(bytes: &[u8]) -> Option<(usize, Vec<f32>)> {
-    let rest = bytes.strip_prefix(MAGIC)?;
-    let (length, rest) = rest.split_first_chunk::<2>()?;
-    let (description, data) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+/// Reads the header of a matrix: its rows, and their width. The components follow.
+pub(crate) fn read_shape(reader: &mut impl Read) -> io::Result<(u64, usize)> {
+    let mut prefix = [0; PREFIX_BYTES];
+    reader.read_exact(&mut prefix)?;
+    let length = u16::from_le_bytes([prefix[MAGIC.len()], prefix[MAGIC.len() + 1]]);
+    let mut description = vec![0; usize::from(length)];
+    reader.read_exact(&mut description)?;
+    let shape = prefix.starts_with(MAGIC).then(|| shape(&description)).flatten();
+    shape.ok_or_else(|| {
+        let what = "it is no matrix of 32-bit floats, row after row, as `embed` writes it";
+        io::Error::new(io::ErrorKind::InvalidData, what)
+    })
+}
+
+/// Reads the description of a matrix.
+fn shape(description: &[u8]) -> Option<(u64, usize)> {
     let shape = str::from_utf8(description)
         .ok()?
         .trim_end()
         .strip_prefix("{'descr': '<f4', 'fortran_order': False, 'shape': (")?
         .strip_suffix("), }")?;
     let (rows, width) = shape.split_once(", ")?;
-    let (rows, width): (usize, usize) = (rows.parse().ok()?, width.parse().ok()?);
-    if rows.checked_mul(width)?.checked_mul(4)? != data.len() {
+    Some((rows.parse().ok()?, width.parse().ok()?))
+}
+
+/// Reads the width and the components of a matrix, or `None` if the header is not like one of [`header`].
+pub(crate) fn parse(bytes: &[u8]) -> Option<(usize, Vec<f32>)> {
+    let rest = bytes.strip_prefix(MAGIC)?;
+    let (length, rest) = rest.split_first_chunk::<2>()?;
+    let (description, data) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+    let (rows, width) = shape(description)?;
+    if usize::try_from(rows).ok()?.checked_mul(width)?.checked_mul(4)? != data.len() {
         return None;
     }
     let components = data.chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));

@@ -1,17 +1,21 @@
 //! Writes rows as JSON lines or a NumPy matrix; a file gets its name when it is complete, or never.
 
 use std::{
-    fs::{Metadata, OpenOptions},
+    fs::{self, Metadata, OpenOptions},
     io::{self, BufWriter, Write},
     path::Path,
 };
+
+use docvector_embed::Space;
 
 use crate::{
     cli::rows::OutputFormat,
     failure::Failure,
     json_rows::{push_bad_line, push_vector},
+    link::{Destination, follow},
     npy,
     paths::is_standard,
+    space_file::SpaceFile,
     unfinished_file::{UnfinishedFile, existing},
     window::{BadLine, InputLine, Rows, TextLine},
 };
@@ -30,7 +34,7 @@ pub(crate) struct Output {
 
 enum Sink {
     Stream(BufWriter<Box<dyn Write + Send>>),
-    File(BufWriter<UnfinishedFile>),
+    File(BufWriter<UnfinishedFile>, SpaceFile),
 }
 
 impl Output {
@@ -41,18 +45,27 @@ impl Output {
         }
         let name = path.display().to_string();
         let cannot = |error| Failure::writing(&name, error);
-        let sink = match existing(path).map_err(cannot)? {
-            Some(about) if about.is_dir() => {
-                return Err(Failure::new(format!("{name} is a folder: name a file in it")));
+        let about = existing(path).map_err(cannot)?;
+        if about.as_ref().is_some_and(Metadata::is_dir) {
+            return Err(Failure::new(format!("{name} is a folder: name a file in it")));
+        }
+        let destination = follow(path).map_err(cannot)?;
+        let is_stream = about.as_ref().is_some_and(|about| !about.is_file());
+        let sink = match destination {
+            Destination::Path(path) if !is_stream => {
+                // The output itself first: an error is about its name.
+                let file = unfinished(&path, about, format).map_err(cannot)?;
+                Sink::File(file, SpaceFile::create(&path)?)
             }
-            Some(about) if !about.is_file() && format == OutputFormat::Npy => {
-                let message = format!(
-                    "{name} is not a regular file, and npy needs one, because its header holds the number of rows"
-                );
-                return Err(Failure::new(message));
+            _ if format == OutputFormat::Npy => {
+                return Err(Failure::new(format!(
+                    "{name} is not a regular file, and npy needs one, because its header holds the number of rows: \
+                     name a file"
+                )));
             }
-            Some(about) if !about.is_file() => stream(OpenOptions::new().write(true).open(path).map_err(cannot)?),
-            replaced => Sink::File(unfinished(path, replaced, format).map_err(cannot)?),
+            Destination::Path(path) => stream(OpenOptions::new().write(true).open(path).map_err(cannot)?),
+            Destination::Own(number) => own(number, &name)?,
+            Destination::Other(path) => stream(OpenOptions::new().append(true).open(path).map_err(cannot)?),
         };
         Ok(Self::new(sink, format, name))
     }
@@ -75,7 +88,7 @@ impl Output {
     pub(crate) fn write(&mut self, rows: &Rows) -> Result<(), Failure> {
         let out: &mut dyn Write = match &mut self.sink {
             Sink::Stream(stream) => stream,
-            Sink::File(file) => file,
+            Sink::File(file, _) => file,
         };
         let mut row = 0;
         let written = rows.lines.iter().try_for_each(|item| {
@@ -104,14 +117,28 @@ impl Output {
         written.map_err(|error| Failure::writing(&self.name, error))
     }
 
-    /// Completes the output. A file then appears under its name.
-    pub(crate) fn finish(self, width: usize) -> Result<(), Failure> {
+    /// Hands on what was written, where somebody may wait for it. Nobody reads an unfinished file.
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+        match &mut self.sink {
+            Sink::Stream(stream) => stream.flush().map_err(|error| Failure::writing(&self.name, error)),
+            Sink::File(..) => Ok(()),
+        }
+    }
+
+    /// Completes the output. A file then appears under its name, and the space of its vectors beside it.
+    pub(crate) fn finish(self, space: &Space) -> Result<(), Failure> {
         let Self { sink, format, name, rows, .. } = self;
-        let finished = match sink {
-            Sink::Stream(mut stream) => stream.flush(),
-            Sink::File(file) => complete(file, (format == OutputFormat::Npy).then(|| npy::header(rows, width))),
-        };
-        finished.map_err(|error| Failure::writing(&name, error))
+        let cannot = |error| Failure::writing(&name, error);
+        match sink {
+            Sink::Stream(mut stream) => stream.flush().map_err(cannot),
+            Sink::File(file, mut space_file) => {
+                let header = (format == OutputFormat::Npy).then(|| npy::header(rows, space.dimensions()));
+                let (file, bytes) = complete(file, header).map_err(cannot)?;
+                space_file.replace(space, bytes)?;
+                file.rename().map_err(cannot)?;
+                space_file.rename()
+            }
+        }
     }
 }
 
@@ -121,7 +148,7 @@ fn stream(writer: impl Write + Send + 'static) -> Sink {
 
 /// Creates an unfinished file, which may replace another.
 fn unfinished(path: &Path, replaced: Option<Metadata>, format: OutputFormat) -> io::Result<BufWriter<UnfinishedFile>> {
-    let file = UnfinishedFile::create(path, replaced.is_some())?;
+    let file = UnfinishedFile::create(path)?;
     if let Some(about) = replaced {
         // Keep the permissions of a replaced file, if possible.
         let _ = file.set_permissions(about.permissions());
@@ -134,29 +161,64 @@ fn unfinished(path: &Path, replaced: Option<Metadata>, format: OutputFormat) -> 
     Ok(file)
 }
 
-fn complete(file: BufWriter<UnfinishedFile>, header: Option<[u8; npy::HEADER_BYTES]>) -> io::Result<()> {
+/// Writes the last bytes of a file to the disk, and returns it with its size.
+fn complete(
+    file: BufWriter<UnfinishedFile>,
+    header: Option<[u8; npy::HEADER_BYTES]>,
+) -> io::Result<(UnfinishedFile, u64)> {
     let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
     if let Some(header) = header {
         file.overwrite_start(&header)?;
     }
-    file.persist()
+    let bytes = file.sync()?;
+    Ok((file, bytes))
+}
+
+/// Opens a file that the shell has opened for this process. The shell is somewhere in it, and goes on from there.
+fn own(number: u32, name: &str) -> Result<Sink, Failure> {
+    match number {
+        1 => return Ok(stream(io::stdout())),
+        2 => return Ok(stream(io::stderr())),
+        _ => {}
+    }
+    let path = format!("/dev/fd/{number}");
+    let cannot = |error| Failure::writing(name, error);
+    let is_file = existing(Path::new(&path)).map_err(cannot)?.is_some_and(|about| about.is_file());
+    if is_file && !appends(number) {
+        return Err(Failure::new(format!(
+            "{name} is a file that is not open for appending, so it would be written from its start a second time: open it \
+             with {number}>> or name it with --output"
+        )));
+    }
+    Ok(stream(OpenOptions::new().append(true).open(path).map_err(cannot)?))
+}
+
+/// Returns whether all is written at the end of an open file, as far as the system tells.
+fn appends(number: u32) -> bool {
+    /// As Linux has it, in octal.
+    const O_APPEND: u32 = 0o2000;
+    let about = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap_or_default();
+    let flags = about.lines().find_map(|line| line.strip_prefix("flags:"));
+    flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok()).is_some_and(|flags| flags & O_APPEND != 0)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
-    use docvector_embed::{Embeddings, Space, Usage};
+    use docvector_embed::{Charges, Embeddings, Usage};
 
     use super::*;
+    use crate::space_file::StatedSpace;
+
+    fn space(dimensions: usize) -> Space {
+        Space::builder("test", dimensions).build().expect("a valid space")
+    }
 
     fn embeddings(components: &[f32]) -> Embeddings {
-        let space = Space::builder("test", 2).build().expect("a valid space");
-        Embeddings::new(components.len() / 2, &space, components.to_vec(), Usage::ZERO).expect("valid")
+        Embeddings::new(components.len() / 2, &space(2), components.to_vec(), Usage::ZERO).expect("valid")
     }
 
     fn rows(lines: Vec<InputLine>, embeddings: Embeddings) -> Rows {
-        Rows { lines, embeddings: Some(embeddings), usage: Usage::ZERO }
+        Rows { lines, embeddings: Some(embeddings), charges: Charges::NONE }
     }
 
     #[test]
@@ -170,18 +232,20 @@ mod tests {
         let window = rows(items, embeddings(&[1.0, 0.0, 0.0, 1.0]).with_truncated(vec![1]));
         output.write(&window).expect("written");
         assert!(!path.exists());
-        output.finish(2).expect("finished");
+        output.finish(&space(2)).expect("finished");
         let lines = fs::read_to_string(&path).expect("there");
         let expected = "{\"text\":\"a\",\"embedding\":[1.0,0.0]}\n{\"line\":2,\"error\":\"no\"}\n\
                         {\"text\":\"b\",\"embedding\":[0.0,1.0],\"truncated\":true}\n";
         assert_eq!(lines, expected);
-        assert_eq!(count(), 1);
+        let beside = StatedSpace::beside(&path).expect("readable").expect("there");
+        assert_eq!((beside.space, beside.bytes), (space(2), Some(lines.len() as u64)));
+        assert_eq!(count(), 2);
 
         let mut output = Output::create(&path, OutputFormat::Jsonl).expect("created");
         output.write(&window).expect("written");
         drop(output);
         assert_eq!(fs::read_to_string(&path).expect("there"), expected, "the old file stays");
-        assert_eq!(count(), 1);
+        assert_eq!(count(), 2);
     }
 
     #[test]
@@ -191,11 +255,11 @@ mod tests {
         let mut output = Output::create(&path, OutputFormat::Npy).expect("created");
         output.write(&rows(vec![InputLine::text(1, "a", None)], embeddings(&[1.0, 0.5]))).expect("written");
         output.write(&rows(vec![InputLine::text(2, "b", None)], embeddings(&[0.1, 0.2]))).expect("written");
-        output.finish(2).expect("finished");
+        output.finish(&space(2)).expect("finished");
         let bytes = fs::read(&path).expect("there");
         assert_eq!(npy::parse(&bytes), Some((2, vec![1.0, 0.5, 0.1, 0.2])));
 
-        Output::create(&path, OutputFormat::Npy).expect("created").finish(384).expect("finished");
+        Output::create(&path, OutputFormat::Npy).expect("created").finish(&space(384)).expect("finished");
         assert_eq!(npy::parse(&fs::read(&path).expect("there")), Some((384, Vec::new())));
     }
 
@@ -216,7 +280,9 @@ mod tests {
         {
             assert!(Output::create(Path::new("/dev/null"), OutputFormat::Npy).is_err());
             assert!(Output::create(Path::new("/dev/null"), OutputFormat::Jsonl).is_ok_and(|output| !output.is_file()));
+            assert!(Output::create(Path::new("/dev/stdout"), OutputFormat::Npy).is_err());
         }
+        assert!(Output::create(&folder.path().join("new/"), OutputFormat::Npy).is_err());
         assert_eq!(fs::read_dir(folder.path()).expect("readable").count(), 0);
     }
 
@@ -230,17 +296,21 @@ mod tests {
         let plain = folder.path().join("plain");
         fs::write(&plain, "").expect("written");
         let path = folder.path().join("out.jsonl");
-        Output::create(&path, OutputFormat::Jsonl).expect("created").finish(1).expect("finished");
+        Output::create(&path, OutputFormat::Jsonl).expect("created").finish(&space(1)).expect("finished");
         assert_eq!(mode(&path), mode(&plain));
 
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("set");
-        Output::create(&path, OutputFormat::Jsonl).expect("created").finish(1).expect("finished");
+        Output::create(&path, OutputFormat::Jsonl).expect("created").finish(&space(1)).expect("finished");
         assert_eq!(mode(&path), 0o640);
 
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&path, &link).expect("linked");
-        Output::create(&link, OutputFormat::Npy).expect("created").finish(1).expect("finished");
+        Output::create(&link, OutputFormat::Npy).expect("created").finish(&space(1)).expect("finished");
         assert!(link.is_symlink());
+        let to_nothing = folder.path().join("to nothing");
+        std::os::unix::fs::symlink("new", &to_nothing).expect("linked");
+        Output::create(&to_nothing, OutputFormat::Npy).expect("created").finish(&space(1)).expect("finished");
+        assert!(to_nothing.is_symlink() && folder.path().join("new").is_file());
         assert!(npy::parse(&fs::read(&path).expect("there")).is_some());
     }
 }

@@ -7,11 +7,6 @@ pub(crate) fn is_standard(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// Returns whether a file has JSON lines, by its name.
-pub(crate) fn is_json_lines(path: &Path) -> bool {
-    has_extension(path, &["jsonl", "ndjson"])
-}
-
 /// Returns whether two paths lead to the same file, which need not exist yet.
 pub(crate) fn is_same_file(one: &Path, other: &Path) -> bool {
     let resolved = |path: &Path| {
@@ -23,6 +18,41 @@ pub(crate) fn is_same_file(one: &Path, other: &Path) -> bool {
     };
     // If the folder does not exist either, no file can be created there.
     resolved(one).is_ok_and(|one| resolved(other).is_ok_and(|other| one == other))
+}
+
+/// Returns whether an output is the file that is read, each perhaps by a standard stream. Devices such as a terminal may be
+/// both.
+pub(crate) fn is_same_input(input: &Path, output: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        let is_standard_output = is_standard(output);
+        let output = if is_standard_output { identity(io::stdout()) } else { identity_of(output) };
+        let input = if is_standard(input) { identity(io::stdin()) } else { identity_of(input) };
+        output.is_some() && output == input
+    }
+    #[cfg(not(unix))]
+    {
+        !is_standard(input) && !is_standard(output) && output.is_file() && is_same_file(input, output)
+    }
+}
+
+/// The device and the number of a regular file.
+#[cfg(unix)]
+type Identity = (u64, u64);
+
+#[cfg(unix)]
+fn identity_of(path: &Path) -> Option<Identity> {
+    use std::os::unix::fs::MetadataExt;
+    let about = path.metadata().ok().filter(std::fs::Metadata::is_file)?;
+    Some((about.dev(), about.ino()))
+}
+
+#[cfg(unix)]
+fn identity(stream: impl std::os::fd::AsFd) -> Option<Identity> {
+    use std::os::unix::fs::MetadataExt;
+    let file = std::fs::File::from(stream.as_fd().try_clone_to_owned().ok()?);
+    let about = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
+    Some((about.dev(), about.ino()))
 }
 
 /// Returns whether a file's name has one of these extensions, in upper or lower case.

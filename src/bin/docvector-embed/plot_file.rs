@@ -4,6 +4,7 @@ use std::{io::Write, path::Path};
 
 use crate::{
     failure::Failure,
+    link::{Destination, follow},
     paths::is_standard,
     unfinished_file::{UnfinishedFile, existing},
 };
@@ -18,13 +19,16 @@ impl PlotFile {
     /// Creates it before any work, so that errors show early.
     pub(crate) fn create(path: &Path) -> Result<Self, Failure> {
         let name = path.display().to_string();
-        let existing = existing(path).map_err(|error| Failure::writing(&name, error))?;
-        if existing.as_ref().is_some_and(|about| !about.is_file()) {
-            return Err(Failure::new(format!("{name} is not a regular file, and a plot needs one: name another file")));
-        }
         debug_assert!(!is_standard(path), "the command line refuses it");
-        let file = UnfinishedFile::create(path, existing.is_some()).map_err(|error| Failure::writing(&name, error))?;
-        Ok(Self { file, name })
+        let cannot = |error| Failure::writing(&name, error);
+        let about = existing(path).map_err(cannot)?;
+        match follow(path).map_err(cannot)? {
+            Destination::Path(path) if about.is_none_or(|about| about.is_file()) => {
+                let file = UnfinishedFile::create(&path).map_err(cannot)?;
+                Ok(Self { file, name })
+            }
+            _ => Err(Failure::new(format!("{name} is not a regular file, and a plot needs one: name another file"))),
+        }
     }
 
     pub(crate) fn name(&self) -> &str {

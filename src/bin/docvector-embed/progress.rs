@@ -19,11 +19,8 @@ impl Progress {
     pub(crate) fn new(size: Option<u64>, noun: &'static str, shown: bool) -> Self {
         let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(size, target);
-        let template = match size {
-            Some(_) => "{bar:30} {percent:>3}%, {eta} left, {msg}",
-            None => "{spinner} {msg}",
-        };
-        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        // No estimate before anything is done.
+        bar.set_style(style(if size.is_some() { "{bar:30} {percent:>3}%, {msg}" } else { "{spinner} {msg}" }));
         bar.set_message(format!("0 {noun}"));
         if shown {
             bar.enable_steady_tick(TICK);
@@ -34,8 +31,6 @@ impl Progress {
     /// Shows how many of so many parts are done on a terminal, with a message of its own.
     pub(crate) fn of_parts(parts: u64) -> Self {
         let progress = Self::new(Some(parts), "", true);
-        let style = ProgressStyle::with_template("{bar:30} {percent:>3}%, {msg}");
-        progress.bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         progress.bar.set_message("");
         progress
     }
@@ -57,6 +52,9 @@ impl Progress {
     pub(crate) fn advance(&self, done: u64, count: u64) {
         let rate = count as f64 / self.started.elapsed().as_secs_f64().max(1e-3);
         let noun = self.noun;
+        if self.bar.position() == 0 && self.bar.length().is_some() {
+            self.bar.set_style(style("{bar:30} {percent:>3}%, {eta} left, {msg}"));
+        }
         self.bar.set_message(format!("{count} {noun}, {rate:.0} {noun}/s"));
         self.bar.inc(done);
     }
@@ -65,6 +63,10 @@ impl Progress {
     pub(crate) fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 impl Drop for Progress {

@@ -1,20 +1,26 @@
 //! Prints the report of a command: two columns, and tables below them.
 
-use std::{array, fmt::Display, io::Write};
+use std::{
+    array,
+    fmt::Display,
+    io::{self, Write},
+};
 
 use crate::failure::Failure;
 
 /// The width of the left column.
 const LABEL_WIDTH: usize = 19;
 
-/// A report in two columns.
+/// A report in two columns. Once its reader is gone, nothing more is printed; the work goes on, and the exit status tells
+/// how it went.
 pub(crate) struct Report<W> {
     out: W,
+    is_read: bool,
 }
 
 impl<W: Write> Report<W> {
     pub(crate) const fn new(out: W) -> Self {
-        Self { out }
+        Self { out, is_read: true }
     }
 
     /// Prints a label and its value.
@@ -24,7 +30,14 @@ impl<W: Write> Report<W> {
 
     /// Prints a line without columns.
     pub(crate) fn text(&mut self, text: impl Display) -> Result<(), Failure> {
-        writeln!(self.out, "{text}").map_err(|error| Failure::writing("standard output", error))
+        if !self.is_read {
+            return Ok(());
+        }
+        match writeln!(self.out, "{text}") {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.is_read = false,
+            written => written.map_err(|error| Failure::writing("standard output", error))?,
+        }
+        Ok(())
     }
 
     /// Prints an empty line, then rows with their cells aligned to the right.
@@ -55,6 +68,25 @@ mod tests {
         report.line("a", 1).expect("written");
         report.line("reference vectors", "two").expect("written");
         assert_eq!(report.out, b"a                  1\nreference vectors  two\n");
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_does_not_end_the_work() {
+        struct Gone(usize);
+        impl Write for Gone {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                self.0 += 1;
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut report = Report::new(Gone(0));
+        report.line("a", 1).expect("nobody reads it");
+        report.line("b", 2).expect("nobody reads it");
+        assert_eq!(report.out.0, 1);
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! Measures models in turns, so that other load on the machine, or a change of its clock rate, affects all alike.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+    time::Duration,
+};
 
 use docvector_embed::{
     InputKind,
@@ -24,14 +29,33 @@ const MAX_TEXTS: usize = 1 << 16;
 /// The number of texts in the first estimate of a model's speed.
 const FIRST_TEXTS: usize = 16;
 
-/// Returns how many texts a model embeds in about this time.
+/// The texts of a pass, and the time that it takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pass {
+    pub(crate) texts: usize,
+    pub(crate) seconds: f64,
+}
+
+/// Says on stderr that a measurement takes longer than it was asked to, if it does: a pass over too few texts tells
+/// nothing.
+pub(crate) fn say_if_longer(needs: f64, asked: u32) {
+    if needs > 1.3 * f64::from(asked) {
+        // A closed stderr is no failure.
+        let _ = writeln!(
+            io::stderr().lock(),
+            "this takes about {needs:.0} s, and not {asked}: a pass over fewer than {FIRST_TEXTS} texts tells nothing"
+        );
+    }
+}
+
+/// Returns how many texts a model embeds in about this time, and the time that they take.
 pub(crate) fn texts_within(
     runtime: &Runtime,
     model: &Onnx,
     kind: InputKind,
     texts: &[String],
     time: Duration,
-) -> Result<usize, Failure> {
+) -> Result<Pass, Failure> {
     let enough = (time / 4).min(Duration::from_millis(500)).as_secs_f64();
     let mut count = FIRST_TEXTS;
     // The first pass only warms up.
@@ -40,8 +64,9 @@ pub(crate) fn texts_within(
         let mut run = Measurement::default();
         run.add_pass(runtime, model, &Workload { kind, texts: pick_evenly(texts, count) })?;
         if run.median_seconds() >= enough || count >= MAX_TEXTS {
-            let texts = run.texts_per_second() * time.as_secs_f64();
-            return Ok((texts as usize).clamp(FIRST_TEXTS, MAX_TEXTS));
+            let speed = run.texts_per_second();
+            let texts = ((speed * time.as_secs_f64()) as usize).clamp(FIRST_TEXTS, MAX_TEXTS);
+            return Ok(Pass { texts, seconds: texts as f64 / speed });
         }
         count = (count * 4).min(MAX_TEXTS);
     }

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use docvector_embed::{Usage, wrap::CacheCounts};
+use docvector_embed::{
+    Charges, Tier, Usage,
+    price::{self, PicoDollars},
+    wrap::CacheCounts,
+};
 
-use crate::{bad_lines::BadLines, window::Rows, wording::Counted};
+use crate::{bad_lines::BadLines, failure::Failure, window::Rows, wording::Counted};
 
 /// The results of a run.
 #[derive(Debug, Default)]
@@ -17,7 +21,7 @@ pub(crate) struct RunSummary {
     cut: u64,
     /// Lines that were recorded as errors.
     recorded: u64,
-    usage: Usage,
+    charges: Charges,
     /// The counts of the cache, if there is one.
     pub(crate) cache: Option<CacheCounts>,
     /// Lines that make the run fail.
@@ -31,7 +35,7 @@ impl RunSummary {
         self.texts += texts as u64;
         self.recorded += (rows.lines.len() - texts.min(rows.lines.len())) as u64;
         self.cut += rows.embeddings.as_ref().map_or(0, |embeddings| embeddings.truncated().len()) as u64;
-        self.usage += rows.usage;
+        self.charges += rows.charges.clone();
     }
 
     /// Returns the number of texts with a vector.
@@ -43,20 +47,28 @@ impl RunSummary {
     pub(crate) fn summary(&self, dimensions: usize, max_tokens: Option<usize>, time: Duration) -> String {
         let seconds = time.as_secs_f64();
         let mut line = format!("{}, {dimensions} dimensions", Counted(self.texts, "text"));
-        if let Some(tokens) = self.usage.exact_tokens() {
+        if let Some(tokens) = self.charges.usage().exact_tokens() {
             line += &format!(", {}", Counted(tokens, "token"));
+        }
+        if let Some(cost) = cost(&self.charges) {
+            line += &format!(", {cost}");
         }
         line += &format!(", {seconds:.1} s");
         if self.texts > 0 && seconds > 0.0 {
             line += &format!(" ({:.0} texts/s)", self.texts as f64 / seconds);
         }
         if self.cache.is_some() {
-            line += &format!("; {} of {} from the cache", self.usage.cached, Counted(self.texts, "text"));
+            line += &format!("; {} of {} from the cache", self.charges.usage().cached, Counted(self.texts, "text"));
         }
         for note in self.notes(max_tokens) {
             line += &format!("; {note}");
         }
         line
+    }
+
+    /// Returns how a run ends that wrote all it should.
+    pub(crate) const fn outcome(&self) -> Result<(), Failure> {
+        if self.recorded > 0 { Err(Failure::Recorded) } else { Ok(()) }
     }
 
     /// Returns the notes that are printed even with `--quiet`.
@@ -69,7 +81,11 @@ impl RunSummary {
         }
         if self.recorded > 0 {
             let have = if self.recorded == 1 { "has" } else { "have" };
-            notes.push(format!("{} {have} no embedding, but an error in its place", Counted(self.recorded, "line")));
+            notes.push(format!(
+                "{} of {} {have} no embedding, but an error in its place",
+                Counted(self.recorded, "line"),
+                self.texts + self.recorded
+            ));
         }
         let CacheCounts { damaged, failures, .. } = self.cache.unwrap_or_default();
         match damaged {
@@ -84,26 +100,45 @@ impl RunSummary {
     }
 }
 
+/// Returns what the provider bills; `None` if nobody is billed, or if a price or a number of tokens is not known.
+fn cost(charges: &Charges) -> Option<PicoDollars> {
+    if charges.unattributed() != Usage::ZERO || charges.iter().all(|charge| charge.payee.tier() == Tier::Local) {
+        return None;
+    }
+    charges.iter().try_fold(PicoDollars::ZERO, |sum, charge| {
+        let cost = match charge.payee.tier() {
+            Tier::Local => PicoDollars::ZERO,
+            _ => price::of(charge.payee.provider(), charge.payee.model())?.of_charge(charge)?,
+        };
+        sum.checked_add(cost)
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use docvector_embed::Payee;
+
     use super::*;
 
     #[test]
     fn a_run_in_a_line() {
-        let usage = Usage::of_request(Some(1_234_567));
-        let summary = RunSummary { texts: 100_000, usage, ..RunSummary::default() };
+        let charges = Charges::from(Usage::of_request(Some(1_234_567)));
+        let summary = RunSummary { texts: 100_000, charges, ..RunSummary::default() };
         let time = Duration::from_millis(12_300);
         assert_eq!(
             summary.summary(384, Some(256), time),
             "100000 texts, 384 dimensions, 1234567 tokens, 12.3 s (8130 texts/s)"
         );
+        assert!(summary.outcome().is_ok());
         let cut = RunSummary { cut: 2, recorded: 1, ..summary };
         assert!(cut.summary(384, Some(256), time).ends_with(
-            "(8130 texts/s); 2 texts were truncated to 256 tokens; 1 line has no embedding, but an error in its place"
+            "; 2 texts were truncated to 256 tokens; 1 line of 100001 has no embedding, but an error in its place"
         ));
+        assert!(matches!(cut.outcome(), Err(Failure::Recorded)));
         let none = RunSummary::default().summary(384, None, Duration::ZERO);
         assert_eq!(none, "0 texts, 384 dimensions, 0 tokens, 0.0 s");
-        let one = RunSummary { texts: 1, cut: 1, usage: Usage::of_request(None), ..RunSummary::default() };
+        let charges = Charges::from(Usage::of_request(None));
+        let one = RunSummary { texts: 1, cut: 1, charges, ..RunSummary::default() };
         assert_eq!(
             one.summary(2, Some(8), Duration::from_secs(1)),
             "1 text, 2 dimensions, 1.0 s (1 texts/s); 1 text was truncated to 8 tokens"
@@ -111,11 +146,25 @@ mod tests {
     }
 
     #[test]
+    fn a_bill_is_told_where_all_of_it_is_known() {
+        let of = |provider: &str, tier, tokens| {
+            let payee = Payee::new(provider, "text-embedding-3-small", tier);
+            Charges::of(&payee, Usage::of_request(tokens))
+        };
+        let paid = |charges: Charges| cost(&charges).map(|cost| cost.to_string());
+        assert_eq!(paid(of("openai", Tier::Standard, Some(1_000_000))).as_deref(), Some("$0.02"));
+        assert_eq!(paid(of("openai", Tier::Standard, None)), None);
+        assert_eq!(paid(of("another", Tier::Standard, Some(5))), None);
+        assert_eq!(paid(of("local", Tier::Local, Some(5))), None);
+        assert_eq!(paid(Charges::from(Usage::of_request(Some(5)))), None);
+    }
+
+    #[test]
     fn a_cache_is_spoken_of_where_there_is_one() {
         let mut counts = CacheCounts::default();
         let run = |counts| {
-            let usage = Usage::ZERO.with_cached(12);
-            let summary = RunSummary { texts: 40, usage, cache: Some(counts), ..RunSummary::default() };
+            let charges = Charges::from(Usage::ZERO.with_cached(12));
+            let summary = RunSummary { texts: 40, charges, cache: Some(counts), ..RunSummary::default() };
             summary.summary(384, None, Duration::from_secs(1))
         };
         let sound = "40 texts, 384 dimensions, 0 tokens, 1.0 s (40 texts/s); 12 of 40 texts from the cache";

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use crate::{
+    cli::input::FormatArgs,
     failure::Failure,
     input::Input,
-    paths::is_json_lines,
     window::{BadLine, InputLine, Window},
 };
 
@@ -41,9 +41,10 @@ pub(crate) struct Sample {
 
 impl Sample {
     /// Reads the texts of a file, or takes those of this crate.
-    pub(crate) fn open(input: Option<&Path>) -> Result<Self, Failure> {
-        match input {
-            Some(path) => Self::read(Input::open(path, is_json_lines(path))?, path),
+    pub(crate) fn open(input: Option<&Path>, format: &FormatArgs) -> Result<Self, Failure> {
+        let options = format.options_if_any(input).map_err(Failure::new)?;
+        match input.zip(options) {
+            Some((path, options)) => Self::read(Input::open(path, &options)?, path),
             None => Ok(Self::of_documentation()),
         }
     }
@@ -218,7 +219,7 @@ mod tests {
         };
         let said = |failure| match failure {
             Failure::Error(error) => error.to_string(),
-            Failure::ReaderGone => String::new(),
+            _ => String::new(),
         };
         assert_eq!(said(read(vec![]).expect_err("none")), "there is no text to measure with in a file");
         assert_eq!(

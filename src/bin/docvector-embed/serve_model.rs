@@ -37,7 +37,9 @@ pub(crate) fn load(options: &ServeOptions, runtime: &Handle) -> Result<Loaded, F
         ModelChoice::OpenAi(name) | ModelChoice::OpenAiBatch(name) => {
             let model = answering_at_once(options.openai.builder(name).build()?);
             let stack = with_cache(options, runtime, coalesced(model, options.coalesce.unwrap_or(COALESCE)))?;
-            ServedModel::new(stack).with_name(name.clone()).with_device("hosted")
+            // Clients ask for the model, wherever it is.
+            let name = ModelSpec::model_and_base_url(name).0;
+            ServedModel::new(stack).with_name(name).with_device("hosted")
         }
         ModelChoice::Remote(url) => {
             let model = runtime.block_on(Config::new(ModelSpec::Remote(url.clone())).build())?;

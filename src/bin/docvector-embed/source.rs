@@ -1,34 +1,36 @@
 //! Reads an input several times and makes sure that it stays the same: [`Source`].
 
+mod block;
+pub(crate) mod windows;
+
 use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
-    slice,
 };
 
+use self::{block::Block, windows::Windows};
 use crate::{
     bad_lines::BadLines,
+    cli::input::InputOptions,
     failure::Failure,
     input::Input,
     json_warning::warn_of_json,
     paths::is_standard,
-    window::{BadLine, InputLine, TextLine, Window},
+    window::{BadLine, InputLine, Window},
 };
-
-/// The bytes of a window's digest that are kept.
-const DIGEST_BYTES: usize = 16;
 
 /// An input that was read once, to find its bad lines, and can be read again. A batch job needs that: its texts are read
 /// when it is submitted, and their lines again when the rows are there, a day later perhaps.
 pub(crate) struct Source {
     place: Place,
-    jsonl: bool,
+    options: InputOptions,
     name: String,
-    /// A digest of each window, as it was first read.
-    digests: Vec<[u8; DIGEST_BYTES]>,
-    /// Texts that cannot be embedded, by their line, and why: they are bad lines from now on.
+    /// The windows as they were first read. Later they may be cut elsewhere, and then these blocks are compared.
+    blocks: Vec<Block>,
+    /// Texts that cannot be embedded, by their index among all lines, and why: they are bad lines from now on. Elements
+    /// of an array may share a line, so that its number does not tell them apart.
     excluded: BTreeMap<u64, String>,
     pub(crate) texts: u64,
     pub(crate) lines: u64,
@@ -45,24 +47,26 @@ enum Place {
 
 impl Source {
     /// Reads a file, or standard input for `-`, to its end.
-    pub(crate) fn read(path: &Path, jsonl: bool) -> Result<Self, Failure> {
+    pub(crate) fn read(path: &Path, options: &InputOptions) -> Result<Self, Failure> {
         let is_file = !is_standard(path) && fs::metadata(path).is_ok_and(|about| about.is_file());
         let name = if is_standard(path) { "standard input".to_owned() } else { path.display().to_string() };
         let place = if is_file { Place::File(path.to_owned()) } else { Place::Copy(copy(path, &name)?) };
-        let (digests, excluded, bad_lines) = (Vec::new(), BTreeMap::new(), BadLines::default());
+        let (options, bad_lines) = (options.clone(), BadLines::default());
+        let (blocks, excluded) = (Vec::new(), BTreeMap::new());
         let mut source =
-            Self { place, jsonl, name, digests, excluded, texts: 0, lines: 0, bad_lines, looks_like_json: false };
-        for window in source.open()? {
+            Self { place, options, name, blocks, excluded, texts: 0, lines: 0, bad_lines, looks_like_json: false };
+        let mut input = source.open()?;
+        for window in input.by_ref() {
             source.add(window?);
         }
+        source.looks_like_json = input.looks_like_json();
         Ok(source)
     }
 
     fn add(&mut self, window: Window) {
-        self.digests.push(digest(&window));
+        self.blocks.push(Block::of(&window));
         self.lines += window.lines.len() as u64;
         self.texts += window.text_lines().count() as u64;
-        self.looks_like_json |= window.text_lines().next().is_some_and(TextLine::looks_like_json);
         let bad_lines = window.lines.into_iter().filter_map(|line| match line {
             InputLine::Bad(bad_line) => Some(bad_line),
             InputLine::Text(_) => None,
@@ -78,24 +82,33 @@ impl Source {
     /// Returns the lines of texts that cannot be embedded, which are given by their index among the texts with the
     /// reason.
     pub(crate) fn lines_of(&self, texts: &BTreeMap<u64, String>) -> Result<Vec<BadLine>, Failure> {
-        let (mut bad_lines, mut index) = (Vec::new(), 0);
-        for window in self.windows()? {
-            for text_line in window?.text_lines() {
-                if let Some(reason) = texts.get(&index) {
-                    bad_lines.push(BadLine { line: text_line.line, reason: reason.clone(), object: None });
-                }
-                index += 1;
-            }
-        }
-        Ok(bad_lines)
+        Ok(self.find(texts)?.into_iter().map(|(_, bad_line)| bad_line).collect())
     }
 
     /// Makes bad lines of such texts, so that the input is read without them from now on.
     pub(crate) fn exclude(&mut self, texts: &BTreeMap<u64, String>) -> Result<(), Failure> {
-        let excluded = self.lines_of(texts)?;
+        let excluded = self.find(texts)?;
         self.texts -= excluded.len() as u64;
-        self.excluded.extend(excluded.into_iter().map(|bad_line| (bad_line.line, bad_line.reason)));
+        self.excluded.extend(excluded.into_iter().map(|(index, bad_line)| (index, bad_line.reason)));
         Ok(())
+    }
+
+    /// Finds the lines of such texts, each with its index among all lines.
+    fn find(&self, texts: &BTreeMap<u64, String>) -> Result<Vec<(u64, BadLine)>, Failure> {
+        let (mut found, mut index, mut text) = (Vec::new(), 0, 0);
+        for window in self.windows()? {
+            for line in &window?.lines {
+                if let InputLine::Text(text_line) = line {
+                    if let Some(reason) = texts.get(&text) {
+                        let (line, reason) = (text_line.line, reason.clone());
+                        found.push((index, BadLine { line, reason, object: None }));
+                    }
+                    text += 1;
+                }
+                index += 1;
+            }
+        }
+        Ok(found)
     }
 
     /// Warns if the first line looks like a JSON line and is read as a text.
@@ -107,74 +120,21 @@ impl Source {
 
     /// Reads the input again. Read it once at a time: readings of standard input share a position.
     pub(crate) fn windows(&self) -> Result<Windows, Failure> {
-        Ok(Windows {
-            input: self.open()?,
-            name: self.name.clone(),
-            digests: self.digests.clone().into_iter(),
-            excluded: self.excluded.clone(),
-            has_failed: false,
-        })
+        Ok(Windows::new(self.open()?, &self.name, self.blocks.clone(), self.excluded.clone()))
     }
 
     fn open(&self) -> Result<Input, Failure> {
-        match &self.place {
-            Place::File(path) => Input::open(path, self.jsonl),
+        let input = match &self.place {
+            Place::File(path) => Input::open(path, &self.options)?,
             Place::Copy(file) => {
                 let file = file.try_clone().and_then(|mut file| file.seek(SeekFrom::Start(0)).map(|_| file));
                 let file =
                     file.map_err(|error| Failure::with_cause(format!("{} cannot be read again", self.name), error))?;
-                Ok(Input::of(file, self.jsonl, &self.name))
+                Input::of(file, &self.options, &self.name)?
             }
-        }
-    }
-}
-
-/// The windows of a source that is read again. Its bad texts are bad lines.
-pub(crate) struct Windows {
-    input: Input,
-    name: String,
-    digests: std::vec::IntoIter<[u8; DIGEST_BYTES]>,
-    excluded: BTreeMap<u64, String>,
-    has_failed: bool,
-}
-
-impl Windows {
-    /// Compares a window with what was read before, so that no row meets another text than its own.
-    fn check(&mut self, window: Option<Result<Window, Failure>>) -> Result<Option<Window>, Failure> {
-        let window = window.transpose()?;
-        if window.as_ref().map(digest) != self.digests.next() {
-            return Err(Failure::new(format!("{} changed while it was in use: leave it as it is", self.name)));
-        }
-        Ok(window.map(|mut window| {
-            for item in &mut window.lines {
-                exclude(item, &self.excluded);
-            }
-            window
-        }))
-    }
-}
-
-impl Iterator for Windows {
-    type Item = Result<Window, Failure>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.has_failed {
-            return None;
-        }
-        let window = self.input.next();
-        let checked = self.check(window);
-        self.has_failed = checked.is_err();
-        checked.transpose()
-    }
-}
-
-/// Makes a bad line of a text that was excluded.
-fn exclude(item: &mut InputLine, excluded: &BTreeMap<u64, String>) {
-    if let InputLine::Text(text_line) = item
-        && let Some(reason) = excluded.get(&text_line.line)
-    {
-        let (line, reason, object) = (text_line.line, reason.clone(), text_line.object.take());
-        *item = InputLine::Bad(BadLine { line, reason, object });
+        };
+        // It is read more than once, and the warning comes once.
+        Ok(input.without_warning())
     }
 }
 
@@ -192,35 +152,21 @@ fn copy(path: &Path, name: &str) -> Result<File, Failure> {
     copied.map_err(|error| Failure::with_cause(format!("{name} cannot be copied into a temporary file"), error))
 }
 
-/// Returns a digest of all that a window holds.
-fn digest(window: &Window) -> [u8; DIGEST_BYTES] {
-    let mut hasher = blake3::Hasher::new();
-    let mut add = |part: &[u8]| {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part);
-    };
-    for item in &window.lines {
-        let (kind, content, object) = match item {
-            InputLine::Text(TextLine { text, object, .. }) => (0, text, object),
-            InputLine::Bad(BadLine { reason, object, .. }) => (1, reason, object),
-        };
-        add(slice::from_ref(&(kind + 2 * u8::from(object.is_some()))));
-        add(content.as_bytes());
-        add(object.as_deref().unwrap_or_default().as_bytes());
-    }
-    let mut digest = [0; DIGEST_BYTES];
-    digest.copy_from_slice(&hasher.finalize().as_bytes()[..DIGEST_BYTES]);
-    digest
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+    use crate::cli::input::InputFormat;
+
+    fn jsonl() -> InputOptions {
+        InputOptions::by_name(InputFormat::Jsonl)
+    }
 
     fn source(folder: &Path, content: &str) -> Source {
         let path = folder.join("in.jsonl");
         fs::write(&path, content).expect("written");
-        Source::read(&path, true).expect("read")
+        Source::read(&path, &jsonl()).expect("read")
     }
 
     fn lines(source: &Source) -> Vec<String> {
@@ -249,6 +195,20 @@ mod tests {
     }
 
     #[test]
+    fn texts_on_one_line_are_excluded_one_by_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("in.json");
+        fs::write(&path, "[\"a\", 1, \"b\", \"c\"]").expect("written");
+        let mut source = Source::read(&path, &InputOptions::by_name(InputFormat::Json)).expect("read");
+        let odd = BTreeMap::from([(1, "the text is odd".to_owned())]);
+        assert_eq!(source.lines_of(&odd).expect("read").len(), 1);
+        source.exclude(&odd).expect("read");
+        let neither = "1: the element is JSON, but neither a string nor an object";
+        assert_eq!(lines(&source), ["a", neither, "1: the text is odd", "c"]);
+        assert_eq!(source.texts, 2);
+    }
+
+    #[test]
     fn an_input_that_changes_is_an_error() {
         let folder = tempfile::tempdir().expect("a folder");
         let content = "{\"text\":\"a\"}\n{\"text\":\"b\"}\n";
@@ -268,23 +228,51 @@ mod tests {
     }
 
     #[test]
-    fn digests_tell_all_parts_of_a_line_apart() {
-        let of = |item| {
-            let mut window = Window::default();
-            window.push(item, 1);
-            digest(&window)
-        };
-        let items = || {
-            [
-                InputLine::text(1, "a", None),
-                InputLine::text(1, "b", None),
-                InputLine::text(1, "a", Some("")),
-                InputLine::text(1, "a", Some("{}")),
-                InputLine::bad(1, "a", None),
-                InputLine::text(1, "", Some("a")),
-            ]
-        };
-        let digests: std::collections::BTreeSet<_> = items().into_iter().map(of).collect();
-        assert_eq!(digests.len(), items().len());
+    fn blocks_are_compared_wherever_windows_are_cut() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let content: String = (0..3000).map(|number| format!("{{\"text\":\"{number}\"}}\n")).collect();
+        let mut source = source(folder.path(), &content);
+        let expected = lines(&source);
+        let whole: u64 = source.windows().expect("opened").map(|window| window.expect("read").bytes).sum();
+        assert_eq!((expected.len(), whole), (3000, content.len() as u64));
+        // As if the windows had been cut after other lines when the input was first read.
+        for length in [1, 7, 100, 1500] {
+            let mut rest = source.windows().expect("opened").flat_map(|window| window.expect("read").lines);
+            let parts = (0..3000_usize.div_ceil(length)).map(|_| rest.by_ref().take(length).collect::<Vec<_>>());
+            source.blocks = parts.map(|lines| Block::of(&Window { lines, bytes: 0 })).collect();
+            assert_eq!(lines(&source), expected);
+            let cut = source.windows().expect("opened").map(|window| window.expect("read").lines.len());
+            assert!(cut.eq(source.blocks.iter().map(|block| block.lines)));
+        }
+    }
+
+    #[test]
+    fn an_array_or_a_table_is_read_again_compressed_or_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("in");
+        for (format, content) in
+            [(InputFormat::Json, "[\"a\", {\"text\": \"b\"},\n7]"), (InputFormat::Csv, "id,text\n1,a\n\n2,b\n3\n")]
+        {
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            gzip.write_all(content.as_bytes()).expect("a vector takes everything");
+            for bytes in [content.as_bytes().to_vec(), gzip.finish().expect("a vector takes everything")] {
+                fs::write(&path, bytes).expect("written");
+                let source = Source::read(&path, &InputOptions::by_name(format)).expect("read");
+                assert_eq!((source.lines, source.texts, source.bad_lines.count), (3, 2, 1), "{format:?}");
+                for _ in 0..2 {
+                    assert_eq!(lines(&source)[..2], ["a", "b"]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_first_line_of_json_is_noticed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("in.txt");
+        fs::write(&path, "{\"text\":\"a\"}\n").expect("written");
+        let options = InputOptions::by_name(InputFormat::Lines);
+        assert!(Source::read(&path, &options).expect("read").looks_like_json);
+        assert!(!Source::read(&path, &options.named()).expect("read").looks_like_json);
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     measurement::{Measurement, Workload},
     progress::Progress,
     report::Report,
-    rounds::{Rounds, fit_in_memory_together, order_in_words, texts_within},
+    rounds::{Rounds, fit_in_memory_together, order_in_words, say_if_longer, texts_within},
     runtime::runtime,
     sample::{Sample, pick_evenly},
     statistics::median,
@@ -71,7 +71,7 @@ impl TuneMeasurements {
 /// Measures, prints a table, and stores the best setting.
 pub(crate) fn run(args: &TuneArgs) -> Result<(), Failure> {
     // Check the texts and the file of settings first, so that errors in them show before the long measurement.
-    let sample = Sample::open(args.input.as_deref())?;
+    let sample = Sample::open(args.input.as_deref(), &args.format)?;
     if !args.dry_run {
         Onnx::tuning_file()?;
     }
@@ -136,17 +136,23 @@ fn choose_workloads<'a>(
     runtime: &Runtime,
     shown: bool,
 ) -> Result<[Workload<'a>; 2], Failure> {
-    let _waiting = Progress::waiting("finding out how fast the model is", shown);
+    let waiting = Progress::waiting("finding out how fast the model is", shown);
     let default = Tuning::new(base.info().threads, base.info().batch_tokens);
     let passes = MAX_BUDGETS * (SEARCH_ROUNDS + 1) + deciding_settings(default) * (DECIDING_ROUNDS + 1);
     let time = Duration::from_secs(args.seconds.into()) / passes as u32;
-    let work = |kind, texts: &'a [String], time| {
-        Ok::<_, Failure>(Workload { kind, texts: pick_evenly(texts, texts_within(runtime, base, kind, texts, time)?) })
+    let mut seconds = 0.0;
+    let mut work = |kind, texts: &'a [String], time| {
+        let pass = texts_within(runtime, base, kind, texts, time)?;
+        seconds += pass.seconds * passes as f64;
+        Ok::<_, Failure>(Workload { kind, texts: pick_evenly(texts, pass.texts) })
     };
-    Ok([
+    let workloads = [
         work(InputKind::Document, &sample.documents, time * 2 / 3)?,
         work(InputKind::Query, &sample.queries, time / 3)?,
-    ])
+    ];
+    drop(waiting);
+    say_if_longer(seconds, args.seconds);
+    Ok(workloads)
 }
 
 /// Prints the texts and the rounds.

@@ -1,7 +1,8 @@
 //! Defines what the stages of `embed` hand on: a window of lines, and its rows.
 
-use docvector_embed::{Embeddings, Usage};
-use serde_json::Value;
+use std::mem;
+
+use docvector_embed::{Charges, Embeddings};
 
 /// Fields that the output adds to those of the input.
 pub(crate) const RESERVED_FIELDS: [&str; 3] = ["embedding", "error", "truncated"];
@@ -23,6 +24,17 @@ pub(crate) struct TextLine {
     pub(crate) object: Option<String>,
 }
 
+impl InputLine {
+    /// Returns the bytes that it holds.
+    pub(crate) fn bytes(&self) -> u64 {
+        let (text, object) = match self {
+            Self::Text(TextLine { text, object, .. }) => (text, object),
+            Self::Bad(BadLine { reason, object, .. }) => (reason, object),
+        };
+        (text.len() + object.as_ref().map_or(0, String::len)) as u64
+    }
+}
+
 /// Shorter ways to write lines in tests.
 #[cfg(test)]
 impl InputLine {
@@ -32,16 +44,6 @@ impl InputLine {
 
     pub(crate) fn bad(line: u64, reason: &str, object: Option<&str>) -> Self {
         Self::Bad(BadLine { line, reason: reason.to_owned(), object: object.map(str::to_owned) })
-    }
-}
-
-impl TextLine {
-    /// Returns whether this is the first line of plain text and looks like a JSON line.
-    pub(crate) fn looks_like_json(&self) -> bool {
-        self.line == 1
-            && self.object.is_none()
-            && self.text.starts_with('{')
-            && serde_json::from_str::<Value>(&self.text).is_ok_and(|object| object.get("text").is_some())
     }
 }
 
@@ -80,6 +82,34 @@ impl Window {
         })
     }
 
+    /// Returns the bytes that its lines hold.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.lines.iter().map(InputLine::bytes).sum()
+    }
+
+    /// Cuts it into windows whose lines hold at most so many bytes, or one line. Each has its share of the window's bytes.
+    pub(crate) fn cut(self, most: u64) -> Vec<Self> {
+        let (all, bytes) = (self.lines.len() as u64, self.bytes);
+        let (mut parts, mut part, mut held) = (Vec::new(), Vec::new(), 0);
+        for line in self.lines {
+            let line_bytes = line.bytes();
+            if !part.is_empty() && held + line_bytes > most {
+                parts.push(mem::take(&mut part));
+                held = 0;
+            }
+            held += line_bytes;
+            part.push(line);
+        }
+        parts.extend(Some(part).filter(|part| !part.is_empty()));
+        let mut done = 0;
+        let share = |lines: Vec<InputLine>| {
+            let before = bytes * done / all;
+            done += lines.len() as u64;
+            Self { lines, bytes: bytes * done / all - before }
+        };
+        parts.into_iter().map(share).collect()
+    }
+
     pub(crate) fn push(&mut self, item: InputLine, bytes: u64) {
         self.lines.push(item);
         self.bytes += bytes;
@@ -92,5 +122,26 @@ pub(crate) struct Rows {
     pub(crate) lines: Vec<InputLine>,
     /// One row for each line that is a text; `None` if no line is.
     pub(crate) embeddings: Option<Embeddings>,
-    pub(crate) usage: Usage,
+    pub(crate) charges: Charges,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_window_is_the_same_lines_and_bytes() {
+        for (lines, bytes, most) in
+            [(0, 0, 3), (1, 10, 3), (3, 10, 3), (10, 100, 3), (10, 7, 3), (10, 7, 0), (10, 7, 100)]
+        {
+            let mut window = Window::default();
+            (0..lines).for_each(|line| window.push(InputLine::text(line, "a", None), 0));
+            window.bytes = bytes;
+            let parts = window.cut(most);
+            assert!(parts.iter().all(|window| (1..=most.max(1)).contains(&(window.lines.len() as u64))));
+            assert_eq!(parts.iter().map(|window| window.bytes).sum::<u64>(), bytes);
+            let numbers = parts.iter().flat_map(|window| window.text_lines().map(|text_line| text_line.line));
+            assert!(numbers.eq(0..lines));
+        }
+    }
 }

@@ -2,17 +2,20 @@
 
 use std::{
     pin::pin,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use docvector_embed::{BadText, Batch, Embedder, EmbedderExt, InputKind, Lane, Truncation};
 use futures_util::stream::{self, StreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
     cli::{embed::EmbedOptions, rows::OnError},
+    embed_model::Calls,
     failure::Failure,
-    json_warning::warn_of_json,
     progress::Progress,
     run_summary::RunSummary,
     window::{BadLine, InputLine, Rows, Window},
@@ -24,8 +27,11 @@ pub(crate) struct WindowEmbedder<'a> {
     kind: InputKind,
     too_long: Truncation,
     on_error: OnError,
-    /// Windows that are embedded at a time.
-    in_flight: usize,
+    calls: Calls,
+    /// Whether the input comes in its own time. Then a bad line is told at once: its end may never come.
+    is_live: bool,
+    /// The bytes of lines that may be in calls.
+    room: Arc<Semaphore>,
     /// Whether a bad line was found. Then no more windows are embedded, only checked.
     found_bad_line: AtomicBool,
 }
@@ -38,10 +44,11 @@ struct EmbeddedWindow {
 }
 
 impl<'a> WindowEmbedder<'a> {
-    /// Embeds with these options, `in_flight` windows at a time.
-    pub(crate) const fn new(embedder: &'a dyn Embedder, options: &EmbedOptions, in_flight: usize) -> Self {
+    /// Embeds with these options.
+    pub(crate) fn new(embedder: &'a dyn Embedder, options: &EmbedOptions, calls: Calls, is_live: bool) -> Self {
         let EmbedOptions { kind, too_long, on_error, .. } = *options;
-        Self { embedder, kind, too_long, on_error, in_flight, found_bad_line: AtomicBool::new(false) }
+        let room = Arc::new(Semaphore::new(calls.bytes as usize));
+        Self { embedder, kind, too_long, on_error, calls, is_live, room, found_bad_line: AtomicBool::new(false) }
     }
 
     /// Embeds windows as they arrive, and sends the rows on in order.
@@ -53,7 +60,18 @@ impl<'a> WindowEmbedder<'a> {
     ) -> Result<RunSummary, Failure> {
         let windows =
             stream::unfold(windows, |mut windows| async move { windows.recv().await.map(|window| (window, windows)) });
-        let mut embedded_windows = pin!(windows.map(|window| self.embed_window(window)).buffered(self.in_flight));
+        let parts = windows.flat_map(|window| stream::iter(self.parts(window)));
+        // No part is taken before there is room for it. A part that is larger than all room has it for itself.
+        let parts = parts.then(|part| async move {
+            let bytes = part.as_ref().map_or(0, Window::held_bytes).min(u64::from(self.calls.bytes));
+            (part, self.room.clone().acquire_many_owned(bytes as u32).await)
+        });
+        let embedded = parts.map(|(part, room)| async move {
+            let embedded = self.embed_window(part).await;
+            drop(room);
+            embedded
+        });
+        let mut embedded_windows = pin!(embedded.buffered(self.calls.at_a_time));
         let mut summary = RunSummary::default();
         while let Some(embedded) = embedded_windows.next().await {
             let EmbeddedWindow { lines, bytes, result } = embedded?;
@@ -68,17 +86,27 @@ impl<'a> WindowEmbedder<'a> {
                     }
                 }
                 Ok(_) => {}
-                Err(bad_lines) => summary.bad_lines.extend(bad_lines),
+                Err(bad_lines) => {
+                    summary.bad_lines.extend(bad_lines);
+                    if self.is_live {
+                        break;
+                    }
+                }
             }
         }
         Ok(summary)
     }
 
+    /// Cuts a window into windows for a call each.
+    fn parts(&self, window: Result<Window, Failure>) -> Vec<Result<Window, Failure>> {
+        match (window, self.calls.size) {
+            (Ok(window), Some(bytes)) => window.cut(bytes).into_iter().map(Ok).collect(),
+            (window, _) => vec![window],
+        }
+    }
+
     async fn embed_window(&self, window: Result<Window, Failure>) -> Result<EmbeddedWindow, Failure> {
         let window = window?;
-        if let Some(text_line) = window.text_lines().next().filter(|text_line| text_line.looks_like_json()) {
-            warn_of_json(text_line.line);
-        }
         let (lines, bytes) = (window.lines.len(), window.bytes);
         let result = match self.on_error {
             OnError::Record => Ok(self.embed_and_record_bad_lines(window).await?),
@@ -98,8 +126,8 @@ impl<'a> WindowEmbedder<'a> {
         let texts: Vec<&str> = window.text_lines().map(|text_line| text_line.text.as_str()).collect();
         match self.embedder.embed_all(self.batch(&texts)).await {
             Ok(embeddings) => {
-                let usage = embeddings.usage();
-                Ok(Ok(Rows { lines: window.lines, embeddings: Some(embeddings), usage }))
+                let charges = embeddings.charges().clone();
+                Ok(Ok(Rows { lines: window.lines, embeddings: Some(embeddings), charges }))
             }
             Err(error) if error.bad_texts().is_empty() => Err(error.into()),
             Err(error) => {
@@ -140,8 +168,8 @@ impl<'a> WindowEmbedder<'a> {
             }
         }
         drop(results);
-        let usage = each.usage();
-        Ok(Rows { lines: window.lines, embeddings: each.into_embeddings(), usage })
+        let charges = each.charges().clone();
+        Ok(Rows { lines: window.lines, embeddings: each.into_embeddings(), charges })
     }
 
     fn batch<'t>(&self, texts: &'t [&'t str]) -> Batch<'t> {

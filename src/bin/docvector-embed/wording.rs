@@ -37,6 +37,11 @@ pub(crate) fn without_controls(text: &str) -> String {
     text.chars().map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }).collect()
 }
 
+/// Describes a space beside its id, without the id that stands in the description.
+pub(crate) fn without_id(about: &str, id: &str) -> String {
+    without_controls(&about.replacen(&format!(", {id})"), ")", 1))
+}
+
 /// Names a store as a user wrote it, without a password.
 pub(crate) fn place_of(store: &CacheSpec) -> String {
     match store {
@@ -63,6 +68,13 @@ mod tests {
         ] {
             assert_eq!(Bytes(bytes).to_string(), shown);
         }
+    }
+
+    #[test]
+    fn a_space_is_described_without_its_id() {
+        assert_eq!(without_id("model (384d, 1a)", "1a"), "model (384d)");
+        assert_eq!(without_id("model (384d, 2b)", "1a"), "model (384d, 2b)");
+        assert_eq!(without_id("", "1a"), "");
     }
 
     #[test]

@@ -28,7 +28,9 @@ use super::{
     tuning::{self, StoredTuning, Tuning, TuningKey, TuningSource},
     weights::Weights,
 };
-use crate::{Error, ErrorKind, Normalization, Payee, Pooling, Precision, Prompts, Result, Space, Tier, telemetry};
+use crate::{
+    Error, ErrorKind, Normalization, Payee, Pooling, Precision, Prompts, Result, Space, Tier, assets, telemetry,
+};
 
 /// Padded tokens per batch on a CPU: best or tied for all models and lengths measured (benches/RESULTS.md).
 const BATCH_TOKENS: usize = 256;
@@ -42,7 +44,8 @@ const SESSIONS_PER_GPU: usize = 2;
 const BATCH_OVERHEAD: usize = 8;
 
 impl Onnx {
-    /// Loads a sentence-transformers folder with the defaults. Blocks until the weights are read.
+    /// Loads a sentence-transformers folder with the defaults. Blocks until the weights are read. A name alone that is no
+    /// folder here is looked for in the [asset folder](crate::config::asset_folder).
     ///
     /// # Errors
     /// See [`Onnx`](Onnx#errors).
@@ -50,7 +53,7 @@ impl Onnx {
         Self::builder(folder).build()
     }
 
-    /// Returns a builder that loads a sentence-transformers folder.
+    /// Returns a builder that loads a sentence-transformers folder, or a name in the asset folder.
     pub fn builder(folder: impl Into<PathBuf>) -> OnnxBuilder {
         OnnxBuilder {
             folder: folder.into(),
@@ -309,7 +312,8 @@ impl OnnxBuilder {
 
     /// Reads the folder, and applies the options to it.
     fn read_folder(&self) -> Result<ModelFolder> {
-        let mut folder = ModelFolder::read(&self.folder)?;
+        let root = assets::find_model(&self.folder).map_err(|looked_at| nowhere(&self.folder, &looked_at))?;
+        let mut folder = ModelFolder::read(&root)?;
         folder.state(&self.stated)?;
         if let Some(prompts) = &self.prompts {
             folder.prompts = prompts.clone();
@@ -456,6 +460,16 @@ struct Loaded {
 
 fn wrong(message: String) -> Error {
     Error::new(ErrorKind::Config, message)
+}
+
+/// Makes the error of a model's name for which there is no folder.
+fn nowhere(name: &Path, looked_at: &[PathBuf]) -> Error {
+    let looked_at = looked_at.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+    wrong(format!(
+        "there is no folder of a model {}: looked for {looked_at}. Give the folder of a sentence-transformers model, or \
+         run `docvector-embed setup` (in a clone: scripts/fetch-assets), which fetches all-MiniLM-L6-v2",
+        name.display()
+    ))
 }
 
 /// Whether the file holds weights, which the graph is built from here.

@@ -11,7 +11,7 @@ use std::{
 use ort::{environment::Environment, logging::LogLevel};
 
 use super::trusted_place;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, assets};
 
 /// The oldest ONNX Runtime that is accepted: its interface is the one that `ort` is built for here. 1.23.2 to 1.32.0
 /// were tried; 1.22.0 aborts the process when it makes a session.
@@ -29,7 +29,8 @@ pub enum OnnxLibrarySource {
     Path,
     /// The variable `ORT_DYLIB_PATH`.
     Variable,
-    /// The folder that `scripts/fetch-assets` fills, or the one `DOCVECTOR_EMBED_ASSETS` names.
+    /// The folder that `docvector-embed setup` or `scripts/fetch-assets` fills, or the one that
+    /// `DOCVECTOR_EMBED_ASSETS` names.
     Assets,
     /// The Python package `onnxruntime`.
     Python,
@@ -91,9 +92,9 @@ pub(super) fn load(explicit: Option<&Path>) -> Result<(OnnxLibrary, Environment)
     let advice = if explicit.is_some() {
         "Correct the path, or leave out `--library` (`OnnxBuilder::with_library`): then other places are searched"
     } else {
-        "Run scripts/fetch-assets and set DOCVECTOR_EMBED_ASSETS to the folder that it fills, or give the library's file by \
-         `--library` (`OnnxBuilder::with_library`) or ORT_DYLIB_PATH, or install the Python package onnxruntime. A library \
-         beside a model is never loaded: a model is data"
+        "Run `docvector-embed setup` (in a clone: scripts/fetch-assets, and set DOCVECTOR_EMBED_ASSETS to the folder that \
+         it fills), or give the library's file by `--library` (`OnnxBuilder::with_library`) or ORT_DYLIB_PATH, or install \
+         the Python package onnxruntime. A library beside a model is never loaded: a model is data"
     };
     let message = format!("no usable ONNX Runtime library ({OLDEST} or newer). Tried: {}. {advice}", tried.join("; "));
     Err(Error::new(ErrorKind::Config, message))
@@ -167,11 +168,7 @@ fn places(explicit: Option<&Path>) -> impl Iterator<Item = (OnnxLibrarySource, P
     let variable = env::var_os("ORT_DYLIB_PATH")
         .filter(|value| !value.is_empty())
         .map(|value| (OnnxLibrarySource::Variable, named(value.into())));
-    let mut assets = asset_places();
-    if assets.is_empty() {
-        assets.push(Place::Nowhere("no folder assets/onnxruntime near the program".into()));
-    }
-    let assets = assets.into_iter().map(|place| (OnnxLibrarySource::Assets, place));
+    let assets = asset_places().into_iter().map(|place| (OnnxLibrarySource::Assets, place));
     let python = std::iter::once_with(|| {
         let place = python_package().map_or_else(Place::Nowhere, |folder| Place::Folder(folder.join("capi")));
         (OnnxLibrarySource::Python, place)
@@ -179,13 +176,27 @@ fn places(explicit: Option<&Path>) -> impl Iterator<Item = (OnnxLibrarySource, P
     explicit.into_iter().chain(variable).chain(assets).chain(python)
 }
 
-/// Returns the folders that may hold the library that `scripts/fetch-assets` fetched: only that of the folder which
-/// `DOCVECTOR_EMBED_ASSETS` names; without it, those in `assets` in the folder of the package that cargo runs, of the
-/// program, or a few levels above either. A model's folder is none of them: it is data.
+/// Returns the folders that may hold the library that `docvector-embed setup` or `scripts/fetch-assets` fetched: only that
+/// of the folder which `DOCVECTOR_EMBED_ASSETS` names; without it, those near the program, then that in the user's data
+/// folder. A model's folder is none of them: it is data.
 fn asset_places() -> Vec<Place> {
-    if let Some(folder) = env::var_os("DOCVECTOR_EMBED_ASSETS").filter(|value| !value.is_empty()) {
-        return vec![Place::Folder(Path::new(&folder).join("onnxruntime"))];
+    if let Some(folder) = assets::named() {
+        return vec![Place::Folder(folder.join("onnxruntime"))];
     }
+    let mut places: Vec<Place> = near_program().into_iter().map(Place::Unnamed).collect();
+    if places.is_empty() {
+        places.push(Place::Nowhere("no folder assets/onnxruntime near the program".into()));
+    }
+    places.push(match assets::of_user() {
+        Some(folder) => Place::Unnamed(folder.join("onnxruntime")),
+        None => Place::Nowhere("the user has no data folder, because there is no home directory".into()),
+    });
+    places
+}
+
+/// Returns the folders `assets/onnxruntime` in the folder of the package that cargo runs, of the program, or a few levels
+/// above either.
+fn near_program() -> Vec<PathBuf> {
     let package = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
     let program = env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned));
     let mut folders = Vec::new();
@@ -197,7 +208,7 @@ fn asset_places() -> Vec<Place> {
             }
         }
     }
-    folders.into_iter().map(Place::Unnamed).collect()
+    folders
 }
 
 /// Returns the library files in a folder: the plain name first, then from the newest version on.

@@ -14,10 +14,16 @@ use std::{
 use serde_json::{Map, Value};
 
 use super::cpu;
-use crate::{Error, ErrorKind, Result, SpaceId};
+use crate::{
+    Error, ErrorKind, Result, SpaceId,
+    user_folder::{Places, user_folder},
+};
 
 /// The variable that names the file, in place of the one in the user's cache folder.
 const VARIABLE: &str = "DOCVECTOR_EMBED_TUNING";
+
+/// The places for what a program can make again.
+const PLACES: Places = Places { xdg: "XDG_CACHE_HOME", below_home: ".cache", below_home_on_macos: "Library/Caches" };
 
 /// The format and version that the file states.
 const FORMAT: &str = "docvector-embed tuning";
@@ -99,7 +105,7 @@ impl fmt::Display for TuningSource {
         match self {
             Self::Defaults => f.write_str("defaults"),
             Self::Tuned(file) => write!(f, "tuned, from {}", file.display()),
-            Self::Given => f.write_str("given; tuned settings are not used"),
+            Self::Given => f.write_str("given"),
             Self::Unusable(file, why) => write!(f, "defaults, because {} {why}", file.display()),
         }
     }
@@ -335,15 +341,7 @@ fn place_of(os: &str, home: Option<PathBuf>, variable: impl Fn(&str) -> Option<O
     if let Some(file) = variable(VARIABLE) {
         return (!file.is_empty()).then(|| file.into());
     }
-    // The definition of XDG_CACHE_HOME says to ignore relative paths: their meaning depends on the current folder.
-    let named = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.has_root());
-    let home = home.filter(|path| path.has_root());
-    let folder = match os {
-        "windows" => named("LOCALAPPDATA"),
-        "macos" | "ios" => home.map(|home| home.join("Library/Caches")),
-        _ => named("XDG_CACHE_HOME").or_else(|| home.map(|home| home.join(".cache"))),
-    };
-    folder.map(|folder| folder.join("docvector-embed").join("tuning.json"))
+    user_folder(&PLACES, os, home, variable).map(|folder| folder.join("tuning.json"))
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use super::{
     status::{JobState, JobStatus},
     texts_hasher::TextsHasher,
 };
-use crate::{BadText, BadTextReason, Charges, Embeddings, Error, ErrorKind, Partial, Result, Usage};
+use crate::{BadText, BadTextReason, Charges, Embeddings, Error, ErrorKind, Partial, Result, Space, Usage};
 
 /// How often, and how soon after each other, the charges are asked for while another process has the journal.
 const TELL_TRIES: u32 = 100;
@@ -48,6 +48,11 @@ impl Job {
     /// Returns the job's id, which is the name of its folder.
     pub fn id(&self) -> &str {
         &self.handle.id
+    }
+
+    /// Returns the space of the job's rows.
+    pub fn space(&self) -> &Space {
+        &self.handle.rows.space
     }
 
     /// Returns how far the job is, as last known. Nothing is sent.

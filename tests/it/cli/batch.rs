@@ -11,7 +11,6 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    thread,
     time::Duration,
 };
 
@@ -21,7 +20,7 @@ use tempfile::TempDir;
 
 use super::{
     openai::{MODEL, program_at},
-    rows, run, stderr, stdout,
+    rows, run, stderr, stdout, until, with_default_signals,
 };
 use crate::support::npy;
 
@@ -129,16 +128,5 @@ impl Desk {
 
 /// Starts a command whose output nobody reads before it ends.
 fn start(command: &mut Command) -> Child {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
-}
-
-/// Waits until something holds, for as long as a busy machine may take.
-fn until(what: &str, holds: impl Fn() -> bool) {
-    for _ in 0..6_000 {
-        if holds() {
-            return;
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    panic!("within a minute, it did not come to this: {what}");
+    with_default_signals(command).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
 }

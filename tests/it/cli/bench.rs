@@ -1,12 +1,12 @@
 //! `docvector-embed bench`.
 
-use std::fs;
+use std::{fs, process::Output};
 
 use super::{files, program, run, stderr, stdout};
 use crate::support::{golden, minilm_int8};
 
 /// Runs `bench` on a tiny model, for about a second.
-fn bench(arguments: &[&str], input: &[u8]) -> std::process::Output {
+fn bench(arguments: &[&str], input: &[u8]) -> Output {
     let model = golden("tiny/bert-cls");
     run(program().args(["bench", "--seconds", "1", "--model"]).arg(model).args(arguments), input)
 }
@@ -18,12 +18,19 @@ pub(super) fn table(said: &str, header: &str) -> Vec<Vec<String>> {
     lines.skip(1).take_while(|line| !line.is_empty()).map(cells).collect()
 }
 
+/// Fails if anything is on standard error but the line that a slow machine gets: how long all of it takes.
+pub(super) fn assert_quiet(done: &Output) {
+    let said = stderr(done);
+    let is_about_time = |line: &str| line.starts_with("this takes about ") && line.contains(" s, and not 1: ");
+    assert!(said.lines().count() <= 1 && said.lines().all(is_about_time), "{said}");
+}
+
 #[test]
 fn a_row_for_each_budget() {
     let done = bench(&["--budgets", "8,32,8", "--rounds", "2", "--threads", "1"], b"");
     let said = stdout(&done);
     assert!(done.status.success(), "{said}{}", stderr(&done));
-    assert_eq!(stderr(&done), "");
+    assert_quiet(&done);
     let rows = table(&said, "budget ");
     let budgets: Vec<&str> = rows.iter().map(|row| row[0].as_str()).collect();
     assert_eq!(budgets, ["8", "32", "256"], "{said}");
@@ -119,6 +126,56 @@ fn a_plot_is_drawn_where_asked() {
     assert!(stderr(&done).contains("no model"), "{}", stderr(&done));
     assert_eq!(fs::read_to_string(&file).expect("still there"), svg);
     assert_eq!(files(folder.path()), ["speed.svg"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_measurement_leaves_no_plot() {
+    use std::{os::unix::process::ExitStatusExt, process::Stdio, thread, time::Duration};
+
+    use super::{
+        endings::{ended, signal},
+        until, with_default_signals,
+    };
+
+    // While the model is loaded, and while it is measured.
+    for after in [0, 1000] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut command = program();
+        command.args(["bench", "--seconds", "600", "--model"]).arg(golden("tiny/bert-cls"));
+        command.arg("--plot").arg(folder.path().join("speed.svg"));
+        let mut command = with_default_signals(&command);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+        until("an unfinished plot", || !files(folder.path()).is_empty());
+        thread::sleep(Duration::from_millis(after));
+        signal(&child, "INT");
+        assert_eq!(ended(&mut child).signal(), Some(2), "after {after} ms");
+        assert_eq!(files(folder.path()), [""; 0], "after {after} ms");
+    }
+}
+
+/// Fails unless a command refuses its arguments with this status, and names what is wrong in words for people.
+fn assert_refused(arguments: &[&str], status: i32, wrong: &str) {
+    let done = run(program().args(arguments), b"");
+    let said = stderr(&done);
+    assert_eq!(done.status.code(), Some(status), "{arguments:?}: {said}");
+    assert!(said.contains(wrong), "{wrong:?} is not in {said}");
+    for word in ["non-zero", "NonZero", "usize", "u32", "ParseInt", "Os {", ".partial"] {
+        assert!(!said.contains(word), "{word:?} is in {said}");
+    }
+}
+
+#[test]
+fn values_that_cannot_be_are_refused_in_plain_words() {
+    for command in ["bench", "embed", "doctor", "serve"] {
+        for [option, value] in [["--threads", "0"], ["--max-tokens", "0"], ["--device", "tpu"]] {
+            let arguments = [command, "--model", "no/such/model", option, value];
+            assert_refused(&arguments, 2, &format!("'{value}' for '{option} "));
+        }
+    }
+    let model = golden("tiny/bert-cls").display().to_string();
+    assert_refused(&["bench", "--model", &model, "--plot", "x.png"], 2, "--plot x.png");
+    assert_refused(&["bench", "--model", &model, "--plot", "/nope/x.svg"], 1, "/nope/x.svg cannot be written");
 }
 
 /// Each session of a file has its own weights. With one text per batch, nothing is padded.

@@ -87,7 +87,7 @@ fn sql(file: &Path) -> rusqlite::Connection {
 }
 
 /// Flips a bit in the value of an entry, and returns its key.
-fn damage(file: &Path, entry: usize) -> Key {
+pub(super) fn damage(file: &Path, entry: usize) -> Key {
     let connection = sql(file);
     let select = "SELECT id, key, value FROM entries ORDER BY id LIMIT 1 OFFSET ?1";
     let (id, key, mut value): (i64, [u8; 32], Vec<u8>) = connection
@@ -184,7 +184,7 @@ fn the_text_of_a_damaged_entry_is_embedded_again_and_replaces_it() {
     let done = through(&file, &lines(0..40), &[]);
     says(&done, "; 39 of 40 texts from the cache; 1 cache entry was damaged, and its text was embedded again");
     assert_alike(&done, &first);
-    says(&through(&file, &lines(0..40), &[]), "; 40 of 40 texts from the cache\n");
+    says(&through(&file, &lines(0..40), &[]), "; 40 of 40 texts from the cache; space ");
     let done = cache("verify", &file, &[]);
     says(&done, "");
     has(&done, &[("entries", "40"), ("  damaged", "0")]);
@@ -240,14 +240,14 @@ fn a_killed_run_goes_on_where_it_was() {
     says(&done, "");
     has(&done, &[("  SQLite's check", "ok"), ("  damaged", "0")]);
 
-    // Rows were being written, so the first window of 1,024 texts is in the cache.
+    // Rows were being written, so those of the first call at least are in the cache.
     let input: String = (0..1500).map(embed::endless).collect();
     let done = embed(&["--cache", file.to_str().expect("UTF-8")], input.as_bytes());
     says(&done, " of 1500 texts from the cache");
     let said = stderr(&done);
     let before = said.split(" of 1500 texts from the cache").next().expect("a beginning");
     let taken: usize = before.rsplit(' ').next().and_then(|number| number.parse().ok()).expect("a number");
-    assert!(taken >= 1024, "{said}");
+    assert!(taken >= 1, "{said}");
     assert_alike(&done, &embed(&[], input.as_bytes()));
     assert_eq!(files(folder.path()), ["cache.sqlite"]);
 }
@@ -263,14 +263,17 @@ fn an_interrupted_run_says_that_its_work_is_in_the_cache() {
     let said = embed::interrupted(child);
     writer.join().expect("written");
     assert!(said.contains("interrupted; nothing was written to"), "{said}");
-    let told = format!(" new vectors went into the cache {}", file.display());
-    let stored = said.split(&told).next().and_then(|before| before.rsplit(' ').next()).and_then(|n| n.parse().ok());
-    let stored: usize = stored.unwrap_or_else(|| panic!("{said}"));
-    assert!(said.contains(&told) && stored >= 1024, "{said}");
+    assert!(said.contains(&format!(" went into the cache {}", file.display())), "{said}");
+    let before = said.split(" new vector").next().expect("a beginning");
+    let stored: usize = before.rsplit(' ').next().and_then(|number| number.parse().ok()).expect("a number");
+    assert!(stored >= 1, "{said}");
     assert_eq!((files(elsewhere.path()), files(folder.path())), (vec![], vec!["cache.sqlite".to_owned()]));
-    let first: String = (0..1024).map(embed::endless).collect();
-    let done = embed(&["--cache", file.to_str().expect("UTF-8")], first.as_bytes());
-    says(&done, "; 1024 of 1024 texts from the cache");
+    // Calls end in any order, so that a text of the first ones may be missing, but not that of the first row.
+    let report = stdout(&cache("stats", &file, &[]));
+    let entries = report.lines().find_map(|line| line.strip_prefix("entries")?.trim().parse::<usize>().ok());
+    assert!(entries.is_some_and(|entries| entries >= stored), "{stored} vectors were stored:\n{report}");
+    let done = embed(&["--cache", file.to_str().expect("UTF-8")], embed::endless(0).as_bytes());
+    says(&done, "; 1 of 1 text from the cache");
 }
 
 #[tokio::test]
@@ -286,7 +289,8 @@ async fn stats_show_what_is_in_the_file() {
     let size = fs::metadata(&file).expect("a file").len();
     assert_eq!(disk.trim(), format!("{:.1} KiB ({:.2} x the values)", size as f64 / 1024.0, size as f64 / 20876.0));
     for space in spaces {
-        let line = format!("  {}  {space}", space.id());
+        let (id, about) = (space.id(), space.to_string());
+        let line = format!("  {id}  {}", about.replace(&format!(", {id})"), ")"));
         assert!(report.lines().any(|own| own == line), "{line:?} is not in:\n{report}");
     }
     assert_eq!(files(folder.path()), ["cache.sqlite"]);

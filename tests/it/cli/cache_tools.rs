@@ -112,6 +112,8 @@ async fn what_cannot_be_is_said() {
     let file = made(&folder, "a.sqlite", 5).await;
     let (file, none) = (text(&file), folder.path().join("none.sqlite"));
     let new = folder.path().join("new.sqlite");
+    let taken = folder.path().join("taken.arrow");
+    fs::write(&taken, "").expect("written");
     for (arguments, status, why) in [
         (&["copy", text(&none), text(&new)][..], 1, "does not exist"),
         (&["copy", file, file], 1, "both the source and the target"),
@@ -123,14 +125,15 @@ async fn what_cannot_be_is_said() {
         (&["copy", file, "postgres://me:planted@127.0.0.1:1/x"], 1, "127.0.0.1:1"),
         (&["stats", "postgres://me:planted@127.0.0.1:1/x"], 1, "127.0.0.1:1"),
         (&["import", file, text(&new)], 1, "not a whole Arrow file"),
-        (&["export", file, file], 1, "exists already"),
+        (&["export", file, file], 1, "an export is an Arrow file"),
+        (&["export", file, text(&taken)], 1, "exists already"),
         (&["prune", file], 2, "--space"),
         (&["prune", file, "--space", "xyz"], 2, "xyz"),
         (&["prune", file, "--before", "2026-13-01"], 2, "2026-11-28"),
         (&["salvage", text(&none), text(&new)], 1, "cannot be read"),
         (&["salvage", "redis://:planted@h", text(&new)], 1, "not a server"),
         (&["copy", file, "localhost:6379"], 2, "looks like a server"),
-        (&["export", file, "-"], 1, "needs a file"),
+        (&["export", file, "-"], 1, "name one that ends in .arrow"),
         (&["export", file, "/nonexistent/x.arrow"], 1, "its folder is missing"),
         (&["merge", file, "--into", file], 1, "both the source and the target"),
     ] {

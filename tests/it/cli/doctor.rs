@@ -132,8 +132,8 @@ fn moved(folder: &Path, model: &Path) -> Output {
     }
     let mut command = Command::new(&program);
     command.env_remove("ORT_DYLIB_PATH").env_remove("DOCVECTOR_EMBED_ASSETS").env_remove("CARGO_MANIFEST_DIR");
-    // No Python, and so no package.
-    command.env("PATH", folder).env("DOCVECTOR_EMBED_TUNING", "");
+    // No Python, and so no package. No user either, who may have run `setup`.
+    command.env("PATH", folder).env("HOME", folder).env_remove("XDG_DATA_HOME").env("DOCVECTOR_EMBED_TUNING", "");
     run(command.args(["embed", "--model"]).arg(model), b"a\n")
 }
 
@@ -184,6 +184,7 @@ fn a_library_that_is_nowhere_is_an_error_that_lists_the_places() {
         "the asset folder",
         "no library there",
         "no Python found",
+        "docvector-embed setup",
         "scripts/fetch-assets",
     ] {
         assert!(said.contains(part), "{part:?} is not in: {said}");

@@ -12,7 +12,7 @@ use std::{
 
 use docvector_embed::{Batch, EmbedderExt, Truncation, provider::Onnx};
 
-use super::{embed, files, program, rows, run, stderr, stdout, vector};
+use super::{embed, files, program, rows, run, stderr, stdout, vector, with_default_signals};
 use crate::support::{distance, golden, minilm, npy, texts};
 
 #[tokio::test]
@@ -31,7 +31,7 @@ async fn rows_come_in_order_and_match_the_library() {
     assert_eq!(have.shape(), [2500, 384]);
     let found = distance(have.rows().into_iter().map(|row| row.to_slice().expect("row-major")), want.rows());
     assert!(found.difference_max <= 1e-5, "{found:?}");
-    assert_eq!(files(folder.path()), ["in.txt", "out.npy"]);
+    assert_eq!(files(folder.path()), ["in.txt", "out.npy", "out.npy.space"]);
 }
 
 #[tokio::test]
@@ -63,34 +63,52 @@ async fn golden_texts_as_json_lines() {
 #[test]
 fn bad_lines_are_listed_all_at_once_and_nothing_is_written() {
     let folder = tempfile::tempdir().expect("a folder");
-    let output = folder.path().join("out.jsonl");
-    fs::write(&output, "what was there").expect("written");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    fs::write(at("out.jsonl"), "what was there").expect("written");
+    let listed = |input: &[u8]| {
+        fs::write(at("in.jsonl"), input).expect("written");
+        let done = embed(&["--too-long", "error", "--input", &at("in.jsonl"), "--output", &at("out.jsonl")], b"");
+        assert_eq!(done.status.code(), Some(1));
+        let said = stderr(&done);
+        assert!(!said.contains("long long") && !said.contains("filler"), "a text is on stderr: {said}");
+        assert_eq!(fs::read_to_string(at("out.jsonl")).expect("still there"), "what was there");
+        assert_eq!(files(folder.path()), ["in.jsonl", "out.jsonl"]);
+        said
+    };
+    // Two windows, and texts over the limit before and behind them.
+    let long = format!("{{\"text\":\"{}\"}}\n", "long ".repeat(300)).into_bytes();
+    let filler: Vec<u8> = (0..2100).flat_map(|i| format!("{{\"text\":\"filler {i}\"}}\n").into_bytes()).collect();
     let mut input = b"{\"text\":\"good\"}\n{\"text\":\"\"}\nnot json\n[1]\n{\"txt\":1}\n{\"text\":7}\n".to_vec();
     input.extend_from_slice(b"{\"text\":\"\xff\"}\n{\"text\":\"x\",\"embedding\":1}\n");
-    // Two more windows, and a text over the limit.
-    for i in 0..2100 {
-        input.extend_from_slice(format!("{{\"text\":\"filler {i}\"}}\n").as_bytes());
+    let said = listed(&[&input[..], &filler[..], &long[..]].concat());
+    assert!(said.contains("line 2: the text is empty"), "{said}");
+    for line in 3..=8 {
+        assert!(said.contains(&format!("line {line}: ")), "line {line} is not in: {said}");
     }
-    input.extend_from_slice(format!("{{\"text\":\"{}\"}}\n", "long ".repeat(300)).as_bytes());
-    let done = embed(&["--jsonl", "--too-long", "error", "--output", output.to_str().expect("UTF-8")], &input);
-    assert_eq!(done.status.code(), Some(1));
-    let said = stderr(&done);
-    for line in [
-        "line 2: the text is empty",
-        "line 3: ",
-        "line 4: ",
-        "line 5: ",
-        "line 6: ",
-        "line 7: ",
-        "line 8: ",
-        "line 2109: the text has at least 302 tokens, the limit is 256",
-    ] {
-        assert!(said.contains(line), "{line:?} is not in: {said}");
+    assert!(said.contains("error: 7 lines of 2109 cannot be embedded"), "{said}");
+
+    // Where all lines can be read, the model is asked.
+    let said = listed(&[&long[..], &filler[..], &long[..]].concat());
+    for line in [1, 2102] {
+        let says = format!("line {line}: the text has at least 302 tokens, the limit is 256");
+        assert!(said.contains(&says), "{says:?} is not in: {said}");
     }
-    assert!(said.contains("error: 8 lines of 2109 cannot be embedded"), "{said}");
-    assert!(!said.contains("long long") && !said.contains("filler"), "a text is on stderr: {said}");
-    assert_eq!(fs::read_to_string(&output).expect("still there"), "what was there");
-    assert_eq!(files(folder.path()), ["out.jsonl"]);
+    assert!(said.contains("error: 2 lines of 2102 cannot be embedded"), "{said}");
+}
+
+/// A pipe may stay open for ever.
+#[cfg(unix)]
+#[test]
+fn a_bad_line_of_a_pipe_is_told_before_the_pipe_ends() {
+    let mut command = program();
+    command.args(["embed", "--model"]).arg(minilm()).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(b"one\n\n").expect("written");
+    assert_eq!(super::endings::ended(&mut child).code(), Some(1));
+    let mut said = String::new();
+    child.stderr.take().expect("piped").read_to_string(&mut said).expect("UTF-8");
+    assert!(said.contains("line 2: the text is empty\n"), "{said}");
 }
 
 #[test]
@@ -99,14 +117,14 @@ fn bad_lines_are_recorded_in_their_place_where_asked() {
         &["--jsonl", "--on-error", "record"],
         b"{\"text\":\"one\",\"n\":1}\nbroken\n{\"text\":\"\",\"n\":3}\n{\"text\":\"four\"}\n",
     );
-    assert!(done.status.success(), "{}", stderr(&done));
+    assert_eq!(done.status.code(), Some(3), "{}", stderr(&done));
+    assert!(stderr(&done).contains("2 lines of 4 have no embedding, but an error in its place"), "{}", stderr(&done));
     let rows = rows(&stdout(&done));
     assert_eq!(rows.len(), 4);
     assert_eq!((vector(&rows[0]).len(), rows[0]["n"].as_u64()), (384, Some(1)));
     assert_eq!(rows[1]["line"], 2);
     assert_eq!((rows[2]["error"].as_str(), rows[2]["n"].as_u64()), (Some("the text is empty"), Some(3)));
     assert_eq!(vector(&rows[3]).len(), 384);
-    assert!(stderr(&done).contains('2'), "{}", stderr(&done));
 }
 
 #[test]
@@ -189,9 +207,10 @@ fn a_reader_that_goes_away_is_no_error() {
 /// Starts a run whose input does not end, and waits until rows are written into the folder, which must be empty. Returns
 /// the run, and the thread that feeds it with [`endless`] lines.
 pub(super) fn run_without_end(folder: &Path, output: &Path, more: &[&OsStr]) -> (Child, JoinHandle<()>) {
-    let mut child = program();
-    let child = child.args(["embed", "--model"]).arg(minilm()).arg("--output").arg(output).args(more);
-    let mut child = child.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    let mut command = program();
+    command.args(["embed", "--model"]).arg(minilm()).arg("--output").arg(output).args(more);
+    let mut command = with_default_signals(&command);
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
     let mut stdin = child.stdin.take().expect("piped");
     let writer = thread::spawn(move || drop((0..).try_for_each(|i| stdin.write_all(endless(i).as_bytes()))));
     let is_written =
@@ -234,7 +253,8 @@ pub(super) fn interrupted(mut child: Child) -> String {
     assert!(signal.success());
     let mut said = String::new();
     child.stderr.take().expect("piped").read_to_string(&mut said).expect("UTF-8");
-    assert_eq!(child.wait().expect("ended").code(), Some(1), "{said}");
+    use std::os::unix::process::ExitStatusExt;
+    assert_eq!(child.wait().expect("ended").signal(), Some(2), "{said}");
     said
 }
 

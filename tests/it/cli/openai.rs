@@ -73,12 +73,70 @@ fn bad_lines_are_treated_as_with_local_models() {
     assert_eq!(simulator.counts().requests, 0);
 
     let done = embed(&["--on-error", "record"]);
-    assert!(done.status.success(), "{}", stderr(&done));
+    assert_eq!(done.status.code(), Some(3), "{}", stderr(&done));
     let rows = rows(&stdout(&done));
     assert_eq!(vector(&rows[0]), simulator.vector(MODEL, 4, "one"));
     assert_eq!((rows[0]["n"].as_u64(), rows[1]["error"].as_str()), (Some(1), Some("the text is empty")));
     assert_eq!(rows[2]["truncated"], true);
     assert!(stderr(&done).contains("1 text was truncated to 8191 tokens"), "{}", stderr(&done));
+}
+
+/// A cost is told only where the price of the server is in the table.
+#[test]
+fn a_server_without_a_known_price_gets_no_cost() {
+    let simulator = Simulator::start().expect("starts");
+    let mut command = program_at(&simulator);
+    command.args(["embed", "--model", &format!("openai:{MODEL}"), "--dimensions", "8"]);
+    let done = run(&mut command, b"one\ntwo\n");
+    let said = stderr(&done);
+    assert!(done.status.success(), "{said}");
+    let time = said.strip_prefix("2 texts, 8 dimensions, ").and_then(|rest| rest.split(" tokens, ").nth(1));
+    assert!(time.is_some_and(|time| time.contains(" s (")) && !said.contains('$'), "{said}");
+}
+
+#[test]
+fn a_model_that_names_its_server_is_asked_there() {
+    let simulator = Simulator::start().expect("starts");
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = folder.path().join("out.jsonl");
+    let named = |prefix: &str| format!("{prefix}:{MODEL}@{}", simulator.base_url());
+    let command = |arguments: &[&str], prefix: &str| {
+        let mut command = program_without_account();
+        command.env("OPENAI_API_KEY", "sk-test").args(arguments).args(["--dimensions", "8", "--model", &named(prefix)]);
+        command
+    };
+    let done = run(command(&["embed"], "openai").arg("--output").arg(&output), b"one\ntwo\n");
+    assert!(done.status.success(), "{}", stderr(&done));
+    let have = rows(&fs::read_to_string(&output).expect("there"));
+    assert_eq!(vector(&have[1]), simulator.vector(MODEL, 8, "two"));
+
+    let done = run(command(&["search", "two"], "openai").arg("--vectors").arg(&output), b"");
+    assert!(done.status.success(), "{}", stderr(&done));
+    assert!(stdout(&done).starts_with(" 1.000  2  two\n"), "{}", stdout(&done));
+
+    let mut submit = command(&["batch", "submit", "--poll-seconds", "0.02"], "openai-batch");
+    let done = run(submit.arg("--jobs").arg(folder.path().join("jobs")), b"three\n");
+    assert!(done.status.success(), "{}", stderr(&done));
+    assert_eq!(simulator.counts().creates, 1);
+}
+
+#[test]
+fn two_servers_for_one_model_are_refused() {
+    for (command, prefix) in [
+        (&["embed"][..], "openai"),
+        (&["embed"], "openai-batch"),
+        (&["search", "--vectors", "none", "a question"], "openai"),
+        (&["batch", "submit"], "openai-batch"),
+        // The keys are not there, so that it ends in any case.
+        (&["serve", "--api-keys", "no/such/file"], "openai"),
+    ] {
+        let model = format!("{prefix}:{MODEL}@http://127.0.0.1:1/v1");
+        let mut program = program_without_account();
+        program.args(command).args(["--model", &model, "--base-url", "http://127.0.0.1:2/v1"]);
+        let done = run(&mut program, b"");
+        assert_eq!(done.status.code(), Some(2), "{command:?}: {}", stderr(&done));
+        assert!(stderr(&done).contains("--base-url and --model both name a server"), "{}", stderr(&done));
+    }
 }
 
 #[test]

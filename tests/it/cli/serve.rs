@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::json;
 
-use super::program;
+use super::{program, with_default_signals};
 use crate::{
     server::{Client, is_at_once},
     support::minilm,
@@ -34,10 +34,10 @@ impl Serving {
     /// Starts the program, and waits until it is ready.
     fn start_with(arguments: &[&str], change: impl FnOnce(&mut Command)) -> Self {
         let mut command = program();
-        command.args(["serve", "--port", "0"]).args(arguments).stdout(Stdio::null()).stderr(Stdio::piped());
-        command.env_remove("EMBEDDING_SERVICE_KEYS");
+        command.args(["serve", "--port", "0"]).args(arguments).env_remove("EMBEDDING_SERVICE_KEYS");
         change(&mut command);
-        let mut child = command.spawn().expect("the program starts");
+        let mut command = with_default_signals(&command);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program starts");
         let told = BufReader::new(child.stderr.take().expect("piped"));
         let (send, lines) = mpsc::channel();
         thread::spawn(move || told.lines().map_while(Result::ok).try_for_each(|line| send.send(line).ok()));
@@ -124,6 +124,19 @@ fn a_model_is_served_until_a_signal() {
     assert!(status.success() && time < Duration::from_secs(20), "{status} after {time:?}: {:#?}", serving.said);
     serving.wait_for("terminated: 0 requests under way");
     serving.wait_for("ended: what was accepted is answered");
+}
+
+#[cfg(feature = "testing")]
+#[test]
+fn a_model_that_names_its_server_is_asked_there() {
+    let simulator = docvector_embed::testing::Simulator::start().expect("starts");
+    let model = format!("openai:text-embedding-3-small@{}", simulator.base_url());
+    let serving = Serving::start_with(&["--model", &model, "--dimensions", "8"], |command| {
+        command.env_remove("OPENAI_BASE_URL").env("OPENAI_API_KEY", "sk-test");
+    });
+    let reply = serving.client().embed(&["one"]);
+    assert_eq!((reply.status, &reply.json()["dimension"]), (200, &json!(8)), "{}", reply.text());
+    assert_eq!(simulator.bills().texts, 1);
 }
 
 #[test]
@@ -262,8 +275,8 @@ fn no_end_while_loading_is_a_crash() {
 /// it said after that.
 fn signalled_while_loading(model: &str, after: Duration) -> (ExitStatus, String) {
     let mut command = program();
-    command.args(["serve", "--port", "0", "--model", model]).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("the program starts");
+    let mut command = with_default_signals(command.args(["serve", "--port", "0", "--model", model]));
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program starts");
     let mut told = BufReader::new(child.stderr.take().expect("piped"));
     let mut line = String::new();
     told.read_line(&mut line).expect("a line");

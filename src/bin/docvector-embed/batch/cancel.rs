@@ -12,7 +12,7 @@ use crate::{
 
 /// Cancels a job, waits until OpenAI has let go of it, and prints its report.
 pub(crate) fn run(args: &JobArgs) -> Result<(), Failure> {
-    let hints = Hints::of_batch(&args.jobs);
+    let hints = Hints::of_batch(&args.jobs).at(args.server.base_url());
     runtime()?.block_on(async {
         let job = open_job(&args.job, &args.jobs, &args.run, &args.server).await?;
         job.cancel().await?;

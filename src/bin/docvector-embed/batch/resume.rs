@@ -12,7 +12,7 @@ use crate::{
 
 /// Goes on with a job until all that can be sent now is sent.
 pub(crate) fn run(args: &JobArgs) -> Result<(), Failure> {
-    let hints = Hints::of_batch(&args.jobs);
+    let hints = Hints::of_batch(&args.jobs).at(args.server.base_url());
     runtime()?.block_on(async {
         let job = open_job(&args.job, &args.jobs, &args.run, &args.server).await?;
         let mut progress = JobProgress::new(job.status().texts, io::stderr().is_terminal(), args.run.quiet);

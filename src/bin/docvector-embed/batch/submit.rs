@@ -22,6 +22,7 @@ use crate::{
         texts::with_texts,
     },
     progress::Progress,
+    report::Report,
     runtime::runtime,
     source::Source,
 };
@@ -31,13 +32,13 @@ pub(crate) fn run(args: &SubmitArgs) -> Result<(), Failure> {
     let output = args.rows.options().map_err(Failure::new)?.as_ref().map(OpenOutput::create).transpose()?;
     let model = args.openai.builder(&args.model.0);
     let provider = open(model, &args.jobs, &args.run.course, args.run.cache.as_ref())?;
-    let source = Source::read(&args.input, args.is_jsonl())?;
+    let source = Source::read(args.input.path(), &args.input.options().map_err(Failure::new)?)?;
     source.warn_of_json();
     refuse_bad_lines(&source.bad_lines, source.lines, NOTHING_SUBMITTED)?;
     if source.texts == 0 {
         return Err(Failure::new(format!("{} has no texts{NOTHING_SUBMITTED}", source.name())));
     }
-    let hints = Hints::of_batch(&args.jobs);
+    let hints = Hints::of_batch(&args.jobs).at(args.openai.base_url(&args.model.0));
     runtime()?.block_on(async {
         let job = submit(args, &provider, &source, &hints).await?;
         println_id(&job)?;
@@ -81,7 +82,6 @@ fn refusal(error: Error, source: &Source) -> Result<Failure, Failure> {
 
 /// Prints the id alone, for scripts, as soon as there is one.
 fn println_id(job: &Job) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    let printed = writeln!(stdout, "{}", job.id()).and_then(|()| stdout.flush());
-    printed.map_err(|error| Failure::writing("standard output", error))
+    // A line is written at once, and a reader that is gone does not end the work.
+    Report::new(io::stdout().lock()).text(job.id())
 }

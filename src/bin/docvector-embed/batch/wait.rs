@@ -19,11 +19,12 @@ use crate::{
 /// Waits for a job.
 pub(crate) fn run(args: &WaitArgs) -> Result<(), Failure> {
     let rows = args.rows.options().map_err(Failure::new)?;
-    let source = args.input.as_deref().map(|path| Source::read(path, args.is_jsonl())).transpose()?;
+    let input = args.input().map_err(Failure::new)?;
+    let source = input.map(|(path, options)| Source::read(path, &options)).transpose()?;
     if let (Some(source), Some(OnError::Fail)) = (&source, rows.as_ref().map(|rows| rows.on_error)) {
         refuse_bad_lines(&source.bad_lines, source.lines, "")?;
     }
-    let hints = Hints::of_batch(&args.jobs);
+    let hints = Hints::of_batch(&args.jobs).at(args.server.base_url());
     runtime()?.block_on(async {
         let job = open_job(&args.job, &args.jobs, &args.run, &args.server).await?;
         if let Some(source) = &source {

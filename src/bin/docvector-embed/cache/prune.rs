@@ -27,7 +27,7 @@ pub(super) fn run(args: &PruneArgs) -> Result<(), Failure> {
             done = remove(args) => done,
             signal = interrupted() => {
                 let rest = if args.remove { "; what was removed is gone, and the rest is there" } else { "" };
-                Err(Failure::new(format!("{signal}{rest}")))
+                Err(Failure::signal(signal, rest))
             }
         }
     })?;

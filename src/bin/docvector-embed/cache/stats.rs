@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal};
 
 use docvector_embed::{
+    SpaceId,
     cache::{CacheScan, CacheSpec},
     cache_tools::{Census, ScanSource, census},
 };
@@ -15,7 +16,7 @@ use crate::{
     progress::Progress,
     report::Report,
     runtime::runtime,
-    wording::{Bytes, place_of, without_controls},
+    wording::{Bytes, place_of, without_id},
 };
 
 /// Prints the number and size of the entries, and their spaces.
@@ -34,8 +35,7 @@ pub(super) fn run(args: &StatsArgs) -> Result<(), Failure> {
         let times = if stats.value_bytes > 0 { format!(" ({ratio:.2} x the values)") } else { String::new() };
         report.line("bytes on disk", format_args!("{}{times}", Bytes(stats.file_bytes)))?;
         report.line("spaces", stats.spaces.len())?;
-        let line = |(id, about): &(_, String)| report.text(format_args!("  {id}  {}", without_controls(about)));
-        return stats.spaces.iter().try_for_each(line);
+        return print_spaces(&mut report, &stats.spaces);
     }
     let store = runtime.block_on(existing(&args.store))?;
     report.line("store", place_of(&args.store))?;
@@ -47,7 +47,13 @@ pub(super) fn run(args: &StatsArgs) -> Result<(), Failure> {
         .block_on(async { Ok::<_, docvector_embed::Error>((store.estimated_len().await?, store.notes().await?)) })?;
     report.line("entries, about", entries)?;
     report.line("spaces", notes.len())?;
-    notes.iter().try_for_each(|(id, about)| report.text(format_args!("  {id}  {}", without_controls(about))))
+    print_spaces(&mut report, &notes)
+}
+
+fn print_spaces(report: &mut Report<impl io::Write>, spaces: &[(SpaceId, String)]) -> Result<(), Failure> {
+    spaces
+        .iter()
+        .try_for_each(|(id, about)| report.text(format_args!("  {id}  {}", without_id(about, &id.to_string()))))
 }
 
 /// Reads all entries.
@@ -73,7 +79,8 @@ fn print_census(report: &mut Report<impl io::Write>, census: &Census) -> Result<
     for (space, of) in &census.spaces {
         let widths: Vec<String> = of.dimensions.iter().map(usize::to_string).collect();
         let days = of.days.map(|(first, last)| format!("{} ... {}", Day(first), Day(last)));
-        let about = of.about.as_deref().map(without_controls);
+        let id = space.map_or_else(|| "not stated".to_owned(), |space| space.to_string());
+        let about = of.about.as_deref().map(|about| without_id(about, &id));
         rows.push([
             of.entries.to_string(),
             Bytes(of.bytes).to_string(),
@@ -81,7 +88,7 @@ fn print_census(report: &mut Report<impl io::Write>, census: &Census) -> Result<
             of.truncated.to_string(),
             widths.join(", "),
             days.unwrap_or_else(|| if of.entries == 0 { "" } else { "not stated" }.to_owned()),
-            space.map_or_else(|| "not stated".to_owned(), |space| space.to_string()),
+            id,
             about.unwrap_or_default(),
         ]);
     }

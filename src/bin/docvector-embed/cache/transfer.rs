@@ -18,7 +18,7 @@ use super::open::{existing, for_writing};
 use crate::{
     cli::cache::{CopyArgs, ExportArgs, ImportArgs, MergeArgs, SalvageArgs},
     failure::Failure,
-    paths::{is_same_file, is_standard},
+    paths::{has_extension, is_same_file, is_standard},
     progress::Progress,
     report::Report,
     runtime::runtime,
@@ -31,8 +31,9 @@ const KEYS_SHOWN: usize = 5;
 
 /// Writes a store to an Arrow file.
 pub(super) fn export(args: &ExportArgs) -> Result<(), Failure> {
-    if is_standard(&args.file) {
-        return Err(Failure::new("an export needs a file: name one that ends in .arrow"));
+    let is_arrow = args.file.extension().is_none() || has_extension(&args.file, &["arrow", "feather", "ipc"]);
+    if is_standard(&args.file) || !is_arrow {
+        return Err(Failure::new("an export is an Arrow file: name one that ends in .arrow"));
     }
     run(async {
         let store = existing(&args.store).await?;
@@ -182,6 +183,10 @@ async fn moved(
         transfer = transfer.with_filter(|info| info.space.is_some_and(|space| spaces.contains(&space)));
     }
     let report = transfer.run(source, target).await?;
+    if report.read == 0 {
+        // No failure: a store may be empty. A server has no name that would be wrong, so a mistyped one is empty, too.
+        let _ = writeln!(io::stderr().lock(), "warning: there is no entry in the source: is its name right?");
+    }
     if report.left_out > 0 && report.left_out + report.damaged == report.read {
         let message = "no entry states one of these spaces: `cache stats --by-space` shows those that there are";
         return Err(Failure::new(message));
@@ -195,7 +200,7 @@ fn run(transfer: impl Future<Output = Result<(), Failure>>) -> Result<(), Failur
         tokio::select! {
             done = transfer => done,
             signal = interrupted() => {
-                Err(Failure::new(format!("{signal}: what was copied stays, and the same command goes on from there")))
+                Err(Failure::signal(signal, ": what was copied stays, and the same command goes on from there"))
             }
         }
     })

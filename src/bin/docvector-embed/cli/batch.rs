@@ -1,20 +1,20 @@
 //! Defines the arguments of `batch` and its commands, and refuses those that do not go together.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use docvector_embed::cache::CacheSpec;
 
 use super::{
     cache::store_parser,
+    input::{FormatArgs, InputArgs, InputOptions},
     jobs::{CourseArgs, JobsArgs},
     kind::KindArg,
     model_choice::BatchModel,
     openai::{OpenAiArgs, ServerArgs},
-    rows::{OutputFormat, RowsArgs, refuse_same_file},
+    rows::{OutputFormat, RowsArgs, refuse_replaced_input, refuse_same_file},
     too_long::TooLongArg,
 };
-use crate::paths::is_json_lines;
 
 pub(crate) const BATCH_EXAMPLES: &str = "\
 Examples:
@@ -29,7 +29,8 @@ command runs here. Commands can be ended, killed and run again without paying a 
 job each time. The folder of the jobs holds texts until they are answered, and vectors until `remove`. It can be moved
 to another machine, and several commands may use it at once.
 
-Exit status: 0 if all went well, 1 if something failed, 2 if the command line is wrong.";
+Exit status: 0 if all went well, 1 if something failed, 2 if the command line is wrong, 3 if errors were written in place
+of some vectors. A signal ends a command as it ends others: shells show 128 and its number.";
 
 const SUBMIT_HELP: &str = "\
 Prints the job's id on standard output, and all else on standard error. Ends when OpenAI has all batches of the job, or
@@ -39,7 +40,8 @@ const WAIT_HELP: &str = "\
 Without --output it only waits. JSON lines need the input that was submitted: the row of a text goes to its line. It can
 be given for npy, too, and is then compared with the job.
 
-Exit status: 0 if every text has a vector, 1 if not or if something failed, 2 if the command line is wrong.";
+Exit status: 0 if every text has a vector, 1 if not or if something failed, 2 if the command line is wrong, 3 if errors
+were written in place of some vectors, as --on-error record asks.";
 
 #[derive(Debug, Args)]
 pub(crate) struct BatchArgs {
@@ -72,12 +74,8 @@ pub(crate) struct SubmitArgs {
     /// Model at OpenAI, such as text-embedding-3-small
     #[arg(long, value_name = "NAME")]
     pub(crate) model: BatchModel,
-    /// File of texts, one per line; `-` is standard input; JSON lines if the name ends in .jsonl or .ndjson
-    #[arg(long, value_name = "FILE", default_value = "-")]
-    pub(crate) input: PathBuf,
-    /// Read JSON lines, whatever the input's name: objects with a field `text`
-    #[arg(long)]
-    jsonl: bool,
+    #[command(flatten)]
+    pub(crate) input: InputArgs,
     /// Kind of the texts: many models embed a document and a query about it differently
     #[arg(long, value_enum, default_value_t = KindArg::Document)]
     pub(crate) kind: KindArg,
@@ -105,9 +103,8 @@ pub(crate) struct WaitArgs {
     /// File that was submitted: each row goes to its line. `-` is standard input
     #[arg(long, value_name = "FILE", requires = "output")]
     pub(crate) input: Option<PathBuf>,
-    /// Read JSON lines, whatever the input's name
-    #[arg(long, requires = "input")]
-    jsonl: bool,
+    #[command(flatten)]
+    format: FormatArgs,
     #[command(flatten)]
     pub(crate) rows: RowsArgs,
     #[command(flatten)]
@@ -175,29 +172,31 @@ pub(crate) struct RunArgs {
 }
 
 impl SubmitArgs {
-    pub(crate) fn is_jsonl(&self) -> bool {
-        self.jsonl || is_json_lines(&self.input)
-    }
-
     /// Refuses arguments that do not go together.
     pub(crate) fn check(self) -> Result<Self, String> {
         if self.rows.output.is_some() && !self.wait {
             return Err("--output needs --wait: the vectors are there when the job has ended".to_owned());
         }
+        self.input.options()?;
         let output = self.rows.options()?.map(|options| options.output);
-        let others = [("--input", Some(self.input.as_path())), ("--output", output.as_deref())];
+        let others = [("--input", Some(self.input.path())), ("--output", output.as_deref())];
         refuse_same_file(self.run.cache.as_ref(), &others)?;
+        refuse_replaced_input(Some(self.input.path()), output.as_deref())?;
+        self.openai.refuse_two_urls(&self.model.0)?;
         Ok(self)
     }
 }
 
 impl WaitArgs {
-    pub(crate) fn is_jsonl(&self) -> bool {
-        self.jsonl || self.input.as_deref().is_some_and(is_json_lines)
+    /// Returns the input and how it is read, if there is one.
+    pub(crate) fn input(&self) -> Result<Option<(&Path, InputOptions)>, String> {
+        let options = self.format.options_if_any(self.input.as_deref())?;
+        Ok(self.input.as_deref().zip(options))
     }
 
     /// Refuses arguments that do not go together.
     pub(crate) fn check(self) -> Result<Self, String> {
+        self.input()?;
         let options = self.rows.options()?;
         if options.as_ref().is_some_and(|options| options.format == OutputFormat::Jsonl) && self.input.is_none() {
             let message = "JSON lines need the texts: name the file that was submitted with --input";
@@ -206,6 +205,7 @@ impl WaitArgs {
         let output = options.map(|options| options.output);
         let others = [("--input", self.input.as_deref()), ("--output", output.as_deref())];
         refuse_same_file(self.run.cache.as_ref(), &others)?;
+        refuse_replaced_input(self.input.as_deref(), output.as_deref())?;
         Ok(self)
     }
 }

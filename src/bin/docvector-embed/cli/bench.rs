@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, builder::TypedValueParser};
 
-use super::{kind::KindArg, model::LoadArgs, model_choice::local_model};
-use crate::paths::{is_same_file, is_standard};
+use super::{input::FormatArgs, kind::KindArg, model::LoadArgs, model_choice::local_model};
+use crate::paths::{has_extension, is_same_file, is_standard};
 
 pub(crate) const BENCH_EXAMPLES: &str = "\
 Examples:
@@ -26,12 +26,14 @@ const ROUNDS: u32 = 5;
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// Folder of the model, as sentence-transformers saves it
+    /// Folder of the model, as sentence-transformers saves it, or its name in the asset folder, which `setup` fills
     #[arg(long, value_name = "DIR", value_parser = clap::builder::OsStringValueParser::new().try_map(local_model))]
     pub(crate) model: PathBuf,
     /// File of texts to measure with, as for `embed`; an even selection if it has many [default: built-in texts]
     #[arg(long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
     /// Kind of the texts; without --input, queries are short texts
     #[arg(long, value_enum, default_value_t = KindArg::Document)]
     pub(crate) kind: KindArg,
@@ -68,9 +70,13 @@ impl BenchArgs {
 
     /// Refuses arguments that do not go together.
     pub(crate) fn check(self) -> Result<Self, String> {
+        self.format.options_if_any(self.input.as_deref())?;
         let Some(plot) = &self.plot else { return Ok(self) };
         if is_standard(plot) {
             return Err("a plot is a file: name one with --plot".to_owned());
+        }
+        if plot.extension().is_some() && !has_extension(plot, &["svg"]) {
+            return Err(format!("--plot {}: a plot is an SVG image: give it a name that ends in .svg", plot.display()));
         }
         if self.input.as_ref().is_some_and(|input| !is_standard(input) && is_same_file(plot, input)) {
             return Err("--plot and --input name the same file".to_owned());

@@ -11,13 +11,15 @@ use docvector_embed::{
     provider::{Device, Onnx, OnnxBuilder},
 };
 
+use super::at_least_one::at_least_one;
+
 /// How a model is loaded.
 #[derive(Debug, Args)]
 pub(crate) struct LoadArgs {
     #[command(flatten)]
     pub(crate) model_args: ModelArgs,
     /// Threads to compute on [default: the tuned number, else one per core]
-    #[arg(long, value_name = "N", requires = "model")]
+    #[arg(long, value_name = "N", requires = "model", value_parser = at_least_one)]
     threads: Option<NonZeroUsize>,
 }
 
@@ -56,7 +58,7 @@ pub(crate) struct ModelArgs {
     #[arg(default_missing_value = "l2")]
     normalize: Option<Normalization>,
     /// Maximum number of tokens per text [default: the model's limit]
-    #[arg(long, value_name = "N", requires = "model")]
+    #[arg(long, value_name = "N", requires = "model", value_parser = at_least_one)]
     max_tokens: Option<NonZeroUsize>,
     /// Device to run on: cpu, cuda or cuda:N; several GPUs with commas between them
     #[arg(long, value_name = "DEVICE", requires = "model", value_delimiter = ',', default_value = "cpu")]

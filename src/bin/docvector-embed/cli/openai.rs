@@ -3,13 +3,18 @@
 use std::num::NonZeroUsize;
 
 use clap::Args;
-use docvector_embed::provider::{OpenAi, OpenAiBuilder};
+use docvector_embed::{
+    config::ModelSpec,
+    provider::{OpenAi, OpenAiBuilder},
+};
+
+use super::at_least_one::at_least_one;
 
 /// The dimensions and the server of a model. The key comes from the environment alone, so that it is in no list of processes.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct OpenAiArgs {
     /// Dimensions of the vectors, fewer than the model has; another number is another space [default: the model's]
-    #[arg(long, value_name = "N", help_heading = "Models at OpenAI")]
+    #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Models at OpenAI")]
     dimensions: Option<NonZeroUsize>,
     #[command(flatten)]
     server: ServerArgs,
@@ -25,10 +30,16 @@ pub(crate) struct ServerArgs {
 }
 
 impl ServerArgs {
+    /// Returns the server that was named.
+    pub(crate) fn base_url(&self) -> Option<&str> {
+        self.base_url.as_deref()
+    }
+
     /// Returns a builder of this model with these arguments and what the environment says.
     pub(crate) fn builder(&self, model: &str) -> OpenAiBuilder {
+        let (model, url) = ModelSpec::model_and_base_url(model);
         let builder = OpenAi::builder(model).with_env();
-        match &self.base_url {
+        match url.or(self.base_url.as_deref()) {
             Some(url) => builder.with_base_url(url),
             None => builder,
         }
@@ -42,6 +53,19 @@ impl OpenAiArgs {
         match self.dimensions {
             Some(dimensions) => builder.with_dimensions(dimensions.get()),
             None => builder,
+        }
+    }
+
+    /// Returns the server that was named, with a model or alone.
+    pub(crate) fn base_url<'a>(&'a self, model: &'a str) -> Option<&'a str> {
+        ModelSpec::model_and_base_url(model).1.or(self.server.base_url())
+    }
+
+    /// Refuses a base URL beside a model that names one.
+    pub(crate) fn refuse_two_urls(&self, model: &str) -> Result<(), String> {
+        match (ModelSpec::model_and_base_url(model).1, &self.server.base_url) {
+            (Some(_), Some(_)) => Err("--base-url and --model both name a server: leave one of them out".to_owned()),
+            _ => Ok(()),
         }
     }
 

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use docvector_embed::cache::CacheSpec;
 
-use crate::paths::{has_extension, is_same_file, is_standard};
+use crate::{
+    paths::{has_extension, is_same_file, is_same_input, is_standard},
+    space_file,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OutputFormat {
@@ -75,12 +78,32 @@ pub(crate) fn output_format(
     Err(message.to_owned())
 }
 
-/// Refuses a cache that is the same file as another one.
+/// Refuses an output that is the input, which would be replaced, or whose file for the space is the input.
+pub(crate) fn refuse_replaced_input(input: Option<&Path>, output: Option<&Path>) -> Result<(), String> {
+    let (Some(input), Some(output)) = (input, output) else { return Ok(()) };
+    if is_same_input(input, output) {
+        return Err("--input and --output name the same file, which would be replaced: name another output".to_owned());
+    }
+    if !is_standard(output) && is_same_input(input, &space_file::beside(output)) {
+        let output = output.display();
+        return Err(format!(
+            "--input is the file that says beside {output} which space its vectors are in: name another output"
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses a cache that is the same file as another one, or as the one beside the output.
 pub(crate) fn refuse_same_file(cache: Option<&CacheSpec>, others: &[(&str, Option<&Path>)]) -> Result<(), String> {
     let Some(CacheSpec::Sqlite(cache)) = cache else { return Ok(()) };
     for (option, path) in others {
         if path.is_some_and(|path| !is_standard(path) && is_same_file(cache, path)) {
             return Err(format!("--cache and {option} name the same file"));
+        }
+        if *option == "--output"
+            && path.is_some_and(|path| !is_standard(path) && is_same_file(cache, &space_file::beside(path)))
+        {
+            return Err("--cache names the file that says beside --output which space its vectors are in".to_owned());
         }
     }
     Ok(())

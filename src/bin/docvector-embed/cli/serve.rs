@@ -10,12 +10,15 @@ use std::{
 use clap::{Args, ValueEnum, builder::TypedValueParser};
 use docvector_embed::{cache::CacheSpec, server::ServerLimits};
 
-use super::{cache::store_parser, model::LoadArgs, model_choice::ModelChoice, openai::OpenAiArgs};
+use super::{
+    at_least_one::at_least_one, cache::store_parser, model::LoadArgs, model_choice::ModelChoice, openai::OpenAiArgs,
+    other_models::refuse_options_of_other_models,
+};
 use crate::preemption::Cloud;
 
 pub(crate) const SERVE_EXAMPLES: &str = "\
 Examples:
-  docvector-embed serve --model assets/all-MiniLM-L6-v2
+  docvector-embed serve --model all-MiniLM-L6-v2
   docvector-embed serve --model DIR --device cuda:0 --host 0.0.0.0 --api-keys keys.txt --preemption gcp
   docvector-embed serve --model openai:text-embedding-3-small --cache cache.sqlite
   curl http://127.0.0.1:8080/embed -d '{\"texts\": [\"hello\"]}'
@@ -37,8 +40,8 @@ const LONGEST: f64 = 24.0 * 3600.0;
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// Folder of the model, as sentence-transformers saves it; or `openai:NAME`, a model at OpenAI; or `remote:URL`,
-    /// another service
+    /// Folder of the model, as sentence-transformers saves it, or its name in the asset folder, which `setup` fills; or
+    /// `openai:NAME`, a model at OpenAI; or `remote:URL`, another service
     #[arg(long, value_name = "DIR|SPEC", value_parser = clap::builder::OsStringValueParser::new().try_map(ModelChoice::read))]
     model: ModelChoice,
     /// Address to listen on; 0.0.0.0 is all of this machine
@@ -83,22 +86,22 @@ pub(crate) struct ServeArgs {
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
     /// Most tokens of bulk requests that wait; a request for which there is no room gets 429 [default: 1048576]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     queue_tokens: Option<NonZeroUsize>,
     /// The same for interactive requests, such as queries [default: 131072]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     interactive_queue_tokens: Option<NonZeroUsize>,
     /// Most texts of one request [default: 65536]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     max_texts: Option<NonZeroUsize>,
     /// Most megabytes of one request [default: 64]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     max_body_mb: Option<NonZeroUsize>,
     /// Most megabytes that all requests together hold [default: 1024]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     max_memory_mb: Option<NonZeroUsize>,
     /// Most connections [default: 16384]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     max_connections: Option<NonZeroUsize>,
     /// Most seconds for the vectors of one request, the wait included; later it gets 504 [default: 600]
     #[arg(long, value_name = "N", value_parser = seconds)]
@@ -150,17 +153,11 @@ pub(crate) struct ServeOptions {
 impl ServeArgs {
     /// Fills in the defaults, and refuses arguments that do not go together.
     pub(crate) fn into_options(self) -> Result<ServeOptions, String> {
-        let (is_local, is_hosted) =
-            (matches!(self.model, ModelChoice::Folder(_)), matches!(self.model, ModelChoice::OpenAi(_)));
+        let is_local = matches!(self.model, ModelChoice::Folder(_));
         if let ModelChoice::OpenAiBatch(_) = self.model {
             return Err("batch jobs take hours, so they cannot be served: name openai:NAME".to_owned());
         }
-        if let Some(option) = self.openai.given().filter(|_| !is_hosted) {
-            return Err(format!("{option} is for a model at OpenAI, such as openai:text-embedding-3-small"));
-        }
-        if let Some(option) = self.load.given().filter(|_| !is_local) {
-            return Err(format!("{option} is for a model in a folder"));
-        }
+        refuse_options_of_other_models(&self.model, &self.load, &self.openai, None)?;
         if self.token_ids == Some(TokenIdsArg::Model) && !is_local {
             return Err("--token-ids model is for a model in a folder: name cl100k".to_owned());
         }

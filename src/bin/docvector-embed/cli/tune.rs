@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, builder::TypedValueParser};
 
-use super::{model::ModelArgs, model_choice::local_model};
+use super::{input::FormatArgs, model::ModelArgs, model_choice::local_model};
 
 pub(crate) const TUNE_EXAMPLES: &str = "\
 Examples:
@@ -23,12 +23,14 @@ Exit status: 0 if all went well, 1 if something failed, 2 if the command line is
 
 #[derive(Debug, Args)]
 pub(crate) struct TuneArgs {
-    /// Folder of the model, as sentence-transformers saves it
+    /// Folder of the model, as sentence-transformers saves it, or its name in the asset folder, which `setup` fills
     #[arg(long, value_name = "DIR", value_parser = clap::builder::OsStringValueParser::new().try_map(local_model))]
     pub(crate) model: PathBuf,
     /// File of texts to measure with, as for `embed`; an even selection if it has many [default: built-in texts]
     #[arg(long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
     /// Store nothing, only print the measurements
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -41,4 +43,12 @@ pub(crate) struct TuneArgs {
     pub(crate) seconds: u32,
     #[command(flatten)]
     pub(crate) load: ModelArgs,
+}
+
+impl TuneArgs {
+    /// Refuses arguments that do not go together.
+    pub(crate) fn check(self) -> Result<Self, String> {
+        self.format.options_if_any(self.input.as_deref())?;
+        Ok(self)
+    }
 }

@@ -2,7 +2,10 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use docvector_embed::provider::{Job, JobReport};
+use docvector_embed::{
+    Space,
+    provider::{Job, JobReport},
+};
 
 use super::{
     follow::until_ended,
@@ -16,6 +19,7 @@ use crate::{
     failure::Failure,
     output::Output,
     paths::is_standard,
+    report::Report,
     run_summary::RunSummary,
     source::Source,
     wording::Counted,
@@ -69,19 +73,19 @@ pub(crate) async fn finish(
         Some(source) => answers.write(source.windows()?, &mut output, on_error).await?,
         None => answers.write(windows_without_texts(report.texts), &mut output, on_error).await?,
     };
-    complete(output, &summary, job.status().dimensions)?;
+    complete(output, &summary, job.space())?;
     let max_tokens = None;
     for note in summary.notes(max_tokens) {
         // A closed stderr is no failure.
         let _ = writeln!(io::stderr().lock(), "warning: {note}");
     }
-    Ok(())
+    summary.outcome()
 }
 
 /// Gives an output its name, unless there are bad lines: then it lists them and fails.
-pub(crate) fn complete(output: Output, summary: &RunSummary, dimensions: usize) -> Result<(), Failure> {
+pub(crate) fn complete(output: Output, summary: &RunSummary, space: &Space) -> Result<(), Failure> {
     if summary.bad_lines.is_empty() {
-        return output.finish(dimensions);
+        return output.finish(space);
     }
     let unwritten =
         if output.is_file() { format!("; nothing was written to {}", output.name()) } else { String::new() };
@@ -95,7 +99,7 @@ pub(crate) fn complete(output: Output, summary: &RunSummary, dimensions: usize) 
 /// Prints what became of a job.
 pub(crate) fn print(report: &JobReport, on_stdout: bool) -> Result<(), Failure> {
     if on_stdout {
-        return writeln!(io::stdout().lock(), "{report}").map_err(|error| Failure::writing("standard output", error));
+        return Report::new(io::stdout().lock()).text(report);
     }
     // A closed stderr is no failure.
     let _ = writeln!(io::stderr().lock(), "{report}");

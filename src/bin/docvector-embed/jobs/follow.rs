@@ -9,7 +9,10 @@ use docvector_embed::{
 use futures_util::StreamExt;
 
 use super::{hints::Hints, job_progress::JobProgress};
-use crate::{failure::Failure, signals::interrupted};
+use crate::{
+    failure::Failure,
+    signals::{Signal, interrupted},
+};
 
 /// Waits until all that can be sent now is at OpenAI, and returns how far the job is then.
 pub(crate) async fn until_sent(job: &Job, progress: &mut JobProgress, hints: &Hints) -> Result<JobStatus, Failure> {
@@ -57,9 +60,9 @@ pub(crate) async fn until_ended(job: &Job, progress: &mut JobProgress, hints: &H
 }
 
 /// Makes the failure of a command that a signal ended. The job is on the disk, and its batches are at OpenAI.
-fn left_alone(signal: &str, job: &Job, hints: &Hints) -> Failure {
+fn left_alone(signal: Signal, job: &Job, hints: &Hints) -> Failure {
     let (id, go_on) = (job.id(), hints.go_on(job.id()));
-    Failure::new(format!("{signal}; nothing of the job {id} is lost: {go_on} goes on"))
+    Failure::signal(signal, format_args!("; nothing of the job {id} is lost: {go_on} goes on"))
 }
 
 /// Makes the failure of a job that has not ended.

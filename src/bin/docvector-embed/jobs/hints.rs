@@ -7,6 +7,8 @@ use crate::cli::jobs::JobsArgs;
 pub(crate) struct Hints {
     /// `--jobs`, if it was given.
     jobs: String,
+    /// `--base-url`, if the job is at another server.
+    server: String,
     /// Whether the command is `embed`, which goes on if it is started again.
     is_embed: bool,
 }
@@ -14,12 +16,20 @@ pub(crate) struct Hints {
 impl Hints {
     /// Returns the hints of the commands of `batch`.
     pub(crate) fn of_batch(jobs: &JobsArgs) -> Self {
-        Self { jobs: jobs.as_option(), is_embed: false }
+        Self { jobs: jobs.as_option(), server: String::new(), is_embed: false }
     }
 
     /// Returns the hints of `embed`.
     pub(crate) fn of_embed(jobs: &JobsArgs) -> Self {
-        Self { jobs: jobs.as_option(), is_embed: true }
+        Self { jobs: jobs.as_option(), server: String::new(), is_embed: true }
+    }
+
+    /// Adds the server that a job was submitted to: it is not in the job. A URL with a password is left out.
+    pub(crate) fn at(mut self, base_url: Option<&str>) -> Self {
+        if let Some(url) = base_url.filter(|url| !url.contains('@')) {
+            self.server = format!(" --base-url {url}");
+        }
+        self
     }
 
     /// Names what goes on with a job.
@@ -34,6 +44,7 @@ impl Hints {
 
     /// Names a command of `batch` for a job.
     pub(crate) fn command(&self, command: &str, id: &str) -> String {
-        format!("`docvector-embed batch {command} {id}{}`", self.jobs)
+        let server = if command == "remove" { "" } else { &self.server };
+        format!("`docvector-embed batch {command} {id}{}{server}`", self.jobs)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use docvector_embed::{
-    BadTextReason, ErrorKind, Usage,
+    BadTextReason, Charges, ErrorKind,
     provider::{FailedText, Job, JobReport},
 };
 
@@ -69,7 +69,7 @@ impl<'a> Answers<'a> {
     async fn rows_of(&self, mut window: Window, next: &mut u64) -> Result<Rows, Failure> {
         let texts = window.text_lines().count() as u64;
         let Some(job) = self.job.filter(|_| texts > 0) else {
-            return Ok(Rows { lines: window.lines, embeddings: None, usage: Usage::ZERO });
+            return Ok(Rows { lines: window.lines, embeddings: None, charges: Charges::NONE });
         };
         let (indices, embeddings) = job.rows(*next..*next + texts).await?.into_parts();
         let mut answered = indices.into_iter().map(|index| index as u64).peekable();
@@ -82,7 +82,7 @@ impl<'a> Answers<'a> {
             }
             *next += 1;
         }
-        Ok(Rows { lines: window.lines, embeddings: Some(embeddings), usage: Usage::ZERO })
+        Ok(Rows { lines: window.lines, embeddings: Some(embeddings), charges: Charges::NONE })
     }
 }
 

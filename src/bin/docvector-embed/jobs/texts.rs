@@ -13,7 +13,7 @@ use crate::{
     failure::Failure,
     progress::Progress,
     signals::interrupted,
-    source::{Source, Windows},
+    source::{Source, windows::Windows},
     threads::spawn,
     window::Window,
 };
@@ -55,7 +55,7 @@ pub(crate) async fn with_texts<T, F: Future<Output = Result<T, Error>>>(
     tokio::select! {
         biased;
         Ok(failure) = failed => Err(failure),
-        signal = interrupted() => Err(Failure::new(format!("{signal} {when_interrupted}"))),
+        signal = interrupted() => Err(Failure::signal(signal, format_args!(" {when_interrupted}"))),
         submitted = submit(texts(parts, failing, counting)) => Ok(submitted),
         never = count => match never {},
     }
@@ -99,10 +99,17 @@ fn read(windows: Windows, parts: &mpsc::Sender<Result<Part, Failure>>) {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, path::Path};
 
     use super::*;
-    use crate::runtime::runtime;
+    use crate::{
+        cli::input::{InputFormat, InputOptions},
+        runtime::runtime,
+    };
+
+    fn source_at(path: &Path) -> Source {
+        Source::read(path, &InputOptions::by_name(InputFormat::Lines)).expect("read")
+    }
 
     fn collect(source: &Source) -> Result<Vec<String>, Failure> {
         let progress = Progress::new(None, "texts", false);
@@ -119,7 +126,7 @@ mod tests {
         let path = folder.path().join("in.txt");
         let lines: Vec<String> = (0..5000).map(|i| format!("line {i}")).collect();
         fs::write(&path, lines.join("\n")).expect("written");
-        let source = Source::read(&path, false).expect("read");
+        let source = source_at(&path);
         assert_eq!(collect(&source).expect("read again"), lines);
     }
 
@@ -128,7 +135,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("in.txt");
         fs::write(&path, "a\n".repeat(5000)).expect("written");
-        let source = Source::read(&path, false).expect("read");
+        let source = source_at(&path);
         fs::write(&path, "a\n".repeat(4999)).expect("written");
         let failure = collect(&source).expect_err("the input is shorter than it was");
         assert!(format!("{failure:?}").contains("changed while it was in use"), "{failure:?}");

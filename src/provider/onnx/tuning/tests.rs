@@ -264,7 +264,7 @@ fn the_file_is_where_the_system_keeps_such_things() {
 fn settings_say_where_they_are_from() {
     let file = PathBuf::from("t.json");
     assert_eq!(TuningSource::Defaults.to_string(), "defaults");
-    assert_eq!(TuningSource::Given.to_string(), "given; tuned settings are not used");
+    assert_eq!(TuningSource::Given.to_string(), "given");
     assert_eq!(TuningSource::Tuned(file.clone()).to_string(), "tuned, from t.json");
     let unusable = TuningSource::Unusable(file, "is not JSON".to_owned());
     assert_eq!(unusable.to_string(), "defaults, because t.json is not JSON");

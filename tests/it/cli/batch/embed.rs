@@ -31,7 +31,7 @@ fn a_run_started_again_pays_nothing() {
         fs::remove_file(&output).expect("removed");
     }
     assert_eq!((desk.ids().len(), desk.simulator.counts().creates), (1, 1));
-    assert_eq!(files(desk.folder.path()), ["in.txt", "jobs"]);
+    assert_eq!(files(desk.folder.path()), ["in.txt", "jobs", "out.npy.space"]);
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn standard_input_is_read_once_and_written_with_its_fields() {
         "{{\"n\":1,\"text\":\"one\"}}\nbroken\n{{\"text\":\"to be refused\",\"n\":3}}\n{{\"text\":\"{long}\"}}\n{{\"text\":\"two\"}}\n"
     );
     let done = run(&mut desk.embed(&["--jsonl", "--on-error", "record", "--too-long", "error"]), input.as_bytes());
-    assert!(done.status.success(), "{}", stderr(&done));
+    assert_eq!(done.status.code(), Some(3), "{}", stderr(&done));
     let have = rows(&stdout(&done));
     assert_eq!(have.len(), 5);
     assert_eq!(vector(&have[0]), desk.simulator.vector(MODEL, WIDTH, "one"));
@@ -85,7 +85,7 @@ fn standard_input_is_read_once_and_written_with_its_fields() {
     assert_eq!((have[2]["n"].as_u64(), have[2]["line"].as_u64()), (Some(3), Some(3)));
     assert!(have[3]["error"].as_str().is_some_and(|why| why.starts_with("the text has at least ")), "{}", have[3]);
     assert_eq!(vector(&have[4]), desk.simulator.vector(MODEL, WIDTH, "two"));
-    assert!(stderr(&done).contains("3 lines have no embedding, but an error in its place"), "{}", stderr(&done));
+    assert!(stderr(&done).contains("3 lines of 5 have no embedding, but an error in its place"), "{}", stderr(&done));
 
     // The same lines, with truncation. Without recording, all bad lines are listed and nothing is written.
     let done = run(&mut desk.embed(&["--jsonl"]), input.replace("broken", "{\"text\":\"three\"}").as_bytes());
@@ -117,7 +117,7 @@ fn no_texts_give_no_rows_and_no_job() {
     let done = run(&mut desk.embed(&[]), b"");
     assert!(done.status.success() && done.stdout.is_empty(), "{}", stderr(&done));
     let done = run(&mut desk.embed(&["--on-error", "record"]), b"\n");
-    assert!(done.status.success(), "{}", stderr(&done));
+    assert_eq!(done.status.code(), Some(3), "{}", stderr(&done));
     assert_eq!(stdout(&done), "{\"line\":1,\"error\":\"the text is empty\"}\n");
     assert_eq!((desk.ids().len(), desk.simulator.counts().requests), (0, 0));
 }

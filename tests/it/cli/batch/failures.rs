@@ -1,8 +1,8 @@
 //! What goes wrong is said, with what can be done.
 
-use std::process::Command;
+use std::{fs, process::Command};
 
-use docvector_embed::testing::{BatchPlan, LineFate};
+use docvector_embed::testing::{BatchPlan, LineFate, Simulator};
 
 use super::{Desk, MODEL, WIDTH};
 use crate::cli::{openai::program_without_account, rows, run, stderr, stdout, vector};
@@ -35,6 +35,27 @@ fn arguments_that_do_not_go_together_are_refused() {
     }
     assert!(!desk.jobs().exists());
     assert_eq!(desk.simulator.counts().requests, 0);
+}
+
+#[test]
+fn an_output_that_is_the_input_is_refused() {
+    let desk = Desk::at(Simulator::builder().with_speed(5000.0).start().expect("starts"));
+    let input = desk.lines(3);
+    let before = fs::read(&input).expect("there");
+    let id = desk.submit(&input);
+    let requests = desk.simulator.counts().requests;
+    let same = desk.path("jobs").join("../in.txt");
+    for output in [&input, &same] {
+        for done in [
+            desk.run("submit", &[&"--model", &MODEL, &"--wait", &"--input", &input, &"--output", output]),
+            desk.run("wait", &[&id, &"--input", &input, &"--output", output]),
+        ] {
+            assert_eq!(done.status.code(), Some(2), "{}", stderr(&done));
+            assert!(stderr(&done).contains("--input and --output name the same file"), "{}", stderr(&done));
+            assert_eq!(fs::read(&input).expect("there"), before);
+        }
+    }
+    assert_eq!((desk.ids(), desk.simulator.counts().requests), (vec![id], requests));
 }
 
 #[test]
@@ -105,7 +126,7 @@ fn a_text_that_openai_refuses_is_a_bad_line() {
     assert!(stderr(&done).contains("1 text of 200 got no vector"), "{}", stderr(&done));
 
     let done = desk.run("wait", &[&id, &"--input", &input, &"--output", &"-", &"--on-error", &"record"]);
-    assert!(done.status.success(), "{}", stderr(&done));
+    assert_eq!(done.status.code(), Some(3), "{}", stderr(&done));
     let have = rows(&stdout(&done));
     assert_eq!(have[65]["line"], 66);
     assert!(have[65]["error"].as_str().is_some_and(|why| why.starts_with("the text was refused by the provider")));

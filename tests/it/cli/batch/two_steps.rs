@@ -1,11 +1,12 @@
 //! A job is submitted by one command, and its rows are written by another.
 
-use std::{fs, time::Duration};
+use std::{fs, io::Write, time::Duration};
 
 use docvector_embed::testing::{BatchPlan, Fault, LineOrder, Route, Simulator};
+use flate2::{Compression, write::GzEncoder};
 
 use super::{Desk, MODEL, WIDTH, start, until};
-use crate::cli::{files, rows, run, stderr, stdout, vector};
+use crate::cli::{files, rows, run, run_unread, stderr, stdout, vector};
 
 #[test]
 fn an_id_alone_is_printed_and_wait_writes_a_matrix() {
@@ -32,7 +33,7 @@ fn an_id_alone_is_printed_and_wait_writes_a_matrix() {
     let done = desk.run("wait", &[&id, &"--quiet", &"--input", &input, &"--output", &output]);
     assert!(done.status.success() && done.stdout.is_empty() && done.stderr.is_empty(), "{}", stderr(&done));
     desk.check_rows(&output, 2500);
-    assert_eq!(files(desk.folder.path()), ["in.txt", "jobs", "out.npy"]);
+    assert_eq!(files(desk.folder.path()), ["in.txt", "jobs", "out.npy", "out.npy.space"]);
 }
 
 #[test]
@@ -68,6 +69,30 @@ fn json_lines_keep_their_fields_and_their_places() {
 }
 
 #[test]
+fn a_compressed_table_keeps_its_cells() {
+    let desk = Desk::new();
+    let input = desk.path("articles.csv.gz");
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+    gzip.write_all(b"id,body\r\n1.50,one\r\n2,\"two,\nlines\"\r\n").expect("a vector takes everything");
+    fs::write(&input, gzip.finish().expect("a vector takes everything")).expect("written");
+    let done = desk.run("submit", &[&"--model", &MODEL, &"--dimensions", &"8", &"--input", &input]);
+    assert_eq!(done.status.code(), Some(1));
+    assert!(stderr(&done).contains("there is no column `text`: the columns are `id` and `body`"), "{}", stderr(&done));
+    let arguments: [&dyn AsRef<std::ffi::OsStr>; 8] =
+        [&"--model", &MODEL, &"--dimensions", &"8", &"--column", &"body", &"--input", &input];
+    let done = desk.run("submit", &arguments);
+    assert!(done.status.success(), "{}", stderr(&done));
+    let id = stdout(&done).trim_end().to_owned();
+    desk.pass_a_day();
+    let done = desk.run("wait", &[&id, &"--column", &"body", &"--input", &input, &"--output", &"-"]);
+    assert!(done.status.success(), "{}", stderr(&done));
+    let have = rows(&stdout(&done));
+    assert!(stdout(&done).starts_with("{\"id\":\"1.50\",\"body\":\"one\",\"embedding\":["), "{}", stdout(&done));
+    assert_eq!(vector(&have[0]), desk.simulator.vector(MODEL, WIDTH, "one"));
+    assert_eq!(vector(&have[1]), desk.simulator.vector(MODEL, WIDTH, "two,\nlines"));
+}
+
+#[test]
 fn one_command_submits_and_waits() {
     let desk = Desk::at(Simulator::builder().with_speed(5000.0).start().expect("starts"));
     let output = desk.path("out.npy");
@@ -78,6 +103,17 @@ fn one_command_submits_and_waits() {
     desk.check_rows(&output, 70);
     assert_eq!(desk.ids(), [stdout(&done).trim_end()]);
     assert!(stderr(&done).contains("texts     70 of 70"), "{}", stderr(&done));
+}
+
+/// Nobody reads the id.
+#[test]
+fn rows_are_written_though_standard_output_is_closed() {
+    let desk = Desk::at(Simulator::builder().with_speed(5000.0).start().expect("starts"));
+    let output = desk.path("out.npy");
+    let mut submit = desk.batch("submit", &[&"--model", &MODEL, &"--dimensions", &"8", &"--wait"]);
+    let done = run_unread(submit.arg("--input").arg(desk.lines(70)).arg("--output").arg(&output));
+    assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+    desk.check_rows(&output, 70);
 }
 
 #[test]
@@ -193,7 +229,7 @@ fn a_cancelled_job_keeps_what_was_finished() {
     let arguments: [&dyn AsRef<std::ffi::OsStr>; 7] =
         [&id, &"--input", &input, &"--output", &"-", &"--on-error", &"record"];
     let done = desk.run("wait", &arguments);
-    assert!(done.status.success(), "{}", stderr(&done));
+    assert_eq!(done.status.code(), Some(3), "{}", stderr(&done));
     let have = rows(&stdout(&done));
     assert_eq!(have.iter().filter(|row| row.get("error").is_some()).count() as u64, missing);
     for row in have.iter().filter(|row| row.get("error").is_none()) {
