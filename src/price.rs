@@ -29,7 +29,7 @@ use std::{
     ops::{Add, AddAssign},
 };
 
-use crate::{Charge, Error, ErrorKind, Result, Tier, Usage};
+use crate::{Charge, Charges, Error, ErrorKind, Result, Tier, Usage};
 
 /// An amount of money in pico-dollars: millionths of a millionth of a US dollar. The number is whole, so sums are
 /// exact.
@@ -295,6 +295,27 @@ pub const TABLE: &[Price] = &[
 /// Returns the newest price of a provider's model, or `None` if it is not known. An unknown price does not mean free.
 pub fn of(provider: &str, model: &str) -> Option<Price> {
     TABLE.iter().rev().find(|price| price.provider == provider && price.model == model).cloned()
+}
+
+/// Returns the cost of all charges by the first price that fits each, of `own` or else of the table, or `None` if a price,
+/// a payee or a number of tokens is not known. Unknown is never free.
+///
+/// Nobody bills [`Local`](Tier::Local) work. Calls without an answer ([`unanswered`](Usage::unanswered)) are not included,
+/// but the provider may bill them. If there are any, the cost is a lower bound.
+///
+/// ```
+/// use docvector_embed::{Charges, Payee, Tier, Usage, price};
+/// let payee = Payee::new("openai", "text-embedding-3-small", Tier::Standard);
+/// let charges = Charges::of(&payee, Usage::of_request(Some(1_000_000)));
+/// assert_eq!(price::total(&charges, &[]).map(|cost| cost.to_string()).as_deref(), Some("$0.02"));
+/// assert!(price::total(&Charges::from(Usage::of_request(Some(7))), &[]).is_none());
+/// ```
+pub fn total(charges: &Charges, own: &[Price]) -> Option<PicoDollars> {
+    let nobodys = charges.unattributed();
+    if nobodys.tokens > 0 || nobodys.unreported > 0 {
+        return None;
+    }
+    charges.iter().map(|charge| cost_of(charge, own)).sum()
 }
 
 /// Returns the cost of a charge by the first price that fits, of `own` or else of the table. Nobody bills

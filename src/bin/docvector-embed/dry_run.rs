@@ -13,9 +13,11 @@ use crate::{
     cli::{embed::EmbedOptions, rows::OnError},
     embed_model::EmbedModel,
     failure::Failure,
+    input::Input,
+    output::Output,
     progress::Progress,
     report::Report,
-    window::{BadLine, InputLine, Window},
+    window::{BadLine, Window},
 };
 
 /// The sums over an input.
@@ -42,15 +44,14 @@ enum Cost {
 }
 
 /// Prints the report. Lines that cannot be embedded are listed and are a failure, as in a run.
-pub(crate) fn run(
-    options: &EmbedOptions,
-    size: Option<u64>,
-    input: impl Iterator<Item = Result<Window, Failure>>,
-) -> Result<(), Failure> {
+pub(crate) fn run(options: &EmbedOptions) -> Result<(), Failure> {
+    // A run would fail at these, too.
+    drop(Output::create(&options.output, options.format)?);
+    let input = Input::open(&options.input, &options.input_options)?;
     let model = EmbedModel::load_unasked(&options.model, &options.load, &options.openai)?;
     let space = model.embedder.space()?.clone();
-    options.expected_space.map_or(Ok(()), |expected| expected.check(&space))?;
-    let progress = Progress::new(size, "lines", options.shows_progress());
+    options.check_space(&space)?;
+    let progress = Progress::new(input.size(), "lines", options.shows_progress());
     let mut sum = Sum::default();
     for window in input {
         let window = window?;
@@ -74,16 +75,13 @@ pub(crate) fn run(
 impl Sum {
     fn add(&mut self, window: Window, embedder: &dyn Embedder, options: &EmbedOptions) {
         self.lines += window.lines.len() as u64;
-        let texts: Vec<&str> = window.text_lines().map(|text_line| text_line.text.as_str()).collect();
+        let texts = window.texts();
         let batch = Batch::new(options.kind, &texts).with_truncation(options.too_long).with_lane(Lane::Bulk);
         self.texts += texts.len() as u64;
         let explanation = plan::explain(embedder, &batch);
         let forecast = explanation.providers().next().and_then(|provider| provider.forecast.as_ref());
         let mut bad_lines = forecast.map(|forecast| self.add_forecast(forecast, &window)).unwrap_or_default();
-        bad_lines.extend(window.lines.into_iter().filter_map(|line| match line {
-            InputLine::Bad(bad_line) => Some(bad_line),
-            InputLine::Text(_) => None,
-        }));
+        bad_lines.extend(window.into_bad_lines());
         bad_lines.sort_by_key(|bad_line| bad_line.line);
         self.bad_lines.extend(bad_lines);
     }
@@ -94,13 +92,7 @@ impl Sum {
         self.is_guessed |= !forecast.counted;
         self.calls += forecast.calls as u64;
         self.cost = self.cost.plus(forecast);
-        let bad = forecast.refused.as_ref().map(docvector_embed::Error::bad_texts).unwrap_or_default();
-        let lines: Vec<u64> = window.text_lines().map(|text_line| text_line.line).collect();
-        let bad_line = |bad: &docvector_embed::BadText| {
-            let reason = format!("the text {}", bad.reason);
-            Some(BadLine { line: *lines.get(bad.index)?, reason, object: None })
-        };
-        bad.iter().filter_map(bad_line).collect()
+        forecast.refused.as_ref().map(|error| window.blamed(error)).unwrap_or_default()
     }
 }
 

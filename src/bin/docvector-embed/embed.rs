@@ -42,7 +42,8 @@ const WRITE_BEHIND: usize = 1;
 /// Embeds the file, and prints a summary on stderr.
 pub(crate) fn run(options: &EmbedOptions) -> Result<(), Failure> {
     match &options.model {
-        ModelChoice::OpenAiBatch(model) if !options.dry_run => embed_job::run(options, model),
+        _ if options.dry_run => dry_run::run(options),
+        ModelChoice::OpenAiBatch(model) => embed_job::run(options, model),
         _ => run_in_windows(options),
     }
 }
@@ -53,18 +54,12 @@ fn run_in_windows(options: &EmbedOptions) -> Result<(), Failure> {
     let output = Output::create(&options.output, options.format)?;
     let unwritten =
         if output.is_file() { format!("; nothing was written to {}", output.name()) } else { String::new() };
-    if !options.dry_run {
-        first_look::refuse_bad_lines(options, &unwritten)?;
-    }
+    first_look::refuse_bad_lines(options, &unwritten)?;
     let input = Input::open(&options.input, &options.input_options)?;
-    if options.dry_run {
-        drop(output);
-        return dry_run::run(options, input.size(), input);
-    }
     let store = options.cache.as_ref().map(CacheWithWarning::open).transpose()?;
     let model = EmbedModel::load(&options.model, &options.load, &options.openai)?;
     let space = model.embedder.space()?.clone();
-    options.expected_space.map_or(Ok(()), |expected| expected.check(&space))?;
+    options.check_space(&space)?;
     let keeps = store.as_ref().is_some_and(|store| !store.is_read_only());
     // A file of queries is kept, too: a run that was ended early goes on where it was.
     let cached = |store| Cached::builder(model.embedder.clone(), store).with_stored_queries(true).build();
@@ -132,9 +127,10 @@ fn read_embed_write(
         }
     });
     // The writer may be stuck at a pipe that nobody reads. Its temporary file is removed at the end.
-    if matches!(embedded, Err(Failure::Signal(..))) {
-        return Err(embedded.err().unwrap_or(Failure::ReaderGone));
-    }
+    let embedded = match embedded {
+        Err(signal @ Failure::Signal(..)) => return Err(signal),
+        embedded => embedded,
+    };
     let time = progress.elapsed();
     drop(progress);
 

@@ -43,7 +43,7 @@ pub(crate) fn run(options: &EmbedOptions, model: &str) -> Result<(), Failure> {
     // Open the files first, so that an error in them shows before anything is submitted.
     let mut output = Output::create(&options.output, options.format)?;
     let provider = open(options.openai.builder(model), &options.jobs, &options.course, options.cache.as_ref())?;
-    options.expected_space.map_or(Ok(()), |expected| expected.check(provider.space()?))?;
+    options.check_space(provider.space()?)?;
     let mut source = Source::read(&options.input, &options.input_options)?;
     source.warn_of_json();
     if options.on_error == OnError::Fail {

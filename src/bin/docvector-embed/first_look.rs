@@ -12,9 +12,8 @@ use crate::{
     input::Input,
     jobs::finish,
     link::{Destination, follow},
-    paths::is_standard,
+    paths::{is_standard, regular_file},
     progress::Progress,
-    window::{BadLine, InputLine},
 };
 
 /// Reads the input to its end and refuses it if a line cannot be read as a text. Leaves out what can be read only once,
@@ -31,7 +30,7 @@ pub(crate) fn refuse_bad_lines(options: &EmbedOptions, what_then: &str) -> Resul
         let window = window?;
         lines += window.lines.len() as u64;
         progress.advance(window.bytes, lines);
-        bad_lines.extend(window.lines.into_iter().filter_map(bad_line).collect());
+        bad_lines.extend(window.into_bad_lines());
     }
     drop(progress);
     if let Some(StandardFile { mut file, start }) = rewind {
@@ -65,21 +64,12 @@ struct StandardFile {
 /// Returns standard input if it is a file.
 #[cfg(unix)]
 fn standard_file() -> Option<StandardFile> {
-    use std::os::fd::AsFd;
-    let mut file = File::from(io::stdin().as_fd().try_clone_to_owned().ok()?);
-    let is_file = file.metadata().is_ok_and(|about| about.is_file());
-    let start = if is_file { file.stream_position().ok()? } else { return None };
+    let mut file = regular_file(io::stdin())?;
+    let start = file.stream_position().ok()?;
     Some(StandardFile { file, start })
 }
 
 #[cfg(not(unix))]
 fn standard_file() -> Option<StandardFile> {
     None
-}
-
-fn bad_line(line: InputLine) -> Option<BadLine> {
-    match line {
-        InputLine::Bad(bad_line) => Some(bad_line),
-        InputLine::Text(_) => None,
-    }
 }

@@ -8,6 +8,7 @@ mod cache;
 mod cache_warning;
 mod cli;
 mod command_words;
+mod cosine;
 mod cpu_contention;
 mod day;
 mod doctor;

@@ -59,13 +59,6 @@ impl<T> PartialEq for Scored<T> {
 
 impl<T> Eq for Scored<T> {}
 
-/// Returns the cosine of the angle between two vectors of one width; 0 if one of them has no direction.
-pub(crate) fn cosine(one: &[f32], other: &[f32]) -> f32 {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
-    let lengths = (dot(one, one) * dot(other, other)).sqrt();
-    if lengths > 0.0 { (dot(one, other) / lengths) as f32 } else { 0.0 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,13 +70,5 @@ mod tests {
         scores.iter().zip(0..).for_each(|(&score, place)| nearest.offer(score, place, || place));
         let kept: Vec<(f32, u64)> = nearest.into_sorted().iter().map(|scored| (scored.score, scored.row)).collect();
         assert_eq!(kept, [(0.9, 1), (0.9, 4), (0.5, 3)]);
-    }
-
-    #[test]
-    fn a_cosine_does_not_depend_on_lengths() {
-        assert_eq!(cosine(&[3.0, 0.0], &[0.5, 0.0]), 1.0);
-        assert_eq!(cosine(&[0.0, 2.0], &[5.0, 0.0]), 0.0);
-        assert_eq!(cosine(&[1.0, 0.0], &[-7.0, 0.0]), -1.0);
-        assert_eq!(cosine(&[0.0, 0.0], &[1.0, 0.0]), 0.0);
     }
 }

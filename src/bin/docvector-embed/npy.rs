@@ -55,16 +55,17 @@ fn shape(description: &[u8]) -> Option<(u64, usize)> {
 }
 
 /// Reads the width and the components of a matrix, or `None` if the header is not like one of [`header`].
-pub(crate) fn parse(bytes: &[u8]) -> Option<(usize, Vec<f32>)> {
-    let rest = bytes.strip_prefix(MAGIC)?;
-    let (length, rest) = rest.split_first_chunk::<2>()?;
-    let (description, data) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
-    let (rows, width) = shape(description)?;
-    if usize::try_from(rows).ok()?.checked_mul(width)?.checked_mul(4)? != data.len() {
+pub(crate) fn parse(mut bytes: &[u8]) -> Option<(usize, Vec<f32>)> {
+    let (rows, width) = read_shape(&mut bytes).ok()?;
+    if usize::try_from(rows).ok()?.checked_mul(width)?.checked_mul(4)? != bytes.len() {
         return None;
     }
-    let components = data.chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
-    Some((width, components.collect()))
+    Some((width, components(bytes).collect()))
+}
+
+/// Reads components as [`push_row`] writes them.
+pub(crate) fn components(bytes: &[u8]) -> impl Iterator<Item = f32> {
+    bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
 }
 
 #[cfg(test)]

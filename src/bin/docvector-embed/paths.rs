@@ -1,5 +1,7 @@
 //! Answers questions about paths: standard input or output, the same file, the format by the extension.
 
+#[cfg(unix)]
+use std::fs::{File, Metadata};
 use std::{io, path::Path};
 
 /// Returns whether a path stands for standard input or output.
@@ -25,9 +27,12 @@ pub(crate) fn is_same_file(one: &Path, other: &Path) -> bool {
 pub(crate) fn is_same_input(input: &Path, output: &Path) -> bool {
     #[cfg(unix)]
     {
-        let is_standard_output = is_standard(output);
-        let output = if is_standard_output { identity(io::stdout()) } else { identity_of(output) };
-        let input = if is_standard(input) { identity(io::stdin()) } else { identity_of(input) };
+        let identity = |path: &Path, stream: Option<File>| match is_standard(path) {
+            true => stream.and_then(|file| identity(&file.metadata().ok()?)),
+            false => path.metadata().ok().and_then(|about| identity(&about)),
+        };
+        let output = identity(output, regular_file(io::stdout()));
+        let input = identity(input, regular_file(io::stdin()));
         output.is_some() && output == input
     }
     #[cfg(not(unix))]
@@ -36,23 +41,18 @@ pub(crate) fn is_same_input(input: &Path, output: &Path) -> bool {
     }
 }
 
-/// The device and the number of a regular file.
+/// Returns the device and the number of a regular file.
 #[cfg(unix)]
-type Identity = (u64, u64);
-
-#[cfg(unix)]
-fn identity_of(path: &Path) -> Option<Identity> {
+fn identity(about: &Metadata) -> Option<(u64, u64)> {
     use std::os::unix::fs::MetadataExt;
-    let about = path.metadata().ok().filter(std::fs::Metadata::is_file)?;
-    Some((about.dev(), about.ino()))
+    about.is_file().then(|| (about.dev(), about.ino()))
 }
 
+/// Returns a standard stream as a file, if it is a regular one. Both share the place in it.
 #[cfg(unix)]
-fn identity(stream: impl std::os::fd::AsFd) -> Option<Identity> {
-    use std::os::unix::fs::MetadataExt;
-    let file = std::fs::File::from(stream.as_fd().try_clone_to_owned().ok()?);
-    let about = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
-    Some((about.dev(), about.ino()))
+pub(crate) fn regular_file(stream: impl std::os::fd::AsFd) -> Option<File> {
+    let file = File::from(stream.as_fd().try_clone_to_owned().ok()?);
+    Some(file).filter(|file| file.metadata().is_ok_and(|about| about.is_file()))
 }
 
 /// Returns whether a file's name has one of these extensions, in upper or lower case.

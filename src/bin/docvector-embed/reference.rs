@@ -3,7 +3,7 @@
 use docvector_embed::{Batch, Embedder, EmbedderExt, Embeddings, Precision, Space, Truncation};
 use serde_json::Value;
 
-use crate::{failure::Failure, npy};
+use crate::{cosine::cosine, failure::Failure, npy};
 
 /// The model that computed the reference vectors.
 pub(crate) const MODEL: &str = "all-MiniLM-L6-v2";
@@ -120,13 +120,6 @@ impl Bounds {
             && comparison.mean_cosine >= self.mean_cosine
             && self.max_difference.is_none_or(|bound| comparison.max_difference <= bound)
     }
-}
-
-/// Returns the cosine of two vectors, or 0 if one of them is zero.
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
-    let lengths = (dot(a, a) * dot(b, b)).sqrt();
-    if lengths > 0.0 { dot(a, b) / lengths } else { 0.0 }
 }
 
 #[cfg(test)]

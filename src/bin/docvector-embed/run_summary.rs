@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use docvector_embed::{
-    Charges, Tier, Usage,
+    Charges, Tier,
     price::{self, PicoDollars},
     wrap::CacheCounts,
 };
@@ -100,23 +100,15 @@ impl RunSummary {
     }
 }
 
-/// Returns what the provider bills; `None` if nobody is billed, or if a price or a number of tokens is not known.
+/// Returns what the provider bills; `None` if nobody is billed, or if not all of it is known.
 fn cost(charges: &Charges) -> Option<PicoDollars> {
-    if charges.unattributed() != Usage::ZERO || charges.iter().all(|charge| charge.payee.tier() == Tier::Local) {
-        return None;
-    }
-    charges.iter().try_fold(PicoDollars::ZERO, |sum, charge| {
-        let cost = match charge.payee.tier() {
-            Tier::Local => PicoDollars::ZERO,
-            _ => price::of(charge.payee.provider(), charge.payee.model())?.of_charge(charge)?,
-        };
-        sum.checked_add(cost)
-    })
+    let is_billed = charges.iter().any(|charge| charge.payee.tier() != Tier::Local);
+    is_billed.then(|| price::total(charges, &[])).flatten()
 }
 
 #[cfg(test)]
 mod tests {
-    use docvector_embed::Payee;
+    use docvector_embed::{Payee, Usage};
 
     use super::*;
 

@@ -7,10 +7,11 @@ use serde_json::value::RawValue;
 
 use crate::{
     cli::search::SearchArgs,
+    cosine::cosine,
     embed_model::EmbedModel,
     failure::Failure,
     json_fields::Fields,
-    nearest::{Nearest, Scored, cosine},
+    nearest::{Nearest, Scored},
     report::Report,
     runtime::runtime,
     vectors_file::VectorsFile,
@@ -47,7 +48,7 @@ pub(crate) fn run(args: &SearchArgs) -> Result<(), Failure> {
             (Some(object), false) => text_of(&object).unwrap_or_default(),
             (None, _) => String::new(),
         };
-        nearest.offer(cosine(&question, &row.vector), row.place, || shown(row.object));
+        nearest.offer(cosine(&question, &row.vector) as f32, row.place, || shown(row.object));
     }
     let nearest = nearest.into_sorted();
     if rows == 0 {

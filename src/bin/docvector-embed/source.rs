@@ -67,11 +67,7 @@ impl Source {
         self.blocks.push(Block::of(&window));
         self.lines += window.lines.len() as u64;
         self.texts += window.text_lines().count() as u64;
-        let bad_lines = window.lines.into_iter().filter_map(|line| match line {
-            InputLine::Bad(bad_line) => Some(bad_line),
-            InputLine::Text(_) => None,
-        });
-        self.bad_lines.extend(bad_lines.collect());
+        self.bad_lines.extend(window.into_bad_lines());
     }
 
     /// Returns the name of the input in messages.

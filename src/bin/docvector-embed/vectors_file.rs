@@ -95,8 +95,7 @@ impl VectorsFile {
         self.reader.read_exact(&mut bytes).map_err(|error| {
             Failure::with_cause(format!("{} cannot be read at row {} of {rows}", self.name, self.place), error)
         })?;
-        let components = bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]));
-        self.row(components.collect(), None).map(Some)
+        self.row(npy::components(&bytes).collect(), None).map(Some)
     }
 
     fn row(&self, vector: Vec<f32>, object: Option<String>) -> Result<VectorRow, Failure> {

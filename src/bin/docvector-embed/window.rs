@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use docvector_embed::{Charges, Embeddings};
+use docvector_embed::{BadText, Charges, Embeddings, Error};
 
 /// Fields that the output adds to those of the input.
 pub(crate) const RESERVED_FIELDS: [&str; 3] = ["embedding", "error", "truncated"];
@@ -57,6 +57,11 @@ pub(crate) struct BadLine {
     pub(crate) object: Option<String>,
 }
 
+/// Returns why a text is bad.
+pub(crate) fn reason(bad: &BadText) -> String {
+    format!("the text {}", bad.reason)
+}
+
 /// Consecutive lines.
 #[derive(Debug, Default)]
 pub(crate) struct Window {
@@ -72,6 +77,28 @@ impl Window {
             InputLine::Text(text_line) => Some(text_line),
             InputLine::Bad(_) => None,
         })
+    }
+
+    /// Returns the texts that can be embedded, without their lines.
+    pub(crate) fn texts(&self) -> Vec<&str> {
+        self.text_lines().map(|text_line| text_line.text.as_str()).collect()
+    }
+
+    /// Returns the lines of the texts that an error blames.
+    pub(crate) fn blamed(&self, error: &Error) -> Vec<BadLine> {
+        let lines: Vec<u64> = self.text_lines().map(|text_line| text_line.line).collect();
+        let bad_line =
+            |bad: &BadText| Some(BadLine { line: *lines.get(bad.index)?, reason: reason(bad), object: None });
+        error.bad_texts().iter().filter_map(bad_line).collect()
+    }
+
+    /// Takes out the lines that cannot be embedded.
+    pub(crate) fn into_bad_lines(self) -> Vec<BadLine> {
+        let bad_line = |line| match line {
+            InputLine::Bad(bad_line) => Some(bad_line),
+            InputLine::Text(_) => None,
+        };
+        self.lines.into_iter().filter_map(bad_line).collect()
     }
 
     /// Returns the lines that cannot be embedded.

@@ -2,13 +2,10 @@
 
 use std::{
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
 };
 
-use docvector_embed::{BadText, Batch, Embedder, EmbedderExt, InputKind, Lane, Truncation};
+use docvector_embed::{Batch, Embedder, EmbedderExt, InputKind, Lane, Truncation};
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -18,7 +15,7 @@ use crate::{
     failure::Failure,
     progress::Progress,
     run_summary::RunSummary,
-    window::{BadLine, InputLine, Rows, Window},
+    window::{BadLine, InputLine, Rows, Window, reason},
 };
 
 /// Embeds windows, with the same options for each.
@@ -31,7 +28,7 @@ pub(crate) struct WindowEmbedder<'a> {
     /// Whether the input comes in its own time. Then a bad line is told at once: its end may never come.
     is_live: bool,
     /// The bytes of lines that may be in calls.
-    room: Arc<Semaphore>,
+    room: Semaphore,
     /// Whether a bad line was found. Then no more windows are embedded, only checked.
     found_bad_line: AtomicBool,
 }
@@ -47,7 +44,7 @@ impl<'a> WindowEmbedder<'a> {
     /// Embeds with these options.
     pub(crate) fn new(embedder: &'a dyn Embedder, options: &EmbedOptions, calls: Calls, is_live: bool) -> Self {
         let EmbedOptions { kind, too_long, on_error, .. } = *options;
-        let room = Arc::new(Semaphore::new(calls.bytes as usize));
+        let room = Semaphore::new(calls.bytes as usize);
         Self { embedder, kind, too_long, on_error, calls, is_live, room, found_bad_line: AtomicBool::new(false) }
     }
 
@@ -64,7 +61,7 @@ impl<'a> WindowEmbedder<'a> {
         // No part is taken before there is room for it. A part that is larger than all room has it for itself.
         let parts = parts.then(|part| async move {
             let bytes = part.as_ref().map_or(0, Window::held_bytes).min(u64::from(self.calls.bytes));
-            (part, self.room.clone().acquire_many_owned(bytes as u32).await)
+            (part, self.room.acquire_many(bytes as u32).await)
         });
         let embedded = parts.map(|(part, room)| async move {
             let embedded = self.embed_window(part).await;
@@ -123,7 +120,7 @@ impl<'a> WindowEmbedder<'a> {
         if self.found_bad_line.load(Ordering::Relaxed) {
             return Ok(Err(self.find_bad_lines(&window)));
         }
-        let texts: Vec<&str> = window.text_lines().map(|text_line| text_line.text.as_str()).collect();
+        let texts = window.texts();
         match self.embedder.embed_all(self.batch(&texts)).await {
             Ok(embeddings) => {
                 let charges = embeddings.charges().clone();
@@ -132,16 +129,16 @@ impl<'a> WindowEmbedder<'a> {
             Err(error) if error.bad_texts().is_empty() => Err(error.into()),
             Err(error) => {
                 self.found_bad_line.store(true, Ordering::Relaxed);
-                Ok(Err(bad_lines_of(&window, &error)))
+                Ok(Err(window.blamed(&error)))
             }
         }
     }
 
     /// Finds all bad lines of a window without embedding it.
     fn find_bad_lines(&self, window: &Window) -> Vec<BadLine> {
-        let texts: Vec<&str> = window.text_lines().map(|text_line| text_line.text.as_str()).collect();
+        let texts = window.texts();
         let checked = self.batch(&texts).check(self.embedder.spaces(), &self.embedder.limits());
-        let mut bad_lines = checked.err().map(|error| bad_lines_of(window, &error)).unwrap_or_default();
+        let mut bad_lines = checked.err().map(|error| window.blamed(&error)).unwrap_or_default();
         bad_lines.extend(window.bad_lines().map(|bad_line| BadLine {
             line: bad_line.line,
             reason: bad_line.reason.clone(),
@@ -153,7 +150,7 @@ impl<'a> WindowEmbedder<'a> {
 
     /// Embeds the good lines of a window. The others become bad lines.
     async fn embed_and_record_bad_lines(&self, mut window: Window) -> Result<Rows, Failure> {
-        let texts: Vec<&str> = window.text_lines().map(|text_line| text_line.text.as_str()).collect();
+        let texts = window.texts();
         let each = self.embedder.embed_each(self.batch(&texts)).await;
         // If an error blames no text, the embedder itself failed, and would fail for other texts, too.
         if let Some((_, error)) = each.errors().find(|(_, error)| error.bad_texts().is_empty()) {
@@ -176,19 +173,4 @@ impl<'a> WindowEmbedder<'a> {
         // A file is bulk work, even if it holds queries.
         Batch::new(self.kind, texts).with_truncation(self.too_long).with_lane(Lane::Bulk)
     }
-}
-
-/// Returns the lines of the texts that an error blames.
-fn bad_lines_of(window: &Window, error: &docvector_embed::Error) -> Vec<BadLine> {
-    let lines: Vec<u64> = window.text_lines().map(|text_line| text_line.line).collect();
-    let bad_line = |bad: &BadText| {
-        let line = *lines.get(bad.index)?;
-        Some(BadLine { line, reason: reason(bad), object: None })
-    };
-    error.bad_texts().iter().filter_map(bad_line).collect()
-}
-
-/// Returns why a text is bad.
-fn reason(bad: &BadText) -> String {
-    format!("the text {}", bad.reason)
 }

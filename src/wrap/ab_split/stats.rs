@@ -72,11 +72,7 @@ impl ArmStats {
     /// # Ok(()) }) }
     /// ```
     pub fn cost_at(&self, prices: &[Price]) -> Option<PicoDollars> {
-        let nobodys = self.totals.charges.unattributed();
-        if nobodys.tokens > 0 || nobodys.unreported > 0 {
-            return None;
-        }
-        self.totals.charges.iter().map(|charge| price::cost_of(charge, prices)).sum()
+        price::total(&self.totals.charges, prices)
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::{Args, builder::TypedValueParser};
-use docvector_embed::{InputKind, Truncation, cache::CacheSpec};
+use docvector_embed::{InputKind, Space, Truncation, cache::CacheSpec};
 
 use super::{
     cache::store_parser,
@@ -20,7 +20,7 @@ use super::{
     rows::{OnError, OutputFormat, output_format, refuse_replaced_input, refuse_same_file},
     too_long::TooLongArg,
 };
-use crate::{paths::is_standard, space_file::ExpectedSpace};
+use crate::{failure::Failure, paths::is_standard, space_file::ExpectedSpace};
 
 pub(crate) const EMBED_EXAMPLES: &str = "\
 Examples:
@@ -112,7 +112,7 @@ pub(crate) struct EmbedOptions {
     pub(crate) output: PathBuf,
     pub(crate) format: OutputFormat,
     pub(crate) cache: Option<CacheSpec>,
-    pub(crate) expected_space: Option<ExpectedSpace>,
+    expected_space: Option<ExpectedSpace>,
     pub(crate) dry_run: bool,
     pub(crate) quiet: bool,
 }
@@ -149,6 +149,11 @@ impl EmbedArgs {
 }
 
 impl EmbedOptions {
+    /// Refuses a space that is not the expected one.
+    pub(crate) fn check_space(&self, space: &Space) -> Result<(), Failure> {
+        self.expected_space.map_or(Ok(()), |expected| expected.check(space))
+    }
+
     /// Returns whether to show a progress bar: on a terminal, unless the output goes to one.
     pub(crate) fn shows_progress(&self) -> bool {
         let into_terminal = is_standard(&self.output) && io::stdout().is_terminal();
